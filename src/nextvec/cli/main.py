@@ -1,0 +1,68 @@
+"""`nextvec`: the verbs, and what every verb shares.
+
+This module imports neither torch, numpy nor pydantic: `nextvec --help` must answer at once. A verb's own
+module is imported when the verb is used, and torch only when its work starts.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from nextvec.errors import NextvecError
+from nextvec.version import __version__
+
+VERBS = {
+    "ingest": "Documents (or vectors you already have) into a store.",
+    "info": "What a store holds.",
+    "export-npz": "A store's windows as the NPZ of earlier tools.",
+    "models": "The architectures, their sizes and how they stream.",
+    "train": "Train one model on a store.",
+    "evaluate": "Judge a run, or the baselines alone, on documents it never saw.",
+    "matrix": "Train and judge many models under one protocol.",
+    "compare": "Print the table of a finished or interrupted matrix.",
+    "demo": "The whole main job on a small English Wikipedia, in minutes.",
+}
+
+app = App(
+    name="nextvec",
+    help="Train, judge and serve models that read a document as a sequence of embedding vectors "
+    "and predict the next one.",
+    version=__version__,
+    help_format="plaintext",
+)
+for verb, summary in VERBS.items():
+    app.command(f"nextvec.cli.{verb.replace('-', '_')}:{verb.replace('-', '_')}", name=verb, help=summary)
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 1 our fault, 2 bad input or arguments, 128 + n after signal n."""
+    # The tokenizers' fork warning and its threads are of no use here, and no verb may call home.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("nextvec").setLevel(logging.INFO)
+    warnings.showwarning = _show_warning
+    try:
+        app(arguments, exit_on_error=False, print_error=True)
+    except CycloptsError:
+        sys.exit(2)
+    except NextvecError as error:
+        print(f"nextvec: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("nextvec: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # `nextvec ... | head` closed our output; the shell's convention for that is silence.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"nextvec: warning: {message}", file=sys.stderr)

@@ -1,0 +1,183 @@
+"""Strict configuration: frozen dataclasses, TOML files, unknown key = error.
+
+Layers are plain nested dictionaries merged left to right (defaults < recipe < file < flags), then built
+into dataclasses once. The built object is what is saved with a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nextvec.disk import write_text
+from nextvec.errors import ConfigError
+
+T = TypeVar("T")
+MAX_TOML_BYTES = 2**20
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file of at most 1 MiB. Raises ConfigError naming the file."""
+    try:
+        if path.stat().st_size > MAX_TOML_BYTES:
+            raise ConfigError("larger than 1 MiB", where=path, remedy="a configuration is a short TOML file")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError("no such configuration file", where=path, remedy="check the path") from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"cannot be read ({e})", where=path) from None
+    except tomllib.TOMLDecodeError as e:
+        raise ConfigError(f"is not TOML ({e})", where=path, remedy="mend the line named") from None
+
+
+def write_toml(path: Path, config: object) -> None:
+    """Write a dataclass as TOML, atomically. None has no TOML form and is left out (it is the default)."""
+    import tomli_w
+
+    write_text(path, tomli_w.dumps(to_dict(config)))
+
+
+def to_dict(config: object) -> dict[str, Any]:
+    """A dataclass as nested dictionaries of TOML types, without the keys whose value is None."""
+
+    def clean(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+            return {k: clean(v) for k, v in pairs if v is not None}
+        if isinstance(value, Mapping):
+            return {str(k): clean(v) for k, v in value.items() if v is not None}
+        if isinstance(value, (tuple, list)):
+            return [clean(v) for v in value]
+        return str(value) if isinstance(value, Path) else value
+
+    result: dict[str, Any] = clean(config)
+    return result
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested dictionaries; a later layer wins key by key."""
+    out: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            old = out.get(key)
+            if isinstance(value, Mapping):
+                out[key] = merge(old if isinstance(old, Mapping) else {}, value)
+            else:
+                out[key] = value
+    return out
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str | Path, prefix: str = "") -> T:
+    """Build the dataclass `cls` from nested dictionaries, checking every key and type.
+
+    Args:
+        cls: a dataclass type whose field types are int, float, bool, str, tuple[X, ...], dict[str, X],
+            Literal, Optional of these, or dataclasses.
+        where: the file (or "flags") named in errors.
+    Raises:
+        ConfigError: unknown key (with the nearest known one), wrong type, missing required key, or a
+            ValueError of the dataclass's own `__post_init__`.
+    """
+    assert dataclasses.is_dataclass(cls)
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key in values:
+        if key not in fields:
+            raise ConfigError(
+                f"unknown key '{prefix}{key}'", where=where, remedy=_nearest(key, fields, prefix)
+            )
+    built = {k: _convert(hints[k], v, where, f"{prefix}{k}") for k, v in values.items()}
+    for name, f in fields.items():
+        if (
+            name not in built
+            and f.default is dataclasses.MISSING
+            and f.default_factory is dataclasses.MISSING
+        ):
+            raise ConfigError(f"key '{prefix}{name}' is missing", where=where, remedy="add it")
+    try:
+        return cls(**built)
+    except ValueError as e:
+        raise ConfigError(f"{prefix.rstrip('.') or cls.__name__}: {e}", where=where) from None
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """Parse `section.key=value` flags; the value is TOML, or a plain string where TOML cannot read it."""
+    out: dict[str, Any] = {}
+    for text in assignments:
+        key, eq, value = text.partition("=")
+        if not eq or not key.strip():
+            raise ConfigError(f"'{text}' is not KEY=VALUE", where="--set", remedy="write --set optim.lr=4e-4")
+        try:
+            parsed: Any = tomllib.loads(f"v = {value}")["v"]
+        except tomllib.TOMLDecodeError:
+            parsed = value
+        nested: dict[str, Any] = {}
+        inner = nested
+        *parents, last = key.strip().split(".")
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = parsed
+        out = merge(out, nested)
+    return out
+
+
+def _nearest(key: str, known: Iterable[str], prefix: str) -> str:
+    names = sorted(known)
+    close = difflib.get_close_matches(key, names, n=1)
+    if close:
+        return f"did you mean '{prefix}{close[0]}'?"
+    return f"known keys: {', '.join(names)}"
+
+
+def _convert(hint: Any, value: Any, where: str | Path, key: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        inner = [a for a in args if a is not type(None)]
+        if len(inner) == 1:
+            return _convert(inner[0], value, where, key)
+        for option in inner:
+            try:
+                return _convert(option, value, where, key)
+            except ConfigError:
+                continue
+        raise _wrong_type(hint, value, where, key)
+    if origin is typing.Literal:
+        if value not in args:
+            options = ", ".join(str(a) for a in args)
+            raise ConfigError(f"'{key}' is '{value}'", where=where, remedy=f"choose one of: {options}")
+        return value
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, hint):
+            return value
+        if not isinstance(value, Mapping):
+            raise _wrong_type(hint, value, where, key)
+        return from_dict(hint, value, where=where, prefix=f"{key}.")
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise _wrong_type(hint, value, where, key)
+        return tuple(_convert(args[0], v, where, f"{key}[{i}]") for i, v in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise _wrong_type(hint, value, where, key)
+        return {str(k): _convert(args[1], v, where, f"{key}.{k}") for k, v in value.items()}
+    if hint is Any:
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise _wrong_type(hint, value, where, key)
+    return value
+
+
+def _wrong_type(hint: Any, value: Any, where: str | Path, key: str) -> ConfigError:
+    name = getattr(hint, "__name__", None) if isinstance(hint, type) else None
+    return ConfigError(
+        f"'{key}' is {type(value).__name__} {value!r}", where=where, remedy=f"give a {name or hint}"
+    )

@@ -1,0 +1,90 @@
+"""Typed errors. The command line prints one as a single line and exits with code 2; a library caller
+catches the class. Each says what is wrong, where (a file, a row, a key) and what to do about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class NextvecError(Exception):
+    """Base of everything nextvec raises on bad input.
+
+    Args:
+        message: what is wrong, in one sentence without a final full stop.
+        where: the file, row or key at fault.
+        remedy: what the user can do, in the imperative.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, where: str | Path | None = None, remedy: str | None = None) -> None:
+        self.message = message
+        self.where = None if where is None else str(where)
+        self.remedy = remedy
+        super().__init__(message, where, remedy)
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        if self.remedy:
+            text = f"{text}; {self.remedy}"
+        return " ".join(text.split())
+
+
+class ConfigError(NextvecError):
+    """An unknown key, a wrong type or a value that cannot be meant."""
+
+
+class DocumentError(NextvecError):
+    """A source that cannot be read as documents."""
+
+
+class EncoderError(NextvecError):
+    """An encoder that cannot be loaded or answers nonsense."""
+
+
+class EncoderMismatchError(EncoderError):
+    """Vectors of two different encoders would be mixed."""
+
+
+class StoreError(NextvecError):
+    """A store on disk that is missing, damaged or of another format."""
+
+
+class VectorError(NextvecError):
+    """Vectors with NaN, infinity, a wrong dimension or a wrong row count."""
+
+
+class SplitError(NextvecError):
+    """A split that is empty, unknown or not disjoint."""
+
+
+class WindowError(NextvecError):
+    """No window can be cut: contexts or horizons longer than the documents."""
+
+
+class ModelError(NextvecError):
+    """An unknown architecture, preset or head, or an input of the wrong shape."""
+
+
+class RunError(NextvecError):
+    """A run folder that is missing, damaged, of another code version or of another configuration."""
+
+
+class TrainingError(NextvecError):
+    """Training that cannot go on: a loss that is not finite, all loss weights zero."""
+
+
+class LeakError(NextvecError):
+    """Evaluation material that also stands in training."""
+
+
+class EvaluationError(NextvecError):
+    """A judgement that would mean nothing: no windows, k larger than the pool."""
+
+
+class MissingDependencyError(NextvecError):
+    """An optional package that the chosen option needs is not installed."""
+
+
+class NextvecWarning(UserWarning):
+    """Something that a user should look at, but that does not stop the work."""
