@@ -53,7 +53,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
     except CycloptsError:
         sys.exit(2)
     except NextvecError as error:
-        print(f"nextvec: error: {error}", file=sys.stderr)
+        # A run stopped by a signal has its own exit code, and nothing went wrong.
+        print(f"nextvec: {'error: ' if error.exit_code == 2 else ''}{error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("nextvec: interrupted", file=sys.stderr)

@@ -1,0 +1,52 @@
+"""What several verbs share: parameter types, JSON output, small helpers. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from nextvec.disk import write_json
+from nextvec.errors import ConfigError
+
+StorePath = Annotated[Path, Parameter(help="A store made by `nextvec ingest`.")]
+JsonTarget = Annotated[
+    str | None, Parameter(name="--json", help="Write the figures as JSON to this file; - is standard output.")
+]
+Sources = Annotated[str | None, Parameter(help="Only these sources, separated by commas.")]
+Quiet = Annotated[bool, Parameter(negative=(), help="No progress on standard error.")]
+
+
+def names(text: str | None) -> tuple[str, ...]:
+    """`a,b` -> ("a", "b"); None -> ()."""
+    if text is None:
+        return ()
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not found:
+        raise ConfigError(f"'{text}' names nothing", remedy="give names separated by commas")
+    return found
+
+
+def output(text: str, figures: Any, target: str | None) -> None:
+    """Print a table, or JSON in its place where the user asked for JSON on standard output."""
+    if target == "-":
+        json.dump(figures, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+        print()
+        return
+    print(text)
+    if target is not None:
+        write_json(Path(target), figures)
+
+
+def columns(header: list[str], rows: list[list[str]]) -> str:
+    """Plain aligned columns: the first left, the others right."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+
+    def line(row: list[str]) -> str:
+        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([line(header), line(["-" * w for w in widths]), *map(line, rows)])

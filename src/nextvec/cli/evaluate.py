@@ -1,0 +1,108 @@
+"""`nextvec evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+from nextvec.cli.common import JsonTarget, Quiet, names, output
+from nextvec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nextvec.evaluation.harness import Judging
+    from nextvec.experiments.judging import Exam
+
+JUDGING = Group("Judging")
+
+
+@Parameter(name="*", group=JUDGING)
+@dataclass(frozen=True)
+class JudgingFlags:
+    """How a table is made; shared by the verbs that judge."""
+
+    split: Annotated[str, Parameter(help="train (labelled in-sample), validation, test or all.")] = "test"
+    judge_context: Annotated[
+        int, Parameter(help="Chunks read at least before each target; what the baselines use.")
+    ] = 5
+    candidates: Annotated[
+        Literal["split", "store", "document"], Parameter(help="What the true next chunk is ranked among.")
+    ] = "split"
+    k: Annotated[str | None, Parameter(help="recall@k to report, e.g. 1,5,20.")] = None
+    baselines: Annotated[str | None, Parameter(help="Only these baselines, separated by commas.")] = None
+    bootstrap_seed: Annotated[int, Parameter(help="Of the resampling of documents.")] = 0
+    no_speed: Annotated[bool, Parameter(negative=(), help="Do not measure latency and throughput.")] = False
+    markdown: Annotated[bool, Parameter(negative=(), help="Print the table as Markdown.")] = False
+
+    def judging(self, horizon: int, *, quiet: bool) -> Judging:
+        """As the harness takes it."""
+        from nextvec.evaluation.harness import Judging
+
+        try:
+            ks = tuple(int(part) for part in names(self.k)) or None
+        except ValueError:
+            raise ConfigError(f"'{self.k}' are no ranks", where="--k", remedy="write --k 1,5,20") from None
+        return Judging(
+            context=self.judge_context,
+            horizon=horizon,
+            candidates=self.candidates,
+            ks=ks,
+            baselines=names(self.baselines) or None,
+            seed=self.bootstrap_seed,
+            speed=not self.no_speed,
+            quiet=quiet,
+        )
+
+
+def evaluate(
+    *runs: Annotated[str, Parameter(help="Run folders, or the word baselines to judge these alone.")],
+    store: Annotated[Path, Parameter(help="The store to judge on; it may be another than trained on.")],
+    flags: JudgingFlags | None = None,
+    sources: Annotated[
+        str | None, Parameter(group=JUDGING, help="Judge these sources only, separated by commas.")
+    ] = None,
+    train_sources: Annotated[
+        str | None, Parameter(group=JUDGING, help="Fit the baselines on these (default: the runs').")
+    ] = None,
+    split_file: Annotated[
+        Path | None, Parameter(group=JUDGING, help="JSON of document ids (default: the runs').")
+    ] = None,
+    horizon: Annotated[int, Parameter(group=JUDGING, help="How many chunks ahead the target is.")] = 1,
+    device: Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the models predict.")] = "cpu",
+    json: JsonTarget = None,
+    quiet: Quiet = False,
+) -> None:
+    """Judge trained runs beside the baselines on documents that they never saw.
+
+    Every predictor faces the same windows and the same candidates. What stands in training is dropped and
+    counted; more than 1 % of it is refused.
+    """
+    from nextvec.corpus.store import Store
+    from nextvec.evaluation.table import format_report
+    from nextvec.experiments.judging import judge_runs
+    from nextvec.inference.predictor import RunPredictor
+
+    flags = flags or JudgingFlags()
+    if not runs:
+        raise ConfigError("nothing to judge", where="nextvec evaluate", remedy="name a run, or baselines")
+    opened = Store.open(store)
+    exam = _exam(flags, sources, train_sources, split_file)
+    predictors = [RunPredictor(run, device=device) for run in runs if run != "baselines"]
+    report = judge_runs(opened, predictors, exam, flags.judging(horizon, quiet=quiet))
+    output(format_report(report, markdown=flags.markdown), report.to_json(), json)
+
+
+def _exam(
+    flags: JudgingFlags, sources: str | None, train_sources: str | None, split_file: Path | None
+) -> Exam:
+    from nextvec.data.splits import SplitConfig
+    from nextvec.experiments.judging import Exam
+
+    return Exam(
+        split=flags.split,
+        sources=names(sources),
+        train_sources=None if train_sources is None else names(train_sources),
+        division=None if split_file is None else SplitConfig(file=str(split_file.resolve())),
+    )

@@ -1,0 +1,1 @@
+"""Documents -> chunks -> vectors: readers, chunkers, encoders and the store."""

@@ -1,0 +1,190 @@
+"""Sources on disk -> a stream of documents. One reader per format in `readers/`; this is their front."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nextvec.corpus.readers.base import (
+    MAX_DOCUMENT_BYTES,
+    RawDocument,
+    ReaderOptions,
+    ReadReport,
+    SourceDocument,
+    normalise_text,
+)
+from nextvec.corpus.readers.mediawiki import read_mediawiki
+from nextvec.corpus.readers.streams import COMPRESSIONS, open_stream, too_long
+from nextvec.corpus.readers.tables import read_csv, read_jsonl, read_parquet
+from nextvec.corpus.readers.text import plain_stem, read_html_file, read_markdown_file, read_text_file
+from nextvec.errors import DocumentError
+
+__all__ = ["ReadReport", "ReaderOptions", "SourceDocument", "normalise_text", "read_source"]
+
+Reader = Callable[[Path, str, ReaderOptions, ReadReport], Iterator[RawDocument]]
+
+READERS: dict[str, Reader] = {
+    ".txt": read_text_file,
+    ".md": read_markdown_file,
+    ".markdown": read_markdown_file,
+    ".html": read_html_file,
+    ".htm": read_html_file,
+    ".jsonl": read_jsonl,
+    ".csv": read_csv,
+    ".tsv": read_csv,
+    ".parquet": read_parquet,
+    ".xml": read_mediawiki,
+}
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    read: Reader
+    doc_id: str
+    source: str
+
+
+def read_source(
+    sources: str | Path | Sequence[str | Path],
+    *,
+    options: ReaderOptions | None = None,
+    report: ReadReport | None = None,
+) -> Iterator[SourceDocument]:
+    """Documents of files and folders, in the order given; folders recursively, sorted by path.
+
+    Formats, by extension: .txt, .md, .html, .jsonl, .csv, .tsv, .parquet, and MediaWiki dumps (.xml);
+    all but Parquet also as .gz or .bz2. A compressed file without another known extension is taken for a
+    dump if it begins like one. Ids are the path within the folder (or the file's name), the id column, or
+    WIKI/PAGE. Paths and kinds are checked at the call; documents stream afterwards, one in memory at a time.
+
+    Args:
+        options: see ReaderOptions.
+        report: is filled while reading with what was read, and what was skipped and why.
+    Raises:
+        DocumentError: no such path, a folder without documents, an unknown extension; while streaming: a
+            missing column, broken JSON, CSV or XML, undecodable bytes, an empty or too long document, an id
+            seen before. It names file and row.
+    """
+    options = ReaderOptions() if options is None else options
+    report = ReadReport() if report is None else report
+    given = [sources] if isinstance(sources, (str, Path)) else list(sources)
+    if not given:
+        raise DocumentError("no source given", remedy="name a folder or a file")
+    files = [file for path in given for file in _find(Path(path), report)]
+    return _stream(files, options, report)
+
+
+def _stream(files: list[_File], options: ReaderOptions, report: ReadReport) -> Iterator[SourceDocument]:
+    seen: dict[str, Path] = {}
+    for file in files:
+        for raw in file.read(file.path, file.doc_id, options, report):
+            document = _finish(raw, file, options, report)
+            if document is None:
+                continue
+            if document.doc_id in seen:
+                raise DocumentError(
+                    f"document id '{document.doc_id}' was seen before, in {seen[document.doc_id]}",
+                    where=raw.where,
+                    remedy="make ids unique, or set qualify_ids to put the source's name before them",
+                )
+            seen[document.doc_id] = file.path
+            report.documents += 1
+            report.characters += len(document.text)
+            yield document
+            if report.documents == options.limit:
+                return
+
+
+def _finish(
+    raw: RawDocument, file: _File, options: ReaderOptions, report: ReadReport
+) -> SourceDocument | None:
+    """Normalise and check one document; None (and counted) where it is to be skipped."""
+    try:
+        size = len(raw.text.encode("utf-8")) + len(f"{raw.doc_id}{raw.title}{raw.source}".encode())
+    except UnicodeEncodeError:
+        raise DocumentError(
+            "holds half of a surrogate pair, which is no character", where=raw.where, remedy="remove it"
+        ) from None
+    if size > MAX_DOCUMENT_BYTES:
+        raise too_long(raw.where)
+    text = normalise_text(raw.text)
+    if not text:
+        if raw.empty_is_normal or options.skip_empty:
+            report.skip("empty")
+            return None
+        raise DocumentError("document without text", where=raw.where, remedy="remove it, or set skip_empty")
+    if len(text) < options.min_characters:
+        report.skip(f"shorter than {options.min_characters} characters")
+        return None
+    source = _one_line(options.source or raw.source or file.source)
+    doc_id = _one_line(raw.doc_id)
+    if not doc_id:
+        raise DocumentError("document with a blank id", where=raw.where, remedy="give every document an id")
+    if options.qualify_ids:
+        doc_id = f"{source}/{doc_id}"
+    return SourceDocument(doc_id, source, _one_line(raw.title), text)
+
+
+def _find(path: Path, report: ReadReport) -> list[_File]:
+    """The files of one source given by the user."""
+    if path.is_dir():
+        return _find_in_folder(path, report)
+    if not path.exists():
+        raise DocumentError("no such file or folder", where=path, remedy="check the path")
+    if not path.is_file():
+        raise DocumentError("neither a file nor a folder", where=path, remedy="name a regular file")
+    reader = _reader_of(path)
+    if reader is None:
+        raise DocumentError(
+            f"unknown extension '{path.suffix}'", where=path, remedy=f"known are {', '.join(READERS)}"
+        )
+    return [_File(path, reader, path.name, plain_stem(path))]
+
+
+def _find_in_folder(folder: Path, report: ReadReport) -> list[_File]:
+    source = folder.resolve().name or "root"
+    found = []
+
+    def refuse(error: OSError) -> None:
+        raise DocumentError(
+            f"cannot be listed ({error.strerror})", where=error.filename, remedy="check its rights"
+        )
+
+    for parent, subfolders, names in os.walk(folder, onerror=refuse):
+        for name in [n for n in subfolders if n.startswith(".") or (Path(parent) / n).is_symlink()]:
+            report.skip("hidden or linked folders")
+            subfolders.remove(name)
+        for name in names:
+            path = Path(parent) / name
+            if name.startswith("."):
+                report.skip("hidden files")
+            elif not path.is_file():
+                report.skip("things that are no files")
+            elif (reader := _reader_of(path)) is None:
+                report.skip(f"files with unknown extension '{path.suffix}'")
+            else:
+                found.append(_File(path, reader, path.relative_to(folder).as_posix(), source))
+    if not found:
+        raise DocumentError(
+            "folder without documents", where=folder, remedy=f"put files in it: {', '.join(READERS)}"
+        )
+    return sorted(found, key=lambda file: file.doc_id)
+
+
+def _reader_of(path: Path) -> Reader | None:
+    """The reader of a file by its extension, under a compression if there is one."""
+    suffix = path.suffix.lower()
+    if suffix not in COMPRESSIONS:
+        return READERS.get(suffix)
+    inner = READERS.get(Path(path.stem).suffix.lower())
+    if inner is not None and inner is not read_parquet:
+        return inner
+    with open_stream(path) as stream:
+        return read_mediawiki if b"<mediawiki" in stream.read(4096) else None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(normalise_text(text).split())

@@ -1,0 +1,77 @@
+"""Encoders: texts -> raw vectors, run here (`SentenceTransformerEncoder`) or by a server (`HttpEncoder`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from nextvec.corpus.encoders.base import Advance, Encoder
+from nextvec.errors import EncoderError
+
+__all__ = ["Advance", "Encoder", "EncoderConfig", "load_encoder"]
+
+_LOCAL_ONLY = ("device", "precision", "max_tokens", "prompt")
+_SERVER_ONLY = ("kind", "key_variable", "timeout", "retries", "dimensions", "base64_response")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Which encoder, and how it runs. With an `endpoint` it is a server's, else it runs here.
+
+    Attributes:
+        name: all-MiniLM-L6-v2 (packaged), a folder or a hub name; with `endpoint` the server's model name.
+        endpoint: address of an OpenAI-compatible or TEI server.
+        kind: "openai" or "tei"; by default from the address.
+        key_variable: environment variable with the server's API key.
+        device, precision, max_tokens, prompt: see `SentenceTransformerEncoder`; not for servers.
+        timeout, retries, dimensions, base64_response: see `HttpEncoder`.
+        batch_size: texts run, or sent, together.
+    """
+
+    name: str = "all-MiniLM-L6-v2"
+    endpoint: str | None = None
+    kind: str | None = None
+    key_variable: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int = 32
+    max_tokens: int | None = None
+    prompt: str | None = None
+    timeout: float = 60.0
+    retries: int = 5
+    dimensions: int | None = None
+    base64_response: bool = False
+
+    def __post_init__(self) -> None:
+        idle = _LOCAL_ONLY if self.endpoint is not None else _SERVER_ONLY
+        for field in fields(self):
+            if field.name in idle and getattr(self, field.name) != field.default:
+                kind = "a server's encoder" if self.endpoint is not None else "an encoder that runs here"
+                raise EncoderError(f"'{field.name}' means nothing to {kind}", remedy="leave it out")
+
+
+def load_encoder(config: EncoderConfig) -> Encoder:
+    """Load the encoder, or reach the server. Raises EncoderError."""
+    if config.endpoint is None:
+        from nextvec.corpus.encoders.sentence_transformer import SentenceTransformerEncoder
+
+        return SentenceTransformerEncoder(
+            config.name,
+            device=config.device,
+            precision=config.precision,
+            batch_size=config.batch_size,
+            max_tokens=config.max_tokens,
+            prompt=config.prompt,
+        )
+    from nextvec.corpus.encoders.http import HttpEncoder
+
+    return HttpEncoder(
+        config.endpoint,
+        config.name,
+        kind=config.kind,
+        key_variable=config.key_variable,
+        batch_size=config.batch_size,
+        timeout=config.timeout,
+        retries=config.retries,
+        dimensions=config.dimensions,
+        base64_response=config.base64_response,
+    )

@@ -1,0 +1,286 @@
+"""Encoders behind an HTTP endpoint: OpenAI-compatible `/v1/embeddings` and Hugging Face TEI `/embed`.
+
+Texts go to the address the user gave and nowhere else: redirects are not followed, proxies and .netrc of
+the environment are not used, and the API key is read from the environment variable the user names, sent
+as a bearer token and never stored."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import email.utils
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+import numpy as np
+
+from nextvec.corpus.encoders.base import Advance, digest
+from nextvec.corpus.vectors import FloatArray
+from nextvec.errors import EncoderError
+
+log = logging.getLogger("nextvec.corpus")
+
+KINDS = ("openai", "tei")
+PROBE = (
+    "The ship left the harbour before dawn.",
+    "Water boils at lower temperatures on high mountains.",
+    "42",
+)
+UNIT_TOLERANCE = 1e-3
+MAX_BYTES_A_TEXT = 2**20
+"""Largest answer read for one text: 16,384 numbers of 64 characters."""
+MAX_WAIT_S = 120.0
+
+
+class HttpEncoder:
+    """Vectors from an endpoint. See `Encoder` for the attributes.
+
+    The fingerprint is over the model's name, the kind of endpoint and the signs of 64 fixed projections
+    of three probe sentences' vectors: the vectors themselves may differ in their last digits between two
+    runs of one server, these signs hardly ever.
+
+    Args:
+        url: `https://host/v1/embeddings`, `https://host/v1`, `https://host`, or TEI's `http://host/embed`.
+        model: the model's name, sent to OpenAI-compatible servers.
+        kind: "openai" or "tei"; by default from the address ("/embed" is TEI).
+        key_variable: environment variable that holds the API key; none is sent without it.
+        batch_size: texts a request.
+        timeout: seconds for connecting and for each answer.
+        retries: further tries after 429, 5xx, a time-out or a broken connection.
+        dimensions: asked for from OpenAI-compatible servers that can shorten vectors.
+        base64_response: ask OpenAI-compatible servers for base64 (smaller); either form is understood.
+    Raises:
+        EncoderError: an address that is not http(s), a missing key, or a server that cannot be reached,
+            refuses or answers nonsense.
+    """
+
+    max_tokens: int | None = None
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        kind: str | None = None,
+        key_variable: str | None = None,
+        batch_size: int = 32,
+        timeout: float = 60.0,
+        retries: int = 5,
+        dimensions: int | None = None,
+        base64_response: bool = False,
+    ) -> None:
+        self._kind, self._url = resolve_endpoint(url, kind)
+        self._where = str(self._url.copy_with(query=None))
+        if batch_size < 1 or retries < 0 or timeout <= 0:
+            raise EncoderError(
+                "batch size, retries or time-out out of range", where=self._where, remedy="raise it"
+            )
+        self.name, self.batch_size, self._retries = model, batch_size, retries
+        self._options: dict[str, Any] = {"encoding_format": "base64" if base64_response else "float"}
+        if dimensions is not None:
+            self._options["dimensions"] = dimensions
+        self._client = httpx.Client(
+            timeout=timeout,
+            follow_redirects=False,
+            trust_env=False,
+            headers={"accept-encoding": "identity", **_authorization(key_variable)},
+        )
+        self.path = f"http {self._kind}"
+        self.dimension = 0
+        probe = self.encode(PROBE)
+        self.dimension = int(probe.shape[1])
+        norms = np.linalg.norm(probe, axis=1)
+        self.unit = bool(np.all(np.abs(norms - 1) < UNIT_TOLERANCE))
+        # TEI is asked for vectors before its own normalisation, which it applies unless told not to.
+        self.normalises = self.unit or self._kind == "tei"
+        identity = {
+            "model": model,
+            "endpoint": self._kind,
+            "probe": _signs(probe),
+            "dimension": self.dimension,
+        }
+        self.fingerprint: dict[str, Any] = {
+            "name": model,
+            "kind": self._kind,
+            "fingerprint": digest(identity),
+            **identity,
+        }
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int] | None:
+        """None: only the server knows its tokenizer."""
+        return None
+
+    def encode(self, texts: Sequence[str], advance: Advance | None = None) -> FloatArray:
+        """Vectors float32 [n, D] in the order of the texts. Raises EncoderError."""
+        parts = [np.zeros((0, self.dimension), np.float32)] if not texts else []
+        for start in range(0, len(texts), self.batch_size):
+            batch = list(texts[start : start + self.batch_size])
+            parts.append(self._ask(batch))
+            if advance is not None:
+                advance(len(batch))
+        return np.concatenate(parts)
+
+    def _ask(self, batch: list[str]) -> FloatArray:
+        if self._kind == "tei":
+            body: dict[str, Any] = {"inputs": batch, "normalize": False, "truncate": True}
+        else:
+            body = {"input": batch, "model": self.name, **self._options}
+        answer = self._post(json.dumps(body).encode(), MAX_BYTES_A_TEXT * len(batch))
+        try:
+            rows = _openai_rows(answer, len(batch)) if self._kind == "openai" else answer
+            vectors = np.stack([_vector(row) for row in rows])
+        except (KeyError, TypeError, ValueError, IndexError, binascii.Error) as e:
+            raise EncoderError(
+                f"answer is not understood ({e})", where=self._where, remedy="check --kind"
+            ) from None
+        dimension = self.dimension or vectors.shape[1]
+        if vectors.shape != (len(batch), dimension) or not np.isfinite(vectors).all():
+            raise EncoderError(
+                f"answered {list(vectors.shape)} or not finite, {[len(batch), dimension]} is due",
+                where=self._where,
+                remedy="check the model behind it",
+            )
+        return vectors
+
+    def _post(self, body: bytes, limit: int) -> Any:
+        """POST with bounded retries; returns the parsed JSON."""
+        for attempt in range(self._retries + 1):
+            try:
+                status, headers, data = self._once(body, limit)
+                problem = f"answered {status}"
+                if status == 200:
+                    return _parse(data, self._where)
+                if status != 429 and status < 500:
+                    raise EncoderError(
+                        f"{problem}: {_excerpt(data)}", where=self._where, remedy=_remedy(status)
+                    )
+            except (httpx.TransportError, httpx.StreamError) as e:
+                problem, headers = f"cannot be reached ({type(e).__name__}: {e})", {}
+            if attempt < self._retries:
+                wait = _waiting_time(headers.get("retry-after"), attempt)
+                if wait > MAX_WAIT_S:
+                    raise EncoderError(
+                        f"{problem}, come back in {wait:.0f} s", where=self._where, remedy="try later"
+                    )
+                log.warning("%s %s; next try in %.1f s", self._where, problem, wait)
+                time.sleep(wait)
+        raise EncoderError(
+            f"{problem}, {self._retries + 1} tries",
+            where=self._where,
+            remedy="check that the server runs, then resume",
+        )
+
+    def _once(self, body: bytes, limit: int) -> tuple[int, Mapping[str, str], bytes]:
+        headers = {"content-type": "application/json"}
+        with self._client.stream("POST", self._url, content=body, headers=headers) as response:
+            data = bytearray()
+            for piece in response.iter_bytes(2**16):
+                data += piece
+                if len(data) > limit:
+                    raise EncoderError(
+                        f"answers more than {limit} bytes", where=self._where, remedy="check the server"
+                    )
+            return response.status_code, response.headers, bytes(data)
+
+
+def resolve_endpoint(url: str, kind: str | None) -> tuple[str, httpx.URL]:
+    """(kind, full address) from what the user gave. Raises EncoderError."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as e:
+        raise EncoderError(
+            f"is not an address ({e})", where=url, remedy="give http://host:port/..."
+        ) from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise EncoderError("is not an http address", where=url, remedy="give http://host:port/...")
+    if parsed.userinfo:
+        raise EncoderError(
+            "address holds a password", where=parsed.host, remedy="name an API key variable instead"
+        )
+    path = parsed.path.rstrip("/")
+    chosen = kind or ("tei" if path.endswith("/embed") else "openai")
+    if chosen not in KINDS:
+        raise EncoderError(f"unknown kind of endpoint '{kind}'", where=url, remedy="choose openai or tei")
+    if chosen == "tei" and not path.endswith("/embed"):
+        path += "/embed"
+    if chosen == "openai" and not path.endswith("/embeddings"):
+        path += "/embeddings" if path.endswith("/v1") else "/v1/embeddings"
+    return chosen, parsed.copy_with(path=path)
+
+
+def _authorization(variable: str | None) -> dict[str, str]:
+    if variable is None:
+        return {}
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise EncoderError(f"environment variable {variable} is empty", remedy="put the API key into it")
+    return {"authorization": f"Bearer {key}"}
+
+
+def _openai_rows(answer: Any, n: int) -> list[Any]:
+    rows = {int(item["index"]): item["embedding"] for item in answer["data"]}
+    if sorted(rows) != list(range(n)):
+        raise ValueError(f"{len(rows)} vectors for {n} texts")
+    return [rows[i] for i in range(n)]
+
+
+def _vector(value: Any) -> FloatArray:
+    """A list of numbers, or base64 of little-endian float32."""
+    if isinstance(value, str):
+        return np.frombuffer(base64.b64decode(value, validate=True), "<f4").astype(np.float32)
+    vector = np.asarray(value, np.float32)
+    if vector.ndim != 1 or not vector.size:
+        raise ValueError(f"an embedding of shape {list(vector.shape)}")
+    return vector
+
+
+def _signs(probe: FloatArray) -> str:
+    """16 hex digits: signs of 64 fixed random projections of the probe's vectors laid end to end."""
+    flat = probe.astype(np.float64).reshape(-1)
+    directions = np.random.default_rng(20240501).standard_normal((64, flat.size))
+    bits = directions @ flat > 0
+    return np.packbits(bits).tobytes().hex()
+
+
+def _parse(data: bytes, where: str) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        raise EncoderError(
+            "answers something that is not JSON", where=where, remedy="check the address"
+        ) from None
+
+
+def _excerpt(data: bytes) -> str:
+    return " ".join(data[:200].decode("utf-8", "replace").split())
+
+
+def _remedy(status: int) -> str:
+    if status in (401, 403):
+        return "name the environment variable that holds the API key"
+    if status == 413:
+        return "lower the batch size"
+    return "check the address and the model's name"
+
+
+def _waiting_time(retry_after: str | None, attempt: int) -> float:
+    """Seconds to wait: what the server asks for (seconds or a date), else 0.5, 1, 2, ... up to 30."""
+    if retry_after:
+        try:
+            return max(float(retry_after), 0.0)
+        except ValueError:
+            pass
+        try:
+            when = email.utils.parsedate_to_datetime(retry_after)
+            if when.tzinfo is None:
+                when = when.replace(tzinfo=datetime.UTC)
+            return max((when - datetime.datetime.now(datetime.UTC)).total_seconds(), 0.0)
+        except ValueError:
+            log.warning("Retry-After '%s' is not understood", retry_after)
+    return float(min(0.5 * 2**attempt, 30.0))

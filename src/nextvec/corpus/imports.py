@@ -1,0 +1,307 @@
+"""Already embedded material -> store: an .npy of vectors beside a Parquet table of the chunks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from nextvec.corpus.encoders.base import Encoder, digest
+from nextvec.corpus.fingerprints import text_sha256, vectors_sha256
+from nextvec.corpus.ingest import KNOWN, is_known, shards
+from nextvec.corpus.writer import NewDocument, StoreWriter
+from nextvec.errors import DocumentError, EncoderError, EncoderMismatchError, VectorError
+from nextvec.progress import Progress
+
+IMPORT_SHARD_CHUNKS = 65536
+UNIT_TOLERANCE = 1e-2
+"""Vectors rounded to bfloat16 are off unit length by up to 0.004."""
+SAMPLE = 32
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_READ_ROWS = 16384
+_BLOCK_ROWS = 8192
+IMPORTED = {"kind": "imported"}
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did.
+
+    Attributes:
+        store: the store's folder.
+        documents, chunks: added by this run.
+        skipped: reason -> documents left out.
+        normalised: the vectors are of unit length.
+        verified: a sample of the texts was encoded anew and agreed.
+    """
+
+    store: str
+    documents: int
+    chunks: int
+    skipped: dict[str, int]
+    normalised: bool
+    verified: bool
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """One document of the table: its rows are `first` .. `first + len(texts) - 1`."""
+
+    doc_id: str
+    source: str
+    title: str
+    first: int
+    texts: list[str]
+
+
+def import_vectors(
+    vectors: str | Path,
+    chunks: str | Path,
+    out: str | Path,
+    *,
+    encoder: Encoder | None = None,
+    encoder_name: str | None = None,
+    encoder_sha256: str | None = None,
+    encoder_normalises: bool | None = None,
+    dtype: str | None = None,
+    shard_chunks: int = IMPORT_SHARD_CHUNKS,
+    quiet: bool = False,
+) -> ImportReport:
+    """Put vectors [n, D] and the chunks they belong to into a store, new or existing.
+
+    The vectors are memory-mapped and everything is checked before anything is written. Whose vectors they
+    are is either proved (`encoder`: a sample of texts is encoded anew and compared, and the store carries
+    that encoder's fingerprint) or taken on trust and recorded as unverified (`encoder_name`).
+
+    Args:
+        vectors: an .npy of float16, float32 or float64.
+        chunks: Parquet with doc_id, position (from 0 in every document), text, source and, if there, title;
+            row i belongs to vector i, the rows of a document stand together and in order.
+        out: the store's folder.
+        encoder: the encoder the vectors should be of.
+        encoder_name, encoder_sha256: its name, and the sha256 of its weights where that is known.
+        encoder_normalises: the published encoder ends with an L2 norm. By default: when the vectors are unit.
+        dtype: on disk; by default float16 for float16, else float32.
+        shard_chunks: chunks a shard.
+        quiet: no progress on standard error.
+    Raises:
+        VectorError: unreadable vectors, another number of rows than the table, NaN, infinity, zero (the
+            row is named). DocumentError: missing columns, positions or documents out of order (the row is
+            named). EncoderError, EncoderMismatchError: no encoder named, or the sample disagrees.
+            StoreError: see `StoreWriter`.
+    """
+    array, table = open_npy(Path(vectors)), _open_chunks(Path(chunks))
+    if len(array) != table.metadata.num_rows:
+        raise VectorError(
+            f"{len(array)} vectors for {table.metadata.num_rows} chunks of {chunks}",
+            where=vectors,
+            remedy="give one row of each for every chunk",
+        )
+    normalised = check_vectors(array, str(vectors), quiet=quiet)
+    if encoder is None:
+        description = describe_encoder(encoder_name, encoder_sha256, array.shape[1])
+        normalises = normalised if encoder_normalises is None else encoder_normalises
+    else:
+        _compare(encoder, array, _documents(table, Path(chunks)), str(vectors))
+        description, normalises = encoder.fingerprint, encoder.normalises
+    with StoreWriter(
+        out,
+        encoder=description,
+        dimension=array.shape[1],
+        chunker=IMPORTED,
+        dtype=dtype or ("float16" if array.dtype == np.float16 else "float32"),
+        normalised=normalised,
+        encoder_normalises=normalises,
+    ) as writer:
+        wanted, skipped = _survey(_documents(table, Path(chunks)), array, writer.known, str(chunks))
+        total = sum(wanted.values())
+        with Progress("import", total, "chunks", quiet=quiet) as progress:
+            documents = (d for d in _documents(table, Path(chunks)) if d.doc_id in wanted)
+            for batch in shards(documents, shard_chunks, lambda d: len(d.texts)):
+                _write(batch, array, writer)
+                progress.advance(sum(len(d.texts) for d in batch))
+    return ImportReport(
+        str(out), len(wanted), total, {KNOWN: skipped} if skipped else {}, normalised, encoder is not None
+    )
+
+
+def describe_encoder(name: str | None, sha256: str | None, dimension: int) -> dict[str, Any]:
+    """The description of an encoder that is only known by name. Raises EncoderError."""
+    if not name:
+        raise EncoderError("vectors of an unknown encoder", remedy="name it: --encoder-name")
+    if sha256 is not None and not _SHA256.fullmatch(sha256):
+        raise EncoderError(f"'{sha256}' is no sha256", remedy="give the 64 hex digits of the weights file")
+    identity = {"name": name, "weights_sha256": sha256, "dimension": dimension}
+    return {"kind": "imported", "fingerprint": digest(identity), "verified": False, **identity}
+
+
+def open_npy(path: Path) -> NDArray[Any]:
+    """Memory-map an .npy of floats [n, D]. Raises VectorError."""
+    try:
+        array = np.lib.format.open_memmap(path, mode="r").view(np.ndarray)
+    except FileNotFoundError:
+        raise VectorError("not found", where=path, remedy="check the path") from None
+    except (OSError, ValueError, EOFError) as e:
+        raise VectorError(
+            f"is truncated or not an .npy of numbers ({e})", where=path, remedy="save it anew"
+        ) from None
+    if array.ndim != 2 or array.dtype.kind != "f" or array.dtype.itemsize > 8 or 0 in array.shape:
+        raise VectorError(
+            f"holds {array.dtype} {list(array.shape)}",
+            where=path,
+            remedy="give float16, 32 or 64 of shape [n, D]",
+        )
+    return array
+
+
+def check_vectors(array: NDArray[Any], where: str, *, quiet: bool = True) -> bool:
+    """Check that every row is finite and not zero; returns whether all are of unit length.
+
+    Raises:
+        VectorError: naming the first row at fault.
+    """
+    unit = True
+    with Progress("check", len(array), "vectors", quiet=quiet) as progress:
+        for start in range(0, len(array), _BLOCK_ROWS):
+            block = array[start : start + _BLOCK_ROWS].astype(np.float64)
+            norms = np.linalg.norm(block, axis=1)
+            for bad, what in ((~np.isfinite(norms), "is NaN or infinite"), (norms == 0, "is zero")):
+                if bad.any():
+                    row = start + int(bad.argmax())
+                    raise VectorError(what, where=f"{where}: row {row}", remedy="mend or leave out that row")
+            unit = unit and bool(np.all(np.abs(norms - 1) < UNIT_TOLERANCE))
+            progress.advance(len(block))
+    return unit
+
+
+def _open_chunks(path: Path) -> pq.ParquetFile:
+    try:
+        file = pq.ParquetFile(path, memory_map=True)
+    except FileNotFoundError:
+        raise DocumentError("not found", where=path, remedy="check the path") from None
+    except (pa.ArrowException, OSError) as e:
+        raise DocumentError(f"is not Parquet ({e})", where=path, remedy="save it anew") from None
+    missing = {"doc_id", "position", "text", "source"} - set(file.schema_arrow.names)
+    if missing:
+        raise DocumentError(f"lacks the column {', '.join(sorted(missing))}", where=path, remedy="add it")
+    return file
+
+
+def _documents(file: pq.ParquetFile, path: Path) -> Iterator[_Rows]:
+    """The table's documents in order, checked as they stream. Raises DocumentError naming the row."""
+    columns = [c for c in ("doc_id", "position", "text", "source", "title") if c in file.schema_arrow.names]
+    seen: set[str] = set()
+    current: _Rows | None = None
+    row = 0
+    try:
+        for batch in file.iter_batches(_READ_ROWS, columns=columns):
+            for record in batch.to_pylist():
+                doc_id, position, text = _check_row(record, f"{path}: row {row}")
+                if current is None or doc_id != current.doc_id:
+                    if current is not None:
+                        yield current
+                    if doc_id in seen:
+                        raise DocumentError(
+                            f"document '{doc_id}' goes on after another",
+                            where=f"{path}: row {row}",
+                            remedy="sort rows by document and position",
+                        )
+                    seen.add(doc_id)
+                    current = _Rows(
+                        doc_id, str(record["source"] or ""), str(record.get("title") or ""), row, []
+                    )
+                if position != len(current.texts):
+                    raise DocumentError(
+                        f"position {position} of document '{doc_id}' where {len(current.texts)} is due",
+                        where=f"{path}: row {row}",
+                        remedy="number the chunks of every document 0, 1, 2, ... in order",
+                    )
+                current.texts.append(text)
+                row += 1
+    except (pa.ArrowException, OSError) as e:
+        raise DocumentError(f"cannot be decoded ({e})", where=path, remedy="save it anew") from None
+    if current is not None:
+        yield current
+
+
+def _check_row(record: Mapping[str, Any], where: str) -> tuple[str, int, str]:
+    doc_id, position, text = record["doc_id"], record["position"], record["text"]
+    if doc_id is None or not isinstance(position, int) or not isinstance(text, str):
+        raise DocumentError(
+            "doc_id, position or text is missing or of another type", where=where, remedy="fill in that row"
+        )
+    return str(doc_id), position, text
+
+
+def _new_document(rows: _Rows, array: NDArray[Any]) -> NewDocument:
+    if any(rows.texts):
+        return NewDocument.from_chunks(rows.doc_id, rows.texts, source=rows.source, title=rows.title)
+    vectors = array[rows.first : rows.first + len(rows.texts)]
+    return NewDocument.without_text(rows.doc_id, vectors, source=rows.source, title=rows.title)
+
+
+def _survey(
+    documents: Iterator[_Rows], array: NDArray[Any], known: dict[str, str], where: str
+) -> tuple[dict[str, int], int]:
+    """Walk through all documents before anything is written.
+
+    Returns:
+        doc_id -> chunks of the documents to add, and the number of documents the store has already.
+    """
+    wanted: dict[str, int] = {}
+    skipped = 0
+    for rows in documents:
+        if rows.doc_id in known and is_known(rows.doc_id, _sha256(rows, array), known, where):
+            skipped += 1
+        else:
+            wanted[rows.doc_id] = len(rows.texts)
+    return wanted, skipped
+
+
+def _sha256(rows: _Rows, array: NDArray[Any]) -> str:
+    """The hash that `_new_document` will give it."""
+    if any(rows.texts):
+        return text_sha256(" ".join(rows.texts))
+    return vectors_sha256(array[rows.first : rows.first + len(rows.texts)])
+
+
+def _write(batch: list[_Rows], array: NDArray[Any], writer: StoreWriter) -> None:
+    documents = [_new_document(rows, array) for rows in batch]
+    parts = [array[rows.first : rows.first + len(rows.texts)] for rows in batch]
+    writer.add_shard(documents, np.concatenate(parts), path="imported")
+
+
+def _compare(encoder: Encoder, array: NDArray[Any], documents: Iterator[_Rows], where: str) -> None:
+    """Encode up to 32 texts spread over the table and compare. Raises EncoderMismatchError, VectorError."""
+    if array.shape[1] != encoder.dimension:
+        raise VectorError(
+            f"vectors are of dimension {array.shape[1]}, '{encoder.name}' gives {encoder.dimension}",
+            where=where,
+            remedy="name the right encoder",
+        )
+    chosen = set(np.linspace(0, len(array) - 1, min(SAMPLE, len(array))).astype(int).tolist())
+    sample = {r.first + i: t for r in documents for i, t in enumerate(r.texts) if r.first + i in chosen}
+    rows = sorted(row for row, text in sample.items() if text.strip())
+    if not rows:
+        raise EncoderError(
+            "has no texts to compare the encoder with", where=where, remedy="use --encoder-name"
+        )
+    fresh, given = (
+        encoder.encode([sample[r] for r in rows]).astype(np.float64),
+        array[rows].astype(np.float64),
+    )
+    cosines = (fresh * given).sum(1) / (np.linalg.norm(fresh, axis=1) * np.linalg.norm(given, axis=1))
+    if cosines.min() < 0.99:
+        worst = rows[int(cosines.argmin())]
+        raise EncoderMismatchError(
+            f"vector is not '{encoder.name}' of its text (cosine {cosines.min():.3f})",
+            where=f"{where}: row {worst}",
+            remedy="name the right encoder, or check that vectors and chunks are aligned",
+        )

@@ -1,0 +1,274 @@
+"""Documents -> chunks -> vectors -> store, a shard at a time.
+
+Everything is read, cut and checked before the first vector is computed, so that bad input leaves the
+store as it was. Shards are cut at document boundaries that depend on the input alone and each is encoded
+on its own, so an ingest that was killed and run again writes the same bytes as one that was not."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, TypeVar
+
+from nextvec.corpus.chunking import Chunker
+from nextvec.corpus.documents import ReaderOptions, ReadReport, SourceDocument, read_source
+from nextvec.corpus.encoders import Encoder, EncoderConfig, load_encoder
+from nextvec.corpus.encoders.precision import choose_device
+from nextvec.corpus.fingerprints import minhash_text, text_sha256
+from nextvec.corpus.layout import MANIFEST, read_manifest
+from nextvec.corpus.writer import NewDocument, StoreWriter
+from nextvec.errors import DocumentError, StoreError
+from nextvec.progress import Progress
+
+log = logging.getLogger("nextvec.corpus")
+
+SHARD_CHUNKS = 8192
+KNOWN = "in the store already"
+EMPTY = "without a chunk"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What an ingest did.
+
+    Attributes:
+        store: the store's folder.
+        documents, chunks, shards: added by this run.
+        skipped: reason -> documents left out.
+        truncated: chunks longer than the encoder reads; None where only the server knows.
+        seconds: of the whole run; `encoding_seconds` of the encoder alone.
+        path: how the vectors were computed, e.g. "cpu bfloat16".
+    """
+
+    store: str
+    documents: int
+    chunks: int
+    shards: int
+    skipped: dict[str, int]
+    truncated: int | None
+    seconds: float
+    encoding_seconds: float
+    path: str
+
+    @property
+    def chunks_per_second(self) -> float:
+        """Chunks encoded a second; 0 when there was nothing to encode."""
+        return self.chunks / self.encoding_seconds if self.chunks and self.encoding_seconds else 0.0
+
+
+def ingest(
+    sources: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    encoder: Encoder | EncoderConfig,
+    chunker: Chunker,
+    options: ReaderOptions | None = None,
+    dtype: str = "float16",
+    shard_chunks: int = SHARD_CHUNKS,
+    quiet: bool = False,
+) -> IngestReport:
+    """Read documents, cut and encode them, and write or extend the store `out`.
+
+    May be killed at any time and run again: what is in the store is skipped, the rest is added. Existing
+    shards are never rewritten.
+
+    Args:
+        sources: files and folders (see `read_source`).
+        out: the store's folder; made if it is missing.
+        encoder: an encoder, or a configuration of one. With a configuration whose precision is "auto",
+            an existing store goes on in the precision of its last shard.
+        chunker: how documents are cut; must be the existing store's.
+        options: how sources are read.
+        dtype: "float16" or "float32" on disk.
+        shard_chunks: a shard is closed by the document that brings it to so many chunks.
+        quiet: no progress on standard error.
+    Raises:
+        DocumentError: sources that cannot be read, or hold no document.
+        StoreError: a document of the store comes with another text; a damaged store or another chunker.
+        EncoderError, VectorError: see `load_encoder` and `StoreWriter`.
+    """
+    if shard_chunks < 1:
+        raise StoreError("shards of no chunks", remedy="give shard_chunks of 1 or more")
+    started = time.monotonic()
+    path = Path(out)
+    read = ReadReport()
+    documents = read_source(sources, options=options, report=read)
+    if isinstance(encoder, EncoderConfig):
+        encoder = load_encoder(continued(encoder, path))
+    with (
+        StoreWriter(
+            path,
+            encoder=encoder.fingerprint,
+            dimension=encoder.dimension,
+            chunker=chunker.describe(),
+            dtype=dtype,
+            normalised=encoder.unit,
+            encoder_normalises=encoder.normalises,
+        ) as writer,
+        open_spool(path) as spool,
+    ):
+        before = len(writer.info["shards"])
+        survey = _survey(documents, chunker, writer.known, spool, read, quiet=quiet)
+        if survey.seen == 0:
+            raise DocumentError(
+                "no document to ingest", where=str(sources), remedy="check the sources and options"
+            )
+        encoding = _Encoding(encoder, encoder.max_tokens)
+        with Progress("encode", survey.chunks, "chunks", quiet=quiet) as progress:
+            for batch in shards(_unspool(spool), shard_chunks, lambda d: len(d.texts)):
+                encoding.run(batch, writer, progress)
+        report = IngestReport(
+            store=str(path),
+            documents=survey.documents,
+            chunks=survey.chunks,
+            shards=len(writer.info["shards"]) - before,
+            skipped=dict(sorted(read.skipped.items())),
+            truncated=encoding.truncated,
+            seconds=time.monotonic() - started,
+            encoding_seconds=encoding.seconds,
+            path=encoder.path,
+        )
+    if report.truncated:
+        log.warning("%d chunks are longer than the encoder reads and were cut", report.truncated)
+    return report
+
+
+def continued(config: EncoderConfig, store: Path) -> EncoderConfig:
+    """The configuration with "auto" precision replaced by that of the store's last shard, if it has one.
+
+    Measured speed may choose differently in two runs; one store should go on as it began.
+    """
+    if config.endpoint is not None or config.precision != "auto" or not (store / MANIFEST).is_file():
+        return config
+    written = read_manifest(store)["shards"]
+    device, _, precision = written[-1]["path"].rpartition(" ") if written else ("", "", "")
+    if device != choose_device(config.device) or precision not in ("float32", "bfloat16"):
+        return config
+    log.info("encoding in %s, as the store's last shard", precision)
+    return replace(config, precision=precision)
+
+
+def shards(items: Iterable[T], limit: int, size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Group documents into shards: one is closed by the document that brings it to `limit` chunks."""
+    batch: list[T] = []
+    filled = 0
+    for item in items:
+        batch.append(item)
+        filled += size(item)
+        if filled >= limit:
+            yield batch
+            batch, filled = [], 0
+    if batch:
+        yield batch
+
+
+def is_known(doc_id: str, sha256: str, known: dict[str, str], where: str | Path) -> bool:
+    """Whether the store has this document. Raises StoreError when it has it with another text."""
+    have = known.get(doc_id)
+    if have is not None and have != sha256:
+        raise StoreError(
+            f"document '{doc_id}' is there with another text",
+            where=where,
+            remedy="give the new document another id, or ingest into another store",
+        )
+    return have is not None
+
+
+def open_spool(out: Path) -> IO[str]:
+    """A nameless temporary text file on the disk the store will be on; gone when closed or killed."""
+    folder = next(p for p in (out, *out.absolute().parents) if p.is_dir())
+    try:
+        return tempfile.TemporaryFile("w+", encoding="ascii", dir=folder)
+    except OSError as e:
+        raise StoreError(
+            f"cannot be written to ({e.strerror})", where=folder, remedy="give another --out"
+        ) from None
+
+
+@dataclass
+class _Survey:
+    """Counts of the first pass: documents seen; documents and chunks to add."""
+
+    seen: int = 0
+    documents: int = 0
+    chunks: int = 0
+
+
+def _survey(
+    documents: Iterable[SourceDocument],
+    chunker: Chunker,
+    stored: dict[str, str],
+    spool: IO[str],
+    report: ReadReport,
+    *,
+    quiet: bool,
+) -> _Survey:
+    """Read and cut every document; put those the store lacks into the spool, one JSON line each."""
+    survey = _Survey()
+    known = dict(stored)
+    with Progress("read", None, "documents", quiet=quiet) as progress:
+        for document in documents:
+            survey.seen += 1
+            progress.advance()
+            _check_unicode(document)
+            sha256 = text_sha256(document.text)
+            if is_known(document.doc_id, sha256, known, f"source {document.source}"):
+                report.skip(KNOWN)
+                continue
+            chunks = chunker.chunk(document.text)
+            if not chunks:
+                report.skip(EMPTY)
+                continue
+            known[document.doc_id] = sha256
+            survey.documents += 1
+            survey.chunks += len(chunks)
+            spans = [(c.text, c.gap, c.start, c.end) for c in chunks]
+            row = (document.doc_id, document.source, document.title, sha256, document.text, spans)
+            spool.write(json.dumps(row) + "\n")
+    spool.seek(0)
+    return survey
+
+
+def _check_unicode(document: SourceDocument) -> None:
+    """JSON can spell half a surrogate pair, which no file of text can hold."""
+    try:
+        f"{document.doc_id}{document.source}{document.title}{document.text}".encode()
+    except UnicodeEncodeError as e:
+        raise DocumentError(
+            f"document '{document.doc_id!a}' is not Unicode text ({e.reason})",
+            where=f"source {document.source}",
+            remedy="clean or leave out that document",
+        ) from None
+
+
+def _unspool(spool: IO[str]) -> Iterator[NewDocument]:
+    for line in spool:
+        doc_id, source, title, sha256, text, spans = json.loads(line)
+        texts, gaps, starts, ends = zip(*spans, strict=True)
+        yield NewDocument(doc_id, source, title, sha256, minhash_text(text), texts, gaps, starts, ends)
+
+
+class _Encoding:
+    """Encodes and writes shards, keeping count."""
+
+    def __init__(self, encoder: Encoder, max_tokens: int | None) -> None:
+        self.encoder, self.max_tokens = encoder, max_tokens
+        self.seconds = 0.0
+        self.truncated: int | None = None if max_tokens is None else 0
+
+    def run(self, documents: list[NewDocument], writer: StoreWriter, progress: Progress) -> None:
+        """Encode the documents' chunks as one shard and write it."""
+        texts = [text for document in documents for text in document.texts]
+        started = time.monotonic()
+        counts = self.encoder.count_tokens(texts)
+        if counts is not None and self.max_tokens is not None:
+            self.truncated = (self.truncated or 0) + sum(n > self.max_tokens for n in counts)
+        vectors = self.encoder.encode(texts, progress.advance)
+        self.seconds += time.monotonic() - started
+        writer.add_shard(documents, vectors, path=self.encoder.path)

@@ -1,0 +1,205 @@
+"""The store's layout on disk, and the checks that every opening makes.
+
+    STORE/store.json             the manifest, always written last
+    STORE/vectors/0000.npy       float16 or float32 [n, D]: raw encoder output
+    STORE/chunks/0000.parquet    one row a chunk, row i belongs to vector i
+    STORE/documents/0000.parquet one row a document, in the order of its chunks
+
+This is the LAION layout that embedding-reader, autofaiss and clip-retrieval read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from nextvec.disk import read_json, sha256_file
+from nextvec.errors import StoreError
+
+FORMAT = 1
+MANIFEST = "store.json"
+DTYPES = ("float16", "float32")
+DAMAGED = "copy the store again or ingest it anew"
+SHARD_NAME = re.compile(r"\d{4,9}")
+
+CHUNK_SCHEMA = pa.schema(
+    [
+        ("doc_id", pa.string()),
+        ("position", pa.int32()),
+        ("text", pa.string()),
+        ("source", pa.string()),
+        ("title", pa.string()),
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+        ("gap", pa.string()),
+    ]
+)
+DOCUMENT_SCHEMA = pa.schema(
+    [
+        ("doc_id", pa.string()),
+        ("source", pa.string()),
+        ("title", pa.string()),
+        ("sha256", pa.string()),
+        ("first", pa.int64()),
+        ("count", pa.int64()),
+        ("minhash", pa.binary(256)),
+    ]
+)
+_MANIFEST_KEYS: dict[str, type] = {
+    "encoder": dict,
+    "dimension": int,
+    "dtype": str,
+    "normalised": bool,
+    "encoder_normalises": bool,
+    "chunker": dict,
+    "documents": int,
+    "chunks": int,
+    "shards": list,
+}
+_SHARD_KEYS: dict[str, type] = {
+    "name": str,
+    "rows": int,
+    "documents": int,
+    "vectors_sha256": str,
+    "chunks_sha256": str,
+    "documents_sha256": str,
+    "path": str,
+}
+
+
+@dataclass(frozen=True)
+class ShardFiles:
+    """The three files of one shard."""
+
+    vectors: Path
+    chunks: Path
+    documents: Path
+
+    @classmethod
+    def of(cls, store: Path, name: str) -> ShardFiles:
+        """The files of shard `name` ("0000") in the folder `store`."""
+        return cls(
+            store / "vectors" / f"{name}.npy",
+            store / "chunks" / f"{name}.parquet",
+            store / "documents" / f"{name}.parquet",
+        )
+
+
+def read_manifest(store: Path) -> dict[str, Any]:
+    """Read and check store.json. Raises StoreError naming the file and the key."""
+    path = store / MANIFEST
+    if not path.is_file():
+        raise StoreError(
+            "is not a store (it has no store.json)", where=store, remedy="make one: nextvec ingest"
+        )
+    info = read_json(path, StoreError, remedy=DAMAGED)
+    if not isinstance(info, dict) or info.get("format") != FORMAT:
+        found = info.get("format") if isinstance(info, dict) else None
+        raise StoreError(
+            f"is of format {found!r}, this version reads {FORMAT}", where=path, remedy="ingest the store anew"
+        )
+    _check_keys(info, _MANIFEST_KEYS, path, "")
+    for i, shard in enumerate(info["shards"]):
+        if not isinstance(shard, dict):
+            raise StoreError(f"shard {i} is not a table", where=path, remedy=DAMAGED)
+        _check_keys(shard, _SHARD_KEYS, path, f"shards[{i}].")
+        if not SHARD_NAME.fullmatch(shard["name"]):
+            raise StoreError(f"shard {i} has the name {shard['name']!r}", where=path, remedy=DAMAGED)
+    if info["dtype"] not in DTYPES:
+        raise StoreError(f"holds dtype {info['dtype']!r}, not float16 or float32", where=path, remedy=DAMAGED)
+    if not isinstance(info["encoder"].get("fingerprint"), str):
+        raise StoreError("key 'encoder.fingerprint' is missing", where=path, remedy=DAMAGED)
+    for key, part in (("chunks", "rows"), ("documents", "documents")):
+        if info[key] != sum(shard[part] for shard in info["shards"]):
+            raise StoreError(f"'{key}' is not the sum of its shards", where=path, remedy=DAMAGED)
+    return info
+
+
+def _check_keys(table: Mapping[str, Any], keys: Mapping[str, type], path: Path, prefix: str) -> None:
+    for key, kind in keys.items():
+        value = table.get(key)
+        wrong = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
+        if wrong or (isinstance(value, int) and value < 0):
+            raise StoreError(
+                f"key '{prefix}{key}' is missing or not a {kind.__name__}", where=path, remedy=DAMAGED
+            )
+
+
+def open_vectors(path: Path, rows: int, dimension: int, dtype: str) -> NDArray[Any]:
+    """Memory-map one shard's vectors [rows, dimension], read-only.
+
+    Raises:
+        StoreError: missing, truncated, longer than it should be, or of another shape or dtype.
+    """
+    try:
+        mapped = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        raise StoreError("shard file is missing", where=path, remedy=DAMAGED) from None
+    except (OSError, ValueError, EOFError) as e:
+        raise StoreError(
+            f"shard is truncated or not an .npy file ({e})", where=path, remedy=DAMAGED
+        ) from None
+    if mapped.shape != (rows, dimension) or mapped.dtype != np.dtype(dtype) or not mapped.flags.c_contiguous:
+        raise StoreError(
+            f"holds {mapped.dtype} {list(mapped.shape)}, store.json says {dtype} [{rows}, {dimension}]",
+            where=path,
+            remedy=DAMAGED,
+        )
+    if path.stat().st_size != mapped.offset + mapped.nbytes:
+        raise StoreError("is longer than its header says", where=path, remedy=DAMAGED)
+    # A plain array view of the map: memmap's own indexing costs more than the gather itself.
+    return mapped.view(np.ndarray)
+
+
+def open_table(path: Path, rows: int, schema: pa.Schema) -> pq.ParquetFile:
+    """Open one shard's Parquet file, reading its footer only. Raises StoreError as `open_vectors` does."""
+    try:
+        file = pq.ParquetFile(path, memory_map=True)
+    except FileNotFoundError:
+        raise StoreError("shard file is missing", where=path, remedy=DAMAGED) from None
+    except (pa.ArrowException, OSError) as e:
+        raise StoreError(f"shard is truncated or not Parquet ({e})", where=path, remedy=DAMAGED) from None
+    if file.metadata.num_rows != rows:
+        raise StoreError(
+            f"holds {file.metadata.num_rows} rows, store.json says {rows}", where=path, remedy=DAMAGED
+        )
+    if not file.schema_arrow.equals(schema):
+        raise StoreError(f"has other columns than {', '.join(schema.names)}", where=path, remedy=DAMAGED)
+    return file
+
+
+def open_shard(
+    store: Path, shard: Mapping[str, Any], dimension: int, dtype: str
+) -> tuple[NDArray[Any], pq.ParquetFile, pq.ParquetFile]:
+    """Vectors, chunks and documents of one shard, checked for size, shape and columns. Raises StoreError."""
+    files = ShardFiles.of(store, shard["name"])
+    return (
+        open_vectors(files.vectors, shard["rows"], dimension, dtype),
+        open_table(files.chunks, shard["rows"], CHUNK_SCHEMA),
+        open_table(files.documents, shard["documents"], DOCUMENT_SCHEMA),
+    )
+
+
+def read_table(path: Path, rows: int, schema: pa.Schema) -> pa.Table:
+    """Read one shard's Parquet file whole. Raises StoreError."""
+    file = open_table(path, rows, schema)
+    try:
+        return file.read()
+    except (pa.ArrowException, OSError) as e:
+        raise StoreError(f"shard cannot be decoded ({e})", where=path, remedy=DAMAGED) from None
+
+
+def verify_shard(store: Path, shard: Mapping[str, Any]) -> None:
+    """Compare the sha256 of a shard's three files with the manifest's. Raises StoreError naming the file."""
+    files = ShardFiles.of(store, shard["name"])
+    for part in ("vectors", "chunks", "documents"):
+        path: Path = getattr(files, part)
+        if sha256_file(path) != shard[f"{part}_sha256"]:
+            raise StoreError("has changed since it was written (sha256 differs)", where=path, remedy=DAMAGED)

@@ -1,0 +1,1 @@
+"""One reader per format; `nextvec.corpus.documents` is their front."""

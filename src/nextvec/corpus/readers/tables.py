@@ -1,0 +1,174 @@
+"""JSONL, CSV, TSV and Parquet: one row, one document.
+
+The columns of the Hugging Face data set `wikimedia/wikipedia` (id, url, title, text) need no options."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nextvec.corpus.readers.base import MAX_DOCUMENT_BYTES, RawDocument, ReaderOptions, ReadReport
+from nextvec.corpus.readers.streams import read_lines, too_long
+from nextvec.errors import DocumentError
+
+# Rows of a Parquet batch held in memory at once: few, since each may be as long as a document may be.
+BATCH_ROWS = 16
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column holds what; None where the material has no such column."""
+
+    doc_id: str
+    text: str
+    title: str | None
+    source: str | None
+
+    @classmethod
+    def find(cls, names: Iterable[str], options: ReaderOptions, where: str | Path) -> Columns:
+        """Choose among a table's column names. Raises DocumentError for one that is missing."""
+        present = list(names)
+
+        def choose(named: str | None, defaults: tuple[str, ...], role: str, needed: bool) -> str | None:
+            wanted = (named,) if named is not None else defaults
+            for name in wanted:
+                if name in present:
+                    return name
+            if named is None and not needed:
+                return None
+            have = ", ".join(f"'{n}'" for n in present[:12]) or "none"
+            raise DocumentError(
+                f"no column '{wanted[0]}' (there are: {have})",
+                where=where,
+                remedy=f"name the {role} column with the option {role}_column",
+            )
+
+        doc_id = choose(options.id_column, ("id", "doc_id"), "id", True)
+        text = choose(options.text_column, ("text",), "text", True)
+        assert doc_id is not None
+        assert text is not None
+        title = choose(options.title_column, ("title",), "title", False)
+        return cls(doc_id, text, title, choose(options.source_column, ("source",), "source", False))
+
+    def names(self) -> list[str]:
+        """The columns to read."""
+        return list(
+            dict.fromkeys(n for n in (self.doc_id, self.text, self.title, self.source) if n is not None)
+        )
+
+    def document(self, row: Mapping[str, Any], where: str) -> RawDocument:
+        """One row as a document. Raises DocumentError for an id or a text that cannot be one."""
+        doc_id, text = row[self.doc_id], row[self.text]
+        if isinstance(doc_id, bool) or not isinstance(doc_id, (str, int)) or doc_id == "":
+            raise DocumentError(
+                f"'{self.doc_id}' is {doc_id!r}"[:200],
+                where=where,
+                remedy="give every row a text or a whole number",
+            )
+        if text is None:
+            text = ""
+        if not isinstance(text, str):
+            raise DocumentError(
+                f"'{self.text}' is {type(text).__name__}, not text",
+                where=where,
+                remedy="name the text column with the option text_column",
+            )
+        # NULL is how CSV and Parquet say that there is no title.
+        title = row[self.title] if self.title is not None else None
+        source = row[self.source] if self.source is not None else None
+        return RawDocument(
+            str(doc_id),
+            "" if title is None else str(title),
+            text,
+            where,
+            None if source is None or source == "" else str(source),
+        )
+
+
+def read_jsonl(path: Path, doc_id: str, options: ReaderOptions, report: ReadReport) -> Iterator[RawDocument]:
+    """One JSON object a line; blank lines are passed over. Every line has the columns of its own object."""
+    for number, line in read_lines(path, options.encoding):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as e:
+            reason = getattr(e, "msg", None) or str(e)
+            raise DocumentError(
+                f"is not JSON ({reason})", where=where, remedy="write one JSON object a line"
+            ) from None
+        if not isinstance(row, dict):
+            raise DocumentError(
+                f"is a JSON {type(row).__name__}, not an object",
+                where=where,
+                remedy="write one JSON object a line",
+            )
+        yield Columns.find(row, options, where).document(row, where)
+
+
+def read_csv(path: Path, doc_id: str, options: ReaderOptions, report: ReadReport) -> Iterator[RawDocument]:
+    """RFC 4180: commas (tabs in a .tsv), a header row, quoted fields may hold line breaks."""
+    # The limit is one for the whole process: it is only ever raised.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_DOCUMENT_BYTES))
+    tabs = ".tsv" in (s.lower() for s in path.suffixes)
+    rows = csv.reader(
+        (line for _, line in read_lines(path, options.encoding)), delimiter="\t" if tabs else ",", strict=True
+    )
+    header: list[str] | None = None
+    columns: Columns | None = None
+    while True:
+        number = rows.line_num + 1
+        where = f"{path}:{number}"
+        try:
+            row = next(rows, None)
+        except csv.Error as e:
+            if "field larger" in str(e):
+                raise too_long(where) from None
+            raise DocumentError(
+                f"is not CSV ({e})", where=where, remedy="mend the quotes of this row"
+            ) from None
+        if row is None:
+            return
+        if not row:
+            continue
+        if header is None or columns is None:
+            header, columns = row, Columns.find(row, options, where)
+            if len(set(header)) < len(header):
+                raise DocumentError("two columns have the same name", where=where, remedy="rename one")
+            continue
+        if len(row) != len(header):
+            raise DocumentError(
+                f"has {len(row)} fields, the header {len(header)}",
+                where=where,
+                remedy="mend or quote this row",
+            )
+        yield columns.document(dict(zip(header, row, strict=True)), where)
+
+
+def read_parquet(
+    path: Path, doc_id: str, options: ReaderOptions, report: ReadReport
+) -> Iterator[RawDocument]:
+    """Read a few rows at a time; only the columns needed."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = Columns.find(file.schema_arrow.names, options, path)
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns.names()):
+                for values in batch.to_pylist():
+                    yield columns.document(values, f"{path}: row {row}")
+                    row += 1
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as e:
+        reason = str(e).splitlines()[0][:200] if str(e) else type(e).__name__
+        raise DocumentError(
+            f"cannot be read as Parquet after row {row} ({reason})",
+            where=path,
+            remedy="fetch or write it again",
+        ) from None

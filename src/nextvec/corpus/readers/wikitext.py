@@ -1,0 +1,226 @@
+"""Wikitext -> prose, parsed by mwparserfromhell.
+
+Left out: references, tables, galleries, files, categories, comments, program listings, links to other
+language editions, and every template but the few of `templates.py` that stand for a piece of the sentence.
+Left out too are headings (unless asked for; a heading would end the chunk of the section before) and the
+sections after the article proper (English names: References, See also, External links, ...). Kept: link
+texts, list items as lines "- ...", quotations as paragraphs, formulas as their LaTeX source. What the
+removals leave behind, such as "()" or a blank before a comma, is tidied."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nextvec.corpus.readers.templates import render_template
+
+DROPPED_TAGS = frozenset({
+    "ref", "references", "gallery", "table", "timeline", "score", "imagemap", "includeonly", "source",
+    "syntaxhighlight", "graph", "templatedata", "mapframe", "maplink", "hiero", "categorytree", "inputbox",
+})  # fmt: skip
+BLOCK_TAGS = frozenset({"blockquote", "center", "div", "p", "poem", "ul", "ol", "dl", "hr", "pre"})
+END_MATTER = frozenset({
+    "references", "notes", "footnotes", "citations", "sources", "bibliography", "works cited",
+    "notes and references", "references and notes", "notes and citations", "general references", "see also",
+    "further reading", "external links", "external link", "links",
+})  # fmt: skip
+
+# Marks for line starts while nodes are joined; XML cannot hold these characters. A heading's is followed by
+# its level. Headings are marked, not looked for among the top nodes: an unclosed tag holds all after it.
+_ITEM, _INDENT, _HEADING = "\x02", "\x03", "\x04"
+
+# References and comments are most of an article's markup: removed before the parse, which they would double.
+# None reaches over the start of the next; of an unclosed one only the tag goes, so that it hides no text.
+_UNPARSED = re.compile(
+    r"<!--(?:(?!<!--).)*?-->|<ref\b[^<>]*?/>|<ref\b[^<>]*>(?:(?!<ref\b).)*?</ref\s*>|<!--|</?ref\b[^<>]*>",
+    re.DOTALL | re.IGNORECASE,
+)
+# "}}" ends a template, "} }" means the same to LaTeX.
+_LATEX_DOUBLE = re.compile(r"(?<=\{)(?=\{)|(?<=\})(?=\})|(?<=\[)(?=\[)|(?<=\])(?=\])|(?<=')(?=')")
+_LANGUAGE_LINK = re.compile(r"(?:[a-z]{2,3}(?:-[a-z]{2,8}){0,2}|simple):\S")
+
+
+@dataclass(frozen=True)
+class LinkPrefixes:
+    """Namespaces (lower case) whose links show no text: files and categories, in English and the wiki's."""
+
+    names: frozenset[str] = frozenset({"file", "image", "media", "category"})
+
+    def with_namespace(self, key: str, name: str) -> LinkPrefixes:
+        """Add a namespace of the site information if its key is media (-2), file (6) or category (14)."""
+        if key not in ("-2", "6", "14"):
+            return self
+        return replace(self, names=self.names | {name.strip().lower()})
+
+
+def clean_wikitext(
+    wikitext: str, *, prefixes: LinkPrefixes | None = None, keep_headings: bool = False
+) -> tuple[str, int]:
+    """The prose of an article, paragraphs separated by blank lines, and how many headings were left out."""
+    import mwparserfromhell
+
+    code = mwparserfromhell.parse(_UNPARSED.sub("", wikitext))
+    render = _Renderer(prefixes or LinkPrefixes())
+    return _assemble(_lines(render(code)), keep_headings)
+
+
+class _Renderer:
+    """Parsed wikitext -> text with line marks."""
+
+    def __init__(self, prefixes: LinkPrefixes) -> None:
+        from mwparserfromhell import nodes
+
+        self.prefixes = prefixes.names
+        self.by_type: dict[type[Any], Callable[[Any], str]] = {
+            nodes.Text: lambda node: str(node.value),
+            nodes.Wikilink: self._link,
+            nodes.Tag: self._tag,
+            nodes.Template: lambda node: render_template(node, self),
+            nodes.ExternalLink: lambda node: self(node.title) if node.title is not None else "",
+            nodes.HTMLEntity: self._entity,
+            nodes.Heading: lambda node: f"\n{_HEADING}{node.level}{self(node.title)}\n",
+            nodes.Comment: lambda node: "",
+            nodes.Argument: lambda node: "",
+        }
+
+    def __call__(self, code: Any) -> str:
+        """The text of a Wikicode; of None, none."""
+        return "" if code is None else "".join(map(self.node, code.nodes))
+
+    def node(self, node: Any) -> str:
+        """The text of one node."""
+        return self.by_type[type(node)](node)
+
+    def _link(self, node: Any) -> str:
+        title = str(node.title).strip()
+        prefix = title.partition(":")[0].strip().lower().replace("_", " ")
+        if ":" in title and prefix in self.prefixes:
+            return ""
+        text = self(node.text) if node.text is not None else ""
+        if text.strip():
+            return text
+        return "" if _LANGUAGE_LINK.match(title) else self(node.title).strip().lstrip(":")
+
+    def _tag(self, node: Any) -> str:
+        name = str(node.tag).strip().lower()
+        if node.wiki_markup in ("*", "#"):
+            return _ITEM
+        if node.wiki_markup in (":", ";"):
+            return _INDENT
+        if name in DROPPED_TAGS:
+            return ""
+        if name == "br":
+            return "\n"
+        if name in ("math", "chem", "ce"):
+            return _LATEX_DOUBLE.sub(" ", str(node.contents).replace("\n", " "))
+        text = self(node.contents)
+        if name == "li":
+            return f"\n{_ITEM}{text}"
+        if name == "sup" and re.match(r"[-−+]?\d", text):
+            return f"^{text}"  # 10<sup>5</sup> is not 105
+        return f"\n\n{text}\n\n" if name in BLOCK_TAGS else text
+
+    def _entity(self, node: Any) -> str:
+        try:
+            return str(node.normalize())
+        except (ValueError, OverflowError):
+            return ""  # &#xFFFFFFFF; and the like name no character
+
+
+# ---------------------------------------------------------------- lines and tidying
+
+_LEADING_MARKS = re.compile(f"[ {_ITEM}{_INDENT}]*")
+_INNER_MARKS = re.compile(f"[{_ITEM}{_INDENT}{_HEADING}]+")
+_TABLE_LEFTOVER = re.compile(r"(?:\{\||\|\}|\|-|\||!)")
+_TIDY: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), into)
+    for pattern, into in (
+        (r"__[A-Z]{3,}__", ""),
+        (
+            r"\[\[(?:[^\[\]|]*\|)?(?:(?:thumb|thumbnail|frame|frameless|border|left|right|center|none|upright"
+            r"|\d+px)(?:=[^|]*)?\|)*",
+            "",
+        ),
+        (r"\]\]|\{\{+|\}\}+|'''+|''", ""),
+        (r"</?[a-zA-Z][a-zA-Z0-9]*(?: [^<>]*)?/?>", ""),
+        (r"[\u200b\u200e\u200f]", ""),
+        (r"\s+", " "),
+        # Brackets that a removal emptied, or left with a separator at an end. (Counts are bounded to keep a
+        # line of nothing but commas from taking quadratic time.)
+        (r"(?<=[(\[])(?:\s|[,;:/]|(?:or|and|also|pronounced|listen|IPA)\b(?=\s*[,;:/)\]])){1,16}", ""),
+        (r"(?:\s|[,;:/]|(?<=\s)(?:or|and|also|pronounced)(?=\s*[)\]])){1,16}(?=[)\]])", ""),
+        (r"\s*\(\s*[–—-]?\s*\)|\s*\[\s*\]", ""),
+        (r"\s+([,;:.!?])(?=[\s)\]\"”]|$)", r"\1"),
+        (r"([,;:])[,;:]{1,16}(?=\s|$)", r"\1"),
+        (r"[,;:]\.(?=\s|$)", "."),
+        (r"“\s+|\s+”(?=\W|$)", lambda m: m.group().strip()),
+        (r" {2,}", " "),
+        (r"^(?:[,;:.]\s+)+", ""),
+    )
+)  # fmt: skip
+
+
+def tidy(text: str) -> str:
+    """One line without leftover markup, empty brackets and blanks before punctuation."""
+    for pattern, into in _TIDY:
+        text = pattern.sub(into, text)
+    return text.strip()
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line of the article; `level` is a heading's, 0 for text; text is empty for a blank line."""
+
+    text: str
+    level: int = 0
+    item: bool = False
+    indented: bool = False
+
+
+def _lines(marked: str) -> Iterator[_Line]:
+    """Text with marks -> tidy lines. Lines without a letter or digit, and leftovers of tables are gone."""
+    for raw in marked.split("\n"):
+        if raw.startswith(_HEADING):
+            yield _Line(tidy(_INNER_MARKS.sub(" ", raw[2:])), level=int(raw[1]))
+            continue
+        start = _LEADING_MARKS.match(raw)
+        marks = start.group() if start else ""
+        body = raw[len(marks) :].strip()
+        if not body and not marks.strip():
+            yield _Line("")
+        if _TABLE_LEFTOVER.match(body):
+            continue
+        line = tidy(_INNER_MARKS.sub(": ", body))  # "; term : meaning"
+        if any(c.isalnum() for c in line):
+            item = _ITEM in marks
+            yield _Line(f"- {line}" if item else line, item=item, indented=_INDENT in marks)
+
+
+def _assemble(lines: Iterable[_Line], keep_headings: bool) -> tuple[str, int]:
+    """Lines -> paragraphs, without the end matter; and the number of headings left out.
+
+    A single line break does not end a paragraph. A list stands under the line that introduces it.
+    """
+    paragraphs: list[list[str]] = [[]]
+    headings, end_level, in_list = 0, 0, False
+    for line in lines:
+        if line.level and (not end_level or line.level <= end_level):
+            end_level = line.level if line.text.casefold().strip(" .:") in END_MATTER else 0
+        if line.level and (end_level or not keep_headings):
+            headings += 1
+        if line.level or not line.text:
+            paragraphs += [[line.text], []] if line.level and keep_headings and not end_level else [[]]
+            in_list = False
+        elif not end_level:
+            listed = line.item or line.indented
+            if in_list and not listed:
+                paragraphs.append([])
+            if paragraphs[-1] and not listed:
+                paragraphs[-1][-1] += f" {line.text}"
+            else:
+                paragraphs[-1].append(line.text)
+            in_list = listed
+    texts = ("\n".join(lines) for lines in paragraphs)
+    return "\n\n".join(text for text in texts if text), headings

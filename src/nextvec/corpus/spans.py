@@ -1,0 +1,148 @@
+"""What all chunkers share: paragraphs, sentences and words as spans of the text, and their grouping."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+_PARAGRAPH_BREAK = re.compile(r"\n[^\S\n]*\n\s*")
+_LIST_ITEM = re.compile(r"\n(?=[-*•] |\d{1,3}[.)] )")
+# A word is a run of non-blanks. Han and Kana characters are not separated by blanks: each counts as one. A
+# run of over 40 (a URL, base64, Thai) counts as several, cut before no combining mark or joiner.
+_WORD = re.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
+    r"|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]{1,40}[\u0300-\u036f\u200d\ufe00-\ufe0f]*"
+)
+
+
+class Span(NamedTuple):
+    """Characters start:end of a document, `size` words or tokens long."""
+
+    start: int
+    end: int
+    size: int
+
+
+def paragraph_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Spans of the paragraphs, separated by blank lines, trimmed; those of white space are left out."""
+    start = 0
+    for match in [*_PARAGRAPH_BREAK.finditer(text), None]:
+        end = match.start() if match else len(text)
+        if span := _trim(text, start, end):
+            yield span
+        start = match.end() if match else len(text)
+
+
+def sentence_spans(text: str, language: str) -> list[tuple[int, int]]:
+    """Spans of the sentences of one paragraph, trimmed. A list item begins a sentence too.
+
+    An unknown language gets sentencex's rules for English.
+    """
+    from sentencex import segment
+
+    spans = []
+    start = 0
+    for sentence in segment(language, text):
+        stop = start + len(sentence)
+        for match in [*_LIST_ITEM.finditer(text, start, stop), None]:
+            end = match.end() if match else stop
+            if span := _trim(text, start, end):
+                spans.append(span)
+            start = end
+    if rest := _trim(text, start, len(text)):
+        spans.append(rest)
+    return spans
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Spans of the words of a text."""
+    return [m.span() for m in _WORD.finditer(text)]
+
+
+def group(
+    paragraphs: Iterable[Sequence[Span]], *, target: int, minimum: int, maximum: int, room: int
+) -> list[Span]:
+    """Join neighbouring spans of a paragraph until `target` is reached, never above `maximum`.
+
+    A result under `minimum` joins the one before, across paragraphs, unless both exceed `room`; the first
+    one, having none before, takes in the one after.
+    """
+    out: list[Span] = []
+
+    def emit(span: Span) -> None:
+        small = span.size < minimum or (len(out) == 1 and out[0].size < minimum)
+        if out and small and out[-1].size + span.size <= room:
+            span = _join(out.pop(), span)
+        out.append(span)
+
+    for paragraph in paragraphs:
+        current: Span | None = None
+        for unit in paragraph:
+            if current is not None and current.size + unit.size > maximum:
+                emit(current)
+                current = None
+            current = unit if current is None else _join(current, unit)
+            if current.size >= target:
+                emit(current)
+                current = None
+        if current is not None:
+            emit(current)
+    return out
+
+
+def sentences_by_paragraph(
+    text: str, language: str, measure: Callable[[str], list[tuple[int, int]]], maximum: int
+) -> Iterator[list[Span]]:
+    """For each paragraph its sentences, measured in words or tokens, none of over `maximum`."""
+    for start, end in paragraph_spans(text):
+        paragraph = text[start:end]
+        words = measure(paragraph)
+        units: list[Span] = []
+        first = 0
+        for a, b in sentence_spans(paragraph, language):
+            last = first
+            while last < len(words) and words[last][0] < b:
+                last += 1
+            units.extend(_pieces(paragraph, a, b, words[first:last], maximum))
+            first = last
+        yield [Span(start + a, start + b, size) for a, b, size in units]
+
+
+def _pieces(
+    text: str, start: int, end: int, words: Sequence[tuple[int, int]], maximum: int
+) -> Iterator[Span]:
+    """A sentence in pieces of at most `maximum` words or tokens, about even, cut at white space where the
+    second half of a piece has any."""
+    even = -(-len(words) // max(1, -(-len(words) // maximum)))
+    first, begin = 0, start
+    while True:
+        last = min(first + even, len(words))
+        if last < len(words):
+            blanks = (
+                edge for edge in range(last, first + even // 2, -1) if _after_blank(text, words[edge][0])
+            )
+            last = next(blanks, last)
+        stop = words[last][0] if last < len(words) else end
+        # Several tokens may share one character: of these pieces all but the last are empty.
+        if span := _trim(text, begin, stop):
+            yield Span(*span, last - first)
+        if last >= len(words):
+            return
+        first, begin = last, stop
+
+
+def _after_blank(text: str, index: int) -> bool:
+    return text[index].isspace() or text[index - 1].isspace()
+
+
+def _trim(text: str, start: int, end: int) -> tuple[int, int] | None:
+    """text[start:end] without white space at its ends; None where nothing is left."""
+    body = text[start:end]
+    start += len(body) - len(body.lstrip())
+    end = start + len(body.strip())
+    return (start, end) if start < end else None
+
+
+def _join(a: Span, b: Span) -> Span:
+    return Span(a.start, b.end, a.size + b.size)

@@ -1,0 +1,246 @@
+"""The store: documents as sequences of chunks, each chunk a text and a vector, on disk.
+
+Shards are only ever added, never rewritten; the manifest is written last, so that a crash leaves the
+store as it was before the shard."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from nextvec.corpus.fingerprints import MinHash, unpack
+from nextvec.corpus.layout import (
+    CHUNK_SCHEMA,
+    DOCUMENT_SCHEMA,
+    MANIFEST,
+    ShardFiles,
+    open_shard,
+    read_manifest,
+    read_table,
+    verify_shard,
+)
+from nextvec.corpus.vectors import FloatArray, IntArray, Vectors
+from nextvec.corpus.writer import NewDocument, StoreWriter
+from nextvec.errors import StoreError
+
+__all__ = [
+    "Document",
+    "FloatArray",
+    "IntArray",
+    "NewDocument",
+    "Store",
+    "StoreWriter",
+    "Vectors",
+    "describe_store",
+]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document of a store: its chunks are the rows `first` .. `first + count - 1`."""
+
+    doc_id: str
+    source: str
+    title: str
+    first: int
+    count: int
+    sha256: str
+
+
+class Store:
+    """A store opened for reading. Use `Store.open`.
+
+    Attributes:
+        path: the folder.
+        info: store.json as a dictionary.
+        vectors: float32 view [n, D] of the memory-mapped vectors.
+    """
+
+    def __init__(self, path: Path, info: dict[str, Any]) -> None:
+        self.path = path
+        self.info = info
+        shards = info["shards"]
+        self._files = [ShardFiles.of(path, shard["name"]) for shard in shards]
+        self._rows = [int(shard["rows"]) for shard in shards]
+        self.vectors = Vectors([f.vectors for f in self._files], self._rows, info["dimension"], info["dtype"])
+        for shard in shards:
+            open_shard(path, shard, info["dimension"], info["dtype"])
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: bool = False) -> Store:
+        """Open a store, checking sizes, row counts and shapes of every shard.
+
+        Args:
+            path: the folder.
+            verify: also compare the sha256 of every shard file (reads everything once).
+        Raises:
+            StoreError: not a store, another format, or a shard that is missing, truncated or altered;
+                the message names the file.
+        """
+        store = cls(Path(path), read_manifest(Path(path)))
+        if verify:
+            for shard in store.info["shards"]:
+                verify_shard(store.path, shard)
+        return store
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Store.open, (self.path,))
+
+    def __repr__(self) -> str:
+        return f"Store({self.path}, {len(self)} chunks, {self.info['documents']} documents)"
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        return int(self.info["dimension"])
+
+    @property
+    def encoder(self) -> dict[str, Any]:
+        """The encoder's description; two stores with the same `encoder["fingerprint"]` are comparable."""
+        return dict(self.info["encoder"])
+
+    @property
+    def normalised(self) -> bool:
+        """True when the stored vectors are already of unit length (as imported), not raw."""
+        return bool(self.info["normalised"])
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over the encoder, the chunker and whether the vectors are normalised."""
+        parts = [self.info["encoder"]["fingerprint"], self.info["chunker"], self.normalised]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @cached_property
+    def chunks(self) -> pa.Table:
+        """All chunks as one table, read at first use; row i belongs to vector i."""
+        tables = [read_table(f.chunks, n, CHUNK_SCHEMA) for f, n in zip(self._files, self._rows, strict=True)]
+        return pa.concat_tables(tables) if tables else CHUNK_SCHEMA.empty_table()
+
+    @cached_property
+    def _documents_table(self) -> pa.Table:
+        tables = []
+        for files, shard, start in zip(self._files, self.info["shards"], self._shard_starts, strict=True):
+            table = read_table(files.documents, shard["documents"], DOCUMENT_SCHEMA)
+            _check_documents(table, shard["rows"], files.documents)
+            first = pa.array(table["first"].to_numpy() + start, pa.int64())
+            tables.append(table.set_column(DOCUMENT_SCHEMA.get_field_index("first"), "first", first))
+        return pa.concat_tables(tables) if tables else DOCUMENT_SCHEMA.empty_table()
+
+    @property
+    def _shard_starts(self) -> list[int]:
+        return [int(n) for n in np.concatenate([[0], np.cumsum(self._rows)])[: len(self._rows)]]
+
+    @cached_property
+    def documents(self) -> list[Document]:
+        """Every document, in the order of the rows."""
+        columns = [
+            self._documents_table[f].to_pylist() for f in ("doc_id", "source", "title", "first", "count")
+        ]
+        return [
+            Document(*row) for row in zip(*columns, self._documents_table["sha256"].to_pylist(), strict=True)
+        ]
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """doc_id -> index in `documents`."""
+        return {d.doc_id: i for i, d in enumerate(self.documents)}
+
+    @cached_property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the sources, sorted."""
+        return tuple(sorted({d.source for d in self.documents}))
+
+    def find(self, doc_id: str) -> Document:
+        """The document `doc_id`. Raises StoreError when the store has none of that id."""
+        at = self.index.get(doc_id)
+        if at is None:
+            raise StoreError(f"has no document '{doc_id}'", where=self.path, remedy="see its documents table")
+        return self.documents[at]
+
+    def texts(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> list[str]:
+        """The texts of `rows`, in the order asked for."""
+        return self._strings("text", np.asarray(rows, np.int64))
+
+    def document_text(self, doc_id: str) -> str:
+        """The document's text, put together from its chunks and the gaps between them."""
+        document = self.find(doc_id)
+        rows = np.arange(document.first, document.first + document.count)
+        pairs = zip(self._strings("gap", rows), self._strings("text", rows), strict=True)
+        return "".join(gap + text for gap, text in pairs)
+
+    def _strings(self, column: str, rows: IntArray) -> list[str]:
+        if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
+            raise IndexError(f"row {rows.min() if rows.min() < 0 else rows.max()} of {len(self)} chunks")
+        values = self.chunks[column]
+        return [values[int(r)].as_py() for r in rows]
+
+    def minhashes(self) -> MinHash:
+        """The MinHash signatures uint32 [documents, 64], in the order of `documents`."""
+        return unpack(self._documents_table["minhash"].to_pylist())
+
+
+def _check_documents(table: pa.Table, rows: int, path: Path) -> None:
+    """The documents of a shard cover its rows one after another."""
+    first, count = table["first"].to_numpy(), table["count"].to_numpy()
+    expected = np.concatenate([[0], np.cumsum(count)])
+    if (count < 1).any() or (first != expected[:-1]).any() or expected[-1] != rows:
+        raise StoreError(
+            "documents do not cover the shard's rows", where=path, remedy="ingest the store anew"
+        )
+
+
+def describe_store(path: str | Path) -> dict[str, Any]:
+    """What `nextvec info` shows: encoder, chunker, counts, sources, shards, bytes, norms of the vectors.
+
+    Returns:
+        JSON-ready dictionary; "norm" holds mean, std, min and max of the vectors' lengths and
+        "chunks_per_document" min, median and max.
+    Raises:
+        StoreError: as `Store.open`.
+    """
+    store = Store.open(path)
+    norms = np.concatenate(
+        [np.linalg.norm(block.astype(np.float64), axis=1) for _, block in store.vectors.blocks()]
+        or [np.zeros(0)]
+    )
+    sources: dict[str, dict[str, int]] = {}
+    for document in store.documents:
+        entry = sources.setdefault(document.source, {"documents": 0, "chunks": 0})
+        entry["documents"] += 1
+        entry["chunks"] += document.count
+    lengths = [d.count for d in store.documents]
+    files = [store.path / MANIFEST, *(p for f in store._files for p in (f.vectors, f.chunks, f.documents))]
+    return {
+        "path": str(store.path),
+        "fingerprint": store.fingerprint,
+        **{
+            k: store.info[k]
+            for k in ("encoder", "dimension", "dtype", "normalised", "encoder_normalises", "chunker")
+        },
+        "documents": store.info["documents"],
+        "chunks": store.info["chunks"],
+        "chunks_per_document": {
+            "min": min(lengths, default=0),
+            "median": float(np.median(lengths)) if lengths else 0.0,
+            "max": max(lengths, default=0),
+        },
+        "sources": dict(sorted(sources.items())),
+        "norm": {
+            name: float(getattr(norms, name)()) if norms.size else 0.0
+            for name in ("mean", "std", "min", "max")
+        },
+        "shards": [{k: s[k] for k in ("name", "rows", "documents", "path")} for s in store.info["shards"]],
+        "bytes": sum(f.stat().st_size for f in files),
+    }

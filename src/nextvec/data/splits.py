@@ -1,0 +1,184 @@
+"""Splits by document. There is no function here that splits windows, and none anywhere else: windows of one
+article in both train and validation is how a validation cosine of 0.59 became 0.04 on new articles."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nextvec.data.duplicates import NearDuplicates
+from nextvec.disk import read_json
+from nextvec.errors import SplitError
+
+if TYPE_CHECKING:
+    from nextvec.corpus.store import Document, Store
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """How documents are divided.
+
+    Attributes:
+        file: a JSON file `{"train": [ids], "validation": [ids], "test": [ids]}`; it decides alone when given.
+        validation, test: the shares of documents that go there; the rest is train.
+        salt: another salt gives another division.
+        near_duplicate: estimated Jaccard similarity from which two documents count as one text and are kept
+            in one split; 1.0 turns the grouping off.
+    """
+
+    file: str | None = None
+    validation: float = 0.1
+    test: float = 0.1
+    salt: str = "nextvec"
+    near_duplicate: float = 0.8
+
+    def __post_init__(self) -> None:
+        if self.validation < 0 or self.test < 0 or self.validation + self.test >= 1:
+            raise ValueError("validation and test must be >= 0 and leave something for train")
+        if not 0 < self.near_duplicate <= 1:
+            raise ValueError("near_duplicate must be in (0, 1]")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices into `store.documents`, ascending, disjoint.
+
+    `quarantined` documents resemble documents of two splits; they belong to none.
+    """
+
+    train: tuple[int, ...]
+    validation: tuple[int, ...]
+    test: tuple[int, ...]
+    quarantined: tuple[int, ...] = ()
+
+    def of(self, name: str) -> tuple[int, ...]:
+        """The documents of one split; "all" is every one, the quarantined too. Raises SplitError."""
+        if name == "all":
+            return tuple(sorted(self.train + self.validation + self.test + self.quarantined))
+        if name not in SPLITS:
+            raise SplitError(f"there is no split '{name}'", remedy=f"choose one of: {', '.join(SPLITS)}, all")
+        documents: tuple[int, ...] = getattr(self, name)
+        return documents
+
+
+def split_documents(store: Store, config: SplitConfig, sources: Sequence[str] = ()) -> Split:
+    """Divide the documents of a store.
+
+    Documents are taken in the store's order. One that resembles earlier documents of one split joins it; of
+    several splits, it is quarantined; else the hash of its own id decides. So a document's place depends on
+    nothing that comes after it: appending moves nothing.
+
+    `sources` limits the answer, not the division: a document is in the same split whichever sources a command
+    looks at. With a split file, every document of those sources must stand in it exactly once; ids that the
+    store does not hold are an error, unless `sources` is given (the file then describes a larger collection).
+
+    Raises:
+        SplitError: an unknown source; a file that is not as above, naming file and id.
+    """
+    chosen = _of_sources(store, sources)
+    if config.file is not None:
+        return _from_file(store, Path(config.file), chosen, limited=bool(sources))
+    placed = _place(store, config)
+    return _split({i: placed[i] for i in chosen})
+
+
+def own_split(doc_id: str, config: SplitConfig) -> str:
+    """Where the hash of the id alone puts a document: sha256(salt + id) as a fraction of its range.
+
+    Test takes the low end, so that changing the share of validation moves no test document.
+    """
+    digest = hashlib.sha256((config.salt + doc_id).encode()).digest()
+    fraction = int.from_bytes(digest[:8], "big") / 2**64
+    if fraction < config.test:
+        return "test"
+    return "validation" if fraction < config.test + config.validation else "train"
+
+
+def _of_sources(store: Store, sources: Sequence[str]) -> list[int]:
+    for source in sources:
+        if source not in store.sources:
+            raise SplitError(
+                f"no document of source '{source}'",
+                where=store.path,
+                remedy=f"its sources are: {', '.join(store.sources)}",
+            )
+    return [i for i, d in enumerate(store.documents) if not sources or d.source in sources]
+
+
+def _place(store: Store, config: SplitConfig) -> list[str | None]:
+    """The split of every document in store order; None is quarantined."""
+    if config.near_duplicate >= 1:
+        return [own_split(d.doc_id, config) for d in store.documents]
+    resembling = NearDuplicates(store.minhashes(), config.near_duplicate)
+    # Documents with equal signatures resemble the same others, so splits are kept per signature.
+    splits_of: dict[int, set[str]] = {}
+    placed: list[str | None] = []
+    for i, document in enumerate(store.documents):
+        seen: set[str] = set()
+        for signature in resembling.signatures_like(i):
+            seen |= splits_of.get(signature, set())
+        if len(seen) > 1:
+            placed.append(None)
+            continue
+        place = seen.pop() if seen else own_split(document.doc_id, config)
+        splits_of.setdefault(resembling.signature_of[i], set()).add(place)
+        placed.append(place)
+    return placed
+
+
+def _from_file(store: Store, path: Path, chosen: Iterable[int], *, limited: bool) -> Split:
+    where = _read_split_file(path)
+    known = {d.doc_id for d in store.documents}
+    if not limited:
+        for doc_id in where:
+            if doc_id not in known:
+                raise SplitError(
+                    f"document '{doc_id}' is not in the store {store.path}",
+                    where=path,
+                    remedy="remove it from the file, or limit the command to sources",
+                )
+    placed: dict[int, str | None] = {}
+    for i in chosen:
+        document: Document = store.documents[i]
+        if document.doc_id not in where:
+            raise SplitError(
+                f"document '{document.doc_id}' of source '{document.source}' is in no split",
+                where=path,
+                remedy="add it to the file, or limit the command to other sources",
+            )
+        placed[i] = where[document.doc_id]
+    return _split(placed)
+
+
+def _split(placed: Mapping[int, str | None]) -> Split:
+    def of(name: str | None) -> tuple[int, ...]:
+        return tuple(i for i, place in placed.items() if place == name)
+
+    return Split(of("train"), of("validation"), of("test"), quarantined=of(None))
+
+
+def _read_split_file(path: Path) -> dict[str, str]:
+    """Document id -> split name. Raises SplitError naming the file and what is wrong in it."""
+    shape = 'write {"train": [ids], "validation": [ids], "test": [ids]}'
+    content: Any = read_json(path, SplitError, remedy=shape)
+    if not isinstance(content, Mapping) or "train" not in content:
+        raise SplitError("is not a split file", where=path, remedy=shape)
+    where: dict[str, str] = {}
+    for name, ids in content.items():
+        if name not in SPLITS:
+            raise SplitError(f"there is no split '{name}'", where=path, remedy=shape)
+        if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
+            raise SplitError(f"'{name}' is not a list of document ids", where=path, remedy=shape)
+        for doc_id in ids:
+            if doc_id in where:
+                again = "twice in" if where[doc_id] == name else f"in {where[doc_id]} and in"
+                raise SplitError(
+                    f"document '{doc_id}' stands {again} {name}", where=path, remedy="keep it in one place"
+                )
+            where[doc_id] = name
+    return where

@@ -1,0 +1,110 @@
+"""What a model has seen, small enough to travel with it: the leak guard compares against this."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextvec.corpus.fingerprints import text_key
+from nextvec.data.windows import IntArray, gather_rows
+from nextvec.disk import atomic_path
+from nextvec.errors import RunError
+
+if TYPE_CHECKING:
+    from nextvec.corpus.store import Store
+
+TRAINED_ON = "trained_on.safetensors"
+Keys = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """What a model has seen, as sorted 64-bit keys: chunks (by text), documents (by text hash), document ids.
+
+    Small enough to travel with a run (8 bytes a chunk), so that a model can be judged on another store.
+    """
+
+    chunks: Keys
+    documents: Keys
+    ids: Keys
+
+    @classmethod
+    def of(cls, store: Store, documents: Sequence[int]) -> TrainedOn:
+        """The keys of these documents (indices into `store.documents`) of a store."""
+        chosen = [store.documents[i] for i in documents]
+        rows = [np.arange(d.first, d.first + d.count, dtype=np.int64) for d in chosen]
+        return cls(
+            _sorted(chunk_keys(store, np.concatenate([np.zeros(0, dtype=np.int64), *rows]))),
+            _sorted(key(d.sha256) for d in chosen),
+            _sorted(key(d.doc_id) for d in chosen),
+        )
+
+    @classmethod
+    def union(cls, several: Sequence[TrainedOn]) -> TrainedOn:
+        """What any of several has seen."""
+        return cls(
+            *(
+                _sorted(np.concatenate([np.zeros(0, dtype=np.uint64), *keys]))
+                for keys in (
+                    [t.chunks for t in several],
+                    [t.documents for t in several],
+                    [t.ids for t in several],
+                )
+            )
+        )
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file of three uint64 arrays."""
+        from safetensors.numpy import save_file
+
+        with atomic_path(path) as temporary:
+            save_file({"chunks": self.chunks, "documents": self.documents, "ids": self.ids}, temporary)
+
+    @classmethod
+    def load(cls, path: Path) -> TrainedOn:
+        """Read what `save` wrote. Raises RunError naming the file."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            arrays = load_file(path)
+            keys = [arrays[name] for name in ("chunks", "documents", "ids")]
+        except (OSError, SafetensorError, KeyError) as e:
+            raise RunError(f"does not list what was trained on ({e})", where=path) from None
+        if any(k.dtype != np.uint64 or k.ndim != 1 for k in keys):
+            raise RunError("does not list what was trained on (not uint64 keys)", where=path)
+        return cls(*(_sorted(k) for k in keys))
+
+
+def chunk_keys(store: Store, rows: IntArray) -> Keys:
+    """[n] key of each text without case, punctuation and spacing; of the vector where there is no text."""
+    texts = store.texts(rows)
+    keys = np.fromiter((text_key(t) if t.strip() else 0 for t in texts), np.uint64, len(texts))
+    bare = np.flatnonzero([not t.strip() for t in texts])
+    for start in range(0, len(bare), 8192):
+        block = bare[start : start + 8192]
+        for i, vector in zip(block, gather_rows(store.vectors, rows[block]), strict=True):
+            keys[i] = key(vector.tobytes())
+    return keys
+
+
+def key(value: str | bytes) -> int:
+    """64 bits of the BLAKE2 digest of a string or of bytes."""
+    data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def _sorted(keys: Iterable[int] | Keys) -> Keys:
+    return np.unique(keys if isinstance(keys, np.ndarray) else np.array(list(keys), dtype=np.uint64))
+
+
+def known(trained: Keys, keys: Iterable[int] | Keys) -> NDArray[np.bool_]:
+    """[n] which of `keys` stand among `trained`."""
+    wanted = keys if isinstance(keys, np.ndarray) else np.array(list(keys), dtype=np.uint64)
+    return np.isin(wanted, trained)

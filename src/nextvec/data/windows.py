@@ -1,0 +1,143 @@
+"""Windows: which chunk is to be predicted from which, as row numbers. Vectors are gathered only in blocks.
+
+A window never crosses a document: it is cut from one document's rows, and what may be read of it starts at
+that document's first row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextvec.errors import WindowError
+
+if TYPE_CHECKING:
+    from nextvec.corpus.store import Store
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float32]
+
+
+class VectorSource(Protocol):
+    """Rows of vectors: `Store.vectors`, or a plain [n, D] array of any float type."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Windows:
+    """N windows in store order, as row numbers of the store.
+
+    Attributes:
+        target: [N] row of the chunk to predict.
+        first: [N] row of the first chunk of the target's document.
+        document: [N] index of that document in `store.documents`.
+        context: every window has at least so many chunks read before it.
+        horizon: the target is so many chunks after the last one read; 1 is the next chunk.
+    """
+
+    target: IntArray
+    first: IntArray
+    document: IntArray
+    context: int
+    horizon: int
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @property
+    def last(self) -> IntArray:
+        """[N] row of the last chunk read."""
+        return self.target - self.horizon
+
+    @property
+    def read(self) -> IntArray:
+        """[N] number of chunks read: everything of the document up to and including `last`."""
+        return self.last - self.first + 1
+
+    def select(self, which: NDArray[np.bool_] | IntArray | slice) -> Windows:
+        """The windows of a boolean mask, an index array or a slice."""
+        return Windows(
+            self.target[which], self.first[which], self.document[which], self.context, self.horizon
+        )
+
+    def blocks(self, size: int) -> Iterator[Windows]:
+        """Consecutive pieces of at most `size` windows."""
+        for start in range(0, len(self), size):
+            yield self.select(slice(start, start + size))
+
+
+def make_windows(store: Store, documents: Sequence[int], context: int = 5, horizon: int = 1) -> Windows:
+    """Every target of these documents that has at least `context` chunks read before it.
+
+    Args:
+        documents: indices into `store.documents`; their order does not matter.
+    Raises:
+        WindowError: no window, because there is no document or each is shorter than context + horizon.
+    """
+    if context < 1 or horizon < 1:
+        raise WindowError(f"context {context} and horizon {horizon} must be at least 1")
+    index = np.unique(np.asarray(documents, dtype=np.int64))
+    first = np.array([store.documents[i].first for i in index], dtype=np.int64)
+    count = np.array([store.documents[i].count for i in index], dtype=np.int64)
+    windows = np.maximum(count - context - horizon + 1, 0)
+    total = int(windows.sum())
+    if total == 0:
+        longest = int(count.max(initial=0))
+        raise WindowError(
+            f"no window of {context} chunks and one {horizon} later: "
+            + (f"the longest of {len(index)} documents has {longest}" if len(index) else "no documents"),
+            where=store.path,
+            remedy=f"use a context of at most {longest - horizon}" if longest > horizon else "add documents",
+        )
+    # number of each window within its document: 0 1 2 | 0 1 | 0 1 2 3 ...
+    within = np.arange(total, dtype=np.int64) - np.repeat(np.cumsum(windows) - windows, windows)
+    starts = np.repeat(first, windows)
+    return Windows(
+        target=starts + (context - 1 + horizon) + within,
+        first=starts,
+        document=np.repeat(index, windows),
+        context=context,
+        horizon=horizon,
+    )
+
+
+def gather_rows(vectors: VectorSource, rows: IntArray) -> FloatArray:
+    """Vectors of an array of rows: [...] -> float32 [..., D].
+
+    Rows that lie close together (windows in store order do) are read as one slice of the memory map and
+    picked from memory, which is several times faster than asking the map for each.
+    """
+    flat = rows.ravel()
+    if flat.size == 0:
+        return np.zeros((*rows.shape, vectors.shape[1]), dtype=np.float32)
+    low, high = int(flat.min()), int(flat.max()) + 1
+    if high - low <= flat.size:
+        picked = np.asarray(vectors[low:high], dtype=np.float32)[flat - low]
+    else:
+        picked = np.asarray(vectors[flat], dtype=np.float32)
+    return picked.reshape(*rows.shape, -1)
+
+
+def gather_contexts(vectors: VectorSource, windows: Windows, width: int) -> tuple[FloatArray, IntArray]:
+    """What was read before each target, at most the last `width` chunks of it.
+
+    Returns:
+        contexts: float32 [N, width, D], earliest first, padded with zeros on the right.
+        lengths: int64 [N], how many of them are real; at least 1.
+    """
+    lengths = np.minimum(windows.read, width)
+    place = np.arange(width, dtype=np.int64)
+    rows = np.minimum((windows.last - lengths + 1)[:, None] + place, windows.last[:, None])
+    contexts = gather_rows(vectors, rows)
+    contexts[place >= lengths[:, None]] = 0.0
+    return contexts, lengths

@@ -1,0 +1,37 @@
+"""The predictors that every model is measured against."""
+
+from __future__ import annotations
+
+from nextvec.evaluation.baselines.base import Baseline
+from nextvec.evaluation.baselines.linear import ExponentialAverages, PositionWeights
+from nextvec.evaluation.baselines.neighbour import NeighbourSuccessor
+from nextvec.evaluation.baselines.ridge import Ridge
+from nextvec.evaluation.baselines.simple import CopyLast, LinearAverage, MeanVector, Random
+
+__all__ = [
+    "BASELINES",
+    "Baseline",
+    "CopyLast",
+    "ExponentialAverages",
+    "LinearAverage",
+    "MeanVector",
+    "NeighbourSuccessor",
+    "PositionWeights",
+    "Random",
+    "Ridge",
+]
+
+# in the order of the table
+BASELINES: dict[str, type[Baseline]] = {
+    cls.name: cls
+    for cls in (
+        Random,
+        MeanVector,
+        CopyLast,
+        LinearAverage,
+        PositionWeights,
+        Ridge,
+        ExponentialAverages,
+        NeighbourSuccessor,
+    )
+}

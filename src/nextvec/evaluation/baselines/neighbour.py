@@ -1,0 +1,58 @@
+"""Prediction by looking up what came next, somewhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from nextvec.data.windows import FloatArray, IntArray, VectorSource, Windows, gather_rows
+from nextvec.evaluation.baselines.base import Baseline, training_blocks
+from nextvec.evaluation.predictor import unit
+
+MAX_KEY_BYTES = 2**30
+QUERY_BLOCK, KEY_BLOCK = 256, 8192
+
+
+class NeighbourSuccessor(Baseline):
+    """What came after the most similar training context, by cosine of the contexts' means.
+
+    The search is exact, in blocks. The keys are held in at most 1 GiB: of more training windows, evenly
+    spaced ones are kept, and its row says how many.
+    """
+
+    name = "nearest neighbour's successor"
+    needs_training = True
+
+    def fit(self, vectors: VectorSource, train: Windows, validation: Windows | None) -> None:
+        step = -(-4 * len(train) * vectors.shape[1] // MAX_KEY_BYTES)
+        kept = train.select(slice(None, None, step))
+        means = [mean_context(c, n) for c, n, _ in training_blocks(vectors, kept, self.context)]
+        self._keys = torch.from_numpy(np.concatenate(means))
+        self._vectors, self._next = vectors, kept.target
+        self.facts = {"parameters": self._keys.numel(), "contexts_searched": len(kept)}
+
+    def guess(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:
+        queries = torch.from_numpy(mean_context(contexts, lengths))
+        nearest = np.concatenate([self._nearest(block) for block in _blocks(queries)])
+        return gather_rows(self._vectors, self._next[nearest])
+
+    def _nearest(self, queries: torch.Tensor) -> IntArray:
+        best = torch.full((len(queries),), -2.0)
+        which = torch.zeros(len(queries), dtype=torch.int64)
+        for start in range(0, len(self._keys), KEY_BLOCK):
+            value, key = (queries @ self._keys[start : start + KEY_BLOCK].T).max(dim=1)
+            better = value > best
+            best, which = torch.where(better, value, best), torch.where(better, key + start, which)
+        return which.numpy()
+
+
+def _blocks(queries: torch.Tensor) -> Iterator[torch.Tensor]:
+    for start in range(0, len(queries), QUERY_BLOCK):
+        yield queries[start : start + QUERY_BLOCK]
+
+
+def mean_context(contexts: FloatArray, lengths: IntArray) -> FloatArray:
+    """[B, D] direction of the mean of each context."""
+    return unit(contexts.sum(axis=1) / lengths[:, None].astype(np.float32))

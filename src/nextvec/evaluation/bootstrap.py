@@ -1,0 +1,68 @@
+"""Paired bootstrap over documents: windows of one document are not independent, documents nearly are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextvec.data.windows import IntArray
+from nextvec.errors import EvaluationError
+
+RESAMPLES = 1000
+LEVEL = 0.95
+_CHUNK = 2**22
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A difference of means with its interval; `clear` when the interval leaves out 0."""
+
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def clear(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+class DocumentBootstrap:
+    """Resamples of the documents, drawn once and used for every pair of predictors.
+
+    Args:
+        documents: [N] the document of each window.
+        resamples: how many times the documents are drawn with replacement.
+        seed: same seed, same draws.
+    Raises:
+        EvaluationError: fewer than two documents: nothing can be said about other documents then.
+    """
+
+    def __init__(self, documents: IntArray, resamples: int = RESAMPLES, seed: int = 0) -> None:
+        _, self._document = np.unique(documents, return_inverse=True)
+        self._windows = np.bincount(self._document).astype(np.float64)
+        if len(self._windows) < 2:
+            raise EvaluationError(
+                "an interval over documents needs at least two", remedy="evaluate more documents"
+            )
+        self.resamples, self.seed = resamples, seed
+
+    def interval(self, values: NDArray[np.generic], other: NDArray[np.generic]) -> Interval:
+        """Mean of `values` less mean of `other`, both [N], with its 95 % interval (percentile method)."""
+        difference = values.astype(np.float64) - other.astype(np.float64)
+        sums = np.bincount(self._document, weights=difference).astype(np.float64)
+        means = self._resampled(sums)
+        low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return Interval(float(difference.mean()), float(low), float(high))
+
+    def _resampled(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        rng = np.random.default_rng(self.seed)
+        n = len(sums)
+        means = np.empty(self.resamples)
+        size = max(1, _CHUNK // n)
+        for start in range(0, self.resamples, size):
+            stop = min(start + size, self.resamples)
+            drawn = rng.integers(0, n, size=(stop - start, n))
+            means[start:stop] = sums[drawn].sum(axis=1) / self._windows[drawn].sum(axis=1)
+        return means

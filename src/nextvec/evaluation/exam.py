@@ -1,0 +1,89 @@
+"""The exam: what every predictor of one table faces. Same windows, same targets, same candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+
+from nextvec.data.windows import FloatArray, IntArray, VectorSource, Windows, gather_contexts, gather_rows
+from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.retrieval import Pool
+
+BLOCK_BYTES = 64 * 2**20
+BLOCK_WINDOWS = 1024
+CONTRASTIVE_BATCH = 256
+
+
+class Exam:
+    """Windows with their true next vectors, and the candidates.
+
+    Args:
+        vectors: the store's, raw.
+        windows: N of them.
+        pool: the candidates, made from the same windows.
+        train_mean: [D] mean of the vectors trained on; None where nothing was trained.
+        seed: of the batches of `contrastive_accuracy`.
+    """
+
+    def __init__(
+        self,
+        vectors: VectorSource,
+        windows: Windows,
+        pool: Pool,
+        train_mean: FloatArray | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.vectors, self.windows, self.pool = vectors, windows, pool
+        self.train_mean, self.seed = train_mean, seed
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        return self.vectors.shape[1]
+
+    @cached_property
+    def targets(self) -> FloatArray:
+        """[N, D] the true next vectors, raw."""
+        return gather_rows(self.vectors, self.windows.target)
+
+    @cached_property
+    def target_units(self) -> FloatArray:
+        """[N, D] the true next vectors at unit length."""
+        return unit(self.targets)
+
+    @cached_property
+    def last_units(self) -> FloatArray:
+        """[N, D] the last vectors read, at unit length."""
+        return unit(gather_rows(self.vectors, self.windows.last))
+
+    def blocks(self, width: int) -> Iterator[tuple[slice, FloatArray, IntArray]]:
+        """Pieces of the windows with their contexts [B, T, D] (the last `width` read) and lengths [B]."""
+        widest = min(width, int(self.windows.read.max()))
+        size = max(1, min(BLOCK_WINDOWS, BLOCK_BYTES // (4 * widest * self.dimension)))
+        for start in range(0, len(self), size):
+            piece = slice(start, start + size)
+            windows = self.windows.select(piece)
+            yield piece, *gather_contexts(self.vectors, windows, min(width, int(windows.read.max())))
+
+    def nearest_in_context(self, units: FloatArray) -> FloatArray:
+        """[N] the largest cosine of each of `units` [N, D] to the last `context` vectors read."""
+        best = np.empty(len(self), dtype=np.float32)
+        for piece, contexts, _ in self.blocks(self.windows.context):
+            best[piece] = np.einsum("btd,bd->bt", unit(contexts), units[piece]).max(axis=1)
+        return best
+
+    @cached_property
+    def target_nearest_in_context(self) -> FloatArray:
+        """[N] `nearest_in_context` of the targets themselves."""
+        return self.nearest_in_context(self.target_units)
+
+    @cached_property
+    def batches(self) -> list[IntArray]:
+        """The windows in random batches of up to 256, the same for every predictor."""
+        order = np.random.default_rng(self.seed).permutation(len(self)).astype(np.int64)
+        return [order[a : a + CONTRASTIVE_BATCH] for a in range(0, len(order), CONTRASTIVE_BATCH)]

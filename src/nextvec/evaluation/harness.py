@@ -1,0 +1,330 @@
+"""The one entry of the judge: predictors and baselines on the same windows, in one report."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from nextvec.data.splits import Split
+from nextvec.data.trained import TrainedOn
+from nextvec.data.windows import VectorSource, Windows, make_windows
+from nextvec.errors import (
+    EncoderMismatchError,
+    EvaluationError,
+    NextvecWarning,
+    SplitError,
+    VectorError,
+    WindowError,
+)
+from nextvec.evaluation.baselines import BASELINES, Baseline
+from nextvec.evaluation.baselines.simple import window_mean
+from nextvec.evaluation.bootstrap import RESAMPLES, DocumentBootstrap
+from nextvec.evaluation.exam import Exam
+from nextvec.evaluation.leaks import LIMIT, Leaks, without_leaks
+from nextvec.evaluation.metrics import KS, METRICS, Judgement
+from nextvec.evaluation.predictor import Predictor
+from nextvec.evaluation.report import Report, Row, compare
+from nextvec.evaluation.retrieval import CANDIDATES, make_pool
+from nextvec.evaluation.speed import measure_speed
+from nextvec.progress import Progress
+
+if TYPE_CHECKING:
+    from nextvec.corpus.store import Store
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How a table is made.
+
+    Attributes:
+        context: chunks read at least before each target, and the context of the baselines.
+        horizon: how many chunks ahead the target is.
+        candidates: "split" (every chunk of the judged documents), "store", or "document" (the target's own);
+            always without what has been read.
+        ks: recall@k to report; None takes 1, 5, 10, 20, 50 as far as the pool is larger.
+        baselines: names to judge beside the predictors; None is all of them.
+        seed, resamples: of the bootstrap over documents.
+        leak_limit: share of leaking windows above which judging is refused.
+        speed: also measure latency and throughput.
+        quiet: no progress lines.
+    """
+
+    context: int = 5
+    horizon: int = 1
+    candidates: str = "split"
+    ks: tuple[int, ...] | None = None
+    baselines: tuple[str, ...] | None = None
+    seed: int = 0
+    resamples: int = RESAMPLES
+    leak_limit: float = LIMIT
+    speed: bool = False
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.candidates not in CANDIDATES:
+            raise EvaluationError(
+                f"there is no candidate set '{self.candidates}'",
+                remedy=f"choose one of: {', '.join(CANDIDATES)}",
+            )
+        for k in self.ks or ():
+            if k not in KS:
+                raise EvaluationError(
+                    f"there is no recall@{k}", remedy=f"choose of: {', '.join(map(str, KS))}"
+                )
+        for name in self.baselines or ():
+            if name not in BASELINES:
+                raise EvaluationError(
+                    f"there is no baseline '{name}'", remedy=f"choose of: {', '.join(BASELINES)}"
+                )
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the baselines are fitted on, and what must not stand in the exam.
+
+    Attributes:
+        vectors: of the store that the windows belong to; train and validation are the windows of all its
+            train and validation documents.
+        seen: keys of everything trained on.
+    """
+
+    vectors: VectorSource
+    train: Windows
+    validation: Windows | None
+    seen: TrainedOn
+
+    @classmethod
+    def of(cls, store: Store, split: Split, context: int, horizon: int) -> Training | None:
+        """Material of a store's train and validation documents; None where no training window can be cut."""
+        try:
+            train = make_windows(store, split.train, context, horizon)
+        except WindowError:
+            return None
+        try:
+            validation = make_windows(store, split.validation, context, horizon)
+        except WindowError:
+            validation = None
+        return cls(store.vectors, train, validation, TrainedOn.of(store, split.train))
+
+
+def judge(
+    store: Store,
+    split: Split,
+    name: str,
+    predictors: Sequence[Predictor] = (),
+    judging: Judging | None = None,
+    *,
+    training: Training | None = None,
+    seen: TrainedOn | None = None,
+) -> Report:
+    """Judge predictors and baselines on one split of a store.
+
+    Args:
+        split: the documents judged (`split_documents`, limited to sources where wanted).
+        name: "train" (labelled in-sample), "validation", "test" or "all".
+        training: what the baselines are fitted on, `Training.of` a store and its whole split. Without it, the
+            train documents of `split`; and with `name` "all", where nothing is left to fit on, only the
+            baselines without parameters are judged, and the report says so.
+        seen: what the predictors were trained on, when that is not (only) what the baselines are fitted on.
+    Raises:
+        SplitError: the split has no documents. WindowError: they are too short.
+        LeakError: more than `leak_limit` of the windows stand in training.
+        EncoderMismatchError: a predictor made for another encoder. VectorError: of another dimension.
+        EvaluationError: k larger than the pool, NaN predictions.
+    """
+    how = judging or Judging()
+    documents = split.of(name)
+    if not documents:
+        raise SplitError(
+            f"split '{name}' has no documents",
+            where=store.path,
+            remedy="judge another split or other sources",
+        )
+    _check_names(predictors)
+    for predictor in predictors:
+        _check_made_for(predictor, store)
+    windows = make_windows(store, documents, how.context, how.horizon)
+    if training is None and name != "all":
+        training = Training.of(store, split, how.context, how.horizon)
+    training = _tuned_on(store, split, training, how)
+    windows, leaks = _guarded(store, windows, name, how, training, seen)
+    exam = _exam(store, windows, documents, how, training)
+    ks = _checked_ks(exam, how)
+    table = _Table(exam, ks, how)
+    chosen = [cls for n, cls in BASELINES.items() if how.baselines is None or n in how.baselines]
+    able = [cls for cls in chosen if training is not None or not cls.needs_training]
+    with Progress("judging", len(able) + len(predictors), "predictors", quiet=how.quiet) as progress:
+        for cls in able:
+            table.add(_fitted(cls, how, training))
+            progress.advance(note=cls.name)
+        for predictor in predictors:
+            table.add(predictor)
+            progress.advance(note=predictor.name)
+    left_out = [cls.name for cls in chosen if cls not in able]
+    return table.report(store, name, leaks, left_out)
+
+
+@dataclass
+class _Table:
+    """Collects the rows; a predictor's vectors are dropped once its figures are known."""
+
+    exam: Exam
+    ks: tuple[int, ...]
+    how: Judging
+    rows: list[Row] = field(default_factory=list)
+
+    def add(self, predictor: Predictor) -> None:
+        started = time.perf_counter()
+        judgement = Judgement.of(predictor, self.exam)
+        row = Row(predictor.name, predictor.kind, dict(getattr(predictor, "facts", {})))
+        row.facts["predict_seconds"] = round(time.perf_counter() - started, 3)
+        left_out = {f"recall@{k}" for k in KS if k not in self.ks}
+        for metric in METRICS.values():
+            if metric.name in left_out or not metric.needs <= judgement.has:
+                row.figures[metric.name] = None
+                continue
+            row.figures[metric.name] = metric.figure(judgement)
+            if metric.values is not None:
+                row.values[metric.name] = metric.values(judgement)
+        if self.how.speed:
+            row.facts.update(measure_speed(predictor, self.exam.dimension, self.how.context))
+        self._warn_of_masks(row)
+        self.rows.append(row)
+
+    def _warn_of_masks(self, row: Row) -> None:
+        """Many targets ranked 2 to 5 and hardly one first: something read stands among the candidates."""
+        one, five = row.figures["recall@1"], row.figures["recall@5"]
+        if one is None or five is None:
+            return
+        hits, expected = five * len(self.exam), self.exam.pool.chance_recall(5) * len(self.exam)
+        # The second condition keeps quiet about a handful of lucky hits of a predictor at chance.
+        if five > 10 * one and hits > expected + 3 * expected**0.5:
+            warnings.warn(
+                f"{row.name}: recall@5 {five:.3f} is more than 10 x recall@1 {one:.3f}; "
+                "look for what was read among the candidates",
+                NextvecWarning,
+                stacklevel=4,
+            )
+
+    def report(self, store: Store, name: str, leaks: Leaks | None, left_out: list[str]) -> Report:
+        windows = self.exam.windows
+        report = Report(
+            store=str(store.path),
+            split=name,
+            encoder=str(store.encoder.get("name", "")),
+            context=windows.context,
+            horizon=windows.horizon,
+            windows=len(windows),
+            documents=len(set(windows.document.tolist())),
+            candidates=self.how.candidates,
+            pool=len(self.exam.pool)
+            if self.how.candidates != "document"
+            else int(self.exam.pool.eligible.max()),
+            eligible=float(self.exam.pool.eligible.mean()),
+            ties=int((self.exam.pool.ties > 0).sum()),
+            chance={f"recall@{k}": self.exam.pool.chance_recall(k) for k in self.ks}
+            | {"mrr": self.exam.pool.chance_mrr()},
+            leaks=leaks,
+            in_sample=name == "train",
+            seed=self.how.seed,
+            left_out=left_out,
+            rows=self.rows,
+        )
+        if report.documents > 1:
+            report.bootstrap = DocumentBootstrap(windows.document, self.how.resamples, self.how.seed)
+        compare(report)
+        return report
+
+
+def _check_names(predictors: Sequence[Predictor]) -> None:
+    taken = set(BASELINES)
+    for predictor in predictors:
+        if predictor.name in taken:
+            raise EvaluationError(
+                f"two predictors are called '{predictor.name}'", remedy="give each row a name of its own"
+            )
+        taken.add(predictor.name)
+
+
+def _check_made_for(predictor: Predictor, store: Store) -> None:
+    fingerprint = getattr(predictor, "encoder", None)
+    if fingerprint is not None and fingerprint != store.encoder.get("fingerprint"):
+        raise EncoderMismatchError(
+            f"{predictor.name} was trained on vectors of another encoder than "
+            f"'{store.encoder.get('name', '?')}' (fingerprints differ)",
+            where=store.path,
+            remedy="judge it on a store made with its own encoder",
+        )
+    dimension = getattr(predictor, "dimension", None)
+    if dimension is not None and dimension != store.dimension:
+        raise VectorError(
+            f"{predictor.name} takes vectors of {dimension} dimensions, the store has {store.dimension}",
+            where=store.path,
+            remedy="judge it on a store made with its own encoder",
+        )
+
+
+def _tuned_on(store: Store, split: Split, training: Training | None, how: Judging) -> Training | None:
+    """Limited to sources, baselines are fitted on everything but choose their variant on these sources."""
+    if training is None or training.vectors is not store.vectors:
+        return training
+    try:
+        return replace(training, validation=make_windows(store, split.validation, how.context, how.horizon))
+    except WindowError:
+        return training
+
+
+def _guarded(
+    store: Store,
+    windows: Windows,
+    name: str,
+    how: Judging,
+    training: Training | None,
+    seen: TrainedOn | None,
+) -> tuple[Windows, Leaks | None]:
+    """Drop what leaks from any split but train, which is in-sample anyway."""
+    known = [t for t in (None if training is None else training.seen, seen) if t is not None]
+    if name == "train" or not known:
+        return windows, None
+    windows, leaks = without_leaks(store, windows, TrainedOn.union(known), split=name, limit=how.leak_limit)
+    if len(windows) == 0:
+        raise EvaluationError(
+            "no window is left", where=f"split {name} of {store.path}", remedy="judge other documents"
+        )
+    return windows, leaks
+
+
+def _exam(
+    store: Store, windows: Windows, documents: Sequence[int], how: Judging, training: Training | None
+) -> Exam:
+    chosen = range(len(store.documents)) if how.candidates == "store" else documents
+    ranges = [(store.documents[i].first, store.documents[i].count) for i in chosen]
+    pool = make_pool(windows, store.vectors, ranges, store.texts, how.candidates)
+    mean = None if training is None else window_mean(training.vectors, training.train)
+    return Exam(store.vectors, windows, pool, mean, how.seed)
+
+
+def _checked_ks(exam: Exam, how: Judging) -> tuple[int, ...]:
+    most = int(exam.pool.eligible.max())
+    if how.ks is None:
+        return tuple(k for k in KS if k < most)
+    for k in how.ks:
+        if k >= most:
+            raise EvaluationError(
+                f"recall@{k} among {most} candidates would be 1 whatever is predicted",
+                where=f"candidates '{how.candidates}'",
+                remedy="choose a smaller k or a larger candidate set",
+            )
+    return how.ks
+
+
+def _fitted(cls: type[Baseline], how: Judging, training: Training | None) -> Baseline:
+    made = cls(how.context, how.seed)
+    started = time.perf_counter()
+    if training is not None:
+        made.fit(training.vectors, training.train, training.validation)
+    made.facts["seconds"] = round(time.perf_counter() - started, 3)
+    return made

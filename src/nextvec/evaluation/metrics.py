@@ -1,0 +1,287 @@
+"""Every figure of the table, in one registry.
+
+A metric is a function of a `Judgement`: what one predictor answered in one exam. Most give one value a window
+(their mean is the figure, and they can be bootstrapped); the others give the figure itself. A metric says in
+`needs` what must be known for it, and in `better` which way is up: None where the best possible predictor is
+not at an end of the scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextvec.data.windows import FloatArray, IntArray
+from nextvec.evaluation.exam import Exam
+from nextvec.evaluation.predictor import Predictor, checked
+from nextvec.evaluation.retrieval import ranks
+
+Values = NDArray[np.float64]
+Better = Literal["higher", "lower"] | None
+KS = (1, 5, 10, 20, 50)
+LINEAR_AVERAGE, BEST_BASELINE = "linear average", "best baseline"
+
+
+class Judgement:
+    """What one predictor answered in one exam.
+
+    Args:
+        raw, unit: [N, D] its predictions.
+        references: cosine of the linear average and of the best baseline, once they are known.
+    """
+
+    def __init__(
+        self, exam: Exam, raw: FloatArray, unit: FloatArray, references: Mapping[str, float] | None = None
+    ) -> None:
+        self.exam, self.raw, self.unit = exam, raw, unit
+        self.references: Mapping[str, float] = references or {}
+
+    @classmethod
+    def of(cls, predictor: Predictor, exam: Exam) -> Judgement:
+        """Ask the predictor for every window.
+
+        Raises:
+            EvaluationError: NaN, a wrong shape, or unit predictions that are not of unit length.
+        """
+        shape = (len(exam), exam.dimension)
+        raw, units = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
+        for piece, contexts, lengths in exam.blocks(predictor.context):
+            answer = predictor.predict(contexts, lengths)
+            checked(predictor, *answer, (len(lengths), exam.dimension))
+            raw[piece], units[piece] = answer
+        return cls(exam, raw, units)
+
+    @property
+    def has(self) -> frozenset[str]:
+        """What is known here, of the things that metrics need."""
+        known = {"train_mean"} if self.exam.train_mean is not None else set()
+        return frozenset(known | set(self.references))
+
+    @cached_property
+    def cosines(self) -> Values:
+        """[N] cosine of prediction and target."""
+        return _dots(self.unit, self.exam.target_units)
+
+    @cached_property
+    def ranks(self) -> IntArray:
+        """[N] rank of the target among the candidates, 1 the best."""
+        return ranks(self.unit, self.exam.vectors, self.exam.pool)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One entry of the registry.
+
+    Attributes:
+        values: one value a window, [N]; None for a figure that is not a mean over windows.
+        figure: the figure itself.
+        needs: what must be known besides predictions and exam: "train_mean", "linear average",
+            "best baseline" (cosines of these).
+    """
+
+    name: str
+    better: Better
+    values: Callable[[Judgement], Values] | None
+    figure: Callable[[Judgement], float]
+    needs: frozenset[str] = frozenset()
+
+
+METRICS: dict[str, Metric] = {}
+
+
+def per_window(
+    name: str, better: Better, *needs: str
+) -> Callable[[Callable[[Judgement], Any]], Callable[[Judgement], Any]]:
+    """Register a function giving one value a window; the figure is their mean."""
+
+    def register(values: Callable[[Judgement], Any]) -> Callable[[Judgement], Any]:
+        def mean(judgement: Judgement) -> float:
+            return float(np.mean(values(judgement), dtype=np.float64))
+
+        METRICS[name] = Metric(name, better, values, mean, frozenset(needs))
+        return values
+
+    return register
+
+
+def over_all(
+    name: str, better: Better, *needs: str
+) -> Callable[[Callable[[Judgement], float]], Callable[[Judgement], float]]:
+    """Register a function giving the figure over all windows at once."""
+
+    def register(figure: Callable[[Judgement], float]) -> Callable[[Judgement], float]:
+        METRICS[name] = Metric(name, better, None, figure, frozenset(needs))
+        return figure
+
+    return register
+
+
+@per_window("cosine", "higher")
+def cosine(j: Judgement) -> Values:
+    """cos(prediction, target)."""
+    return j.cosines
+
+
+@over_all("cosine_std", None)
+def cosine_std(j: Judgement) -> float:
+    """Standard deviation of the cosine over windows."""
+    return float(j.cosines.std())
+
+
+@per_window("mse", "lower")
+def mse(j: Judgement) -> Values:
+    """Mean over dimensions of the squared error of the raw output."""
+    error = j.raw - j.exam.targets
+    return _dots(error, error) / j.exam.dimension
+
+
+@per_window("share_above_0.5", "higher")
+def share_above_half(j: Judgement) -> NDArray[np.bool_]:
+    """Share of windows with a cosine above 0.5. Says nothing about ranks."""
+    return j.cosines > 0.5
+
+
+def _recall(k: int) -> None:
+    @per_window(f"recall@{k}", "higher")
+    def recall(j: Judgement) -> NDArray[np.bool_]:
+        return j.ranks <= k
+
+
+for _k in KS:
+    _recall(_k)
+
+
+@per_window("mrr", "higher")
+def mrr(j: Judgement) -> Values:
+    """Mean reciprocal rank."""
+    return 1.0 / j.ranks
+
+
+@over_all("median_rank", "lower")
+def median_rank(j: Judgement) -> float:
+    """Median rank of the target."""
+    return float(np.median(j.ranks))
+
+
+@per_window("contrastive_accuracy", "higher")
+def contrastive_accuracy(j: Judgement) -> Values:
+    """Share of the batch's other targets that are farther from the prediction than the true one.
+
+    Large Concept Models (Barrault et al. 2024); Euclidean distances of raw vectors. Batches are
+    random, of 256; targets of the same text or vector as the true one are left out; a window without others
+    scores 1.
+    """
+    pool, targets = j.exam.pool, j.exam.targets
+    text, vector = pool.text[pool.target], pool.vector[pool.target]
+    share = np.ones(len(j.exam), dtype=np.float64)
+    for batch in j.exam.batches:
+        t = targets[batch].astype(np.float64)
+        # the squared distance without |prediction|^2, which is the same for all targets
+        distance = np.einsum("bd,bd->b", t, t) - 2 * (j.raw[batch].astype(np.float64) @ t.T)
+        other = (text[batch][:, None] != text[batch]) & (vector[batch][:, None] != vector[batch])
+        farther = other & (distance > np.diag(distance)[:, None])
+        count = other.sum(axis=1)
+        share[batch] = np.where(count > 0, farther.sum(axis=1) / np.maximum(count, 1), 1.0)
+    return share
+
+
+@over_all("par", None)
+def par(j: Judgement) -> float:
+    """Mean of max over the context of cos(prediction, x_m), divided by the same of the targets.
+
+    Large Concept Models, "paraphrasing": 1 is as close to the context as real text. A ratio of means, since a
+    single window's denominator can be <= 0.
+    """
+    below = float(j.exam.target_nearest_in_context.mean(dtype=np.float64))
+    return float(j.exam.nearest_in_context(j.unit).mean(dtype=np.float64)) / below if below else float("nan")
+
+
+@per_window("forward_margin", None)
+def forward_margin(j: Judgement) -> Values:
+    """cos(prediction, next) - cos(prediction, last). Negative is normal for noisy processes: never a gate."""
+    return j.cosines - _dots(j.unit, j.exam.last_units)
+
+
+@over_all("skill", "higher", LINEAR_AVERAGE)
+def skill(j: Judgement) -> float:
+    """(cosine - cosine of the linear average) / (1 - cosine of the linear average)."""
+    return skill_over(float(j.cosines.mean()), j.references[LINEAR_AVERAGE])
+
+
+@over_all("skill_vs_best_baseline", "higher", BEST_BASELINE)
+def skill_vs_best_baseline(j: Judgement) -> float:
+    """The same against the baseline of the highest cosine."""
+    return skill_over(float(j.cosines.mean()), j.references[BEST_BASELINE])
+
+
+@over_all("variance_ratio", None)
+def variance_ratio(j: Judgement) -> float:
+    """Total variance of the raw predictions divided by that of the targets; near 0 is collapse."""
+    below = float(j.exam.targets.var(axis=0, dtype=np.float64).sum())
+    return float(j.raw.var(axis=0, dtype=np.float64).sum()) / below if below else float("nan")
+
+
+@over_all("pairwise_cosine", None)
+def pairwise_cosine(j: Judgement) -> float:
+    """Mean cosine of two different predictions; near 1 is collapse. Compare with the targets' own."""
+    return mean_pairwise_cosine(j.unit)
+
+
+@per_window("cosine_without_mean", "higher", "train_mean")
+def cosine_without_mean(j: Judgement) -> Values:
+    """cos(prediction - m, target - m), m the mean vector of training: what is left without it."""
+    assert j.exam.train_mean is not None
+    prediction, target = j.raw - j.exam.train_mean, j.exam.targets - j.exam.train_mean
+    norms = np.sqrt(_dots(prediction, prediction) * _dots(target, target))
+    dots = _dots(prediction, target)
+    # What only rounding has left of the mean vector itself has no direction.
+    tiny = 1e-6 * np.sqrt(_dots(j.raw, j.raw) * _dots(j.exam.targets, j.exam.targets))
+    return np.divide(dots, norms, out=np.zeros_like(dots), where=norms > tiny)
+
+
+@over_all("moments_raw", "lower")
+def moments_raw(j: Judgement) -> float:
+    """Distance between the moments of raw predictions and of raw targets, see `moments_distance`."""
+    return moments_distance(moments(j.raw), moments(j.exam.targets))
+
+
+@over_all("moments_unit", "lower")
+def moments_unit(j: Judgement) -> float:
+    """Distance between the moments of unit predictions and of targets at unit length."""
+    return moments_distance(moments(j.unit), moments(j.exam.target_units))
+
+
+def mean_pairwise_cosine(units: FloatArray) -> float:
+    """Mean cosine over all pairs of different rows of [N, D]; nan for fewer than two rows."""
+    n = len(units)
+    total = units.sum(axis=0, dtype=np.float64)
+    own = float(_dots(units, units).sum())
+    return (float(total @ total) - own) / (n * (n - 1)) if n > 1 else float("nan")
+
+
+def moments(vectors: FloatArray) -> tuple[Values, Values]:
+    """Mean [D] and standard deviation [D] of vectors [N, D], in float64."""
+    return vectors.mean(axis=0, dtype=np.float64), vectors.std(axis=0, dtype=np.float64)
+
+
+def moments_distance(one: tuple[Values, Values], other: tuple[Values, Values]) -> float:
+    """Squared Frechet distance of two Gaussians with diagonal covariance: |m - m'|^2 + |s - s'|^2.
+
+    The full distance (Heusel et al. 2017) needs many more windows than dimensions to be estimated.
+    """
+    return float(((one[0] - other[0]) ** 2).sum() + ((one[1] - other[1]) ** 2).sum())
+
+
+def skill_over(cosine: float, reference: float) -> float:
+    """(cosine - reference) / (1 - reference): the share gained of what the reference leaves."""
+    return (cosine - reference) / (1 - reference) if reference < 1 else float("nan")
+
+
+def _dots(a: FloatArray, b: FloatArray) -> Values:
+    """Row by row dot products [N] of [N, D], summed in float64."""
+    return np.asarray(np.einsum("nd,nd->n", a, b, dtype=np.float64))

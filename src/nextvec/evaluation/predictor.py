@@ -1,0 +1,71 @@
+"""What is judged: anything that turns the vectors read so far into a guess at the next one."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextvec.data.windows import FloatArray, IntArray
+from nextvec.errors import EvaluationError
+
+Kind = Literal["model", "baseline"]
+UNIT_TOLERANCE = 1e-3
+
+
+class Predictor(Protocol):
+    """A next-vector predictor.
+
+    `context` is how many of the most recent vectors it uses; the harness never gives it more. Three further
+    attributes are read when a predictor has them: `encoder`, the fingerprint of the encoder whose vectors it
+    was made for (another store is refused); `facts`, a dictionary that goes into its row of the table
+    (parameters, bytes, seconds, ...); `dimension`, the D it takes.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> Kind: ...
+
+    @property
+    def context(self) -> int: ...
+
+    def predict(self, contexts: FloatArray, lengths: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Raw and unit prediction, both [B, D], from contexts [B, T, D] padded on the right, lengths [B]."""
+        ...
+
+
+def unit(vectors: NDArray[Any]) -> FloatArray:
+    """Vectors [..., D] at unit length; a zero vector stays zero.
+
+    Norms are summed in float64: a float32 sum over D squares can be off in the sixth digit.
+    """
+    norms = np.sqrt(np.einsum("...d,...d->...", vectors, vectors, dtype=np.float64))
+    scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+    return np.asarray(vectors * scale[..., None].astype(np.float32), dtype=np.float32)
+
+
+def checked(predictor: Predictor, raw: FloatArray, unit_: FloatArray, shape: tuple[int, int]) -> None:
+    """Refuse predictions that no figure could be trusted on. Raises EvaluationError naming the predictor."""
+    for what, values in (("raw", raw), ("unit", unit_)):
+        if values.shape != shape:
+            raise EvaluationError(
+                f"{what} predictions have shape {values.shape}, not {shape}", where=predictor.name
+            )
+        if not np.isfinite(values).all():
+            raise EvaluationError(
+                f"{what} predictions hold NaN or infinity",
+                where=predictor.name,
+                remedy="see whether training diverged",
+            )
+    norms = np.sqrt(np.einsum("bd,bd->b", unit_, unit_, dtype=np.float64))
+    # A zero prediction has no direction; it stays zero and scores a cosine of 0.
+    off = np.abs(norms - 1) > UNIT_TOLERANCE
+    if (off & (norms > 0)).any():
+        raise EvaluationError(
+            f"unit predictions have lengths from {norms.min():.3g} to {norms.max():.3g}",
+            where=predictor.name,
+            remedy="normalise them; the raw output goes first, the unit output second",
+        )

@@ -1,0 +1,194 @@
+"""What a judgement says: rows, how they compare with the best baseline, and the JSON of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextvec.disk import write_json
+from nextvec.evaluation.bootstrap import DocumentBootstrap, Interval
+from nextvec.evaluation.leaks import Leaks
+from nextvec.evaluation.metrics import LINEAR_AVERAGE, METRICS, skill_over
+from nextvec.evaluation.predictor import Kind
+
+COMPARED = ("cosine", "mse", "recall@1", "recall@5", "recall@10", "recall@20", "recall@50", "mrr")
+
+
+@dataclass
+class Row:
+    """One predictor.
+
+    Attributes:
+        facts: parameters, seconds and whatever else it tells of itself.
+        figures: metric -> figure; None where it cannot be known.
+        values: metric -> one value a window [N], for those that are means.
+        versus: metric -> its difference from the best baseline by that metric, with interval.
+    """
+
+    name: str
+    kind: Kind
+    facts: dict[str, Any]
+    figures: dict[str, float | None] = field(default_factory=dict)
+    values: dict[str, NDArray[Any]] = field(default_factory=dict)
+    versus: dict[str, Interval] = field(default_factory=dict)
+
+    def better(self, metric: str) -> bool | None:
+        """Whether it is clearly better (True) or worse (False) than the best baseline; None: neither."""
+        interval = self.versus.get(metric)
+        if interval is None or not interval.clear:
+            return None
+        return (interval.difference > 0) == (METRICS[metric].better == "higher")
+
+
+@dataclass
+class Report:
+    """One table and what it stands on. `eligible` is the mean number of candidates of a window."""
+
+    store: str
+    split: str
+    encoder: str
+    context: int
+    horizon: int
+    windows: int
+    documents: int
+    candidates: str
+    pool: int
+    eligible: float
+    ties: int
+    chance: dict[str, float]
+    leaks: Leaks | None
+    in_sample: bool
+    seed: int
+    left_out: list[str]
+    rows: list[Row]
+    best: dict[str, str] = field(default_factory=dict)
+    bootstrap: DocumentBootstrap | None = None
+
+    def row(self, name: str) -> Row:
+        """The row of one predictor. Raises KeyError."""
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(name)
+
+    def notes(self) -> list[str]:
+        """What has to be said in words beside the figures."""
+        notes = []
+        if self.in_sample:
+            notes.append(
+                "In-sample: these documents were trained on; the figures say nothing about new ones."
+            )
+        if self.left_out:
+            notes.append(
+                f"Nothing to fit on (no train split): only baselines without parameters; "
+                f"left out: {', '.join(self.left_out)}."
+            )
+        if self.leaks is not None and self.leaks.dropped:
+            notes.append(
+                f"{self.leaks.dropped} of {self.leaks.windows} windows dropped, because their document or "
+                "target text also stands in training."
+            )
+        if self.ties:
+            notes.append(
+                f"Ties: {self.ties} targets have equals among the candidates; none counts against them."
+            )
+        if not self.best:
+            notes.append("No baseline was judged: these figures stand alone.")
+        elif self.documents < 2:
+            notes.append("One document only: no interval can be given.")
+        return notes + [note for row in self.rows if row.kind == "model" for note in self._verdict(row)]
+
+    def _verdict(self, row: Row) -> list[str]:
+        """A model against the best baseline, in words."""
+        said = []
+        for metric in ("cosine", "recall@1"):
+            figure, best = row.figures.get(metric), self.best.get(metric)
+            if figure is None or best is None:
+                continue
+            other = self.row(best).figures[metric]
+            assert other is not None
+            where = "below" if figure < other else "above" if figure > other else "level with"
+            sure = (
+                "" if row.better(metric) is not None or metric not in row.versus else " (within the interval)"
+            )
+            said.append(f"{where} the best baseline by {metric}: {figure:.4f}, {best} {other:.4f}{sure}")
+        return [f"{row.name} is {'; '.join(said)}."] if said else []
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready: "store", "split", "context", "windows", "documents", "pool", "rows" and more."""
+        leaks = self.leaks
+        return {
+            "store": self.store,
+            "split": self.split,
+            "encoder": self.encoder,
+            "context": self.context,
+            "horizon": self.horizon,
+            "windows": self.windows,
+            "documents": self.documents,
+            "candidates": self.candidates,
+            "pool": self.pool,
+            "eligible": self.eligible,
+            "ties": self.ties,
+            "chance": self.chance,
+            "dropped": None
+            if leaks is None
+            else {
+                "windows": leaks.dropped,
+                "of": leaks.windows,
+                "same_document_id": leaks.same_document_id,
+                "same_document_text": leaks.same_document_text,
+                "same_target_text": leaks.same_target_text,
+            },
+            "in_sample": self.in_sample,
+            "seed": self.seed,
+            "left_out": self.left_out,
+            "best_baseline": self.best,
+            "notes": self.notes(),
+            "rows": [_row_json(row) for row in self.rows],
+        }
+
+    def write(self, path: Path) -> None:
+        """Write `to_json` to a file, atomically."""
+        write_json(path, self.to_json())
+
+
+def compare(report: Report) -> None:
+    """Find the best baseline by each metric; give every row its skill and its differences from the best."""
+    baselines = [row for row in report.rows if row.kind == "baseline"]
+    for metric in COMPARED:
+        best = best_by(metric, baselines)
+        if best is None:
+            continue
+        report.best[metric] = best.name
+        for row in report.rows:
+            if report.bootstrap is not None and row is not best:
+                row.versus[metric] = report.bootstrap.interval(row.values[metric], best.values[metric])
+    linear = next((row for row in baselines if row.name == LINEAR_AVERAGE), None)
+    for metric, reference in (("skill", linear), ("skill_vs_best_baseline", best_by("cosine", baselines))):
+        for row in report.rows:
+            base = None if reference is None else reference.figures["cosine"]
+            cosine = row.figures["cosine"]
+            row.figures[metric] = None if base is None or cosine is None else skill_over(cosine, base)
+
+
+def best_by(metric: str, rows: Sequence[Row]) -> Row | None:
+    """The row with the best figure; None when none has one."""
+    sign = 1.0 if METRICS[metric].better == "higher" else -1.0
+    known = [(sign * figure, row) for row in rows if (figure := row.figures.get(metric)) is not None]
+    return max(known, key=lambda pair: pair[0])[1] if known else None
+
+
+def _row_json(row: Row) -> dict[str, Any]:
+    figures = {k: v if v is None or math.isfinite(v) else None for k, v in row.figures.items()}
+    facts = {k: v.item() if isinstance(v, np.generic) else v for k, v in row.facts.items()}
+    versus = {
+        metric: {"difference": i.difference, "low": i.low, "high": i.high, "better": row.better(metric)}
+        for metric, i in row.versus.items()
+    }
+    return {"name": row.name, "kind": row.kind, **figures, **facts, "versus_best_baseline": versus}

@@ -1,0 +1,242 @@
+"""Exact ranks of the true next vector among candidates, without ever holding windows x candidates.
+
+Similarities are float32 matrix products of blocks. A candidate whose similarity is closer to the target's
+than float32 can tell apart is compared again in float64, so the ranks are those of float64 cosines, whatever
+the blocks, the number of threads or the order of the candidates. What was read is left out by index
+arithmetic: the candidates of one document are a contiguous range. Equal texts and equal vectors are known by
+identity, not by a small difference: equal columns of a matrix product need not get equal sums.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nextvec.data.windows import FloatArray, IntArray, VectorSource, Windows, gather_rows
+from nextvec.evaluation.predictor import unit
+
+CANDIDATES = ("split", "store", "document")
+CANDIDATE_BLOCK = 4096
+WINDOW_BLOCK = 256
+_NOTHING = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The candidates that each window's target is ranked among.
+
+    V candidates in store order; positions below are indices into `rows`. Window i chooses among the positions
+    low[i] .. high[i] - 1 without read_low[i] .. read_high[i] - 1, which have been read.
+
+    Attributes:
+        kind: "split", "store" or "document".
+        rows: [V] row numbers in the store, ascending.
+        target: [N] position of the target.
+        low, high, read_low, read_high: [N].
+        text, vector: [V] equal numbers mark equal texts, equal vectors.
+    """
+
+    kind: str
+    rows: IntArray
+    target: IntArray
+    low: IntArray
+    high: IntArray
+    read_low: IntArray
+    read_high: IntArray
+    text: IntArray
+    vector: IntArray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def tied(self) -> dict[int, IntArray]:
+        """Window -> ascending positions of the target's text or vector, where there are more than its own."""
+        by_text, by_vector = _members(self.text), _members(self.vector)
+        unions: dict[tuple[int, int], IntArray] = {}
+        tied: dict[int, IntArray] = {}
+        for i, position in enumerate(self.target.tolist()):
+            key = (int(self.text[position]), int(self.vector[position]))
+            if key not in unions:
+                unions[key] = np.union1d(by_text.get(key[0], _NOTHING), by_vector.get(key[1], _NOTHING))
+            if unions[key].size > 1:
+                tied[i] = unions[key]
+        return tied
+
+    @cached_property
+    def ties(self) -> IntArray:
+        """[N] number of other eligible candidates that share the target's text or vector."""
+        counts = np.zeros(len(self.target), dtype=np.int64)
+        for i, positions in self.tied.items():
+            within = _count(positions, self.low[i], self.high[i])
+            counts[i] = within - _count(positions, self.read_low[i], self.read_high[i]) - 1
+        return counts
+
+    @cached_property
+    def eligible(self) -> IntArray:
+        """[N] candidates that can come before the target, and the target: not read, not tied with it."""
+        return (self.high - self.low) - (self.read_high - self.read_low) - self.ties
+
+    def chance_recall(self, k: int) -> float:
+        """recall@k of a predictor that knows nothing: mean of min(1, k / eligible)."""
+        return float(np.minimum(1.0, k / self.eligible).mean())
+
+    def chance_mrr(self) -> float:
+        """MRR of a predictor that knows nothing: mean of H(eligible) / eligible, H the harmonic number."""
+        harmonic = np.cumsum(1.0 / np.arange(1, int(self.eligible.max()) + 1))
+        return float((harmonic[self.eligible - 1] / self.eligible).mean())
+
+
+def make_pool(
+    windows: Windows,
+    vectors: VectorSource,
+    ranges: Sequence[tuple[int, int]],
+    texts: Callable[[IntArray], Sequence[str]],
+    kind: str = "split",
+) -> Pool:
+    """The candidates of `windows`.
+
+    Args:
+        ranges: (first row, count) of every document whose chunks are candidates, in store order; the
+            documents of all windows among them.
+        texts: gives the texts of an array of rows; an empty text equals nothing.
+        kind: "document" ranks within the target's own document; the other two within all `ranges`.
+    """
+    first = np.array([r[0] for r in ranges], dtype=np.int64)
+    count = np.array([r[1] for r in ranges], dtype=np.int64)
+    starts = np.cumsum(count) - count
+    total = int(count.sum())
+    rows = np.arange(total, dtype=np.int64) + np.repeat(first - starts, count)
+    document = np.searchsorted(first, windows.first)
+    start = starts[document]
+    own = kind == "document"
+    return Pool(
+        kind=kind,
+        rows=rows,
+        target=start + windows.target - windows.first,
+        low=start if own else np.zeros_like(start),
+        high=start + count[document] if own else np.full_like(start, total),
+        read_low=start,
+        read_high=start + windows.read,
+        text=_number_texts(texts(rows)),
+        vector=_number_vectors(vectors, rows),
+    )
+
+
+def ranks(units: FloatArray, vectors: VectorSource, pool: Pool) -> IntArray:
+    """Rank of each target, 1 the best: 1 + the eligible candidates with a larger cosine.
+
+    Args:
+        units: [N, D] predictions of unit length, one a window of the pool.
+    """
+    N, D = units.shape
+    truth = _cosines(units, gather_rows(vectors, pool.rows[pool.target]))
+    # |float32 dot - exact dot| <= D 2^-24 for unit vectors (Higham 2002, eq. 3.5), however the sum is
+    # ordered; the rest covers rounding of the vectors themselves and of the thresholds.
+    margin = 1.01 * (D + 16) * 2.0**-24
+    bounds = torch.from_numpy(np.stack([truth - margin, truth + margin], axis=1).astype(np.float32))
+    predictions = torch.from_numpy(np.ascontiguousarray(units))
+    found = np.ones(N, dtype=np.int64)
+    with _full_precision(), torch.inference_mode():
+        for start in range(0, len(pool), CANDIDATE_BLOCK):
+            stop = min(start + CANDIDATE_BLOCK, len(pool))
+            block = gather_rows(vectors, pool.rows[start:stop])
+            candidates = torch.from_numpy(unit(block))
+            for a in range(0, N, WINDOW_BLOCK):
+                b = min(a + WINDOW_BLOCK, N)
+                low = max(int(pool.low[a:b].min()), start)
+                high = min(int(pool.high[a:b].max()), stop)
+                if low >= high:
+                    continue
+                similar = predictions[a:b] @ candidates[low - start : high - start].T
+                _leave_out(similar, pool, a, low)
+                above = (similar > bounds[a:b, 1:]).sum(1, dtype=torch.int32)
+                found[a:b] += above.numpy()
+                near = (similar >= bounds[a:b, :1]) & (similar <= bounds[a:b, 1:])
+                i, j = (x.numpy() for x in near.nonzero(as_tuple=True))
+                exact = _cosines(units[a + i], block[low - start + j])
+                np.add.at(found, a + i, exact > truth[a + i])
+    return found
+
+
+def _leave_out(similar: torch.Tensor, pool: Pool, window: int, position: int) -> None:
+    """Put what a window may not choose, and what never counts against it, below every similarity.
+
+    `similar` [b, v] is of the windows from `window` on and the candidates from `position` on.
+    """
+    table = similar.numpy()
+    count, width = table.shape
+    which = slice(window, window + count)
+    nothing, everything = np.zeros(count, dtype=np.int64), np.full(count, width, dtype=np.int64)
+    for low, high in (
+        (nothing, pool.low[which] - position),
+        (pool.high[which] - position, everything),
+        (pool.read_low[which] - position, pool.read_high[which] - position),
+        (pool.target[which] - position, pool.target[which] - position + 1),
+    ):
+        low, high = np.maximum(low, 0), np.minimum(high, width)
+        for i in np.flatnonzero(low < high):
+            table[i, low[i] : high[i]] = -2.0
+    for i in range(count):
+        same = pool.tied.get(window + i)
+        if same is not None:
+            a, b = np.searchsorted(same, (position, position + width))
+            table[i, same[a:b] - position] = -2.0
+
+
+def _cosines(units: FloatArray, candidates: FloatArray) -> NDArray[np.float64]:
+    """Dot products of unit vectors [n, D] with the directions of candidates [n, D], in float64."""
+    out = np.empty(len(units), dtype=np.float64)
+    for a in range(0, len(units), 2048):
+        wide = candidates[a : a + 2048].astype(np.float64)
+        dots = np.einsum("nd,nd->n", units[a : a + 2048].astype(np.float64), wide)
+        out[a : a + 2048] = dots / np.sqrt(np.einsum("nd,nd->n", wide, wide))
+    return out
+
+
+@contextlib.contextmanager
+def _full_precision() -> Iterator[None]:
+    """Training may have allowed products of lower precision; ranks need all of float32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _members(numbers: IntArray) -> dict[int, IntArray]:
+    """Number -> ascending positions, for numbers that occur more than once."""
+    _, which, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+    repeated = np.flatnonzero(counts[which] > 1)
+    order = repeated[np.argsort(numbers[repeated], kind="stable")]
+    edges = np.flatnonzero(np.diff(numbers[order])) + 1
+    return {int(numbers[group[0]]): group for group in np.split(order, edges) if len(group)}
+
+
+def _count(positions: IntArray, low: int, high: int) -> int:
+    a, b = np.searchsorted(positions, (low, high))
+    return int(b - a)
+
+
+def _number_texts(texts: Sequence[str]) -> IntArray:
+    seen: dict[str, int] = {}
+    # an empty text gets a number of its own: it says nothing about what the vector stands for
+    return np.array([seen.setdefault(t, i) if t.strip() else i for i, t in enumerate(texts)], dtype=np.int64)
+
+
+def _number_vectors(vectors: VectorSource, rows: IntArray) -> IntArray:
+    seen: dict[bytes, int] = {}
+    numbers = np.empty(len(rows), dtype=np.int64)
+    for start in range(0, len(rows), CANDIDATE_BLOCK):
+        block = gather_rows(vectors, rows[start : start + CANDIDATE_BLOCK])
+        for i, row in enumerate(block, start):
+            numbers[i] = seen.setdefault(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), i)
+    return numbers

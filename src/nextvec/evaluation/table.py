@@ -1,0 +1,104 @@
+"""The table in plain text or Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nextvec.evaluation.report import Report
+
+RECALLS = (1, 5, 10, 20, 50)
+FIGURES = {
+    "cosine": ("cosine", "{:.4f}"),
+    "cosine_std": ("std", "{:.4f}"),
+    "mse": ("mse", "{:.6f}"),
+    **{f"recall@{k}": (f"R@{k}", "{:.4f}") for k in RECALLS},
+    "mrr": ("MRR", "{:.4f}"),
+    "skill": ("skill", "{:+.3f}"),
+}
+FACTS = {
+    "seeds": ("seeds", "{:d}"),
+    "cosine_seed_std": ("seed std", "{:.4f}"),
+    "parameters": ("parameters", "{:,}"),
+    "bytes": ("bytes", "{:,}"),
+    "seconds": ("seconds", "{:.1f}"),
+    "latency_p50_ms": ("p50 ms", "{:.2f}"),
+    "throughput": ("per s", "{:,.0f}"),
+}
+LEGEND = (
+    "* best baseline by that figure; + better and - worse than it: 95 % of 1,000 resamples of the documents "
+    "agree. skill: share of what the linear average leaves to be gained. seconds: fitting or training."
+)
+
+
+def format_report(report: Report, *, markdown: bool = False) -> str:
+    """Heading, table and notes of a report."""
+    return format_table(report.to_json(), markdown=markdown)
+
+
+def format_table(report: Mapping[str, Any], *, markdown: bool = False) -> str:
+    """The same from the JSON of a report. Columns that no row has a value for are left out."""
+    heading, lines = _heading(report), _lines(_cells(report), markdown=markdown)
+    notes = [LEGEND, *report["notes"]]
+    if markdown:
+        notes = [f"- {note}" for note in notes]
+        return "\n".join([*heading, "", *lines, "", *notes])
+    return "\n".join([*heading, "", *lines, "", *notes])
+
+
+def _heading(report: Mapping[str, Any]) -> list[str]:
+    sample = " (in-sample)" if report["in_sample"] else ""
+    of = f" of {report['encoder']} vectors" if report["encoder"] else ""
+    chance = ", ".join(
+        f"{name.replace('recall', 'R')} {value:.4f}" for name, value in report["chance"].items()
+    ).replace("mrr", "MRR")
+    what = {"split": "chunks of the split's documents", "store": "chunks of the store"}.get(
+        report["candidates"], "chunks of the target's document at most"
+    )
+    return [
+        f"Split {report['split']}{sample}{of}: {report['windows']:,} windows of {report['documents']:,} "
+        f"documents, context {report['context']}, horizon {report['horizon']}.",
+        f"Candidates: {report['pool']:,} {what}, without what was read ({report['eligible']:,.0f} on "
+        f"average). Chance: {chance}.",
+    ]
+
+
+def _cells(report: Mapping[str, Any]) -> list[list[str]]:
+    rows = report["rows"]
+    figures = [k for k in FIGURES if any(row.get(k) is not None for row in rows)]
+    facts = [k for k in FACTS if any(row.get(k) is not None for row in rows)]
+    head = ["predictor", *(FIGURES[k][0] for k in figures), *(FACTS[k][0] for k in facts)]
+    body = [
+        [row["name"], *(_figure(report, row, k) for k in figures), *(_fact(row, k) for k in facts)]
+        for row in rows
+    ]
+    return [head, *body]
+
+
+def _figure(report: Mapping[str, Any], row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if value is None:
+        return ""
+    better = row["versus_best_baseline"].get(name, {}).get("better")
+    mark = {True: "+", False: "-", None: " "}[better]
+    return FIGURES[name][1].format(value) + (
+        "*" if report["best_baseline"].get(name) == row["name"] else mark
+    )
+
+
+def _fact(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    return "" if value is None else FACTS[name][1].format(value)
+
+
+def _lines(cells: list[list[str]], *, markdown: bool) -> list[str]:
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    padded = [
+        [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+        for row in cells
+    ]
+    if markdown:
+        rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
+        return [f"| {' | '.join(row)} |" for row in (padded[0], rule, *padded[1:])]
+    rule = ["-" * w for w in widths]
+    return ["  ".join(row).rstrip() for row in (padded[0], rule, *padded[1:])]

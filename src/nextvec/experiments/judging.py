@@ -1,0 +1,97 @@
+"""Runs on the exam: the judge knows predictors only, a run knows what it was trained on; this joins them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nextvec.config import from_dict
+from nextvec.corpus.store import Store
+from nextvec.data.splits import Split, SplitConfig, split_documents
+from nextvec.data.trained import TrainedOn
+from nextvec.errors import EvaluationError, SplitError
+from nextvec.evaluation.harness import Judging, Training, judge
+from nextvec.evaluation.report import Report
+from nextvec.inference.predictor import RunPredictor
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Which documents are judged, and how they were divided.
+
+    Attributes:
+        split: "train", "validation", "test" or "all".
+        sources: only documents of these are judged; all when empty.
+        train_sources: the baselines are fitted on these; None takes those of the runs.
+        division: how documents are divided; None takes the division of the runs.
+    """
+
+    split: str = "test"
+    sources: tuple[str, ...] = ()
+    train_sources: tuple[str, ...] | None = None
+    division: SplitConfig | None = None
+
+
+def judge_runs(store: Store, runs: Sequence[RunPredictor], exam: Exam, how: Judging) -> Report:
+    """Judge trained runs beside the baselines; with no runs, the baselines alone.
+
+    The runs' own division of documents and training sources are taken where the exam names none, so that the
+    baselines are fitted on just what the models were trained on.
+
+    Raises:
+        EvaluationError: runs that cannot stand in one table (another horizon, division or training sources).
+        SplitError, LeakError, EncoderMismatchError, WindowError: see `nextvec.evaluation.harness.judge`.
+    """
+    for run in runs:
+        if run.training["horizon"] != how.horizon:
+            raise EvaluationError(
+                f"trained to predict {run.training['horizon']} ahead, judged at {how.horizon}",
+                where=run.folder,
+                remedy=f"judge it with --horizon {run.training['horizon']}",
+            )
+    division = exam.division or _common(runs, "split", SplitConfig)
+    if division.file is not None and not Path(division.file).is_file():
+        raise SplitError(
+            "the split file is not there", where=division.file, remedy="give it with --split-file"
+        )
+    trained = exam.train_sources
+    if trained is None:
+        trained = tuple(_common(runs, "sources", tuple))
+    judged = _divide(store, division, exam.sources, exam.split)
+    training = _training(store, division, trained, exam.split, how)
+    seen = TrainedOn.union([run.trained_on for run in runs]) if runs else None
+    return judge(store, judged, exam.split, runs, how, training=training, seen=seen)
+
+
+def _common(runs: Sequence[RunPredictor], key: str, kind: type[Any]) -> Any:
+    """What all runs say of `key`; an empty `kind` when there is no run."""
+    found = [run.training[key] for run in runs]
+    if any(value != found[0] for value in found):
+        flag = "--train-sources" if key == "sources" else "--split-file"
+        raise EvaluationError(
+            f"the runs differ in their {key}",
+            where=", ".join(str(run.folder) for run in runs),
+            remedy=f"judge them apart, or say which one holds with {flag}",
+        )
+    if not found:
+        return kind()
+    return from_dict(kind, found[0], where=runs[0].folder) if isinstance(found[0], dict) else found[0]
+
+
+def _divide(store: Store, division: SplitConfig, sources: tuple[str, ...], split: str) -> Split:
+    """The judged documents. "all" needs no division: it is every document of the sources."""
+    if split == "all":
+        division = replace(division, file=None, near_duplicate=1.0)
+    return split_documents(store, division, sources)
+
+
+def _training(
+    store: Store, division: SplitConfig, sources: tuple[str, ...], split: str, how: Judging
+) -> Training | None:
+    """What the baselines are fitted on: nothing where everything is judged."""
+    if split == "all":
+        return None
+    held = tuple(s for s in sources if s in store.sources)
+    return Training.of(store, split_documents(store, division, held), how.context, how.horizon)

@@ -1,0 +1,96 @@
+"""A trained run as a predictor, and `nextvec.load`."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from nextvec.data.trained import TRAINED_ON, TrainedOn
+from nextvec.data.windows import FloatArray, IntArray
+from nextvec.disk import read_json
+from nextvec.errors import RunError
+from nextvec.models.base import NextVectorModel, count_parameters
+from nextvec.models.saving import WEIGHTS, load_model
+
+
+def load(run: str | Path) -> NextVectorModel:
+    """The model of a run folder (or a Hugging Face hub id), in eval mode on the CPU.
+
+    Raises:
+        RunError: no run there, a damaged file, or weights that do not reproduce the output stored with them.
+    """
+    model, _ = load_model(run)
+    return model.eval()
+
+
+class ModelPredictor:
+    """A module as the judge sees it: contexts in, the prediction after the last vector out.
+
+    Args:
+        model: in eval mode; it is not moved.
+        context: how many of the most recent vectors it is given.
+        name: its row in a table.
+        encoder: fingerprint of the encoder it was trained on; None accepts any store.
+    """
+
+    kind: Literal["model"] = "model"
+
+    def __init__(self, model: NextVectorModel, context: int, name: str, encoder: str | None = None) -> None:
+        self.model, self.context, self.name, self.encoder = model.eval(), context, name, encoder
+        self.facts: dict[str, Any] = {"parameters": count_parameters(model)}
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        return self.model.d_embed
+
+    @torch.inference_mode()
+    def predict(self, contexts: FloatArray, lengths: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Raw and unit prediction [B, D] from contexts [B, T, D] padded on the right, lengths [B]."""
+        device = self.model.scale.device
+        x = torch.from_numpy(np.ascontiguousarray(contexts, dtype=np.float32)).to(device)
+        n = torch.from_numpy(np.asarray(lengths, dtype=np.int64)).to(device)
+        raw = self.model(x, n).raw[torch.arange(len(n), device=device), n - 1].float()
+        unit = torch.nn.functional.normalize(raw, dim=-1)
+        return raw.cpu().numpy(), unit.cpu().numpy()
+
+
+class RunPredictor(ModelPredictor):
+    """The model of a run folder, with what the run says of its training.
+
+    Attributes:
+        folder: the run.
+        training: context, horizon, sources and split it was trained with.
+    """
+
+    def __init__(self, folder: str | Path, name: str | None = None, device: str = "cpu") -> None:
+        """Raises RunError: no run there, or one that is damaged."""
+        self.folder = Path(folder)
+        model, info = load_model(self.folder)
+        try:
+            self.training: dict[str, Any] = info["training"]
+            encoder, context = info["encoder"]["fingerprint"], int(self.training["context"])
+        except (KeyError, TypeError):
+            raise RunError(
+                "does not say what it was trained on", where=self.folder, remedy="train it with nextvec train"
+            ) from None
+        super().__init__(model.to(device), context, name or self.folder.resolve().name, encoder)
+        self.facts["bytes"] = (self.folder / WEIGHTS).stat().st_size
+        self.facts |= self._results()
+
+    def _results(self) -> dict[str, Any]:
+        """Seconds and best epoch of a finished run; an interrupted one has none to tell."""
+        path = self.folder / "metrics.json"
+        if not path.is_file():
+            return {}
+        found = read_json(path, RunError)
+        return {"seconds": found["seconds"], "epoch": found["epoch"], "validation_cosine": found["cosine"]}
+
+    @cached_property
+    def trained_on(self) -> TrainedOn:
+        """Keys of every document and chunk it was trained on."""
+        return TrainedOn.load(self.folder / TRAINED_ON)

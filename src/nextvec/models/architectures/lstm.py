@@ -1,0 +1,61 @@
+"""LSTM: stacked long short-term memory, the brief's recurrent baseline.
+
+Paper: Hochreiter and Schmidhuber, Long Short-Term Memory, 1997 (with the forget gate of Gers et al., 2000).
+Deviations: none; dropout stands between layers only, as in torch.nn.LSTM.
+Parity: a plain float64 loop over the gate equations (tests/parity/test_recurrent.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nextvec.models.base import ModelConfig, NextVectorModel
+from nextvec.models.registry import architecture
+from nextvec.models.residual import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class LSTMConfig(ModelConfig):
+    """hidden: H of each layer; layers; dropout between layers."""
+
+    hidden: int
+    layers: int
+    dropout: float
+
+
+@architecture("lstm")
+class LSTM(NextVectorModel):
+    """torch.nn.LSTM and a head; the state is each layer's h and c."""
+
+    Config = LSTMConfig
+    streaming = "constant"
+
+    def __init__(self, config: LSTMConfig) -> None:
+        super().__init__(config, width=config.hidden)
+        dropout = config.dropout if config.layers > 1 else 0.0  # torch warns about dropout it cannot apply
+        self.lstm = nn.LSTM(config.d_embed, config.hidden, config.layers, dropout=dropout, batch_first=True)
+
+    def encode(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.lstm(x)[0]
+        return hidden
+
+    def encoder_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
+        zeros = torch.zeros(self.lstm.num_layers, batch, self.lstm.hidden_size, device=device, dtype=dtype)
+        return {"h": zeros, "c": zeros.clone()}
+
+    def encode_chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        hidden, (h, c) = self.lstm(x, (state["h"], state["c"]))
+        return hidden, {"h": h, "c": c}
+
+    def encode_step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        hs: list[Tensor] = []
+        cs: list[Tensor] = []
+        for weights, h, c in zip(self.lstm.all_weights, state["h"], state["c"], strict=True):
+            h, c = torch.lstm_cell(x_t, (h, c), *weights)
+            hs.append(h)
+            cs.append(c)
+            x_t = nn.functional.dropout(h, self.lstm.dropout, self.training)
+        return hs[-1], {"h": torch.stack(hs), "c": torch.stack(cs)}

@@ -1,0 +1,159 @@
+"""Transformer: post-norm decoder layers that look at the context twice, the brief's largest of four.
+
+Paper: Vaswani et al., Attention Is All You Need, 2017. Source: the brief's model matrix.
+Deviations: none from torch.nn.TransformerDecoderLayer (post-norm, ReLU). The decoder's input and its memory
+are both the embedded context with sinusoidal positions, and self-attention and cross-attention are both
+causal: position t sees vectors 0..t in each.
+Parity: torch.nn.TransformerDecoder with the same weights (tests/parity/test_transformer.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nextvec.models.base import ModelConfig, NextVectorModel
+from nextvec.models.ops.attention import cache_append, causal_attention
+from nextvec.models.ops.dropout import dropout
+from nextvec.models.ops.positions import sinusoidal
+from nextvec.models.registry import architecture
+from nextvec.models.residual import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig(ModelConfig):
+    """hidden: H; layers; heads: of H / heads each; ffn: inner width; dropout: everywhere torch has it."""
+
+    hidden: int
+    layers: int
+    heads: int
+    ffn: int
+    dropout: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden = {self.hidden} does not divide into {self.heads} heads")
+
+
+class Attention(nn.Module):
+    """Multi-head causal attention: queries from x, keys and values from the memory (x itself, or not)."""
+
+    def __init__(self, hidden: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(hidden, hidden)
+        self.key_value = nn.Linear(hidden, 2 * hidden)
+        self.out = nn.Linear(hidden, hidden)
+        for projection in (self.query, self.key_value):
+            # As torch.nn.MultiheadAttention: Xavier over the three projections stacked, zero biases.
+            bound = (6 / (4 * hidden)) ** 0.5
+            nn.init.uniform_(projection.weight, -bound, bound)
+            nn.init.zeros_(projection.bias)
+        nn.init.zeros_(self.out.bias)
+
+    def keys_values(self, memory: Tensor) -> Tensor:
+        """memory [B, S, H] -> keys and values stacked [2, B, heads, S, H/heads]."""
+        stacked: Tensor = self.key_value(memory).unflatten(-1, (2, self.heads, -1))
+        return stacked.permute(2, 0, 3, 1, 4)
+
+    def forward(self, x: Tensor, keys_values: Tensor) -> Tensor:
+        """x [B, T, H], the last T of the S positions in `keys_values` -> [B, T, H]."""
+        q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        k, v = keys_values.unbind()
+        mixed = causal_attention(q, k, v, self.dropout if self.training else 0.0)
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, cross-attention, feed-forward, each added and then normalised."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.self_attention = Attention(config.hidden, config.heads, config.dropout)
+        self.cross_attention = Attention(config.hidden, config.heads, config.dropout)
+        self.ffn_in = nn.Linear(config.hidden, config.ffn)
+        self.ffn_out = nn.Linear(config.ffn, config.hidden)
+        self.norms = nn.ModuleList(nn.LayerNorm(config.hidden) for _ in range(3))
+        self.dropout = config.dropout
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        """x, memory [B, T, H] -> [B, T, H]."""
+        x = self._add(0, x, self.self_attention(x, self.self_attention.keys_values(x)))
+        x = self._add(1, x, self.cross_attention(x, self.cross_attention.keys_values(memory)))
+        return self._feed_forward(x)
+
+    def extend(
+        self, x: Tensor, memory: Tensor, own: Tensor, cross: Tensor, length: int
+    ) -> tuple[Tensor, ...]:
+        """The same for x, memory [B, n, H] that follow `length` positions whose keys and values are cached.
+
+        Returns: the output [B, n, H] and the two caches.
+        """
+        end = length + x.shape[1]
+        own = cache_append(own, self.self_attention.keys_values(x), length)
+        x = self._add(0, x, self.self_attention(x, own[..., :end, :]))
+        cross = cache_append(cross, self.cross_attention.keys_values(memory), length)
+        x = self._add(1, x, self.cross_attention(x, cross[..., :end, :]))
+        return self._feed_forward(x), own, cross
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        inner = dropout(F.relu(self.ffn_in(x)), self.dropout, self.training)
+        return self._add(2, x, self.ffn_out(inner))
+
+    def _add(self, i: int, x: Tensor, y: Tensor) -> Tensor:
+        added: Tensor = self.norms[i](x + dropout(y, self.dropout, self.training))
+        return added
+
+
+@architecture("transformer")
+class Transformer(NextVectorModel):
+    """The state is each layer's cached keys and values, of self-attention and of cross-attention."""
+
+    Config = TransformerConfig
+    streaming = "cache"
+    caches = ("own", "cross")
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config, width=config.hidden)
+        self.embed = nn.Linear(config.d_embed, config.hidden)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
+        self.heads, self.dropout = config.heads, config.dropout
+
+    def encode(self, x: Tensor) -> Tensor:
+        memory = hidden = self._embed(x, 0)
+        for layer in self.layers:
+            hidden = layer(hidden, memory)
+        return hidden
+
+    def encoder_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
+        shape = (2, batch, self.heads, 0, self.embed.out_features // self.heads)
+        state = {"position": torch.zeros((), dtype=torch.int64)}
+        for i in range(len(self.layers)):
+            for cache in self.caches:
+                state[f"{cache}.{i}"] = torch.empty(shape, device=device, dtype=dtype)
+        return state
+
+    def encode_chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        length = int(state["position"])
+        memory = hidden = self._embed(x, length)
+        new: State = {"position": state["position"] + x.shape[1]}
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, DecoderLayer)
+            own, cross = f"own.{i}", f"cross.{i}"
+            hidden, new[own], new[cross] = layer.extend(hidden, memory, state[own], state[cross], length)
+        return hidden, new
+
+    def encode_step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        hidden, state = self.encode_chunk(x_t[:, None], state)
+        return hidden[:, 0], state
+
+    def _embed(self, x: Tensor, start: int) -> Tensor:
+        """Project and add positions start, start + 1, ...; dropout on the sum (the paper's section 5.4)."""
+        width = self.embed.out_features
+        embedded = self.embed(x) + sinusoidal(start, x.shape[1], width, x.device, x.dtype)
+        return dropout(embedded, self.dropout, self.training)

@@ -1,0 +1,32 @@
+"""Prediction heads: from a backbone's hidden state [..., H] to a vector [..., D]. Any backbone wears any.
+
+`linear`      Linear(H, D)
+`projection`  Linear(H, D) - GELU - LayerNorm(D) - Linear(D, D)   (the brief's task list)
+`compact`     Linear(H, H) - GELU - LayerNorm(H) - Linear(H, D)   (the brief's transformer)
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from torch import nn
+
+from nextvec.errors import ModelError
+
+HeadName = Literal["linear", "projection", "compact"]
+HEADS: tuple[str, ...] = get_args(HeadName)
+
+
+def make_head(name: str, width: int, d_embed: int) -> nn.Module:
+    """A head from `width` = H to `d_embed` = D. Raises ModelError for an unknown name."""
+    if name == "linear":
+        return nn.Linear(width, d_embed)
+    if name == "projection":
+        return _mlp(width, d_embed, d_embed)
+    if name == "compact":
+        return _mlp(width, width, d_embed)
+    raise ModelError(f"unknown head '{name}'", remedy=f"choose one of: {', '.join(HEADS)}")
+
+
+def _mlp(width: int, inner: int, d_embed: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.LayerNorm(inner), nn.Linear(inner, d_embed))

@@ -1,0 +1,1 @@
+"""Operators that several architectures share, each beside a slow, obvious reference."""

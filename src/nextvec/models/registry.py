@@ -1,0 +1,121 @@
+"""Every architecture by name. A file in `architectures/` is an architecture of that file's name; the TOML
+files in `presets/<name>/` are its sizes. Nothing is listed by hand."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from nextvec.config import from_dict, merge, read_toml
+from nextvec.errors import ModelError
+from nextvec.models import architectures
+from nextvec.models.base import ModelConfig, NextVectorModel, count_parameters
+
+PRESETS = Path(__file__).parent / "presets"
+D_TABLE = 768  # the tables of the brief count parameters at this dimension
+
+Model = TypeVar("Model", bound=type[NextVectorModel])
+_REGISTERED: dict[str, type[NextVectorModel]] = {}
+
+
+def architecture(name: str) -> Callable[[Model], Model]:
+    """Class decorator: register a NextVectorModel subclass under `name`, which is its file's name."""
+
+    def register(cls: Model) -> Model:
+        cls.architecture = name
+        if name != cls.__module__.rpartition(".")[2] or not issubclass(cls.Config, ModelConfig):
+            raise TypeError(f"{cls.__name__}: the name is its file's, Config a subclass of ModelConfig")
+        _REGISTERED[name] = cls
+        return cls
+
+    return register
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """The architectures, sorted; read from the file names, nothing is imported."""
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(architectures.__path__)))
+
+
+def get(name: str) -> type[NextVectorModel]:
+    """The class of that name. Raises ModelError with the nearest name for an unknown one."""
+    if name not in names():
+        raise _unknown("architecture", name, names())
+    importlib.import_module(f"{architectures.__name__}.{name}")
+    return _REGISTERED[name]
+
+
+def presets(name: str) -> tuple[str, ...]:
+    """The presets of an architecture, sorted. Raises ModelError for an unknown architecture."""
+    if name not in names():
+        raise _unknown("architecture", name, names())
+    return tuple(sorted(p.stem for p in (PRESETS / name).glob("*.toml")))
+
+
+def resolve(name: str, preset: str = "small", d_embed: int = D_TABLE, **overrides: Any) -> ModelConfig:
+    """The configuration that `build` uses: the preset's file, then `overrides`.
+
+    Raises:
+        ModelError: an unknown architecture or preset, with the nearest known one.
+        ConfigError: an unknown key, a wrong type or a value that cannot be meant.
+    """
+    cls = get(name)
+    if preset not in presets(name):
+        raise _unknown(f"preset of {name}", preset, presets(name))
+    values = merge(read_toml(PRESETS / name / f"{preset}.toml"), overrides, {"d_embed": d_embed})
+    return from_dict(cls.Config, values, where=f"model {name}")
+
+
+def build(name: str, preset: str = "small", d_embed: int = D_TABLE, **overrides: Any) -> NextVectorModel:
+    """Build an architecture with fresh weights (from torch's global random state).
+
+    Args:
+        name: one of `names()`.
+        preset: one of `presets(name)`; "small" and "brief" always exist.
+        d_embed: D, the dimension of the vectors.
+        overrides: keys of the architecture's Config, e.g. `hidden=128, head="projection", residual="mean"`.
+    Raises:
+        ModelError, ConfigError: as `resolve`.
+    """
+    config = resolve(name, preset, d_embed, **overrides)
+    return get(name)(config)  # type: ignore[call-arg]  # a subclass sets its own width
+
+
+def describe() -> list[dict[str, Any]]:
+    """Every architecture and preset at D = 768, counted on the meta device (no memory is used).
+
+    Returns: dictionaries of name, preset, parameters, streaming, head, residual and the file's first line.
+    """
+    rows: list[dict[str, Any]] = []
+    for name in names():
+        cls = get(name)
+        summary = (importlib.import_module(cls.__module__).__doc__ or "").strip().split("\n")[0]
+        for preset in presets(name):
+            with torch.device("meta"):
+                model = build(name, preset, D_TABLE)
+            rows.append(
+                {
+                    "name": name,
+                    "preset": preset,
+                    "parameters": count_parameters(model),
+                    "streaming": cls.streaming,
+                    "head": model.config.head,
+                    "residual": model.config.residual,
+                    "summary": summary,
+                }
+            )
+    return rows
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> ModelError:
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    remedy = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+    return ModelError(f"unknown {what} '{name}'", remedy=remedy)

@@ -1,0 +1,255 @@
+"""A model as a folder in the Hugging Face layout: config.json, model.safetensors and golden.safetensors.
+
+The golden file holds an input and what the model answered when it was saved. Loading asks again: a renamed
+tensor, a damaged file or code that computes something else is an error, not a slightly worse model.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import importlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nextvec.config import from_dict, to_dict
+from nextvec.disk import atomic_path, read_json, write_json
+from nextvec.errors import ConfigError, ModelError, RunError
+from nextvec.models import registry
+from nextvec.models.base import NextVectorModel
+from nextvec.version import __version__
+
+log = logging.getLogger("nextvec.models")
+
+CONFIG, WEIGHTS, GOLDEN = "config.json", "model.safetensors", "golden.safetensors"
+TOLERANCE = 1e-5  # of the golden output's largest value, at least of 1
+GOLDEN_BATCH, GOLDEN_TIME = 2, 8
+MAX_GOLDEN_BYTES = 2**28
+PACKAGE = __package__ or "nextvec.models"
+# They name and store models but compute nothing, so their changes cannot change an output.
+NOT_COMPUTING = {f"{PACKAGE}.registry", f"{PACKAGE}.saving"}
+
+
+def save_model(folder: Path, model: NextVectorModel, extra: Mapping[str, Any] | None = None) -> None:
+    """Write the model to `folder`, beside what else stands there. Torch's random state is not touched.
+
+    The weights keep their dtype. The golden output is computed on the CPU, in float32 (float64 for a float64
+    model), by a twin built from the very configuration that is written.
+
+    Args:
+        extra: further entries of config.json, such as the encoder; must be JSON.
+    Raises:
+        ModelError: the model answers NaN or infinity.
+    """
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    twin = _assemble(type(model), to_dict(model.config), weights, folder)
+    golden = _golden_input(twin)
+    raw = _answer(twin, golden)
+    if not raw.isfinite().all():
+        raise ModelError(
+            "the model's predictions are not finite", where=folder, remedy="save an earlier state of it"
+        )
+    config = {
+        **(extra or {}),
+        "architecture": model.architecture,
+        "config": to_dict(model.config),
+        "dtype": str(model.scale.dtype).removeprefix("torch."),
+        "scale": float(model.scale),
+        "code_version": code_version(type(model)),
+        "nextvec_version": __version__,
+    }
+    # All three are complete on disk before the first of the three renames, which follow each other at once.
+    with (
+        atomic_path(folder / CONFIG) as config_path,
+        atomic_path(folder / WEIGHTS) as weights_path,
+        atomic_path(folder / GOLDEN) as golden_path,
+    ):
+        save_file({"input": golden, "raw": raw}, golden_path)
+        save_file(weights, weights_path, metadata={"format": "pt"})
+        write_json(config_path, config)
+        with weights_path.open("rb") as f:
+            os.fsync(f.fileno())
+
+
+def load_model(source: str | Path, **download: Any) -> tuple[NextVectorModel, dict[str, Any]]:
+    """Load what `save_model` wrote. Torch's random state is not touched.
+
+    Args:
+        source: a folder, or an `owner/name` on the Hugging Face Hub.
+        download: revision, token, cache_dir, local_files_only, as in huggingface_hub.snapshot_download.
+    Returns: the model in eval mode on the CPU, in the dtype it was saved in, and the contents of config.json.
+    Raises:
+        RunError: missing, truncated or renamed files or tensors, an unknown architecture, or an answer that
+            differs from the golden one by more than 1e-5 (of its largest value, if that is above 1).
+    """
+    folder = _locate(source, download)
+    info = read_json(folder / CONFIG, RunError, remedy="give a folder that nextvec saved a model in")
+    try:
+        name, config = info["architecture"], info["config"]
+        cls, saved_code = registry.get(name), info["code_version"]
+    except (KeyError, TypeError):
+        raise RunError(
+            "is not the configuration of a nextvec model", where=folder / CONFIG, remedy="check the path"
+        ) from None
+    except ModelError as e:
+        raise RunError(e.message, where=folder / CONFIG, remedy=e.remedy) from None
+    weights = _read_tensors(folder / WEIGHTS)
+    model = _assemble(cls, config, weights, folder)
+    _check_golden(model, folder, saved_code)
+    return model.to(weights["scale"].dtype), info
+
+
+def code_version(cls: type[NextVectorModel]) -> str:
+    """Short sha256 of the source files of nextvec.models that an architecture's output depends on.
+
+    They are its own and, recursively, those it imports (base, heads, residual, the operators it uses)."""
+    found: dict[str, bytes] = {}
+    waiting = [cls.__module__]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name in NOT_COMPUTING:
+            continue
+        path = importlib.import_module(name).__file__
+        assert path is not None
+        found[name] = Path(path).read_bytes()
+        waiting += _imports(found[name])
+    digest = hashlib.sha256()
+    for name in sorted(found):
+        digest.update(f"{name}\0{len(found[name])}\0".encode() + found[name])
+    return digest.hexdigest()[:16]
+
+
+def _imports(source: bytes) -> list[str]:
+    """The modules of nextvec.models that a source file imports at its top level."""
+    return [
+        node.module
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"{PACKAGE}.")
+    ]
+
+
+def _assemble(
+    cls: type[NextVectorModel], config: Mapping[str, Any], weights: dict[str, Tensor], folder: Path
+) -> NextVectorModel:
+    """Build without initialising (the meta device draws no random numbers) and take the weights as they are.
+
+    The result computes in float32, or in float64 if the weights are float64."""
+    try:
+        with torch.device("meta"):
+            model = cls(from_dict(cls.Config, config, where=folder / CONFIG))  # type: ignore[call-arg]
+    except ConfigError as e:
+        raise RunError(
+            e.message, where=e.where, remedy=f"{e.remedy or 'restore the file'} (nextvec {__version__})"
+        ) from None
+    expected = {name: value.shape for name, value in model.state_dict().items()}
+    where = folder / WEIGHTS
+    remedy = "restore the file; tensors and configuration must come from the same save"
+    for name in expected:
+        if name not in weights:
+            raise RunError(f"tensor '{name}' is missing", where=where, remedy=remedy)
+    for name, value in weights.items():
+        if name not in expected:
+            raise RunError(f"tensor '{name}' is not part of {cls.architecture}", where=where, remedy=remedy)
+        if value.shape != expected[name]:
+            shapes = f"{list(value.shape)} where the configuration says {list(expected[name])}"
+            raise RunError(f"tensor '{name}' is {shapes}", where=where, remedy=remedy)
+    model.load_state_dict(weights, assign=True)
+    return model.to(torch.promote_types(model.scale.dtype, torch.float32)).eval()
+
+
+def _golden_input(model: NextVectorModel) -> Tensor:
+    """Random vectors [2, 8, D] as long as the training vectors; the same at every call."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(GOLDEN_BATCH, GOLDEN_TIME, model.d_embed, generator=generator)
+    unit = torch.nn.functional.normalize(x, dim=-1)
+    return (unit * model.scale).to(model.scale.dtype)
+
+
+@contextlib.contextmanager
+def _exact() -> Iterator[None]:
+    """Full float32 arithmetic, whatever the caller has chosen for the sake of speed."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+def _answer(model: NextVectorModel, x: Tensor) -> Tensor:
+    with _exact():
+        raw: Tensor = model(x).raw
+    return raw.clone()
+
+
+def _check_golden(model: NextVectorModel, folder: Path, saved_code: str) -> None:
+    where = folder / GOLDEN
+    if where.is_file() and where.stat().st_size > MAX_GOLDEN_BYTES:
+        raise RunError("is too large for a golden file", where=where, remedy="restore the file")
+    golden = _read_tensors(where)
+    if golden.keys() != {"input", "raw"} or golden["input"].shape != golden["raw"].shape:
+        raise RunError("is not a golden file", where=where, remedy="restore the file")
+    try:
+        raw = _answer(model, golden["input"])
+    except ModelError as e:
+        raise RunError(e.message, where=where, remedy="restore the file") from None
+    off = float((raw - golden["raw"]).abs().max())
+    same_code = saved_code == code_version(type(model))
+    if not off <= TOLERANCE * max(1.0, float(golden["raw"].abs().max())):
+        cause = "the weights or the golden file" if same_code else "the code, the weights or the golden file"
+        remedy = "restore the folder" if same_code else f"install the code of version {saved_code} or retrain"
+        raise RunError(
+            f"the loaded model answers off by {off:.1e}: {cause} changed since it was saved",
+            where=folder / WEIGHTS,
+            remedy=remedy,
+        )
+    if not same_code:
+        log.info("%s: saved by other code of %s, same answer", folder, model.architecture)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        # Cloned, because safetensors maps the file: a file cut short later would otherwise end the process.
+        return {name: value.clone() for name, value in load_file(path).items()}
+    except FileNotFoundError:
+        raise RunError("not found", where=path, remedy="restore the file, or save the model again") from None
+    except (SafetensorError, OSError) as e:
+        raise RunError(
+            f"is not a complete safetensors file ({e})",
+            where=path,
+            remedy="restore it, or save the model again",
+        ) from None
+
+
+def _locate(source: str | Path, download: dict[str, Any]) -> Path:
+    """The local folder of a path or of a Hub id. A name whose first part is a folder here is a path."""
+    path = Path(source)
+    if path.is_dir():
+        return path
+    is_id = isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~"))
+    if not is_id or path.parent.is_dir():
+        raise RunError(
+            "no such folder", where=source, remedy="give the folder of a run, or a Hub id owner/name"
+        )
+    try:
+        found = snapshot_download(source, allow_patterns=[CONFIG, WEIGHTS, GOLDEN], **download)
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as e:
+        reason = str(e).strip().split("\n")[0]
+        raise RunError(
+            f"is neither a folder nor to be had from the Hub ({reason})",
+            where=source,
+            remedy="check the name",
+        ) from None
+    return Path(found)

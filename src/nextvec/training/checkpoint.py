@@ -1,0 +1,126 @@
+"""last/checkpoint.safetensors: everything a run needs to go on as if it had never stopped.
+
+One file, so that there is no instant at which its parts belong to different updates; written to a temporary
+file and renamed; safetensors, so that reading it runs nothing. Tensors lie in it by name, the rest as JSON in
+its header.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from nextvec.disk import atomic_path
+from nextvec.errors import RunError
+
+FORMAT = "nextvec-checkpoint-1"
+FILE = Path("last") / "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`tensors` by name and `facts`, a JSON dictionary."""
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin with `prefix` and a slash, without it."""
+        cut = len(prefix) + 1
+        return {name[cut:]: t for name, t in self.tensors.items() if name.startswith(f"{prefix}/")}
+
+
+def write_checkpoint(
+    run: Path, model: nn.Module, optimiser: torch.optim.Optimizer, sums: Tensor, facts: Mapping[str, Any]
+) -> None:
+    """Write the checkpoint of `run`: weights, optimiser, random states, the epoch's running sums, and
+    `facts`.
+    """
+    tensors = {f"model/{name}": t for name, t in model.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser/{index}/{key}": value for key, value in state.items()}
+    random_tensors, random_facts = random_state()
+    tensors |= {"sums": sums, **{f"random/{name}": t for name, t in random_tensors.items()}}
+    metadata = {"format": FORMAT, "facts": json.dumps(facts), "random": json.dumps(random_facts)}
+    with atomic_path(run / FILE) as temporary:
+        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, temporary, metadata)
+
+
+def read_checkpoint(run: Path) -> Checkpoint | None:
+    """The checkpoint of `run`, or None where a run was stopped before its first.
+
+    Raises:
+        RunError: the file is damaged or of another format.
+    """
+    path = run / FILE
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as f:
+            metadata = f.metadata() or {}
+            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 - not a dictionary
+        if metadata["format"] != FORMAT:
+            raise RunError(f"is '{metadata['format']}', not '{FORMAT}'", where=path, remedy="train again")
+        facts = {**json.loads(metadata["facts"]), "random": json.loads(metadata["random"])}
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as e:
+        raise RunError(f"is damaged ({e})", where=path, remedy="train again into another folder") from None
+    return Checkpoint(tensors, facts)
+
+
+def restore(
+    checkpoint: Checkpoint, model: nn.Module, optimiser: torch.optim.Optimizer, sums: Tensor, where: Path
+) -> None:
+    """Put a checkpoint's weights, optimiser state, sums and random states back.
+
+    Raises:
+        RunError: the tensors do not fit the model.
+    """
+    states: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in checkpoint.part("optimiser").items():
+        index, _, key = name.partition("/")
+        states.setdefault(int(index), {})[key] = tensor
+    try:
+        model.load_state_dict(checkpoint.part("model"))
+        groups = optimiser.state_dict()["param_groups"]
+        optimiser.load_state_dict({"state": states, "param_groups": groups})
+        sums.copy_(checkpoint.tensors["sums"])
+    except (RuntimeError, ValueError, KeyError) as e:
+        raise RunError(f"does not fit the model ({e})", where=where / FILE, remedy="train again") from None
+    set_random_state(checkpoint.part("random"), checkpoint.facts["random"])
+
+
+def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state of every global generator (torch, CUDA, numpy, python) as tensors and JSON."""
+    _, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - the global one is meant
+    tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64))}
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    return tensors, {"numpy": [int(position), int(has_gauss), float(gauss)], "python": random.getstate()}
+
+
+def set_random_state(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Undo `random_state`."""
+    torch.set_rng_state(tensors["torch"])
+    if torch.cuda.is_available() and "cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["cuda"])
+    keys = tensors["numpy"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", keys, *facts["numpy"]))  # noqa: NPY002
+    version, internal, gauss = facts["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every global generator that `random_state` saves."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.manual_seed(seed)

@@ -1,0 +1,123 @@
+"""What is measured while training, and history.jsonl: one line an epoch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nextvec.disk import write_text
+from nextvec.errors import RunError
+from nextvec.objectives.regression import cosine_similarity
+
+HISTORY = "history.jsonl"
+STD_FLOOR = 0.01
+"""The brief's threshold for a per-dimension std; reported beside the encoder's own share, never enforced."""
+
+
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """Sums run in float64, but for MPS, which has none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+class RunningMeans:
+    """Means over an epoch, summed on the device so that no update waits for it; weighted by positions.
+
+    `sums` holds one number per name and, last, the weight; it is what a checkpoint keeps of it.
+    """
+
+    def __init__(self, names: tuple[str, ...], device: torch.device) -> None:
+        self.names = names
+        self.sums = torch.zeros(len(names) + 1, dtype=sum_dtype(device), device=device)
+
+    def add(self, values: Mapping[str, Tensor], weight: int) -> None:
+        """Count the scalars `values` with `weight`."""
+        row = torch.stack([values[name].detach().to(self.sums.dtype) for name in self.names])
+        self.sums[:-1] += row * weight
+        self.sums[-1] += weight
+
+    def means(self) -> dict[str, float]:
+        """Name -> mean so far."""
+        *sums, weight = self.sums.tolist()
+        return {name: total / max(weight, 1.0) for name, total in zip(self.names, sums, strict=True)}
+
+
+class Moments:
+    """Mean and variance of every dimension of vectors that come in batches, in one pass."""
+
+    def __init__(self, dimension: int, device: torch.device) -> None:
+        self.count = 0
+        self.sums = torch.zeros(2, dimension, dtype=sum_dtype(device), device=device)
+
+    def add(self, vectors: Tensor) -> None:
+        """Count vectors [N, D]."""
+        wide = vectors.to(self.sums.dtype)
+        self.count += len(wide)
+        self.sums += torch.stack([wide.sum(0), wide.square().sum(0)])
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of every dimension, [D]."""
+        mean, square = (self.sums / max(self.count, 1)).unbind()
+        return (square - mean.square()).clamp(min=0)
+
+
+def spread(predicted: Moments, encoded: Moments) -> dict[str, float]:
+    """How much the predictions vary, beside the encoder's own vectors at the same places.
+
+    `variance_ratio` is total variance over total variance; the rest is about the std of single dimensions:
+    the mean of the predicted over the mean of the encoded, the smallest, and the share of dimensions above
+    0.01 of both. (Not the mean of ratios: published encoders have dimensions that hardly vary.)
+    """
+    ours, theirs = predicted.variance.sqrt(), encoded.variance.sqrt()
+    tiny = torch.finfo(ours.dtype).tiny
+    return {
+        "variance_ratio": float(predicted.variance.sum() / encoded.variance.sum().clamp(min=tiny)),
+        "std_ratio": float(ours.mean() / theirs.mean().clamp(min=tiny)),
+        "std_min": float(ours.min()),
+        "std_min_encoder": float(theirs.min()),
+        "std_above_0.01": float((ours > STD_FLOOR).float().mean()),
+        "std_above_0.01_encoder": float((theirs > STD_FLOOR).float().mean()),
+    }
+
+
+class ValidationMeter:
+    """Collects what one pass over the validation batches says."""
+
+    def __init__(self, terms: tuple[str, ...], dimension: int, device: torch.device) -> None:
+        self.means = RunningMeans((*terms, "loss", "cosine", "mse"), device)
+        self.predicted, self.encoded = Moments(dimension, device), Moments(dimension, device)
+
+    def add(self, values: Mapping[str, Tensor], prediction: Tensor, target: Tensor, mask: Tensor) -> None:
+        """Count one batch: its loss `values`, prediction and target [B, T, D] where mask [B, T] is True."""
+        p, t = prediction[mask], target[mask]
+        errors = {"cosine": cosine_similarity(p, t).mean(), "mse": (p - t).square().mean()}
+        self.means.add({**errors, **values}, len(p))
+        self.predicted.add(p)
+        self.encoded.add(t)
+
+    def result(self) -> dict[str, float]:
+        """Means and spread, as they stand in the history."""
+        return {**self.means.means(), **spread(self.predicted, self.encoded)}
+
+
+def read_history(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's history. Raises RunError when it is missing or a line is not JSON."""
+    path = run / HISTORY
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise RunError(f"cannot be read ({e})", where=path) from None
+    try:
+        return [json.loads(line) for line in text.splitlines()]
+    except json.JSONDecodeError as e:
+        raise RunError(f"a line is not JSON ({e.msg})", where=path) from None
+
+
+def write_history(run: Path, lines: list[dict[str, Any]]) -> None:
+    """Write all lines, atomically: a crash leaves the history of one epoch less, never half a line."""
+    write_text(run / HISTORY, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))

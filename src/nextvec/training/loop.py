@@ -1,0 +1,253 @@
+"""The training loop. `train` is the whole of it; what it calls stands below it in the order of use."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from nextvec.corpus.store import Store
+from nextvec.data.batches import Batch
+from nextvec.disk import write_json
+from nextvec.errors import NextvecWarning, TrainingError
+from nextvec.models.saving import save_model
+from nextvec.objectives.combine import Loss
+from nextvec.objectives.regression import cosine_similarity
+from nextvec.progress import Progress
+from nextvec.training.config import TrainConfig
+from nextvec.training.history import ValidationMeter, write_history
+from nextvec.training.interrupt import StopSignals, TrainingInterrupted
+from nextvec.training.schedule import learning_rate
+from nextvec.training.session import Session, open_session
+
+METRICS = "metrics.json"
+COLLAPSE = 0.8
+"""A validation cosine below this share of the best so far ends the run."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run says of itself; also in its metrics.json.
+
+    `cosine` is the best validation cosine and `epoch` where it was reached; `stopped` says why the run ended:
+    "epochs", "max_updates", "patience" or "collapse". `positions` counts targets, `seconds` wall time.
+    """
+
+    run: str
+    model: str
+    epoch: int
+    epochs: int
+    cosine: float
+    stopped: str
+    seconds: float
+    parameters: int
+    updates: int
+    positions: int
+
+
+def train(
+    store: Store, config: TrainConfig | None, out: str | Path, *, resume: bool = False, quiet: bool = False
+) -> RunResult:
+    """Train one model on a store's training documents; the run folder `out` receives everything.
+
+    The best model by validation cosine lies in `out` itself, the last in `out/final`, and what a resumed run
+    needs in `out/last`. On resume, `config` may be None: the run's own is taken.
+
+    Raises:
+        RunError: `out` is not empty (or, on resume, holds no run of this configuration and store).
+        TrainingError: a loss or gradient that is not finite; the weights of the update before are kept.
+        TrainingInterrupted: Ctrl-C or SIGTERM; everything is saved.
+        ConfigError, SplitError, WindowError, ModelError: the configuration cannot be carried out.
+    """
+    session = open_session(store, config, Path(out), resume=resume)
+    state = session.state
+    with (
+        StopSignals() as signals,
+        Progress(
+            f"train {session.config.model.name}",
+            session.total_updates,
+            "updates",
+            initial=state.update,
+            quiet=quiet,
+        ) as progress,
+    ):
+        while not state.stopped:
+            train_epoch(session, signals, progress)
+            finish_epoch(session, validate(session, signals))
+            progress.advance(
+                0, f"epoch {state.epoch} validation cosine {session.history[-1]['validation']['cosine']:.4f}"
+            )
+            session.save()
+            stop_if_asked(session, signals)
+    return conclude(session)
+
+
+def train_epoch(session: Session, signals: StopSignals, progress: Progress) -> None:
+    """Make the updates of the running epoch that are still to be made."""
+    state, config = session.state, session.config
+    left = config.optim.max_updates - state.update if config.optim.max_updates else None
+    session.network.train()
+    saved = time.monotonic()
+    for batch in islice(session.training.epoch(state.epoch, skip=state.batch), left):
+        update(session, batch.to(session.fabric.device))
+        progress.advance()
+        stop_if_asked(session, signals, training=True)
+        if time.monotonic() - saved >= config.runtime.checkpoint_every_s:
+            session.tick(training=True)
+            session.save()
+            saved = time.monotonic()
+    session.tick(training=True)
+
+
+def update(session: Session, batch: Batch) -> None:
+    """One step of the optimiser."""
+    state, optimiser = session.state, session.optimiser
+    state.lr = learning_rate(session.config.optim, state.update, session.total_updates, state.plateau)
+    for group in optimiser.param_groups:
+        group["lr"] = state.lr
+    prediction = session.network(batch.inputs, None if batch.full else batch.lengths)
+    target = batch.targets / session.model.scale
+    loss = session.objective(prediction, target, batch.mask)
+    if state.batch == 0:
+        differentiate = partial(session.fabric.backward, retain_graph=True)
+        state.term_gradients = session.objective.gradient_norms(loss, session.parameters, differentiate)
+    session.fabric.backward(loss.total)
+    clip = session.config.optim.clip or math.inf
+    norm = torch.nn.utils.clip_grad_norm_(session.parameters, clip)
+    refuse_non_finite(session, batch, loss, norm)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        cosines = cosine_similarity(prediction, target)[batch.mask].mean()
+    values = {**loss.terms, "loss": loss.total, "cosine": cosines, "gradient_norm": norm}
+    session.means.add(values, batch.positions)
+    state.batch += 1
+    state.update += 1
+    state.positions += batch.positions
+    state.epoch_positions += batch.positions
+    state.chunks += (
+        int(batch.lengths.sum()) if not batch.full else batch.inputs.shape[0] * batch.inputs.shape[1]
+    )
+
+
+def refuse_non_finite(session: Session, batch: Batch, loss: Loss, norm: torch.Tensor) -> None:
+    """Raise TrainingError before a step that would spoil the weights."""
+    if math.isfinite(loss.total.item() + norm.item()):
+        return
+    documents = [session.store.documents[i].doc_id for i in dict.fromkeys(batch.documents.tolist())]
+    values = ", ".join(f"{name} {value.item():.4g}" for name, value in loss.terms.items())
+    raise TrainingError(
+        f"update {session.state.update + 1} has {values} and gradient norm {norm.item():.4g}; its documents: "
+        f"{', '.join(documents[:5])}{f' and {len(documents) - 5} more' if len(documents) > 5 else ''}",
+        where=session.out,
+        remedy="lower optim.lr or optim.clip, or look at these documents' vectors",
+    )
+
+
+@torch.no_grad()
+def validate(session: Session, signals: StopSignals) -> dict[str, float]:
+    """Loss, cosine and spread over the validation documents, cut like the training ones."""
+    session.network.eval()
+    device = session.fabric.device
+    meter = ValidationMeter(tuple(session.objective.weights), session.store.dimension, device)
+    for batch in session.validation.fixed():
+        batch = batch.to(device)
+        prediction = session.network(batch.inputs, None if batch.full else batch.lengths)
+        target = batch.targets / session.model.scale
+        loss = session.objective(prediction, target, batch.mask)
+        meter.add({**loss.terms, "loss": loss.total}, prediction, target, batch.mask)
+        stop_if_asked(session, signals)
+    result = meter.result()
+    if not all(math.isfinite(value) for value in result.values()):
+        raise TrainingError(
+            f"epoch {session.state.epoch + 1} ends with validation figures that are not finite",
+            where=session.out,
+            remedy="lower optim.lr or optim.clip",
+        )
+    return result
+
+
+def finish_epoch(session: Session, validation: dict[str, float]) -> None:
+    """Keep the best model, decide whether to go on, and write the epoch's line of history."""
+    state, config = session.state, session.config
+    session.tick(training=False)
+    state.epoch += 1
+    state.plateau.update(validation["loss"], config.optim)
+    if state.best_epoch == 0 or validation["cosine"] > state.best_cosine:
+        state.best_epoch, state.best_cosine = state.epoch, validation["cosine"]
+        save_model(
+            session.out, session.model, {**session.extra, "epoch": state.epoch, "validation": validation}
+        )
+    state.stopped = reason_to_stop(session, validation["cosine"])
+    means = session.means.means()
+    session.history.append(
+        {
+            "epoch": state.epoch,
+            "update": state.update,
+            "train": {name: value for name, value in means.items() if name != "gradient_norm"},
+            "validation": validation,
+            "lr": state.lr,
+            "gradient_norm": means["gradient_norm"],
+            "term_gradient_norms": state.term_gradients,
+            "seconds": state.seconds,
+            "train_seconds": state.epoch_seconds,
+            "positions": state.epoch_positions,
+            "positions_per_second": state.epoch_positions / max(state.epoch_seconds, 1e-9),
+            "chunks_read": state.chunks,
+        }
+    )
+    write_history(session.out, session.history)
+    session.means.sums.zero_()
+    state.batch, state.epoch_positions, state.epoch_seconds = 0, 0, 0.0
+
+
+def reason_to_stop(session: Session, cosine: float) -> str:
+    """Why the run ends with this epoch, or an empty string."""
+    state, config = session.state, session.config.optim
+    if state.best_cosine > 0 and cosine < COLLAPSE * state.best_cosine:
+        warnings.warn(
+            f"{session.out}: the validation cosine fell from {state.best_cosine:.4f} (epoch "
+            f"{state.best_epoch}) to {cosine:.4f}: the model has collapsed; the run stops, the best is kept",
+            NextvecWarning,
+            stacklevel=2,
+        )
+        return "collapse"
+    if config.max_updates and state.update >= config.max_updates:
+        return "max_updates"
+    if state.epoch >= config.epochs:
+        return "epochs"
+    return "patience" if config.patience and state.epoch - state.best_epoch >= config.patience else ""
+
+
+def stop_if_asked(session: Session, signals: StopSignals, *, training: bool = False) -> None:
+    """Save and raise TrainingInterrupted when a signal has come."""
+    if signals.received is not None:
+        session.tick(training=training)
+        session.save()
+        raise TrainingInterrupted(signals.received, session.out, session.state.update)
+
+
+def conclude(session: Session) -> RunResult:
+    """Save the last model and the run's result."""
+    state = session.state
+    save_model(session.out / "final", session.model, {**session.extra, "epoch": state.epoch})
+    result = RunResult(
+        run=str(session.out),
+        model=session.config.model.name,
+        epoch=state.best_epoch,
+        epochs=state.epoch,
+        cosine=state.best_cosine,
+        stopped=state.stopped,
+        seconds=state.seconds,
+        parameters=sum(p.numel() for p in session.parameters),
+        updates=state.update,
+        positions=state.positions,
+    )
+    write_json(session.out / METRICS, asdict(result))
+    return result

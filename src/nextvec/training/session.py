@@ -1,0 +1,331 @@
+"""Everything one run holds while it trains, and how it is set up, new or from its checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import platform
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from nextvec.config import from_dict, read_toml, to_dict, write_toml
+from nextvec.corpus.store import Store
+from nextvec.data.batches import BatchSource
+from nextvec.data.sampling import Spans
+from nextvec.data.splits import Split, split_documents
+from nextvec.data.trained import TRAINED_ON, TrainedOn
+from nextvec.disk import write_json
+from nextvec.errors import RunError, SplitError
+from nextvec.models.base import NextVectorModel
+from nextvec.models.registry import build
+from nextvec.objectives.combine import Objective
+from nextvec.training.checkpoint import read_checkpoint, restore, seed_everything, write_checkpoint
+from nextvec.training.config import OptimConfig, TrainConfig
+from nextvec.training.history import HISTORY, RunningMeans, read_history
+from nextvec.training.probe import Hardware, find_hardware
+from nextvec.training.schedule import Plateau
+from nextvec.version import __version__
+
+CONFIG = "config.toml"
+ENVIRONMENT = "run.json"
+FREE_TO_CHANGE = ("data.workers", "runtime.checkpoint_every_s")
+"""Keys that a resumed run may change: they decide how it works, not what it gives."""
+
+
+class ScaledOutput(nn.Module):
+    """The model as the loss sees it: raw output over the model's scale, one tensor [B, T, D]."""
+
+    def __init__(self, model: NextVectorModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """x [B, T, D] -> [B, T, D]."""
+        return self.model(x, lengths).raw / self.model.scale  # type: ignore[no-any-return]
+
+
+@dataclass
+class State:
+    """How far a run has come: all of it is in the checkpoint.
+
+    Attributes:
+        epoch: epochs completed.
+        batch: batches done of the running epoch.
+        update, positions, chunks: optimiser steps, targets and chunks read so far.
+        seconds: wall time so far, validation included; epoch_seconds: of the running epoch's training alone.
+        epoch_positions: targets of the running epoch.
+        best_epoch, best_cosine: the best validation so far (0: none yet).
+        lr: learning rate of the last update.
+        term_gradients: norm of each loss term's weighted gradient at the running epoch's first batch.
+        stopped: why the run is over; empty while it is not.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    update: int = 0
+    positions: int = 0
+    chunks: int = 0
+    seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    epoch_positions: int = 0
+    best_epoch: int = 0
+    best_cosine: float = -1.0
+    lr: float = 0.0
+    term_gradients: dict[str, float] = field(default_factory=dict)
+    plateau: Plateau = field(default_factory=Plateau)
+    stopped: str = ""
+
+
+@dataclass
+class Session:
+    """A run at work. `network` is the model behind Fabric (autocast, later DDP); `model` is the model
+    itself.
+    """
+
+    store: Store
+    config: TrainConfig
+    out: Path
+    fabric: Fabric
+    model: NextVectorModel
+    network: nn.Module
+    optimiser: torch.optim.Optimizer
+    objective: Objective
+    training: BatchSource
+    validation: BatchSource
+    hardware: Hardware
+    means: RunningMeans
+    identity: dict[str, Any]
+    extra: dict[str, Any]
+    trained_on: TrainedOn
+    state: State = field(default_factory=State)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    clock: float = field(default_factory=time.perf_counter)
+
+    @property
+    def total_updates(self) -> int:
+        """Updates that schedules and progress are laid out for."""
+        whole = self.config.optim.epochs * self.training.batches_per_epoch
+        return min(whole, self.config.optim.max_updates or whole)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What is learned."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def tick(self, *, training: bool) -> None:
+        """Book the wall time since the last tick."""
+        now = time.perf_counter()
+        self.state.seconds += now - self.clock
+        self.state.epoch_seconds += now - self.clock if training else 0.0
+        self.clock = now
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        facts = {"state": asdict(self.state), "identity": self.identity}
+        write_checkpoint(self.out, self.model, self.optimiser, self.means.sums, facts)
+
+
+def open_session(store: Store, config: TrainConfig | None, out: Path, *, resume: bool) -> Session:
+    """Set a run up; nothing is written before everything is known to fit.
+
+    Args:
+        config: may be None on resume: the run's own is taken.
+    Raises:
+        RunError: `out` holds something (without `resume`) or nothing (with it), or the run there was made
+            with another configuration or store.
+        ConfigError, SplitError, WindowError, ModelError: the configuration cannot be carried out.
+    """
+    if resume:
+        own = from_dict(TrainConfig, read_toml(_run_config(out)), where=out / CONFIG)
+        config = config or own
+        _refuse_changes(out, flatten(to_dict(own)), flatten(to_dict(config)))
+    elif config is None:
+        raise RunError("a new run needs a configuration", where=out)
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(
+            "is there already and not empty", where=out, remedy="go on with --resume or give another folder"
+        )
+    checkpoint = read_checkpoint(out) if resume else None
+    if config.runtime.threads:
+        torch.set_num_threads(config.runtime.threads)
+    hardware = (
+        Hardware(**checkpoint.facts["identity"]["hardware"]) if checkpoint else find_hardware(config.runtime)
+    )
+    session = _build(store, config, out, hardware)
+    if checkpoint:
+        _refuse_changes(out, checkpoint.facts["identity"]["store"], session.identity["store"])
+        stored = checkpoint.facts["state"]
+        session.state = State(**{**stored, "plateau": Plateau(**stored["plateau"])})
+        restore(checkpoint, session.model, session.optimiser, session.means.sums, out)
+        done = read_history(out) if session.state.epoch else []
+        session.history = [line for line in done if line["epoch"] <= session.state.epoch]
+    _write_facts(session)
+    return session
+
+
+def _build(store: Store, config: TrainConfig, out: Path, hardware: Hardware) -> Session:
+    objective = Objective(config.loss.weights())
+    split = split_documents(store, config.data.split, config.data.sources)
+    training, validation = (_batches(store, split, name, config) for name in ("train", "validation"))
+    seed_everything(config.runtime.seed)
+    options = config.model.options
+    model = build(config.model.name, preset=config.model.preset, d_embed=store.dimension, **options)
+    model.scale.fill_(1.0 if store.normalised else rms_norm(store, training.spans))
+    # We say ourselves which precision was taken.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    fabric = Fabric(accelerator=hardware.device, devices=1, precision=hardware.fabric_precision)
+    network = fabric.setup_module(ScaledOutput(model))
+    optimiser = make_optimiser(model, config.optim, fused=hardware.device != "mps")
+    names = (*objective.weights, "loss", "cosine", "gradient_norm")
+    return Session(
+        store=store,
+        config=config,
+        out=out,
+        fabric=fabric,
+        model=model,
+        network=network,
+        optimiser=optimiser,
+        objective=objective,
+        training=training,
+        validation=validation,
+        hardware=hardware,
+        means=RunningMeans(names, fabric.device),
+        identity={"hardware": asdict(hardware), "store": store_identity(store, split)},
+        extra=provenance(store, config, split),
+        trained_on=TrainedOn.of(store, split.train),
+    )
+
+
+def _batches(store: Store, split: Split, name: str, config: TrainConfig) -> BatchSource:
+    documents = split.of(name)
+    if not documents:
+        raise SplitError(
+            f"no document is in the split '{name}'",
+            where=store.path,
+            remedy=f"change data.split (its salt, or the share of {name}) or ingest more documents",
+        )
+    spans = Spans.of(store.documents, documents)
+    return BatchSource(
+        store.vectors,
+        spans,
+        config.data.shape,
+        config.optim.batch_size,
+        seed=config.runtime.seed,
+        workers=config.data.workers,
+    )
+
+
+def make_optimiser(model: nn.Module, config: OptimConfig, *, fused: bool) -> torch.optim.AdamW:
+    """AdamW over the model's parameters, with the decay where `config.decay` wants it."""
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups[config.decay == "all" or parameter.ndim > 1].append(parameter)
+    return torch.optim.AdamW(
+        [{"params": g, "weight_decay": config.weight_decay * decays} for decays, g in groups.items() if g],
+        lr=config.lr,
+        fused=fused,
+    )
+
+
+def rms_norm(store: Store, spans: Spans) -> float:
+    """Root mean square norm of the vectors of `spans`, summed in float64."""
+    total = 0.0
+    for first, count in zip(spans.first.tolist(), spans.count.tolist(), strict=True):
+        total += float(np.square(store.vectors[first : first + count], dtype=np.float64).sum())
+    return float(np.sqrt(total / spans.count.sum()))
+
+
+def store_identity(store: Store, split: Split) -> dict[str, Any]:
+    """What has to be the same for a resumed run to see the same batches."""
+    shards = [shard["vectors_sha256"] for shard in store.info["shards"]]
+    return {
+        "store.fingerprint": store.fingerprint,
+        "store.vectors": digest(shards),
+        "split.train": digest([store.documents[i].doc_id for i in split.train]),
+        "split.validation": digest([store.documents[i].doc_id for i in split.validation]),
+    }
+
+
+def provenance(store: Store, config: TrainConfig, split: Split) -> dict[str, Any]:
+    """What a saved model tells of its training: enough to refuse another encoder or a document it was trained
+    on.
+    """
+    return {
+        "encoder": store.encoder,
+        "training": {
+            "store": str(store.path.resolve()),
+            "store_fingerprint": store.fingerprint,
+            "context": config.data.context,
+            "min_context": config.data.min_context,
+            "horizon": config.data.horizon,
+            "sources": list(config.data.sources),
+            "split": asdict(config.data.split),
+            "documents": len(split.train),
+        },
+    }
+
+
+def digest(value: Any) -> str:
+    """16 hex digits of the SHA-256 of a string, or of any other value's JSON."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, its keys joined by dots."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        out |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return out
+
+
+def _run_config(out: Path) -> Path:
+    if not (out / CONFIG).is_file():
+        raise RunError(
+            "holds no run to resume", where=out, remedy="check the folder, or train without --resume"
+        )
+    return out / CONFIG
+
+
+def _refuse_changes(out: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
+    for key in sorted({*then, *now} - set(FREE_TO_CHANGE)):
+        if then.get(key) != now.get(key):
+            raise RunError(
+                f"the run was started with {key} = {then.get(key)}, not {now.get(key)}",
+                where=out,
+                remedy="resume it with what it was started with, or train into another folder",
+            )
+
+
+def _write_facts(session: Session) -> None:
+    write_toml(session.out / CONFIG, session.config)
+    session.trained_on.save(session.out / TRAINED_ON)
+    packages = ("torch", "numpy", "lightning-fabric", "safetensors")
+    facts = {
+        "nextvec": __version__,
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "platform": platform.platform(),
+        "device": session.hardware.device,
+        "device_name": session.hardware.name,
+        "precision": session.hardware.precision,
+        "threads": torch.get_num_threads(),
+        "parameters": sum(p.numel() for p in session.parameters),
+        "targets": session.training.targets,
+        "validation_targets": session.validation.targets,
+        "scale": float(session.model.scale),
+        "resumed_at_update": session.state.update,
+        "store": session.extra["training"]["store"],
+        "history": HISTORY,
+    }
+    write_json(session.out / ENVIRONMENT, facts)

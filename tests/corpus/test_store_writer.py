@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nextvec.corpus.store import NewDocument, Store, StoreWriter
+from nextvec.errors import DocumentError, EncoderMismatchError, NextvecError, StoreError, VectorError
+
+Make = Callable[..., StoreWriter]
+
+
+def one(doc_id: str = "new", chunks: int = 3) -> NewDocument:
+    return NewDocument.from_chunks(doc_id, [f"{doc_id} {k}" for k in range(chunks)], source="s")
+
+
+def vectors(n: int = 3, d: int = 8) -> np.ndarray:
+    return np.random.default_rng(n * d).standard_normal((n, d))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_appending_adds_a_shard_and_rewrites_none(store: Store, writer: Make) -> None:
+    before = contents(store.path)
+    with writer() as w:
+        w.add_shard([one()], vectors(), path="cpu bfloat16")
+    after = contents(store.path)
+    assert {k: after[k] for k in before if k != "store.json"} == {
+        k: v for k, v in before.items() if k != "store.json"
+    }
+    grown = Store.open(store.path, verify=True)
+    assert len(grown) == 43
+    assert grown.documents[-1].doc_id == "new"
+    assert grown.documents[-1].first == 40
+    assert grown.info["shards"][-1]["path"] == "cpu bfloat16"
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    made = []
+    for name in ("one", "two"):
+        with StoreWriter(tmp_path / name, encoder={"fingerprint": "f"}, dimension=8, chunker={}) as w:
+            w.add_shard([one("a"), one("b", 2)], vectors(5), path="p")
+            w.add_shard([one("c")], vectors(), path="p")
+        made.append(contents(tmp_path / name))
+    assert made[0] == made[1]
+
+
+def test_float32_is_kept_exactly(writer: Make) -> None:
+    given = vectors().astype(np.float32)
+    with writer(dtype="float32") as w:
+        w.add_shard([one()], given, path="p")
+    np.testing.assert_array_equal(np.asarray(Store.open(w.path).vectors), given)
+
+
+def test_nothing_is_made_before_the_first_shard(writer: Make) -> None:
+    with writer() as w:
+        assert not w.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(np.nan, "NaN"), (np.inf, "NaN or infinite"), (1e6, "float16"), (0.0, "zero"), (1e-9, "zero")],
+)
+def test_a_bad_row_is_named_and_nothing_is_written(
+    store: Store, writer: Make, value: float, message: str
+) -> None:
+    before = contents(store.path)
+    bad = vectors()
+    bad[1] = value
+    with writer() as w, pytest.raises(VectorError, match=message) as caught:
+        w.add_shard([one()], bad, path="p")
+    assert "chunk 1 of document 'new'" in str(caught.value)
+    assert contents(store.path) == before
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (2, 8), (24,)])
+def test_a_wrong_shape_is_refused(writer: Make, shape: tuple[int, ...]) -> None:
+    with writer() as w, pytest.raises(VectorError, match=r"needs \[3, 8\]"):
+        w.add_shard([one()], np.ones(shape), path="p")
+    assert not w.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"encoder": {"name": "other", "fingerprint": "0"}}, EncoderMismatchError),
+        ({"dimension": 16}, VectorError),
+        ({"dtype": "float32"}, VectorError),
+        ({"normalised": True}, VectorError),
+        ({"encoder_normalises": False}, VectorError),
+        ({"chunker": {"kind": "paragraph"}}, StoreError),
+    ],
+)
+def test_a_store_takes_only_its_own_kind(
+    store: Store, writer: Make, change: dict[str, Any], error: type[NextvecError]
+) -> None:
+    with pytest.raises(error) as caught:
+        writer(**change)
+    assert caught.value.remedy
+    assert str(store.path) in str(caught.value)
+
+
+def test_a_dtype_that_cannot_be_stored(writer: Make) -> None:
+    with pytest.raises(VectorError, match="choose float16 or float32"):
+        writer(dtype="bfloat16")
+
+
+def test_an_id_comes_once(store: Store, writer: Make) -> None:
+    with writer() as w:
+        with pytest.raises(DocumentError, match="'d3' is there already"):
+            w.add_shard([one("d3")], vectors(), path="p")
+        with pytest.raises(DocumentError, match="'twice'"):
+            w.add_shard([one("twice"), one("twice")], vectors(6), path="p")
+    assert len(Store.open(store.path)) == 40
+
+
+def test_an_empty_document_and_half_a_surrogate_are_refused(writer: Make) -> None:
+    with writer() as w:
+        with pytest.raises(DocumentError, match="no chunks"):
+            w.add_shard([one(chunks=0)], vectors(0), path="p")
+        with pytest.raises(DocumentError, match="Unicode"):
+            w.add_shard([NewDocument.from_chunks("x", ["\ud800"])], vectors(1), path="p")
+
+
+def test_a_second_writer_waits_outside(store: Store, writer: Make) -> None:
+    with writer(), pytest.raises(StoreError, match="another process"), writer():
+        pytest.fail("two writers at once")
+    with writer() as w:
+        w.add_shard([one()], vectors(), path="p")
+    assert len(Store.open(store.path)) == 43
+
+
+def test_a_writer_that_looked_too_early_is_stopped(store: Store, writer: Make) -> None:
+    early = writer()
+    with writer() as w:
+        w.add_shard([one()], vectors(), path="p")
+    with pytest.raises(StoreError, match="changed by another process"), early:
+        pytest.fail("it would write over the other's shard")
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path: Path, writer: Make) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "thesis.txt").write_text("mine")
+    with pytest.raises(StoreError, match="holds other files"):
+        writer()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match="not a folder"):
+        StoreWriter(tmp_path / "file", encoder={"fingerprint": "f"}, dimension=8, chunker={})
+
+
+def test_what_a_killed_writer_left_is_swept(store: Store, writer: Make) -> None:
+    clean = contents(store.path)
+    for name in (
+        "vectors/0003.npy",
+        "chunks/0003.parquet",
+        "vectors/.0003.npy.ab12.tmp",
+        ".store.json.x.tmp",
+    ):
+        (store.path / name).write_bytes(b"half a shard")
+    assert len(Store.open(store.path)) == 40
+    with writer():
+        pass
+    assert contents(store.path) == clean
+
+
+def test_a_damaged_store_is_not_extended(store: Store, writer: Make) -> None:
+    (store.path / "vectors" / "0000.npy").unlink()
+    with pytest.raises(StoreError, match="missing"):
+        writer()

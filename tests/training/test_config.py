@@ -1,0 +1,75 @@
+"""Configurations: strict, every recipe loads, values that cannot be meant are refused with the key's name."""
+
+from __future__ import annotations
+
+import pytest
+
+from nextvec.config import from_dict, read_toml, to_dict, write_toml
+from nextvec.errors import ConfigError
+from nextvec.training.config import TrainConfig
+from nextvec.training.recipes import make_config, recipe_names
+
+MODEL = {"model": {"name": "lstm"}}
+
+
+def test_brief_is_the_prd_to_the_letter():
+    config = make_config("brief", MODEL)
+    optim = config.optim
+    assert (config.data.context, config.data.min_context, config.data.horizon) == (5, 5, 1)
+    assert config.loss.weights() == {"mse": 1.0, "cosine": 0.0}
+    assert (optim.lr, optim.weight_decay, optim.decay, optim.batch_size, optim.epochs) == (
+        5e-4,
+        0.01,
+        "all",
+        32,
+        20,
+    )
+    assert (optim.schedule, optim.plateau_factor, optim.plateau_patience) == ("plateau", 0.5, 3)
+    assert (optim.clip, optim.warmup, optim.patience, optim.max_updates) == (1.0, 0.0, 0, 0)
+    assert config.runtime.precision == "float32"
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_survives_toml(name, tmp_path):
+    config = make_config(name, MODEL)
+    write_toml(tmp_path / "config.toml", config)
+    assert from_dict(TrainConfig, read_toml(tmp_path / "config.toml"), where="file") == config
+
+
+def test_later_layers_win():
+    config = make_config("default", MODEL, {"optim": {"lr": 1.0}}, {"optim": {"lr": 2.0}})
+    assert config.optim.lr == 2.0
+    assert to_dict(config)["data"] == to_dict(make_config("default", MODEL))["data"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        ({"optim": {"learning_rate": 1.0}}, r"unknown key 'optim.learning_rate'"),
+        ({"optim": {"lr": "4e-4"}}, r"'optim.lr' is str"),
+        ({"optim": {"lr": 0.0}}, r"optim: lr is 0.0"),
+        ({"optim": {"lr": float("inf")}}, r"optim: lr is inf"),
+        ({"optim": {"batch_size": 0}}, r"optim: batch_size is 0"),
+        ({"optim": {"warmup": 1.0}}, r"optim: warmup is 1.0"),
+        ({"optim": {"plateau_factor": 1.0}}, r"optim: plateau_factor is 1.0"),
+        ({"optim": {"weight_decay": float("nan")}}, r"optim: weight_decay is nan"),
+        ({"optim": {"schedule": "linear"}}, r"choose one of: constant, cosine, plateau"),
+        ({"data": {"context": 3, "min_context": 4}}, r"data: min_context is 4"),
+        ({"data": {"horizon": 0}}, r"data: horizon is 0"),
+        ({"runtime": {"device": "tpu"}}, r"'runtime.device' is 'tpu'"),
+        ({"runtime": {"seed": -1}}, r"runtime: seed is -1"),
+    ],
+)
+def test_values_that_cannot_be_meant_name_their_key(layer, text):
+    with pytest.raises(ConfigError, match=text):
+        make_config("default", MODEL, layer)
+
+
+def test_a_model_has_to_be_named():
+    with pytest.raises(ConfigError, match="'model' is missing"):
+        make_config("default")
+
+
+def test_an_unknown_recipe_lists_those_there_are():
+    with pytest.raises(ConfigError, match="brief, default"):
+        make_config("defualt", MODEL)

@@ -1,0 +1,300 @@
+"""The loop: it learns, it tells what it does, it stops where it must, and `brief` is the brief's own loop."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nextvec.corpus.store import Store
+from nextvec.data.sampling import Spans, batch_stretches, epoch_rng
+from nextvec.data.splits import split_documents
+from nextvec.errors import ConfigError, NextvecWarning, RunError, SplitError, TrainingError, WindowError
+from nextvec.models.registry import build
+from nextvec.models.saving import load_model
+from nextvec.training import loop
+from nextvec.training.checkpoint import read_checkpoint, seed_everything
+from nextvec.training.config import OptimConfig
+from nextvec.training.history import Moments, read_history, spread
+from nextvec.training.loop import train
+from nextvec.training.session import make_optimiser
+
+
+def test_a_run_learns_and_leaves_everything_behind(store, tiny, tmp_path):
+    result = train(store, tiny("optim.epochs=8"), tmp_path / "run", quiet=True)
+    history = read_history(tmp_path / "run")
+    assert [line["epoch"] for line in history] == list(range(1, 9))
+    assert history[-1]["validation"]["cosine"] > history[0]["validation"]["cosine"] + 0.05
+    assert result.cosine == max(line["validation"]["cosine"] for line in history)
+    assert (result.stopped, result.epochs, result.updates) == ("epochs", 8, history[-1]["update"])
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["cosine"] == result.cosine
+    for name in (
+        "config.toml",
+        "config.json",
+        "model.safetensors",
+        "run.json",
+        "last/checkpoint.safetensors",
+    ):
+        assert (tmp_path / "run" / name).is_file()
+    assert (tmp_path / "run" / "final" / "model.safetensors").is_file()
+    environment = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (environment["device"], environment["precision"]) == ("cpu", "float32")
+    assert environment["parameters"] == result.parameters
+
+
+def test_history_holds_every_measure(store, tiny, tmp_path):
+    train(store, tiny("optim.epochs=2", "loss.cosine=0.1"), tmp_path / "run", quiet=True)
+    line = read_history(tmp_path / "run")[1]
+    assert line["train"]["loss"] == pytest.approx(
+        line["train"]["mse"] + 0.1 * (1 - line["train"]["cosine"]), rel=1e-4
+    )
+    assert line["validation"]["loss"] > 0
+    assert {"variance_ratio", "std_ratio", "std_min", "std_above_0.01"} <= set(line["validation"])
+    assert set(line["term_gradient_norms"]) == {"mse", "cosine"}
+    assert line["gradient_norm"] > 0
+    assert line["positions"] == read_history(tmp_path / "run")[0]["positions"] > 0
+    assert line["seconds"] >= line["train_seconds"] > 0
+    assert line["positions_per_second"] == pytest.approx(line["positions"] / line["train_seconds"])
+    assert line["lr"] > 0
+
+
+def test_the_saved_best_reproduces_its_figure(store, tiny, tmp_path):
+    """The best model, read back from disk, has the validation cosine that the history claims for it."""
+    config = tiny("optim.epochs=4")
+    result = train(store, config, tmp_path / "run", quiet=True)
+    model, _ = load_model(tmp_path / "run")
+    assert cosine_of(model.eval(), store, config) == pytest.approx(result.cosine, abs=1e-6)
+
+
+def cosine_of(model: nn.Module, store: Store, config) -> float:
+    """Validation cosine, written the obvious way: document by document, stretch by stretch."""
+    split = split_documents(store, config.data.split)
+    cosines = []
+    for i in split.validation:
+        document = store.documents[i]
+        rows = torch.from_numpy(store.vectors[document.first : document.first + document.count])
+        for start in range(0, len(rows) - 1, config.data.context):
+            x = rows[start : min(start + config.data.context, len(rows) - 1)]
+            with torch.no_grad():
+                predicted = model(x[None]).raw[0]
+            cosines += nn.functional.cosine_similarity(
+                predicted, rows[start + 1 : start + 1 + len(x)]
+            ).tolist()
+    return float(np.mean(cosines))
+
+
+def test_same_seed_same_weights_other_seed_others(store, tiny, tmp_path):
+    def weights(name: str, *assignments: str) -> torch.Tensor:
+        train(store, tiny("optim.epochs=1", *assignments), tmp_path / name, quiet=True)
+        return read_checkpoint(tmp_path / name).tensors["model/head.weight"]
+
+    first = weights("a")
+    assert torch.equal(first, weights("b"))
+    assert torch.equal(first, weights("workers", "data.workers=2"))
+    assert not torch.equal(first, weights("c", "runtime.seed=1"))
+
+
+def test_brief_equals_the_brief_s_own_loop(store, tiny, tmp_path):
+    """A plain transcription of the PRD's loop, over the same batches, gives the same losses epoch by
+    epoch.
+    """
+    config = tiny("optim.lr=5e-3", "optim.epochs=6", "optim.plateau_patience=0", recipe="brief")
+    train(store, config, tmp_path / "run", quiet=True)
+    history = read_history(tmp_path / "run")
+
+    split = split_documents(store, config.data.split)
+    windows = {name: brief_windows(store, split.of(name)) for name in ("train", "validation")}
+    seed_everything(config.runtime.seed)
+    model = build("lstm", "small", store.dimension, hidden=16)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.01)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=0)
+    criterion = nn.MSELoss()
+    order = order_of_batches(store, config, split.train)
+    for line in history:
+        model.train()
+        losses, rate = [], optimiser.param_groups[0]["lr"]
+        for rows in order(line["epoch"] - 1):
+            context, target = windows["train"][0][rows], windows["train"][1][rows]
+            optimiser.zero_grad()
+            loss = criterion(model(context).raw[:, -1], target)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            losses += [loss.item()] * len(rows)
+        model.eval()
+        with torch.no_grad():
+            validation = criterion(
+                model(windows["validation"][0]).raw[:, -1], windows["validation"][1]
+            ).item()
+        scheduler.step(validation)
+        assert line["train"]["mse"] == pytest.approx(np.mean(losses), rel=1e-4)
+        assert line["validation"]["loss"] == pytest.approx(validation, rel=1e-4)
+        assert line["lr"] == pytest.approx(rate, rel=1e-9)
+    assert len({line["lr"] for line in history}) > 1, "the plateau was never reached: too few epochs"
+
+
+def brief_windows(store: Store, documents) -> tuple[torch.Tensor, torch.Tensor]:
+    """Every window of 5 and its target, in store order."""
+    contexts, targets = [], []
+    for i in documents:
+        d = store.documents[i]
+        rows = store.vectors[d.first : d.first + d.count]
+        contexts += [rows[t - 5 : t] for t in range(5, len(rows))]
+        targets += [rows[t] for t in range(5, len(rows))]
+    return torch.from_numpy(np.stack(contexts)), torch.from_numpy(np.stack(targets))
+
+
+def order_of_batches(store: Store, config, documents):
+    """The order in which `train` visits the windows, as indices into `brief_windows`."""
+    spans = Spans.of(store.documents, documents)
+
+    def order(epoch: int) -> list[np.ndarray]:
+        rng = epoch_rng(config.runtime.seed, epoch)
+        stretches = spans.cut(config.data.shape, rng)
+        assert (np.diff(stretches.first) > 0).all()
+        return batch_stretches(stretches, config.optim.batch_size, 1, rng)
+
+    return order
+
+
+def test_scale_is_the_rms_norm_of_the_training_vectors(make_store, tiny, tmp_path):
+    """Vectors 50 times as long train the same network to the same cosine; unit stores keep scale 1
+    exactly.
+    """
+    unit, long = make_store(scale=1.0), make_store(scale=50.0)
+    results = [
+        train(s, tiny("optim.epochs=2"), tmp_path / n, quiet=True)
+        for s, n in ((unit, "unit"), (long, "long"))
+    ]
+    models = [load_model(tmp_path / name)[0] for name in ("unit", "long")]
+    assert models[0].scale.item() == 1.0
+    assert models[1].scale.item() == pytest.approx(50.0, rel=1e-5)
+    assert results[0].cosine == pytest.approx(results[1].cosine, abs=1e-4)
+    line = read_history(tmp_path / "long")[-1]["validation"]
+    assert line["variance_ratio"] < 1.5
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(store, tiny, tmp_path, monkeypatch):
+    config = tiny("optim.epochs=2")
+    seen: dict[str, torch.Tensor] = {}
+    real = loop.refuse_non_finite
+
+    def spoil(session, batch, loss, norm):
+        if session.state.update == 3:
+            seen.update({k: v.clone() for k, v in session.model.state_dict().items()})
+            seen["session"] = session.model
+            loss.total.data.fill_(math.nan)
+        real(session, batch, loss, norm)
+
+    monkeypatch.setattr(loop, "refuse_non_finite", spoil)
+    with pytest.raises(TrainingError, match=r"update 4 has mse .* documents: doc-\d+.*; lower optim.lr"):
+        train(store, config, tmp_path / "run", quiet=True)
+    model = seen.pop("session")
+    assert all(torch.equal(value, seen[name]) for name, value in model.state_dict().items())
+
+
+def test_a_gradient_that_is_not_finite_stops_too(store, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(math.inf))
+    with pytest.raises(TrainingError, match="gradient norm inf"):
+        train(store, tiny(), tmp_path / "run", quiet=True)
+
+
+def test_all_loss_weights_zero_are_refused_and_nothing_is_written(store, tiny, tmp_path):
+    with pytest.raises(ConfigError, match="every loss weight is zero"):
+        train(store, tiny("loss.mse=0.0"), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_context_longer_than_every_document_is_refused_and_nothing_is_written(store, tiny, tmp_path):
+    with pytest.raises(WindowError, match="longest document has"):
+        train(store, tiny("data.context=500", "data.min_context=500"), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_validation_split_is_refused(store, tiny, tmp_path):
+    with pytest.raises(SplitError, match="no document is in the split 'validation'"):
+        train(store, tiny("data.split.validation=0.0"), tmp_path / "run", quiet=True)
+
+
+def test_a_folder_that_holds_something_is_left_alone(store, tiny, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    with pytest.raises(RunError, match="is there already"):
+        train(store, tiny(), tmp_path / "run", quiet=True)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_a_collapse_stops_the_run_and_keeps_the_best(store, tiny, tmp_path, monkeypatch):
+    """Re-introduces a collapse in one epoch (0.54 to 0.34): the weights are destroyed after epoch 2."""
+    real = loop.train_epoch
+
+    def collapse(session, signals, progress):
+        real(session, signals, progress)
+        if session.state.epoch == 2:
+            with torch.no_grad():
+                session.model.head.weight.neg_()
+                session.model.head.bias.neg_()
+
+    monkeypatch.setattr(loop, "train_epoch", collapse)
+    config = tiny("optim.epochs=9")
+    with pytest.warns(NextvecWarning, match="collapsed"):
+        result = train(store, config, tmp_path / "run", quiet=True)
+    assert (result.stopped, result.epochs, result.epoch) == ("collapse", 3, 2)
+    best = load_model(tmp_path / "run")[0].eval()
+    assert cosine_of(best, store, config) == pytest.approx(result.cosine, abs=1e-6)
+
+
+def test_early_stopping_and_the_update_cap(store, tiny, tmp_path):
+    still = train(
+        store, tiny("optim.lr=1e-12", "optim.epochs=50", "optim.patience=2"), tmp_path / "a", quiet=True
+    )
+    assert still.stopped == "patience"
+    assert still.epochs < 50
+    capped = train(store, tiny("optim.max_updates=5", "optim.epochs=50"), tmp_path / "b", quiet=True)
+    assert (capped.stopped, capped.updates) == ("max_updates", 5)
+
+
+def test_clip_zero_clips_nothing_but_is_measured(store, tiny, tmp_path):
+    train(store, tiny("optim.clip=0.0", "optim.epochs=1"), tmp_path / "free", quiet=True)
+    train(store, tiny("optim.clip=1e-9", "optim.epochs=1"), tmp_path / "tight", quiet=True)
+    free, tight = (read_history(tmp_path / name)[0] for name in ("free", "tight"))
+    assert free["gradient_norm"] > 1e-3
+    assert free["train"]["loss"] != tight["train"]["loss"]
+
+
+def test_decay_spares_biases_unless_told_otherwise():
+    def groups(decay: str) -> list[tuple[int, float]]:
+        config = OptimConfig(weight_decay=0.1, decay=decay)
+        optimiser = make_optimiser(nn.Linear(3, 2), config, fused=False)
+        return [(p.ndim, g["weight_decay"]) for g in optimiser.param_groups for p in g["params"]]
+
+    assert groups("matrices") == [(2, 0.1), (1, 0.0)]
+    assert groups("all") == [(2, 0.1), (1, 0.1)]
+
+
+@pytest.mark.parametrize("dimension", [3, 17])
+def test_moments_are_numpys(dimension):
+    rows = torch.randn(100, dimension, dtype=torch.float64)
+    moments = Moments(dimension, torch.device("cpu"))
+    for block in rows.split(7):
+        moments.add(block)
+    assert moments.variance.numpy() == pytest.approx(rows.numpy().var(axis=0), rel=1e-9)
+
+
+def test_spread_tells_an_oracle_from_a_collapsed_model():
+    rows = torch.randn(500, 8, dtype=torch.float64) * 0.05
+    moments = {"target": rows, "oracle": rows, "collapsed": rows.mean(0).expand(500, 8), "half": rows / 2}
+    measured = {}
+    for name, vectors in moments.items():
+        measured[name] = Moments(8, torch.device("cpu"))
+        measured[name].add(vectors)
+    assert spread(measured["oracle"], measured["target"])["variance_ratio"] == pytest.approx(1.0)
+    assert spread(measured["half"], measured["target"])["variance_ratio"] == pytest.approx(0.25)
+    assert spread(measured["half"], measured["target"])["std_ratio"] == pytest.approx(0.5)
+    flat = spread(measured["collapsed"], measured["target"])
+    assert flat["variance_ratio"] == pytest.approx(0.0, abs=1e-9)
+    assert (flat["std_above_0.01"], flat["std_above_0.01_encoder"]) == (0.0, 1.0)
