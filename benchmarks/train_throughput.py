@@ -3,10 +3,11 @@
     python benchmarks/train_throughput.py STORE --models amn,lstm,gru,transformer --seconds 20
     python benchmarks/train_throughput.py --synthetic --to-validation
 
-The plain loop: one Python object a window, torch's DataLoader with batch 32, float32, five vectors in, the loss at the
-last position only, `loss.item()` every step. Ours: recipe `default`, unchanged. Both train the same architecture and
-preset in the same process, one after the other, on the same documents; a position is a target that got a loss.
-With --to-validation both also race to the same validation cosine, judged on the same windows of five.
+The plain loop: one Python object a window, torch's DataLoader with batch 32, float32, five vectors in, the
+loss at the last position only, `loss.item()` every step. Ours: recipe `default`, unchanged. Both train the
+same architecture and preset in the same process, one after the other, on the same documents; a position is a
+target that got a loss. With --to-validation both also race to the same validation cosine, judged on the same
+windows of five.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ Curve = list[tuple[float, float]]
 
 @dataclass
 class Loop:
-    """A training loop one step at a time: `step` makes an update and says how many positions it trained on."""
+    """A training loop one step at a time: `step` makes an update and says how many positions it had."""
 
     name: str
     model: nn.Module
@@ -129,7 +130,7 @@ def positions_per_second(loop: Loop, seconds: float) -> tuple[float, float]:
 
 
 def race(loop: Loop, seconds: float, contexts: torch.Tensor, targets: torch.Tensor) -> Curve:
-    """(training seconds, validation cosine) at 30 moments of `seconds`; judging does not count as training."""
+    """(training seconds, validation cosine) at 30 moments of `seconds`; judging is not counted."""
     curve: Curve = []
     trained = 0.0
     while trained < seconds:
@@ -200,7 +201,10 @@ def measure(store: Store, name: str, options: argparse.Namespace, scratch: Path)
 
 def show(row: dict[str, float | str]) -> None:
     """One line a model."""
-    text = f"{row['model']:<12} plain {row['plain']:>9,.0f}/s  nextvec {row['nextvec']:>9,.0f}/s  x{row['ratio']:.1f}"
+    text = (
+        f"{row['model']:<12} plain {row['plain']:>9,.0f}/s  nextvec {row['nextvec']:>9,.0f}/s  "
+        f"x{row['ratio']:.1f}"
+    )
     if "level" in row:
         text += (
             f"   to cosine {row['level']:.4f}: plain {row['seconds_plain']:.1f} s, nextvec "
@@ -232,7 +236,8 @@ def main() -> None:
         folder = Path(scratch)
         store = synthetic_store(folder / "store") if options.synthetic else Store.open(options.store)
         print(
-            f"{len(store):,} chunks of {store.dimension}, preset {options.preset}, {torch.get_num_threads()} threads"
+            f"{len(store):,} chunks of {store.dimension}, preset {options.preset}, "
+            f"{torch.get_num_threads()} threads; targets a second"
         )
         rows = []
         for name in options.models.split(","):

@@ -297,7 +297,7 @@ def test_an_endless_answer_is_cut_short(server: Server) -> None:
 def test_a_server_that_is_not_there(waits: list[float]) -> None:
     with Server() as gone:
         address = gone.address
-    with pytest.raises(EncoderError, match="cannot be reached .*, 3 tries") as caught:
+    with pytest.raises(EncoderError, match=r"cannot be reached .*, 3 tries") as caught:
         HttpEncoder(address, "small", retries=2, timeout=2)
     assert caught.value.remedy
     assert waits == [0.5, 1.0]

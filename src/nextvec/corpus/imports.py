@@ -105,12 +105,12 @@ def import_vectors(
             remedy="give one row of each for every chunk",
         )
     normalised = check_vectors(array, str(vectors), quiet=quiet)
-    if encoder is None:
-        description = describe_encoder(encoder_name, encoder_sha256, array.shape[1])
-        normalises = normalised if encoder_normalises is None else encoder_normalises
-    else:
+    normalises = normalised if encoder_normalises is None else encoder_normalises
+    if encoder is not None:
         _compare(encoder, array, _documents(table, Path(chunks)), str(vectors))
         description, normalises = encoder.fingerprint, encoder.normalises
+    else:
+        description = describe_encoder(encoder_name, encoder_sha256, array.shape[1])
     with StoreWriter(
         out,
         encoder=description,

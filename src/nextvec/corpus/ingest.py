@@ -102,15 +102,7 @@ def ingest(
     if isinstance(encoder, EncoderConfig):
         encoder = load_encoder(continued(encoder, path))
     with (
-        StoreWriter(
-            path,
-            encoder=encoder.fingerprint,
-            dimension=encoder.dimension,
-            chunker=chunker.describe(),
-            dtype=dtype,
-            normalised=encoder.unit,
-            encoder_normalises=encoder.normalises,
-        ) as writer,
+        _writer(path, encoder, chunker, dtype) as writer,
         open_spool(path) as spool,
     ):
         before = len(writer.info["shards"])
@@ -137,6 +129,18 @@ def ingest(
     if report.truncated:
         log.warning("%d chunks are longer than the encoder reads and were cut", report.truncated)
     return report
+
+
+def _writer(path: Path, encoder: Encoder, chunker: Chunker, dtype: str) -> StoreWriter:
+    return StoreWriter(
+        path,
+        encoder=encoder.fingerprint,
+        dimension=encoder.dimension,
+        chunker=chunker.describe(),
+        dtype=dtype,
+        normalised=encoder.unit,
+        encoder_normalises=encoder.normalises,
+    )
 
 
 def continued(config: EncoderConfig, store: Path) -> EncoderConfig:

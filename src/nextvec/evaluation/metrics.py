@@ -172,19 +172,19 @@ def median_rank(j: Judgement) -> float:
 def contrastive_accuracy(j: Judgement) -> Values:
     """Share of the batch's other targets that are farther from the prediction than the true one.
 
-    Large Concept Models (Barrault et al. 2024); Euclidean distances of raw vectors. Batches are
-    random, of 256; targets of the same text or vector as the true one are left out; a window without others
-    scores 1.
+    Large Concept Models (Barrault et al. 2024), with the distance of the ranks here: by cosine, which
+    orders vectors of unit length as their Euclidean distance does. Batches are random, of 256. As for ranks,
+    what was read and equals of the true target are left out; a window without others scores 1.
     """
-    pool, targets = j.exam.pool, j.exam.targets
+    pool, windows, targets = j.exam.pool, j.exam.windows, j.exam.target_units
     text, vector = pool.text[pool.target], pool.vector[pool.target]
     share = np.ones(len(j.exam), dtype=np.float64)
     for batch in j.exam.batches:
-        t = targets[batch].astype(np.float64)
-        # the squared distance without |prediction|^2, which is the same for all targets
-        distance = np.einsum("bd,bd->b", t, t) - 2 * (j.raw[batch].astype(np.float64) @ t.T)
-        other = (text[batch][:, None] != text[batch]) & (vector[batch][:, None] != vector[batch])
-        farther = other & (distance > np.diag(distance)[:, None])
+        similar = j.unit[batch].astype(np.float64) @ targets[batch].astype(np.float64).T
+        row, first, last = windows.target[batch], windows.first[batch], windows.last[batch]
+        other = (row < first[:, None]) | (row > last[:, None])
+        other &= (text[batch][:, None] != text[batch]) & (vector[batch][:, None] != vector[batch])
+        farther = other & (similar < np.diag(similar)[:, None])
         count = other.sum(axis=1)
         share[batch] = np.where(count > 0, farther.sum(axis=1) / np.maximum(count, 1), 1.0)
     return share

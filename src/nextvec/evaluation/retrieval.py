@@ -182,7 +182,7 @@ def _leave_out(similar: torch.Tensor, pool: Pool, window: int, position: int) ->
         (pool.target[which] - position, pool.target[which] - position + 1),
     ):
         low, high = np.maximum(low, 0), np.minimum(high, width)
-        for i in np.flatnonzero(low < high):
+        for i in np.flatnonzero(low < high).tolist():
             table[i, low[i] : high[i]] = -2.0
     for i in range(count):
         same = pool.tied.get(window + i)

@@ -11,8 +11,10 @@ from nextvec.config import from_dict
 from nextvec.corpus.store import Store
 from nextvec.data.splits import Split, SplitConfig, split_documents
 from nextvec.data.trained import TrainedOn
+from nextvec.data.windows import Windows, make_windows
 from nextvec.errors import EvaluationError, SplitError
 from nextvec.evaluation.harness import Judging, Training, judge
+from nextvec.evaluation.leaks import without_leaks
 from nextvec.evaluation.report import Report
 from nextvec.inference.predictor import RunPredictor
 
@@ -63,6 +65,25 @@ def judge_runs(store: Store, runs: Sequence[RunPredictor], exam: Exam, how: Judg
     training = _training(store, division, trained, exam.split, how)
     seen = TrainedOn.union([run.trained_on for run in runs]) if runs else None
     return judge(store, judged, exam.split, runs, how, training=training, seen=seen)
+
+
+def judged_windows(
+    store: Store, runs: Sequence[RunPredictor], exam: Exam, context: int, horizon: int
+) -> tuple[Windows, tuple[int, ...]]:
+    """The windows that `judge_runs` judges, and the documents they are of."""
+    documents = _divide(store, _division(runs, exam), exam.sources, exam.split).of(exam.split)
+    windows = make_windows(store, documents, context, horizon)
+    if exam.split != "train":
+        seen = TrainedOn.union([run.trained_on for run in runs])
+        windows, _ = without_leaks(store, windows, seen, split=exam.split)
+    return windows, documents
+
+
+def _division(runs: Sequence[RunPredictor], exam: Exam) -> SplitConfig:
+    division: SplitConfig = exam.division or _common(runs, "split", SplitConfig)
+    if division.file is not None and not Path(division.file).is_file():
+        raise SplitError("is not there", where=division.file, remedy="give the split file with --split-file")
+    return division
 
 
 def _common(runs: Sequence[RunPredictor], key: str, kind: type[Any]) -> Any:

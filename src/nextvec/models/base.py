@@ -22,6 +22,8 @@ from nextvec.models.residual import ResidualName, State, make_residual
 
 Streaming = Literal["constant", "cache", "buffer"]
 
+MAX_SIZE = 2**16  # of any width or count in a configuration: a file from elsewhere may say anything
+
 MODEL_CARD = """---
 {{ card_data }}
 ---
@@ -64,8 +66,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if type(value) is int and value < 1:
-                raise ValueError(f"{name} = {value}: must be at least 1")
+            if type(value) is int and not 1 <= value <= MAX_SIZE:
+                raise ValueError(f"{name} = {value}: must be 1 to {MAX_SIZE}")
         if not 0.0 <= getattr(self, "dropout", 0.0) < 1.0:
             raise ValueError("dropout must be in [0, 1)")
 

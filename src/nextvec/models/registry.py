@@ -29,9 +29,9 @@ def architecture(name: str) -> Callable[[Model], Model]:
     """Class decorator: register a NextVectorModel subclass under `name`, which is its file's name."""
 
     def register(cls: Model) -> Model:
-        cls.architecture = name
         if name != cls.__module__.rpartition(".")[2] or not issubclass(cls.Config, ModelConfig):
             raise TypeError(f"{cls.__name__}: the name is its file's, Config a subclass of ModelConfig")
+        cls.architecture = name
         _REGISTERED[name] = cls
         return cls
 

@@ -64,7 +64,7 @@ class RunningMean(Baseline):
         self.sum_key, self.count_key = f"{key}.sum", f"{key}.count"
 
     def forward(self, x: Tensor) -> Tensor:
-        count = torch.arange(1, x.shape[1] + 1, device=x.device, dtype=x.dtype)
+        count = torch.arange(1, x.shape[1] + 1, device=x.device)
         return x.cumsum(1, dtype=_wide(x.dtype)).div_(count[:, None]).to(x.dtype)
 
     def init_state(self, batch: int, d_embed: int, device: torch.device, dtype: torch.dtype) -> State:

@@ -95,15 +95,13 @@ def load_model(source: str | Path, **download: Any) -> tuple[NextVectorModel, di
     """
     folder = _locate(source, download)
     info = read_json(folder / CONFIG, RunError, remedy="give a folder that nextvec saved a model in")
-    try:
-        name, config = info["architecture"], info["config"]
-        cls, saved_code = registry.get(name), info["code_version"]
-    except (KeyError, TypeError):
-        raise RunError(
-            "is not the configuration of a nextvec model", where=folder / CONFIG, remedy="check the path"
-        ) from None
-    except ModelError as e:
-        raise RunError(e.message, where=folder / CONFIG, remedy=e.remedy) from None
+    match info:
+        case {"architecture": str(name), "config": dict(config), "code_version": str(saved_code)}:
+            cls = _get(name, folder / CONFIG)
+        case _:
+            raise RunError(
+                "is not the configuration of a nextvec model", where=folder / CONFIG, remedy="check the path"
+            )
     weights = _read_tensors(folder / WEIGHTS)
     model = _assemble(cls, config, weights, folder)
     _check_golden(model, folder, saved_code)
@@ -137,6 +135,13 @@ def _imports(source: bytes) -> list[str]:
         for node in ast.parse(source).body
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"{PACKAGE}.")
     ]
+
+
+def _get(name: str, where: Path) -> type[NextVectorModel]:
+    try:
+        return registry.get(name)
+    except ModelError as e:
+        raise RunError(e.message, where=where, remedy=e.remedy) from None
 
 
 def _assemble(

@@ -278,7 +278,10 @@ def _is_floating(value: Any) -> bool:
 def _load(folder: Path, device: str) -> Any:
     """Load a checked folder without looking anywhere else."""
     from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging as library
 
+    bar = library.is_progress_bar_enabled()
+    library.disable_progress_bar()  # a bar for a second's loading, in the middle of ours
     try:
         return SentenceTransformer(
             str(folder),
@@ -294,3 +297,6 @@ def _load(folder: Path, device: str) -> Any:
             where=folder,
             remedy="check the folder",
         ) from None
+    finally:
+        if bar:
+            library.enable_progress_bar()

@@ -5,6 +5,7 @@ entity expansion, is refused the moment it opens."""
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,10 +15,12 @@ from xml.parsers import expat
 
 from nextvec.corpus.readers.base import MAX_DOCUMENT_BYTES, RawDocument, ReaderOptions, ReadReport
 from nextvec.corpus.readers.streams import COMPRESSIONS, open_stream, too_long
-from nextvec.corpus.readers.wikitext import LinkPrefixes, clean_wikitext
+from nextvec.corpus.readers.wikitext import LinkPrefixes, clean_wikitext, is_balanced
 from nextvec.errors import DocumentError
 
 MAX_DEPTH = 32
+
+log = logging.getLogger("nextvec.corpus")
 
 _REDIRECT = re.compile(r"\s*#\s*redirect\b", re.IGNORECASE)
 # The elements read, by their path below <mediawiki>.
@@ -132,7 +135,7 @@ def read_mediawiki(
 ) -> Iterator[RawDocument]:
     """The articles of a dump: ids WIKI/PAGE ID, source the wiki's database name (`enwiki`).
 
-    Skipped and counted: redirects, pages outside the main namespace, pages that are no wikitext, and pages
+    Skipped and counted: redirects, pages outside the main namespace, pages that are no wikitext, pages
     of which cleaning (see `wikitext.py`) leaves nothing.
     """
     parser = _DumpParser(path)
@@ -148,6 +151,11 @@ def read_mediawiki(
                     report.skip("redirects")
                 elif page.model != "wikitext":
                     report.skip("no wikitext")
+                elif not is_balanced(page.text):
+                    log.warning(
+                        "%s:%d: page '%s' has unbalanced markup: skipped", path, page.line, page.title
+                    )
+                    report.skip("unbalanced markup")
                 else:
                     yield _article(page, parser, options, report)
 

@@ -10,6 +10,7 @@ removals leave behind, such as "()" or a blank before a comma, is tidied."""
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,6 +38,10 @@ _UNPARSED = re.compile(
     r"<!--(?:(?!<!--).)*?-->|<ref\b[^<>]*?/>|<ref\b[^<>]*>(?:(?!<ref\b).)*?</ref\s*>|<!--|</?ref\b[^<>]*>",
     re.DOTALL | re.IGNORECASE,
 )
+# The parser's time grows with the square of what is opened and never closed. Articles leave open a few.
+MAX_UNCLOSED = 200
+_OPEN_TAG = re.compile(r"<(?!br\b|hr\b|li\b|dd\b|dt\b|td\b|th\b|tr\b)[a-z][^<>]*(?<!/)>", re.IGNORECASE)
+_CLOSE_TAG = re.compile(r"</[a-z]", re.IGNORECASE)
 # "}}" ends a template, "} }" means the same to LaTeX.
 _LATEX_DOUBLE = re.compile(r"(?<=\{)(?=\{)|(?<=\})(?=\})|(?<=\[)(?=\[)|(?<=\])(?=\])|(?<=')(?=')")
 _LANGUAGE_LINK = re.compile(r"(?:[a-z]{2,3}(?:-[a-z]{2,8}){0,2}|simple):\S")
@@ -53,6 +58,14 @@ class LinkPrefixes:
         if key not in ("-2", "6", "14"):
             return self
         return replace(self, names=self.names | {name.strip().lower()})
+
+
+def is_balanced(wikitext: str) -> bool:
+    """Whether templates, links, tables and tags are closed, but for MAX_UNCLOSED of each. If not, it is
+    vandalism or damage, and parsing could take hours."""
+    unclosed = [wikitext.count(a) - wikitext.count(b) for a, b in (("{{", "}}"), ("[", "]"), ("{|", "|}"))]
+    unclosed.append(len(_OPEN_TAG.findall(wikitext)) - len(_CLOSE_TAG.findall(wikitext)))
+    return max(unclosed) <= MAX_UNCLOSED
 
 
 def clean_wikitext(
@@ -123,10 +136,9 @@ class _Renderer:
         return f"\n\n{text}\n\n" if name in BLOCK_TAGS else text
 
     def _entity(self, node: Any) -> str:
-        try:
-            return str(node.normalize())
-        except (ValueError, OverflowError):
-            return ""  # &#xFFFFFFFF; and the like name no character
+        character = str(node.normalize())
+        # Half a surrogate pair is no character; a control character could be one of the marks.
+        return "" if unicodedata.category(character[0]) in ("Cs", "Cc") else character
 
 
 # ---------------------------------------------------------------- lines and tidying
@@ -154,7 +166,7 @@ _TIDY: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\s*\(\s*[–—-]?\s*\)|\s*\[\s*\]", ""),
         (r"\s+([,;:.!?])(?=[\s)\]\"”]|$)", r"\1"),
         (r"([,;:])[,;:]{1,16}(?=\s|$)", r"\1"),
-        (r"[,;:]\.(?=\s|$)", "."),
+        (r"[,;:] ?\.(?=\s|$)", "."),
         (r"“\s+|\s+”(?=\W|$)", lambda m: m.group().strip()),
         (r" {2,}", " "),
         (r"^(?:[,;:.]\s+)+", ""),

@@ -1,7 +1,7 @@
 """Dropout that does not wait for the random generator. Paper: Srivastava et al., Dropout, 2014.
 
-On a CPU torch draws one Mersenne Twister number a value, on one thread, and takes 6.5 ns over it: a seventh of
-the training time of the brief's transformer. Here each 64-bit draw decides for four values, in 2.3 ns a value.
+On a CPU torch draws one Mersenne Twister number a value, on one thread, and takes 6.5 ns over it: a
+seventh of the training time of the brief's transformer. Here a 64-bit draw decides for four values: 2.3 ns.
 """
 
 from __future__ import annotations

@@ -1,0 +1,94 @@
+"""`nextvec demo`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from nextvec.cli.common import Quiet
+from nextvec.cli.configure import TrainingFlags
+
+MODELS = ("amn", "lstm", "gru", "transformer")
+EXAMPLES = 3
+WRAP = 100
+
+
+def demo(
+    *,
+    out: Annotated[Path, Parameter(help="Folder for everything the demo writes.")] = Path("demo"),
+    training: TrainingFlags | None = None,
+    quiet: Quiet = False,
+) -> None:
+    """The whole main job on real text: ingest a small English Wikipedia, train four models, judge them.
+
+    Interrupted, it goes on where it was. The articles are those of the shortened dump in the gensim wheel
+    (CC BY-SA 3.0, by the contributors of the English Wikipedia).
+    """
+    from nextvec.cli.matrix import configurer, show
+    from nextvec.corpus.chunking import make_chunker
+    from nextvec.corpus.demo import demo_options, demo_source
+    from nextvec.corpus.encoders import EncoderConfig
+    from nextvec.corpus.ingest import ingest
+    from nextvec.corpus.store import Store
+    from nextvec.evaluation.harness import Judging
+    from nextvec.experiments.judging import Exam
+    from nextvec.experiments.matrix import Plan, run_matrix
+
+    started = time.monotonic()
+    report = ingest(
+        demo_source(),
+        out / "store",
+        encoder=EncoderConfig(),
+        chunker=make_chunker(),
+        options=demo_options(),
+        quiet=quiet,
+    )
+    store = Store.open(out / "store")
+    print(f"{report.documents} articles added, {len(store.documents)} in {store.path} ({len(store)} chunks)")
+    plan = Plan(str(store.path.resolve()), MODELS, seeds=1)
+    configure = configurer(training or TrainingFlags())
+    table = run_matrix(
+        store, plan, configure, out / "matrix", Exam(), Judging(speed=True, quiet=quiet), quiet=quiet
+    )
+    print(f"\n{show(table, markdown=False)}\n")
+    _print_examples(store, out / "matrix", table)
+    _print_places(out, table, time.monotonic() - started)
+    if table["failed"]:
+        raise SystemExit(1)
+
+
+def _print_examples(store: Any, matrix: Path, table: dict[str, Any]) -> None:
+    from nextvec.experiments.examples import best_and_worst
+    from nextvec.experiments.judging import Exam, judged_windows
+    from nextvec.inference.predictor import RunPredictor
+
+    best = max((r for r in table["rows"] if r["kind"] == "model"), key=lambda r: float(r["cosine"]))
+    run = RunPredictor(matrix / best["per_seed"][0]["model_file"].rpartition("/")[0])
+    windows, documents = judged_windows(store, [run], Exam(), table["context"], table["horizon"])
+    for title, examples in best_and_worst(store, run, windows, documents, EXAMPLES):
+        print(f"{title} predictions of {best['name']}:")
+        for example in examples:
+            where = f"{example.title}, chunk {example.position}"
+            print(f"\n  {where}: cosine {example.cosine:.3f}, rank {example.rank}")
+            for label, text in (
+                ("last read", example.last),
+                ("came next", example.target),
+                ("nearest", example.nearest),
+            ):
+                print(f"    {label:<10}{_shorten(text)}")
+        print()
+
+
+def _shorten(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= WRAP else f"{flat[: WRAP - 3]}..."
+
+
+def _print_places(out: Path, table: dict[str, Any], seconds: float) -> None:
+    print(f"store    {out / 'store'}   (nextvec info {out / 'store'})")
+    print(f"runs     {out / 'matrix' / 'runs'}")
+    print(f"table    {out / 'matrix' / 'matrix.json'}   (nextvec compare {out / 'matrix'})")
+    print(f"seconds  {seconds:.0f}")

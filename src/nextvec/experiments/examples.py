@@ -1,0 +1,78 @@
+"""Predictions with their texts: where a model does best and where it does worst."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nextvec.corpus.store import Store
+from nextvec.data.windows import Windows
+from nextvec.evaluation.exam import Exam
+from nextvec.evaluation.metrics import Judgement
+from nextvec.evaluation.predictor import Predictor, unit
+from nextvec.evaluation.retrieval import make_pool
+
+
+@dataclass(frozen=True)
+class Example:
+    """One window: the last chunk read, what came next, and the candidate nearest to the prediction."""
+
+    title: str
+    position: int
+    cosine: float
+    rank: int
+    last: str
+    target: str
+    nearest: str
+
+
+def best_and_worst(
+    store: Store, predictor: Predictor, windows: Windows, documents: Sequence[int], count: int
+) -> list[tuple[str, list[Example]]]:
+    """The `count` windows predicted best and worst by cosine, at most one of a document each.
+
+    Args:
+        documents: indices of the judged documents; their chunks are the candidates.
+    Returns: ("Best", examples) and ("Worst", examples).
+    """
+    ranges = [(store.documents[i].first, store.documents[i].count) for i in documents]
+    pool = make_pool(windows, store.vectors, ranges, store.texts, "split")
+    judgement = Judgement.of(predictor, Exam(store.vectors, windows, pool))
+    order = np.argsort(-judgement.cosines, kind="stable")
+    rows = np.concatenate([np.arange(first, first + n, dtype=np.int64) for first, n in ranges])
+    candidates = unit(store.vectors[rows])
+    found = []
+    for title, ranked in (("Best", order), ("Worst", order[::-1])):
+        chosen = _one_a_document(windows, ranked, count)
+        examples = [_example(store, windows, judgement, int(i), rows, candidates) for i in chosen]
+        found.append((title, examples))
+    return found
+
+
+def _one_a_document(windows: Windows, ranked: np.ndarray, count: int) -> list[int]:
+    seen: dict[int, int] = {}
+    for i in ranked:
+        seen.setdefault(int(windows.document[i]), int(i))
+        if len(seen) == count:
+            break
+    return list(seen.values())
+
+
+def _example(
+    store: Store, windows: Windows, judgement: Judgement, i: int, rows: np.ndarray, candidates: np.ndarray
+) -> Example:
+    scores = candidates @ judgement.unit[i]
+    scores[(rows >= windows.first[i]) & (rows <= windows.last[i])] = -np.inf
+    nearest = int(rows[int(scores.argmax())])
+    last, target, near = store.texts([int(windows.last[i]), int(windows.target[i]), nearest])
+    return Example(
+        title=store.documents[int(windows.document[i])].title,
+        position=int(windows.target[i] - windows.first[i]),
+        cosine=float(judgement.cosines[i]),
+        rank=int(judgement.ranks[i]),
+        last=last,
+        target=target,
+        nearest=near,
+    )

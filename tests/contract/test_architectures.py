@@ -1,0 +1,294 @@
+"""What every architecture owes. A new file in models/architectures/ is tested here without a line added."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from nextvec.models import registry
+from nextvec.models.base import NextVectorModel, clone_state
+from nextvec.models.heads import HEADS
+from nextvec.models.residual import RESIDUALS, State
+from nextvec.models.saving import save_model
+
+D, CHUNK = 16, 16
+NAMES = registry.names()
+# Whatever of these a configuration has is made small, so that the whole file runs in seconds.
+SMALL = {"hidden": 32, "width": 16, "ffn": 48}
+ROOT = Path(__file__).parents[2]
+
+every_architecture = pytest.mark.parametrize("name", NAMES)
+
+
+def make(name: str, dtype: torch.dtype = torch.float32, **overrides: object) -> NextVectorModel:
+    """A small model whose every parameter is random (fresh ones have zero biases, which hide mistakes)."""
+    torch.manual_seed(0)
+    fields = {f.name for f in dataclasses.fields(registry.get(name).Config)}
+    sizes = {key: value for key, value in SMALL.items() if key in fields}
+    model = registry.build(name, "small", D, **{**sizes, **overrides})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        model.scale.fill_(1.7)
+    return model.to(dtype).eval()
+
+
+def vectors(batch: int, time: int, dtype: torch.dtype = torch.float32, seed: int = 1) -> Tensor:
+    return torch.randn(batch, time, D, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def run_steps(model: NextVectorModel, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    """The step form over x [B, T, D] -> raw [B, T, D] and the last state."""
+    state = model.init_state(len(x)) if state is None else state
+    raw: list[Tensor] = []
+    for x_t in x.unbind(1):
+        prediction, state = model.step(x_t, state)
+        raw.append(prediction.raw)
+    return torch.stack(raw, 1), state
+
+
+def run_chunks(model: NextVectorModel, x: Tensor, size: int) -> Tensor:
+    state, raw = model.init_state(len(x)), []
+    for chunk in x.split(size, 1):
+        prediction, state = model.extend(chunk, state)
+        raw.append(prediction.raw)
+    return torch.cat(raw, 1)
+
+
+@every_architecture
+@pytest.mark.parametrize("length", [1, 5, CHUNK - 1, CHUNK, CHUNK + 1, 257])
+@torch.inference_mode()
+def test_parallel_chunked_and_step_agree(name: str, length: int) -> None:
+    model, x = make(name), vectors(2, length)
+    parallel = model(x).raw
+    assert parallel.shape == x.shape
+    torch.testing.assert_close(run_chunks(model, x, CHUNK), parallel, rtol=0, atol=1e-5)
+    torch.testing.assert_close(run_steps(model, x)[0], parallel, rtol=0, atol=1e-5)
+
+
+@every_architecture
+@torch.inference_mode()
+def test_steps_go_on_from_a_chunk(name: str) -> None:
+    model, x = make(name), vectors(2, 12)
+    first, state = model.extend(x[:, :7], model.init_state(2))
+    rest, _ = run_steps(model, x[:, 7:], state)
+    torch.testing.assert_close(torch.cat((first.raw, rest), 1), model(x).raw, rtol=0, atol=1e-5)
+
+
+@every_architecture
+@pytest.mark.parametrize("known", [1, 5, 16])
+@torch.inference_mode()
+def test_the_future_changes_nothing(name: str, known: int) -> None:
+    model, x = make(name, torch.float64), vectors(2, 24, torch.float64)
+    other = x.clone()
+    other[:, known:] = 10 * vectors(2, 24 - known, torch.float64, seed=2)
+    before, after = model(x).raw, model(other).raw
+    moved = (after[:, :known] - before[:, :known]).abs().max()
+    assert moved <= 1e-10 * before[:, :known].abs().max()
+    assert (after[:, known:] - before[:, known:]).abs().max() > 1e-3  # the change itself was seen
+
+
+@every_architecture
+@pytest.mark.parametrize("garbage", [float("nan"), float("inf"), 1e30])
+def test_padding_and_the_rest_of_the_batch_change_nothing(name: str, garbage: float) -> None:
+    model, lengths = make(name), torch.tensor([3, 9, 1])
+    x = vectors(3, 9)
+    padding = torch.arange(9) >= lengths[:, None]
+    padded = x.masked_fill(padding[..., None], garbage)
+    raw = model(padded, lengths).raw
+    for row, length in enumerate(lengths.tolist()):
+        alone = model(x[row : row + 1, :length]).raw[0]
+        torch.testing.assert_close(raw[row, :length], alone, rtol=0, atol=1e-5)
+    raw[~padding].square().sum().backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+
+
+@every_architecture
+def test_every_parameter_learns(name: str) -> None:
+    model, x = make(name).train(), vectors(4, 12)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(4):
+        optimizer.zero_grad()
+        (model(x[:, :-1]).raw - x[:, 1:]).square().mean().backward()
+        last = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
+        optimizer.step()
+    assert last.keys() == {key for key, _ in model.named_parameters()}
+    assert set(model.no_gradient) <= last.keys()
+    for key, gradient in last.items():
+        assert gradient.isfinite().all(), key
+        if key in model.no_gradient:
+            assert gradient.abs().max() < 1e-6, f"{key} is declared to have no gradient"
+            assert len(model.no_gradient[key]) > 10, "a declaration comes with its reason"
+        else:
+            assert gradient.abs().max() > 1e-7, key
+
+
+@every_architecture
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_dtypes(name: str, dtype: torch.dtype) -> None:
+    exact, x = make(name, torch.float64), vectors(2, 9)
+    model = make(name, dtype)
+    prediction = model(x)  # float32 input: brought to the model's dtype
+    assert prediction.raw.dtype == prediction.unit.dtype == dtype
+    error = (prediction.raw - exact(x).raw).norm() / exact(x).raw.norm()
+    assert error < (0.05 if dtype == torch.bfloat16 else 1e-5)
+    prediction.raw.square().sum().backward()
+    with torch.inference_mode():
+        steps, state = run_steps(model, x)
+    assert steps.dtype == dtype
+    assert ((steps - prediction.raw).norm() / prediction.raw.norm()) < (
+        0.05 if dtype == torch.bfloat16 else 1e-5
+    )
+    assert all(value.isfinite().all() for value in state.values() if value.numel() < 10**4)
+
+
+@every_architecture
+def test_autocast_to_bfloat16(name: str) -> None:
+    model, x = make(name), vectors(2, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        prediction = model(x)
+    assert prediction.raw.dtype == torch.float32
+    assert (prediction.raw - model(x).raw).norm() < 0.05 * model(x).raw.norm()
+    prediction.raw.square().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
+
+
+@every_architecture
+@torch.inference_mode()
+def test_only_declared_caches_grow(name: str) -> None:
+    model = make(name)
+    x = vectors(1, 64)
+    state, sizes = model.init_state(1), {}
+    for t in range(4096):
+        _, state = model.step(x[:, t % 64], state)
+        if t + 1 in (16, 4096):
+            sizes[t + 1] = {key: value.numel() * value.element_size() for key, value in state.items()}
+    assert sizes[16].keys() == sizes[4096].keys()
+    grown = {key for key in sizes[16] if sizes[4096][key] != sizes[16][key]}
+    caches = {key for key in sizes[16] if key.startswith(model.caches)} if model.caches else set()
+    if model.streaming == "constant":
+        assert not caches
+    if model.streaming in ("constant", "buffer"):
+        assert not grown
+    else:
+        assert grown
+        assert grown <= caches
+
+
+@every_architecture
+def test_a_step_never_calls_the_parallel_form(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = make(name), vectors(2, 6)
+    expected = model(x).raw
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("step called the parallel form")
+
+    monkeypatch.setattr(type(model), "forward", refuse)
+    monkeypatch.setattr(type(model), "encode", refuse)
+    with torch.inference_mode():
+        torch.testing.assert_close(run_steps(model, x)[0], expected, rtol=0, atol=1e-5)
+
+
+@every_architecture
+@torch.inference_mode()
+def test_a_cloned_state_goes_its_own_way(name: str) -> None:
+    model, x, other = make(name), vectors(1, 8), vectors(1, 8, seed=3)
+    other[:, :4] = x[:, :4]
+    states = {"x": run_steps(model, x[:, :4])[1]}
+    states["other"] = clone_state(states["x"])
+    for t in range(4, 8):  # in turns, so that a shared cache would be overwritten before it is read again
+        for key, vector in (("x", x), ("other", other)):
+            prediction, states[key] = model.step(vector[:, t], states[key])
+            torch.testing.assert_close(prediction.raw, model(vector).raw[:, t], rtol=0, atol=1e-5)
+
+
+@every_architecture
+@pytest.mark.parametrize("residual", RESIDUALS)
+@pytest.mark.parametrize("head", HEADS)
+@torch.inference_mode()
+def test_every_head_and_residual_fits(name: str, head: str, residual: str) -> None:
+    model, x = make(name, head=head, residual=residual), vectors(2, 7)
+    raw = model(x).raw
+    torch.testing.assert_close(run_steps(model, x)[0], raw, rtol=0, atol=1e-5)
+    torch.testing.assert_close(run_chunks(model, x, 3), raw, rtol=0, atol=1e-5)
+    for parameter in model.head.parameters():
+        parameter.zero_()  # now the residual's baseline alone is left
+    baseline = {
+        "none": torch.zeros_like(x),
+        "mean": torch.stack([x[:, : t + 1].mean(1) for t in range(7)], 1),
+        "last": x,
+    }[residual]
+    torch.testing.assert_close(model(x).raw, baseline, rtol=1e-5, atol=1e-6)
+
+
+@every_architecture
+@torch.inference_mode()
+def test_scale_is_the_unit_of_measure(name: str) -> None:
+    model, x = make(name), vectors(2, 7)
+    raw = model(x).raw
+    model.scale.mul_(100)
+    torch.testing.assert_close(model(100 * x).raw, 100 * raw, rtol=1e-4, atol=1e-3)
+
+
+@every_architecture
+@torch.inference_mode()
+def test_unit_has_length_one(name: str) -> None:
+    model = make(name)
+    prediction = model(vectors(2, 7))
+    torch.testing.assert_close(prediction.unit.norm(dim=-1), torch.ones(2, 7))
+    cosine = (prediction.unit * prediction.raw).sum(-1) / prediction.raw.norm(dim=-1)
+    torch.testing.assert_close(cosine, torch.ones(2, 7))
+
+
+def test_golden_output_in_a_fresh_process(tmp_path: Path) -> None:
+    for name in NAMES:
+        save_model(tmp_path / name, make(name), {"encoder": {"name": "test"}})
+    code = """
+import json, sys
+from pathlib import Path
+from safetensors.torch import load_file
+from nextvec.models.saving import load_model
+off = {}
+for folder in sorted(Path(sys.argv[1]).iterdir()):
+    model, info = load_model(folder)
+    golden = load_file(folder / "golden.safetensors")
+    assert info["architecture"] == folder.name and info["encoder"] == {"name": "test"}
+    off[folder.name] = float((model(golden["input"]).raw - golden["raw"]).abs().max())
+print(json.dumps(off))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    off = json.loads(done.stdout)
+    assert off.keys() == set(NAMES)
+    assert max(off.values()) <= 1e-6, off
+
+
+@every_architecture
+def test_the_header_names_source_deviations_and_parity(name: str) -> None:
+    header = importlib.import_module(registry.get(name).__module__).__doc__ or ""
+    assert "Paper:" in header or "Source:" in header
+    assert "Deviations:" in header
+    parity = header.partition("Parity:")[2].partition("(tests/")[2].partition(")")[0]
+    assert parity, "the header names the parity test"
+    assert (ROOT / "tests" / parity).is_file()
+
+
+@every_architecture
+def test_small_is_small_and_counted_on_the_meta_device(name: str) -> None:
+    rows = {row["preset"]: row for row in registry.describe() if row["name"] == name}
+    assert {"small", "brief"} <= rows.keys()
+    assert rows["small"]["parameters"] < 3_000_000
+    built = registry.build(name, "small", 768)
+    assert rows["small"]["parameters"] == sum(p.numel() for p in built.parameters())

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nextvec.data.splits import Split
+from nextvec.errors import (
+    EncoderMismatchError,
+    EvaluationError,
+    LeakError,
+    NextvecWarning,
+    SplitError,
+    VectorError,
+    WindowError,
+)
+from nextvec.evaluation import harness
+from nextvec.evaluation.baselines import BASELINES
+from nextvec.evaluation.harness import Judging, Training, judge
+from nextvec.evaluation.metrics import METRICS
+from nextvec.evaluation.retrieval import Pool
+from nextvec.evaluation.table import format_report
+
+D = 12
+HOW = Judging(resamples=200, quiet=True)
+SPLIT = Split(tuple(range(20)), tuple(range(20, 24)), tuple(range(24, 36)))
+
+
+@pytest.fixture(scope="module")
+def store(worlds: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory):
+    vectors = worlds.noisy(np.random.default_rng(0), 36, 20, D)
+    sources = ["a" if d % 2 else "b" for d in range(36)]
+    return worlds.store(tmp_path_factory.mktemp("stores") / "noisy", vectors, sources=sources)
+
+
+@pytest.fixture(scope="module")
+def oracle(store, worlds: SimpleNamespace):
+    """Looks the answer up."""
+    rows = store.vectors[:]
+    after = {row.tobytes(): rows[(i + 1) % len(rows)] for i, row in enumerate(rows)}
+
+    def look(contexts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        return np.stack([after[c[n - 1].tobytes()] for c, n in zip(contexts, lengths, strict=True)])
+
+    return worlds.Told(look, name="oracle", facts={"parameters": 3, "seconds": 0.5})
+
+
+@pytest.fixture(scope="module")
+def report(store, oracle, worlds: SimpleNamespace):
+    worst = worlds.Told(lambda c, n: -c[:, 0], name="backwards")
+    return judge(store, SPLIT, "test", [oracle, worst], HOW)
+
+
+def test_all_baselines_and_the_predictors_are_in_the_table(report) -> None:
+    assert [row.name for row in report.rows] == [*BASELINES, "oracle", "backwards"]
+    assert (report.windows, report.documents, report.pool) == (12 * 15, 12, 240)
+    for row in report.rows:
+        assert set(row.figures) == set(METRICS)
+        assert all(value is not None for value in row.figures.values())
+    assert report.row("oracle").figures["recall@1"] == 1
+    assert report.chance["recall@1"] == pytest.approx(1 / report.eligible, rel=0.01)
+
+
+def test_the_best_baseline_is_found_and_compared_with(report) -> None:
+    baselines = [row for row in report.rows if row.kind == "baseline"]
+    for metric, name in report.best.items():
+        pick = max if METRICS[metric].better == "higher" else min
+        assert report.row(name).figures[metric] == pick(row.figures[metric] for row in baselines)
+        for row in report.rows:
+            if row.name != name:
+                versus = row.versus[metric]
+                difference = row.figures[metric] - report.row(name).figures[metric]
+                assert versus.difference == pytest.approx(difference, abs=1e-9)
+                assert versus.low <= versus.difference <= versus.high
+    linear = report.row("linear average").figures
+    backwards = report.row("backwards").figures
+    assert backwards["skill"] == pytest.approx(
+        (backwards["cosine"] - linear["cosine"]) / (1 - linear["cosine"])
+    )
+    assert linear["skill"] == 0
+    assert report.row(report.best["cosine"]).figures["skill_vs_best_baseline"] == 0
+    assert report.row("oracle").figures["skill_vs_best_baseline"] == pytest.approx(1)
+    assert report.row("backwards").better("cosine") is False
+    assert report.row("oracle").better("mse") is True
+
+
+def test_a_model_below_the_best_baseline_is_called_so(report) -> None:
+    said = " ".join(report.notes())
+    assert "backwards is below the best baseline by cosine" in said
+    assert "oracle is above the best baseline by cosine" in said
+
+
+def test_the_json_is_what_others_rely_on(report, store, tmp_path: Path) -> None:
+    report.write(tmp_path / "r.json")
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert {"store", "split", "context", "windows", "documents", "pool", "rows"} <= set(content)
+    assert content["store"] == str(store.path)
+    row = content["rows"][-2]
+    assert (row["name"], row["kind"], row["parameters"], row["seconds"]) == ("oracle", "model", 3, 0.5)
+    assert {"cosine", "cosine_std", "mse", "recall@1", "recall@5", "recall@10", "recall@20", "mrr"} <= set(
+        row
+    )
+    assert set(row["versus_best_baseline"]["cosine"]) == {"difference", "low", "high", "better"}
+
+
+def test_the_table_shows_it_all(report) -> None:
+    plain = format_report(report).splitlines()
+    assert plain[0].startswith("Split test of encoder-a vectors: 180 windows of 12 documents, context 5")
+    assert "240 chunks of the split's documents" in plain[1]
+    assert "Chance: R@1 0.00" in plain[1]
+    head, rule = plain[3:5]
+    body = plain[5 : 5 + len(report.rows)]
+    assert head.split()[:4] == ["predictor", "cosine", "std", "mse"]
+    assert set(rule) == {"-", " "}
+    starred = [line for line in body if "*" in line]
+    assert {line.split("  ")[0].strip() for line in starred} == set(report.best.values())
+    assert f"{report.row('backwards').figures['cosine']:.4f}-" in body[-1]
+    markdown = format_report(report, markdown=True).splitlines()
+    assert markdown[4].startswith("| ---")
+    assert all(line.count("|") == markdown[3].count("|") for line in markdown[3 : 5 + len(report.rows)])
+
+
+def test_the_same_judgement_twice_is_the_same(store, report, oracle) -> None:
+    again = judge(store, SPLIT, "test", [oracle], HOW)
+    for row in again.rows:
+        assert row.figures == report.row(row.name).figures
+        assert row.versus == report.row(row.name).versus
+
+
+def test_with_all_only_baselines_without_parameters_run_and_it_says_so(store) -> None:
+    report = judge(store, SPLIT, "all", judging=HOW)
+    assert [row.name for row in report.rows] == ["random", "copy-last", "linear average"]
+    assert any(note.startswith("Nothing to fit on (no train split)") for note in report.notes())
+    assert "Nothing to fit on" in format_report(report)
+    assert report.row("random").figures["cosine_without_mean"] is None
+    untrained = judge(store, Split((), (), tuple(range(36))), "test", judging=HOW)
+    assert [row.name for row in untrained.rows] == ["random", "copy-last", "linear average"]
+
+
+def test_in_sample_figures_are_labelled(store) -> None:
+    report = judge(store, SPLIT, "train", judging=replace(HOW, baselines=("copy-last",)))
+    assert report.in_sample
+    assert report.to_json()["in_sample"] is True
+    assert "(in-sample)" in format_report(report).splitlines()[0]
+    assert any("were trained on" in note for note in report.notes())
+
+
+def test_limited_to_sources_but_fitted_on_everything(store) -> None:
+    training = Training.of(store, SPLIT, 5, 1)
+    some = Split((), (20, 22), tuple(range(24, 36, 2)))
+    report = judge(store, some, "test", judging=HOW, training=training)
+    assert (report.documents, len(report.rows)) == (6, len(BASELINES))
+    everything = judge(store, SPLIT, "test", judging=HOW)
+    weights = [r.row("position weights").facts["weights"] for r in (report, everything)]
+    assert weights[0] == weights[1]
+
+
+def test_training_documents_are_refused(store) -> None:
+    leaking = Split(SPLIT.train, (), (*SPLIT.test, 0))
+    with pytest.raises(LeakError, match=r"15 of 195 windows stand in training \(15 by document id"):
+        judge(store, leaking, "test", judging=HOW)
+    training = Training.of(store, SPLIT, 5, 1)
+    with pytest.raises(LeakError):
+        judge(store, SPLIT, "all", judging=HOW, training=training)
+    with pytest.raises(LeakError):
+        judge(store, Split((), (), (0, 1)), "test", judging=HOW, seen=training.seen)
+
+
+def test_leaking_windows_are_dropped_and_counted(store) -> None:
+    leaking = Split(SPLIT.train, (), (*SPLIT.test, 0))
+    report = judge(store, leaking, "test", judging=replace(HOW, leak_limit=0.1, baselines=("copy-last",)))
+    assert (report.windows, report.leaks.dropped) == (180, 15)
+    assert report.to_json()["dropped"]["windows"] == 15
+    assert any(note.startswith("15 of 195 windows dropped") for note in report.notes())
+    with pytest.raises(EvaluationError, match="no window is left"):
+        judge(store, Split((0,), (), (0,)), "test", judging=replace(HOW, leak_limit=1.0))
+
+
+@pytest.mark.parametrize("candidates", ["split", "store", "document"])
+def test_candidate_sets(store, candidates: str) -> None:
+    report = judge(
+        store, SPLIT, "test", judging=replace(HOW, candidates=candidates, baselines=("copy-last",))
+    )
+    assert report.pool == {"split": 240, "store": 720, "document": 15}[candidates]
+    figures = report.row("copy-last").figures
+    known = [k for k in (1, 5, 10, 20, 50) if figures[f"recall@{k}"] is not None]
+    assert known == ([1, 5, 10] if candidates == "document" else [1, 5, 10, 20, 50])
+    format_report(report)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"candidates": "document", "ks": (1, 20)}, EvaluationError, "recall@20 among 15 candidates"),
+        ({"context": 20}, WindowError, "the longest of 12 documents has 20"),
+    ],
+)
+def test_judgements_that_would_mean_nothing_are_refused(store, change, error, said: str) -> None:
+    with pytest.raises(error, match=said):
+        judge(store, SPLIT, "test", judging=replace(HOW, **change))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"candidates": "bank"}, "no candidate set 'bank'; choose one of: split, store, document"),
+        ({"ks": (3,)}, "no recall@3; choose of: 1, 5, 10, 20, 50"),
+        ({"baselines": ("magic",)}, "no baseline 'magic'"),
+    ],
+)
+def test_unknown_choices_are_named(change, said: str) -> None:
+    with pytest.raises(EvaluationError, match=said):
+        Judging(**change)
+
+
+def test_an_empty_split_is_named(store) -> None:
+    with pytest.raises(SplitError, match="split 'test' has no documents"):
+        judge(store, Split((0, 1), (), ()), "test", judging=HOW)
+
+
+def test_a_predictor_of_another_encoder_or_dimension_is_refused(store, worlds: SimpleNamespace) -> None:
+    foreign = worlds.Told(worlds.kalman, name="foreign")
+    foreign.encoder = "encoder-b"
+    with pytest.raises(EncoderMismatchError, match="foreign was trained on vectors of another encoder"):
+        judge(store, SPLIT, "test", [foreign], HOW)
+    foreign.encoder, foreign.dimension = "encoder-a", 768
+    with pytest.raises(VectorError, match="foreign takes vectors of 768 dimensions, the store has 12"):
+        judge(store, SPLIT, "test", [foreign], HOW)
+
+
+def test_two_rows_of_one_name_are_refused(store, worlds: SimpleNamespace) -> None:
+    twins = [worlds.Told(worlds.kalman), worlds.Told(worlds.kalman)]
+    with pytest.raises(EvaluationError, match="two predictors are called 'told'"):
+        judge(store, SPLIT, "test", twins, HOW)
+
+
+def test_context_left_among_the_candidates_is_noticed(store, monkeypatch: pytest.MonkeyPatch) -> None:
+    how = replace(HOW, baselines=("copy-last",))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NextvecWarning)
+        judge(store, SPLIT, "test", judging=how)
+
+    def unmasked(*args: object, **kwargs: object) -> Pool:
+        pool = made(*args, **kwargs)
+        return replace(pool, read_high=pool.read_low)
+
+    made = harness.make_pool
+    monkeypatch.setattr(harness, "make_pool", unmasked)
+    with pytest.warns(NextvecWarning, match="copy-last: recall@5 .* is more than 10 x recall@1"):
+        judge(store, SPLIT, "test", judging=how)
+
+
+def test_speed_is_measured_when_asked_for(store) -> None:
+    report = judge(store, SPLIT, "test", judging=replace(HOW, speed=True, baselines=("copy-last",)))
+    facts = report.row("copy-last").facts
+    assert 0 < facts["latency_p50_ms"] <= facts["latency_p95_ms"] <= facts["latency_p99_ms"]
+    assert facts["throughput"] > 0
+    assert "p50 ms" in format_report(report)
+
+
+def test_one_document_has_no_interval_and_it_says_so(store) -> None:
+    report = judge(store, Split(SPLIT.train, (), (30,)), "test", judging=HOW)
+    assert all(not row.versus for row in report.rows)
+    assert "One document only: no interval can be given." in report.notes()

@@ -1,0 +1,137 @@
+"""Names, presets, sizes and the errors for what does not exist."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nextvec.errors import ConfigError, ModelError, NextvecError
+from nextvec.models import architectures, registry
+from nextvec.models.base import count_parameters
+from nextvec.models.heads import make_head
+from nextvec.models.residual import make_residual
+
+BRIEF = {"amn": 1_510_912, "lstm": 5_120_768, "gru": 7_095_552, "transformer": 17_867_520}
+
+
+def test_the_briefs_parameter_counts() -> None:
+    counted = {r["name"]: r["parameters"] for r in registry.describe() if r["preset"] == "brief"}
+    assert {name: counted[name] for name in BRIEF} == BRIEF
+
+
+def test_the_task_lists_transformer_head() -> None:
+    with torch.device("meta"):
+        model = registry.build("transformer", "brief", 768, head="projection")
+    assert count_parameters(model) == 18_195_968
+
+
+def test_the_table_can_be_printed() -> None:
+    rows = registry.describe()
+    assert [(r["name"], r["preset"]) for r in rows] == [
+        (name, preset) for name in registry.names() for preset in registry.presets(name)
+    ]
+    for row in rows:
+        assert {"name", "preset", "parameters", "streaming"} <= row.keys()
+        assert row["streaming"] in ("constant", "cache", "buffer")
+        assert row["summary"].endswith(".")
+
+
+def test_the_numbers_in_the_preset_files_are_counted() -> None:
+    """Each file's comment gives its parameters at D = 768."""
+    for row in registry.describe():
+        text = (registry.PRESETS / row["name"] / f"{row['preset']}.toml").read_text(encoding="utf-8")
+        assert f"{row['parameters']:,}" in text.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "overrides", "error", "says"),
+    [
+        (("lstn",), {}, ModelError, "did you mean 'lstm'?"),
+        (("zzz",), {}, ModelError, "known: amn"),
+        (("lstm", "smal"), {}, ModelError, "did you mean 'small'?"),
+        (("lstm",), {"hiden": 3}, ConfigError, "did you mean 'hidden'?"),
+        (("lstm",), {"hidden": "3"}, ConfigError, "give a int"),
+        (("lstm",), {"hidden": 0}, ConfigError, "must be 1 to"),
+        (("lstm", "small", 0), {}, ConfigError, "d_embed"),
+        (("lstm",), {"dropout": 1.0}, ConfigError, "dropout"),
+        (("lstm",), {"head": "liner"}, ConfigError, "linear, projection, compact"),
+        (("lstm",), {"residual": "median"}, ConfigError, "none, mean, last"),
+        (("transformer",), {"heads": 7}, ConfigError, "does not divide"),
+    ],
+)
+def test_what_does_not_exist_is_an_error(
+    arguments: tuple[object, ...], overrides: dict[str, object], error: type[NextvecError], says: str
+) -> None:
+    with pytest.raises(error) as caught:
+        registry.build(*arguments, **overrides)  # type: ignore[arg-type]
+    assert says in str(caught.value)
+
+
+def test_unknown_presets_heads_and_residuals() -> None:
+    with pytest.raises(ModelError, match="unknown architecture"):
+        registry.presets("lstn")
+    with pytest.raises(ModelError, match="unknown head"):
+        make_head("square", 3, 3)
+    with pytest.raises(ModelError, match="unknown residual"):
+        make_residual("median")
+
+
+SIXTEENTH = '''"""Echo: the last vector through one Linear."""
+from dataclasses import dataclass
+from nextvec.models.base import ModelConfig, NextVectorModel
+from nextvec.models.registry import architecture
+
+
+@dataclass(frozen=True, kw_only=True)
+class EchoConfig(ModelConfig):
+    pass
+
+
+@architecture("echo")
+class Echo(NextVectorModel):
+    Config = EchoConfig
+    streaming = "constant"
+
+    def __init__(self, config):
+        super().__init__(config, width=config.d_embed)
+
+    def encode(self, x):
+        return x
+
+    def encoder_state(self, batch, device, dtype):
+        return {}
+
+    def encode_step(self, x_t, state):
+        return x_t, {}
+'''
+
+
+def test_the_next_architecture_is_one_file_and_its_presets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/echo.py").write_text(SIXTEENTH, encoding="utf-8")
+    (tmp_path / "presets/echo").mkdir(parents=True)
+    (tmp_path / "presets/echo/small.toml").write_text('residual = "last"\n', encoding="utf-8")
+    monkeypatch.setattr(architectures, "__path__", [str(tmp_path / "code")])
+    monkeypatch.setattr(registry, "PRESETS", tmp_path / "presets")
+    registry.names.cache_clear()
+    try:
+        assert registry.names() == ("echo",)
+        model = registry.build("echo", d_embed=4)
+        assert model(torch.ones(1, 3, 4)).raw.shape == (1, 3, 4)
+        assert [(r["name"], r["parameters"]) for r in registry.describe()] == [("echo", 768 * 769)]
+        chunked, _ = model.extend(torch.ones(1, 3, 4), model.init_state(1))  # comes with the base class
+        torch.testing.assert_close(chunked.raw, model(torch.ones(1, 3, 4)).raw)
+    finally:
+        registry.names.cache_clear()
+        sys.modules.pop("nextvec.models.architectures.echo", None)
+
+
+def test_a_name_other_than_the_files_is_refused() -> None:
+    with pytest.raises(TypeError, match="its file's"):
+        registry.architecture("other")(registry.get("lstm"))
+    assert registry.get("lstm").architecture == "lstm"
