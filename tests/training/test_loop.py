@@ -49,9 +49,9 @@ def test_a_run_learns_and_leaves_everything_behind(store, tiny, tmp_path):
 def test_history_holds_every_measure(store, tiny, tmp_path):
     train(store, tiny("optim.epochs=2", "loss.cosine=0.1"), tmp_path / "run", quiet=True)
     line = read_history(tmp_path / "run")[1]
-    assert line["train"]["loss"] == pytest.approx(
-        line["train"]["mse"] + 0.1 * (1 - line["train"]["cosine"]), rel=1e-4
-    )
+    for measured in (line["train"], line["validation"]):
+        assert measured["loss.cosine"] == pytest.approx(1 - measured["cosine"], rel=1e-4)
+        assert measured["loss"] == pytest.approx(measured["loss.mse"] + 0.1 * measured["loss.cosine"], rel=1e-4)
     assert line["validation"]["loss"] > 0
     assert {"variance_ratio", "std_ratio", "std_min", "std_above_0.01"} <= set(line["validation"])
     assert set(line["term_gradient_norms"]) == {"mse", "cosine"}
@@ -131,7 +131,8 @@ def test_brief_equals_the_brief_s_own_loop(store, tiny, tmp_path):
                 model(windows["validation"][0]).raw[:, -1], windows["validation"][1]
             ).item()
         scheduler.step(validation)
-        assert line["train"]["mse"] == pytest.approx(np.mean(losses), rel=1e-4)
+        assert line["train"]["loss.mse"] == pytest.approx(np.mean(losses), rel=1e-4)
+        assert line["validation"]["mse"] == line["validation"]["loss.mse"]
         assert line["validation"]["loss"] == pytest.approx(validation, rel=1e-4)
         assert line["lr"] == pytest.approx(rate, rel=1e-9)
     assert len({line["lr"] for line in history}) > 1, "the plateau was never reached: too few epochs"

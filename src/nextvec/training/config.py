@@ -11,11 +11,18 @@ from nextvec.data.splits import SplitConfig
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Which network: an architecture, one of its presets, and options that override the preset's."""
+    """Which network: an architecture, one of its presets, and options that override the preset's.
+
+    Attributes:
+        scaling: how the network sees the vectors, whatever the encoder's scale: "norm" makes them about 1 long
+            (the brief's own unit vectors stay as they are), "component" makes their single numbers about 1 in
+            size, which is what initial weights, positions and layer norms are made for.
+    """
 
     name: str
     preset: str = "small"
     options: dict[str, Any] = field(default_factory=dict)
+    scaling: Literal["norm", "component"] = "component"
 
 
 @dataclass(frozen=True)

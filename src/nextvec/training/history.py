@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nextvec.disk import write_text
 from nextvec.errors import RunError
+from nextvec.objectives.combine import Loss, Objective
 from nextvec.objectives.regression import cosine_similarity
 
 HISTORY = "history.jsonl"
@@ -44,6 +45,16 @@ class RunningMeans:
         """Name -> mean so far."""
         *sums, weight = self.sums.tolist()
         return {name: total / max(weight, 1.0) for name, total in zip(self.names, sums, strict=True)}
+
+
+def loss_names(objective: Objective) -> tuple[str, ...]:
+    """What the history calls the loss and its terms: "loss", "loss.mse"..."""
+    return ("loss", *(f"loss.{name}" for name in objective.weights))
+
+
+def loss_values(loss: Loss) -> dict[str, Tensor]:
+    """A batch's loss and its terms under those names."""
+    return {"loss": loss.total, **{f"loss.{name}": value for name, value in loss.terms.items()}}
 
 
 class Moments:
@@ -88,15 +99,15 @@ def spread(predicted: Moments, encoded: Moments) -> dict[str, float]:
 class ValidationMeter:
     """Collects what one pass over the validation batches says."""
 
-    def __init__(self, terms: tuple[str, ...], dimension: int, device: torch.device) -> None:
-        self.means = RunningMeans((*terms, "loss", "cosine", "mse"), device)
+    def __init__(self, losses: tuple[str, ...], dimension: int, device: torch.device) -> None:
+        self.means = RunningMeans((*losses, "cosine", "mse"), device)
         self.predicted, self.encoded = Moments(dimension, device), Moments(dimension, device)
 
     def add(self, values: Mapping[str, Tensor], prediction: Tensor, target: Tensor, mask: Tensor) -> None:
-        """Count one batch: its loss `values`, prediction and target [B, T, D] where mask [B, T] is True."""
+        """Count one batch: its loss `values`, raw prediction and target [B, T, D] where mask [B, T] is True."""
         p, t = prediction[mask], target[mask]
         errors = {"cosine": cosine_similarity(p, t).mean(), "mse": (p - t).square().mean()}
-        self.means.add({**errors, **values}, len(p))
+        self.means.add({**values, **errors}, len(p))
         self.predicted.add(p)
         self.encoded.add(t)
 

@@ -21,7 +21,7 @@ from nextvec.objectives.combine import Loss
 from nextvec.objectives.regression import cosine_similarity
 from nextvec.progress import Progress
 from nextvec.training.config import TrainConfig
-from nextvec.training.history import ValidationMeter, write_history
+from nextvec.training.history import ValidationMeter, loss_names, loss_values, write_history
 from nextvec.training.interrupt import StopSignals, TrainingInterrupted
 from nextvec.training.schedule import learning_rate
 from nextvec.training.session import Session, open_session
@@ -125,8 +125,7 @@ def update(session: Session, batch: Batch) -> None:
     optimiser.zero_grad(set_to_none=True)
     with torch.no_grad():
         cosines = cosine_similarity(prediction, target)[batch.mask].mean()
-    values = {**loss.terms, "loss": loss.total, "cosine": cosines, "gradient_norm": norm}
-    session.means.add(values, batch.positions)
+    session.means.add({**loss_values(loss), "cosine": cosines, "gradient_norm": norm}, batch.positions)
     state.batch += 1
     state.update += 1
     state.positions += batch.positions
@@ -155,13 +154,13 @@ def validate(session: Session, signals: StopSignals) -> dict[str, float]:
     """Loss, cosine and spread over the validation documents, cut like the training ones."""
     session.network.eval()
     device = session.fabric.device
-    meter = ValidationMeter(tuple(session.objective.weights), session.store.dimension, device)
+    meter = ValidationMeter(loss_names(session.objective), session.store.dimension, device)
+    scale = session.model.scale
     for batch in session.validation.fixed():
         batch = batch.to(device)
         prediction = session.network(batch.inputs, None if batch.full else batch.lengths)
-        target = batch.targets / session.model.scale
-        loss = session.objective(prediction, target, batch.mask)
-        meter.add({**loss.terms, "loss": loss.total}, prediction, target, batch.mask)
+        loss = session.objective(prediction, batch.targets / scale, batch.mask)
+        meter.add(loss_values(loss), prediction * scale, batch.targets, batch.mask)
         stop_if_asked(session, signals)
     result = meter.result()
     if not all(math.isfinite(value) for value in result.values()):

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import math
 import platform
 import time
 from dataclasses import asdict, dataclass, field
@@ -30,7 +31,7 @@ from nextvec.models.registry import build
 from nextvec.objectives.combine import Objective
 from nextvec.training.checkpoint import read_checkpoint, restore, seed_everything, write_checkpoint
 from nextvec.training.config import OptimConfig, TrainConfig
-from nextvec.training.history import HISTORY, RunningMeans, read_history
+from nextvec.training.history import HISTORY, RunningMeans, loss_names, read_history
 from nextvec.training.probe import Hardware, find_hardware
 from nextvec.training.schedule import Plateau
 from nextvec.version import __version__
@@ -179,13 +180,13 @@ def _build(store: Store, config: TrainConfig, out: Path, hardware: Hardware) -> 
     seed_everything(config.runtime.seed)
     options = config.model.options
     model = build(config.model.name, preset=config.model.preset, d_embed=store.dimension, **options)
-    model.scale.fill_(1.0 if store.normalised else rms_norm(store, training.spans))
+    model.scale.fill_(input_scale(store, training.spans, config.model.scaling))
     # We say ourselves which precision was taken.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator=hardware.device, devices=1, precision=hardware.fabric_precision)
     network = fabric.setup_module(ScaledOutput(model))
     optimiser = make_optimiser(model, config.optim, fused=hardware.device != "mps")
-    names = (*objective.weights, "loss", "cosine", "gradient_norm")
+    names = (*loss_names(objective), "cosine", "gradient_norm")
     return Session(
         store=store,
         config=config,
@@ -235,6 +236,13 @@ def make_optimiser(model: nn.Module, config: OptimConfig, *, fused: bool) -> tor
         lr=config.lr,
         fused=fused,
     )
+
+
+def input_scale(store: Store, spans: Spans, scaling: str) -> float:
+    """What the network divides the vectors by: their norm (exactly 1 where they are stored as unit vectors), or
+    the size of their components, which is sqrt(D) times smaller."""
+    norm = 1.0 if store.normalised else rms_norm(store, spans)
+    return norm / math.sqrt(store.dimension) if scaling == "component" else norm
 
 
 def rms_norm(store: Store, spans: Spans) -> float:

@@ -33,7 +33,7 @@ class BoundedStream:
     def __init__(self, path: Path, raw: IO[bytes]) -> None:
         self.path, self.raw, self.produced = path, raw, 0
         self.size = path.stat().st_size
-        self.stream: IO[bytes]
+        self.stream: IO[bytes] | gzip.GzipFile | bz2.BZ2File
         if path.suffix.lower() == ".gz":
             self.stream = gzip.GzipFile(fileobj=raw)
         elif path.suffix.lower() == ".bz2":

@@ -91,7 +91,8 @@ def html_text(html: str, options: ReaderOptions, report: ReadReport, where: Path
 
 def _blocks_text(soup: BeautifulSoup) -> str:
     """The strings of the page, with a paragraph break wherever the nearest block element changes."""
-    from bs4 import NavigableString, Tag
+    from bs4 import Tag
+    from bs4.element import NavigableString
 
     out: list[str] = []
     line: list[str] = []
