@@ -178,6 +178,8 @@ def _convert(hint: Any, value: Any, where: str | Path, key: str) -> Any:
 
 def _wrong_type(hint: Any, value: Any, where: str | Path, key: str) -> ConfigError:
     name = getattr(hint, "__name__", None) if isinstance(hint, type) else None
+    if dataclasses.is_dataclass(hint):
+        name = f"table of {', '.join(f.name for f in dataclasses.fields(hint))}"
     return ConfigError(
         f"'{key}' is {type(value).__name__} {value!r}", where=where, remedy=f"give a {name or hint}"
     )

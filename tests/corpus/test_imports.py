@@ -188,7 +188,7 @@ def test_pickles_and_other_files_are_refused(material: Material, tmp_path: Path)
 
 def test_the_encoder_must_be_named(material: Material) -> None:
     files = material(random(), table())
-    with pytest.raises(EncoderError, match="--encoder-name"):
+    with pytest.raises(EncoderError, match="--encoder"):
         import_vectors(*files, quiet=True)
     with pytest.raises(EncoderError, match="64 hex digits"):
         import_vectors(*files, encoder_name="mine", encoder_sha256="53aa", quiet=True)

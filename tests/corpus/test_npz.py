@@ -215,7 +215,7 @@ def test_files_that_are_no_npz(tmp_path: Path) -> None:
     with pytest.raises(VectorError, match="lacks the array context_sequences"):
         import_npz(file, tmp_path / "s", encoder_name="gtr", quiet=True)
     file = write(tmp_path / "x.npz", **good())
-    with pytest.raises(EncoderError, match="--encoder-name"):
+    with pytest.raises(EncoderError, match="--encoder"):
         import_npz(file, tmp_path / "s", quiet=True)
     damaged = bytearray(file.read_bytes())
     damaged[200:260] = bytes(60)

@@ -10,7 +10,7 @@ import torch
 
 from nextvec.errors import ConfigError, ModelError, NextvecError
 from nextvec.models import architectures, registry
-from nextvec.models.base import count_parameters
+from nextvec.models.base import NextVectorModel, count_parameters
 from nextvec.models.heads import make_head
 from nextvec.models.residual import make_residual
 
@@ -135,3 +135,12 @@ def test_a_name_other_than_the_files_is_refused() -> None:
     with pytest.raises(TypeError, match="its file's"):
         registry.architecture("other")(registry.get("lstm"))
     assert registry.get("lstm").architecture == "lstm"
+
+
+def test_an_architecture_without_a_step_form_is_refused() -> None:
+    class Half(registry.get("lstm")):  # type: ignore[misc]
+        encode_step = NextVectorModel.encode_step
+
+    Half.__module__ = "nextvec.models.architectures.half"
+    with pytest.raises(TypeError, match="Half lacks encode_step"):
+        registry.architecture("half")(Half)

@@ -66,7 +66,7 @@ def test_values_that_cannot_be_meant_name_their_key(layer, text):
 
 
 def test_a_model_has_to_be_named():
-    with pytest.raises(ConfigError, match="'model' is missing"):
+    with pytest.raises(ConfigError, match=r"'model\.name' is missing"):
         make_config("default")
 
 

@@ -12,9 +12,22 @@ from cyclopts import Parameter
 from nextvec.disk import write_json
 from nextvec.errors import ConfigError
 
+
+def _check_target(_: object, target: str | None) -> None:
+    """Said before the work, not after it."""
+    if target is not None and target != "-" and (target.startswith("-") or Path(target).is_dir()):
+        raise ValueError(f"{target} is not a file to write to")
+
+
 StorePath = Annotated[Path, Parameter(help="A store made by `nextvec ingest`.")]
 JsonTarget = Annotated[
-    str | None, Parameter(name="--json", help="Write the figures as JSON to this file; - is standard output.")
+    str | None,
+    Parameter(
+        name="--json",
+        help="Write the figures as JSON to this file; - is standard output.",
+        allow_leading_hyphen=True,
+        validator=_check_target,
+    ),
 ]
 Sources = Annotated[str | None, Parameter(help="Only these sources, separated by commas.")]
 Quiet = Annotated[bool, Parameter(negative=(), help="No progress on standard error.")]
@@ -36,9 +49,9 @@ def output(text: str, figures: Any, target: str | None) -> None:
         json.dump(figures, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
         print()
         return
-    print(text)
     if target is not None:
         write_json(Path(target), figures)
+    print(text)
 
 
 def columns(header: list[str], rows: list[list[str]]) -> str:

@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
@@ -25,7 +26,9 @@ VERBS = {
     "train": "Train one model on a store.",
     "evaluate": "Judge a run, or the baselines alone, on documents it never saw.",
     "matrix": "Train and judge many models under one protocol.",
-    "compare": "Print the table of a finished or interrupted matrix.",
+    "compare": "Print the table of a finished matrix again.",
+    "diagnose": "Find out what is wrong with data, a model or a run.",
+    "verify": "Reload a run in a fresh process and reproduce what it says of itself.",
     "demo": "The whole main job on a small English Wikipedia, in minutes.",
 }
 
@@ -49,12 +52,15 @@ def run(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("nextvec").setLevel(logging.INFO)
     warnings.showwarning = _show_warning
     try:
-        app(arguments, exit_on_error=False, print_error=True)
-    except CycloptsError:
-        sys.exit(2)
+        app(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        verb = " ".join(["nextvec", *(error.command_chain or ())])
+        _fail(f"{str(error).rstrip('.')}; see `{verb} --help`")
     except NextvecError as error:
+        if error.exit_code == 2:
+            _fail(str(error))
         # A run stopped by a signal has its own exit code, and nothing went wrong.
-        print(f"nextvec: {'error: ' if error.exit_code == 2 else ''}{error}", file=sys.stderr)
+        print(f"nextvec: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("nextvec: interrupted", file=sys.stderr)
@@ -63,6 +69,15 @@ def run(arguments: Sequence[str] | None = None) -> None:
         # `nextvec ... | head` closed our output; the shell's convention for that is silence.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        # The disk, not our code: a folder in a file's place, no rights, no space left.
+        where = error.filename2 or error.filename or "file system"
+        _fail(f"{where}: {error.strerror or error}; check the path, its rights and the space left")
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"nextvec: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

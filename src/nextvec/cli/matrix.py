@@ -44,7 +44,10 @@ def matrix(
     for name in chosen:
         registry.get(name)
     if len(set(chosen)) < len(chosen) or seeds < 1:
-        raise ConfigError("every model once, and at least one seed", where="--models, --seeds")
+        raise ConfigError(
+            f"{len(chosen)} models with {seeds} seeds", where="--models, --seeds",
+            remedy="name every model once, and give at least one seed",
+        )  # fmt: skip
     configure = configurer(training)
     first = configure(chosen[0], 0)
     exam = Exam(judging.split, names(judge_sources) or first.data.sources)

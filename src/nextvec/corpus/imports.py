@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nextvec.corpus.encoders.base import Encoder, digest
 from nextvec.corpus.fingerprints import text_sha256, vectors_sha256
 from nextvec.corpus.ingest import KNOWN, is_known, shards
-from nextvec.corpus.writer import NewDocument, StoreWriter
+from nextvec.corpus.writer import NewDocument, StoreWriter, check_encoder, check_place
 from nextvec.errors import DocumentError, EncoderError, EncoderMismatchError, VectorError
 from nextvec.progress import Progress
 
@@ -104,13 +104,17 @@ def import_vectors(
             where=vectors,
             remedy="give one row of each for every chunk",
         )
+    if encoder is None:
+        description = describe_encoder(encoder_name, encoder_sha256, array.shape[1])
+    else:
+        description = encoder.fingerprint
+    check_place(Path(out))
+    check_encoder(Path(out), description, array.shape[1])
     normalised = check_vectors(array, str(vectors), quiet=quiet)
     normalises = normalised if encoder_normalises is None else encoder_normalises
     if encoder is not None:
         _compare(encoder, array, _documents(table, Path(chunks)), str(vectors))
-        description, normalises = encoder.fingerprint, encoder.normalises
-    else:
-        description = describe_encoder(encoder_name, encoder_sha256, array.shape[1])
+        normalises = encoder.normalises
     with StoreWriter(
         out,
         encoder=description,
@@ -135,7 +139,7 @@ def import_vectors(
 def describe_encoder(name: str | None, sha256: str | None, dimension: int) -> dict[str, Any]:
     """The description of an encoder that is only known by name. Raises EncoderError."""
     if not name:
-        raise EncoderError("vectors of an unknown encoder", remedy="name it: --encoder-name")
+        raise EncoderError("vectors of an unknown encoder", remedy="name it: --encoder")
     if sha256 is not None and not _SHA256.fullmatch(sha256):
         raise EncoderError(f"'{sha256}' is no sha256", remedy="give the 64 hex digits of the weights file")
     identity = {"name": name, "weights_sha256": sha256, "dimension": dimension}
@@ -291,7 +295,7 @@ def _compare(encoder: Encoder, array: NDArray[Any], documents: Iterator[_Rows], 
     rows = sorted(row for row, text in sample.items() if text.strip())
     if not rows:
         raise EncoderError(
-            "has no texts to compare the encoder with", where=where, remedy="use --encoder-name"
+            "has no texts to compare the encoder with", where=where, remedy="name the encoder unproved"
         )
     fresh, given = (
         encoder.encode([sample[r] for r in rows]).astype(np.float64),

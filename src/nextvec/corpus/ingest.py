@@ -21,7 +21,7 @@ from nextvec.corpus.encoders import Encoder, EncoderConfig, load_encoder
 from nextvec.corpus.encoders.precision import choose_device
 from nextvec.corpus.fingerprints import minhash_text, text_sha256
 from nextvec.corpus.layout import MANIFEST, read_manifest
-from nextvec.corpus.writer import NewDocument, StoreWriter
+from nextvec.corpus.writer import NewDocument, StoreWriter, check_place
 from nextvec.errors import DocumentError, StoreError
 from nextvec.progress import Progress
 
@@ -99,6 +99,7 @@ def ingest(
     path = Path(out)
     read = ReadReport()
     documents = read_source(sources, options=options, report=read)
+    check_place(path)
     if isinstance(encoder, EncoderConfig):
         encoder = load_encoder(continued(encoder, path))
     with (
@@ -107,11 +108,9 @@ def ingest(
     ):
         before = len(writer.info["shards"])
         survey = _survey(documents, chunker, writer.known, spool, read, quiet=quiet)
-        if survey.seen == 0:
-            raise DocumentError(
-                "no document to ingest", where=str(sources), remedy="check the sources and options"
-            )
         encoding = _Encoding(encoder, encoder.max_tokens)
+        if survey.chunks:
+            log.info("encoding on %s", encoder.path)
         with Progress("encode", survey.chunks, "chunks", quiet=quiet) as progress:
             for batch in shards(_unspool(spool), shard_chunks, lambda d: len(d.texts)):
                 encoding.run(batch, writer, progress)
@@ -154,7 +153,6 @@ def continued(config: EncoderConfig, store: Path) -> EncoderConfig:
     device, _, precision = written[-1]["path"].rpartition(" ") if written else ("", "", "")
     if device != choose_device(config.device) or precision not in ("float32", "bfloat16"):
         return config
-    log.info("encoding in %s, as the store's last shard", precision)
     return replace(config, precision=precision)
 
 
@@ -235,6 +233,12 @@ def _survey(
             spans = [(c.text, c.gap, c.start, c.end) for c in chunks]
             row = (document.doc_id, document.source, document.title, sha256, document.text, spans)
             spool.write(json.dumps(row) + "\n")
+        if survey.seen == 0:
+            left_out = "; ".join(f"{n} {reason}" for reason, n in sorted(report.skipped.items()))
+            raise DocumentError(
+                "no document to ingest" + (f" (left out: {left_out})" if left_out else ""),
+                remedy="check the sources and options",
+            )
     spool.seek(0)
     return survey
 

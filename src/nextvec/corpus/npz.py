@@ -17,7 +17,7 @@ from nextvec.corpus.imports import IMPORT_SHARD_CHUNKS, IMPORTED, check_vectors,
 from nextvec.corpus.ingest import KNOWN, is_known, shards
 from nextvec.corpus.npz_archive import new_member, open_arrays
 from nextvec.corpus.store import Store
-from nextvec.corpus.writer import NewDocument, StoreWriter
+from nextvec.corpus.writer import NewDocument, StoreWriter, check_encoder, check_place
 from nextvec.disk import atomic_path
 from nextvec.errors import DocumentError, StoreError, VectorError, WindowError
 from nextvec.progress import Progress
@@ -93,6 +93,8 @@ def import_npz(
     with open_arrays(path, _NAMES, max_bytes) as arrays:
         _check_shapes(arrays, path)
         description = describe_encoder(encoder_name, encoder_sha256, arrays["target_vectors"].shape[1])
+        check_place(Path(out))
+        check_encoder(Path(out), description, arrays["target_vectors"].shape[1])
         windows = _Windows.of(arrays, source or path.stem)
         normalised = windows.check(str(path), quiet=quiet)
         with StoreWriter(

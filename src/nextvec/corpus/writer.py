@@ -124,26 +124,20 @@ class StoreWriter:
             "chunks": 0,
             "shards": [],
         }
-        if self.path.exists():
+        check_place(self.path)
+        if (self.path / MANIFEST).exists():
             self._adopt()
 
     def _adopt(self) -> None:
-        """Take over what stands in the folder, after checking that it fits."""
-        if not self.path.is_dir():
-            raise StoreError("is a file, not a folder", where=self.path, remedy="give another folder")
-        if (self.path / MANIFEST).exists():
-            have = read_manifest(self.path)
-            check_compatible(self.path, have, self.info)
-            for shard in have["shards"]:
-                open_shard(self.path, shard, have["dimension"], have["dtype"])
-                file = ShardFiles.of(self.path, shard["name"]).documents
-                table = read_table(file, shard["documents"], DOCUMENT_SCHEMA)
-                self.known.update(zip(table["doc_id"].to_pylist(), table["sha256"].to_pylist(), strict=True))
-            self.info = have
-        elif any(p.name not in ("vectors", "chunks", "documents") for p in self.path.iterdir()):
-            raise StoreError(
-                "holds other files and no store.json", where=self.path, remedy="give a new or empty folder"
-            )
+        """Take over the store in the folder, after checking that it fits."""
+        have = read_manifest(self.path)
+        check_compatible(self.path, have, self.info)
+        for shard in have["shards"]:
+            open_shard(self.path, shard, have["dimension"], have["dtype"])
+            file = ShardFiles.of(self.path, shard["name"]).documents
+            table = read_table(file, shard["documents"], DOCUMENT_SCHEMA)
+            self.known.update(zip(table["doc_id"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+        self.info = have
 
     def __enter__(self) -> Self:
         if self.path.is_dir():
@@ -243,15 +237,35 @@ class StoreWriter:
             seen.add(document.doc_id)
 
 
+def check_place(path: Path) -> None:
+    """Raise StoreError where there can be no store: at or under a file, or in a folder of other files."""
+    nearest = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not nearest.is_dir():
+        raise StoreError("is a file, not a folder", where=nearest, remedy="give another folder")
+    if nearest != path or (path / MANIFEST).exists():
+        return
+    if any(p.name not in ("vectors", "chunks", "documents") for p in path.iterdir()):
+        raise StoreError(
+            "holds other files and no store.json", where=path, remedy="give a new or empty folder"
+        )
+
+
+def check_encoder(path: Path, encoder: Mapping[str, Any], dimension: int) -> None:
+    """Raise EncoderMismatchError when the store at `path`, if there is one, is of another encoder."""
+    if (path / MANIFEST).exists():
+        have = read_manifest(path)
+        if have["encoder"]["fingerprint"] != encoder["fingerprint"]:
+            raise EncoderMismatchError(
+                f"store is of encoder '{have['encoder'].get('name')}' ({have['dimension']} dimensions), "
+                f"the new vectors are of '{encoder.get('name')}' ({dimension}): their fingerprints differ",
+                where=path,
+                remedy="ingest into another store",
+            )
+
+
 def check_compatible(path: Path, have: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raise when vectors described by `wanted` (keys as in store.json) must not join the store `have`."""
-    if have["encoder"]["fingerprint"] != wanted["encoder"]["fingerprint"]:
-        raise EncoderMismatchError(
-            f"store is of encoder '{have['encoder'].get('name')}', the new vectors are of "
-            f"'{wanted['encoder'].get('name')}' (fingerprints differ)",
-            where=path,
-            remedy="ingest into another store",
-        )
+    check_encoder(path, wanted["encoder"], wanted["dimension"])
     for key in ("dimension", "dtype", "normalised", "encoder_normalises"):
         if have[key] != wanted[key]:
             raise VectorError(

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.errors import WindowError
-
-if TYPE_CHECKING:
-    from nextvec.corpus.store import Store
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
@@ -31,6 +29,26 @@ class VectorSource(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: Any, /) -> Any: ...
+
+
+class Extent(Protocol):
+    """Where a document's chunks stand: rows `first` .. `first + count - 1`."""
+
+    @property
+    def first(self) -> int: ...
+
+    @property
+    def count(self) -> int: ...
+
+
+class Documented(Protocol):
+    """What windows are cut from: `nextvec.corpus.store.Store`, or as much of one."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def documents(self) -> Sequence[Extent]: ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +94,7 @@ class Windows:
             yield self.select(slice(start, start + size))
 
 
-def make_windows(store: Store, documents: Sequence[int], context: int = 5, horizon: int = 1) -> Windows:
+def make_windows(store: Documented, documents: Sequence[int], context: int = 5, horizon: int = 1) -> Windows:
     """Every target of these documents that has at least `context` chunks read before it.
 
     Args:

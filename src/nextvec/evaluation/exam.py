@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray, VectorSource, Windows, gather_contexts, gather_rows
 from nextvec.evaluation.predictor import unit
@@ -14,6 +15,18 @@ from nextvec.evaluation.retrieval import Pool
 BLOCK_BYTES = 64 * 2**20
 BLOCK_WINDOWS = 1024
 CONTRASTIVE_BATCH = 256
+
+
+def context_blocks(
+    vectors: VectorSource, windows: Windows, width: int
+) -> Iterator[tuple[slice, FloatArray, IntArray]]:
+    """Pieces of the windows with their contexts [B, T, D] (the last `width` read) and lengths [B]."""
+    widest = min(width, int(windows.read.max()))
+    size = max(1, min(BLOCK_WINDOWS, BLOCK_BYTES // (4 * widest * vectors.shape[1])))
+    for start in range(0, len(windows), size):
+        piece = slice(start, start + size)
+        block = windows.select(piece)
+        yield piece, *gather_contexts(vectors, block, min(width, int(block.read.max())))
 
 
 class Exam:
@@ -41,6 +54,11 @@ class Exam:
     def __len__(self) -> int:
         return len(self.windows)
 
+    def select(self, which: NDArray[np.bool_] | IntArray | slice) -> Exam:
+        """The same exam with some of its windows only."""
+        windows, pool = self.windows.select(which), self.pool.select(which)
+        return Exam(self.vectors, windows, pool, self.train_mean, self.seed)
+
     @property
     def dimension(self) -> int:
         """D."""
@@ -62,13 +80,8 @@ class Exam:
         return unit(gather_rows(self.vectors, self.windows.last))
 
     def blocks(self, width: int) -> Iterator[tuple[slice, FloatArray, IntArray]]:
-        """Pieces of the windows with their contexts [B, T, D] (the last `width` read) and lengths [B]."""
-        widest = min(width, int(self.windows.read.max()))
-        size = max(1, min(BLOCK_WINDOWS, BLOCK_BYTES // (4 * widest * self.dimension)))
-        for start in range(0, len(self), size):
-            piece = slice(start, start + size)
-            windows = self.windows.select(piece)
-            yield piece, *gather_contexts(self.vectors, windows, min(width, int(windows.read.max())))
+        """`context_blocks` of the windows."""
+        return context_blocks(self.vectors, self.windows, width)
 
     def nearest_in_context(self, units: FloatArray) -> FloatArray:
         """[N] the largest cosine of each of `units` [N, D] to the last `context` vectors read."""

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.evaluation.exam import Exam
-from nextvec.evaluation.predictor import Predictor, checked
+from nextvec.evaluation.offsets import offset_cosines, offset_profile
+from nextvec.evaluation.predictor import Predictor, ask, row_dots
 from nextvec.evaluation.retrieval import ranks
+from nextvec.evaluation.rollout import STEPS, Rollout, rollable, rollout
 
 Values = NDArray[np.float64]
 Better = Literal["higher", "lower"] | None
@@ -33,12 +35,18 @@ class Judgement:
     Args:
         raw, unit: [N, D] its predictions.
         references: cosine of the linear average and of the best baseline, once they are known.
+        predictor: who answered; what asks it further questions (a rollout) needs it.
     """
 
     def __init__(
-        self, exam: Exam, raw: FloatArray, unit: FloatArray, references: Mapping[str, float] | None = None
+        self,
+        exam: Exam,
+        raw: FloatArray,
+        unit: FloatArray,
+        references: Mapping[str, float] | None = None,
+        predictor: Predictor | None = None,
     ) -> None:
-        self.exam, self.raw, self.unit = exam, raw, unit
+        self.exam, self.raw, self.unit, self.predictor = exam, raw, unit, predictor
         self.references: Mapping[str, float] = references or {}
 
     @classmethod
@@ -51,26 +59,44 @@ class Judgement:
         shape = (len(exam), exam.dimension)
         raw, units = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
         for piece, contexts, lengths in exam.blocks(predictor.context):
-            answer = predictor.predict(contexts, lengths)
-            checked(predictor, *answer, (len(lengths), exam.dimension))
-            raw[piece], units[piece] = answer
-        return cls(exam, raw, units)
+            raw[piece], units[piece] = ask(predictor, contexts, lengths)
+        return cls(exam, raw, units, predictor=predictor)
+
+    def select(self, which: NDArray[np.bool_] | IntArray | slice) -> Judgement:
+        """The same answers to some of the windows only."""
+        part = self.exam.select(which)
+        return Judgement(part, self.raw[which], self.unit[which], self.references, self.predictor)
 
     @property
     def has(self) -> frozenset[str]:
         """What is known here, of the things that metrics need."""
-        known = {"train_mean"} if self.exam.train_mean is not None else set()
-        return frozenset(known | set(self.references))
+        known = set(self.references)
+        if self.exam.train_mean is not None:
+            known.add("train_mean")
+        if self.predictor is not None and len(rollable(self.exam)) > 0:
+            known.add("rollout")
+        return frozenset(known)
 
     @cached_property
     def cosines(self) -> Values:
         """[N] cosine of prediction and target."""
-        return _dots(self.unit, self.exam.target_units)
+        return row_dots(self.unit, self.exam.target_units)
 
     @cached_property
     def ranks(self) -> IntArray:
         """[N] rank of the target among the candidates, 1 the best."""
         return ranks(self.unit, self.exam.vectors, self.exam.pool)
+
+    @cached_property
+    def offsets(self) -> dict[int, Values]:
+        """k -> [N] cosine of prediction and chunk at target + k, see `offset_cosines`."""
+        return offset_cosines(self.unit, self.exam)
+
+    @cached_property
+    def rollout(self) -> Rollout:
+        """The predictor reading its own predictions for five steps."""
+        assert self.predictor is not None
+        return rollout(self.predictor, self.exam)
 
 
 @dataclass(frozen=True)
@@ -81,7 +107,7 @@ class Metric:
         values: one value a window, [N]; None for a figure that is not a mean over windows.
         figure: the figure itself.
         needs: what must be known besides predictions and exam: "train_mean", "linear average",
-            "best baseline" (cosines of these).
+            "best baseline" (cosines of these), "rollout" (the predictor, and documents long enough).
     """
 
     name: str
@@ -133,11 +159,17 @@ def cosine_std(j: Judgement) -> float:
     return float(j.cosines.std())
 
 
+@per_window("surprise", "lower")
+def surprise(j: Judgement) -> Values:
+    """1 - cos(prediction, actual): the mean of `nextvec.evaluation.surprise` over these windows."""
+    return 1.0 - j.cosines
+
+
 @per_window("mse", "lower")
 def mse(j: Judgement) -> Values:
     """Mean over dimensions of the squared error of the raw output."""
     error = j.raw - j.exam.targets
-    return _dots(error, error) / j.exam.dimension
+    return row_dots(error, error) / j.exam.dimension
 
 
 @per_window("share_above_0.5", "higher")
@@ -204,7 +236,43 @@ def par(j: Judgement) -> float:
 @per_window("forward_margin", None)
 def forward_margin(j: Judgement) -> Values:
     """cos(prediction, next) - cos(prediction, last). Negative is normal for noisy processes: never a gate."""
-    return j.cosines - _dots(j.unit, j.exam.last_units)
+    return j.cosines - row_dots(j.unit, j.exam.last_units)
+
+
+@over_all("offset_margin", None)
+def offset_margin(j: Judgement) -> float:
+    """Mean cosine to the target less the largest mean cosine to a chunk 1 to 3 places before or after it.
+
+    Above 0 the offset profile has its peak at the target. Below 0 is normal for the best predictor of a noisy
+    process, which comes nearest to what it has read.
+    """
+    profile = offset_profile(j.offsets)
+    return profile[0] - max(value for k, value in profile.items() if k != 0)
+
+
+@per_window("offset_accuracy", None)
+def offset_accuracy(j: Judgement) -> NDArray[np.bool_]:
+    """Share of windows where no chunk up to 3 places before or after is nearer than the target."""
+    nearest = np.nanmax(np.stack(list(j.offsets.values())), axis=0)
+    return np.asarray(j.offsets[0] >= nearest)
+
+
+@over_all(f"rollout@{STEPS}", "higher", "rollout")
+def rollout_cosine(j: Judgement) -> float:
+    """cos(prediction, actual) at the fifth step of a rollout, see `nextvec.evaluation.rollout`."""
+    return float(j.rollout.cosine[:, -1].mean())
+
+
+@over_all(f"rollout_drift@{STEPS}", None, "rollout")
+def rollout_drift(j: Judgement) -> float:
+    """cos(fifth step of a rollout, last chunk read); the text's own value is that of `offset_profile`."""
+    return float(j.rollout.drift[:, -1].mean())
+
+
+@over_all(f"rollout_repetition@{STEPS}", None, "rollout")
+def rollout_repetition(j: Judgement) -> float:
+    """Mean cosine of successive predictions of a rollout; near 1 it stands still."""
+    return float(j.rollout.repetition.mean())
 
 
 @over_all("skill", "higher", LINEAR_AVERAGE)
@@ -237,10 +305,10 @@ def cosine_without_mean(j: Judgement) -> Values:
     """cos(prediction - m, target - m), m the mean vector of training: what is left without it."""
     assert j.exam.train_mean is not None
     prediction, target = j.raw - j.exam.train_mean, j.exam.targets - j.exam.train_mean
-    norms = np.sqrt(_dots(prediction, prediction) * _dots(target, target))
-    dots = _dots(prediction, target)
+    norms = np.sqrt(row_dots(prediction, prediction) * row_dots(target, target))
+    dots = row_dots(prediction, target)
     # What only rounding has left of the mean vector itself has no direction.
-    tiny = 1e-6 * np.sqrt(_dots(j.raw, j.raw) * _dots(j.exam.targets, j.exam.targets))
+    tiny = 1e-6 * np.sqrt(row_dots(j.raw, j.raw) * row_dots(j.exam.targets, j.exam.targets))
     return np.divide(dots, norms, out=np.zeros_like(dots), where=norms > tiny)
 
 
@@ -256,11 +324,34 @@ def moments_unit(j: Judgement) -> float:
     return moments_distance(moments(j.unit), moments(j.exam.target_units))
 
 
+@over_all("moments_mean_gap", "lower")
+def moments_mean_gap(j: Judgement) -> float:
+    """Root mean square over dimensions of (mean of raw predictions - mean of targets) / std of targets."""
+    (mean, _), (true, spread) = moments(j.raw), moments(j.exam.targets)
+    return float(np.sqrt(np.mean(_ratio(mean - true, spread) ** 2)))
+
+
+@over_all("moments_std_ratio", None)
+def moments_std_ratio(j: Judgement) -> float:
+    """Mean over dimensions of std of raw predictions / std of targets; the best predictor is below 1."""
+    return float(_ratio(moments(j.raw)[1], moments(j.exam.targets)[1]).mean())
+
+
+@over_all("moments_smallest_std", None)
+def moments_smallest_std(j: Judgement) -> float:
+    """Smallest standard deviation of a dimension over the unit predictions.
+
+    The brief asks for more than 0.01. That depends on D (isotropic unit vectors have 1/sqrt(D)): compare it
+    with the targets' own.
+    """
+    return float(moments(j.unit)[1].min())
+
+
 def mean_pairwise_cosine(units: FloatArray) -> float:
     """Mean cosine over all pairs of different rows of [N, D]; nan for fewer than two rows."""
     n = len(units)
     total = units.sum(axis=0, dtype=np.float64)
-    own = float(_dots(units, units).sum())
+    own = float(row_dots(units, units).sum())
     return (float(total @ total) - own) / (n * (n - 1)) if n > 1 else float("nan")
 
 
@@ -277,11 +368,11 @@ def moments_distance(one: tuple[Values, Values], other: tuple[Values, Values]) -
     return float(((one[0] - other[0]) ** 2).sum() + ((one[1] - other[1]) ** 2).sum())
 
 
+def _ratio(above: Values, below: Values) -> Values:
+    """Element by element, without the dimensions that are constant below."""
+    return above[below > 0] / below[below > 0]
+
+
 def skill_over(cosine: float, reference: float) -> float:
     """(cosine - reference) / (1 - reference): the share gained of what the reference leaves."""
     return (cosine - reference) / (1 - reference) if reference < 1 else float("nan")
-
-
-def _dots(a: FloatArray, b: FloatArray) -> Values:
-    """Row by row dot products [N] of [N, D], summed in float64."""
-    return np.asarray(np.einsum("nd,nd->n", a, b, dtype=np.float64))

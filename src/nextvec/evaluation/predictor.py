@@ -47,6 +47,18 @@ def unit(vectors: NDArray[Any]) -> FloatArray:
     return np.asarray(vectors * scale[..., None].astype(np.float32), dtype=np.float32)
 
 
+def row_dots(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
+    """Row by row dot products [N] of [N, D], summed in float64."""
+    return np.asarray(np.einsum("nd,nd->n", a, b, dtype=np.float64))
+
+
+def ask(predictor: Predictor, contexts: FloatArray, lengths: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Its raw and unit prediction, both [B, D], after `checked`."""
+    raw, units = predictor.predict(contexts, lengths)
+    checked(predictor, raw, units, (len(lengths), contexts.shape[2]))
+    return raw, units
+
+
 def checked(predictor: Predictor, raw: FloatArray, unit_: FloatArray, shape: tuple[int, int]) -> None:
     """Refuse predictions that no figure could be trusted on. Raises EvaluationError naming the predictor."""
     for what, values in (("raw", raw), ("unit", unit_)):

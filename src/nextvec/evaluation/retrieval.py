@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -40,6 +40,7 @@ class Pool:
         rows: [V] row numbers in the store, ascending.
         target: [N] position of the target.
         low, high, read_low, read_high: [N].
+        end: [N] position after the last chunk of the target's document; `read_low` is its first.
         text, vector: [V] equal numbers mark equal texts, equal vectors.
     """
 
@@ -50,11 +51,17 @@ class Pool:
     high: IntArray
     read_low: IntArray
     read_high: IntArray
+    end: IntArray
     text: IntArray
     vector: IntArray
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def select(self, which: NDArray[np.bool_] | IntArray | slice) -> Pool:
+        """The same candidates for some of the windows."""
+        per_window = ("target", "low", "high", "read_low", "read_high", "end")
+        return replace(self, **{name: getattr(self, name)[which] for name in per_window})
 
     @cached_property
     def tied(self) -> dict[int, IntArray]:
@@ -125,6 +132,7 @@ def make_pool(
         high=start + count[document] if own else np.full_like(start, total),
         read_low=start,
         read_high=start + windows.read,
+        end=start + count[document],
         text=_number_texts(texts(rows)),
         vector=_number_vectors(vectors, rows),
     )

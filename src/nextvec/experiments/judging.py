@@ -53,11 +53,7 @@ def judge_runs(store: Store, runs: Sequence[RunPredictor], exam: Exam, how: Judg
                 where=run.folder,
                 remedy=f"judge it with --horizon {run.training['horizon']}",
             )
-    division = exam.division or _common(runs, "split", SplitConfig)
-    if division.file is not None and not Path(division.file).is_file():
-        raise SplitError(
-            "the split file is not there", where=division.file, remedy="give it with --split-file"
-        )
+    division = _division(runs, exam)
     trained = exam.train_sources
     if trained is None:
         trained = tuple(_common(runs, "sources", tuple))
@@ -72,6 +68,10 @@ def judged_windows(
 ) -> tuple[Windows, tuple[int, ...]]:
     """The windows that `judge_runs` judges, and the documents they are of."""
     documents = _divide(store, _division(runs, exam), exam.sources, exam.split).of(exam.split)
+    if not documents:
+        raise SplitError(
+            f"split '{exam.split}' has no documents", where=store.path, remedy="judge another split"
+        )
     windows = make_windows(store, documents, context, horizon)
     if exam.split != "train":
         seen = TrainedOn.union([run.trained_on for run in runs])

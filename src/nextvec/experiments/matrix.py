@@ -11,22 +11,26 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nextvec.config import from_dict, read_toml, to_dict, write_toml
 from nextvec.corpus.store import Store
+from nextvec.data.splits import split_documents
 from nextvec.disk import read_json, write_json, write_text
-from nextvec.errors import ConfigError, NextvecError, RunError
+from nextvec.errors import NextvecError, RunError
 from nextvec.evaluation.harness import Judging
 from nextvec.evaluation.report import Report
 from nextvec.evaluation.seeds import merge_seeds
-from nextvec.experiments.judging import Exam, judge_runs
+from nextvec.experiments.judging import Exam, judge_runs, judged_windows
 from nextvec.inference.predictor import RunPredictor
+from nextvec.models.registry import resolve
+from nextvec.objectives.combine import Objective
 from nextvec.training.config import TrainConfig
 from nextvec.training.interrupt import TrainingInterrupted
-from nextvec.training.loop import train
+from nextvec.training.loop import METRICS, train
+from nextvec.training.session import CONFIG, flatten, refuse_changes, split_batches
 
 log = logging.getLogger("nextvec.experiments")
 
@@ -82,10 +86,13 @@ def run_matrix(
         configure: the training configuration of a model and seed.
     Returns: the report's JSON with "failed" added: run name -> what went wrong.
     Raises:
-        RunError: `out` holds another matrix. TrainingInterrupted: everything is saved; call again to go on.
-        ConfigError and what judging raises.
+        RunError: `out` holds another matrix or runs of another configuration, or no model could be trained.
+        TrainingInterrupted: everything is saved; call again to go on.
+        ConfigError, SplitError, WindowError: nothing could be trained or judged; nothing is written then.
+        What `judge_runs` raises.
     """
     configs = {cell: configure(cell.model, cell.seed) for cell in plan.cells}
+    _check(store, configs, out, exam, how)
     _claim(out, plan)
     failed: dict[str, str] = {}
     for number, (cell, config) in enumerate(configs.items(), 1):
@@ -104,14 +111,36 @@ def run_matrix(
     return write_table(out, report, plan, finished, failed)
 
 
+def _check(store: Store, configs: dict[Cell, TrainConfig], out: Path, exam: Exam, how: Judging) -> None:
+    """Raise, before anything is written, what would stop every cell, or the judging after all of them."""
+    for cell, config in configs.items():
+        _check_same(out / "runs" / cell.name, config)
+    shared = next(iter(configs.values()))
+    Objective(shared.loss.weights())
+    split = split_documents(store, shared.data.split, shared.data.sources)
+    for name in ("train", "validation"):
+        split_batches(store, split, name, shared)
+    judged = replace(exam, division=exam.division or shared.data.split)
+    judged_windows(store, [], judged, how.context, how.horizon)
+    wrong: list[NextvecError] = []
+    for config in configs.values():
+        try:
+            resolve(config.model.name, config.model.preset, store.dimension, **config.model.options)
+        except NextvecError as e:
+            wrong.append(e)
+    if len(wrong) == len(configs):
+        raise wrong[0]
+
+
 def train_cell(store: Store, config: TrainConfig, folder: Path, *, quiet: bool) -> str | None:
     """Train one cell, going on where it was left. Returns what went wrong, or None."""
     try:
-        if _finished(folder, config):
+        if (folder / METRICS).is_file():
             return None
         (folder / ERROR).unlink(missing_ok=True)
-        train(store, config, folder, resume=(folder / "config.toml").is_file(), quiet=quiet)
-    except TrainingInterrupted:
+        train(store, config, folder, resume=(folder / CONFIG).is_file(), quiet=quiet)
+    except TrainingInterrupted as stop:
+        stop.remedy = "give the same command again and it goes on"
         raise
     except NextvecError as e:
         write_text(folder / ERROR, f"{e}\n")
@@ -162,13 +191,9 @@ def _claim(out: Path, plan: Plan) -> None:
     write_toml(path, plan)
 
 
-def _finished(folder: Path, config: TrainConfig) -> bool:
-    """Whether a run of this very configuration is complete. Raises RunError for one of another."""
-    if not (folder / "metrics.json").is_file():
-        return False
-    held = from_dict(TrainConfig, read_toml(folder / "config.toml"), where=folder / "config.toml")
-    if to_dict(held) != to_dict(config):
-        raise ConfigError(
-            "was trained with another configuration", where=folder, remedy="give another folder with --out"
-        )
-    return True
+def _check_same(folder: Path, config: TrainConfig) -> None:
+    """Raise RunError when the folder holds a run of another configuration."""
+    path = folder / CONFIG
+    if path.is_file():
+        held = from_dict(TrainConfig, read_toml(path), where=path)
+        refuse_changes(folder, flatten(to_dict(held)), flatten(to_dict(config)))

@@ -12,7 +12,7 @@ import torch
 from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.disk import read_json
-from nextvec.errors import RunError
+from nextvec.errors import ConfigError, RunError
 from nextvec.models.base import NextVectorModel, count_parameters
 from nextvec.models.saving import WEIGHTS, load_model
 
@@ -68,7 +68,12 @@ class RunPredictor(ModelPredictor):
     """
 
     def __init__(self, folder: str | Path, name: str | None = None, device: str = "cpu") -> None:
-        """Raises RunError: no run there, or one that is damaged."""
+        """
+        Raises:
+            RunError: no run there, or one that is damaged.
+            ConfigError: the device is not there.
+        """
+        _check_device(device)
         self.folder = Path(folder)
         model, info = load_model(self.folder)
         try:
@@ -86,7 +91,7 @@ class RunPredictor(ModelPredictor):
         """Seconds and best epoch of a finished run; an interrupted one has none to tell."""
         path = self.folder / "metrics.json"
         if not path.is_file():
-            return {}
+            return {"seconds": None}
         found = read_json(path, RunError)
         return {"seconds": found["seconds"], "epoch": found["epoch"], "validation_cosine": found["cosine"]}
 
@@ -94,3 +99,9 @@ class RunPredictor(ModelPredictor):
     def trained_on(self) -> TrainedOn:
         """Keys of every document and chunk it was trained on."""
         return TrainedOn.load(self.folder / TRAINED_ON)
+
+
+def _check_device(device: str) -> None:
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device.partition(":")[0], False):
+        raise ConfigError(f"no {device} device here", where="device", remedy="give cpu")

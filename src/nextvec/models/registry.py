@@ -31,6 +31,9 @@ def architecture(name: str) -> Callable[[Model], Model]:
     def register(cls: Model) -> Model:
         if name != cls.__module__.rpartition(".")[2] or not issubclass(cls.Config, ModelConfig):
             raise TypeError(f"{cls.__name__}: the name is its file's, Config a subclass of ModelConfig")
+        missing = [m for m in dir(cls) if getattr(getattr(cls, m), "__isabstractmethod__", False)]
+        if missing:
+            raise TypeError(f"{cls.__name__} lacks {', '.join(missing)}")
         cls.architecture = name
         _REGISTERED[name] = cls
         return cls

@@ -14,9 +14,9 @@ class ModelConfig:
     """Which network: an architecture, one of its presets, and options that override the preset's.
 
     Attributes:
-        scaling: how the network sees the vectors, whatever the encoder's scale: "norm" makes them about 1 long
-            (the brief's own unit vectors stay as they are), "component" makes their single numbers about 1 in
-            size, which is what initial weights, positions and layer norms are made for.
+        scaling: how the network sees the vectors, whatever the encoder's scale. "norm": about 1 long (the
+            brief's own unit vectors stay as they are). "component": their single numbers about 1 in size, as
+            initial weights, positions and layer norms expect them.
     """
 
     name: str

@@ -104,7 +104,7 @@ class ValidationMeter:
         self.predicted, self.encoded = Moments(dimension, device), Moments(dimension, device)
 
     def add(self, values: Mapping[str, Tensor], prediction: Tensor, target: Tensor, mask: Tensor) -> None:
-        """Count one batch: its loss `values`, raw prediction and target [B, T, D] where mask [B, T] is True."""
+        """Count one batch: loss `values`, raw prediction and target [B, T, D] where mask [B, T] is True."""
         p, t = prediction[mask], target[mask]
         errors = {"cosine": cosine_similarity(p, t).mean(), "mse": (p - t).square().mean()}
         self.means.add({**values, **errors}, len(p))
@@ -117,16 +117,22 @@ class ValidationMeter:
 
 
 def read_history(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's history. Raises RunError when it is missing or a line is not JSON."""
+    """The lines of a run's history. Raises RunError when it is missing or a line is not JSON (file:line)."""
     path = run / HISTORY
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
         raise RunError(f"cannot be read ({e})", where=path) from None
-    try:
-        return [json.loads(line) for line in text.splitlines()]
-    except json.JSONDecodeError as e:
-        raise RunError(f"a line is not JSON ({e.msg})", where=path) from None
+    lines = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            found = json.loads(line)
+        except json.JSONDecodeError as e:
+            raise RunError(f"is not JSON ({e.msg})", where=f"{path}:{number}", remedy="restore the file") from None
+        if not isinstance(found, dict):
+            raise RunError("is not a JSON object", where=f"{path}:{number}", remedy="restore the file")
+        lines.append(found)
+    return lines
 
 
 def write_history(run: Path, lines: list[dict[str, Any]]) -> None:

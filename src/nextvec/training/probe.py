@@ -1,8 +1,7 @@
-"""Which device and which precision a run takes, found out at run time and logged."""
+"""Which device and which precision a run takes, found out at run time."""
 
 from __future__ import annotations
 
-import logging
 import platform
 import time
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ import torch
 from nextvec.errors import ConfigError
 from nextvec.training.config import RuntimeConfig
 
-log = logging.getLogger("nextvec.training")
 WORTH = 1.2
 """bfloat16 is taken when a matrix product is at least this many times faster in it."""
 
@@ -51,7 +49,6 @@ def find_hardware(config: RuntimeConfig) -> Hardware:
     precision = config.precision
     if precision == "auto":
         precision = "bfloat16" if bfloat16_pays(device) else "float32"
-    log.info("training on %s in %s", device, precision)
     return Hardware(device, precision)
 
 

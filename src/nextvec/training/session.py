@@ -25,7 +25,7 @@ from nextvec.data.sampling import Spans
 from nextvec.data.splits import Split, split_documents
 from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.disk import write_json
-from nextvec.errors import RunError, SplitError
+from nextvec.errors import RunError, SplitError, WindowError
 from nextvec.models.base import NextVectorModel
 from nextvec.models.registry import build
 from nextvec.objectives.combine import Objective
@@ -35,6 +35,8 @@ from nextvec.training.history import HISTORY, RunningMeans, loss_names, read_his
 from nextvec.training.probe import Hardware, find_hardware
 from nextvec.training.schedule import Plateau
 from nextvec.version import __version__
+
+log = logging.getLogger("nextvec.training")
 
 CONFIG = "config.toml"
 ENVIRONMENT = "run.json"
@@ -148,7 +150,7 @@ def open_session(store: Store, config: TrainConfig | None, out: Path, *, resume:
     if resume:
         own = from_dict(TrainConfig, read_toml(_run_config(out)), where=out / CONFIG)
         config = config or own
-        _refuse_changes(out, flatten(to_dict(own)), flatten(to_dict(config)))
+        refuse_changes(out, flatten(to_dict(own)), flatten(to_dict(config)))
     elif config is None:
         raise RunError("a new run needs a configuration", where=out)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -163,20 +165,21 @@ def open_session(store: Store, config: TrainConfig | None, out: Path, *, resume:
     )
     session = _build(store, config, out, hardware)
     if checkpoint:
-        _refuse_changes(out, checkpoint.facts["identity"]["store"], session.identity["store"])
+        refuse_changes(out, checkpoint.facts["identity"]["store"], session.identity["store"])
         stored = checkpoint.facts["state"]
         session.state = State(**{**stored, "plateau": Plateau(**stored["plateau"])})
         restore(checkpoint, session.model, session.optimiser, session.means.sums, out)
         done = read_history(out) if session.state.epoch else []
         session.history = [line for line in done if line["epoch"] <= session.state.epoch]
     _write_facts(session)
+    log.info("training on %s in %s", hardware.device, hardware.precision)
     return session
 
 
 def _build(store: Store, config: TrainConfig, out: Path, hardware: Hardware) -> Session:
     objective = Objective(config.loss.weights())
     split = split_documents(store, config.data.split, config.data.sources)
-    training, validation = (_batches(store, split, name, config) for name in ("train", "validation"))
+    training, validation = (split_batches(store, split, name, config) for name in ("train", "validation"))
     seed_everything(config.runtime.seed)
     options = config.model.options
     model = build(config.model.name, preset=config.model.preset, d_embed=store.dimension, **options)
@@ -206,7 +209,8 @@ def _build(store: Store, config: TrainConfig, out: Path, hardware: Hardware) -> 
     )
 
 
-def _batches(store: Store, split: Split, name: str, config: TrainConfig) -> BatchSource:
+def split_batches(store: Store, split: Split, name: str, config: TrainConfig) -> BatchSource:
+    """The batches of one split. Raises SplitError (no document in it) or WindowError (all are too short)."""
     documents = split.of(name)
     if not documents:
         raise SplitError(
@@ -215,14 +219,17 @@ def _batches(store: Store, split: Split, name: str, config: TrainConfig) -> Batc
             remedy=f"change data.split (its salt, or the share of {name}) or ingest more documents",
         )
     spans = Spans.of(store.documents, documents)
-    return BatchSource(
-        store.vectors,
-        spans,
-        config.data.shape,
-        config.optim.batch_size,
-        seed=config.runtime.seed,
-        workers=config.data.workers,
-    )
+    try:
+        return BatchSource(
+            store.vectors,
+            spans,
+            config.data.shape,
+            config.optim.batch_size,
+            seed=config.runtime.seed,
+            workers=config.data.workers,
+        )
+    except WindowError as e:
+        raise WindowError(e.message, where=f"split {name} of {store.path}", remedy=e.remedy) from None
 
 
 def make_optimiser(model: nn.Module, config: OptimConfig, *, fused: bool) -> torch.optim.AdamW:
@@ -239,8 +246,8 @@ def make_optimiser(model: nn.Module, config: OptimConfig, *, fused: bool) -> tor
 
 
 def input_scale(store: Store, spans: Spans, scaling: str) -> float:
-    """What the network divides the vectors by: their norm (exactly 1 where they are stored as unit vectors), or
-    the size of their components, which is sqrt(D) times smaller."""
+    """What the network divides the vectors by: their norm (exactly 1 where they are stored as unit vectors),
+    or the size of their components, which is sqrt(D) times smaller."""
     norm = 1.0 if store.normalised else rms_norm(store, spans)
     return norm / math.sqrt(store.dimension) if scaling == "component" else norm
 
@@ -305,7 +312,8 @@ def _run_config(out: Path) -> Path:
     return out / CONFIG
 
 
-def _refuse_changes(out: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
+def refuse_changes(out: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise RunError naming the first key of two flat configurations that differs and must not."""
     for key in sorted({*then, *now} - set(FREE_TO_CHANGE)):
         if then.get(key) != now.get(key):
             raise RunError(
@@ -329,6 +337,7 @@ def _write_facts(session: Session) -> None:
         "precision": session.hardware.precision,
         "threads": torch.get_num_threads(),
         "parameters": sum(p.numel() for p in session.parameters),
+        "planned_updates": session.total_updates,
         "targets": session.training.targets,
         "validation_targets": session.validation.targets,
         "scale": float(session.model.scale),

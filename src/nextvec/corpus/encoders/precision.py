@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import functools
-import logging
 import time
 
 from nextvec.errors import EncoderError
-
-log = logging.getLogger("nextvec.corpus")
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 WORTHWHILE = 1.5
@@ -45,7 +42,9 @@ def choose_device(device: str) -> str:
 
 
 def choose_precision(precision: str, device: str) -> str:
-    """ "auto" -> "bfloat16" where the processor is faster in it, else "float32"; the choice is logged.
+    """ "auto" -> "bfloat16" where the processor is faster in it, else "float32".
+
+    The choice is part of the encoder's `path`, which every shard and every ingest's report tells.
 
     Raises:
         EncoderError: an unknown precision.
@@ -59,12 +58,7 @@ def choose_precision(precision: str, device: str) -> str:
     if precision != "auto":
         return precision
     if device.startswith("cuda"):
-        chosen = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-        log.info("encoding in %s on %s", chosen, device)
-        return chosen
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     if device != "cpu":
         return "float32"
-    speedup = bfloat16_speedup()
-    chosen = "bfloat16" if speedup >= WORTHWHILE else "float32"
-    log.info("encoding in %s: a bfloat16 product runs %.1f times as fast as float32 here", chosen, speedup)
-    return chosen
+    return "bfloat16" if bfloat16_speedup() >= WORTHWHILE else "float32"

@@ -55,7 +55,11 @@ class GRUBlock(nn.Module):
 
 @architecture("gru")
 class GRU(NextVectorModel):
-    """Residual GRU blocks; the state is each block's h."""
+    """Residual GRU blocks; the state is each block's h.
+
+    On a CPU torch multiplies the inputs of all positions at once, and only the recurrence one by one;
+    under bfloat16 autocast oneDNN makes training about 1.5 times as fast as float32.
+    """
 
     Config = GRUConfig
     streaming = "constant"

@@ -28,7 +28,11 @@ class LSTMConfig(ModelConfig):
 
 @architecture("lstm")
 class LSTM(NextVectorModel):
-    """torch.nn.LSTM and a head; the state is each layer's h and c."""
+    """torch.nn.LSTM and a head; the state is each layer's h and c.
+
+    On a CPU torch multiplies the inputs of all positions at once, and only the recurrence one by one;
+    under bfloat16 autocast oneDNN makes training about 1.5 times as fast as float32.
+    """
 
     Config = LSTMConfig
     streaming = "constant"

@@ -153,7 +153,12 @@ class Transformer(NextVectorModel):
         return hidden[:, 0], state
 
     def _embed(self, x: Tensor, start: int) -> Tensor:
-        """Project and add positions start, start + 1, ...; dropout on the sum (the paper's section 5.4)."""
+        """Project and add positions start, start + 1, ...; dropout on the sum (the paper's section 5.4).
+
+        Not the factor sqrt(H) of section 3.4: the recipe's scaling brings the vectors' components to about 1,
+        so that embedding and positions are of a size; with both, the positions drown (LOG.md).
+        """
         width = self.embed.out_features
-        embedded = self.embed(x) + sinusoidal(start, x.shape[1], width, x.device, x.dtype)
+        positions = sinusoidal(start, x.shape[1], width, x.device, x.dtype)
+        embedded = self.embed(x) + positions
         return dropout(embedded, self.dropout, self.training)

@@ -1,0 +1,210 @@
+"""`nextvec diagnose data`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Group, Parameter
+
+from nextvec.cli.common import JsonTarget, Quiet, Sources, StorePath, columns, names, output
+from nextvec.cli.verdicts import Strict, finish, verdict_lines
+
+if TYPE_CHECKING:
+    from nextvec.corpus.encoders import Encoder
+    from nextvec.evaluation.diagnostics.data import DataDiagnosis
+    from nextvec.evaluation.diagnostics.lags import LagCurve
+    from nextvec.evaluation.diagnostics.summary import Summary
+
+ENCODING = Group("Re-embedding")
+
+
+def diagnose_data(
+    store: StorePath,
+    *,
+    sources: Sources = None,
+    split_file: Annotated[Path | None, Parameter(help="JSON with train, validation, test document ids.")] = None,
+    context: Annotated[int, Parameter(help="Chunks that a window reads.")] = 5,
+    horizon: Annotated[int, Parameter(help="How many chunks ahead its target is.")] = 1,
+    reembed: Annotated[
+        float, Parameter(group=ENCODING, help="Share of chunks encoded anew, at least 32 of them; 0 for none.")
+    ] = 0.01,
+    encoder: Annotated[
+        str | None, Parameter(group=ENCODING, help="The encoder (default: the store's, if it is here).")
+    ] = None,
+    endpoint: Annotated[str | None, Parameter(group=ENCODING, help="URL of the server that runs it.")] = None,
+    encoder_option: Annotated[
+        tuple[str, ...], Parameter(group=ENCODING, negative=(), help="KEY=VALUE, as for `nextvec ingest`.")
+    ] = (),
+    seed: Annotated[int, Parameter(help="Of the resampling of documents and of the sample.")] = 0,
+    strict: Strict = False,
+    json: JsonTarget = None,
+    quiet: Quiet = False,
+) -> None:
+    """Look at a store: is the next chunk nearer than chance, do texts and vectors belong together, what is
+    twice there, are documents long enough?
+
+    Prints figures, then a verdict on each in words. The exit code is 0 whatever is found, or with --strict 1
+    when a verdict is RED.
+    """
+    from nextvec.corpus.store import Store
+    from nextvec.data.splits import SplitConfig
+    from nextvec.evaluation.diagnostics.data import Looking, diagnose_data
+
+    looking = Looking(
+        sources=names(sources),
+        division=SplitConfig(file=None if split_file is None else str(split_file)),
+        context=context,
+        horizon=horizon,
+        reembed=reembed,
+        seed=seed,
+        quiet=quiet,
+    )
+    found = diagnose_data(Store.open(store), looking, encoder=_encoder(encoder, endpoint, encoder_option))
+    output(describe(found), found.to_json(), json)
+    finish(found.verdicts, strict=strict)
+
+
+def _encoder(name: str | None, endpoint: str | None, options: tuple[str, ...]) -> Encoder | None:
+    from nextvec.config import from_dict, parse_assignments
+    from nextvec.corpus.encoders import EncoderConfig, load_encoder
+    from nextvec.errors import ConfigError
+
+    if name is None:
+        if endpoint or options:
+            raise ConfigError("no encoder is named", where="--encoder", remedy="give the model's name")
+        return None
+    given = {"name": name, "endpoint": endpoint, **parse_assignments(options)}
+    return load_encoder(from_dict(EncoderConfig, given, where="--encoder-option"))
+
+
+def describe(found: DataDiagnosis) -> str:
+    """The figures in tables, then the verdicts."""
+    whole = found.curves[0]
+    lengths = ", ".join(f"{name} {value:g}" for name, value in found.lengths.quantiles.items())
+    blocks = [
+        f"{found.store}: {whole.documents:,} documents, {whole.chunks:,} chunks of "
+        f"{len(found.sources)} sources, {found.encoder} vectors",
+        _lags(whole),
+        *_by_source(found.curves),
+        f"Chunks a document: {lengths}.",
+        _vectors(found.vectors),
+        _duplicates(found),
+        _sample(found),
+        "Verdicts",
+    ]
+    return "\n\n".join(blocks) + "\n" + "\n".join(verdict_lines(found.verdicts))
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"[{low:.4f}, {high:.4f}]"
+
+
+def _lags(curve: LagCurve) -> str:
+    rows = [
+        [
+            f"{lag.k}",
+            f"{lag.pairs:,}",
+            f"{lag.cosine.mean:.4f}",
+            _interval(lag.cosine.low, lag.cosine.high),
+            f"{lag.shuffled:.4f}",
+            f"{lag.gain.mean:+.4f}",
+            _interval(lag.gain.low, lag.gain.high),
+        ]
+        for lag in curve.lags
+    ]
+    note = (
+        "shuffled: the same documents with their chunks in random order (mean of all orders). Chunks of "
+        f"different documents: {curve.apart:.4f}.\nIntervals: 95 %, over documents."
+    )
+    head = ["chunks apart", "pairs", "cosine", "", "shuffled", "difference", ""]
+    return f"{columns(head, rows)}\n{note}"
+
+
+def _by_source(curves: tuple[LagCurve, ...]) -> list[str]:
+    """Coherence of every source, and their lag curves."""
+    tables = [_coherence(curves)]
+    if len(curves) > 1:
+        deepest = max(len(curve.lags) for curve in curves)
+        rows = []
+        for curve in curves[1:]:
+            cells = [f"{lag.cosine.mean:.3f} {lag.gain.mean:+.3f}" for lag in curve.lags]
+            rows.append([str(curve.source), *cells, *[""] * (deepest - len(cells))])
+        head = ["chunks apart", *(str(k) for k in range(1, deepest + 1))]
+        tables.append(f"{columns(head, rows)}\ncosine, and its difference from shuffled chunks")
+    return tables
+
+
+def _coherence(curves: tuple[LagCurve, ...]) -> str:
+    rows = []
+    for curve in curves:
+        cells = [curve.source or "all", f"{curve.documents:,}", f"{curve.chunks:,}"]
+        if curve.lags:
+            first = curve.lags[0]
+            cells += [
+                f"{first.cosine.mean:.4f}",
+                _interval(first.cosine.low, first.cosine.high),
+                f"{first.shuffled:.4f}",
+                f"{curve.apart:.4f}",
+                f"{first.gain.mean:+.4f}",
+                _interval(first.gain.low, first.gain.high),
+            ]
+        rows.append(cells + [""] * (9 - len(cells)))
+    head = ["source", "documents", "chunks", "adjacent", "", "shuffled", "other documents", "difference", ""]
+    return columns(head, rows)
+
+
+def _vectors(found: Summary) -> str:
+    norms = found.norms
+    lines = [
+        f"Vectors: {found.dimension} dimensions, lengths {norms['mean']:.4f} +- {norms['std']:.4f} "
+        f"({norms['min']:.4f} to {norms['max']:.4f})."
+    ]
+    rows = [
+        [
+            name,
+            *(f"{spread.mean[k]:.4f}" for k in ("min", "median", "max")),
+            *(f"{spread.std[k]:.4f}" for k in ("min", "median", "max")),
+            f"{spread.std_above:.4f}",
+            f"{len(spread.still)}",
+            f"{spread.mean_norm:.4f}",
+        ]
+        for name, spread in (("as stored", found.raw), ("unit length", found.unit))
+        if name == "as stored" or not found.normalised
+    ]
+    head = ["", "mean min", "median", "max", "std min", "median", "max", "std > .01", "still", "|mean vector|"]
+    return "\n".join([*lines, columns(head, rows)])
+
+
+def _duplicates(found: DataDiagnosis) -> str:
+    twice = found.duplicates
+    lines = [
+        f"Duplicates: {twice.exact} documents exactly, {twice.near} nearly (at least "
+        f"{100 * twice.threshold:g} % of 5-word sequences, estimated); {twice.repeated:,} chunks, "
+        f"{twice.in_document:,} of them in their own document."
+    ]
+    lines += [
+        f"  {t.document} like {t.like} ({'exactly' if t.exact else f'{t.similarity:.2f}'})"
+        for t in twice.within[:5]
+    ]
+    lines += [f"  {count} times: {text}" for text, count in twice.most_repeated[:3]]
+    lines.append(f"Across splits ({found.division}):")
+    lines += [
+        f"  {entry.split}: {entry.twins} of {entry.documents} documents and {entry.shared} of "
+        f"{entry.chunks:,} chunks stand in train"
+        for entry in twice.across
+    ]
+    lines += [f"    {c.document} chunk {c.position} ({c.split}): {c.text}" for c in twice.shared[:5]]
+    return "\n".join(lines)
+
+
+def _sample(found: DataDiagnosis) -> str:
+    sample = found.reembedding
+    if isinstance(sample, str):
+        return f"Re-embedding: not checked: {sample}."
+    cosines = ", ".join(f"{name} {value:.4f}" for name, value in sample.cosine.items())
+    length = "" if sample.length_ratio is None else f"; stored length / fresh length {sample.length_ratio:.4f}"
+    return (
+        f"Re-embedding: {sample.checked} chunks with {sample.encoder}; cosine to the stored vector: "
+        f"{cosines}{length}."
+    )

@@ -1,0 +1,1 @@
+"""Diagnostics: what is wrong with data, a model or a run, said in words beside the figures."""

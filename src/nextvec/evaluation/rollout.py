@@ -1,0 +1,90 @@
+"""Rollout: what becomes of a predictor that reads its own predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextvec.data.windows import FloatArray, IntArray, Windows, gather_rows
+from nextvec.errors import EvaluationError
+from nextvec.evaluation.exam import Exam
+from nextvec.evaluation.predictor import Predictor, ask, row_dots, unit
+
+STEPS = 5
+MOST_WINDOWS = 500
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """So many predictions in a row from each of N windows, each reading those before it as if they were text.
+
+    Attributes:
+        windows: those rolled out; step 1 predicts their targets.
+        cosine: [N, steps] to the true chunk of that step.
+        drift: [N, steps] cosine to the last chunk that was really read: how far it has come.
+        repetition: [N, steps - 1] cosine of each prediction to the one before it: 1 is standing still.
+    """
+
+    windows: Windows
+    cosine: NDArray[np.float64]
+    drift: NDArray[np.float64]
+    repetition: NDArray[np.float64]
+
+
+def rollable(exam: Exam, steps: int = STEPS) -> IntArray:
+    """Windows whose document goes on for all steps, so that every step is a mean over the same windows.
+
+    At a horizon above 1 there are none: what was predicted does not follow what was read.
+    """
+    if exam.windows.horizon > 1:
+        return np.zeros(0, dtype=np.int64)
+    return np.flatnonzero(exam.pool.target + steps - 1 < exam.pool.end).astype(np.int64)
+
+
+def rollout(predictor: Predictor, exam: Exam, steps: int = STEPS, most: int = MOST_WINDOWS) -> Rollout:
+    """Roll a predictor out from at most `most` windows, evenly spaced among those that can be.
+
+    Raw predictions are fed back, since raw vectors are what it reads.
+
+    Raises:
+        EvaluationError: no document goes on for so many steps, or NaN predictions.
+    """
+    able = rollable(exam, steps)
+    if len(able) == 0:
+        raise EvaluationError(
+            f"no window of horizon 1 has {steps} chunks after what was read",
+            remedy="roll out fewer steps, or judge longer documents",
+        )
+    chosen = able[np.unique(np.linspace(0, len(able) - 1, min(most, len(able))).round().astype(np.int64))]
+    part = exam.select(chosen)
+    cosine, drift = np.empty((2, len(part), steps))
+    repetition = np.empty((len(part), steps - 1))
+    for piece, contexts, lengths in part.blocks(predictor.context):
+        last, target = (rows[piece] for rows in (part.windows.last, part.windows.target))
+        start, before = unit(gather_rows(exam.vectors, last)), None
+        for step in range(steps):
+            raw, units = ask(predictor, contexts, lengths)
+            cosine[piece, step] = row_dots(units, unit(gather_rows(exam.vectors, target + step)))
+            drift[piece, step] = row_dots(units, start)
+            if before is not None:
+                repetition[piece, step - 1] = row_dots(units, before)
+            before = units
+            contexts, lengths = read_on(contexts, lengths, raw, predictor.context)
+    return Rollout(part.windows, cosine, drift, repetition)
+
+
+def read_on(
+    contexts: FloatArray, lengths: IntArray, following: FloatArray, width: int
+) -> tuple[FloatArray, IntArray]:
+    """Contexts [B, T, D] with one more vector each [B, D], of which the last `width` are kept."""
+    if contexts.shape[1] < width:
+        contexts = np.concatenate([contexts, np.zeros_like(contexts[:, :1])], axis=1)
+    else:
+        full = lengths == width
+        contexts = contexts.copy()
+        contexts[full, :-1] = contexts[full, 1:]
+        lengths = np.where(full, width - 1, lengths)
+    contexts[np.arange(len(lengths)), lengths] = following
+    return contexts, lengths + 1

@@ -1,0 +1,58 @@
+"""`nextvec --help` answers at once: nothing heavy is imported before a verb's work starts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from nextvec.cli.main import VERBS
+from nextvec.version import __version__
+
+HEAVY = ("torch", "numpy", "pydantic", "pyarrow", "safetensors", "transformers", "sentence_transformers")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "nextvec", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "nextvec.cli.main" in imported
+    assert not {name for name in imported if name.partition(".")[0] in HEAVY}
+    for verb, summary in VERBS.items():
+        assert f" {verb} " in done.stdout
+        assert summary.split()[0] in done.stdout
+
+
+def test_no_verbs_help_imports_anything_heavy() -> None:
+    program = f"""
+import sys
+from nextvec.cli.main import run
+for verb in {list(VERBS)}:
+    run([verb, "--help"])
+loaded = {{name.partition(".")[0] for name in sys.modules}} & set({HEAVY})
+sys.exit(", ".join(sorted(loaded)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+    for verb in VERBS:
+        assert f"Usage: nextvec {verb}" in done.stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_parameter_of_a_verb_is_explained(cli, verb: str) -> None:
+    told = cli(verb, "--help")
+    assert (told.code, told.err) == (0, "")
+    options = [line.lstrip("│* ") for line in told.out.splitlines() if line.lstrip("│* ").startswith("--")]
+    assert options or verb == "models"
+    for line in options:
+        assert len(line.split()) > 1, line
+
+
+def test_the_version(cli) -> None:
+    assert cli("--version").out.strip() == __version__

@@ -1,0 +1,167 @@
+"""ingest, info, export-npz and models through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nextvec.corpus.store import Store
+
+SENTENCE = "The harbour of number {} lies behind the old lighthouse, and {} ships wait there for the tide."
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """Three files of 12 sentences."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for i in range(3):
+        lines = [SENTENCE.format(i, 100 * i + k) for k in range(12)]
+        (folder / f"{'abc'[i]}.txt").write_text("\n\n".join(lines))
+    return folder
+
+
+def ingest_sentences(cli, texts: Path, out: Path, *more: str):
+    return cli("ingest", texts, "--out", out, "--chunker", "paragraph", "--dtype", "float32", *more)
+
+
+@pytest.mark.usefixtures("hash_encoder")
+def test_ingest_and_ingest_again(cli, texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "store"
+    done = ingest_sentences(cli, texts, out, "--json", "-")
+    assert done.code == 0
+    assert done.json["documents"] == 3
+    assert done.json["store"] == str(out)
+    assert done.json["path"] == "cpu float32"
+    assert "encoding on cpu float32" in done.err
+    store = Store.open(out, verify=True)
+    assert [d.doc_id for d in store.documents] == ["a.txt", "b.txt", "c.txt"]
+    assert store.document_text("b.txt") == (texts / "b.txt").read_text()
+    assert len(store) == done.json["chunks"]
+    (texts / "d.md").write_text("# One more\n\n" + SENTENCE.format(9, 9))
+    again = ingest_sentences(cli, texts, out, "--quiet")
+    assert again.code == 0
+    assert again.out.startswith(f"1 documents, 1 chunks added to {out}\n  skipped: 3 in the store already\n")
+    assert "encode:" not in again.err
+    assert len(Store.open(out)) == len(store) + 1
+
+
+@pytest.mark.usefixtures("hash_encoder")
+def test_ingest_reads_tables_with_options(cli, tmp_path: Path) -> None:
+    rows = [{"key": str(i), "body": SENTENCE.format(i, i), "kind": "x"} for i in range(6)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    done = cli(
+        "ingest", tmp_path / "rows.jsonl", "--out", tmp_path / "store", "--id-column", "key",
+        "--text-column", "body", "--source-column", "kind", "--limit", "4", "--qualify-ids",
+    )  # fmt: skip
+    assert done.code == 0
+    store = Store.open(tmp_path / "store")
+    assert [d.doc_id for d in store.documents] == ["x/0", "x/1", "x/2", "x/3"]
+    assert store.sources == ("x",)
+
+
+def test_ingest_of_ready_made_vectors(cli, world: Store, tmp_path: Path) -> None:
+    chunks = world.chunks.select(["doc_id", "position", "text", "source", "title"])
+    pq.write_table(chunks, tmp_path / "chunks.parquet")
+    np.save(tmp_path / "vectors.npy", np.asarray(world.vectors))
+    done = cli(
+        "ingest", "--vectors", tmp_path / "vectors.npy", "--chunks", tmp_path / "chunks.parquet",
+        "--encoder", "world", "--out", tmp_path / "store", "--shard-chunks", "100",
+        "--json", tmp_path / "r.json",
+    )  # fmt: skip
+    assert done.code == 0
+    assert done.out == f"40 documents, 480 chunks added to {tmp_path / 'store'}\n"
+    assert json.loads((tmp_path / "r.json").read_text())["normalised"] is True
+    store = Store.open(tmp_path / "store", verify=True)
+    assert store.encoder["name"] == "world"
+    assert len(store.info["shards"]) == 5
+    assert [d.title for d in store.documents] == [d.title for d in world.documents]
+    np.testing.assert_array_equal(store.vectors, world.vectors)
+
+
+def test_npz_there_and_back(cli, world: Store, tmp_path: Path) -> None:
+    file, back = tmp_path / "windows.npz", tmp_path / "back"
+    done = cli("export-npz", world.path, file, "--context", "4", "--sources", "web")
+    assert done.code == 0
+    assert done.out.startswith(f"160 windows of 20 documents written to {file}; 0 documents are too short")
+    with np.load(file, allow_pickle=False) as arrays:
+        assert arrays["context_sequences"].shape == (160, 4, 16)
+        assert arrays["concept_texts"][0] == world.texts([4])[0]
+    again = cli("ingest", file, "--out", back, "--encoder", "world")
+    assert again.code == 0
+    store = Store.open(back)
+    assert [d.doc_id for d in store.documents] == [f"doc-{i}" for i in range(0, 40, 2)]
+    first = world.find("doc-2")
+    np.testing.assert_array_equal(
+        store.vectors[12:24], world.vectors[first.first : first.first + first.count]
+    )
+
+
+def test_export_of_a_split(cli, world: Store, tmp_path: Path) -> None:
+    split = {"train": [f"doc-{i}" for i in range(38)], "test": ["doc-38", "doc-39"]}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    done = cli(
+        "export-npz",
+        world.path,
+        tmp_path / "t.npz",
+        "--split",
+        "test",
+        "--split-file",
+        tmp_path / "split.json",
+    )
+    assert done.code == 0
+    with np.load(tmp_path / "t.npz", allow_pickle=False) as arrays:
+        assert set(arrays["doc_ids"].tolist()) == {"doc-38", "doc-39"}
+
+
+def test_info(cli, world: Store) -> None:
+    told = cli("info", world.path)
+    assert told.code == 0
+    assert "documents    40 with 480 chunks (12 to 12 each, median 12)" in told.out
+    assert "16-dimensional float32, unit length" in told.out
+    assert "checksum" not in told.out
+    assert "shards       2, every checksum agrees" in cli("info", world.path, "--verify").out
+    figures = cli("info", world.path, "--json", "-").json
+    assert figures["sources"] == {
+        "books": {"documents": 20, "chunks": 240},
+        "web": {"documents": 20, "chunks": 240},
+    }
+    assert (figures["dimension"], figures["fingerprint"]) == (16, world.fingerprint)
+
+
+def test_models(cli) -> None:
+    rows = cli("models", "--json", "-").json
+    assert all({"name", "preset", "parameters", "streaming"} <= row.keys() for row in rows)
+    brief = {row["name"]: row["parameters"] for row in rows if row["preset"] == "brief"}
+    assert (
+        brief.items()
+        >= {
+            "amn": 1_510_912,
+            "lstm": 5_120_768,
+            "gru": 7_095_552,
+            "transformer": 17_867_520,
+        }.items()
+    )
+    assert {row["preset"] for row in rows} == {"brief", "small"}
+    assert {row["streaming"] for row in rows} <= {"constant", "cache", "buffer"}
+    table = cli("models").out.splitlines()
+    assert len(table) == len(rows) + 2
+    assert any(line.split()[:3] == ["transformer", "brief", "17,867,520"] for line in table)
+
+
+def test_the_packaged_encoder_says_nothing_of_its_own(cli, texts: Path, tmp_path: Path) -> None:
+    """The libraries behind it show a bar of their own while they load."""
+    done = cli("ingest", texts, "--out", tmp_path / "store", "--encoder-option", "precision=float32",
+               "--encoder-option", "device=cpu")  # fmt: skip
+    assert done.code == 0
+    lines = done.err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["read", "encoding on cpu float32", "encode"]
+    store = Store.open(tmp_path / "store")
+    assert store.dimension == 384
+    assert pa.types.is_string(store.chunks["text"].type)
+    assert store.encoder["name"] == "sentence-transformers/all-MiniLM-L6-v2"

@@ -1,0 +1,124 @@
+"""train through the command line: what it writes, which layer of configuration wins, going on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+import nextvec
+from nextvec.config import read_toml
+from nextvec.corpus.store import Store
+
+
+def test_train_writes_a_run(cli, tiny: tuple[str, ...], world: Store, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = cli("train", world.path, "--model", "gru", "--out", run, *tiny)
+    assert done.code == 0
+    assert done.out.startswith("gru: best validation cosine ")
+    assert f"nextvec evaluate {run} --store {world.path} --split test" in done.out
+    assert done.err.startswith("training on cpu in float32\n")
+    files = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
+    assert files >= {
+        "config.toml", "config.json", "model.safetensors", "golden.safetensors", "history.jsonl",
+        "metrics.json", "trained_on.safetensors", "last/checkpoint.safetensors", "final/model.safetensors",
+    }  # fmt: skip
+    assert nextvec.load(run).architecture == "gru"
+    assert json.loads((run / "metrics.json").read_text())["epochs"] == 1
+
+
+def test_quiet_training_says_one_line(cli, tiny: tuple[str, ...], world: Store, tmp_path: Path) -> None:
+    done = cli("train", world.path, "--model", "lstm", "--out", tmp_path / "run", *tiny, "--quiet")
+    assert done.code == 0
+    assert done.err == "training on cpu in float32\n"
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_recipe(
+    cli, tiny: tuple[str, ...], world: Store, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        '[model]\nname = "lstm"\n[data]\ncontext = 7\n[optim]\nepochs = 9\nclip = 0.5\nbatch_size = 16\n'
+    )
+    done = cli("train", world.path, "--config", file, "--out", tmp_path / "run", *tiny, "--seed", "3")
+    assert done.code == 0
+    held = read_toml(tmp_path / "run" / "config.toml")
+    assert held["model"] == {"name": "lstm", "preset": "small", "options": {"hidden": 16}} | {
+        "scaling": held["model"]["scaling"]
+    }
+    assert (held["data"]["context"], held["optim"]["clip"]) == (7, 0.5)
+    assert (held["optim"]["epochs"], held["optim"]["batch_size"], held["runtime"]["seed"]) == (1, 4, 3)
+    assert held["optim"]["schedule"] == "cosine"
+
+
+def test_recipe_brief_trains_on_windows_of_the_context_asked_for(
+    cli, tiny: tuple[str, ...], world: Store, tmp_path: Path
+) -> None:
+    command = ("train", world.path, "--model", "lstm", "--recipe", "brief", *tiny)
+    assert cli(*command, "--out", tmp_path / "five").code == 0
+    assert cli(*command, "--out", tmp_path / "four", "--context", "4").code == 0
+    shapes = [read_toml(tmp_path / name / "config.toml")["data"] for name in ("five", "four")]
+    assert [(d["context"], d["min_context"]) for d in shapes] == [(5, 5), (4, 4)]
+
+
+def test_limited_to_sources_and_divided_by_a_file(
+    cli, tiny: tuple[str, ...], world: Store, tmp_path: Path
+) -> None:
+    web = [d.doc_id for d in world.documents if d.source == "web"]
+    split = {"train": web[:14], "validation": web[14:17], "test": web[17:]}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    done = cli(
+        "train", world.path, "--model", "lstm", "--out", tmp_path / "run", *tiny,
+        "--sources", "web", "--split-file", tmp_path / "split.json",
+    )  # fmt: skip
+    assert done.code == 0
+    training = json.loads((tmp_path / "run" / "config.json").read_text())["training"]
+    assert (training["documents"], training["sources"]) == (14, ["web"])
+    assert training["split"]["file"] == str(tmp_path / "split.json")
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    cli,
+    tiny: tuple[str, ...],
+    world: Store,
+    tmp_path: Path,
+    stop_training: Callable[[int], None],
+) -> None:
+    command = ("train", world.path, "--model", "lstm", *tiny, "--set", "optim.epochs=3")
+    assert cli(*command, "--out", tmp_path / "whole").code == 0
+    stop_training(2)
+    stopped = cli(*command, "--out", tmp_path / "run", "--quiet")
+    assert stopped.code == 143
+    assert stopped.out == ""
+    assert stopped.err.splitlines()[-1].startswith(f"nextvec: {tmp_path / 'run'}: stopped by SIGTERM after ")
+    assert "--resume" in stopped.err
+    assert cli("train", world.path, "--out", tmp_path / "run", "--resume").code == 0
+    ours, theirs = (load_file(tmp_path / n / "final" / "model.safetensors") for n in ("run", "whole"))
+    assert all((ours[name] == theirs[name]).all() for name in theirs)
+
+
+def test_a_finished_run_resumed_stays_as_it_is(
+    cli, world: Store, trained: Path, tmp_path: Path, snapshot: Callable[[Path], dict[str, str]]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    before = snapshot(run)
+    done = cli("train", world.path, "--out", run, "--resume", "--quiet")
+    assert done.code == 0
+    after = snapshot(run)
+    changed = {name for name in before if before[name] != after.get(name)}
+    assert after.keys() == before.keys()
+    assert changed <= {"run.json", "metrics.json"}
+
+
+@pytest.mark.parametrize("model", ["amn", "transformer", "mlp"])
+def test_every_other_architecture_trains(
+    cli, tiny: tuple[str, ...], world: Store, tmp_path: Path, model: str
+) -> None:
+    done = cli("train", world.path, "--model", model, "--out", tmp_path / "run", *tiny, "--max-updates", "3")
+    assert done.code == 0
+    assert "(max_updates)" in done.out

@@ -1,0 +1,95 @@
+"""A small world that the rooms at the end of the path share: documents that turn by one rotation (so the next
+vector can be learned), a configuration that trains in a second, a trained run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nextvec.config import merge, parse_assignments
+from nextvec.corpus.store import NewDocument, Store, StoreWriter
+
+D, LENGTH = 16, 12
+TURN = np.linalg.qr(np.random.default_rng(7).standard_normal((D, D)))[0]
+
+
+def write_world(
+    path: Path,
+    *,
+    documents: int = 40,
+    seed: int = 0,
+    encoder: str = "world",
+    prefix: str = "doc",
+    normalised: bool = True,
+) -> Store:
+    """Documents of 12 chunks, sources web and books in turn, in two shards: x' = R x and a little noise."""
+    rng = np.random.default_rng(seed)
+    made, vectors = [], []
+    for i in range(documents):
+        x = rng.standard_normal(D)
+        rows = []
+        for _ in range(LENGTH):
+            rows.append(x / np.linalg.norm(x) + 0.03 * rng.standard_normal(D))
+            x = TURN @ x
+        vectors.append(np.asarray(rows))
+        words = rng.integers(10**9, size=(LENGTH, 2))
+        texts = [f"Chunk {k} of {prefix} {i} says {a} and {b}." for k, (a, b) in enumerate(words)]
+        source = ("web", "books")[i % 2]
+        made.append(NewDocument.from_chunks(f"{prefix}-{i}", texts, source=source, title=f"Title {i}"))
+    flat = np.concatenate(vectors)
+    if normalised:
+        flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    half = documents // 2
+    with StoreWriter(
+        path,
+        encoder={"name": encoder, "fingerprint": encoder},
+        dimension=D,
+        chunker={"kind": "sentences"},
+        dtype="float32",
+        normalised=normalised,
+    ) as writer:
+        writer.add_shard(made[:half], flat[: half * LENGTH], path="test")
+        writer.add_shard(made[half:], flat[half * LENGTH :], path="test")
+    return Store.open(path)
+
+
+@pytest.fixture(scope="session")
+def make_world() -> Callable[..., Store]:
+    """Write another such store: make_world(path, documents=, seed=, encoder=, prefix=, normalised=)."""
+    return write_world
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The shared store; copy it before changing anything in it."""
+    return write_world(tmp_path_factory.mktemp("world") / "store")
+
+
+@pytest.fixture(scope="session")
+def make_tiny() -> Callable[..., Any]:
+    """A configuration that trains in about a second: make_tiny("gru", "optim.epochs=3", seed=1)."""
+    from nextvec.training.recipes import make_config
+
+    def make(model: str = "lstm", *assignments: str, seed: int = 0) -> Any:
+        tiny = {
+            "model": {"name": model, "options": {"hidden": 16}},
+            "optim": {"batch_size": 4, "epochs": 2, "lr": 1e-2},
+            "runtime": {"device": "cpu", "precision": "float32", "threads": 1, "seed": seed},
+        }
+        return make_config("default", merge(tiny, parse_assignments(assignments)))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained(world: Store, make_tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small LSTM trained on `world`; copy it before changing anything in it."""
+    from nextvec.training.loop import train
+
+    folder = tmp_path_factory.mktemp("runs") / "small-lstm"
+    train(world, make_tiny("lstm"), folder, quiet=True)
+    return folder
