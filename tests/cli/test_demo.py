@@ -19,11 +19,13 @@ def small_articles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "articles"
     folder.mkdir()
     for i in range(30):
-        sentences = [
-            f"On day {k} of year {i} the {WORDS[(i * k) % len(WORDS)]} and the {WORDS[(i + k) % len(WORDS)]} were counted "
-            f"again, because number {i * 1000 + k} of the {WORDS[k % len(WORDS)]} had been lost in the fog."
-            for k in range(20)
-        ]
+        sentences = []
+        for k in range(20):
+            first, second, third = (WORDS[n % len(WORDS)] for n in (i * k, i + k, k))
+            sentences.append(
+                f"On day {k} of year {i} the {first} and the {second} were counted again, because number "
+                f"{i * 1000 + k} of the {third} had been lost in the fog."
+            )
         (folder / f"article-{i}.txt").write_text(" ".join(sentences))
     monkeypatch.setattr(corpus_demo, "demo_source", lambda: folder)
     monkeypatch.setattr(corpus_demo, "demo_options", ReaderOptions)

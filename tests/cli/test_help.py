@@ -34,9 +34,12 @@ def test_no_verbs_help_imports_anything_heavy() -> None:
 import sys
 from nextvec.cli.main import run
 for verb in {list(VERBS)}:
-    run([verb, "--help"])
+    try:
+        run([verb, "--help"])
+    except SystemExit as left:
+        assert not left.code
 loaded = {{name.partition(".")[0] for name in sys.modules}} & set({HEAVY})
-sys.exit(", ".join(sorted(loaded)))
+sys.exit(", ".join(sorted(loaded)) or 0)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr.strip()) == (0, "")
@@ -49,7 +52,7 @@ def test_every_parameter_of_a_verb_is_explained(cli, verb: str) -> None:
     told = cli(verb, "--help")
     assert (told.code, told.err) == (0, "")
     options = [line.lstrip("│* ") for line in told.out.splitlines() if line.lstrip("│* ").startswith("--")]
-    assert options or verb == "models"
+    assert options or "Commands" in told.out
     for line in options:
         assert len(line.split()) > 1, line
 

@@ -10,6 +10,8 @@ DIAGNOSES = {
     "run": "What the history of a training run says: losses, gradients, collapse, over-fitting.",
 }
 
-diagnose = App(name="diagnose", help="Find out what is wrong with data, a model or a run.", help_format="plaintext")
+diagnose = App(
+    name="diagnose", help="Find out what is wrong with data, a model or a run.", help_format="plaintext"
+)
 for name, summary in DIAGNOSES.items():
     diagnose.command(f"nextvec.cli.diagnose_{name}:diagnose_{name}", name=name, help=summary)

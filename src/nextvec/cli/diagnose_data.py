@@ -23,11 +23,12 @@ def diagnose_data(
     store: StorePath,
     *,
     sources: Sources = None,
-    split_file: Annotated[Path | None, Parameter(help="JSON with train, validation, test document ids.")] = None,
+    split_file: Annotated[Path | None, Parameter(help="JSON of train, validation, test ids.")] = None,
     context: Annotated[int, Parameter(help="Chunks that a window reads.")] = 5,
     horizon: Annotated[int, Parameter(help="How many chunks ahead its target is.")] = 1,
     reembed: Annotated[
-        float, Parameter(group=ENCODING, help="Share of chunks encoded anew, at least 32 of them; 0 for none.")
+        float,
+        Parameter(group=ENCODING, help="Share of chunks encoded anew, at least 32; 0 for none."),
     ] = 0.01,
     encoder: Annotated[
         str | None, Parameter(group=ENCODING, help="The encoder (default: the store's, if it is here).")
@@ -172,7 +173,18 @@ def _vectors(found: Summary) -> str:
         for name, spread in (("as stored", found.raw), ("unit length", found.unit))
         if name == "as stored" or not found.normalised
     ]
-    head = ["", "mean min", "median", "max", "std min", "median", "max", "std > .01", "still", "|mean vector|"]
+    head = [
+        "",
+        "mean min",
+        "median",
+        "max",
+        "std min",
+        "median",
+        "max",
+        "std > .01",
+        "still",
+        "|mean vector|",
+    ]
     return "\n".join([*lines, columns(head, rows)])
 
 
@@ -203,7 +215,7 @@ def _sample(found: DataDiagnosis) -> str:
     if isinstance(sample, str):
         return f"Re-embedding: not checked: {sample}."
     cosines = ", ".join(f"{name} {value:.4f}" for name, value in sample.cosine.items())
-    length = "" if sample.length_ratio is None else f"; stored length / fresh length {sample.length_ratio:.4f}"
+    length = "" if sample.length_ratio is None else f"; stored / fresh length {sample.length_ratio:.4f}"
     return (
         f"Re-embedding: {sample.checked} chunks with {sample.encoder}; cosine to the stored vector: "
         f"{cosines}{length}."

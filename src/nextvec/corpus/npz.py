@@ -242,6 +242,8 @@ def export_npz(
         raise StoreError(
             "context below 1, or texts not none, target or all", where="export", remedy="mend the option"
         )
+    if Path(out).is_dir():
+        raise StoreError("is a folder", where=out, remedy="name the .npz to write")
     chosen = [store.documents[i] for i in (range(len(store.documents)) if documents is None else documents)]
     long_enough = [d for d in chosen if d.count > context]
     if not long_enough:

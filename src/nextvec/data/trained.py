@@ -76,10 +76,15 @@ class TrainedOn:
             arrays = load_file(path)
             keys = [arrays[name] for name in ("chunks", "documents", "ids")]
         except (OSError, SafetensorError, KeyError) as e:
-            raise RunError(f"does not list what was trained on ({e})", where=path) from None
+            raise _no_list(path, str(e)) from None
         if any(k.dtype != np.uint64 or k.ndim != 1 for k in keys):
-            raise RunError("does not list what was trained on (not uint64 keys)", where=path)
+            raise _no_list(path, "not uint64 keys")
         return cls(*(_sorted(k) for k in keys))
+
+
+def _no_list(path: Path, why: str) -> RunError:
+    remedy = "restore the file, or train it again"
+    return RunError(f"does not list what was trained on ({why})", where=path, remedy=remedy)
 
 
 def chunk_keys(store: Store, rows: IntArray) -> Keys:

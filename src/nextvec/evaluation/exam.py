@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray, VectorSource, Windows, gather_contexts, gather_rows
+from nextvec.evaluation.faiss_index import FaissIndex
 from nextvec.evaluation.predictor import unit
-from nextvec.evaluation.retrieval import Pool
+from nextvec.evaluation.retrieval import Pool, ranks
 
 BLOCK_BYTES = 64 * 2**20
 BLOCK_WINDOWS = 1024
@@ -38,6 +39,7 @@ class Exam:
         pool: the candidates, made from the same windows.
         train_mean: [D] mean of the vectors trained on; None where nothing was trained.
         seed: of the batches of `contrastive_accuracy`.
+        index: "exact" or "faiss": how ranks are found, not what they are.
     """
 
     def __init__(
@@ -47,9 +49,10 @@ class Exam:
         pool: Pool,
         train_mean: FloatArray | None = None,
         seed: int = 0,
+        index: str = "exact",
     ) -> None:
         self.vectors, self.windows, self.pool = vectors, windows, pool
-        self.train_mean, self.seed = train_mean, seed
+        self.train_mean, self.seed, self.index = train_mean, seed, index
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -57,12 +60,22 @@ class Exam:
     def select(self, which: NDArray[np.bool_] | IntArray | slice) -> Exam:
         """The same exam with some of its windows only."""
         windows, pool = self.windows.select(which), self.pool.select(which)
-        return Exam(self.vectors, windows, pool, self.train_mean, self.seed)
+        return Exam(self.vectors, windows, pool, self.train_mean, self.seed, self.index)
 
     @property
     def dimension(self) -> int:
         """D."""
         return self.vectors.shape[1]
+
+    def ranks(self, units: FloatArray) -> IntArray:
+        """[N] rank of each target among the candidates, 1 the best, for predictions [N, D] of unit length."""
+        if self.index == "faiss":
+            return self._faiss.ranks(units, self.pool)
+        return ranks(units, self.vectors, self.pool)
+
+    @cached_property
+    def _faiss(self) -> FaissIndex:
+        return FaissIndex(self.vectors, self.pool)
 
     @cached_property
     def targets(self) -> FloatArray:

@@ -23,11 +23,12 @@ from nextvec.evaluation.baselines import BASELINES, Baseline
 from nextvec.evaluation.baselines.simple import window_mean
 from nextvec.evaluation.bootstrap import RESAMPLES, DocumentBootstrap
 from nextvec.evaluation.exam import Exam
+from nextvec.evaluation.faiss_index import require_faiss
 from nextvec.evaluation.leaks import LIMIT, Leaks, without_leaks
 from nextvec.evaluation.metrics import KS, METRICS, Judgement
 from nextvec.evaluation.predictor import Predictor
 from nextvec.evaluation.report import Report, Row, compare
-from nextvec.evaluation.retrieval import CANDIDATES, make_pool
+from nextvec.evaluation.retrieval import CANDIDATES, INDEXES, make_pool
 from nextvec.evaluation.speed import measure_speed
 from nextvec.progress import Progress
 
@@ -44,6 +45,7 @@ class Judging:
         horizon: how many chunks ahead the target is.
         candidates: "split" (every chunk of the judged documents), "store", or "document" (the target's own);
             always without what has been read.
+        index: "exact" (blocks) or "faiss" (a flat index, with the extra `faiss`): the figures are the same.
         ks: recall@k to report; None takes 1, 5, 10, 20, 50 as far as the pool is larger.
         baselines: names to judge beside the predictors; None is all of them.
         seed, resamples: of the bootstrap over documents.
@@ -55,6 +57,7 @@ class Judging:
     context: int = 5
     horizon: int = 1
     candidates: str = "split"
+    index: str = "exact"
     ks: tuple[int, ...] | None = None
     baselines: tuple[str, ...] | None = None
     seed: int = 0
@@ -69,6 +72,7 @@ class Judging:
                 f"there is no candidate set '{self.candidates}'",
                 remedy=f"choose one of: {', '.join(CANDIDATES)}",
             )
+        self._check_index()
         for k in self.ks or ():
             if k not in KS:
                 raise EvaluationError(
@@ -79,6 +83,19 @@ class Judging:
                 raise EvaluationError(
                     f"there is no baseline '{name}'", remedy=f"choose of: {', '.join(BASELINES)}"
                 )
+
+    def _check_index(self) -> None:
+        if self.index not in INDEXES:
+            raise EvaluationError(
+                f"there is no index '{self.index}'", remedy=f"choose one of: {', '.join(INDEXES)}"
+            )
+        if self.index == "faiss":
+            if self.candidates == "document":
+                raise EvaluationError(
+                    "an index of all chunks is of no use among those of one document",
+                    remedy="choose index 'exact' with candidates 'document'",
+                )
+            require_faiss()
 
 
 @dataclass(frozen=True)
@@ -145,20 +162,20 @@ def judge(
         )
     _check_names(predictors)
     for predictor in predictors:
-        _check_made_for(predictor, store)
+        check_made_for(predictor, store)
     windows = make_windows(store, documents, how.context, how.horizon)
     if training is None and name != "all":
         training = Training.of(store, split, how.context, how.horizon)
-    training = _tuned_on(store, split, training, how)
-    windows, leaks = _guarded(store, windows, name, how, training, seen)
-    exam = _exam(store, windows, documents, how, training)
+    training = tuned_on(store, split, training, how)
+    windows, leaks = without_known(store, windows, name, how, training, seen)
+    exam = open_exam(store, windows, documents, how, training)
     ks = _checked_ks(exam, how)
     table = _Table(exam, ks, how)
     chosen = [cls for n, cls in BASELINES.items() if how.baselines is None or n in how.baselines]
     able = [cls for cls in chosen if training is not None or not cls.needs_training]
     with Progress("judging", len(able) + len(predictors), "predictors", quiet=how.quiet) as progress:
         for cls in able:
-            table.add(_fitted(cls, how, training))
+            table.add(fitted(cls, how, training))
             progress.advance(note=cls.name)
         for predictor in predictors:
             table.add(predictor)
@@ -249,7 +266,8 @@ def _check_names(predictors: Sequence[Predictor]) -> None:
         taken.add(predictor.name)
 
 
-def _check_made_for(predictor: Predictor, store: Store) -> None:
+def check_made_for(predictor: Predictor, store: Store) -> None:
+    """Raises EncoderMismatchError, VectorError: the predictor was made for other vectors than the store's."""
     fingerprint = getattr(predictor, "encoder", None)
     if fingerprint is not None and fingerprint != store.encoder.get("fingerprint"):
         raise EncoderMismatchError(
@@ -267,7 +285,7 @@ def _check_made_for(predictor: Predictor, store: Store) -> None:
         )
 
 
-def _tuned_on(store: Store, split: Split, training: Training | None, how: Judging) -> Training | None:
+def tuned_on(store: Store, split: Split, training: Training | None, how: Judging) -> Training | None:
     """Limited to sources, baselines are fitted on everything but choose their variant on these sources."""
     if training is None or training.vectors is not store.vectors:
         return training
@@ -277,7 +295,7 @@ def _tuned_on(store: Store, split: Split, training: Training | None, how: Judgin
         return training
 
 
-def _guarded(
+def without_known(
     store: Store,
     windows: Windows,
     name: str,
@@ -297,14 +315,15 @@ def _guarded(
     return windows, leaks
 
 
-def _exam(
+def open_exam(
     store: Store, windows: Windows, documents: Sequence[int], how: Judging, training: Training | None
 ) -> Exam:
+    """The exam of these windows, which are of these documents (indices into `store.documents`)."""
     chosen = range(len(store.documents)) if how.candidates == "store" else documents
     ranges = [(store.documents[i].first, store.documents[i].count) for i in chosen]
     pool = make_pool(windows, store.vectors, ranges, store.texts, how.candidates)
     mean = None if training is None else window_mean(training.vectors, training.train)
-    return Exam(store.vectors, windows, pool, mean, how.seed)
+    return Exam(store.vectors, windows, pool, mean, how.seed, how.index)
 
 
 def _checked_ks(exam: Exam, how: Judging) -> tuple[int, ...]:
@@ -321,7 +340,8 @@ def _checked_ks(exam: Exam, how: Judging) -> tuple[int, ...]:
     return how.ks
 
 
-def _fitted(cls: type[Baseline], how: Judging, training: Training | None) -> Baseline:
+def fitted(cls: type[Baseline], how: Judging, training: Training | None) -> Baseline:
+    """A baseline of that kind, fitted where there is something to fit on."""
     made = cls(how.context, how.seed)
     started = time.perf_counter()
     if training is not None:

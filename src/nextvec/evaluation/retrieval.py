@@ -23,6 +23,7 @@ from nextvec.data.windows import FloatArray, IntArray, VectorSource, Windows, ga
 from nextvec.evaluation.predictor import unit
 
 CANDIDATES = ("split", "store", "document")
+INDEXES = ("exact", "faiss")
 CANDIDATE_BLOCK = 4096
 WINDOW_BLOCK = 256
 _NOTHING = np.zeros(0, dtype=np.int64)
@@ -145,10 +146,8 @@ def ranks(units: FloatArray, vectors: VectorSource, pool: Pool) -> IntArray:
         units: [N, D] predictions of unit length, one a window of the pool.
     """
     N, D = units.shape
-    truth = _cosines(units, gather_rows(vectors, pool.rows[pool.target]))
-    # |float32 dot - exact dot| <= D 2^-24 for unit vectors (Higham 2002, eq. 3.5), however the sum is
-    # ordered; the rest covers rounding of the vectors themselves and of the thresholds.
-    margin = 1.01 * (D + 16) * 2.0**-24
+    truth = exact_cosines(units, gather_rows(vectors, pool.rows[pool.target]))
+    margin = rounding(D)
     bounds = torch.from_numpy(np.stack([truth - margin, truth + margin], axis=1).astype(np.float32))
     predictions = torch.from_numpy(np.ascontiguousarray(units))
     found = np.ones(N, dtype=np.int64)
@@ -169,7 +168,7 @@ def ranks(units: FloatArray, vectors: VectorSource, pool: Pool) -> IntArray:
                 found[a:b] += above.numpy()
                 near = (similar >= bounds[a:b, :1]) & (similar <= bounds[a:b, 1:])
                 i, j = (x.numpy() for x in near.nonzero(as_tuple=True))
-                exact = _cosines(units[a + i], block[low - start + j])
+                exact = exact_cosines(units[a + i], block[low - start + j])
                 np.add.at(found, a + i, exact > truth[a + i])
     return found
 
@@ -199,7 +198,16 @@ def _leave_out(similar: torch.Tensor, pool: Pool, window: int, position: int) ->
             table[i, same[a:b] - position] = -2.0
 
 
-def _cosines(units: FloatArray, candidates: FloatArray) -> NDArray[np.float64]:
+def rounding(D: int) -> float:
+    """How far a float32 dot product of unit vectors of D dimensions may be from the exact one.
+
+    |float32 dot - exact dot| <= D 2^-24 (Higham 2002, eq. 3.5), however the sum is ordered; the rest covers
+    rounding of the vectors themselves and of the thresholds.
+    """
+    return 1.01 * (D + 16) * 2.0**-24
+
+
+def exact_cosines(units: FloatArray, candidates: FloatArray) -> NDArray[np.float64]:
     """Dot products of unit vectors [n, D] with the directions of candidates [n, D], in float64."""
     out = np.empty(len(units), dtype=np.float64)
     for a in range(0, len(units), 2048):

@@ -92,6 +92,8 @@ def _fact(row: Mapping[str, Any], name: str) -> str:
 
 
 def _lines(cells: list[list[str]], *, markdown: bool) -> list[str]:
+    if markdown:
+        cells = [[cell.replace("|", "\\|") for cell in row] for row in cells]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     padded = [
         [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]

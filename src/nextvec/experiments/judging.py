@@ -53,12 +53,12 @@ def judge_runs(store: Store, runs: Sequence[RunPredictor], exam: Exam, how: Judg
                 where=run.folder,
                 remedy=f"judge it with --horizon {run.training['horizon']}",
             )
-    division = _division(runs, exam)
+    division = division_of(runs, exam)
     trained = exam.train_sources
     if trained is None:
         trained = tuple(_common(runs, "sources", tuple))
-    judged = _divide(store, division, exam.sources, exam.split)
-    training = _training(store, division, trained, exam.split, how)
+    judged = divide(store, division, exam.sources, exam.split)
+    training = training_of(store, division, trained, exam.split, how)
     seen = TrainedOn.union([run.trained_on for run in runs]) if runs else None
     return judge(store, judged, exam.split, runs, how, training=training, seen=seen)
 
@@ -67,7 +67,7 @@ def judged_windows(
     store: Store, runs: Sequence[RunPredictor], exam: Exam, context: int, horizon: int
 ) -> tuple[Windows, tuple[int, ...]]:
     """The windows that `judge_runs` judges, and the documents they are of."""
-    documents = _divide(store, _division(runs, exam), exam.sources, exam.split).of(exam.split)
+    documents = divide(store, division_of(runs, exam), exam.sources, exam.split).of(exam.split)
     if not documents:
         raise SplitError(
             f"split '{exam.split}' has no documents", where=store.path, remedy="judge another split"
@@ -79,7 +79,8 @@ def judged_windows(
     return windows, documents
 
 
-def _division(runs: Sequence[RunPredictor], exam: Exam) -> SplitConfig:
+def division_of(runs: Sequence[RunPredictor], exam: Exam) -> SplitConfig:
+    """How documents are divided. Raises EvaluationError, SplitError: runs that differ, a file not there."""
     division: SplitConfig = exam.division or _common(runs, "split", SplitConfig)
     if division.file is not None and not Path(division.file).is_file():
         raise SplitError("is not there", where=division.file, remedy="give the split file with --split-file")
@@ -101,14 +102,14 @@ def _common(runs: Sequence[RunPredictor], key: str, kind: type[Any]) -> Any:
     return from_dict(kind, found[0], where=runs[0].folder) if isinstance(found[0], dict) else found[0]
 
 
-def _divide(store: Store, division: SplitConfig, sources: tuple[str, ...], split: str) -> Split:
+def divide(store: Store, division: SplitConfig, sources: tuple[str, ...], split: str) -> Split:
     """The judged documents. "all" needs no division: it is every document of the sources."""
     if split == "all":
         division = replace(division, file=None, near_duplicate=1.0)
     return split_documents(store, division, sources)
 
 
-def _training(
+def training_of(
     store: Store, division: SplitConfig, sources: tuple[str, ...], split: str, how: Judging
 ) -> Training | None:
     """What the baselines are fitted on: nothing where everything is judged."""

@@ -169,9 +169,10 @@ def write_table(
 
 def read_table(out: Path) -> dict[str, Any]:
     """The table of a matrix. Raises RunError naming the file."""
-    table = read_json(out / TABLE, RunError, remedy="run `nextvec matrix` with this folder to its end")
-    if not isinstance(table, dict) or not isinstance(table.get("rows"), list):
-        raise RunError("is not the table of a matrix", where=out / TABLE)
+    remedy = "run `nextvec matrix` with this folder to its end"
+    table = read_json(out / TABLE, RunError, remedy=remedy)
+    if not isinstance(table, dict) or not isinstance(table.get("rows"), list) or "failed" not in table:
+        raise RunError("is not the table of a matrix", where=out / TABLE, remedy=remedy)
     return table
 
 

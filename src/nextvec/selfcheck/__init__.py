@@ -1,1 +1,1 @@
-"""The instruments on trial: every metric on predictors and in worlds of known truth, every guard on its fault."""
+"""The instruments on trial: metrics in worlds of known truth, guards on the faults they are for."""

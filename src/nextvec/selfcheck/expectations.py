@@ -9,141 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
-from nextvec.evaluation.metrics import KS, skill_over
+from nextvec.evaluation.metrics import BEST_BASELINE, KS, LINEAR_AVERAGE, skill_over
 from nextvec.evaluation.offsets import OFFSETS
 from nextvec.evaluation.rollout import STEPS
-from nextvec.selfcheck.predictors import Known
-from nextvec.selfcheck.theory import A2, B2, Answer, Mixture, Theory, above, chunk, stranger
-from nextvec.selfcheck.worlds import World
-
-EXACT = 2e-5
-"""Tolerance of what is exact: float32 vectors, sums of 64 products."""
-
-How = Literal["exact", "near", "at least", "at most", "between", "chance"]
-
-
-@dataclass(frozen=True)
-class Expected:
-    """A stated value, or the bounds it lies between. `scale` is the size of the metric's unit in this world."""
-
-    how: How
-    low: float
-    high: float
-    scale: float = 1.0
-
-    def tolerance(self, error: float, D: int) -> float:
-        """3 standard errors + 2/D, in the metric's unit; rounding only for what is exact."""
-        return EXACT * self.scale if self.how == "exact" else 3 * error + 2 / D * self.scale
-
-    def holds(self, measured: float, tolerance: float) -> bool:
-        """Whether a measured value is the stated one; nan never is."""
-        return self.low - tolerance <= measured <= self.high + tolerance
-
-    def __str__(self) -> str:
-        if self.how == "between":
-            return f"{self.low:.4g} .. {self.high:.4g}"
-        value = self.low if self.how == "at least" else self.high
-        return {"exact": "=", "near": "~", "at least": ">=", "at most": "<=", "chance": "chance"}[
-            self.how
-        ] + f" {value:.4g}"
-
-
-def exact(value: float, scale: float = 1.0) -> Expected:
-    """Known up to rounding."""
-    return Expected("exact", value, value, scale)
-
-
-def near(value: float, scale: float = 1.0) -> Expected:
-    """Known in the mean, for many dimensions."""
-    return Expected("near", value, value, scale)
-
-
-def chance(value: float, scale: float = 1.0) -> Expected:
-    """What knowing nothing gives."""
-    return Expected("chance", value, value, scale)
-
-
-def at_least(value: float, scale: float = 1.0) -> Expected:
-    """A lower bound."""
-    return Expected("at least", value, math.inf, scale)
-
-
-def at_most(value: float, scale: float = 1.0) -> Expected:
-    """An upper bound."""
-    return Expected("at most", -math.inf, value, scale)
-
-
-def between(low: float, high: float, scale: float = 1.0) -> Expected:
-    """Two bounds."""
-    return Expected("between", low, high, scale)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One known predictor in one world.
-
-    Attributes:
-        references: cosine of the linear average and of the best baseline, by theory.
-    """
-
-    world: World
-    known: Known
-    references: dict[str, float]
-
-    @cached_property
-    def theory(self) -> Theory:
-        return Theory(self.world)
-
-    def answers(self, step: int = 1) -> Mixture:
-        found = self.known.answers(step)
-        assert found is not None
-        return found
-
-    def mean(self, of: Callable[[Answer], float], step: int = 1) -> float:
-        """Mean over the windows of a function of the answer."""
-        return sum(share * of(answer) for share, answer in self.answers(step))
-
-    def toward(self, k: int, step: int = 1) -> float:
-        """Mean cosine to the chunk k after the target."""
-        return self.mean(lambda answer: self.theory.cosine(answer, chunk(k)), step)
-
-    @property
-    def certain(self) -> bool:
-        """A single answer in a world without chance: every cosine is the same in all windows."""
-        answers = self.answers()
-        return self.world.deterministic and len(answers) == 1 and answers[0][1].own == 0
-
-    def state(self, value: float, scale: float = 1.0) -> Expected:
-        """Exact where nothing is left to chance, else near."""
-        return exact(value, scale) if self.certain else near(value, scale)
-
-    @cached_property
-    def rivals(self) -> float:
-        """Mean number of candidates before the target: the sum of the probabilities that each is nearer."""
-        pool, theory = self.world.exam.pool, self.theory
-        later = pool.end - pool.target - 1
-        strangers = len(pool) - (pool.end - pool.read_low)
-
-        def count(answer: Answer) -> float:
-            steps = np.array([theory.beats(answer, chunk(k)) for k in range(1, int(later.max()) + 1)])
-            within = np.concatenate([[0.0], np.cumsum(steps)])[later]
-            return float((within + strangers * theory.beats(answer, stranger())).mean())
-
-        return self.mean(count)
-
-    @cached_property
-    def first_rival(self) -> float:
-        """Mean over windows of the probability that the next later chunk of the document is nearer."""
-        pool = self.world.exam.pool
-        followed = float((pool.target + 1 < pool.end).mean())
-        return followed * self.mean(lambda answer: self.theory.beats(answer, chunk(1)))
-
+from nextvec.selfcheck.expected import Case, Expected, at_most, between, chance, exact, near
+from nextvec.selfcheck.theory import A2, B2, Answer, above, best_cosine, chunk, mean_error
 
 Expectation = Callable[[Case], Expected]
 EXPECTATIONS: dict[str, Expectation] = {}
@@ -181,9 +54,7 @@ def _cosine_std(case: Case) -> Expected:
     # within one kind of answer the spread of `Theory.spread`, e.g. (1 - r^2) / sqrt(D) without a common mean;
     # between kinds the variance of their means
     theory, centre = case.theory, case.toward(0)
-    total = case.mean(
-        lambda a: theory.spread(a, chunk(0)) ** 2 + (theory.cosine(a, chunk(0)) - centre) ** 2
-    )
+    total = case.mean(lambda a: theory.spread(a, chunk(0)) ** 2 + (theory.cosine(a, chunk(0)) - centre) ** 2)
     return case.state(math.sqrt(total))
 
 
@@ -208,10 +79,10 @@ def _share_above_half(case: Case) -> Expected:
 def _recall(k: int) -> None:
     @expects(f"recall@{k}", oracle=1)
     def recall(case: Case) -> Expected:
-        # Markov: P(rank > k) <= E[rank - 1] / k. For k = 1 the nearest rival alone is enough to lose.
+        # knowing something: no closed form, but a plain count on the same vectors
         if case.known.blind:
             return chance(case.world.exam.pool.chance_recall(k))
-        return between(max(0.0, 1 - case.rivals / k), 1 - case.first_rival if k == 1 else 1.0)
+        return exact(float((case.ranks <= k).mean()))
 
 
 for _k in KS:
@@ -220,19 +91,18 @@ for _k in KS:
 
 @expects("mrr", oracle=1)
 def _mrr(case: Case) -> Expected:
-    # Jensen: E[1 / rank] >= 1 / E[rank]; from above, 1 where the target is first and 1/2 at best elsewhere
     if case.known.blind:
         return chance(case.world.exam.pool.chance_mrr())
-    return between(1 / (1 + case.rivals), 1 - case.first_rival / 2)
+    return exact(float((1 / case.ranks).mean()))
 
 
 @expects("median_rank", oracle=1)
 def _median_rank(case: Case) -> Expected:
-    # a blind rank is uniform on 1..eligible; else Markov: P(rank - 1 > 2 E[rank - 1]) < 1/2
+    # a blind rank is uniform on 1..eligible
     if case.known.blind:
         middle = float(np.median((case.world.exam.pool.eligible + 1) / 2))
         return chance(middle, scale=middle)
-    return between(1, 1 + 2 * case.rivals)
+    return exact(float(np.median(case.ranks)))
 
 
 @expects("contrastive_accuracy", oracle=1)
@@ -241,18 +111,9 @@ def _contrastive_accuracy(case: Case) -> Expected:
     # of other documents, and of the same document those after this one
     if case.known.blind:
         return chance(0.5)
-    pool, theory = case.world.exam.pool, case.theory
-    later = pool.end - pool.target - 1
-    each = float(np.mean(pool.end - pool.read_low)) - case.world.context
-    strangers = len(pool.target) - each
-
-    def lost(answer: Answer) -> float:
-        steps = np.array([theory.beats(answer, chunk(k)) for k in range(1, int(later.max()) + 1)])
-        within = np.concatenate([[0.0], np.cumsum(steps)])[later]
-        other = strangers * theory.beats(answer, stranger())
-        return float(((within + other) / (later + strangers)).mean())
-
-    return near(1 - case.mean(lost))
+    windows = len(case.world.exam)
+    strangers = windows - windows / len(case.world.judged)
+    return near(1 - case.mean(lambda a: float((case.nearer(a, strangers) / (case.later + strangers)).mean())))
 
 
 @expects("par", oracle=1)
@@ -261,14 +122,17 @@ def _par(case: Case) -> Expected:
     # max E + spread sqrt(2 ln c), the bound for c normal variables
     theory, context = case.theory, range(-case.world.context, 0)
 
-    def bounds(answer: Answer) -> tuple[float, float]:
-        middle = max(theory.cosine(answer, chunk(k)) for k in context)
-        spread = max(theory.spread(answer, chunk(k)) for k in context)
-        return middle, middle + spread * math.sqrt(2 * math.log(len(context)))
+    def low(answer: Answer) -> float:
+        return max(theory.cosine(answer, chunk(k)) for k in context)
 
-    below = bounds(chunk(0))
-    low, high = (case.mean(lambda a, end=end: bounds(a)[end]) for end in (0, 1))  # type: ignore[misc]
-    return exact(low / below[0]) if case.certain else between(low / below[1], high / below[0])
+    def high(answer: Answer) -> float:
+        spread = max(theory.spread(answer, chunk(k)) for k in context)
+        return low(answer) + spread * math.sqrt(2 * math.log(len(context)))
+
+    truth = chunk(0)
+    if case.certain:
+        return exact(case.mean(low) / low(truth))
+    return between(case.mean(low) / high(truth), case.mean(high) / low(truth))
 
 
 @expects("forward_margin")
@@ -291,27 +155,36 @@ def _offset_accuracy(case: Case) -> Expected:
         pool = case.world.exam.pool
         present = [(pool.target + k >= pool.read_low) & (pool.target + k < pool.end) for k in OFFSETS]
         return at_most(float((1 / np.sum(present, axis=0)).mean()))
-    beaten = {k: case.mean(lambda a, k=k: case.theory.beats(a, chunk(k))) for k in others}  # type: ignore[misc]
+
+    def nearer(k: int) -> float:
+        return case.mean(lambda answer: case.theory.beats(answer, chunk(k)))
+
     # later chunks are missing at a document's end; those before the target never are
-    high = 1 - max(beaten[k] for k in others if k < 0)
-    return between(max(0.0, 1 - sum(beaten.values())), high)
+    high = 1 - max(nearer(k) for k in others if k < 0)
+    return exact(0) if high < 1e-9 else between(max(0.0, 1 - sum(map(nearer, others))), high)
 
 
 @expects("skill", oracle=1)
 def _skill(case: Case) -> Expected:
-    reference = case.references["linear average"]
+    reference = case.references[LINEAR_AVERAGE]
     return case.state(skill_over(case.toward(0), reference), scale=1 / (1 - reference))
 
 
 @expects("skill_vs_best_baseline", oracle=1)
 def _skill_vs_best_baseline(case: Case) -> Expected:
-    reference = case.references["best baseline"]
+    reference = case.references[BEST_BASELINE]
     return case.state(skill_over(case.toward(0), reference), scale=1 / (1 - reference))
 
 
 def _variance(case: Case) -> float:
     """Variance of a raw prediction over windows, a dimension."""
     return 0.0 if case.known.constant else case.mean(case.theory.variance)
+
+
+def _unit_variance(case: Case) -> float:
+    """The same of a unit prediction, over all dimensions."""
+    theory = case.theory
+    return 0.0 if case.known.constant else case.mean(lambda a: theory.variance(a) / theory.energy(a))
 
 
 @expects("variance_ratio", oracle=1)
@@ -338,10 +211,70 @@ def _cosine_without_mean(case: Case) -> Expected:
     if case.known.constant:
         return exact(0)
     theory = case.theory
-    v = case.world_mean_error
+    v = mean_error(case.world)
 
     def cosine(answer: Answer) -> float:
         prediction = A2 * (answer.centre - 1) ** 2 + theory.variance(answer) + v
         return (theory.moving(answer, chunk(0)) + v) / math.sqrt(prediction * (B2 + v))
 
     return near(case.mean(cosine))
+
+
+def _mean_gap(case: Case) -> float:
+    """Difference of the means of predictions and targets, in units of m."""
+    return case.mean(lambda answer: answer.centre) - 1
+
+
+@expects("moments_raw", oracle=0)
+def _moments_raw(case: Case) -> Expected:
+    # summed over D dimensions: (difference of the means)^2 + (difference of the standard deviations)^2
+    gap = A2 * _mean_gap(case) ** 2 + (math.sqrt(_variance(case)) - math.sqrt(B2)) ** 2
+    return near(case.world.D * gap, scale=case.world.D)
+
+
+@expects("moments_unit", oracle=0)
+def _moments_unit(case: Case) -> Expected:
+    # the same after division by the length sqrt(D E p^2)
+    mean = case.mean(lambda a: a.centre / math.sqrt(case.theory.energy(a)))
+    return near(A2 * (mean - 1) ** 2 + (math.sqrt(_unit_variance(case)) - math.sqrt(B2)) ** 2)
+
+
+@expects("moments_mean_gap", oracle=0)
+def _moments_mean_gap(case: Case) -> Expected:
+    # both means are of finitely many documents, each with the variance of `mean_error`; their difference has
+    # at most four times that, whatever their correlation
+    gap = A2 * _mean_gap(case) ** 2
+    return between(math.sqrt(gap / B2), math.sqrt((gap + 4 * mean_error(case.world)) / B2))
+
+
+@expects("moments_std_ratio", oracle=1)
+def _moments_std_ratio(case: Case) -> Expected:
+    return exact(0) if case.known.constant else near(math.sqrt(_variance(case) / B2))
+
+
+@expects(f"rollout@{STEPS}", oracle=1)
+def _rollout(case: Case) -> Expected:
+    # every answer holds the common part, and none is better than the best
+    if case.known.answers(STEPS) is None:
+        return between(A2, best_cosine(case.world, STEPS))
+    return case.state(case.toward(STEPS - 1, STEPS))
+
+
+@expects(f"rollout_drift@{STEPS}")
+def _rollout_drift(case: Case) -> Expected:
+    if case.known.answers(STEPS) is None:
+        return between(A2, 1)
+    value = case.toward(-1, STEPS)
+    return exact(1) if value > 1 - 1e-9 else case.state(value)
+
+
+@expects(f"rollout_repetition@{STEPS}")
+def _rollout_repetition(case: Case) -> Expected:
+    if case.known.answers(STEPS) is None:
+        return between(A2, 1)
+    if case.known.constant:
+        return exact(1)
+    pairs = [zip(case.answers(s), case.answers(s - 1), strict=True) for s in range(2, STEPS + 1)]
+    cosines = [sum(share * case.theory.cosine(a, b) for (share, a), (_, b) in pair) for pair in pairs]
+    value = float(np.mean(cosines))
+    return exact(1) if value > 1 - 1e-9 else case.state(value)

@@ -14,7 +14,7 @@ from nextvec.data.windows import FloatArray, IntArray
 from nextvec.evaluation.baselines import CopyLast, LinearAverage, Random
 from nextvec.evaluation.predictor import Kind, Predictor, unit
 from nextvec.evaluation.rollout import STEPS
-from nextvec.selfcheck.theory import B2, Answer, Mixture, best_weights, chunk
+from nextvec.selfcheck.theory import Answer, Mixture, best_weights, chunk, mean_error
 from nextvec.selfcheck.worlds import World
 
 Guess = Callable[[FloatArray, IntArray], Any]
@@ -99,13 +99,8 @@ def linear_average(world: World) -> Known:
 
 
 def mean_vector(world: World) -> Known:
-    """The mean of the chunks of other documents, of the same world.
-
-    Their z do not cancel quite: the mean of n documents of T chunks keeps b^2 / (n T) sum_k c(k) (1 - |k| / T).
-    """
-    documents, T, _ = world.trained.shape
-    left = sum((1 - abs(k) / T) * world.correlation(k) for k in range(1 - T, T)) / (documents * T)
-    answer = Answer(1.0, {}, B2 * left)
+    """The mean of other documents of the same world: the common part, and what did not cancel."""
+    answer = Answer(1.0, {}, mean_error(world))
     return Known(world.mean_vector, lambda step: [(1.0, answer)], blind=True, constant=True)
 
 
@@ -116,7 +111,10 @@ def random(world: World) -> Known:
 
 
 def shuffled(world: World) -> Known:
-    """The world's law, told the context in a random order (a function of the last vector, not of the batch)."""
+    """The world's law, told the context in a random order.
+
+    The order is a function of the last vector, so that batching changes nothing.
+    """
 
     def guess(contexts: FloatArray, lengths: IntArray) -> FloatArray:
         mixed = np.zeros_like(contexts)

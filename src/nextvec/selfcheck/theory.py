@@ -1,12 +1,12 @@
 """What probability theory says of linear predictors in the worlds.
 
-Notation, per dimension: a vector is x_s = a m + b z_s with a^2 = COMMON, a^2 + b^2 = 1, m and z of mean square
-1, and E[z_s z_{s+k}] = c(k), the world's `correlation`. A prediction of the target x_t is
+Notation, per dimension: a vector is x_s = a m + b z_s with a^2 = COMMON, a^2 + b^2 = 1, m and z of mean
+square 1, and E[z_s z_{s+k}] = c(k), the world's `correlation`. A prediction of the target x_t is
 
     p = centre a m + b sum_k weights[k] z_{t+k} + own e,      e independent of everything.
 
-In D dimensions the cosine of p and a chunk is nearly (to 2/D) that of these moments. In the rotation world it
-is exactly that where own = 0, since there each document's sums over the dimensions are the moments themselves.
+In D dimensions the cosine of p and a chunk is nearly (to 2/D) that of these moments. In the rotation world
+it is exactly that where own = 0, since there each document's sums over the dimensions are the moments.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ class Theory:
     def _spread(self, slope: Wide, gaussian: Wide, means: Wide) -> float:
         """Standard deviation of a function of the second moments T = mean over D dimensions of v v'.
 
-        To first order it varies as tr(slope T); v is Gaussian, so that var(v' S v) = 2 tr(S C S C) + 4 u' S C S u
-        with covariance C and mean u (Searle, Linear Models, 1971, section 2.5).
+        To first order it varies as tr(slope T). v is Gaussian with covariance C and mean u, so that
+        var(v' S v) = 2 tr(S C S C) + 4 u' S C S u (Searle, Linear Models, 1971, section 2.5).
         """
         turned = slope @ gaussian
         variance = 2 * float(np.trace(turned @ turned)) + 4 * float(means @ turned @ slope @ means)
@@ -158,3 +158,21 @@ def best_weights(world: World, read: int, ahead: int = 1) -> dict[int, float]:
     gram = [[world.correlation(i - j) for j in offsets] for i in offsets]
     cross = [world.correlation(ahead - 1 - i) for i in offsets]
     return dict(zip(offsets, np.linalg.solve(gram, cross).tolist(), strict=True))
+
+
+def best_cosine(world: World, ahead: int = 1) -> float:
+    """Cosine of the best prediction of the chunk `ahead` after the last one read, of a whole document."""
+    if world.deterministic:
+        return 1.0
+    best = Answer(1.0, best_weights(world, world.judged.shape[1], ahead))
+    return Theory(world).cosine(best, chunk(ahead - 1))
+
+
+def mean_error(world: World) -> float:
+    """Variance a dimension of the mean of n documents of T chunks about a m.
+
+    Their z do not cancel quite: b^2 / (n T) sum_k c(k) (1 - |k| / T) is left.
+    """
+    n, T, _ = world.trained.shape
+    total = sum((1 - abs(k) / T) * world.correlation(k) for k in range(1 - T, T))
+    return float(B2 * total / (n * T))

@@ -1,7 +1,7 @@
 """Worlds whose truth is known: documents of vectors whose next one can be predicted just so well.
 
-Both worlds look like an encoder's output: vectors of D dimensions with a mean square of 1 each, a quarter of it
-in a direction common to all of them, and neighbours closer than strangers.
+Both worlds look like an encoder's output: vectors of D dimensions with a mean square of 1 each, a quarter of
+it in a direction common to all of them, and neighbours closer than strangers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from nextvec.evaluation.retrieval import make_pool
 Wide = NDArray[np.float64]
 COMMON = 0.25
 TURN_MEMORY = 0.4
-NOISE, MEMORY = 0.7, 0.8
+NOISE, MEMORY = 0.7, 0.95
+STATE_MEMORY = 0.8
 
 
 def angles(planes: int) -> Wide:
@@ -73,25 +74,27 @@ def _turn(basis: Wide) -> Wide:
     return np.asarray(basis @ inner @ basis.T)
 
 
-def noisy(rng: np.random.Generator, documents: int, length: int, D: int) -> FloatArray:
-    """A hidden AR(1) state seen through noise, [documents, length, D], variance 1 a dimension, mean 0."""
+def noisy(
+    rng: np.random.Generator, documents: int, length: int, D: int, memory: float = MEMORY
+) -> FloatArray:
+    """A hidden AR(1) state h' = memory h + e seen through noise: [documents, length, D] of variance 1, mean 0."""
     h = rng.standard_normal((documents, D))
     steps = []
     for _ in range(length):
         steps.append(h + NOISE * rng.standard_normal((documents, D)))
-        h = MEMORY * h + np.sqrt(1 - MEMORY**2) * rng.standard_normal((documents, D))
+        h = memory * h + np.sqrt(1 - memory**2) * rng.standard_normal((documents, D))
     return np.asarray(np.stack(steps, axis=1) / np.sqrt(1 + NOISE**2), dtype=np.float32)
 
 
-def kalman(contexts: FloatArray, lengths: IntArray) -> FloatArray:
+def kalman(contexts: FloatArray, lengths: IntArray, memory: float = MEMORY) -> FloatArray:
     """The best predictor of `noisy` (Kalman 1960): what the state is expected to be one step on, [B, D]."""
     mean, variance = np.zeros_like(contexts[:, 0]), np.ones(len(contexts))
     for t in range(contexts.shape[1]):
         here = t < lengths
         gain = variance / (variance + NOISE**2)
         seen = mean + gain[:, None] * (contexts[:, t] - mean)
-        mean = np.where(here[:, None], MEMORY * seen, mean)
-        variance = np.where(here, MEMORY**2 * (1 - gain) * variance + 1 - MEMORY**2, variance)
+        mean = np.where(here[:, None], memory * seen, mean)
+        variance = np.where(here, memory**2 * (1 - gain) * variance + 1 - memory**2, variance)
     return np.asarray(mean, dtype=np.float32)
 
 
@@ -265,15 +268,15 @@ class HiddenState(World):
         self._common = np.asarray(np.sqrt(COMMON * self.D) * direction, dtype=np.float32)
 
     def _draw(self, rng: np.random.Generator, documents: int, length: int) -> FloatArray:
-        moving = noisy(rng, documents, length, self.D)
+        moving = noisy(rng, documents, length, self.D, STATE_MEMORY)
         return np.asarray(self._common + np.sqrt(1 - COMMON) * moving, dtype=np.float32)
 
     def correlation(self, k: int) -> float:
-        return 1.0 if k == 0 else MEMORY ** abs(k) / (1 + NOISE**2)
+        return 1.0 if k == 0 else STATE_MEMORY ** abs(k) / (1 + NOISE**2)
 
     def law(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:
         # the filter is linear: it need not know how large the part is that moves
-        return self._common + kalman(contexts - self._common, lengths)
+        return self._common + kalman(contexts - self._common, lengths, STATE_MEMORY)
 
 
 WORLDS: dict[str, type[World]] = {cls.name: cls for cls in (Rotation, HiddenState)}

@@ -127,8 +127,9 @@ def read_history(run: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(text.splitlines(), 1):
         try:
             found = json.loads(line)
-        except json.JSONDecodeError as e:
-            raise RunError(f"is not JSON ({e.msg})", where=f"{path}:{number}", remedy="restore the file") from None
+        except (ValueError, RecursionError) as e:
+            where = f"{path}:{number}"
+            raise RunError(f"is not JSON ({e})", where=where, remedy="restore the file") from None
         if not isinstance(found, dict):
             raise RunError("is not a JSON object", where=f"{path}:{number}", remedy="restore the file")
         lines.append(found)

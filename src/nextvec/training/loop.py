@@ -23,6 +23,7 @@ from nextvec.progress import Progress
 from nextvec.training.config import TrainConfig
 from nextvec.training.history import ValidationMeter, loss_names, loss_values, write_history
 from nextvec.training.interrupt import StopSignals, TrainingInterrupted
+from nextvec.training.saved import saved_figures
 from nextvec.training.schedule import learning_rate
 from nextvec.training.session import Session, open_session
 
@@ -233,7 +234,7 @@ def stop_if_asked(session: Session, signals: StopSignals, *, training: bool = Fa
 
 
 def conclude(session: Session) -> RunResult:
-    """Save the last model and the run's result."""
+    """Save the last model, and the run's result with the figures that `nextvec verify` measures again."""
     state = session.state
     save_model(session.out / "final", session.model, {**session.extra, "epoch": state.epoch})
     result = RunResult(
@@ -248,5 +249,8 @@ def conclude(session: Session) -> RunResult:
         updates=state.update,
         positions=state.positions,
     )
-    write_json(session.out / METRICS, asdict(result))
+    verified = saved_figures(
+        session.out, session.store, session.config, session.validation.spans.document.tolist()
+    )
+    write_json(session.out / METRICS, {**asdict(result), "verified": verified})
     return result

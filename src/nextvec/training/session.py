@@ -344,5 +344,10 @@ def _write_facts(session: Session) -> None:
         "resumed_at_update": session.state.update,
         "store": session.extra["training"]["store"],
         "history": HISTORY,
+        "identity": {
+            **session.identity["store"],
+            "store.documents": len(session.store.documents),
+            "store.shards": len(session.store.info["shards"]),
+        },
     }
     write_json(session.out / ENVIRONMENT, facts)

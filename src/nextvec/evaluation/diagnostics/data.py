@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nextvec.data.splits import SplitConfig, split_documents
@@ -46,7 +46,7 @@ class Looking:
     """
 
     sources: tuple[str, ...] = ()
-    division: SplitConfig = SplitConfig()
+    division: SplitConfig = field(default_factory=SplitConfig)
     context: int = 5
     horizon: int = 1
     reembed: float = 0.01
@@ -86,7 +86,7 @@ class DataDiagnosis:
 def diagnose_data(
     store: Store, looking: Looking | None = None, *, encoder: Encoder | None = None
 ) -> DataDiagnosis:
-    """Look at a store: lag curve, lengths, moments, duplicates, and whether texts and vectors belong together.
+    """Look at a store: lag curve, lengths, moments, duplicates; do texts and vectors belong together?
 
     Args:
         encoder: to encode the sample with; by default the one the store names, if it is on this machine.

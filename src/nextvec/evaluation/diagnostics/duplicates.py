@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -176,7 +175,7 @@ _PLACES = (*SPLITS, "quarantined")
 
 
 def _most_repeated(store: Store, rows: IntArray, keys: Keys) -> tuple[tuple[str, int], ...]:
-    values, where, counts = np.unique(keys, return_index=True, return_counts=True)
+    _, where, counts = np.unique(keys, return_index=True, return_counts=True)
     top = [i for i in np.argsort(-counts, kind="stable")[:5] if counts[i] > 1]
     texts = store.texts(rows[where[top]])
     return tuple((_excerpt(text), int(counts[i])) for text, i in zip(texts, top, strict=True))

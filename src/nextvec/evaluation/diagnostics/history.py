@@ -44,8 +44,8 @@ class Epoch:
             for key in keys:
                 _number(figures[name], key, where, f"{name}.{key}")
         return cls(
-            epoch=int(_number(line, "epoch", where)),
-            update=int(_number(line, "update", where)),
+            epoch=_whole(line, "epoch", where),
+            update=_whole(line, "update", where),
             train=figures["train"],
             validation=figures["validation"],
             lr=_number(line, "lr", where),
@@ -53,7 +53,7 @@ class Epoch:
             term_gradients=_numbers(line, "term_gradient_norms", where),
             seconds=_number(line, "seconds", where),
             train_seconds=_number(line, "train_seconds", where),
-            positions=int(_number(line, "positions", where)),
+            positions=_whole(line, "positions", where),
         )
 
     @property
@@ -107,6 +107,13 @@ def _number(table: Mapping[str, Any], key: str, where: str, name: str | None = N
         raise RunError(
             f"key '{name or key}' is missing or not a number", where=where, remedy="restore the file"
         )
+    return value
+
+
+def _whole(table: Mapping[str, Any], key: str, where: str) -> int:
+    value = _number(table, key, where)
+    if not isinstance(value, int) or value < 0:
+        raise RunError(f"key '{key}' is not a count", where=where, remedy="restore the file")
     return value
 
 

@@ -148,7 +148,7 @@ def _curve(
 
 
 def _resampled(sums: Values, counts: Values, resamples: int, seed: int) -> Values:
-    """[resamples, C] means sum / count of C columns over documents drawn with replacement; nan for no pairs."""
+    """[resamples, C] means sum / count over documents drawn with replacement; nan without any pair."""
     n, rng = len(sums), np.random.default_rng(seed)
     both = np.hstack([sums, counts])
     drawn = np.empty((resamples, both.shape[1]))

@@ -49,7 +49,7 @@ class Reembedding:
         checked: chunks encoded; of `chunks` with text.
         cosine: "min", "p5", "median" of fresh against stored vector.
         mismatched: chunks below 0.99; `listed` are some.
-        searched, found: mismatched chunks looked for among all vectors of the store, and found at another row.
+        searched, found: mismatched chunks looked for among all vectors, and found at another row.
         length_ratio: median of stored length over fresh length; None where either is of unit length by rule.
         fingerprint_differs: the encoder here is not the one the store names, by its fingerprint; None where
             the store's fingerprint says nothing of weights (an import on trust, a server).
@@ -197,9 +197,12 @@ def reembedding_verdict(found: Reembedding | str) -> Verdict:
         return Verdict("encoder mismatch", "red", text)
     if found.mismatched:
         return _mismatch_verdict(found)
-    what = f"{found.checked} chunks encoded anew with {found.encoder}: lowest cosine {short(found.cosine['min'], 4)}"
+    lowest = short(found.cosine["min"], 4)
+    what = f"{found.checked} chunks encoded anew with {found.encoder}: lowest cosine {lowest}"
     if found.length_ratio is not None and abs(found.length_ratio - 1) > LENGTH_TOLERANCE:
-        text = f"normalisation mismatch: {what}, but stored vectors are {found.length_ratio:.3g} times as long"
+        text = (
+            f"normalisation mismatch: {what}, but stored vectors are {found.length_ratio:.3g} times as long"
+        )
         return Verdict("normalisation mismatch", "red", text)
     level: Level = "warning" if found.fingerprint_differs else "ok"
     other = "; the store's fingerprint is another's, though" if found.fingerprint_differs else ""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nextvec.evaluation.diagnostics.history import Epoch, RunRecord
+from nextvec.evaluation.diagnostics.history import RunRecord
 from nextvec.evaluation.diagnostics.verdicts import Verdict, plain, short
 
 GRADIENT_RATIO = 50.0
@@ -29,7 +29,7 @@ RATE_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class RunDiagnosis:
-    """A run's history and what it means. `best_epoch` and `seconds_to_best` are None before the first epoch."""
+    """A run's history and what it means. The figures are None before the first epoch."""
 
     record: RunRecord
     best_epoch: int | None
@@ -96,12 +96,16 @@ def _consistent(record: RunRecord) -> list[Verdict]:
         return [Verdict("history", "red", text)]
     for one, two in itertools.pairwise(record.epochs):
         if two.update <= one.update or two.seconds < one.seconds:
-            text = f"history is not whole: updates or seconds do not grow from epoch {one.epoch} to {two.epoch}"
+            text = (
+                f"history is not whole: updates or seconds do not grow from epoch {one.epoch} to {two.epoch}"
+            )
             return [Verdict("history", "red", text)]
     for e in record.epochs:
         cut_short = record.stopped == "max_updates" and e is record.epochs[-1]
         if record.targets is not None and e.positions != record.targets and not cut_short:
-            text = f"epoch {e.epoch} trained on {e.positions:,} targets, the training documents hold {record.targets:,}"
+            text = (
+                f"epoch {e.epoch} trained on {e.positions:,} targets, its documents hold {record.targets:,}"
+            )
             return [Verdict("positions", "red", text)]
     return []
 
@@ -134,8 +138,8 @@ def _gradients(record: RunRecord) -> list[Verdict]:
         norms = where.term_gradients
         large, small = max(norms, key=norms.__getitem__), min(norms, key=norms.__getitem__)
         text = (
-            f"the gradient of loss.{large} is up to {worst:.3g} times that of loss.{small} (epoch {where.epoch}: "
-            f"{norms[large]:.3g} and {norms[small]:.3g})"
+            f"the gradient of loss.{large} is up to {worst:.3g} times that of loss.{small} "
+            f"(epoch {where.epoch}: {norms[large]:.3g} and {norms[small]:.3g})"
         )
         flagged = worst > GRADIENT_RATIO
         said = ", which has no say: change their weights" if flagged else ": every term has its say"
@@ -144,7 +148,7 @@ def _gradients(record: RunRecord) -> list[Verdict]:
     usual = statistics.median(norms_of_run)
     for e in record.epochs[1:]:
         if e.gradient_norm > BURST * usual:
-            text = f"the gradient norm of epoch {e.epoch} is {e.gradient_norm:.3g}, usual is {usual:.3g}: unstable"
+            text = f"unstable: gradient norm {e.gradient_norm:.3g} in epoch {e.epoch}, usual {usual:.3g}"
             verdicts.append(Verdict("gradient burst", "warning", text))
             break
     if record.clip and min(norms_of_run) > record.clip:
@@ -161,7 +165,8 @@ def _moment_loss(record: RunRecord) -> list[Verdict]:
         if first is last or key not in last.train:
             continue
         falls = last.train[key] < first.train[key]
-        text = f"moment loss {'falls' if falls else 'does not fall'}: {_from_to(first.train[key], last.train[key])}"
+        values = _from_to(first.train[key], last.train[key])
+        text = f"moment loss {'falls' if falls else 'does not fall'}: {values}"
         verdicts.append(Verdict("moment loss", "ok" if falls else "warning", text))
     return verdicts
 
@@ -172,7 +177,7 @@ def _variance(record: RunRecord) -> list[Verdict]:
     found, verdicts = best.validation, []
     ratio = found.get("variance_ratio")
     if ratio is not None:
-        what = f"predictions have {short(ratio)} of the variance of the encoder's vectors (epoch {best.epoch})"
+        what = f"predictions have {short(ratio)} of the encoder's variance (epoch {best.epoch})"
         if ratio < FLAT:
             text = f"collapsed: {what}: nearly the same vector every time"
             verdicts.append(Verdict("variance", "red", text))
@@ -213,7 +218,10 @@ def _divergence(record: RunRecord) -> list[Verdict]:
         for e in record.epochs[1:]:
             before, now = getattr(lowest, part)["loss"], getattr(e, part)["loss"]
             if now > DIVERGED * before:
-                text = f"diverging: the {part} loss rose from {before:.4g} (epoch {lowest.epoch}) to {now:.4g} (epoch {e.epoch})"
+                text = (
+                    f"diverging: the {part} loss rose from {before:.4g} (epoch {lowest.epoch}) to {now:.4g} "
+                    f"(epoch {e.epoch})"
+                )
                 return [Verdict("divergence", "red", text)]
             lowest = e if now < before else lowest
     return []
@@ -252,7 +260,10 @@ def _schedule(record: RunRecord) -> list[Verdict]:
         return [Verdict("schedule", "note", text)]
     for e, planned in zip(record.epochs, record.rates, strict=True):
         if abs(e.lr - planned) > RATE_TOLERANCE * max(planned, 1e-12):
-            text = f"the learning rate of epoch {e.epoch} ends at {e.lr:.4g}, planned was {planned:.4g} ({record.schedule})"
+            text = (
+                f"the learning rate of epoch {e.epoch} ends at {e.lr:.4g}, planned was {planned:.4g} "
+                f"({record.schedule})"
+            )
             return [Verdict("schedule", "red", text)]
     lrs = " to ".join(f"{v:.3g}" for v in dict.fromkeys((record.epochs[0].lr, record.epochs[-1].lr)))
     return [Verdict("schedule", "ok", f"learning rates as planned: {record.schedule}, {lrs}")]
@@ -265,8 +276,8 @@ def _claims(record: RunRecord) -> list[Verdict]:
     best = record.best
     if record.best_epoch != best.epoch or abs(record.best_cosine - best.validation["cosine"]) > 1e-9:
         text = (
-            f"the result claims a validation cosine of {record.best_cosine:.6f} in epoch {record.best_epoch}, "
-            f"the history says {best.validation['cosine']:.6f} in epoch {best.epoch}"
+            f"the result claims validation cosine {record.best_cosine:.6f} in epoch {record.best_epoch}, the "
+            f" history says {best.validation['cosine']:.6f} in epoch {best.epoch}"
         )
         return [Verdict("claims", "red", text)]
     return []
@@ -277,8 +288,8 @@ def _time(record: RunRecord) -> list[Verdict]:
     speeds = [e.speed for e in record.epochs]
     usual = statistics.median(speeds)
     text = (
-        f"{usual:,.0f} positions/s on {record.device} in {record.precision}; best model after {best.seconds:.1f} s "
-        f"(epoch {best.epoch}, update {best.update:,}), {last.seconds:.1f} s in all"
+        f"{usual:,.0f} positions/s on {record.device} in {record.precision}; best model after "
+        f"{best.seconds:.1f} s (epoch {best.epoch}, update {best.update:,}), {last.seconds:.1f} s in all"
     )
     verdicts = [Verdict("time", "ok", text)]
     slowest = min(record.epochs, key=lambda e: e.speed)
@@ -295,37 +306,15 @@ def _from_to(first: float, last: float) -> str:
 Check = Callable[[RunRecord], list[Verdict]]
 ALWAYS: tuple[Check, ...] = (_state, _consistent)
 FIGURES: tuple[Check, ...] = (
-    _terms, _gradients, _moment_loss, _variance, _collapse, _divergence, _over_fitting, _schedule, _claims, _time,
-)  # fmt: skip
+    _terms,
+    _gradients,
+    _moment_loss,
+    _variance,
+    _collapse,
+    _divergence,
+    _over_fitting,
+    _schedule,
+    _claims,
+    _time,
+)
 """Checks that need every figure of the history to be finite."""
-
-
-def table(record: RunRecord) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the history, one row an epoch, with every loss term and its gradient norm."""
-    terms = record.epochs[0].terms if record.epochs else ()
-    shown = terms if len(terms) > 1 else ()
-    head = ["epoch", "updates", "train loss", *(f"{t}" for t in shown), "val loss", "train cos", "val cos",
-            "var ratio", "std ratio", "grad norm", *(f"grad {t}" for t in shown), "lr", "s", "pos/s"]  # fmt: skip
-    return head, [_row(e, shown) for e in record.epochs]
-
-
-def _row(e: Epoch, terms: tuple[str, ...]) -> list[str]:
-    def figure(value: float | None, form: str) -> str:
-        return "" if value is None else format(value, form)
-
-    return [
-        f"{e.epoch}",
-        f"{e.update:,}",
-        f"{e.train['loss']:.4g}",
-        *(figure(e.train.get(f"loss.{t}"), ".4g") for t in terms),
-        f"{e.validation['loss']:.4g}",
-        f"{e.train['cosine']:.4f}",
-        f"{e.validation['cosine']:.4f}",
-        figure(e.validation.get("variance_ratio"), ".3f"),
-        figure(e.validation.get("std_ratio"), ".3f"),
-        f"{e.gradient_norm:.3g}",
-        *(figure(e.term_gradients.get(t), ".3g") for t in terms),
-        f"{e.lr:.3g}",
-        f"{e.seconds:.1f}",
-        f"{e.speed:,.0f}",
-    ]

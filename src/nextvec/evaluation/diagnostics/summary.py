@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from nextvec.corpus.store import Store
 
 STD_FLOOR = 0.01
-"""The brief's threshold for a per-dimension std. Unit vectors have about 1/sqrt(D), so that some dimensions of
-real encoders lie below it: it is reported, never enforced."""
+"""The brief's threshold for a per-dimension std. Unit vectors have about 1/sqrt(D), so that some dimensions
+of real encoders lie below it: it is reported, never enforced."""
 STILL = 0.1
 """A dimension hardly varies when its std is below this share of the median dimension's."""
 UNIT_TOLERANCE = 1e-2
@@ -86,7 +86,7 @@ def summarise(store: Store, found: Sweep) -> Summary:
     return Summary(store.dimension, store.normalised, norms, _spread(found.raw), _spread(found.unit))
 
 
-def _quantiles(values: NDArray[np.generic]) -> dict[str, float]:
+def _quantiles(values: NDArray[np.int64] | NDArray[np.float64]) -> dict[str, float]:
     return dict(zip(QUANTILES, np.quantile(values, list(QUANTILES.values())).tolist(), strict=True))
 
 
@@ -133,7 +133,8 @@ def vector_verdicts(found: Summary) -> list[Verdict]:
         )
         verdicts.append(Verdict("variety", "red", text))
     if units.still:
-        text = f"{len(units.still)} of {found.dimension} dimensions hardly vary (std below a tenth of the median)"
+        many = f"{len(units.still)} of {found.dimension}"
+        text = f"{many} dimensions hardly vary (std below a tenth of the median dimension's)"
         verdicts.append(Verdict("still dimensions", "note", text))
     if not verdicts:
         verdicts.append(Verdict("vectors", "ok", f"{spread}, every dimension varies"))

@@ -39,7 +39,7 @@ class Sweep:
         source: [n] index of each document's source in `sources`.
         count: [n] chunks of each.
         similar: [n, 8] sum of the cosines of chunks k = 1..8 apart.
-        within: [n] mean cosine of two different chunks of the document, whatever their order; 0 for one chunk.
+        within: [n] mean cosine of two different chunks of the document, in any order; 0 for one chunk.
         repeated: [n] pairs of adjacent chunks that are (nearly) the same vector.
         apart: mean cosine of two chunks of different documents of the same source, one a source; nan where a
             source has one document.
@@ -63,7 +63,7 @@ class Sweep:
     @property
     def pairs(self) -> IntArray:
         """[n, 8] pairs of chunks k apart in each document."""
-        return np.maximum(self.count[:, None] - np.arange(1, LAGS + 1), 0)
+        return np.asarray(np.maximum(self.count[:, None] - np.arange(1, LAGS + 1), 0), dtype=np.int64)
 
 
 def sweep(store: Store, documents: Sequence[int], *, quiet: bool = True) -> Sweep:

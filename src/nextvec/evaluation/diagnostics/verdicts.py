@@ -36,7 +36,7 @@ def is_red(verdicts: Iterable[Verdict]) -> bool:
 
 
 def short(value: float | None, digits: int = 3) -> str:
-    """A figure that lies mostly between -1 and 1, without the leading zero: -.31; "-" for what is not known."""
+    """A figure mostly between -1 and 1, without the leading zero: -.31; "-" for what is not known."""
     if value is None or not math.isfinite(value):
         return "-"
     text = f"{value:.{digits}f}"

@@ -1,10 +1,10 @@
 """Calibration of cosine: does the predictor know how near it will be?
 
 The best prediction by squared error is the mean of what may come next. Of unit vectors this mean has as its
-length the cosine that its direction will score on average: E cos(t, m/|m|) = |m| for m = E[t]. So the length of
-the raw output, in units of the targets' length, is a predicted cosine, defined for every predictor. A copy of
-a chunk claims 1; a model that normalises its output says nothing. A second table shows the cosine by how much
-the prediction agrees with the last chunk read, which is no predicted cosine but defined as generally.
+length the cosine that its direction will score on average: E cos(t, m/|m|) = |m| for m = E[t]. So the length
+of the raw output, in units of the targets' length, is a predicted cosine, defined for every predictor. A copy
+of a chunk claims 1; a model that normalises its output says nothing. A second table shows the cosine by how
+much the prediction agrees with the last chunk read, which is no predicted cosine but defined as generally.
 """
 
 from __future__ import annotations
@@ -81,16 +81,16 @@ class CalibrationPart(Part):
         well = self.length.error <= WELL
         how = "well calibrated" if well else "over-confident" if confidence > scored else "under-confident"
         text = (
-            f"{how}: the cosine predicted by the length of the raw output is off by {short(self.length.error)} "
-            f"on average (best baseline: {short(self.baseline.error)}); rank correlation with the cosine "
-            f"scored {short(self.length.correlation)}"
+            f"{how}: the cosine predicted by the length of the raw output is off by "
+            f"{short(self.length.error)} on average (best baseline: {short(self.baseline.error)}); "
+            f"rank correlation with the cosine scored {short(self.length.correlation)}"
         )
         return [Verdict("calibration", "ok" if well else "note", text)]
 
     def lines(self) -> list[str]:
         return [
-            "Predicted cosine: length of the raw output over the targets' (for the mean of what may come next "
-            "the two are equal).",
+            "Predicted cosine: length of the raw output over the targets' (of the mean of what may come next "
+            "it is the cosine scored).",
             *_table("predicted cosine", self.length.bins),
             "",
             "By agreement with the last chunk read (not a predicted cosine; rank correlation "

@@ -33,6 +33,7 @@ class Answers:
 
     Attributes:
         cosine, margin: [N] cosine to the target, and that less the cosine to the last chunk read.
+        mse: mean over windows and dimensions of the squared error of the raw output.
         offsets: k -> mean cosine to the chunk k after the target.
         rollout: None where no document is long enough.
     """
@@ -40,6 +41,7 @@ class Answers:
     name: str
     cosine: Values
     margin: Values
+    mse: float
     offsets: dict[int, float]
     rollout: Rollout | None
 
@@ -52,6 +54,7 @@ class Answers:
             name,
             judgement.cosines,
             np.asarray(margin(judgement)),
+            METRICS["mse"].figure(judgement),
             offset_profile(judgement.offsets),
             judgement.rollout if len(rollable(judgement.exam)) else None,
         )

@@ -7,8 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from nextvec.data.windows import FloatArray, IntArray
-
+from nextvec.data.windows import FloatArray
 from nextvec.evaluation.diagnostics.model.part import WORTH_NAMING, Estimate, Part, estimate, table
 from nextvec.evaluation.diagnostics.verdicts import Verdict, short
 from nextvec.evaluation.metrics import METRICS, Judgement, mean_pairwise_cosine
@@ -16,6 +15,7 @@ from nextvec.evaluation.predictor import row_dots, unit
 
 LEAST_SPREAD = 0.05
 LEFT_WITHOUT_MEAN = 0.02
+FEW = 0.25
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class CollapsePart(Part):
         spread: mean distance 1 - cos of two predictions over that of two targets: the same, but blind to
             the predictions' lengths.
         pairwise, pairwise_targets: mean cosine of two of them.
-        dimensions, dimensions_targets: effective number of dimensions they vary in, tr(C)^2 / tr(C^2).
+        dimensions, dimensions_targets, dimensions_baseline: effective number of dimensions that predictions,
+            targets and the best baseline's predictions vary in, tr(C)^2 / tr(C^2).
         cosine: the model's.
         mean: None where nothing was trained on.
     """
@@ -64,6 +65,7 @@ class CollapsePart(Part):
     pairwise_targets: float
     dimensions: float
     dimensions_targets: float
+    dimensions_baseline: float
     cosine: float
     mean: MeanShare | None
 
@@ -71,6 +73,11 @@ class CollapsePart(Part):
     def collapsed(self) -> bool:
         """Whether all predictions are nearly one direction."""
         return self.spread < LEAST_SPREAD
+
+    @property
+    def few(self) -> bool:
+        """Whether they vary in far fewer dimensions than the best baseline's."""
+        return self.dimensions < FEW * self.dimensions_baseline
 
     def verdicts(self) -> list[Verdict]:
         if self.collapsed:
@@ -85,6 +92,13 @@ class CollapsePart(Part):
                 f"variance is {short(self.variance_ratio)} of theirs"
             )
             found = [Verdict("collapse", "ok", text)]
+        if not self.collapsed and self.few:
+            text = (
+                f"predictions vary in {self.dimensions:.1f} effective dimensions, targets in "
+                f"{self.dimensions_targets:.1f}, the best baseline in {self.dimensions_baseline:.1f}: "
+                "they point in few directions"
+            )
+            found.append(Verdict("few directions", "warning", text))
         if self.mean is None:
             return found
         scores = f"{short(self.cosine, 4)} against {short(self.mean.own, 4)}"
@@ -97,6 +111,7 @@ class CollapsePart(Part):
         rows = [
             ["mean cosine of two of them", short(self.pairwise, 4), short(self.pairwise_targets, 4)],
             ["effective dimensions", f"{self.dimensions:.1f}", f"{self.dimensions_targets:.1f}"],
+            ["of the best baseline's", f"{self.dimensions_baseline:.1f}", ""],
         ]
         if self.mean is not None:
             rows.append(
@@ -117,10 +132,10 @@ class CollapsePart(Part):
         ]
 
 
-def find_collapse(judgement: Judgement, documents: IntArray) -> CollapsePart:
-    """Measure collapse of the predictions of N windows, which are of these documents [N]."""
+def find_collapse(judgement: Judgement, baseline: Judgement) -> CollapsePart:
+    """Measure collapse of predictions; of the best baseline's in the same exam, the effective dimensions."""
     exam = judgement.exam
-    mean = None if exam.train_mean is None else _mean_share(judgement, exam.train_mean, documents)
+    mean = None if exam.train_mean is None else _mean_share(judgement, exam.train_mean)
     pairwise, of_targets = mean_pairwise_cosine(judgement.unit), mean_pairwise_cosine(exam.target_units)
     spread = (1 - pairwise) / (1 - of_targets) if of_targets < 1 else float("nan")
     return CollapsePart(
@@ -130,12 +145,14 @@ def find_collapse(judgement: Judgement, documents: IntArray) -> CollapsePart:
         pairwise_targets=of_targets,
         dimensions=_effective_dimensions(judgement.unit),
         dimensions_targets=_effective_dimensions(exam.target_units),
+        dimensions_baseline=_effective_dimensions(baseline.unit),
         cosine=float(judgement.cosines.mean()),
         mean=mean,
     )
 
 
-def _mean_share(judgement: Judgement, train_mean: FloatArray, documents: IntArray) -> MeanShare:
+def _mean_share(judgement: Judgement, train_mean: FloatArray) -> MeanShare:
+    documents = judgement.exam.windows.document
     direction = unit(train_mean)
     of_targets = row_dots(judgement.exam.target_units, np.broadcast_to(direction, judgement.unit.shape))
     of_predictions = row_dots(judgement.unit, np.broadcast_to(direction, judgement.unit.shape))

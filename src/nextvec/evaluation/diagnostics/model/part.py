@@ -59,10 +59,15 @@ class Estimate:
 
     def show(self, digits: int = 3, *, sign: bool = False) -> str:
         """The same with so many digits; `sign` puts a + before what is positive."""
-        value = ("+" if sign and self.value > 0 else "") + short(self.value, digits)
+        value = ("+" if sign and self.value > 0 else "") + _figure(self.value, digits)
         if self.low is None or self.high is None:
             return value
-        return f"{value} [{short(self.low, digits)}, {short(self.high, digits)}]"
+        return f"{value} [{_figure(self.low, digits)}, {_figure(self.high, digits)}]"
+
+
+def _figure(value: float, digits: int) -> str:
+    """Without the sign of a zero that is one only after rounding."""
+    return short(round(value, digits) + 0.0, digits)
 
 
 def estimate(documents: IntArray, values: NDArray[Any], other: NDArray[Any] | None = None) -> Estimate:

@@ -1,4 +1,4 @@
-"""Forward margin, offset profile and rollout: where in the document a prediction points, and where it leads."""
+"""Forward margin, offset profile and rollout: where a prediction points, and where it leads."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class MarginPart(Part):
     def verdicts(self) -> list[Verdict]:
         own, other = self.margins[self.model], self.margins[self.best]
         text = (
-            f"forward margin {own}, of the best baseline {other}; it is below 0 for the best possible predictor "
-            "of noisy text too, so it decides nothing"
+            f"forward margin {own}, of the best baseline {other}; below 0 is normal for the best possible "
+            "predictor of noisy text, so it decides nothing"
         )
         return [Verdict("forward margin", "note", text)]
 
@@ -82,7 +82,11 @@ class OffsetPart(Part):
     def lines(self) -> list[str]:
         offsets = sorted({k for profile in self.profiles.values() for k in profile})
         rows = [
-            [name, *(short(profile.get(k), 4) for k in offsets), f"{self.peak(name):+d}"]
+            [
+                name,
+                *(short(profile.get(k), 4) for k in offsets),
+                f"{self.peak(name):+d}" if self.peak(name) else "0",
+            ]
             for name, profile in self.profiles.items()
         ]
         return table(["k", *(f"{k:+d}" if k else "0" for k in offsets), "peak"], rows)
@@ -130,7 +134,10 @@ class RolloutPart(Part):
         )
         still = path.repetition[-1] > STANDS_STILL
         if still:
-            text += f"; it stands still (a step repeats the one before at {short(path.repetition[-1])})"
+            text += (
+                f"; it stands still (a step repeats the one before at {short(path.repetition[-1])}, that of "
+                f"{self.best} at {short(self.paths[self.best].repetition[-1])})"
+            )
         worse = self.gain.clear and self.gain.value < 0
         return [Verdict("rollout", "note" if still or worse else "ok", text)]
 

@@ -1,4 +1,4 @@
-"""Where the model gains and where it loses against the best baseline: at topic shifts, or where nothing shifts?"""
+"""Where the model gains and where it loses against the best baseline: at topic shifts, or elsewhere?"""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class ShiftPart(Part):
 
     def verdicts(self) -> list[Verdict]:
         said = [f"{_verb(g.gain)} {g.gain.show(sign=True)} where {_where(g.name)}" for g in self.thirds]
-        text = f"against {self.best} it {', '.join(said)}; it is nearer in {100 * self.better:.0f} % of windows"
+        text = (
+            f"against {self.best} it {', '.join(said)}; it is nearer in {100 * self.better:.0f} % of windows"
+        )
         losing = all(g.gain.clear and g.gain.value < 0 for g in self.thirds)
         return [Verdict("gains and losses", "warning" if losing else "note", text)]
 

@@ -1,0 +1,143 @@
+"""The oracle suite: every metric x known predictor x world, measured beside what is expected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nextvec.evaluation.baselines import BASELINES
+from nextvec.evaluation.metrics import BEST_BASELINE, LINEAR_AVERAGE, METRICS, Judgement, Metric
+from nextvec.selfcheck.expectations import EXPECTATIONS
+from nextvec.selfcheck.expected import Case, Expected
+from nextvec.selfcheck.predictors import Known, known_predictors
+from nextvec.selfcheck.theory import Theory, chunk
+from nextvec.selfcheck.worlds import WORLDS, World
+
+PARTS = 10
+
+
+@dataclass(frozen=True)
+class OracleRow:
+    """One line of the table; `expected` is in words, `tolerance` 3 standard errors + 2/D or rounding."""
+
+    metric: str
+    predictor: str
+    world: str
+    expected: str
+    measured: float
+    tolerance: float
+    ok: bool
+
+    @property
+    def name(self) -> str:
+        """Which line it is."""
+        return f"{self.metric} of {self.predictor} in {self.world}"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: expected {self.expected} within {self.tolerance:.2g}, measured {self.measured:.5g}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; what could not be measured is null."""
+        figures = {"measured": self.measured, "tolerance": self.tolerance}
+        known = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        names = {"metric": self.metric, "predictor": self.predictor, "world": self.world}
+        return names | {"expected": self.expected} | known | {"ok": self.ok}
+
+
+def run_oracle(seed: int = 0) -> list[OracleRow]:
+    """All rows: expectations, then for each metric and world whether it tells the oracle from random."""
+    rows = [_without_expectation(name) for name in METRICS if name not in EXPECTATIONS]
+    for make in WORLDS.values():
+        rows += _trial(make(seed))
+    return rows
+
+
+def _without_expectation(metric: str) -> OracleRow:
+    return OracleRow(metric, "every predictor", "every world", "an expectation", math.nan, 0.0, ok=False)
+
+
+def _trial(world: World) -> list[OracleRow]:
+    known = known_predictors(world)
+    expected_references, measured_references = _references(world, known)
+    found: dict[tuple[str, str], tuple[float, float]] = {}
+    rows = []
+    for one in known:
+        judgement = Judgement.of(one.predictor, world.exam)
+        judgement.references = measured_references
+        case = Case(world, one, expected_references, judgement.unit)
+        parts = _parts(judgement)
+        for metric in METRICS.values():
+            if metric.name not in EXPECTATIONS:
+                continue
+            expected = EXPECTATIONS[metric.name](case)
+            row, tolerance = _row(metric, expected, judgement, parts, case)
+            found[metric.name, one.name] = row.measured, tolerance
+            rows.append(row)
+    names = [name for name in METRICS if name in EXPECTATIONS]
+    return rows + [_told_apart(name, world, found[name, "oracle"], found[name, "random"]) for name in names]
+
+
+def _row(
+    metric: Metric, expected: Expected, judgement: Judgement, parts: list[Judgement], case: Case
+) -> tuple[OracleRow, float]:
+    known = metric.needs <= judgement.has
+    measured = metric.figure(judgement) if known else math.nan
+    error = standard_error(metric, judgement, parts) if known and expected.how != "exact" else 0.0
+    tolerance = expected.tolerance(error, case.world.D)
+    ok = expected.holds(measured, tolerance)
+    names = (metric.name, case.known.name, case.world.name)
+    return OracleRow(*names, str(expected), measured, tolerance, ok), tolerance
+
+
+def _told_apart(
+    metric: str, world: World, oracle: tuple[float, float], random: tuple[float, float]
+) -> OracleRow:
+    """A metric that cannot tell the oracle from random does not ship."""
+    apart = abs(oracle[0] - random[0])
+    needed = oracle[1] + random[1]
+    return OracleRow(metric, "oracle - random", world.name, "apart", apart, needed, ok=apart > needed)
+
+
+def _references(world: World, known: list[Known]) -> tuple[dict[str, float], dict[str, float]]:
+    """Cosine of the linear average and of the best baseline: by theory, and measured."""
+    theory = Theory(world)
+    expected, measured = {}, {}
+    for one in known:
+        if one.name not in BASELINES:
+            continue
+        answers = one.answers(1)
+        assert answers is not None
+        expected[one.name] = sum(share * theory.cosine(answer, chunk(0)) for share, answer in answers)
+        measured[one.name] = float(Judgement.of(one.predictor, world.exam).cosines.mean())
+    return _named(expected), _named(measured)
+
+
+def _named(cosines: Mapping[str, float]) -> dict[str, float]:
+    return {LINEAR_AVERAGE: cosines[LINEAR_AVERAGE], BEST_BASELINE: max(cosines.values())}
+
+
+def _parts(judgement: Judgement) -> list[Judgement]:
+    """The judgement ten times, each without a tenth of the documents."""
+    documents, which = np.unique(judgement.exam.windows.document, return_inverse=True)
+    part = which * PARTS // len(documents)
+    return [judgement.select(part != left_out) for left_out in range(PARTS)]
+
+
+def standard_error(metric: Metric, judgement: Judgement, parts: list[Judgement]) -> float:
+    """Standard error of a figure over documents.
+
+    Of a mean over windows from the documents' means (all documents here have as many windows); of any other
+    figure by the jackknife over ten parts (Efron 1982).
+    """
+    if metric.values is not None:
+        _, which = np.unique(judgement.exam.windows.document, return_inverse=True)
+        means = np.bincount(which, metric.values(judgement)) / np.bincount(which)
+        return float(means.std(ddof=1) / np.sqrt(len(means)))
+    figures = np.array([metric.figure(part) for part in parts])
+    return float(np.sqrt((PARTS - 1) * figures.var()))

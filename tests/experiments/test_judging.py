@@ -1,0 +1,117 @@
+"""Runs judged as they were trained: their division, their sources, what they have seen."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nextvec.corpus.store import Store
+from nextvec.data.splits import SplitConfig, split_documents
+from nextvec.errors import EvaluationError, LeakError, SplitError
+from nextvec.evaluation.harness import Judging
+from nextvec.experiments.judging import Exam, judge_runs, judged_windows
+from nextvec.inference.predictor import RunPredictor
+from nextvec.training.loop import train
+
+HOW = Judging(resamples=100, quiet=True)
+
+
+def altered(trained: Path, folder: Path, **training: Any) -> RunPredictor:
+    """A copy of the run that says something else of its training."""
+    shutil.copytree(trained, folder)
+    config = folder / "config.json"
+    held = json.loads(config.read_text())
+    held["training"] |= training
+    config.write_text(json.dumps(held))
+    return RunPredictor(folder)
+
+
+def test_the_runs_own_division_is_taken(world: Store, make_tiny: Callable[..., Any], tmp_path: Path) -> None:
+    train(world, make_tiny("lstm", "data.split.salt=other"), tmp_path / "run", quiet=True)
+    run = RunPredictor(tmp_path / "run")
+    report = judge_runs(world, [run], Exam(), HOW)
+    theirs = split_documents(world, SplitConfig(salt="other"))
+    assert report.documents == len(theirs.test)
+    assert report.leaks is not None
+    assert report.leaks.dropped == 0
+    with pytest.raises(LeakError, match="stand in training"):
+        judge_runs(world, [run], Exam(division=SplitConfig()), HOW)
+
+
+def test_a_split_file_decides(world: Store, trained: Path, tmp_path: Path) -> None:
+    held = split_documents(world, SplitConfig())
+    ids = {
+        name: [world.documents[i].doc_id for i in held.of(name)] for name in ("train", "validation", "test")
+    }
+    ids["validation"], ids["test"] = ids["test"], ids["validation"]
+    file = tmp_path / "split.json"
+    file.write_text(json.dumps(ids))
+    exam = Exam(division=SplitConfig(file=str(file)))
+    report = judge_runs(world, [RunPredictor(trained)], exam, HOW)
+    assert report.documents == len(held.validation)
+    file.unlink()
+    with pytest.raises(SplitError, match="give the split file with --split-file"):
+        judge_runs(world, [RunPredictor(trained)], exam, HOW)
+
+
+def test_runs_that_cannot_stand_in_one_table(world: Store, trained: Path, tmp_path: Path) -> None:
+    run = RunPredictor(trained)
+    other = altered(trained, tmp_path / "split", split={"salt": "other"})
+    with pytest.raises(EvaluationError, match=r"differ in their split; .*--split-file"):
+        judge_runs(world, [run, other], Exam(), HOW)
+    other = altered(trained, tmp_path / "sources", sources=["web"])
+    with pytest.raises(EvaluationError, match=r"differ in their sources; .*--train-sources"):
+        judge_runs(world, [run, other], Exam(), HOW)
+    both = judge_runs(world, [run, other], Exam(train_sources=()), HOW)
+    assert [row.name for row in both.rows if row.kind == "model"] == ["small-lstm", "sources"]
+    other = altered(trained, tmp_path / "horizon", horizon=3)
+    with pytest.raises(
+        EvaluationError, match=r"horizon: trained to predict 3 ahead, judged at 1; .*--horizon 3"
+    ):
+        judge_runs(world, [other], Exam(), HOW)
+
+
+def test_baselines_are_fitted_on_what_the_runs_were_trained_on(world: Store, trained: Path) -> None:
+    run = RunPredictor(trained)
+    one = judge_runs(world, [run], Exam(train_sources=("web",)), HOW)
+    both = judge_runs(world, [run], Exam(), HOW)
+    assert one.windows == both.windows
+    assert one.row("mean vector").figures["cosine"] != both.row("mean vector").figures["cosine"]
+    assert one.row("copy-last").figures["cosine"] == both.row("copy-last").figures["cosine"]
+
+
+def test_limited_to_a_source(world: Store, trained: Path) -> None:
+    report = judge_runs(world, [RunPredictor(trained)], Exam(sources=("books",)), HOW)
+    held = split_documents(world, SplitConfig(), ("books",))
+    assert 0 < report.documents == len(held.test)
+
+
+def test_baselines_alone_take_the_default_division(world: Store) -> None:
+    report = judge_runs(world, [], Exam(split="validation"), HOW)
+    assert report.documents == len(split_documents(world, SplitConfig()).validation)
+    assert {row.kind for row in report.rows} == {"baseline"}
+
+
+def test_judged_windows_are_those_of_the_table(world: Store, trained: Path) -> None:
+    run = RunPredictor(trained)
+    windows, documents = judged_windows(world, [run], Exam(), 5, 1)
+    report = judge_runs(world, [run], Exam(), HOW)
+    assert len(windows) == report.windows
+    assert documents == split_documents(world, SplitConfig()).test
+    assert set(np.unique(windows.document)) == set(documents)
+    with pytest.raises(LeakError):
+        judged_windows(world, [run], Exam(split="all"), 5, 1)
+
+
+def test_a_split_without_documents(world: Store) -> None:
+    exam = Exam(division=SplitConfig(test=0.0))
+    with pytest.raises(SplitError, match="split 'test' has no documents"):
+        judged_windows(world, [], exam, 5, 1)
+    with pytest.raises(SplitError, match="split 'test' has no documents"):
+        judge_runs(world, [], exam, HOW)

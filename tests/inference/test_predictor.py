@@ -1,0 +1,171 @@
+"""A trained run as a predictor: what it answers is what the model answers, whatever stands beside it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import nextvec
+from nextvec.corpus.store import Store
+from nextvec.data.splits import SplitConfig, split_documents
+from nextvec.data.trained import TrainedOn, chunk_keys, key, known
+from nextvec.data.windows import gather_contexts, make_windows
+from nextvec.errors import ConfigError, RunError
+from nextvec.inference.predictor import ModelPredictor, RunPredictor
+from nextvec.models.registry import names
+
+D = 8
+
+
+def contexts_of_all_lengths(width: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """One context of every length from 1 to `width`, with noise in the padding."""
+    lengths = np.arange(1, width + 1, dtype=np.int64)
+    return rng.standard_normal((width, width, D)).astype(np.float32), lengths
+
+
+@pytest.fixture(params=names())
+def model(request: pytest.FixtureRequest) -> torch.nn.Module:
+    torch.manual_seed(0)
+    heads = {"heads": 2} if request.param == "transformer" else {}
+    built = nextvec.build(request.param, d_embed=D, hidden=16, **heads)
+    with torch.no_grad():
+        built.scale.fill_(2.0)
+    return built
+
+
+def test_the_prediction_after_the_last_vector(model: torch.nn.Module) -> None:
+    """Each context alone and unpadded, asked of the model itself, against all of them at once."""
+    contexts, lengths = contexts_of_all_lengths(7, np.random.default_rng(0))
+    predictor = ModelPredictor(model.train(), 7, "mine")
+    assert not model.training
+    raw, unit = predictor.predict(contexts, lengths)
+    assert (raw.dtype, raw.shape, unit.shape) == (np.float32, (7, D), (7, D))
+    for i, n in enumerate(lengths):
+        with torch.no_grad():
+            said = model(torch.from_numpy(contexts[i : i + 1, :n]))
+        np.testing.assert_allclose(raw[i], said.raw[0, -1].numpy(), atol=1e-5)
+        np.testing.assert_allclose(unit[i], said.unit[0, -1].numpy(), atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-5)
+
+
+def test_neither_the_padding_nor_the_neighbours_matter(model: torch.nn.Module) -> None:
+    rng = np.random.default_rng(1)
+    contexts, lengths = contexts_of_all_lengths(6, rng)
+    predictor = ModelPredictor(model, 6, "mine")
+    raw, _ = predictor.predict(contexts, lengths)
+    spoiled = contexts.copy()
+    for i, n in enumerate(lengths):
+        spoiled[i, n:] = np.nan
+    np.testing.assert_array_equal(predictor.predict(spoiled, lengths)[0], raw)
+    order = rng.permutation(6)
+    np.testing.assert_allclose(predictor.predict(contexts[order], lengths[order])[0], raw[order], atol=1e-5)
+    alone = np.concatenate([predictor.predict(contexts[i : i + 1], lengths[i : i + 1])[0] for i in range(6)])
+    np.testing.assert_allclose(alone, raw, atol=1e-5)
+
+
+def test_what_a_model_predictor_tells_of_itself(model: torch.nn.Module) -> None:
+    predictor = ModelPredictor(model, 5, "mine", encoder="abc")
+    assert (predictor.name, predictor.kind, predictor.context) == ("mine", "model", 5)
+    assert (predictor.dimension, predictor.encoder) == (D, "abc")
+    assert predictor.facts == {"parameters": sum(p.numel() for p in model.parameters())}
+
+
+def test_load_gives_the_best_model_ready_to_predict(trained: Path, world: Store) -> None:
+    model = nextvec.load(trained)
+    assert not model.training
+    assert model.architecture == "lstm"
+    assert model.d_embed == world.dimension
+    x = torch.from_numpy(world.vectors[:12])[None]
+    first, again = model(x), nextvec.load(str(trained))(x)
+    assert torch.equal(first.raw, again.raw)
+    assert first.raw.shape == (1, 12, 16)
+
+
+def test_load_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no such folder; give the folder of a run"):
+        nextvec.load(tmp_path / "nowhere")
+
+
+def test_a_run_says_how_it_was_trained(trained: Path, world: Store) -> None:
+    run = RunPredictor(trained)
+    assert (run.name, run.kind, run.context) == ("small-lstm", "model", 32)
+    assert run.encoder == "world"
+    assert run.training["horizon"] == 1
+    assert run.training["store_fingerprint"] == world.fingerprint
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert run.facts == {
+        "parameters": metrics["parameters"],
+        "bytes": (trained / "model.safetensors").stat().st_size,
+        "seconds": metrics["seconds"],
+        "epoch": metrics["epoch"],
+        "validation_cosine": metrics["cosine"],
+    }
+    assert RunPredictor(trained, "another").name == "another"
+
+
+def test_a_run_answers_as_its_model(trained: Path, world: Store) -> None:
+    """Windows of a real store, padded to the widest, against one window at a time."""
+    run, model = RunPredictor(trained), nextvec.load(trained)
+    windows = make_windows(world, [0, 7], context=1)
+    contexts, lengths = gather_contexts(world.vectors, windows, run.context)
+    assert set(lengths) == set(range(1, 12))
+    raw, _ = run.predict(contexts, lengths)
+    for i in range(len(windows)):
+        x = torch.from_numpy(world.vectors[windows.first[i] : windows.last[i] + 1])[None]
+        with torch.no_grad():
+            np.testing.assert_allclose(raw[i], model(x).raw[0, -1].numpy(), atol=1e-5)
+
+
+def test_what_it_was_trained_on_comes_back(trained: Path, world: Store, tmp_path: Path) -> None:
+    split = split_documents(world, SplitConfig())
+    seen = RunPredictor(trained).trained_on
+    rows = np.arange(len(world))
+    documents = np.repeat([i in split.train for i in range(len(world.documents))], 12)
+    np.testing.assert_array_equal(known(seen.chunks, chunk_keys(world, rows)), documents)
+    for values, keys in (
+        ([d.doc_id for d in world.documents], seen.ids),
+        ([d.sha256 for d in world.documents], seen.documents),
+    ):
+        np.testing.assert_array_equal(known(keys, map(key, values)), documents[::12])
+    seen.save(tmp_path / "keys.safetensors")
+    again = TrainedOn.load(tmp_path / "keys.safetensors")
+    for part in ("chunks", "documents", "ids"):
+        np.testing.assert_array_equal(getattr(again, part), getattr(seen, part))
+
+
+def test_an_unfinished_run_can_be_judged_and_tells_no_seconds(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    facts = RunPredictor(tmp_path / "run").facts
+    assert facts["seconds"] is None
+    assert facts.keys() == {"parameters", "bytes", "seconds"}
+
+
+@pytest.mark.parametrize("missing", ["training", "encoder"])
+def test_a_model_that_was_not_trained_by_nextvec(trained: Path, tmp_path: Path, missing: str) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    config = tmp_path / "run" / "config.json"
+    held = json.loads(config.read_text())
+    del held[missing]
+    config.write_text(json.dumps(held))
+    assert nextvec.load(tmp_path / "run").architecture == "lstm"
+    with pytest.raises(RunError, match="does not say what it was trained on"):
+        RunPredictor(tmp_path / "run")
+
+
+def test_the_list_of_what_was_seen_is_needed(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / "trained_on.safetensors").write_bytes(b"nothing")
+    with pytest.raises(RunError, match=r"trained_on\.safetensors: does not list .* train it again"):
+        _ = RunPredictor(tmp_path / "run").trained_on
+
+
+def test_a_device_that_is_not_there(trained: Path) -> None:
+    device = "mps" if not torch.backends.mps.is_available() else "cuda"
+    with pytest.raises(ConfigError, match=f"no {device} device here; give cpu"):
+        RunPredictor(trained, device=device)
