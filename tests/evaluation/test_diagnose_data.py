@@ -254,7 +254,11 @@ def planted(path: Path) -> Store:
         "b": [" ".join(a[:30]), " ".join(a[30:])],
         "c": [" ".join(c[:30]), " ".join(c[30:])],
         "d": [" ".join(d[:20]), " ".join(d[20:40]), " ".join(d[40:])],
-        "e": [" ".join(d[:20]).upper(), *(" ".join(e[i : i + 4]) for i in range(0, 60, 4)), "  ".join(d[40:])],
+        "e": [
+            " ".join(d[:20]).upper(),
+            *(" ".join(e[i : i + 4]) for i in range(0, 60, 4)),
+            "  ".join(d[40:]),
+        ],
         "f": [" ".join(words(4))] * 3,
         "g": [" ".join(words(5))],
     }
@@ -282,7 +286,9 @@ def test_planted_duplicates_are_found_and_listed(tmp_path):
     assert [(t.document, t.like, t.exact) for t in twice.within] == [("b", "a", True), ("c", "a", False)]
     # b's two chunks, c's first, e's two, f's second and third
     assert (twice.repeated, twice.in_document) == (7, 2)
-    assert [(t.document, t.split, t.like, t.like_split) for t in twice.twins] == [("b", "validation", "a", "train")]
+    assert [(t.document, t.split, t.like, t.like_split) for t in twice.twins] == [
+        ("b", "validation", "a", "train")
+    ]
     across = {a.split: (a.twins, a.shared, a.chunks) for a in twice.across}
     assert across == {"validation": (1, 2, 2), "test": (0, 2, 20)}
     assert {(c.document, c.position) for c in twice.shared} == {("b", 0), ("b", 1), ("e", 0), ("e", 16)}
@@ -301,7 +307,11 @@ def test_the_same_documents_in_one_split_are_no_duplicates_across(tmp_path):
 
 def test_few_shared_chunks_are_a_warning(worlds, tmp_path):
     def texts(d: int, p: int) -> str:
-        return "a sentence that stands twice" if (d, p) in ((0, 3), (19, 7)) else f"chunk {p} of {d}: {d * 997 + p}"
+        return (
+            "a sentence that stands twice"
+            if (d, p) in ((0, 3), (19, 7))
+            else f"chunk {p} of {d}: {d * 997 + p}"
+        )
 
     store = worlds.store(tmp_path / "s", slow_turn(20, 100, 0.01), texts=texts)
     ids = [f"doc-{i}" for i in range(20)]
@@ -346,7 +356,9 @@ class Fake:
         self.encoded += texts
         if advance is not None:
             advance(len(texts))
-        seeds = [int.from_bytes(hashlib.sha256((self.salt + t).encode()).digest()[:8], "little") for t in texts]
+        seeds = [
+            int.from_bytes(hashlib.sha256((self.salt + t).encode()).digest()[:8], "little") for t in texts
+        ]
         return np.stack([5 * np.random.default_rng(s).standard_normal(self.dimension) for s in seeds]).astype(
             np.float32
         )
@@ -386,7 +398,7 @@ def test_texts_and_vectors_that_belong_together(tmp_path):
 
 
 def test_texts_moved_against_their_vectors_are_named_and_located(tmp_path):
-    """A filter took one text out after row 99: from there on every text stands at the vector before its own."""
+    """A filter took one text out after row 99: from there on every text stands one vector early."""
 
     def shifted(vectors: np.ndarray) -> np.ndarray:
         return np.concatenate([vectors[:100], np.roll(vectors[100:], 1, axis=0)])
@@ -448,7 +460,9 @@ def test_the_fingerprint_of_another_is_a_warning_when_the_vectors_agree(tmp_path
 )
 def test_what_was_not_checked_says_so(tmp_path, monkeypatch, share, kind, says):
     monkeypatch.setattr(reembedding, "_cached", lambda _: None)
-    found = diagnose_data(embedded(tmp_path / "s", kind=kind), Looking(reembed=share, quiet=True, resamples=50))
+    found = diagnose_data(
+        embedded(tmp_path / "s", kind=kind), Looking(reembed=share, quiet=True, resamples=50)
+    )
     assert level(found, "texts and vectors") == "note"
     assert text(found, "texts and vectors").startswith("texts and vectors not checked: ")
     assert says in text(found, "texts and vectors")
@@ -486,7 +500,12 @@ def test_bad_input_is_refused(tmp_path):
     with pytest.raises(SplitError, match="no document of source 'x'"):
         look(store, sources=("x",))
     (tmp_path / "e").mkdir()
-    manifest = {**json.loads((store.path / "store.json").read_text()), "documents": 0, "chunks": 0, "shards": []}
+    manifest = {
+        **json.loads((store.path / "store.json").read_text()),
+        "documents": 0,
+        "chunks": 0,
+        "shards": [],
+    }
     (tmp_path / "e" / "store.json").write_text(json.dumps(manifest))
     with pytest.raises(EvaluationError, match="holds no documents"):
         look(Store.open(tmp_path / "e"))
@@ -502,4 +521,8 @@ def test_short_figures(value, said):
 def test_plain_is_json(ragged):
     found = look(ragged)
     assert json.dumps(found.to_json(), allow_nan=False)
-    assert plain({"a": np.float32(1.5), "b": np.array([1, 2]), "c": float("inf")}) == {"a": 1.5, "b": [1, 2], "c": None}
+    assert plain({"a": np.float32(1.5), "b": np.array([1, 2]), "c": float("inf")}) == {
+        "a": 1.5,
+        "b": [1, 2],
+        "c": None,
+    }

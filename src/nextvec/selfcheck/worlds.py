@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +77,7 @@ def _turn(basis: Wide) -> Wide:
 def noisy(
     rng: np.random.Generator, documents: int, length: int, D: int, memory: float = MEMORY
 ) -> FloatArray:
-    """A hidden AR(1) state h' = memory h + e seen through noise: [documents, length, D] of variance 1, mean 0."""
+    """A hidden AR(1) state, h' = memory h + e, seen through noise: [documents, length, D] of variance 1."""
     h = rng.standard_normal((documents, D))
     steps = []
     for _ in range(length):
@@ -229,11 +229,6 @@ class World(ABC):
     def exam(self) -> Exam:
         """All of `judged`, each target among all chunks."""
         return make_exam(self.judged, context=self.context, train_mean=self.mean_vector.mean)
-
-    def facts(self) -> dict[str, Any]:
-        """What it is made of, for a report."""
-        documents, length, D = self.judged.shape
-        return {"seed": self.seed, "documents": documents, "chunks": length, "dimension": D}
 
 
 class Rotation(World):

@@ -277,7 +277,7 @@ def _claims(record: RunRecord) -> list[Verdict]:
     if record.best_epoch != best.epoch or abs(record.best_cosine - best.validation["cosine"]) > 1e-9:
         text = (
             f"the result claims validation cosine {record.best_cosine:.6f} in epoch {record.best_epoch}, the "
-            f" history says {best.validation['cosine']:.6f} in epoch {best.epoch}"
+            f"history says {best.validation['cosine']:.6f} in epoch {best.epoch}"
         )
         return [Verdict("claims", "red", text)]
     return []
