@@ -104,7 +104,10 @@ BROKEN = {
     "forward margin the wrong way round": ("forward_margin", values_of(lambda j: -j.cosines)),
     "offset test off by one": ("offset_margin", {"figure": late_margin}),
     "rollout one step short": ("rollout@5", {"figure": lambda j: float(j.rollout.cosine[:, -2].mean())}),
-    "rollout against its own start": ("rollout@5", {"figure": lambda j: float(j.rollout.drift[:, -1].mean())}),
+    "rollout against its own start": (
+        "rollout@5",
+        {"figure": lambda j: float(j.rollout.drift[:, -1].mean())},
+    ),
     "variance of the unit output": (
         "variance_ratio",
         {"figure": lambda j: float(j.unit.var(axis=0).sum() / j.exam.targets.var(axis=0).sum())},

@@ -160,6 +160,9 @@ def test_estimates() -> None:
     assert (alone.low, alone.clear) == (None, False)
     assert str(alone) == ".500"
     assert not Estimate(0.0005, 0.0004, 0.0006).clear, "sure, but not worth naming"
+    assert not Estimate(0.1, -0.05, 0.25).negligible, "unknown, not nothing"
+    assert Estimate(0.0001, -0.0001, 0.0003).negligible
+    assert not alone.negligible
     assert str(Estimate(-0.00001, -0.00002, 0.00001)) == ".000 [.000, .000]"
 
 

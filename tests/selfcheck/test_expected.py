@@ -29,4 +29,4 @@ def test_what_holds(expected, inside, outside) -> None:
 
 def test_in_words() -> None:
     words = [str(e) for e in (exact(1), near(-1e-12), at_most(0.25), between(0, 1), chance(0.001269))]
-    assert words == ["= 1", "~ -0", "<= 0.25", "0 .. 1", "chance 0.001269"]
+    assert words == ["= 1", "~ 0", "<= 0.25", "0 .. 1", "chance 0.001269"]

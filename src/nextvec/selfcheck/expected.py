@@ -45,7 +45,7 @@ class Expected:
         return self.low - tolerance <= measured <= self.high + tolerance
 
     def __str__(self) -> str:
-        low, high = (f"{round(value, 6):.4g}" for value in (self.low, self.high))
+        low, high = (f"{round(value, 6) + 0.0:.4g}" for value in (self.low, self.high))
         return f"{low} .. {high}" if self.how == "between" else f"{SIGNS[self.how]} {high}"
 
 

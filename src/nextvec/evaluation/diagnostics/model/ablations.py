@@ -72,7 +72,8 @@ class AblationsPart(Part):
         if shuffled is not None:
             cost = shuffled.cost
             if not cost.clear:
-                text = f"does not use the order of its context: shuffling costs {cost}"
+                verb = "does not use" if cost.negligible else "cannot be shown to use"
+                text = f"{verb} the order of its context: shuffling costs {cost}"
             elif cost.value < 0:
                 text = f"loses by the order of its context: shuffling costs {cost}"
             else:
@@ -83,9 +84,10 @@ class AblationsPart(Part):
         replaced = self.find(REPLACE)
         if replaced is not None:
             uses = replaced.cost.clear and replaced.cost.value > 0
-            verb = "depends on" if uses else "ignores"
+            nothing = replaced.cost.negligible or replaced.cost.value < 0
+            verb = "depends on" if uses else "ignores" if nothing else "cannot be shown to depend on"
             text = f"{verb} what was read: another document's context costs {replaced.cost}"
-            found.append(Verdict("context", "ok" if uses else "red", text))
+            found.append(Verdict("context", "ok" if uses else "red" if nothing else "warning", text))
         if self.kept:
             text = f"needs all {self.context} chunks of its context"
             if self.enough is not None:

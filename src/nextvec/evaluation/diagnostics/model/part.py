@@ -19,6 +19,8 @@ Values = NDArray[np.float64]
 WORTH_NAMING = 0.001
 """Differences of cosine below this are printed but get no verdict: with enough windows anything is clear."""
 
+NEGLIGIBLE = 0.005
+
 
 class Part(ABC):
     """One section of a diagnosis; subclasses are frozen dataclasses."""
@@ -52,6 +54,12 @@ class Estimate:
         """Whether the interval leaves out 0 and the value is worth naming."""
         sure = self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
         return sure and abs(self.value) >= WORTH_NAMING
+
+    @property
+    def negligible(self) -> bool:
+        """Whether the whole interval is so near 0 that there is nothing, rather than nothing to be told."""
+        known = self.low is not None and self.high is not None
+        return known and max(abs(self.low or 0.0), abs(self.high or 0.0)) < NEGLIGIBLE
 
     def __str__(self) -> str:
         """`.012 [.009, .015]`."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from nextvec.evaluation.diagnostics.model.case import Case
 from nextvec.evaluation.diagnostics.model.part import Estimate, Part, estimate, table
 from nextvec.evaluation.diagnostics.verdicts import Verdict, short
 from nextvec.evaluation.metrics import METRICS, skill_over
 
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 BY_RANK = ("recall@1", "recall@5", "recall@20", "mrr")
 
 
@@ -33,13 +36,19 @@ class ByRank:
 
 @dataclass(frozen=True)
 class StandingPart(Part):
-    """The model among the baselines. `skill`: share gained of what the best baseline leaves."""
+    """The model among the baselines.
+
+    Attributes:
+        skill: share gained of what the best baseline leaves.
+        quantiles: of the cosine over windows, at 5, 25, 50, 75 and 95 %, of the model and the best baseline.
+    """
 
     title: ClassVar[str] = "Standing"
     model: str
     best: str
     skill: float
     rows: dict[str, Row]
+    quantiles: dict[str, list[float]]
     by_rank: dict[str, ByRank]
 
     @property
@@ -86,9 +95,12 @@ class StandingPart(Part):
             [name, short(r.model, 4), short(r.baseline, 4), r.ahead.show(4, sign=True)]
             for name, r in self.by_rank.items()
         ]
+        spread = [[name, *(short(x, 4) for x in own)] for name, own in self.quantiles.items()]
         return [
             *table(["predictor", "cosine", "mse", f"{self.model} is ahead by"], rows),
             f"Skill against the best baseline: {short(self.skill)} of what it leaves to be gained.",
+            "",
+            *table(["cosine over windows", *(f"{q:.0%}" for q in QUANTILES)], spread),
             "",
             *table(["by rank", self.model, self.best, "ahead by"], ranked),
         ]
@@ -111,4 +123,6 @@ def find_standing(case: Case) -> StandingPart:
         by_rank[name] = ByRank(float(own.mean()), float(other.mean()), ahead)
     best = rows[case.best].cosine
     skill = skill_over(rows[case.model.name].cosine, best)
-    return StandingPart(case.model.name, case.best, skill, rows, by_rank)
+    both = ((case.model.name, case.cosine), (case.best, case.best_cosine))
+    quantiles = {name: [float(x) for x in np.quantile(own, QUANTILES)] for name, own in both}
+    return StandingPart(case.model.name, case.best, skill, rows, quantiles, by_rank)

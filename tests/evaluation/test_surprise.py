@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nextvec.errors import EvaluationError
+from nextvec.evaluation.baselines import CopyLast, LinearAverage
+from nextvec.evaluation.metrics import METRICS, Judgement
+from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.surprise import surprise
+
+
+def document(first: int, count: int) -> SimpleNamespace:
+    return SimpleNamespace(first=first, count=count)
+
+
+def test_each_chunk_is_compared_with_what_was_expected_before_it(worlds) -> None:
+    vectors = worlds.noisy(np.random.default_rng(0), 1, 30, 8)[0]
+    found = surprise(CopyLast(5), vectors, document(10, 12))
+    directions = unit(vectors[10:22])
+    assert np.isnan(found[0])
+    assert found[1:] == pytest.approx(1 - (directions[1:] * directions[:-1]).sum(axis=1), abs=1e-6)
+
+
+def test_its_mean_is_the_metric(worlds) -> None:
+    exam = worlds.exam(worlds.noisy(np.random.default_rng(0), 3, 14, 8), context=4)
+    for predictor in (LinearAverage(4), worlds.Told(worlds.kalman)):
+        parts = [surprise(predictor, exam.vectors, document(14 * i, 14), least=4) for i in range(3)]
+        assert all(np.isnan(part[:4]).all() for part in parts)
+        metric = METRICS["surprise"].values(Judgement.of(predictor, exam))
+        assert np.concatenate([part[4:] for part in parts]) == pytest.approx(metric, abs=1e-9)
+
+
+def test_a_change_of_subject_is_the_largest_surprise(worlds) -> None:
+    vectors, turn = worlds.rotation(np.random.default_rng(0), 2, 20, 64)
+    spliced = np.concatenate([vectors[0, :11], vectors[1, 11:]])
+    law = worlds.Told(lambda c, n: c[np.arange(len(n)), n - 1] @ turn.T, context=1)
+    found = surprise(law, spliced, document(0, 20))
+    assert int(np.nanargmax(found)) == 11
+    assert np.nanmax(np.delete(found, 11)) < 1e-4 < 0.3 < found[11]
+
+
+def test_a_document_of_one_chunk_has_no_surprise_and_nan_is_refused(worlds) -> None:
+    vectors = worlds.noisy(np.random.default_rng(0), 1, 5, 4)[0]
+    assert np.isnan(surprise(CopyLast(5), vectors, document(2, 1))).tolist() == [True]
+    with pytest.raises(EvaluationError, match="hold NaN"):
+        surprise(worlds.Told(lambda c, n: c[:, 0] * np.nan), vectors, document(0, 5))
