@@ -28,8 +28,10 @@ lint: install
 test: lint
 	$(BIN)/python -m pytest
 
+# Without arguments these run on synthetic vectors; `python benchmarks/NAME.py --help` tells the rest.
 bench: install
-	$(BIN)/python benchmarks/run_all.py
+	$(BIN)/python benchmarks/train_throughput.py --synthetic
+	$(BIN)/python benchmarks/retrieval.py --small
 
 clean:
 	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

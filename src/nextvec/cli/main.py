@@ -29,6 +29,7 @@ VERBS = {
     "compare": "Print the table of a finished matrix again.",
     "diagnose": "Find out what is wrong with data, a model or a run.",
     "verify": "Reload a run in a fresh process and reproduce what it says of itself.",
+    "selfcheck": "Put metrics and guards on trial, in worlds and on faults of known truth.",
     "demo": "The whole main job on a small English Wikipedia, in minutes.",
 }
 

@@ -11,21 +11,11 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from nextvec import errors
 from nextvec.errors import NextvecError, RunError
-
-Status = Literal["ok", "note", "RED"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at. A "note" is worth knowing, or says what was not checked and why."""
-
-    name: str
-    status: Status
-    text: str
+from nextvec.experiments.checks import Check
 
 
 @dataclass(frozen=True)

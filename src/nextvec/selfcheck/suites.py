@@ -1,0 +1,62 @@
+"""The suites of the self-check: rows that are as they should be, or red."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from nextvec.selfcheck.oracle import run_oracle
+
+
+class Row(Protocol):
+    """One check. `str` is one line that says what was expected and what was found."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def ok(self) -> bool: ...
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        ...
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite that has run."""
+
+    name: str
+    rows: Sequence[Row]
+    seconds: float
+
+    @property
+    def red(self) -> list[Row]:
+        """The rows that are not as they should be."""
+        return [row for row in self.rows if not row.ok]
+
+    @property
+    def score(self) -> str:
+        """In words."""
+        return f"{self.name}: {len(self.rows) - len(self.red)} of {len(self.rows)} in {self.seconds:.1f} s"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "rows": [row.to_json() for row in self.rows],
+            "passed": len(self.rows) - len(self.red),
+            "of": len(self.rows),
+            "seconds": round(self.seconds, 3),
+        }
+
+
+SUITES: Mapping[str, Callable[[], Sequence[Row]]] = {"oracle suite": run_oracle}
+
+
+def run_suite(name: str) -> Suite:
+    """Run one of `SUITES`."""
+    started = time.perf_counter()
+    rows = SUITES[name]()
+    return Suite(name, rows, time.perf_counter() - started)
