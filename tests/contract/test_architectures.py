@@ -16,7 +16,7 @@ from torch import Tensor
 from nextvec.models import registry
 from nextvec.models.base import NextVectorModel, clone_state
 from nextvec.models.heads import HEADS
-from nextvec.models.residual import RESIDUALS, State
+from nextvec.models.residual import RESIDUALS, State, ema_reference
 from nextvec.models.saving import save_model
 
 D, CHUNK = 16, 16
@@ -227,6 +227,7 @@ def test_every_head_and_residual_fits(name: str, head: str, residual: str) -> No
         "none": torch.zeros_like(x),
         "mean": torch.stack([x[:, : t + 1].mean(1) for t in range(7)], 1),
         "last": x,
+        "ema": ema_reference(x, getattr(model.residual, "weights", [0.2] * 5)),
     }[residual]
     torch.testing.assert_close(model(x).raw, baseline, rtol=1e-5, atol=1e-6)
 

@@ -257,6 +257,7 @@ def test_rollouts_stand_beside_the_baselines(bench: Bench) -> None:
     oracle = find_rollout(bench.case(bench.oracle))
     assert oracle.paths["oracle"].cosine == pytest.approx([1] * 5)
     assert oracle.gain.clear
+    assert oracle.gain.value > 0
 
 
 def test_documents_too_short_to_roll_out_are_said_so(bench: Bench) -> None:

@@ -16,6 +16,7 @@ from nextvec.evaluation.diagnostics.model.examples import find_examples, nearest
 from nextvec.evaluation.diagnostics.model.failures import crowded_out, find_failures, odd_texts
 from nextvec.evaluation.diagnostics.model.groups import nearest_cosine, quantile_parts
 from nextvec.evaluation.diagnostics.model.part import Estimate, estimate, sample, spearman, table
+from nextvec.evaluation.diagnostics.model.shifts import _unrest
 from nextvec.evaluation.predictor import unit
 
 D = 8
@@ -146,6 +147,17 @@ def test_score_agrees_with_the_judgement(worlds: SimpleNamespace, exam) -> None:
     cosine, mse = score(case.model, exam.vectors, exam.windows)
     assert cosine == pytest.approx(case.cosine)
     assert mse.mean() == pytest.approx(((case.judgement.raw - exam.targets) ** 2).mean(), rel=1e-5)
+
+
+def test_unrest_is_the_last_chunk_against_those_before_it(worlds: SimpleNamespace, exam) -> None:
+    case = case_of(worlds, exam, lambda c, n: c[:, 0])
+    vectors = exam.vectors
+    expected = [
+        1 - float(unit(vectors[r]) @ unit((vectors[r - 1] + vectors[r - 2]) / 2)) for r in exam.windows.last
+    ]
+    assert _unrest(case) == pytest.approx(expected, abs=1e-6)
+    alone = worlds.exam(vectors.reshape(9, 12, D), context=1)
+    assert _unrest(case_of(worlds, alone, lambda c, n: c[:, 0])) is None
 
 
 def test_estimates() -> None:

@@ -70,9 +70,11 @@ def describe(found: RunDiagnosis) -> str:
     sample = " (in-sample)" if d.split == "train" else ""
     blocks = [
         _wrap(d.headline),
-        f"Split {d.split}{sample} of {found.store}, {found.encoder} vectors: {d.windows:,} windows of "
-        f"{d.documents:,} documents, context {d.context}, horizon {d.horizon}{dropped}.\n"
-        "Intervals: 95 %, 1,000 resamples of the documents.",
+        _wrap(
+            f"Split {d.split}{sample} of {found.store}, {found.encoder} vectors: {d.windows:,} windows of "
+            f"{d.documents:,} documents, context {d.context}, horizon {d.horizon}{dropped}. "
+            "Intervals: 95 %, 1,000 resamples of the documents."
+        ),
         "\n".join(["Verdicts", *verdict_lines(d.verdicts)]),
     ]
     blocks += [_section(p.title, p.lines()) for name, p in d.parts.items() if name != "examples"]
@@ -87,7 +89,7 @@ def _section(title: str, lines: list[str]) -> str:
 
 def _wrap(line: str) -> str:
     """Sentences at the width of the verdicts; tables as they are."""
-    if not line.endswith("."):
+    if line.startswith(" ") or not line.endswith("."):
         return line
     return textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False)
 
@@ -110,6 +112,7 @@ def _criteria(found: Checklist) -> list[str]:
             notes.setdefault(c.note, []).append(c.criterion)
     return [
         columns(["criterion", "document", "asked", "measured", ""], rows),
-        f"{count('met')} met, {count('not met')} not met, {count('not measurable here')} not measurable.",
+        f"{count('met')} met, {count('not met')} not met ({found.reported} of these depend on the encoder), "
+        f"{count('not measurable here')} not measurable.",
         *(f"{', '.join(dict.fromkeys(of))}: {note}." for note, of in notes.items()),
     ]

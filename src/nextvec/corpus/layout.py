@@ -196,6 +196,16 @@ def read_table(path: Path, rows: int, schema: pa.Schema) -> pa.Table:
         raise StoreError(f"shard cannot be decoded ({e})", where=path, remedy=DAMAGED) from None
 
 
+def read_column(path: Path, rows: int, name: str) -> NDArray[Any]:
+    """One column of numbers of a shard's chunks, [rows]. Raises StoreError."""
+    file = open_table(path, rows, CHUNK_SCHEMA)
+    try:
+        column: NDArray[Any] = file.read(columns=[name])[name].to_numpy()
+    except (pa.ArrowException, OSError) as e:
+        raise StoreError(f"shard cannot be decoded ({e})", where=path, remedy=DAMAGED) from None
+    return column
+
+
 def verify_shard(store: Path, shard: Mapping[str, Any]) -> None:
     """Compare the sha256 of a shard's three files with the manifest's. Raises StoreError naming the file."""
     files = ShardFiles.of(store, shard["name"])

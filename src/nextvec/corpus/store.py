@@ -24,6 +24,7 @@ from nextvec.corpus.layout import (
     MANIFEST,
     ShardFiles,
     open_shard,
+    read_column,
     read_manifest,
     read_table,
     verify_shard,
@@ -134,6 +135,7 @@ class Store:
         for files, shard, start in zip(self._files, self.info["shards"], self._shard_starts, strict=True):
             table = read_table(files.documents, shard["documents"], DOCUMENT_SCHEMA)
             _check_documents(table, shard["rows"], files.documents)
+            check_positions(table, read_column(files.chunks, shard["rows"], "position"), files.documents)
             first = pa.array(table["first"].to_numpy() + start, pa.int64())
             tables.append(table.set_column(DOCUMENT_SCHEMA.get_field_index("first"), "first", first))
         return pa.concat_tables(tables) if tables else DOCUMENT_SCHEMA.empty_table()
@@ -198,6 +200,22 @@ def _check_documents(table: pa.Table, rows: int, path: Path) -> None:
     if (count < 1).any() or (first != expected[:-1]).any() or expected[-1] != rows:
         raise StoreError(
             "documents do not cover the shard's rows", where=path, remedy="ingest the store anew"
+        )
+
+
+def check_positions(documents: pa.Table, positions: IntArray, path: Path) -> None:
+    """Raise StoreError unless every chunk stands where the table of documents says: `positions` [rows] count
+    0, 1, 2, ... from each document's beginning. Else windows would run from one article into another."""
+    first, count = documents["first"].to_numpy(), documents["count"].to_numpy()
+    due = np.arange(len(positions)) - np.repeat(first, count)
+    wrong = np.flatnonzero(positions != due)
+    if len(wrong):
+        row = int(wrong[0])
+        raise StoreError(
+            f"row {row} of its shard is chunk {positions[row]} of a document, where chunk {due[row]} is due: "
+            "chunks and documents disagree on where documents begin",
+            where=path,
+            remedy="ingest the store anew",
         )
 
 

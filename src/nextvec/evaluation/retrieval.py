@@ -148,7 +148,7 @@ def ranks(units: FloatArray, vectors: VectorSource, pool: Pool) -> IntArray:
     N, D = units.shape
     truth = exact_cosines(units, gather_rows(vectors, pool.rows[pool.target]))
     margin = rounding(D)
-    bounds = torch.from_numpy(np.stack([truth - margin, truth + margin], axis=1).astype(np.float32))
+    bounds = np.stack([truth - margin, truth + margin], axis=1).astype(np.float32)
     predictions = torch.from_numpy(np.ascontiguousarray(units))
     found = np.ones(N, dtype=np.int64)
     with _full_precision(), torch.inference_mode():
@@ -162,23 +162,26 @@ def ranks(units: FloatArray, vectors: VectorSource, pool: Pool) -> IntArray:
                 high = min(int(pool.high[a:b].max()), stop)
                 if low >= high:
                     continue
-                similar = predictions[a:b] @ candidates[low - start : high - start].T
+                # numpy from here on: passes this small only lose by torch's threads
+                similar = (predictions[a:b] @ candidates[low - start : high - start].T).numpy()
                 _leave_out(similar, pool, a, low)
-                above = (similar > bounds[a:b, 1:]).sum(1, dtype=torch.int32)
-                found[a:b] += above.numpy()
-                near = (similar >= bounds[a:b, :1]) & (similar <= bounds[a:b, 1:])
-                i, j = (x.numpy() for x in near.nonzero(as_tuple=True))
+                above = np.count_nonzero(similar > bounds[a:b, 1:], axis=1)
+                found[a:b] += above
+                close = np.flatnonzero(np.count_nonzero(similar >= bounds[a:b, :1], axis=1) > above)
+                i, j = np.nonzero(
+                    (similar[close] >= bounds[a + close, :1]) & (similar[close] <= bounds[a + close, 1:])
+                )
+                i = close[i]
                 exact = exact_cosines(units[a + i], block[low - start + j])
                 np.add.at(found, a + i, exact > truth[a + i])
     return found
 
 
-def _leave_out(similar: torch.Tensor, pool: Pool, window: int, position: int) -> None:
+def _leave_out(table: FloatArray, pool: Pool, window: int, position: int) -> None:
     """Put what a window may not choose, and what never counts against it, below every similarity.
 
-    `similar` [b, v] is of the windows from `window` on and the candidates from `position` on.
+    `table` [b, v] is of the windows from `window` on and the candidates from `position` on.
     """
-    table = similar.numpy()
     count, width = table.shape
     which = slice(window, window + count)
     nothing, everything = np.zeros(count, dtype=np.int64), np.full(count, width, dtype=np.int64)

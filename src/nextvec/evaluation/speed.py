@@ -25,7 +25,7 @@ def measure_speed(predictor: Predictor, dimension: int, context: int) -> dict[st
     vectors = np.random.default_rng(0).standard_normal((BATCH, context, dimension), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
     lengths = np.full(BATCH, context, dtype=np.int64)
-    with _one_thread():
+    with one_thread():
         for i in range(WARM_UP):
             predictor.predict(vectors[i : i + 1], lengths[:1])
         times = [_seconds(predictor, vectors[i : i + 1], lengths[:1]) for i in range(SINGLE_CALLS)]
@@ -49,7 +49,8 @@ def _seconds(predictor: Predictor, contexts: np.ndarray, lengths: np.ndarray) ->
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: small work is not faster on more, and much slower on a machine that is busy."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

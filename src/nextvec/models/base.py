@@ -17,7 +17,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from nextvec.errors import ModelError
-from nextvec.models.heads import HeadName, make_head
+from nextvec.models.heads import HeadName, make_head, silence_head
 from nextvec.models.residual import ResidualName, State, make_residual
 
 Streaming = Literal["constant", "cache", "buffer"]
@@ -86,8 +86,9 @@ class NextVectorModel(  # type: ignore[call-arg]
     file is the whole model.
 
     Attributes:
-        scale: root mean square norm of the training vectors. Inputs are divided by it and outputs multiplied,
-            so that the network sees vectors of about unit length whatever the encoder; 1 for unit vectors.
+        scale: inputs are divided by it and outputs multiplied. Training sets it so that the network sees
+            vectors of about unit length (1 for unit vectors: the brief's way) or, over sqrt(D), components of
+            about 1, whatever the encoder.
         streaming: what the state of `step` is: "constant" in size, a "cache" that grows with the context
             (the entries whose keys begin with a prefix in `caches`), or a "buffer" of bounded length
             (the same).
@@ -112,6 +113,8 @@ class NextVectorModel(  # type: ignore[call-arg]
         self.d_embed = config.d_embed
         self.head = make_head(config.head, width, config.d_embed)
         self.residual = make_residual(config.residual)
+        if self.residual.starts_alone:
+            silence_head(self.head)
         self.register_buffer("scale", torch.ones(()))
 
     @abstractmethod
@@ -181,7 +184,7 @@ class NextVectorModel(  # type: ignore[call-arg]
         return self.predict(hidden, base), {**encoder, **baseline}
 
     def read(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Check x [B, T, D], zero its padding, bring it to about unit length and the model's dtype."""
+        """Check x [B, T, D], zero its padding, bring it to the network's scale and dtype."""
         if x.ndim != 3 or x.shape[-1] != self.d_embed or x.shape[1] == 0 or not x.is_floating_point():
             raise self._wrong_input(x, "[batch, time, {}]")
         x = x.to(self.scale.dtype)
@@ -193,7 +196,7 @@ class NextVectorModel(  # type: ignore[call-arg]
         return x / self.scale
 
     def read_one(self, x_t: Tensor) -> Tensor:
-        """Check x_t [B, D], bring it to about unit length and the model's dtype."""
+        """Check x_t [B, D], bring it to the network's scale and dtype."""
         if x_t.ndim != 2 or x_t.shape[-1] != self.d_embed or not x_t.is_floating_point():
             raise self._wrong_input(x_t, "[batch, {}]")
         return x_t.to(self.scale.dtype) / self.scale

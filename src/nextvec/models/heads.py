@@ -28,5 +28,12 @@ def make_head(name: str, width: int, d_embed: int) -> nn.Module:
     raise ModelError(f"unknown head '{name}'", remedy=f"choose one of: {', '.join(HEADS)}")
 
 
+def silence_head(head: nn.Module) -> None:
+    """Set the last Linear of a head to zero: it then says nothing until it has learned something."""
+    last = [module for module in head.modules() if isinstance(module, nn.Linear)][-1]
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+
+
 def _mlp(width: int, inner: int, d_embed: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.LayerNorm(inner), nn.Linear(inner, d_embed))

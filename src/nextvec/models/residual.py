@@ -3,26 +3,37 @@
 `none`  nothing is added
 `mean`  the mean of every vector read so far (the brief's "linear baseline", AMN)
 `last`  the vector just read (persistence)
+`ema`   five exponential averages of everything read so far, weighted by five learned scalars; the head's last
+        layer starts at zero, so that an untrained model is just this baseline
 
 Each has a parallel form over [B, T, D] and a step form whose state does not grow.
 """
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Sequence
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from nextvec.errors import ModelError
 
-ResidualName = Literal["none", "mean", "last"]
+ResidualName = Literal["none", "mean", "last", "ema"]
 RESIDUALS: tuple[str, ...] = get_args(ResidualName)
 State = dict[str, Tensor]
+DECAYS = (0.0, 0.5, 0.75, 0.9, 1.0)  # from the last vector alone to the mean of all
+BLOCK = 64
 
 
 class Baseline(nn.Module):
-    """A causal prediction that needs no learning. This one is `none`: it predicts nothing (None)."""
+    """A causal prediction that is cheap and strong. This one is `none`: it predicts nothing (None).
+
+    Attributes:
+        starts_alone: the head's last layer starts at zero, so that at first there is only the baseline.
+    """
+
+    starts_alone: ClassVar[bool] = False
 
     def forward(self, x: Tensor) -> Tensor | None:
         """x [B, T, D] -> [B, T, D], position t from vectors 0..t only; None where there is no baseline."""
@@ -82,6 +93,70 @@ class RunningMean(Baseline):
         return (total / count).to(x_t.dtype), {self.sum_key: total, self.count_key: count}
 
 
+class ExponentialAverages(Baseline):
+    """Learned weights on normalised exponential averages: sum_k w_k (sum_j d_k^j x_(t-j)) / (sum_j d_k^j).
+
+    The sums are kept in at least float32, outside of autocast. The parallel form works in blocks: inside a
+    product with a [BLOCK, BLOCK] matrix, the sums of what came before carried over. Its cost is linear in T.
+    """
+
+    starts_alone = True
+
+    def __init__(self, key: str = "residual") -> None:
+        super().__init__()
+        self.sum_key, self.count_key = f"{key}.sums", f"{key}.counts"
+        self.weights = nn.Parameter(torch.full((len(DECAYS),), 1 / len(DECAYS)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.chunk(x, self.init_state(x.shape[0], x.shape[2], x.device, x.dtype))[0]
+
+    def init_state(self, batch: int, d_embed: int, device: torch.device, dtype: torch.dtype) -> State:
+        sums = torch.zeros(batch, len(DECAYS), d_embed, device=device, dtype=_wide(dtype))
+        return {self.sum_key: sums, self.count_key: sums.new_zeros(len(DECAYS))}
+
+    def chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        sums, counts = state[self.sum_key], state[self.count_key]
+        out: list[Tensor] = []
+        with torch.autocast(x.device.type, enabled=False):
+            for block in torch.split(x.to(sums.dtype), BLOCK, 1):
+                mixed, sums, counts = self._block(block, sums, counts)
+                out.append(mixed)
+        return torch.cat(out, 1).to(x.dtype), {self.sum_key: sums, self.count_key: counts}
+
+    def _block(self, x: Tensor, sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, L, D] after sums [B, K, D] with counts [K] -> predictions [B, L, D], new sums and counts."""
+        decays = x.new_tensor(DECAYS)[:, None]
+        place = torch.arange(x.shape[1], device=x.device)
+        age = place[:, None] - place
+        inside = (decays[..., None] ** age.clamp(min=0)).masked_fill(age < 0, 0.0)  # [K, L, L]
+        before = decays ** (place + 1)  # [K, L]
+        seen = inside.sum(-1) + before * counts[:, None]
+        weights = self.weights.to(x.dtype)[:, None] / seen
+        mixed = torch.einsum("kl,klm->lm", weights, inside) @ x
+        mixed = mixed + torch.einsum("kl,bkd->bld", weights * before, sums)
+        sums = before[:, -1, None] * sums + torch.einsum("km,bmd->bkd", inside[:, -1], x)
+        return mixed, sums, seen[:, -1]
+
+    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        decays = state[self.sum_key].new_tensor(DECAYS)
+        sums = decays[:, None] * state[self.sum_key] + x_t[:, None]
+        counts = decays * state[self.count_key] + 1
+        mixed = torch.einsum("k,bkd->bd", self.weights.to(sums.dtype) / counts, sums)
+        return mixed.to(x_t.dtype), {self.sum_key: sums, self.count_key: counts}
+
+
+def ema_reference(x: Tensor, weights: Sequence[float] | Tensor) -> Tensor:
+    """What `ExponentialAverages` computes, one position and one term at a time. x [B, T, D] -> [B, T, D]."""
+    rows = []
+    for t in range(x.shape[1]):
+        total = torch.zeros_like(x[:, 0])
+        for weight, decay in zip(weights, DECAYS, strict=True):
+            share = [decay ** (t - s) for s in range(t + 1)]
+            total = total + weight / sum(share) * sum(a * x[:, s] for s, a in enumerate(share))
+        rows.append(total)
+    return torch.stack(rows, 1)
+
+
 def make_residual(name: str) -> Baseline:
     """The baseline of that name. Raises ModelError for an unknown one."""
     if name == "none":
@@ -90,6 +165,8 @@ def make_residual(name: str) -> Baseline:
         return RunningMean()
     if name == "last":
         return Last()
+    if name == "ema":
+        return ExponentialAverages()
     raise ModelError(f"unknown residual '{name}'", remedy=f"choose one of: {', '.join(RESIDUALS)}")
 
 

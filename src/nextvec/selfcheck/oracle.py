@@ -11,6 +11,7 @@ import numpy as np
 
 from nextvec.evaluation.baselines import BASELINES
 from nextvec.evaluation.metrics import BEST_BASELINE, LINEAR_AVERAGE, METRICS, Judgement, Metric
+from nextvec.evaluation.speed import one_thread
 from nextvec.selfcheck.expectations import EXPECTATIONS
 from nextvec.selfcheck.expected import Case
 from nextvec.selfcheck.predictors import Known, known_predictors
@@ -60,8 +61,9 @@ def run_oracle(seed: int = 0, metrics: Collection[str] | None = None) -> list[Or
     tried = [metric for name, metric in METRICS.items() if metrics is None or name in metrics]
     rows = [_without_expectation(metric.name) for metric in tried if metric.name not in EXPECTATIONS]
     stated = [metric for metric in tried if metric.name in EXPECTATIONS]
-    for make in WORLDS.values():
-        rows += _trial(make(seed), stated)
+    with one_thread():
+        for make in WORLDS.values():
+            rows += _trial(make(seed), stated)
     return rows
 
 

@@ -19,7 +19,7 @@ Status = Literal["met", "not met", "not measurable here"]
 TASKS, PRD = "training-fix task list", "PRD model matrix"
 SUMMARY, REPORT = "four-architecture summary", "LVM-T diagnostic report"
 BRIEF_DIMENSION = 768
-GIB, HOUR = 2**30, 3600.0
+GIGABYTE, HOUR = 1e9, 3600.0
 CONSISTENT = 0.02
 ENCODER = "depends on the encoder: reported, not enforced"
 DECODER = "needs a decoder; this version has none"
@@ -55,6 +55,11 @@ class Checklist:
     def count(self, status: Status) -> int:
         """How many have that status."""
         return sum(c.status == status for c in self.criteria)
+
+    @property
+    def reported(self) -> int:
+        """How many are not met by a threshold that depends on the encoder."""
+        return sum(c.status == "not met" and not c.enforced for c in self.criteria)
 
     def to_json(self) -> list[dict[str, Any]]:
         """JSON-ready: one dictionary a criterion."""
@@ -108,7 +113,7 @@ def _tasks(d: ModelDiagnosis) -> list[Criterion]:
 def _matrix(d: ModelDiagnosis, facts: Mapping[str, Any], dimension: int) -> list[Criterion]:
     size, seconds = facts.get("bytes"), facts.get("seconds")
     spent = "" if seconds is None else f"{seconds / HOUR:.2f} h"
-    on_disk = "" if size is None else f"{size / GIB:.4f} GiB"
+    on_disk = "" if size is None else f"{size / GIGABYTE:.3f} GB"
 
     def hours(most: float) -> Criterion:
         met = None if seconds is None else seconds < most * HOUR
@@ -118,7 +123,9 @@ def _matrix(d: ModelDiagnosis, facts: Mapping[str, Any], dimension: int) -> list
         _loss(d, "minimum", 0.001, dimension),
         _cosine(d, PRD, "> .70 (minimum)", 0.70),
         hours(4),
-        _make("size on disk", PRD, "< 2 GB", on_disk, None if size is None else size < 2e9, "no file"),
+        _make(
+            "size on disk", PRD, "< 2 GB", on_disk, None if size is None else size < 2 * GIGABYTE, "no file"
+        ),
         _loss(d, "target", 0.0006, dimension),
         _cosine(d, PRD, "> .75 (target)", 0.75),
         hours(2),

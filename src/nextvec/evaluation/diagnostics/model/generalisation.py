@@ -70,6 +70,7 @@ class GapPart(Part):
         )
         if apart:
             text += f"; its lead over the baseline shrinks by {short(lead)}: over-fitted"
+            text += ", or the splits differ in more than that"
         return [Verdict("train gap", "warning" if apart else "ok", text)]
 
     def lines(self) -> list[str]:

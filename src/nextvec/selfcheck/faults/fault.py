@@ -1,0 +1,181 @@
+"""What a fault of the field is here: a scene that passes, a way to spoil it, the alarm that must go off, and
+the guard without which it would not."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+if TYPE_CHECKING:
+    from nextvec.selfcheck.faults.scene import Scene
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Something that a command said: the class of an error or warning, the name of a verdict, and the words."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a user sees of a command: the exit code and what it said."""
+
+    code: int
+    signs: tuple[Sign, ...] = ()
+
+    def __add__(self, other: Seen) -> Seen:
+        return Seen(max(self.code, other.code), self.signs + other.signs)
+
+
+Probe = Callable[["Scene", bool], Seen]
+"""Does the user's work in a scene, spoilt when the second argument is True."""
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """The sign that must appear: its exact name, and words of its text."""
+
+    name: str
+    words: str
+
+    def find(self, seen: Seen) -> Sign | None:
+        """The sign, if it was seen."""
+        return next((s for s in seen.signs if s.name == self.name and self.words in s.text), None)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One way in which the field went wrong.
+
+    Attributes:
+        row: of the table in the evaluation specification; empty for a fault that is not in it.
+        did: what it did; guard: what must catch it.
+        alarm: how the guard is heard.
+        without: the guard switched off: "module:attribute" -> what to put in its place.
+        not_yet: why it cannot be tried in this version; such a fault has no probe and counts as not caught.
+    """
+
+    name: str
+    row: str
+    did: str
+    guard: str
+    alarm: Alarm = Alarm("", "")
+    probe: Probe | None = None
+    without: Mapping[str, Any] = field(default_factory=dict)
+    not_yet: str = ""
+
+
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(
+    name: str, row: str, *, did: str, guard: str, alarm: tuple[str, str], without: Mapping[str, Any]
+) -> Callable[[Probe], Probe]:
+    """Register a probe as the fault `name`."""
+
+    def register(probe: Probe) -> Probe:
+        FAULTS[name] = Fault(name, row, did, guard, Alarm(*alarm), probe, without)
+        return probe
+
+    return register
+
+
+def not_yet(name: str, row: str, *, did: str, guard: str, why: str) -> None:
+    """Register a fault that cannot be tried yet."""
+    FAULTS[name] = Fault(name, row, did, guard, not_yet=why)
+
+
+@dataclass(frozen=True)
+class FaultRow:
+    """How a fault went.
+
+    Attributes:
+        caught: its alarm went off, by name.
+        clean_passes: the same work without the fault ends well, and without that alarm.
+        needs_guard: with the guard switched off the alarm stays silent.
+        detail: what the alarm said; or what is wrong.
+    """
+
+    name: str
+    row: str
+    did: str
+    guard: str
+    caught: bool
+    clean_passes: bool
+    needs_guard: bool
+    seconds: float
+    detail: str
+    not_yet: bool = False
+
+    @property
+    def ok(self) -> bool | None:
+        """Whether the guard does its work; None for what cannot be tried in this version."""
+        return None if self.not_yet else self.caught and self.clean_passes and self.needs_guard
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.detail}"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**vars(self), "seconds": round(self.seconds, 3), "ok": self.ok}
+
+
+def try_fault(fault: Fault, scene: Scene) -> FaultRow:
+    """The clean work, the spoilt work, and the spoilt work with the guard switched off."""
+    about = {"name": fault.name, "row": fault.row, "did": fault.did, "guard": fault.guard}
+    if fault.probe is None:
+        detail = f"not yet: {fault.not_yet}"
+        return FaultRow(**about, caught=False, clean_passes=False, needs_guard=False, seconds=0.0,
+                        detail=detail, not_yet=True)  # fmt: skip
+    started = time.perf_counter()
+    clean = fault.probe(scene.at(fault.name, "clean"), False)
+    spoilt = fault.probe(scene.at(fault.name, "spoilt"), True)
+    with patched(fault.without):
+        unguarded = fault.probe(scene.at(fault.name, "unguarded"), True)
+    sign = fault.alarm.find(spoilt)
+    passes = clean.code == 0 and fault.alarm.find(clean) is None
+    needed = unguarded.code == 0 and fault.alarm.find(unguarded) is None
+    problems = [
+        "" if sign else f"no alarm '{fault.alarm.name}: {fault.alarm.words}' but {_said(spoilt)}",
+        "" if passes else f"the clean input does not pass: {_said(clean)}",
+        "" if needed else f"without its guard it is stopped all the same: {_said(unguarded)}",
+    ]
+    wrong = "; ".join(problem for problem in problems if problem)
+    return FaultRow(
+        **about,
+        caught=sign is not None,
+        clean_passes=passes,
+        needs_guard=needed,
+        seconds=time.perf_counter() - started,
+        detail=wrong or (f"{sign.name}: {sign.text}" if sign else ""),
+    )
+
+
+def _said(seen: Seen) -> str:
+    said = "; ".join(f"{s.name}: {s.text}" for s in seen.signs[:3])
+    return f"exit code {seen.code} ({said or 'nothing said'})"
+
+
+@contextmanager
+def patched(changes: Mapping[str, Any]) -> Iterator[None]:
+    """For a while, other objects in the place of "module:attribute" (the attribute may have dots)."""
+    with ExitStack() as stack:
+        for target, replacement in changes.items():
+            module, _, path = target.partition(":")
+            owner: Any = importlib.import_module(module)
+            *parents, name = path.split(".")
+            for parent in parents:
+                owner = getattr(owner, parent)
+            stack.enter_context(mock.patch.object(owner, name, replacement))
+        yield
+
+
+def nothing(*_: object, **__: object) -> None:
+    """In the place of a guard that raises: one that lets everything through."""

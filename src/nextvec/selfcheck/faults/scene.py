@@ -1,0 +1,155 @@
+"""Where faults are tried: a temporary folder with a small store, a run trained on it, and helpers to spoil
+copies of both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nextvec.corpus.layout import MANIFEST, ShardFiles
+from nextvec.corpus.store import Store
+from nextvec.data.splits import Split, SplitConfig, split_documents
+from nextvec.data.windows import FloatArray
+from nextvec.disk import sha256_file, write_json
+from nextvec.errors import EvaluationError
+from nextvec.selfcheck.faults.command import command
+from nextvec.selfcheck.faults.fault import Seen
+from nextvec.selfcheck.worlds import make_store, noisy, rotation
+
+D, DOCUMENTS, LENGTH = 16, 60, 16
+TINY = (
+    "--device=cpu", "--precision=float32", "--batch-size=4", "--lr=0.01", "--quiet",
+    "--set=runtime.threads=1", "--set=model.options.dropout=0.0",
+)  # fmt: skip
+
+
+class Shared:
+    """What all faults start from, made once. Nobody changes it: take a copy."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def vectors(self) -> FloatArray:
+        """Documents of the rotation world, [60, 16, 16]: the next vector can be learned."""
+        return rotation(np.random.default_rng(0), DOCUMENTS, LENGTH, D)[0]
+
+    @cached_property
+    def store(self) -> Store:
+        """A store of them, with texts, in one shard."""
+        return make_store(self.folder / "store", self.vectors)
+
+    @cached_property
+    def noise(self) -> FloatArray:
+        """Documents of a hidden state seen through noise, [60, 16, 16]."""
+        return noisy(np.random.default_rng(1), DOCUMENTS, LENGTH, D)
+
+    @cached_property
+    def split(self) -> Split:
+        """How the store's documents are divided."""
+        return split_documents(self.store, SplitConfig())
+
+    @cached_property
+    def run(self) -> Path:
+        """A transformer of four layers, trained on the store for three epochs."""
+        sizes = {"hidden": 32, "layers": 4, "heads": 2, "ffn": 32}
+        options = [f"--set=model.options.{name}={value}" for name, value in sizes.items()]
+        out = self.folder / "run"
+        seen = train(self.store.path, out, *options, "--epochs=3", model="transformer")
+        if seen.code:
+            raise EvaluationError(f"the self-check's own run fails: {seen.signs}", where=out)
+        return out
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A folder of one trial, and what is shared."""
+
+    shared: Shared
+    folder: Path
+
+    def at(self, *names: str) -> Scene:
+        """A new, empty folder for a trial."""
+        place = self.folder.joinpath(*(re.sub(r"\W+", "-", name) for name in names))
+        place.mkdir(parents=True)
+        return Scene(self.shared, place)
+
+    def copy_run(self) -> Path:
+        """A copy of the shared run, free to be spoilt."""
+        return Path(shutil.copytree(self.shared.run, self.folder / "run"))
+
+    def write_split(self, train: Sequence[int], validation: Sequence[int], test: Sequence[int]) -> Path:
+        """A split file of indices into the shared store's documents."""
+        ids = [d.doc_id for d in self.shared.store.documents]
+        parts = {"train": train, "validation": validation, "test": test}
+        path = self.folder / "split.json"
+        write_json(path, {name: [ids[i] for i in part] for name, part in parts.items()})
+        return path
+
+
+def train(store: Path, out: Path, *flags: str, model: str = "lstm") -> Seen:
+    """`nextvec train` of a tiny model."""
+    return command("train", store, "--model", model, "--out", out, *TINY, *flags)
+
+
+def evaluate(*runs: object, store: Path, flags: Sequence[object] = ()) -> Seen:
+    """`nextvec evaluate` of runs, or of the baselines alone."""
+    rest = ("--no-speed", "--quiet", "--json", "-", *flags)
+    return command("evaluate", *(runs or ("baselines",)), "--store", store, *rest)
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a JSON file in place."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    write_json(path, content)
+
+
+def edit_table(store: Path, part: str, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Rewrite the "chunks" or "documents" of a store's first shard, the manifest's counts and sums with it."""
+    files = ShardFiles.of(store, "0000")
+    path: Path = getattr(files, part)
+    table = change(pq.read_table(path))
+    pq.write_table(table, path)
+
+    def adjust(manifest: dict[str, Any]) -> None:
+        shard = manifest["shards"][0]
+        shard[f"{part}_sha256"] = sha256_file(path)
+        if part == "documents":
+            shard["documents"] = manifest["documents"] = table.num_rows
+
+    edit_json(store / MANIFEST, adjust)
+
+
+class TableEncoder:
+    """An encoder that knows the vectors [n, D] of certain texts, and nothing else."""
+
+    name, path, max_tokens = "table", "cpu float32", None
+    normalises, unit = True, False
+
+    def __init__(self, texts: Sequence[str], vectors: FloatArray) -> None:
+        self._rows = dict(zip(texts, vectors, strict=True))
+        self.dimension = int(vectors.shape[1])
+        mark = hashlib.sha256(vectors.tobytes()).hexdigest()
+        self.fingerprint: dict[str, Any] = {"name": self.name, "fingerprint": mark}
+
+    def encode(self, texts: Sequence[str], advance: Callable[[int], object] | None = None) -> FloatArray:
+        """The vectors of known texts."""
+        if advance is not None:
+            advance(len(texts))
+        return np.stack([self._rows[text] for text in texts])
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Words."""
+        return [len(text.split()) for text in texts]

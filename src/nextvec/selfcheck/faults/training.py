@@ -1,0 +1,92 @@
+"""Faults of training: nothing to learn from, one term that drowns the other, a collapse."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+
+from nextvec.objectives.combine import Objective
+from nextvec.selfcheck.faults.command import command
+from nextvec.selfcheck.faults.fault import Seen, Sign, fault
+from nextvec.selfcheck.faults.scene import Scene, train
+
+SMALL = ("--set=model.options.hidden=16", "--set=model.options.layers=1")
+
+
+class AnyWeights(Objective):
+    """The objective without its refusals."""
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        self.weights = dict(weights)
+
+
+@fault(
+    "loss weight 0 by default",
+    "loss weight 0 by default",
+    did="trained on nothing",
+    guard="a configuration whose loss weights are all zero is refused",
+    alarm=("ConfigError", "every loss weight is zero"),
+    without={"nextvec.training.session:Objective": AnyWeights},
+)
+def loss_weight_zero(scene: Scene, faulty: bool) -> Seen:
+    """`nextvec train` with the only weight at zero."""
+    weight = 0.0 if faulty else 1.0
+    return train(
+        scene.shared.store.path, scene.folder / "run", *SMALL, "--epochs=1", f"--set=loss.mse={weight}"
+    )
+
+
+@fault(
+    "a term that drowns the other",
+    "InfoNCE at weight 0.5 beside MSE",
+    did="700 x larger gradient; cosine 0.27",
+    guard="each term's value and gradient norm are logged; a warning at a ratio > 50",
+    alarm=("NextvecWarning", "which has no say"),
+    without={
+        "nextvec.objectives.combine:GRADIENT_RATIO_LIMIT": math.inf,
+        "nextvec.evaluation.diagnostics.run:GRADIENT_RATIO": math.inf,
+    },
+)
+def drowned_term(scene: Scene, faulty: bool) -> Seen:
+    """Mean squared error beside a term of 700 times its gradient; `diagnose run` must name it afterwards too."""
+    run = scene.folder / "run"
+    weight = 700.0 if faulty else 1.0
+    seen = train(
+        scene.shared.store.path, run, *SMALL, "--epochs=2", "--set=loss.mse=1.0",
+        f"--set=loss.cosine={weight}",
+    )  # fmt: skip
+    logged = json.loads((run / "history.jsonl").read_text().splitlines()[0])
+    if set(logged["term_gradient_norms"]) != {"mse", "cosine"} or "loss.cosine" not in logged["train"]:
+        return Seen(1, (Sign("history", "a term or its gradient norm is not logged"),))
+    later = command("diagnose", "run", run, "--json", "-")
+    found = {sign.name for sign in later.signs}
+    if faulty and seen.signs and "verdict gradient ratio" not in found:
+        return Seen(1, (Sign("history", "diagnose run does not see it"),))
+    return seen + later
+
+
+@fault(
+    "collapse in one epoch",
+    "collapse in one epoch (0.54 to 0.34)",
+    did="the best model was lost",
+    guard="the best checkpoint is kept; training stops on a fall of 20 %",
+    alarm=("NextvecWarning", "the model has collapsed; the run stops, the best is kept"),
+    without={"nextvec.training.loop:COLLAPSE": -math.inf},
+)
+def collapse(scene: Scene, faulty: bool) -> Seen:
+    """A learning rate that rises until the model breaks."""
+    run = scene.folder / "run"
+    broken = ("--lr=30", "--set=optim.warmup=0.9", "--set=optim.clip=0.0", "--set=optim.patience=0")
+    seen = train(
+        scene.shared.store.path, run, *SMALL, "--epochs=6", "--set=optim.schedule=constant",
+        *(broken if faulty else ()),
+    )  # fmt: skip
+    if seen.code:
+        return seen
+    result, kept = (json.loads((run / name).read_text()) for name in ("metrics.json", "config.json"))
+    lines = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    best = max(lines, key=lambda line: float(line["validation"]["cosine"]))
+    if kept["epoch"] != best["epoch"] or result["cosine"] != best["validation"]["cosine"]:
+        return seen + Seen(1, (Sign("checkpoint", "the model that was kept is not the best"),))
+    return seen
