@@ -167,11 +167,12 @@ def ranks(units: FloatArray, vectors: VectorSource, pool: Pool) -> IntArray:
                 _leave_out(similar, pool, a, low)
                 above = np.count_nonzero(similar > bounds[a:b, 1:], axis=1)
                 found[a:b] += above
+                # hardly any row has a similarity near the target's
                 close = np.flatnonzero(np.count_nonzero(similar >= bounds[a:b, :1], axis=1) > above)
-                i, j = np.nonzero(
+                which, j = np.nonzero(
                     (similar[close] >= bounds[a + close, :1]) & (similar[close] <= bounds[a + close, 1:])
                 )
-                i = close[i]
+                i = close[which]
                 exact = exact_cosines(units[a + i], block[low - start + j])
                 np.add.at(found, a + i, exact > truth[a + i])
     return found
