@@ -9,6 +9,7 @@ import pytest
 
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines import CopyLast, LinearAverage
+from nextvec.evaluation.exam import Exam
 from nextvec.evaluation.metrics import BEST_BASELINE, LINEAR_AVERAGE, METRICS, Judgement
 from nextvec.evaluation.predictor import unit
 
@@ -61,9 +62,7 @@ def test_metrics_by_hand(worlds: SimpleNamespace) -> None:
     assert METRICS["variance_ratio"].figure(judgement) == pytest.approx((1 + 2.25) / (0.25 + 2.25))
     assert METRICS["surprise"].figure(judgement) == pytest.approx(1 - half)
     # means of predictions (1, 3.5), of targets (3.5, 1.5); standard deviations (1, 1.5) and (.5, 1.5)
-    assert METRICS["moments_mean_gap"].figure(judgement) == pytest.approx(
-        np.sqrt((5**2 + (2 / 1.5) ** 2) / 2)
-    )
+    assert METRICS["moments_mean_gap"].figure(judgement) == pytest.approx(np.sqrt((6.25 + 4) / 2.5))
     assert METRICS["moments_std_ratio"].figure(judgement) == pytest.approx((2 + 1) / 2)
     # at -2 .. 1 the first has .707, .707, .707, 1; at -3 .. 0 the second has 0, 1, 0, .707
     assert METRICS["offset_accuracy"].figure(judgement) == 0
@@ -112,3 +111,19 @@ def test_part_of_a_judgement_is_the_judgement_of_a_part(turning) -> None:
         assert metric.needs <= part.has or metric.needs == {"train_mean"}
         if metric.needs <= part.has:
             assert metric.figure(part) == metric.figure(alone), metric.name
+
+
+def test_a_dimension_that_hardly_varies_does_not_decide(turning) -> None:
+    """Real encoders have such dimensions."""
+    judgement = judged(turning, CopyLast(3))
+    names = ("moments_mean_gap", "moments_std_ratio")
+    before = [METRICS[name].figure(judgement) for name in names]
+    vectors = turning.vectors.copy()
+    vectors[:, 7] = 1e-7 * vectors[:, 7]
+    exam = Exam(vectors, turning.windows, turning.pool)
+    raw = judgement.raw.copy()
+    raw[:, 7] = np.random.default_rng(0).standard_normal(len(raw))
+    after = [METRICS[name].figure(Judgement(exam, raw, unit(raw))) for name in names]
+    assert after == pytest.approx(before, abs=0.02)
+    still = Judgement(exam.select([0]), raw[:1], unit(raw[:1]))
+    assert all(np.isnan(METRICS[name].figure(still)) for name in names)

@@ -8,6 +8,8 @@ from cyclopts import Parameter
 
 from nextvec.cli.common import JsonTarget, Quiet, output
 
+MARKS = {True: "ok ", False: "RED", None: "-  "}
+
 
 def selfcheck(
     *,
@@ -19,21 +21,17 @@ def selfcheck(
 ) -> None:
     """Put the instruments on trial: known predictors in known worlds, and known faults before their guards.
 
-    Every metric states what it must say of every predictor in every world. The exit code is 1 when a row is
-    red; then trust no figure of this installation.
+    Every metric states what it must say of every predictor in every world. Every fault must be caught by
+    the guard meant for it and by nothing else, and the same work must pass without the fault. The exit code
+    is 1 when a row is red: then trust no figure of this installation.
     """
-    from nextvec.progress import Progress
     from nextvec.selfcheck.suites import SUITES, run_suite
 
-    suites = []
-    with Progress("self-check", len(SUITES), "suites", quiet=quiet) as progress:
-        for name in SUITES:
-            suites.append(run_suite(name))
-            progress.advance(note=name)
+    suites = [run_suite(name, quiet=quiet) for name in SUITES]
     lines = []
     for suite in suites:
         shown = suite.rows if every else suite.red
-        lines += [f"{'ok ' if row.ok else 'RED'} {row}" for row in shown]
+        lines += [f"{MARKS[row.ok]} {row}" for row in shown]
     lines += [suite.score for suite in suites]
     ok = not any(suite.red for suite in suites)
     output("\n".join(lines), {"ok": ok, "suites": {s.name: s.to_json() for s in suites}}, json)

@@ -325,15 +325,21 @@ def moments_unit(j: Judgement) -> float:
 
 @over_all("moments_mean_gap", "lower")
 def moments_mean_gap(j: Judgement) -> float:
-    """Root mean square over dimensions of (mean of raw predictions - mean of targets) / std of targets."""
+    """Difference of the means of raw predictions and of targets over the targets' standard deviation.
+
+    Both are root mean squares over the dimensions, so that a dimension that hardly varies does not decide.
+    """
     (mean, _), (true, spread) = moments(j.raw), moments(j.exam.targets)
-    return float(np.sqrt(np.mean(_ratio(mean - true, spread) ** 2)))
+    below = float(spread @ spread)
+    return float(np.sqrt(((mean - true) ** 2).sum() / below)) if below else float("nan")
 
 
 @over_all("moments_std_ratio", None)
 def moments_std_ratio(j: Judgement) -> float:
-    """Mean over dimensions of std of raw predictions / std of targets; the best predictor is below 1."""
-    return float(_ratio(moments(j.raw)[1], moments(j.exam.targets)[1]).mean())
+    """Median over dimensions of std of raw predictions / std of targets; the best predictor is below 1."""
+    made, true = moments(j.raw)[1], moments(j.exam.targets)[1]
+    varies = true > 0
+    return float(np.median(made[varies] / true[varies])) if varies.any() else float("nan")
 
 
 def mean_pairwise_cosine(units: FloatArray) -> float:
@@ -355,11 +361,6 @@ def moments_distance(one: tuple[Values, Values], other: tuple[Values, Values]) -
     The full distance (Heusel et al. 2017) needs many more windows than dimensions to be estimated.
     """
     return float(((one[0] - other[0]) ** 2).sum() + ((one[1] - other[1]) ** 2).sum())
-
-
-def _ratio(above: Values, below: Values) -> Values:
-    """Element by element, without the dimensions that are constant below."""
-    return above[below > 0] / below[below > 0]
 
 
 def skill_over(cosine: float, reference: float) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from nextvec.evaluation.baselines import BASELINES
 from nextvec.evaluation.metrics import BEST_BASELINE, LINEAR_AVERAGE, METRICS, Judgement, Metric
 from nextvec.evaluation.speed import one_thread
+from nextvec.progress import Progress
 from nextvec.selfcheck.expectations import EXPECTATIONS
 from nextvec.selfcheck.expected import Case
 from nextvec.selfcheck.predictors import Known, known_predictors
@@ -51,19 +52,23 @@ class OracleRow:
         return names | {"expected": self.expected} | known | {"ok": self.ok}
 
 
-def run_oracle(seed: int = 0, metrics: Collection[str] | None = None) -> list[OracleRow]:
+def run_oracle(
+    seed: int = 0, metrics: Collection[str] | None = None, *, quiet: bool = True
+) -> list[OracleRow]:
     """All rows: expectations, then for each metric and world whether it tells the oracle from random.
 
     Args:
         seed: of the worlds.
         metrics: names of the registry; None is all of them.
+        quiet: no progress lines.
     """
     tried = [metric for name, metric in METRICS.items() if metrics is None or name in metrics]
     rows = [_without_expectation(metric.name) for metric in tried if metric.name not in EXPECTATIONS]
     stated = [metric for metric in tried if metric.name in EXPECTATIONS]
-    with one_thread():
-        for make in WORLDS.values():
+    with one_thread(), Progress("oracle suite", len(WORLDS), "worlds", quiet=quiet) as progress:
+        for name, make in WORLDS.items():
             rows += _trial(make(seed), stated)
+            progress.advance(note=name)
     return rows
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import logging
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import entry_points
 from typing import Any
+
+import torch
 
 from nextvec.errors import MissingDependencyError, NextvecError
 from nextvec.selfcheck.faults.fault import Seen, Sign
@@ -45,12 +46,16 @@ def command(*arguments: object) -> Seen:
 
 
 def refused(work: Callable[[], object]) -> Seen:
-    """The same for a call of a public function: the error it raises, as a sign."""
-    try:
-        work()
-    except NextvecError as error:
-        return Seen(error.exit_code, (Sign(type(error).__name__, str(error)),))
-    return Seen(0)
+    """The same for a call of a public function: its error and its warnings as signs."""
+    signs, code = [], 0
+    with _fresh_process(), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            work()
+        except NextvecError as error:
+            code, signs = error.exit_code, [Sign(type(error).__name__, str(error))]
+    signs += [Sign(w.category.__name__, str(w.message)) for w in warned]
+    return Seen(code, tuple(signs))
 
 
 def _figures(found: dict[str, Any]) -> list[Sign]:
@@ -79,6 +84,7 @@ def _fresh_process() -> Iterator[None]:
     """What a command sets for its whole process is put back afterwards; its log lines are not shown."""
     root, ours = logging.getLogger(), logging.getLogger("nextvec")
     handlers, level, own_level = root.handlers[:], root.level, ours.level
+    threads = torch.get_num_threads()
     root.handlers = []
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -88,4 +94,4 @@ def _fresh_process() -> Iterator[None]:
             root.handlers = handlers
             root.setLevel(level)
             ours.setLevel(own_level)
-            sys.stdout.flush()
+            torch.set_num_threads(threads)

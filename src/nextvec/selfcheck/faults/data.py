@@ -8,15 +8,21 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from nextvec.corpus.store import Store
 from nextvec.data.windows import FloatArray
-from nextvec.evaluation.diagnostics.data import Looking, diagnose_data
-from nextvec.evaluation.diagnostics.verdicts import Verdict, is_red
+from nextvec.evaluation.diagnostics.verdicts import Verdict
 from nextvec.evaluation.predictor import unit
 from nextvec.selfcheck.faults.command import command
 from nextvec.selfcheck.faults.fault import Seen, Sign, fault, nothing
-from nextvec.selfcheck.faults.scene import Scene, TableEncoder, edit_table
+from nextvec.selfcheck.faults.scene import (
+    Scene,
+    TableEncoder,
+    edit_table,
+    evaluate,
+    ingest_vectors,
+    spot_check,
+)
 from nextvec.selfcheck.worlds import make_store
-from nextvec.corpus.store import Store
 
 
 def look(store: Path) -> Seen:
@@ -107,7 +113,7 @@ def across_articles(scene: Scene, faulty: bool) -> Seen:
     store = Path(shutil.copytree(scene.shared.store.path, scene.folder / "store"))
     if faulty:
         edit_table(store, "documents", _merge_first_two)
-    return command("evaluate", "baselines", "--store", store, "--no-speed", "--quiet", "--json", "-")
+    return evaluate(store=store)
 
 
 def _merge_first_two(table: pa.Table) -> pa.Table:
@@ -132,12 +138,30 @@ def misaligned(scene: Scene, faulty: bool) -> Seen:
     store = Path(shutil.copytree(shared.path, scene.folder / "store"))
     if faulty:
         edit_table(store, "chunks", _move_texts_up)
-    found = diagnose_data(Store.open(store), Looking(resamples=100, quiet=True), encoder=encoder).verdicts
-    alarms = [v for v in found if v.level in ("warning", "red")]
-    return Seen(int(is_red(found)), tuple(Sign(f"verdict {v.name}", v.text) for v in alarms))
+    return spot_check(Store.open(store), encoder)
 
 
 def _move_texts_up(table: pa.Table) -> pa.Table:
     texts = table["text"].to_pylist()
     moved = pa.array([*texts[1:], texts[0]], table.schema.field("text").type)
     return table.set_column(table.schema.get_field_index("text"), table.schema.field("text"), moved)
+
+
+@fault(
+    "vectors that are not numbers",
+    "",
+    did="one NaN made every mean NaN",
+    guard="vectors that are NaN, infinite or zero are refused when they are stored, by row",
+    alarm=("VectorError", "is NaN or infinite"),
+    without={
+        "nextvec.corpus.imports:check_vectors": lambda *_, **__: False,
+        "nextvec.corpus.writer:to_stored": lambda vectors, chunks, dimension, dtype: vectors.astype(dtype),
+    },
+)
+def not_a_number(scene: Scene, faulty: bool) -> Seen:
+    """`nextvec ingest --vectors` with one NaN."""
+    shared = scene.shared.store
+    vectors = np.array(shared.vectors)
+    if faulty:
+        vectors[7, 3] = np.nan
+    return ingest_vectors(scene.folder, "some", vectors, shared.chunks)

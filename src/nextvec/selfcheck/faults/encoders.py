@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import pyarrow.parquet as pq
 
-from nextvec.data.windows import FloatArray
+from nextvec.data.windows import FloatArray, IntArray
 from nextvec.evaluation.baselines import CopyLast
-from nextvec.evaluation.diagnostics.data import Looking, diagnose_data
-from nextvec.evaluation.diagnostics.verdicts import is_red
 from nextvec.evaluation.harness import Judging, judge
-from nextvec.selfcheck.faults.command import command, refused
-from nextvec.selfcheck.faults.fault import Seen, Sign, fault, not_yet, nothing
-from nextvec.selfcheck.faults.scene import D, Scene, TableEncoder, evaluate
-from nextvec.selfcheck.predictors import Told
+from nextvec.selfcheck.faults.command import refused
+from nextvec.selfcheck.faults.fault import Seen, fault, not_yet, nothing
+from nextvec.selfcheck.faults.scene import D, Scene, TableEncoder, evaluate, ingest_vectors, spot_check
 from nextvec.selfcheck.worlds import make_store
 
 ROW = "encoder mismatch between data, bank and decoder"
@@ -52,19 +46,10 @@ def two_encoders_in_one_store(scene: Scene, faulty: bool) -> Seen:
     """Twice `nextvec ingest --vectors` into one store."""
     store = scene.shared.store
     half = len(store) // 2
-    first = _ingest(scene.folder, "a", np.asarray(store.vectors[:half]), store.chunks.slice(0, half), "one")
+    first = ingest_vectors(scene.folder, "a", np.asarray(store.vectors[:half]), store.chunks.slice(0, half))
     chunks = store.chunks.slice(half)
     encoder = "another" if faulty else "one"
-    return first + _ingest(scene.folder, "b", np.asarray(store.vectors[half:]), chunks, encoder)
-
-
-def _ingest(folder: Path, name: str, vectors: FloatArray, chunks: object, encoder: str) -> Seen:
-    np.save(folder / f"{name}.npy", vectors)
-    pq.write_table(chunks, folder / f"{name}.parquet")
-    return command(
-        "ingest", "--vectors", folder / f"{name}.npy", "--chunks", folder / f"{name}.parquet",
-        "--encoder", encoder, "--out", folder / "store", "--quiet",
-    )  # fmt: skip
+    return first + ingest_vectors(scene.folder, "b", np.asarray(store.vectors[half:]), chunks, encoder)
 
 
 @fault(
@@ -85,9 +70,7 @@ def wrong_vectors(scene: Scene, faulty: bool) -> Seen:
     encoder = TableEncoder(
         scene.shared.store.texts(np.arange(len(store))), np.asarray(scene.shared.store.vectors)
     )
-    found = diagnose_data(store, Looking(resamples=100, quiet=True), encoder=encoder).verdicts
-    alarms = [v for v in found if v.level in ("warning", "red")]
-    return Seen(int(is_red(found)), tuple(Sign(f"verdict {v.name}", v.text) for v in alarms))
+    return spot_check(store, encoder)
 
 
 not_yet(
@@ -106,6 +89,21 @@ not_yet(
 )
 
 
+class Candidate(CopyLast):
+    """Copy-last under a name of its own."""
+
+    name = "candidate"
+
+
+class Exchanged(Candidate):
+    """Gives its unit output first."""
+
+    def predict(self, contexts: FloatArray, lengths: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Unit and raw, both [B, D]."""
+        raw, units = super().predict(contexts, lengths)
+        return units, raw
+
+
 @fault(
     "raw and unit output exchanged",
     "",
@@ -117,9 +115,6 @@ not_yet(
 def outputs_exchanged(scene: Scene, faulty: bool) -> Seen:
     """A predictor gives its two outputs in the wrong order."""
     store, split = scene.shared.store, scene.shared.split
-    right = CopyLast(5).predict
-    predictor = Told(lambda contexts, lengths: right(contexts, lengths)[0], name="candidate")
-    if faulty:
-        predictor.predict = lambda c, n: right(c, n)[::-1]  # type: ignore[method-assign]
+    predictor = Exchanged(5) if faulty else Candidate(5)
     how = Judging(baselines=("random",), resamples=50, quiet=True)
     return refused(lambda: judge(store, split, "test", [predictor], how))

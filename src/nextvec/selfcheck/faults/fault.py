@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sign:
-    """Something that a command said: the class of an error or warning, the name of a verdict, and the words."""
+    """Something that a command said: the class of an error or warning, or a verdict's name, and the words."""
 
     name: str
     text: str
@@ -33,6 +33,29 @@ class Seen:
     def __add__(self, other: Seen) -> Seen:
         return Seen(max(self.code, other.code), self.signs + other.signs)
 
+
+ROWS = (
+    "loss weight 0 by default",
+    "InfoNCE at weight 0.5 beside MSE",
+    "windows split at random",
+    "evaluation on training articles",
+    "encoder mismatch between data, bank and decoder",
+    "unit output sent to a decoder trained on raw",
+    "model scores the mean vector's cosine",
+    "off-by-one in the offset test",
+    "mean of cos(next) - cos(previous) over sliding windows",
+    '"top-5" that was a threshold; a bank of 6 vectors',
+    "context chunks left among the candidates",
+    "same weight names, other forward pass",
+    "trained 4-layer, served 2-layer",
+    "reported validation 0.62, measured later 0.04",
+    "windows across articles; texts misaligned after a filter",
+    "incoherent data (adjacent cosine .35 instead of .47)",
+    "collapse in one epoch (0.54 to 0.34)",
+    "contexts padded by repetition",
+    "",
+)
+"""The table of the evaluation specification, row by row; last what is not in it."""
 
 Probe = Callable[["Scene", bool], Seen]
 """Does the user's work in a scene, spoilt when the second argument is True."""
@@ -73,6 +96,7 @@ class Fault:
 
 
 FAULTS: dict[str, Fault] = {}
+"""Name -> fault, as the rooms register them."""
 
 
 def fault(
@@ -81,7 +105,7 @@ def fault(
     """Register a probe as the fault `name`."""
 
     def register(probe: Probe) -> Probe:
-        FAULTS[name] = Fault(name, row, did, guard, Alarm(*alarm), probe, without)
+        _add(Fault(name, row, did, guard, Alarm(*alarm), probe, without))
         return probe
 
     return register
@@ -89,7 +113,13 @@ def fault(
 
 def not_yet(name: str, row: str, *, did: str, guard: str, why: str) -> None:
     """Register a fault that cannot be tried yet."""
-    FAULTS[name] = Fault(name, row, did, guard, not_yet=why)
+    _add(Fault(name, row, did, guard, not_yet=why))
+
+
+def _add(made: Fault) -> None:
+    if made.row not in ROWS or made.name in FAULTS:
+        raise ValueError(f"fault '{made.name}': row '{made.row}' is unknown, or the name is taken")
+    FAULTS[made.name] = made
 
 
 @dataclass(frozen=True)
@@ -129,11 +159,18 @@ class FaultRow:
 
 def try_fault(fault: Fault, scene: Scene) -> FaultRow:
     """The clean work, the spoilt work, and the spoilt work with the guard switched off."""
-    about = {"name": fault.name, "row": fault.row, "did": fault.did, "guard": fault.guard}
+    about = (fault.name, fault.row, fault.did, fault.guard)
     if fault.probe is None:
-        detail = f"not yet: {fault.not_yet}"
-        return FaultRow(**about, caught=False, clean_passes=False, needs_guard=False, seconds=0.0,
-                        detail=detail, not_yet=True)  # fmt: skip
+        waits = f"not yet: {fault.not_yet}"
+        return FaultRow(
+            *about,
+            caught=False,
+            clean_passes=False,
+            needs_guard=False,
+            seconds=0.0,
+            detail=waits,
+            not_yet=True,
+        )
     started = time.perf_counter()
     clean = fault.probe(scene.at(fault.name, "clean"), False)
     spoilt = fault.probe(scene.at(fault.name, "spoilt"), True)
@@ -149,7 +186,7 @@ def try_fault(fault: Fault, scene: Scene) -> FaultRow:
     ]
     wrong = "; ".join(problem for problem in problems if problem)
     return FaultRow(
-        **about,
+        *about,
         caught=sign is not None,
         clean_passes=passes,
         needs_guard=needed,

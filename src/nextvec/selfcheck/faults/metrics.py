@@ -8,31 +8,29 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from nextvec.data.windows import FloatArray
-from nextvec.evaluation import exam, harness, metrics
+from nextvec.data.windows import FloatArray, gather_contexts
 from nextvec.evaluation.metrics import KS, METRICS
 from nextvec.evaluation.offsets import OFFSETS, offset_cosines
-from nextvec.evaluation.retrieval import Pool
+from nextvec.evaluation.retrieval import Pool, make_pool
 from nextvec.models.base import NextVectorModel
-from nextvec.selfcheck.expected import Expected
 from nextvec.selfcheck.faults.command import command
 from nextvec.selfcheck.faults.fault import Seen, Sign, fault, patched
 from nextvec.selfcheck.faults.saving import resave
 from nextvec.selfcheck.faults.scene import Scene, evaluate
-from nextvec.selfcheck.oracle import run_oracle
+from nextvec.selfcheck.oracle import OracleRow, run_oracle
 from nextvec.selfcheck.worlds import make_store
 
 NO_ORACLE: dict[str, Any] = {
     "nextvec.selfcheck.expected:Expected.holds": lambda *_: True,
-    "nextvec.selfcheck.oracle:_told_apart": lambda metric, world, *_: _apart(metric, world.name),
+    "nextvec.selfcheck.oracle:_told_apart": lambda metric, world, *_: believed(metric, world.name),
+    "nextvec.selfcheck.oracle:_without_expectation": lambda metric: believed(metric, "every world"),
 }
 """The oracle suite, believing whatever is measured."""
 
 
-def _apart(metric: str, world: str) -> Any:
-    from nextvec.selfcheck.oracle import OracleRow
-
-    return OracleRow(metric, "oracle - random", world, "anything", 0.0, 0.0, ok=True)
+def believed(metric: str, world: str) -> OracleRow:
+    """A row that nothing was asked of."""
+    return OracleRow(metric, "every predictor", world, "anything", 0.0, 0.0, ok=True)
 
 
 def oracle_suite(*names: str) -> Seen:
@@ -59,14 +57,15 @@ def mean_vector(scene: Scene, faulty: bool) -> Seen:
         rows = [np.asarray(shared.vectors[i]) for i in shared.split.train]
         mean = np.concatenate(rows).mean(axis=0)
         resave(run, lambda model: say_always(model, mean))
-    return command("diagnose", "model", run, "--store", shared.store.path, "--no-speed", "--quiet",
-                   "--strict", "--json", "-")  # fmt: skip
+    return command(
+        "diagnose", "model", run, "--store", shared.store.path, "--no-speed", "--quiet", "--json", "-"
+    )
 
 
 def say_always(model: NextVectorModel, vector: FloatArray) -> None:
-    """Make the head's last layer a constant, with so little of the rest that predictions are finite."""
+    """Make the last layer of the head a constant."""
     last = [layer for layer in model.head.modules() if isinstance(layer, nn.Linear)][-1]
-    last.weight.mul_(1e-3)
+    last.weight.zero_()
     last.bias.copy_(last.bias.new_tensor(vector) / model.scale)
 
 
@@ -140,11 +139,8 @@ def k_beyond_the_bank(scene: Scene, faulty: bool) -> Seen:
 
 def unmasked(*arguments: Any, **named: Any) -> Pool:
     """The candidates with what was read among them."""
-    pool = harness_make_pool(*arguments, **named)
+    pool = make_pool(*arguments, **named)
     return replace(pool, read_high=pool.read_low)
-
-
-harness_make_pool = harness.make_pool
 
 
 @fault(
@@ -176,20 +172,19 @@ def copies_among_candidates(scene: Scene, faulty: bool) -> Seen:
     if faulty:
         rounded = vectors + 0.01 * np.random.default_rng(5).standard_normal(vectors.shape)
         vectors = np.concatenate([vectors, rounded.astype(np.float32)])
-    store = make_store(
-        scene.folder / "store", vectors, texts=lambda d, p: f"chunk {p} of document {d % count} says {d % count * 1000 + p}"
-    )
+
+    def text(document: int, place: int) -> str:
+        return f"chunk {place} of document {document % count} says {document % count * 1000 + place}"
+
+    store = make_store(scene.folder / "store", vectors, texts=text)
     return evaluate(store=store.path, flags=["--baselines", "copy-last,linear average"])
 
 
 def repeat_padded(vectors: Any, windows: Any, width: int) -> Any:
     """Contexts padded on the right by repeating the last vector, and called full."""
-    contexts, lengths = plain_contexts(vectors, windows, width)
+    contexts, lengths = gather_contexts(vectors, windows, width)
     place = np.minimum(np.arange(width), lengths[:, None] - 1)
     return np.take_along_axis(contexts, place[:, :, None], axis=1), np.full_like(lengths, width)
-
-
-plain_contexts = exam.gather_contexts
 
 
 @fault(
@@ -197,13 +192,25 @@ plain_contexts = exam.gather_contexts
     "contexts padded by repetition",
     did="out of distribution",
     guard="variable lengths and masks, never silent padding; the oracle suite reads contexts of every length",
-    alarm=("oracle suite", "cosine of kalman filter in ar1"),
+    alarm=("oracle suite", "forward_margin of kalman filter in ar1"),
     without=NO_ORACLE,
 )
 def padded_contexts(scene: Scene, faulty: bool) -> Seen:
     """The harness fills short contexts up by repeating their last vector."""
     with patched({"nextvec.evaluation.exam:gather_contexts": repeat_padded} if faulty else {}):
-        return oracle_suite("cosine", "mse")
+        return oracle_suite("forward_margin")
 
 
-assert Expected.holds and metrics.offset_cosines is offset_cosines
+@fault(
+    "metric that nobody has tried",
+    "",
+    did="an instrument was believed because it printed a figure",
+    guard="a metric without stated expectations fails the oracle suite",
+    alarm=("oracle suite", "novelty of every predictor"),
+    without=NO_ORACLE,
+)
+def untried_metric(scene: Scene, faulty: bool) -> Seen:
+    """A new entry of the registry, nothing said of it."""
+    novelty = {"novelty": replace(METRICS["surprise"], name="novelty")} if faulty else {}
+    with patched({"nextvec.selfcheck.oracle:METRICS": METRICS | novelty}):
+        return oracle_suite("surprise", "novelty")

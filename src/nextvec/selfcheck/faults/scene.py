@@ -23,15 +23,20 @@ from nextvec.data.splits import Split, SplitConfig, split_documents
 from nextvec.data.windows import FloatArray
 from nextvec.disk import sha256_file, write_json
 from nextvec.errors import EvaluationError
+from nextvec.evaluation.diagnostics.data import Looking, diagnose_data
+from nextvec.evaluation.diagnostics.verdicts import is_red
 from nextvec.selfcheck.faults.command import command
-from nextvec.selfcheck.faults.fault import Seen
+from nextvec.selfcheck.faults.fault import Seen, Sign
 from nextvec.selfcheck.worlds import make_store, noisy, rotation
 
 D, DOCUMENTS, LENGTH = 16, 60, 16
 TINY = (
-    "--device=cpu", "--precision=float32", "--batch-size=4", "--lr=0.01", "--quiet",
+    "--device=cpu", "--precision=float32", "--quiet", "--set=optim.batch_size=4", "--set=optim.lr=0.01",
     "--set=runtime.threads=1", "--set=model.options.dropout=0.0",
 )  # fmt: skip
+
+
+RUN = ("--set=model.options.hidden=64", "--set=model.options.layers=4", "--epochs=2")
 
 
 class Shared:
@@ -62,11 +67,9 @@ class Shared:
 
     @cached_property
     def run(self) -> Path:
-        """A transformer of four layers, trained on the store for three epochs."""
-        sizes = {"hidden": 32, "layers": 4, "heads": 2, "ffn": 32}
-        options = [f"--set=model.options.{name}={value}" for name, value in sizes.items()]
+        """A GRU of four layers, trained on the store for two epochs."""
         out = self.folder / "run"
-        seen = train(self.store.path, out, *options, "--epochs=3", model="transformer")
+        seen = train(self.store.path, out, *RUN)
         if seen.code:
             raise EvaluationError(f"the self-check's own run fails: {seen.signs}", where=out)
         return out
@@ -98,7 +101,7 @@ class Scene:
         return path
 
 
-def train(store: Path, out: Path, *flags: str, model: str = "lstm") -> Seen:
+def train(store: Path, out: Path, *flags: str, model: str = "gru") -> Seen:
     """`nextvec train` of a tiny model."""
     return command("train", store, "--model", model, "--out", out, *TINY, *flags)
 
@@ -109,6 +112,25 @@ def evaluate(*runs: object, store: Path, flags: Sequence[object] = ()) -> Seen:
     return command("evaluate", *(runs or ("baselines",)), "--store", store, *rest)
 
 
+def ingest_vectors(
+    folder: Path, name: str, vectors: FloatArray, chunks: pa.Table, encoder: str = "one"
+) -> Seen:
+    """`nextvec ingest --vectors` into the store of a folder."""
+    np.save(folder / f"{name}.npy", vectors)
+    pq.write_table(chunks, folder / f"{name}.parquet")
+    return command(
+        "ingest", "--vectors", folder / f"{name}.npy", "--chunks", folder / f"{name}.parquet",
+        "--encoder", encoder, "--out", folder / "store", "--quiet",
+    )  # fmt: skip
+
+
+def spot_check(store: Store, encoder: TableEncoder) -> Seen:
+    """The diagnosis of data with an encoder at hand, red verdicts and warnings as signs."""
+    found = diagnose_data(store, Looking(resamples=100, quiet=True), encoder=encoder).verdicts
+    alarms = [v for v in found if v.level in ("warning", "red")]
+    return Seen(int(is_red(found)), tuple(Sign(f"verdict {v.name}", v.text) for v in alarms))
+
+
 def edit_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Change a JSON file in place."""
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -117,7 +139,7 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def edit_table(store: Path, part: str, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Rewrite the "chunks" or "documents" of a store's first shard, the manifest's counts and sums with it."""
+    """Rewrite the "chunks" or "documents" of a store's first shard, and the manifest's counts and sums."""
     files = ShardFiles.of(store, "0000")
     path: Path = getattr(files, part)
     table = change(pq.read_table(path))
@@ -135,7 +157,8 @@ def edit_table(store: Path, part: str, change: Callable[[pa.Table], pa.Table]) -
 class TableEncoder:
     """An encoder that knows the vectors [n, D] of certain texts, and nothing else."""
 
-    name, path, max_tokens = "table", "cpu float32", None
+    name, path = "table", "cpu float32"
+    max_tokens: int | None = None
     normalises, unit = True, False
 
     def __init__(self, texts: Sequence[str], vectors: FloatArray) -> None:

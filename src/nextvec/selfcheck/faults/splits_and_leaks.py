@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,10 @@ def windows_split_at_random(scene: Scene, faulty: bool) -> Seen:
     articles = scene.shared.noise[:ARTICLES]
     count, length, _ = articles.shape
     starts = range(length - PIECE + 1)
-    text = lambda a, p: f"chunk {p} of article {a} says {a * 1000 + p}"  # noqa: E731
+
+    def text(article: int, place: int) -> str:
+        return f"chunk {place} of article {article} says {article * 1000 + place}"
+
     if not faulty:
         return evaluate(store=make_store(scene.folder / "store", articles, texts=text).path)
     pieces: FloatArray = np.stack([articles[a, s : s + PIECE] for a in range(count) for s in starts])
@@ -82,19 +84,10 @@ def training_articles(scene: Scene, faulty: bool) -> Seen:
     """Ten of eleven test documents of a split file were trained on."""
     split = scene.shared.split
     moved = split.train[:10] if faulty else ()
-    test = (*moved, *split.test[: 1 if faulty else None])
+    unseen = split.test[: 1 if faulty else None]
     path = scene.write_split(
         [i for i in split.train if i not in moved],
-        split.validation,
-        test,
+        [*split.validation, *split.test[len(unseen) :]],
+        [*moved, *unseen],
     )
-    left = [d for d in split.test if d not in test]
-    if left:
-        _add(path, "validation", [scene.shared.store.documents[i].doc_id for i in left])
     return evaluate(scene.shared.run, store=scene.shared.store.path, flags=["--split-file", path])
-
-
-def _add(path: Path, split: str, ids: list[str]) -> None:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    content[split] += ids
-    path.write_text(json.dumps(content), encoding="utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 from nextvec.errors import EvaluationError
 from nextvec.progress import Progress
 from nextvec.selfcheck.faults import data, encoders, metrics, saving, splits_and_leaks, training
-from nextvec.selfcheck.faults.fault import FAULTS, FaultRow, try_fault
+from nextvec.selfcheck.faults.fault import FAULTS, ROWS, FaultRow, try_fault
 from nextvec.selfcheck.faults.scene import Scene, Shared
 
 ROOMS = (training, splits_and_leaks, encoders, metrics, data, saving)
@@ -26,7 +26,9 @@ def run_faults(quiet: bool = True, only: Collection[str] = ()) -> list[FaultRow]
     for name in only:
         if name not in FAULTS:
             raise EvaluationError(f"there is no fault '{name}'", remedy=f"known: {', '.join(FAULTS)}")
-    chosen = [fault for name, fault in FAULTS.items() if not only or name in only]
+    chosen = sorted(
+        (fault for name, fault in FAULTS.items() if not only or name in only), key=lambda f: ROWS.index(f.row)
+    )
     rows = []
     with (
         tempfile.TemporaryDirectory(prefix="nextvec-faults-") as folder,

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from nextvec.objectives.combine import Objective
 from nextvec.selfcheck.faults.command import command
-from nextvec.selfcheck.faults.fault import Seen, Sign, fault
-from nextvec.selfcheck.faults.scene import Scene, train
+from nextvec.selfcheck.faults.fault import Seen, Sign, fault, nothing
+from nextvec.selfcheck.faults.scene import RUN, Scene, train
 
 SMALL = ("--set=model.options.hidden=16", "--set=model.options.layers=1")
 
@@ -49,7 +49,7 @@ def loss_weight_zero(scene: Scene, faulty: bool) -> Seen:
     },
 )
 def drowned_term(scene: Scene, faulty: bool) -> Seen:
-    """Mean squared error beside a term of 700 times its gradient; `diagnose run` must name it afterwards too."""
+    """One term beside another of 700 times its weight; `diagnose run` must name it afterwards too."""
     run = scene.folder / "run"
     weight = 700.0 if faulty else 1.0
     seen = train(
@@ -77,10 +77,10 @@ def drowned_term(scene: Scene, faulty: bool) -> Seen:
 def collapse(scene: Scene, faulty: bool) -> Seen:
     """A learning rate that rises until the model breaks."""
     run = scene.folder / "run"
-    broken = ("--lr=30", "--set=optim.warmup=0.9", "--set=optim.clip=0.0", "--set=optim.patience=0")
+    rising = ("--set=optim.lr=3", "--set=optim.warmup=0.99", "--set=optim.batch_size=2")
     seen = train(
-        scene.shared.store.path, run, *SMALL, "--epochs=6", "--set=optim.schedule=constant",
-        *(broken if faulty else ()),
+        scene.shared.store.path, run, *SMALL, "--epochs=8", "--set=optim.schedule=constant",
+        "--set=optim.clip=0.0", "--set=optim.patience=0", *(rising if faulty else ()),
     )  # fmt: skip
     if seen.code:
         return seen
@@ -90,3 +90,17 @@ def collapse(scene: Scene, faulty: bool) -> Seen:
     if kept["epoch"] != best["epoch"] or result["cosine"] != best["validation"]["cosine"]:
         return seen + Seen(1, (Sign("checkpoint", "the model that was kept is not the best"),))
     return seen
+
+
+@fault(
+    "resumed with other settings",
+    "",
+    did="a run of two protocols, reported as one",
+    guard="a resumed run keeps the configuration and the store it was started with",
+    alarm=("RunError", "the run was started with optim.lr"),
+    without={"nextvec.training.session:refuse_changes": nothing},
+)
+def resumed_otherwise(scene: Scene, faulty: bool) -> Seen:
+    """`nextvec train --resume` with another learning rate."""
+    rate = ("--set=optim.lr=0.02",) if faulty else ()
+    return train(scene.shared.store.path, scene.copy_run(), *RUN, "--resume", *rate)
