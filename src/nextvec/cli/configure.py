@@ -12,6 +12,8 @@ from cyclopts import Parameter
 from nextvec.cli.common import names
 from nextvec.config import merge, parse_assignments, read_toml
 
+DEFAULT_RECIPE = "default"
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)
@@ -20,8 +22,11 @@ class TrainingFlags:
 
     preset: Annotated[str | None, Parameter(help="Size of the model: small or brief.")] = None
     recipe: Annotated[
-        str, Parameter(help="Protocol: default or brief (the product brief to the letter).")
-    ] = "default"
+        str | None,
+        Parameter(
+            help="Protocol: default, residual (a baseline and what it misses) or brief (to the letter)."
+        ),
+    ] = None
     config: Annotated[Path | None, Parameter(help="A TOML file over the recipe; flags win over it.")] = None
     epochs: Annotated[int | None, Parameter(help="Passes over the training targets.")] = None
     max_updates: Annotated[int | None, Parameter(help="Stop after so many updates.")] = None

@@ -12,6 +12,9 @@ from nextvec.cli.common import Quiet
 from nextvec.cli.configure import TrainingFlags
 
 MODELS = ("amn", "lstm", "gru", "transformer")
+# With few articles, more of them to judge on, and models that start as a strong baseline.
+RECIPE = "residual"
+DIVISION = {"data": {"split": {"validation": 0.15, "test": 0.25}}}
 EXAMPLES = 3
 WRAP = 100
 
@@ -49,7 +52,7 @@ def demo(
     store = Store.open(out / "store")
     print(f"{report.documents} articles added, {len(store.documents)} in {store.path} ({len(store)} chunks)")
     plan = Plan(str(store.path.resolve()), MODELS, seeds=1)
-    configure = configurer(training or TrainingFlags())
+    configure = configurer(training or TrainingFlags(), RECIPE, DIVISION)
     table = run_matrix(
         store, plan, configure, out / "matrix", Exam(), Judging(speed=True, quiet=quiet), quiet=quiet
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from nextvec.cli.common import JsonTarget, Quiet, StorePath, names, output
-from nextvec.cli.configure import TrainingFlags
+from nextvec.cli.configure import DEFAULT_RECIPE, TrainingFlags
 from nextvec.cli.evaluate import JUDGING, JudgingFlags
 from nextvec.errors import ConfigError
 
@@ -60,15 +61,19 @@ def matrix(
         raise SystemExit(1)
 
 
-def configurer(flags: TrainingFlags) -> Configure:
-    """Model and seed -> configuration, from the flags."""
+def configurer(
+    flags: TrainingFlags, recipe: str = DEFAULT_RECIPE, under: Mapping[str, Any] | None = None
+) -> Configure:
+    """Model and seed -> configuration, from the flags over the layer `under` over the recipe."""
     from nextvec.training.recipes import make_config
 
     file, given = flags.layers()
 
     def configure(model: str, seed: int) -> Any:
         own = {"model": {"name": model}, "runtime": {"seed": seed}}
-        return make_config(flags.recipe, file, given, own, where=flags.config or "flags")
+        return make_config(
+            flags.recipe or recipe, under or {}, file, given, own, where=flags.config or "flags"
+        )
 
     return configure
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from nextvec.cli.common import Quiet, StorePath
-from nextvec.cli.configure import TrainingFlags
+from nextvec.cli.configure import DEFAULT_RECIPE, TrainingFlags
 from nextvec.errors import ConfigError
 
 
@@ -33,12 +33,12 @@ def train(
         given.setdefault("model", {})["name"] = model
     if seed is not None:
         given.setdefault("runtime", {})["seed"] = seed
-    if resume and not given and not file:
+    if resume and not given and not file and flags.recipe is None:
         config = None
     elif model is None and "name" not in file.get("model", {}):
         raise ConfigError("no model is named", where="--model", remedy="see `nextvec models`")
     else:
-        config = make_config(flags.recipe, file, given, where=flags.config or "flags")
+        config = make_config(flags.recipe or DEFAULT_RECIPE, file, given, where=flags.config or "flags")
     result = run(Store.open(store), config, out, resume=resume, quiet=quiet)
     print(
         f"{result.model}: best validation cosine {result.cosine:.4f} in epoch {result.epoch} of "

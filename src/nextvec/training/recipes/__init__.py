@@ -1,7 +1,8 @@
 """Recipes: named training configurations, one TOML file each in this folder.
 
-`default` is what we recommend; `brief` is the product brief to the letter, kept so that its figures can be
-had again.
+`default` trains an architecture as it is; `residual` lets it learn what the strongest simple baseline misses,
+and is what we recommend to users; `brief` is the product brief to the letter, so that its figures can be had
+again.
 """
 
 from __future__ import annotations
