@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nextvec.corpus.encoders import EncoderConfig, load_encoder
-from nextvec.corpus.encoders.precision import bfloat16_speedup, choose_device, choose_precision
+from nextvec.corpus.encoders.precision import choose_device, choose_precision
 from nextvec.corpus.encoders.sentence_transformer import SentenceTransformerEncoder
 from nextvec.errors import EncoderError
 
@@ -194,13 +194,14 @@ def test_a_hub_name_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> N
     assert "\n" not in str(caught.value)
 
 
-def test_precision_is_measured_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    import nextvec.corpus.encoders.precision as module
+def test_precision_is_the_processors_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
 
-    assert bfloat16_speedup() > 0
-    for speedup, expected in ((0.4, "float32"), (1.4, "float32"), (3.0, "bfloat16")):
-        monkeypatch.setattr(module, "bfloat16_speedup", lambda speedup=speedup: speedup)
+    for avx, amx, expected in ((0, 0, "float32"), (1, 0, "bfloat16"), (0, 1, "bfloat16")):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx=avx: bool(avx))
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: bool(amx))
         assert choose_precision("auto", "cpu") == expected
+    assert choose_precision("auto", "mps") == "float32"
     assert choose_precision("float32", "cpu") == "float32"
     with pytest.raises(EncoderError, match="unknown precision 'int8'"):
         choose_precision("int8", "cpu")

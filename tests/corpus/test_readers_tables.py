@@ -60,7 +60,7 @@ def test_other_names(tmp_path: Path, suffix: str) -> None:
 
 def test_doc_id_and_source_are_known_names_and_a_title_may_be_missing(tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl.gz"
-    path.write_bytes(gzip.compress(b'{"doc_id": "a/1", "source": "books", "text": "T."}\n'))
+    path.write_bytes(gzip.compress(b'{"doc_id": "a/1", "source": "books", "text": "T."}\n', mtime=0))
     (document,) = read(path)
     assert (document.doc_id, document.source, document.title) == ("a/1", "books", "")
 

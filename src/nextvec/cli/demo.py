@@ -50,7 +50,10 @@ def demo(
         quiet=quiet,
     )
     store = Store.open(out / "store")
-    print(f"{report.documents} articles added, {len(store.documents)} in {store.path} ({len(store)} chunks)")
+    print(
+        f"{report.documents} articles added, {len(store.documents)} in {store.path} ({len(store)} chunks, "
+        f"{report.chunks_per_second:.0f}/s, {report.path})"
+    )
     plan = Plan(str(store.path.resolve()), MODELS, seeds=1)
     configure = configurer(training or TrainingFlags(), RECIPE, DIVISION)
     table = run_matrix(

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import platform
-import time
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 
 from nextvec.errors import ConfigError
+from nextvec.hardware import native_bfloat16
 from nextvec.training.config import RuntimeConfig
-
-WORTH = 1.2
-"""bfloat16 is taken when a matrix product is at least this many times faster in it."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +44,5 @@ def find_hardware(config: RuntimeConfig) -> Hardware:
         raise ConfigError(f"no {device} device here", where="runtime.device", remedy="give cpu or auto")
     precision = config.precision
     if precision == "auto":
-        precision = "bfloat16" if bfloat16_pays(device) else "float32"
+        precision = "bfloat16" if native_bfloat16(device) else "float32"
     return Hardware(device, precision)
-
-
-@cache
-def bfloat16_pays(device: str) -> bool:
-    """Whether matrix products are clearly faster in bfloat16: asked of CUDA, measured on a CPU (about 20
-    ms).
-    """
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device == "cpu" and _product_seconds(torch.float32) > WORTH * _product_seconds(torch.bfloat16)
-
-
-def _product_seconds(dtype: torch.dtype) -> float:
-    matrix = torch.ones(512, 512, dtype=dtype)
-    taken = []
-    for _ in range(5):
-        start = time.perf_counter()
-        torch.mm(matrix, matrix)
-        taken.append(time.perf_counter() - start)
-    return min(taken)
