@@ -272,10 +272,8 @@ def _remedy(status: int) -> str:
 def _waiting_time(retry_after: str | None, attempt: int) -> float:
     """Seconds to wait: what the server asks for (seconds or a date), else 0.5, 1, 2, ... up to 30."""
     if retry_after:
-        try:
-            return max(float(retry_after), 0.0)
-        except ValueError:
-            pass
+        if retry_after.strip().isdigit():
+            return float(retry_after)
         try:
             when = email.utils.parsedate_to_datetime(retry_after)
             if when.tzinfo is None:
