@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 
 from nextvec.data.splits import Split
+from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines import BASELINES
 from nextvec.evaluation.harness import Judging, judge
-from nextvec.evaluation.report import Report
+from nextvec.evaluation.report import PAIRED, Report
 from nextvec.evaluation.seeds import merge_seeds
-from nextvec.evaluation.table import LEGEND, format_report, format_table
+from nextvec.evaluation.table import LEGEND, format_pairs, format_report, format_table
 
 D = 8
 SPLIT = Split(tuple(range(16)), tuple(range(16, 20)), tuple(range(20, 32)))
@@ -156,3 +158,19 @@ def test_what_has_to_be_said_of_a_split(store, split: str) -> None:
 def test_other_candidates(store, candidates: str, said: str) -> None:
     how = Judging(resamples=50, quiet=True, candidates=candidates)
     assert f"Candidates: {said}, without" in format_report(judge(store, SPLIT, "test", (), how))
+
+
+def test_every_two_rows_are_compared_with_their_interval(report: Report) -> None:
+    table = report.to_json()
+    names = [row.name for row in report.rows]
+    for metric in PAIRED:
+        pairs = [(p["row"], p["than"]) for p in table["pairs"] if p["metric"] == metric]
+        assert pairs == list(combinations(names, 2))
+    first = table["pairs"][0]
+    a, b = (report.row(first[key]).figures["cosine"] for key in ("row", "than"))
+    assert first["difference"] == pytest.approx(a - b, abs=1e-6)
+    assert first["low"] <= first["difference"] <= first["high"]
+    lines = format_pairs(table, "cosine").splitlines()
+    assert len(lines) == 2 + len(list(combinations(names, 2))) + 1
+    with pytest.raises(EvaluationError, match="choose one of: cosine, mrr, recall@5"):
+        format_pairs(table, "skill")

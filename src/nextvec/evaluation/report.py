@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from nextvec.evaluation.predictor import Kind
 
 EASY = 0.5
 """A recall that chance alone brings above this says little; the field's bank of 6 vectors gave .83."""
+PAIRED = ("cosine", "recall@5", "mrr")
 COMPARED = ("cosine", "mse", "recall@1", "recall@5", "recall@10", "recall@20", "recall@50", "mrr")
 
 
@@ -159,9 +161,25 @@ class Report:
             "seed": self.seed,
             "left_out": self.left_out,
             "best_baseline": self.best,
+            "pairs": self.pairs(),
             "notes": self.notes(),
             "rows": [_row_json(row) for row in self.rows],
         }
+
+    def pairs(self) -> list[dict[str, Any]]:
+        """Every two rows: the difference of the first from the second by each of `PAIRED`, with interval."""
+        if self.bootstrap is None:
+            return []
+        return [
+            {"metric": metric, "row": a.name, "than": b.name, **asdict(self._difference(metric, a, b))}
+            for metric in PAIRED
+            for a, b in combinations(self.rows, 2)
+            if metric in a.values and metric in b.values
+        ]
+
+    def _difference(self, metric: str, a: Row, b: Row) -> Interval:
+        assert self.bootstrap is not None
+        return self.bootstrap.interval(a.values[metric], b.values[metric])
 
     def write(self, path: Path) -> None:
         """Write `to_json` to a file, atomically."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nextvec.errors import EvaluationError
 from nextvec.evaluation.report import Report
 
 RECALLS = (1, 5, 10, 20, 50)
@@ -104,3 +105,24 @@ def _lines(cells: list[list[str]], *, markdown: bool) -> list[str]:
         return [f"| {' | '.join(row)} |" for row in (padded[0], rule, *padded[1:])]
     rule = ["-" * w for w in widths]
     return ["  ".join(row).rstrip() for row in (padded[0], rule, *padded[1:])]
+
+
+def format_pairs(report: Mapping[str, Any], metric: str) -> str:
+    """Every two rows of a table by one metric, with their intervals.
+
+    Raises:
+        EvaluationError: the table has no intervals for that metric.
+    """
+    pairs = [pair for pair in report.get("pairs", []) if pair["metric"] == metric]
+    if not pairs:
+        known = sorted({pair["metric"] for pair in report.get("pairs", [])})
+        remedy = f"choose one of: {', '.join(known)}" if known else "judge more than one document"
+        raise EvaluationError(f"no pairs by '{metric}' in the table", remedy=remedy)
+    cells = [["row", "than", metric, "95 % interval", ""]]
+    for pair in pairs:
+        clear = pair["low"] > 0 or pair["high"] < 0
+        interval = f"[{pair['low']:+.4f}, {pair['high']:+.4f}]"
+        cells.append(
+            [pair["row"], pair["than"], f"{pair['difference']:+.4f}", interval, "*" if clear else ""]
+        )
+    return "\n".join([*_lines(cells, markdown=False), "* the interval leaves out 0"])

@@ -272,7 +272,7 @@ def _remedy(status: int) -> str:
 def _waiting_time(retry_after: str | None, attempt: int) -> float:
     """Seconds to wait: what the server asks for (seconds or a date), else 0.5, 1, 2, ... up to 30."""
     if retry_after:
-        if retry_after.strip().isdigit():
+        if retry_after.strip().isdecimal():
             return float(retry_after)
         try:
             when = email.utils.parsedate_to_datetime(retry_after)
