@@ -35,7 +35,7 @@ VERBS = {
 
 app = App(
     name="nextvec",
-    help="Train, judge and serve models that read a document as a sequence of embedding vectors "
+    help="Train and judge models that read a document as a sequence of embedding vectors "
     "and predict the next one.",
     version=__version__,
     help_format="plaintext",
