@@ -97,41 +97,45 @@ class WordChunker(_Described):
 
 
 @dataclass(frozen=True)
-class SentenceChunker(_Described):
+class _OfSentences(_Described):
+    """Sentences of a paragraph, added while there are fewer than `_target` words."""
+
+    max_words: int
+    language: str = "en"
+
+    def __post_init__(self) -> None:
+        _check(self.max_words >= 1, "max_words >= 1")
+        _check_language(self.language)
+
+    @property
+    def _target(self) -> int:
+        return self.max_words
+
+    def chunk(self, text: str) -> list[Chunk]:
+        """Cut one document into chunks."""
+        units = sentences_by_paragraph(text, self.language, word_spans, self.max_words)
+        most = self.max_words
+        return cut(text, group(units, target=self._target, minimum=0, maximum=most, room=most))
+
+
+@dataclass(frozen=True)
+class SentenceChunker(_OfSentences):
     """One sentence a chunk; one of over `max_words` words is cut evenly at word boundaries."""
 
     kind: ClassVar[str] = "sentence"
     max_words: int = 120
-    language: str = "en"
 
-    def __post_init__(self) -> None:
-        _check(self.max_words >= 1, "max_words >= 1")
-        _check_language(self.language)
-
-    def chunk(self, text: str) -> list[Chunk]:
-        """Cut one document into chunks."""
-        units = sentences_by_paragraph(text, self.language, word_spans, self.max_words)
-        return cut(text, group(units, target=1, minimum=0, maximum=self.max_words, room=self.max_words))
+    @property
+    def _target(self) -> int:
+        return 1
 
 
 @dataclass(frozen=True)
-class ParagraphChunker(_Described):
+class ParagraphChunker(_OfSentences):
     """One paragraph a chunk; one of over `max_words` words is cut between sentences."""
 
     kind: ClassVar[str] = "paragraph"
     max_words: int = 250
-    language: str = "en"
-
-    def __post_init__(self) -> None:
-        _check(self.max_words >= 1, "max_words >= 1")
-        _check_language(self.language)
-
-    def chunk(self, text: str) -> list[Chunk]:
-        """Cut one document into chunks."""
-        units = sentences_by_paragraph(text, self.language, word_spans, self.max_words)
-        return cut(
-            text, group(units, target=self.max_words, minimum=0, maximum=self.max_words, room=self.max_words)
-        )
 
 
 @dataclass(frozen=True)
