@@ -17,7 +17,7 @@ from nextvec.selfcheck.expected import exact, near
 from nextvec.selfcheck.oracle import OracleRow, run_oracle
 
 PREDICTORS = {"oracle", "copy-last", "linear average", "mean vector", "shuffled context", "random"}
-EVERYWHERE = {"rotation": PREDICTORS, "ar1": PREDICTORS | {"kalman filter"}}
+EVERYWHERE = {"rotation": PREDICTORS, "ar1": PREDICTORS | {"kalman filter", "kalman samples"}}
 
 
 @pytest.fixture(scope="module", params=[0, 1])
@@ -121,6 +121,27 @@ BROKEN = {
     "par of the last chunk only": (
         "par",
         {"figure": lambda j: float((j.unit * j.exam.last_units).sum(axis=1).mean())},
+    ),
+    "energy score without the pairs": (
+        "energy_score",
+        values_of(lambda j: j.generated.energy + np.sqrt(j.generated.variance / 2)),
+    ),
+    "energy score of the point alone": (
+        "energy_score",
+        values_of(lambda j: np.linalg.norm(j.raw - j.exam.targets, axis=1)),
+    ),
+    "energy score of unit samples": ("energy_score", values_of(lambda j: j.generated.energy / 8)),
+    "diversity with samples paired with themselves": (
+        "diversity",
+        values_of(lambda j: j.generated.diversity * (j.generated.n - 1) / j.generated.n),
+    ),
+    "spread without its square root": (
+        "spread_ratio",
+        {"figure": lambda j: float(j.generated.variance.mean() / j.generated.error.mean())},
+    ),
+    "spread about the point by one sample": (
+        "spread_ratio",
+        {"figure": lambda j: float(np.sqrt(j.generated.variance.mean() / j.exam.dimension))},
     ),
     "pairs with themselves": (
         "pairwise_cosine",

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from nextvec.data import linear
+from nextvec.data.linear import DECAYS
 from nextvec.data.windows import gather_contexts, gather_rows
 from nextvec.evaluation.baselines import (
     BASELINES,
@@ -14,11 +16,8 @@ from nextvec.evaluation.baselines import (
     PositionWeights,
     Random,
     Ridge,
-    base,
     neighbour,
-    ridge,
 )
-from nextvec.evaluation.baselines.linear import DECAYS
 
 D = 6
 
@@ -86,7 +85,7 @@ def test_ridge_between_the_anchor_and_least_squares(weighted, monkeypatch: pytes
     scale = float((weighted.targets.astype(np.float64) ** 2).sum(axis=1).mean())
     anchor = np.kron(fit(PositionWeights, weighted).weights[:, None], np.eye(D))
     for penalty in (1e-6, 3.0, 1e9):
-        monkeypatch.setattr(ridge, "LAMBDAS", (penalty,))
+        monkeypatch.setattr(linear, "LAMBDAS", (penalty,))
         made = fit(Ridge, weighted, validation=weighted.windows)
         pull = penalty * scale * np.eye(3 * D)
         direct = np.linalg.solve(x.T @ x + pull, x.T @ weighted.targets + pull @ anchor)
@@ -98,7 +97,7 @@ def test_ridge_chooses_by_validation(worlds: SimpleNamespace) -> None:
     rng = np.random.default_rng(0)
     turning, _ = worlds.rotation(rng, 60, 12, D)
     learned = fit(Ridge, worlds.exam(turning, context=2), 2)
-    assert learned.facts["lambda"] == min(ridge.LAMBDAS)
+    assert learned.facts["lambda"] == min(linear.LAMBDAS)
     assert learned.facts["parameters"] == 2 * D * D
     noise = worlds.exam(rng.standard_normal((60, 12, D)).astype(np.float32), context=2)
     assert fit(Ridge, noise, 2).facts["lambda"] >= 10 * learned.facts["lambda"]
@@ -107,7 +106,7 @@ def test_ridge_chooses_by_validation(worlds: SimpleNamespace) -> None:
 
 
 def test_ridge_error_from_sums_is_the_error(weighted) -> None:
-    sums = ridge._Sums.over(weighted.vectors, weighted.windows, 3)
+    sums = linear.MapSums.over(weighted.vectors, weighted.windows, 3)
     weights = np.random.default_rng(0).standard_normal((3 * D, D))
     contexts, _ = gather_contexts(weighted.vectors, weighted.windows, 3)
     direct = ((contexts.reshape(len(weighted), -1) @ weights - weighted.targets) ** 2).mean()
@@ -115,7 +114,7 @@ def test_ridge_error_from_sums_is_the_error(weighted) -> None:
 
 
 def test_ridge_keeps_to_the_positions_that_fit(weighted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ridge, "MAX_FEATURES", 2 * D + 1)
+    monkeypatch.setattr(linear, "MAX_FEATURES", 2 * D + 1)
     made = fit(Ridge, weighted)
     assert (made.context, made.facts["positions"], made.weights.shape) == (2, 2, (2 * D, D))
 
@@ -158,7 +157,7 @@ def test_random_depends_on_seed_and_vector_and_not_on_the_batch() -> None:
 @pytest.mark.parametrize("name", BASELINES)
 def test_padding_does_not_matter_and_blocks_do_not_either(name: str, weighted, monkeypatch) -> None:
     made = fit(BASELINES[name], weighted)
-    monkeypatch.setattr(base, "BLOCK_BYTES", 4 * 3 * D * 7)
+    monkeypatch.setattr(linear, "BLOCK_BYTES", 4 * 3 * D * 7)
     again = fit(BASELINES[name], weighted)
     contexts, lengths = gather_contexts(weighted.vectors, weighted.windows.select(slice(0, 40)), 3)
     lengths[::3] = 2

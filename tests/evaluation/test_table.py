@@ -172,5 +172,5 @@ def test_every_two_rows_are_compared_with_their_interval(report: Report) -> None
     assert first["low"] <= first["difference"] <= first["high"]
     lines = format_pairs(table, "cosine").splitlines()
     assert len(lines) == 2 + len(list(combinations(names, 2))) + 1
-    with pytest.raises(EvaluationError, match="choose one of: cosine, mrr, recall@5"):
+    with pytest.raises(EvaluationError, match="choose one of: cosine, energy_score, mrr, recall@5"):
         format_pairs(table, "skill")

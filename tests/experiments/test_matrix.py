@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 
+from nextvec.config import from_dict, merge, to_dict
 from nextvec.corpus.store import Store
 from nextvec.errors import ConfigError, NextvecError, RunError
 from nextvec.evaluation.harness import Judging
 from nextvec.evaluation.table import format_table
-from nextvec.experiments import matrix
+from nextvec.experiments import cells
 from nextvec.experiments.judging import Exam
-from nextvec.experiments.matrix import Plan, read_table, run_matrix
+from nextvec.experiments.matrix import read_table, run_matrix
+from nextvec.experiments.plan import Cell, Plan, parse_axis
+from nextvec.training.config import TrainConfig
+from nextvec.training.recipes import layer_names
 
 HOW = Judging(resamples=100, quiet=True, baselines=("copy-last", "linear average"))
 
@@ -24,29 +28,94 @@ HOW = Judging(resamples=100, quiet=True, baselines=("copy-last", "linear average
 def run(world: Store, make_tiny: Callable[..., Any], tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """run("lstm", "gru", seeds=2, set=[...]): a matrix in tmp_path/"m" with 3 updates a cell."""
 
-    def call(*models: str, seeds: int = 1, set: tuple[str, ...] = (), how: Judging = HOW) -> dict[str, Any]:
-        plan = Plan(str(world.path), models, seeds)
+    def call(
+        *models: str,
+        seeds: int = 1,
+        set: tuple[str, ...] = (),
+        how: Judging = HOW,
+        jobs: int = 1,
+        **axes: tuple[str, ...],
+    ) -> dict[str, Any]:
+        plan = Plan(str(world.path), models, seeds, **axes)
 
-        def configure(model: str, seed: int) -> Any:
-            return make_tiny(model, "optim.max_updates=3", *set, seed=seed)
+        def configure(cell: Cell) -> Any:
+            tiny = make_tiny(cell.model, "optim.max_updates=3", *set, seed=cell.seed)
+            return from_dict(TrainConfig, merge(to_dict(tiny), cell.layer), where="test")
 
-        return run_matrix(world, plan, configure, tmp_path / "m", Exam(), how, quiet=True)
+        return run_matrix(world, plan, configure, tmp_path / "m", Exam(), how, jobs=jobs, quiet=True)
 
     return call
 
 
 def test_a_plan_runs_every_model_before_any_twice() -> None:
-    cells = Plan("store", ("a", "b"), 2).cells
-    assert [cell.name for cell in cells] == ["a-seed0", "b-seed0", "a-seed1", "b-seed1"]
+    planned = Plan("store", ("a", "b"), 2).cells
+    assert [cell.name for cell in planned] == ["a-seed0", "b-seed0", "a-seed1", "b-seed1"]
     for models, seeds in (((), 1), (("a", "a"), 1), (("a",), 0)):
         with pytest.raises(ValueError, match=r"a matrix needs|named twice"):
             Plan("store", models, seeds)
 
 
+def test_axes_are_crossed() -> None:
+    vary = ("model.options.hidden=8,16",)
+    plan = Plan("store", ("a",), 1, objectives=("mse", "infonce"), tasks=("next",), vary=vary)
+    assert plan.rows == [
+        "a-mse-next-hidden=8",
+        "a-mse-next-hidden=16",
+        "a-infonce-next-hidden=8",
+        "a-infonce-next-hidden=16",
+    ]
+    last = plan.cells[-1].layer
+    assert last["loss"] == {"mse": 0.0, "infonce": 1.0}
+    assert last["model"] == {"options": {"hidden": 16}}
+    for text in ("data.context", "data.context=", "=5", "data.context=5,5", "data.context=5,,6"):
+        with pytest.raises(ConfigError, match="is no axis"):
+            parse_axis(text)
+    with pytest.raises(ConfigError, match="did you mean 'infonce'"):
+        Plan("store", ("a",), 1, objectives=("infonc",))
+    with pytest.raises(ValueError, match="at most"):
+        Plan("store", ("a",), 10_000, objectives=("mse", "infonce"))
+
+
+# The brief's weights of 1e-3 have no say beside InfoNCE, as the warning tells whoever trains with them.
+@pytest.mark.filterwarnings("ignore::nextvec.errors.NextvecWarning")
+def test_every_objective_can_be_trained_beside_every_other(run) -> None:
+    objectives = layer_names("objectives")
+    assert len(objectives) > 5
+    table = run("mlp", objectives=objectives)
+    assert table["failed"] == {}
+    trained = [row["name"] for row in table["rows"] if row["kind"] == "model"]
+    assert trained == [f"mlp-{name}" for name in objectives]
+
+
+def test_each_question_has_a_table_of_its_own(run, tmp_path: Path) -> None:
+    table = run("lstm", tasks=("next", "multi", "middle", "conditional"))
+    assert table["failed"] == {}
+    models = {
+        name: [row["name"] for row in each["rows"] if row["kind"] == "model"]
+        for name, each in {"main": table, **table["others"]}.items()
+    }
+    assert models == {
+        "main": ["lstm-next", "lstm-multi", "lstm-conditional"],
+        "next-2": ["lstm-multi"],
+        "next-5": ["lstm-multi"],
+        "middle-of-6": ["lstm-middle"],
+    }
+    assert table["others"]["next-5"]["horizon"] == 5
+    assert all(row["cosine"] is not None for other in table["others"].values() for row in other["rows"])
+
+
+def test_runs_side_by_side_give_what_runs_in_turn_give(run, tmp_path: Path) -> None:
+    table = run("lstm", "mlp", jobs=2)
+    (tmp_path / "m").rename(tmp_path / "was")
+    assert [row["cosine"] for row in run("lstm", "mlp")["rows"]] == [row["cosine"] for row in table["rows"]]
+
+
 def test_the_table_on_disk_is_the_one_returned(run, tmp_path: Path) -> None:
     table = run("lstm", "mlp", seeds=2)
     assert read_table(tmp_path / "m") == json.loads(json.dumps(table))
-    assert table["plan"] == {"store": table["store"], "models": ("lstm", "mlp"), "seeds": 2}
+    assert table["plan"]["models"] == ("lstm", "mlp")
+    assert table["plan"]["seeds"] == 2
+    assert table["others"] == {}
     rows = {row["name"]: row for row in table["rows"]}
     assert rows.keys() == {"copy-last", "linear average", "lstm", "mlp"}
     assert rows["lstm"]["seeds"] == 2
@@ -66,14 +135,14 @@ def test_seeds_give_other_models_and_the_same_seed_the_same(run, tmp_path: Path)
 def test_a_fault_of_ours_in_one_model_is_kept_with_its_trace(
     run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = matrix.train
+    real = cells.train
 
     def train(store: Store, config: Any, *arguments: Any, **options: Any) -> Any:
         if config.model.name == "lstm":
             raise ZeroDivisionError("nothing to divide by")
         return real(store, config, *arguments, **options)
 
-    monkeypatch.setattr(matrix, "train", train)
+    monkeypatch.setattr(cells, "train", train)
     table = run("lstm", "mlp")
     error = tmp_path / "m" / "runs" / "lstm-seed0" / "error.txt"
     assert table["failed"] == {"lstm-seed0": f"ZeroDivisionError: nothing to divide by (see {error})"}
@@ -89,7 +158,7 @@ def test_when_no_model_can_be_trained(run, tmp_path: Path, monkeypatch: pytest.M
     def train(*_: Any, **__: Any) -> Any:
         raise ConfigError("not today", remedy="come back")
 
-    monkeypatch.setattr(matrix, "train", train)
+    monkeypatch.setattr(cells, "train", train)
     with pytest.raises(RunError, match="no model could be trained; the first: not today; come back"):
         run("lstm", "mlp")
 

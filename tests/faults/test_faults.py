@@ -13,7 +13,7 @@ from nextvec.errors import EvaluationError
 from nextvec.selfcheck.faults import FAULTS, ROWS, run_faults, score, try_fault
 from nextvec.selfcheck.faults.fault import patched
 from nextvec.selfcheck.faults.scene import Scene, Shared
-from nextvec.selfcheck.faults.training import AnyWeights
+from nextvec.selfcheck.faults.training import any_weights
 
 TABLE = {
     "loss weight 0 by default": ["loss weight 0 by default"],
@@ -94,7 +94,7 @@ def test_what_cannot_be_tried_yet_counts_as_not_caught(scene: Scene) -> None:
 
 def test_a_guard_that_sleeps_turns_its_row_red(scene: Scene) -> None:
     fault = FAULTS["loss weight 0 by default"]
-    with patched({"nextvec.training.session:Objective": AnyWeights}):
+    with patched({"nextvec.objectives.config:LossConfig.active": any_weights}):
         row = try_fault(replace(fault, name="asleep"), scene)
     assert (row.caught, row.clean_passes, row.ok) == (False, True, False)
     assert "no alarm 'ConfigError: every loss weight is zero'" in row.detail

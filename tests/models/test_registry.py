@@ -76,7 +76,7 @@ def test_unknown_presets_heads_and_residuals() -> None:
     with pytest.raises(ModelError, match="unknown head"):
         make_head("square", 3, 3)
     with pytest.raises(ModelError, match="unknown residual"):
-        make_residual("median")
+        make_residual("median", 3, 5)
 
 
 SIXTEENTH = '''"""Echo: the last vector through one Linear."""

@@ -6,7 +6,7 @@ import pytest
 
 from nextvec.config import from_dict, read_toml, to_dict, write_toml
 from nextvec.errors import ConfigError
-from nextvec.training.config import TrainConfig
+from nextvec.training.config import TrainConfig, read_config
 from nextvec.training.recipes import make_config, recipe_names
 
 MODEL = {"model": {"name": "lstm"}}
@@ -15,8 +15,8 @@ MODEL = {"model": {"name": "lstm"}}
 def test_brief_is_the_prd_to_the_letter():
     config = make_config("brief", MODEL)
     optim = config.optim
-    assert (config.data.context, config.data.min_context, config.data.horizon) == (5, 5, 1)
-    assert config.loss.weights() == {"mse": 1.0, "cosine": 0.0}
+    assert (config.data.context, config.data.min_context, config.data.horizons) == (5, 5, (1,))
+    assert config.loss.active() == {"mse": 1.0}
     assert (optim.lr, optim.weight_decay, optim.decay, optim.batch_size, optim.epochs) == (
         5e-4,
         0.01,
@@ -55,7 +55,25 @@ def test_later_layers_win():
         ({"optim": {"weight_decay": float("nan")}}, r"optim: weight_decay is nan"),
         ({"optim": {"schedule": "linear"}}, r"choose one of: constant, cosine, plateau"),
         ({"data": {"context": 3, "min_context": 4}}, r"data: min_context is 4"),
-        ({"data": {"horizon": 0}}, r"data: horizon is 0"),
+        ({"data": {"horizons": [0]}}, r"data: horizons is \[0\]"),
+        ({"data": {"horizons": []}}, r"data: horizons is \[\]"),
+        ({"data": {"horizons": [2, 1]}}, r"data: horizons is \[2, 1\]; .*ascending"),
+        ({"data": {"context": 513}}, r"data: context is 513; it must be between 1 and 512"),
+        ({"data": {"task": "middle", "context": 5, "min_context": 5}}, r"data: context is 5; task middle"),
+        ({"data": {"task": "middle", "context": 6}}, r"data: min_context is 1; task middle needs it to be"),
+        (
+            {"data": {"task": "middle", "context": 6, "min_context": 6, "horizons": [2]}},
+            r"data: horizons is \[2\]; task middle",
+        ),
+        ({"data": {"task": "last"}}, r"choose one of: next, middle"),
+        ({"data": {"conditional": 1.5}}, r"data: conditional is 1.5; it is a share"),
+        ({"data": {"broken": -0.1}}, r"data: broken is -0.1; it is a share"),
+        ({"data": {"max_per_document": -1}}, r"data: max_per_document is -1"),
+        ({"data": {"curriculum": "hard"}}, r"choose one of: none, context, coherence"),
+        ({"data": {"curriculum_share": 0.0}}, r"data: curriculum_share is 0.0"),
+        ({"data": {"mixing_temperature": 0.0}}, r"data: mixing_temperature is 0.0"),
+        ({"data": {"mixing": {"a": -1.0}}}, r"data: mixing gives 'a' the weight -1.0"),
+        ({"data": {"mixing": {"a": 0.0}}}, r"data: mixing gives every source the weight 0"),
         ({"runtime": {"device": "tpu"}}, r"'runtime.device' is 'tpu'"),
         ({"runtime": {"seed": -1}}, r"runtime: seed is -1"),
     ],
@@ -63,6 +81,16 @@ def test_later_layers_win():
 def test_values_that_cannot_be_meant_name_their_key(layer, text):
     with pytest.raises(ConfigError, match=text):
         make_config("default", MODEL, layer)
+
+
+def test_a_run_of_before_there_were_several_horizons_is_read(tmp_path):
+    """Its batches held any number of stretches of a document, and still do when it is resumed."""
+    path = tmp_path / "config.toml"
+    path.write_text('[model]\nname = "lstm"\n[data]\ncontext = 4\nhorizon = 2\n')
+    config = read_config(path)
+    assert (config.data.context, config.data.horizons, config.data.max_per_document) == (4, (2,), 0)
+    write_toml(path, config)
+    assert read_config(path) == config
 
 
 def test_a_model_has_to_be_named():

@@ -21,7 +21,7 @@ from nextvec.training.checkpoint import read_checkpoint, seed_everything
 from nextvec.training.config import OptimConfig
 from nextvec.training.history import Moments, read_history, spread
 from nextvec.training.loop import train
-from nextvec.training.session import make_optimiser
+from nextvec.training.build import make_optimiser
 
 D = 12  # of the tiny store
 
@@ -272,7 +272,7 @@ def test_clip_zero_clips_nothing_but_is_measured(store, tiny, tmp_path):
 def test_decay_spares_biases_unless_told_otherwise():
     def groups(decay: str) -> list[tuple[int, float]]:
         config = OptimConfig(weight_decay=0.1, decay=decay)
-        optimiser = make_optimiser(nn.Linear(3, 2), config, fused=False)
+        optimiser = make_optimiser(nn.Linear(3, 2), nn.Module(), config, fused=False)
         return [(p.ndim, g["weight_decay"]) for g in optimiser.param_groups for p in g["params"]]
 
     assert groups("matrices") == [(2, 0.1), (1, 0.0)]

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from nextvec.cli.common import names
 from nextvec.config import merge, parse_assignments, read_toml
+from nextvec.errors import ConfigError
 
 DEFAULT_RECIPE = "default"
 
@@ -33,7 +34,9 @@ class TrainingFlags:
     lr: Annotated[float | None, Parameter(help="Highest learning rate.")] = None
     batch_size: Annotated[int | None, Parameter(help="Stretches (or windows) in a batch.")] = None
     context: Annotated[int | None, Parameter(help="Chunks read at most before a target.")] = None
-    horizon: Annotated[int | None, Parameter(help="How many chunks ahead the target is.")] = None
+    horizon: Annotated[
+        str | None, Parameter(help="How many chunks ahead the target is; several at once as 1,2,5.")
+    ] = None
     sources: Annotated[str | None, Parameter(help="Train on these sources only, separated by commas.")] = None
     split_file: Annotated[Path | None, Parameter(help="JSON with train, validation, test document ids.")] = (
         None
@@ -54,7 +57,7 @@ class TrainingFlags:
             "data": {
                 "context": self.context,
                 "min_context": self._min_context(file),
-                "horizon": self.horizon,
+                "horizons": _whole_numbers(self.horizon, "--horizon"),
                 "sources": list(names(self.sources)) or None,
                 "split": {"file": None if self.split_file is None else str(self.split_file.resolve())},
             },
@@ -72,6 +75,16 @@ class TrainingFlags:
         """Recipe brief trains on windows of exactly `context`; --context changes both ends there."""
         fixed = self.recipe == "brief" and "min_context" not in file.get("data", {})
         return self.context if fixed else None
+
+
+def _whole_numbers(text: str | None, flag: str) -> list[int] | None:
+    """Of a flag's value: numbers separated by commas."""
+    try:
+        return [int(part) for part in names(text)] or None
+    except ValueError:
+        raise ConfigError(
+            f"'{text}' is not a list of whole numbers", where=flag, remedy=f"write {flag} 1 or {flag} 1,2,5"
+        ) from None
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,8 @@ def demo(
     from nextvec.corpus.store import Store
     from nextvec.evaluation.harness import Judging
     from nextvec.experiments.judging import Exam
-    from nextvec.experiments.matrix import Plan, run_matrix
+    from nextvec.experiments.matrix import run_matrix
+    from nextvec.experiments.plan import Plan
 
     started = time.monotonic()
     report = ingest(

@@ -51,7 +51,7 @@ def diagnose_model(
     predictor = RunPredictor(run, device=device)
     how = Judging(
         context=context,
-        horizon=int(predictor.training["horizon"]),
+        horizon=predictor.horizons[0],
         candidates=candidates,
         seed=seed,
         speed=not no_speed,

@@ -27,6 +27,7 @@ VERBS = {
     "evaluate": "Judge a run, or the baselines alone, on documents it never saw.",
     "matrix": "Train and judge many models under one protocol.",
     "compare": "Print the table of a finished matrix again.",
+    "sweep": "Tune models on validation: many short runs, the bad ones stopped early.",
     "diagnose": "Find out what is wrong with data, a model or a run.",
     "verify": "Reload a run in a fresh process and reproduce what it says of itself.",
     "selfcheck": "Put metrics and guards on trial, in worlds and on faults of known truth.",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from nextvec.cli.common import JsonTarget, Quiet, StorePath, names, output
 from nextvec.cli.configure import DEFAULT_RECIPE, TrainingFlags
@@ -15,6 +15,9 @@ from nextvec.errors import ConfigError
 
 if TYPE_CHECKING:
     from nextvec.experiments.matrix import Configure
+    from nextvec.experiments.plan import Cell
+
+AXES = Group("Axes")
 
 
 def matrix(
@@ -22,7 +25,20 @@ def matrix(
     *,
     models: Annotated[str, Parameter(help="Architectures separated by commas, or all.")],
     out: Annotated[Path, Parameter(help="Folder of the matrix; an interrupted one goes on.")],
-    seeds: Annotated[int, Parameter(help="Runs of each model, with seeds 0, 1, ...")] = 1,
+    seeds: Annotated[int, Parameter(help="Runs of each combination, with seeds 0, 1, ...")] = 1,
+    objectives: Annotated[
+        str | None, Parameter(group=AXES, help="Objectives by name, separated by commas.")
+    ] = None,
+    tasks: Annotated[str | None, Parameter(group=AXES, help="Tasks by name, separated by commas.")] = None,
+    vary: Annotated[
+        tuple[str, ...],
+        Parameter(
+            group=AXES,
+            negative=(),
+            help="Any key as an axis, KEY=VALUE,VALUE: --vary model.options.layers=1,2",
+        ),
+    ] = (),
+    jobs: Annotated[int, Parameter(help="Runs trained at the same time; they share the cores.")] = 1,
     training: TrainingFlags | None = None,
     judging: JudgingFlags | None = None,
     judge_sources: Annotated[
@@ -33,29 +49,35 @@ def matrix(
 ) -> None:
     """Train many models under one protocol and judge all of them beside the baselines.
 
-    One model that fails does not stop the others: it is reported, and the exit code is 1.
+    Objectives, tasks and any keys of the configuration may be axes too: every combination is trained. One run
+    that fails does not stop the others: it is reported, and the exit code is 1.
     """
     from nextvec.corpus.store import Store
     from nextvec.experiments.judging import Exam
-    from nextvec.experiments.matrix import Plan, run_matrix
+    from nextvec.experiments.matrix import run_matrix
+    from nextvec.experiments.plan import Plan
     from nextvec.models import registry
 
     training, judging = training or TrainingFlags(), judging or JudgingFlags()
     chosen = registry.names() if models == "all" else names(models)
     for name in chosen:
         registry.get(name)
-    if len(set(chosen)) < len(chosen) or seeds < 1:
-        raise ConfigError(
-            f"{len(chosen)} models with {seeds} seeds", where="--models, --seeds",
-            remedy="name every model once, and give at least one seed",
-        )  # fmt: skip
-    configure = configurer(training)
-    first = configure(chosen[0], 0)
-    exam = Exam(judging.split, names(judge_sources) or first.data.sources)
     opened = Store.open(store)
-    plan = Plan(str(opened.path.resolve()), tuple(chosen), seeds)
-    how = judging.judging(first.data.horizon, quiet=quiet)
-    table = run_matrix(opened, plan, configure, out, exam, how, quiet=quiet)
+    try:
+        plan = Plan(
+            str(opened.path.resolve()), tuple(chosen), seeds, names(objectives), names(tasks), tuple(vary)
+        )
+        if jobs < 1:
+            raise ValueError("--jobs must be at least 1")
+    except ValueError as e:
+        raise ConfigError(
+            str(e), where="nextvec matrix", remedy="name everything once, at least one of each"
+        ) from None
+    configure = configurer(training)
+    first = configure(plan.cells[0])
+    exam = Exam(judging.split, names(judge_sources) or first.data.sources)
+    how = judging.judging(first.data.horizons[0], quiet=quiet)
+    table = run_matrix(opened, plan, configure, out, exam, how, jobs=jobs, quiet=quiet)
     output(show(table, markdown=judging.markdown), table, json)
     if table["failed"]:
         raise SystemExit(1)
@@ -64,16 +86,15 @@ def matrix(
 def configurer(
     flags: TrainingFlags, recipe: str = DEFAULT_RECIPE, under: Mapping[str, Any] | None = None
 ) -> Configure:
-    """Model and seed -> configuration, from the flags over the layer `under` over the recipe."""
+    """Cell -> configuration: what its axes set, over the flags, over the layer `under`, over the recipe."""
     from nextvec.training.recipes import make_config
 
     file, given = flags.layers()
 
-    def configure(model: str, seed: int) -> Any:
-        own = {"model": {"name": model}, "runtime": {"seed": seed}}
-        return make_config(
-            flags.recipe or recipe, under or {}, file, given, own, where=flags.config or "flags"
-        )
+    def configure(cell: Cell) -> Any:
+        own = {"model": {"name": cell.model}, "runtime": {"seed": cell.seed}}
+        layers = (under or {}, file, given, cell.layer, own)
+        return make_config(flags.recipe or recipe, *layers, where=flags.config or "flags")
 
     return configure
 
@@ -83,5 +104,7 @@ def show(table: dict[str, Any], *, markdown: bool) -> str:
     from nextvec.evaluation.table import format_table
 
     lines = [format_table(table, markdown=markdown)]
+    for name, other in table.get("others", {}).items():
+        lines += ["", f"## {name}" if markdown else f"{name}:", "", format_table(other, markdown=markdown)]
     lines += [f"FAILED {name}: {error}" for name, error in table["failed"].items()]
     return "\n".join(lines)

@@ -7,13 +7,15 @@ that document's first row.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nextvec.data.sampling import Task
+from nextvec.data.tasks import reading_order
 from nextvec.errors import WindowError
 
 IntArray = NDArray[np.int64]
@@ -59,8 +61,12 @@ class Windows:
         target: [N] row of the chunk to predict.
         first: [N] row of the first chunk of the target's document.
         document: [N] index of that document in `store.documents`.
-        context: every window has at least so many chunks read before it.
-        horizon: the target is so many chunks after the last one read; 1 is the next chunk.
+        context: every window has at least so many chunks read before it; of task middle exactly so many,
+            half of them before the target and half after it.
+        horizon: the target is so many chunks after the last one read; 1 is the next chunk (and of task middle
+            it is always 1).
+        task: "next" reads everything before the target, "middle" what is around it, the nearest last
+            (`nextvec.data.tasks.reading_order`).
     """
 
     target: IntArray
@@ -68,6 +74,7 @@ class Windows:
     document: IntArray
     context: int
     horizon: int
+    task: Task = "next"
 
     def __len__(self) -> int:
         return len(self.target)
@@ -75,18 +82,34 @@ class Windows:
     @property
     def last(self) -> IntArray:
         """[N] row of the last chunk read."""
-        return self.target - self.horizon
+        return self.back(0)
+
+    def back(self, steps: int) -> IntArray:
+        """[N] row of the chunk read `steps` before the last one; meaningful below `read`."""
+        if self.task == "middle":
+            return self.target + int(reading_order(self.context)[-1 - steps])
+        return self.target - self.horizon - steps
 
     @property
     def read(self) -> IntArray:
-        """[N] number of chunks read: everything of the document up to and including `last`."""
+        """[N] number of chunks read. Of task next that is everything of the document up to and including
+        `last`."""
+        if self.task == "middle":
+            return np.full_like(self.target, self.context)
         return self.last - self.first + 1
+
+    @property
+    def read_range(self) -> tuple[IntArray, IntArray]:
+        """([N], [N]) the first row and the last of what was read; of task middle the target lies amid it."""
+        if self.task == "middle":
+            half = self.context // 2
+            return self.target - half, self.target + half
+        return self.first, self.last
 
     def select(self, which: NDArray[np.bool_] | IntArray | slice) -> Windows:
         """The windows of a boolean mask, an index array or a slice."""
-        return Windows(
-            self.target[which], self.first[which], self.document[which], self.context, self.horizon
-        )
+        picked = {name: getattr(self, name)[which] for name in ("target", "first", "document")}
+        return replace(self, **picked)
 
     def blocks(self, size: int) -> Iterator[Windows]:
         """Consecutive pieces of at most `size` windows."""
@@ -94,16 +117,25 @@ class Windows:
             yield self.select(slice(start, start + size))
 
 
-def make_windows(store: Documented, documents: Sequence[int], context: int = 5, horizon: int = 1) -> Windows:
-    """Every target of these documents that has at least `context` chunks read before it.
+def make_windows(
+    store: Documented, documents: Sequence[int], context: int = 5, horizon: int = 1, task: Task = "next"
+) -> Windows:
+    """Every target of these documents that has at least `context` chunks read before it; of task middle,
+    every one with context / 2 chunks on either side.
 
     Args:
         documents: indices into `store.documents`; their order does not matter.
     Raises:
-        WindowError: no window, because there is no document or each is shorter than context + horizon.
+        WindowError: no window, because there is no document or each is shorter than context + horizon; task
+            middle with an odd context, or a horizon above 1.
     """
     if context < 1 or horizon < 1:
         raise WindowError(f"context {context} and horizon {horizon} must be at least 1")
+    if task == "middle" and (context % 2 or horizon > 1):
+        raise WindowError(
+            f"task middle with context {context} and horizon {horizon}",
+            remedy="give an even context (as many chunks before as after) and horizon 1",
+        )
     index = np.unique(np.asarray(documents, dtype=np.int64))
     first = np.array([store.documents[i].first for i in index], dtype=np.int64)
     count = np.array([store.documents[i].count for i in index], dtype=np.int64)
@@ -111,8 +143,9 @@ def make_windows(store: Documented, documents: Sequence[int], context: int = 5, 
     total = int(windows.sum())
     if total == 0:
         longest = int(count.max(initial=0))
+        what = "one amid them" if task == "middle" else f"one {horizon} later"
         raise WindowError(
-            f"no window of {context} chunks and one {horizon} later: "
+            f"no window of {context} chunks and {what}: "
             + (f"the longest of {len(index)} documents has {longest}" if len(index) else "no documents"),
             where=store.path,
             remedy=f"use a context of at most {longest - horizon}" if longest > horizon else "add documents",
@@ -121,11 +154,12 @@ def make_windows(store: Documented, documents: Sequence[int], context: int = 5, 
     within = np.arange(total, dtype=np.int64) - np.repeat(np.cumsum(windows) - windows, windows)
     starts = np.repeat(first, windows)
     return Windows(
-        target=starts + (context - 1 + horizon) + within,
+        target=starts + (context // 2 if task == "middle" else context - 1 + horizon) + within,
         first=starts,
         document=np.repeat(index, windows),
         context=context,
         horizon=horizon,
+        task=task,
     )
 
 
@@ -147,15 +181,19 @@ def gather_rows(vectors: VectorSource, rows: IntArray) -> FloatArray:
 
 
 def gather_contexts(vectors: VectorSource, windows: Windows, width: int) -> tuple[FloatArray, IntArray]:
-    """What was read before each target, at most the last `width` chunks of it.
+    """What was read of each window, at most the last `width` chunks of it.
 
     Returns:
-        contexts: float32 [N, width, D], earliest first, padded with zeros on the right.
+        contexts: float32 [N, width, D], in the order it was read, padded with zeros on the right.
         lengths: int64 [N], how many of them are real; at least 1.
     """
     lengths = np.minimum(windows.read, width)
     place = np.arange(width, dtype=np.int64)
-    rows = np.minimum((windows.last - lengths + 1)[:, None] + place, windows.last[:, None])
+    if windows.task == "middle":
+        order = reading_order(windows.context)[-width:]
+        rows = windows.target[:, None] + order[np.minimum(place, len(order) - 1)]
+    else:
+        rows = np.minimum((windows.last - lengths + 1)[:, None] + place, windows.last[:, None])
     contexts = gather_rows(vectors, rows)
     contexts[place >= lengths[:, None]] = 0.0
     return contexts, lengths

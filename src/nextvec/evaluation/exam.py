@@ -16,6 +16,7 @@ from nextvec.evaluation.retrieval import Pool, ranks
 BLOCK_BYTES = 64 * 2**20
 BLOCK_WINDOWS = 1024
 CONTRASTIVE_BATCH = 256
+SAMPLES = 8
 
 
 def context_blocks(
@@ -40,6 +41,7 @@ class Exam:
         train_mean: [D] mean of the vectors trained on; None where nothing was trained.
         seed: of the batches of `contrastive_accuracy`.
         index: "exact" or "faiss": how ranks are found, not what they are.
+        samples: how many vectors a window a generative predictor is asked for; 0: none of them is.
     """
 
     def __init__(
@@ -50,9 +52,10 @@ class Exam:
         train_mean: FloatArray | None = None,
         seed: int = 0,
         index: str = "exact",
+        samples: int = SAMPLES,
     ) -> None:
         self.vectors, self.windows, self.pool = vectors, windows, pool
-        self.train_mean, self.seed, self.index = train_mean, seed, index
+        self.train_mean, self.seed, self.index, self.samples = train_mean, seed, index, samples
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -60,7 +63,7 @@ class Exam:
     def select(self, which: NDArray[np.bool_] | IntArray | slice) -> Exam:
         """The same exam with some of its windows only."""
         windows, pool = self.windows.select(which), self.pool.select(which)
-        return Exam(self.vectors, windows, pool, self.train_mean, self.seed, self.index)
+        return Exam(self.vectors, windows, pool, self.train_mean, self.seed, self.index, self.samples)
 
     @property
     def dimension(self) -> int:

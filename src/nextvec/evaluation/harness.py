@@ -6,8 +6,9 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from nextvec.data.sampling import Task
 from nextvec.data.splits import Split
 from nextvec.data.trained import TrainedOn
 from nextvec.data.windows import VectorSource, Windows, make_windows
@@ -22,7 +23,7 @@ from nextvec.errors import (
 from nextvec.evaluation.baselines import BASELINES, Baseline
 from nextvec.evaluation.baselines.simple import window_mean
 from nextvec.evaluation.bootstrap import RESAMPLES, DocumentBootstrap
-from nextvec.evaluation.exam import Exam
+from nextvec.evaluation.exam import SAMPLES, Exam
 from nextvec.evaluation.faiss_index import require_faiss
 from nextvec.evaluation.leaks import LIMIT, Leaks, without_leaks
 from nextvec.evaluation.metrics import KS, METRICS, Judgement
@@ -43,6 +44,7 @@ class Judging:
     Attributes:
         context: chunks read at least before each target, and the context of the baselines.
         horizon: how many chunks ahead the target is.
+        task: "next", or "middle": the target stands amid the `context` chunks read, half on each side.
         candidates: "split" (every chunk of the judged documents), "store", or "document" (the target's own);
             always without what has been read.
         index: "exact" (blocks) or "faiss" (a flat index, with the extra `faiss`): the figures are the same.
@@ -50,12 +52,15 @@ class Judging:
         baselines: names to judge beside the predictors; None is all of them.
         seed, resamples: of the bootstrap over documents.
         leak_limit: share of leaking windows above which judging is refused.
+        samples: how many vectors a window a generative predictor is asked for: 0 (no figures of samples) or at
+            least 2.
         speed: also measure latency and throughput.
         quiet: no progress lines.
     """
 
     context: int = 5
     horizon: int = 1
+    task: Task = "next"
     candidates: str = "split"
     index: str = "exact"
     ks: tuple[int, ...] | None = None
@@ -63,16 +68,25 @@ class Judging:
     seed: int = 0
     resamples: int = RESAMPLES
     leak_limit: float = LIMIT
+    samples: int = SAMPLES
     speed: bool = False
     quiet: bool = False
 
     def __post_init__(self) -> None:
+        if self.task not in get_args(Task):
+            raise EvaluationError(
+                f"there is no task '{self.task}'", remedy=f"choose one of: {', '.join(get_args(Task))}"
+            )
         if self.candidates not in CANDIDATES:
             raise EvaluationError(
                 f"there is no candidate set '{self.candidates}'",
                 remedy=f"choose one of: {', '.join(CANDIDATES)}",
             )
         self._check_index()
+        if self.samples < 0 or self.samples == 1:
+            raise EvaluationError(
+                f"{self.samples} samples do not make a distribution", remedy="ask for 0, or for 2 or more"
+            )
         for k in self.ks or ():
             if k not in KS:
                 raise EvaluationError(
@@ -83,6 +97,10 @@ class Judging:
                 raise EvaluationError(
                     f"there is no baseline '{name}'", remedy=f"choose of: {', '.join(BASELINES)}"
                 )
+
+    def windows(self, store: Store, documents: Sequence[int]) -> Windows:
+        """What is judged of these documents (indices into `store.documents`). Raises WindowError: nothing."""
+        return make_windows(store, documents, self.context, self.horizon, self.task)
 
     def _check_index(self) -> None:
         if self.index not in INDEXES:
@@ -114,14 +132,16 @@ class Training:
     seen: TrainedOn
 
     @classmethod
-    def of(cls, store: Store, split: Split, context: int, horizon: int) -> Training | None:
+    def of(
+        cls, store: Store, split: Split, context: int, horizon: int, task: Task = "next"
+    ) -> Training | None:
         """Material of a store's train and validation documents; None where no training window can be cut."""
         try:
-            train = make_windows(store, split.train, context, horizon)
+            train = make_windows(store, split.train, context, horizon, task)
         except WindowError:
             return None
         try:
-            validation = make_windows(store, split.validation, context, horizon)
+            validation = make_windows(store, split.validation, context, horizon, task)
         except WindowError:
             validation = None
         return cls(store.vectors, train, validation, TrainedOn.of(store, split.train))
@@ -163,9 +183,9 @@ def judge(
     _check_names(predictors)
     for predictor in predictors:
         check_made_for(predictor, store)
-    windows = make_windows(store, documents, how.context, how.horizon)
+    windows = how.windows(store, documents)
     if training is None and name != "all":
-        training = Training.of(store, split, how.context, how.horizon)
+        training = Training.of(store, split, how.context, how.horizon, how.task)
     training = tuned_on(store, split, training, how)
     windows, leaks = without_known(store, windows, name, how, training, seen)
     exam = open_exam(store, windows, documents, how, training)
@@ -234,6 +254,7 @@ class _Table:
             encoder=str(store.encoder.get("name", "")),
             context=windows.context,
             horizon=windows.horizon,
+            task=windows.task,
             windows=len(windows),
             documents=len(set(windows.document.tolist())),
             candidates=self.how.candidates,
@@ -290,7 +311,7 @@ def tuned_on(store: Store, split: Split, training: Training | None, how: Judging
     if training is None or training.vectors is not store.vectors:
         return training
     try:
-        return replace(training, validation=make_windows(store, split.validation, how.context, how.horizon))
+        return replace(training, validation=how.windows(store, split.validation))
     except WindowError:
         return training
 
@@ -323,7 +344,7 @@ def open_exam(
     ranges = [(store.documents[i].first, store.documents[i].count) for i in chosen]
     pool = make_pool(windows, store.vectors, ranges, store.texts, how.candidates)
     mean = None if training is None else window_mean(training.vectors, training.train)
-    return Exam(store.vectors, windows, pool, mean, how.seed, how.index)
+    return Exam(store.vectors, windows, pool, mean, how.seed, how.index, how.samples)
 
 
 def _checked_ks(exam: Exam, how: Judging) -> tuple[int, ...]:

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.evaluation.exam import Exam
+from nextvec.evaluation.generative import Generated, generate
+from nextvec.evaluation.generative import spread_ratio as ratio_of_spread
 from nextvec.evaluation.offsets import offset_cosines, offset_profile
 from nextvec.evaluation.predictor import Predictor, ask, row_dots
 from nextvec.evaluation.rollout import STEPS, Rollout, rollable, rollout
@@ -63,8 +65,11 @@ class Judgement:
 
     def select(self, which: NDArray[np.bool_] | IntArray | slice) -> Judgement:
         """The same answers to some of the windows only."""
-        part = self.exam.select(which)
-        return Judgement(part, self.raw[which], self.unit[which], self.references, self.predictor)
+        exam = self.exam.select(which)
+        part = Judgement(exam, self.raw[which], self.unit[which], self.references, self.predictor)
+        if "generated" in vars(self):
+            part.generated = self.generated.select(which)
+        return part
 
     @property
     def has(self) -> frozenset[str]:
@@ -72,6 +77,8 @@ class Judgement:
         known = set(self.references)
         if self.exam.train_mean is not None:
             known.add("train_mean")
+        if self.exam.samples:
+            known.add("samples")
         if self.predictor is not None and len(rollable(self.exam)) > 0:
             known.add("rollout")
         return frozenset(known)
@@ -92,6 +99,11 @@ class Judgement:
         return offset_cosines(self.unit, self.exam)
 
     @cached_property
+    def generated(self) -> Generated:
+        """What the predictor's samples say; one that gives a point has one sample, that point."""
+        return generate(self.predictor, self.raw, self.exam)
+
+    @cached_property
     def rollout(self) -> Rollout:
         """The predictor reading its own predictions for five steps."""
         assert self.predictor is not None
@@ -106,7 +118,8 @@ class Metric:
         values: one value a window, [N]; None for a figure that is not a mean over windows.
         figure: the figure itself.
         needs: what must be known besides predictions and exam: "train_mean", "linear average",
-            "best baseline" (cosines of these), "rollout" (the predictor, and documents long enough).
+            "best baseline" (cosines of these), "samples" (more than none are asked for), "rollout" (the
+            predictor, and documents long enough).
     """
 
     name: str
@@ -212,8 +225,8 @@ def contrastive_accuracy(j: Judgement) -> Values:
     share = np.ones(len(j.exam), dtype=np.float64)
     for batch in j.exam.batches:
         similar = j.unit[batch].astype(np.float64) @ targets[batch].astype(np.float64).T
-        row, first, last = windows.target[batch], windows.first[batch], windows.last[batch]
-        other = (row < first[:, None]) | (row > last[:, None])
+        row, (first, last) = windows.target[batch], windows.read_range
+        other = (row < first[batch][:, None]) | (row > last[batch][:, None])
         other &= (text[batch][:, None] != text[batch]) & (vector[batch][:, None] != vector[batch])
         farther = other & (similar < np.diag(similar)[:, None])
         count = other.sum(axis=1)
@@ -230,6 +243,24 @@ def par(j: Judgement) -> float:
     """
     below = float(j.exam.target_nearest_in_context.mean(dtype=np.float64))
     return float(j.exam.nearest_in_context(j.unit).mean(dtype=np.float64)) / below if below else float("nan")
+
+
+@per_window("energy_score", "lower", "samples")
+def energy_score(j: Judgement) -> Values:
+    """E|x - y| - 1/2 E|x - x'| of raw samples, |x - y| of a point: see `nextvec.evaluation.generative`."""
+    return j.generated.energy
+
+
+@per_window("diversity", None, "samples")
+def diversity(j: Judgement) -> Values:
+    """Mean cosine distance of two different samples of a window; 0 of a point."""
+    return j.generated.diversity
+
+
+@over_all("spread_ratio", None, "samples")
+def spread_ratio(j: Judgement) -> float:
+    """Spread of the samples over the error of their mean; 1 is calibrated, 0 a point, below 1 too sure."""
+    return ratio_of_spread(j.generated)
 
 
 @per_window("forward_margin", None)

@@ -24,7 +24,7 @@ def offset_cosines(
     pool, windows = exam.pool, exam.windows
     found = {}
     for k in offsets:
-        inside = (pool.target + k >= pool.read_low) & (pool.target + k < pool.end)
+        inside = (pool.target + k >= pool.begin) & (pool.target + k < pool.end)
         cosines = np.full(len(exam), np.nan)
         chunks = unit(gather_rows(exam.vectors, windows.target[inside] + k))
         cosines[inside] = row_dots(units[inside], chunks)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.errors import EvaluationError
+from nextvec.vectors import unit as unit
 
 Kind = Literal["model", "baseline"]
 UNIT_TOLERANCE = 1e-3
@@ -17,10 +18,11 @@ UNIT_TOLERANCE = 1e-3
 class Predictor(Protocol):
     """A next-vector predictor.
 
-    `context` is how many of the most recent vectors it uses; the harness never gives it more. Three further
+    `context` is how many of the most recent vectors it uses; the harness never gives it more. Four further
     attributes are read when a predictor has them: `encoder`, the fingerprint of the encoder whose vectors it
     was made for (another store is refused); `facts`, a dictionary that goes into its row of the table
-    (parameters, bytes, seconds, ...); `dimension`, the D it takes.
+    (parameters, bytes, seconds, ...); `dimension`, the D it takes; `generative`, whether it can be asked for
+    samples (see `nextvec.evaluation.generative`).
     """
 
     @property
@@ -35,16 +37,6 @@ class Predictor(Protocol):
     def predict(self, contexts: FloatArray, lengths: IntArray) -> tuple[FloatArray, FloatArray]:
         """Raw and unit prediction, both [B, D], from contexts [B, T, D] padded on the right, lengths [B]."""
         ...
-
-
-def unit(vectors: NDArray[Any]) -> FloatArray:
-    """Vectors [..., D] at unit length; a zero vector stays zero.
-
-    Norms are summed in float64: a float32 sum over D squares can be off in the sixth digit.
-    """
-    norms = np.sqrt(np.einsum("...d,...d->...", vectors, vectors, dtype=np.float64))
-    scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
-    return np.asarray(vectors * scale[..., None].astype(np.float32), dtype=np.float32)
 
 
 def row_dots(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:

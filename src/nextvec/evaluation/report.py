@@ -20,8 +20,18 @@ from nextvec.evaluation.predictor import Kind
 
 EASY = 0.5
 """A recall that chance alone brings above this says little; the field's bank of 6 vectors gave .83."""
-PAIRED = ("cosine", "recall@5", "mrr")
-COMPARED = ("cosine", "mse", "recall@1", "recall@5", "recall@10", "recall@20", "recall@50", "mrr")
+PAIRED = ("cosine", "recall@5", "mrr", "energy_score")
+COMPARED = (
+    "cosine",
+    "mse",
+    "energy_score",
+    "recall@1",
+    "recall@5",
+    "recall@10",
+    "recall@20",
+    "recall@50",
+    "mrr",
+)
 
 
 @dataclass
@@ -71,6 +81,7 @@ class Report:
     seed: int
     left_out: list[str]
     rows: list[Row]
+    task: str = "next"
     best: dict[str, str] = field(default_factory=dict)
     bootstrap: DocumentBootstrap | None = None
 
@@ -141,6 +152,7 @@ class Report:
             "encoder": self.encoder,
             "context": self.context,
             "horizon": self.horizon,
+            "task": self.task,
             "windows": self.windows,
             "documents": self.documents,
             "candidates": self.candidates,

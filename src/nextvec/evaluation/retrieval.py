@@ -34,14 +34,15 @@ class Pool:
     """The candidates that each window's target is ranked among.
 
     V candidates in store order; positions below are indices into `rows`. Window i chooses among the positions
-    low[i] .. high[i] - 1 without read_low[i] .. read_high[i] - 1, which have been read.
+    low[i] .. high[i] - 1 without read_low[i] .. read_high[i] - 1, which have been read (all but the target,
+    where it lies amid them).
 
     Attributes:
         kind: "split", "store" or "document".
         rows: [V] row numbers in the store, ascending.
         target: [N] position of the target.
         low, high, read_low, read_high: [N].
-        end: [N] position after the last chunk of the target's document; `read_low` is its first.
+        begin, end: [N] position of the first chunk of the target's document, and after its last.
         text, vector: [V] equal numbers mark equal texts, equal vectors.
     """
 
@@ -52,6 +53,7 @@ class Pool:
     high: IntArray
     read_low: IntArray
     read_high: IntArray
+    begin: IntArray
     end: IntArray
     text: IntArray
     vector: IntArray
@@ -61,7 +63,7 @@ class Pool:
 
     def select(self, which: NDArray[np.bool_] | IntArray | slice) -> Pool:
         """The same candidates for some of the windows."""
-        per_window = ("target", "low", "high", "read_low", "read_high", "end")
+        per_window = ("target", "low", "high", "read_low", "read_high", "begin", "end")
         return replace(self, **{name: getattr(self, name)[which] for name in per_window})
 
     @cached_property
@@ -79,18 +81,24 @@ class Pool:
         return tied
 
     @cached_property
+    def amid(self) -> NDArray[np.bool_]:
+        """[N] whether the target lies amid what was read."""
+        return (self.read_low <= self.target) & (self.target < self.read_high)
+
+    @cached_property
     def ties(self) -> IntArray:
         """[N] number of other eligible candidates that share the target's text or vector."""
         counts = np.zeros(len(self.target), dtype=np.int64)
         for i, positions in self.tied.items():
             within = _count(positions, self.low[i], self.high[i])
-            counts[i] = within - _count(positions, self.read_low[i], self.read_high[i]) - 1
+            read = _count(positions, self.read_low[i], self.read_high[i]) - self.amid[i]
+            counts[i] = within - read - 1
         return counts
 
     @cached_property
     def eligible(self) -> IntArray:
         """[N] candidates that can come before the target, and the target: not read, not tied with it."""
-        return (self.high - self.low) - (self.read_high - self.read_low) - self.ties
+        return (self.high - self.low) - (self.read_high - self.read_low - self.amid) - self.ties
 
     def chance_recall(self, k: int) -> float:
         """recall@k of a predictor that knows nothing: mean of min(1, k / eligible)."""
@@ -125,14 +133,17 @@ def make_pool(
     document = np.searchsorted(first, windows.first)
     start = starts[document]
     own = kind == "document"
+    shift = start - windows.first  # from rows of the store to positions
+    read_first, read_last = windows.read_range
     return Pool(
         kind=kind,
         rows=rows,
-        target=start + windows.target - windows.first,
+        target=windows.target + shift,
         low=start if own else np.zeros_like(start),
         high=start + count[document] if own else np.full_like(start, total),
-        read_low=start,
-        read_high=start + windows.read,
+        read_low=read_first + shift,
+        read_high=read_last + shift + 1,
+        begin=start,
         end=start + count[document],
         text=_number_texts(texts(rows)),
         vector=_number_vectors(vectors, rows),

@@ -36,9 +36,9 @@ class Rollout:
 def rollable(exam: Exam, steps: int = STEPS) -> IntArray:
     """Windows whose document goes on for all steps, so that every step is a mean over the same windows.
 
-    At a horizon above 1 there are none: what was predicted does not follow what was read.
+    At a horizon above 1, or of task middle, there are none: the prediction does not follow what was read.
     """
-    if exam.windows.horizon > 1:
+    if exam.windows.horizon > 1 or exam.windows.task != "next":
         return np.zeros(0, dtype=np.int64)
     return np.flatnonzero(exam.pool.target + steps - 1 < exam.pool.end).astype(np.int64)
 

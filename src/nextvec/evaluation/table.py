@@ -16,6 +16,10 @@ FIGURES = {
     **{f"recall@{k}": (f"R@{k}", "{:.4f}") for k in RECALLS},
     "mrr": ("MRR", "{:.4f}"),
     "skill": ("skill", "{:+.3f}"),
+    "contrastive_accuracy": ("CA", "{:.4f}"),
+    "par": ("PAR", "{:.3f}"),
+    "energy_score": ("energy", "{:.4f}"),
+    "diversity": ("diversity", "{:.3f}"),
 }
 FACTS = {
     "seeds": ("seeds", "{:d}"),
@@ -58,10 +62,17 @@ def _heading(report: Mapping[str, Any]) -> list[str]:
     )
     return [
         f"Split {report['split']}{sample}{of}: {report['windows']:,} windows of {report['documents']:,} "
-        f"documents, context {report['context']}, horizon {report['horizon']}.",
+        f"documents, context {report['context']}, {_asked(report)}.",
         f"Candidates: {report['pool']:,} {what}, without what was read ({report['eligible']:,.0f} on "
         f"average). Chance: {chance}.",
     ]
+
+
+def _asked(report: Mapping[str, Any]) -> str:
+    """What is predicted; a report from before there were tasks is of task next."""
+    if report.get("task", "next") == "middle":
+        return "task middle (half of it on either side of the target)"
+    return f"horizon {report['horizon']}"
 
 
 def _cells(report: Mapping[str, Any]) -> list[list[str]]:

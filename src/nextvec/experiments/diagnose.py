@@ -12,7 +12,7 @@ import numpy as np
 from nextvec.corpus.store import Store
 from nextvec.data.splits import SPLITS, Split
 from nextvec.data.trained import key, known
-from nextvec.data.windows import IntArray, VectorSource, Windows, make_windows
+from nextvec.data.windows import IntArray, VectorSource, Windows
 from nextvec.errors import EvaluationError, SplitError, WindowError
 from nextvec.evaluation.baselines import BASELINES
 from nextvec.evaluation.diagnostics.checklist import Checklist, checklist
@@ -95,7 +95,7 @@ def diagnose_model(store: Store, run: RunPredictor, exam: Exam, how: Judging) ->
             remedy="judge another split or other sources",
         )
     check_made_for(run, store)
-    windows = make_windows(store, documents, how.context, how.horizon)
+    windows = how.windows(store, documents)
     windows, leaks = without_known(store, windows, exam.split, how, place.training, run.trained_on)
     case = _case(place, windows, documents)
     found = diagnose(
@@ -109,12 +109,19 @@ def diagnose_model(store: Store, run: RunPredictor, exam: Exam, how: Judging) ->
 
 
 def _place(store: Store, run: RunPredictor, exam: Exam, how: Judging) -> _Place:
-    if run.training["horizon"] != how.horizon:
+    if "middle" in (run.task, how.task):
         raise EvaluationError(
-            f"trained to predict {run.training['horizon']} ahead, diagnosed at {how.horizon}",
+            "every part of a diagnosis asks what comes next; this run fills gaps",
             where=run.folder,
-            remedy=f"diagnose it with horizon {run.training['horizon']}",
+            remedy="judge it with nextvec evaluate --task middle",
         )
+    if how.horizon not in run.horizons:
+        raise EvaluationError(
+            f"trained to predict {', '.join(map(str, run.horizons))} ahead, diagnosed at {how.horizon}",
+            where=run.folder,
+            remedy=f"diagnose it with horizon {run.horizons[0]}",
+        )
+    run = run.aimed(how.horizon)
     division = division_of([run], exam)
     trained = tuple(run.training["sources"]) if exam.train_sources is None else exam.train_sources
     judged = divide(store, division, exam.sources, exam.split)
@@ -155,7 +162,7 @@ def _other_splits(place: _Place) -> dict[str, tuple[VectorSource, Windows]]:
     found: dict[str, tuple[VectorSource, Windows]] = {}
     for name in (name for name in documents if name != judged):
         try:
-            windows = make_windows(store, documents[name], how.context, how.horizon)
+            windows = how.windows(store, documents[name])
         except WindowError:
             continue
         if name != "train":

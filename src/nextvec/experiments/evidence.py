@@ -24,7 +24,8 @@ from nextvec.models import registry
 from nextvec.models.base import NextVectorModel
 from nextvec.models.saving import GOLDEN, code_version, load_model
 from nextvec.training.saved import saved_figures
-from nextvec.training.session import digest
+from nextvec.training.build import model_options
+from nextvec.training.session import digest, split_batches
 
 TOLERANCE = 1e-6
 WHILE_TRAINING = {"float32": 1e-6, "bfloat16": 2e-3}
@@ -155,7 +156,8 @@ def configuration(e: Evidence) -> Finding:
         "architecture": (wanted.name, e.info.get("architecture")),
         "context": (data.context, e.training.get("context")),
         "min_context": (data.min_context, e.training.get("min_context")),
-        "horizon": (data.horizon, e.training.get("horizon")),
+        "horizons": (list(data.horizons), e.training.get("horizons") or [e.training.get("horizon")]),
+        "task": (data.task, e.training.get("task", "next")),
         "sources": (list(data.sources), e.training.get("sources")),
         "split": (to_dict(data.split), to_dict(e.training.get("split"))),
     }
@@ -165,7 +167,9 @@ def configuration(e: Evidence) -> Finding:
     wrong = [f"{name} {one} and {other}" for name, (one, other) in said.items() if one != other]
     if wrong:
         return "RED", f"config.toml and config.json differ: {'; '.join(wrong)}"
-    sizes = to_dict(registry.resolve(wanted.name, wanted.preset, e.store.dimension, **wanted.options))
+    sizes = to_dict(
+        registry.resolve(wanted.name, wanted.preset, e.store.dimension, **model_options(e.config))
+    )
     if sizes != held:
         return "note", f"preset '{wanted.preset}' of {wanted.name} has changed since; the saved sizes hold"
     return "ok", f"{wanted.name}, preset '{wanted.preset}', as saved with the model"
@@ -274,7 +278,7 @@ def validation(e: Evidence) -> Finding:
     e.need(model="the model", split="the split")
     if e.store.dimension != e.model.d_embed:
         raise Unchecked(f"the model takes {e.model.d_embed} dimensions, the store has {e.store.dimension}")
-    measured = saved_figures(e.run, e.store, e.config, e.split.validation)
+    measured = saved_figures(e.run, split_batches(e.store, e.split, "validation", e.config))
     recorded = e.result.get("verified")
     if isinstance(recorded, dict):
         wrong = _off(measured, recorded, ("cosine", "mse", "targets"), TOLERANCE)

@@ -9,6 +9,7 @@ from typing import Any
 
 from nextvec.config import from_dict
 from nextvec.corpus.store import Store
+from nextvec.data.sampling import Task
 from nextvec.data.splits import Split, SplitConfig, split_documents
 from nextvec.data.trained import TrainedOn
 from nextvec.data.windows import Windows, make_windows
@@ -46,13 +47,7 @@ def judge_runs(store: Store, runs: Sequence[RunPredictor], exam: Exam, how: Judg
         EvaluationError: runs that cannot stand in one table (another horizon, division or training sources).
         SplitError, LeakError, EncoderMismatchError, WindowError: see `nextvec.evaluation.harness.judge`.
     """
-    for run in runs:
-        if run.training["horizon"] != how.horizon:
-            raise EvaluationError(
-                f"trained to predict {run.training['horizon']} ahead, judged at {how.horizon}",
-                where=run.folder,
-                remedy=f"judge it with --horizon {run.training['horizon']}",
-            )
+    runs = [asked(run, how) for run in runs]
     division = division_of(runs, exam)
     trained = exam.train_sources
     if trained is None:
@@ -63,8 +58,31 @@ def judge_runs(store: Store, runs: Sequence[RunPredictor], exam: Exam, how: Judg
     return judge(store, judged, exam.split, runs, how, training=training, seen=seen)
 
 
+def asked(run: RunPredictor, how: Judging) -> RunPredictor:
+    """The run, answering the judge's question. Raises EvaluationError where it was not trained for it."""
+    if run.task != how.task:
+        raise EvaluationError(
+            f"trained for the task '{run.task}', judged on '{how.task}'",
+            where=run.folder,
+            remedy=f"judge it with --task {run.task}",
+        )
+    if how.horizon not in run.horizons:
+        trained = ", ".join(map(str, run.horizons))
+        raise EvaluationError(
+            f"trained to predict {trained} ahead, judged at {how.horizon}",
+            where=run.folder,
+            remedy=f"judge it with --horizon {run.horizons[0]}",
+        )
+    return run.aimed(how.horizon)
+
+
 def judged_windows(
-    store: Store, runs: Sequence[RunPredictor], exam: Exam, context: int, horizon: int
+    store: Store,
+    runs: Sequence[RunPredictor],
+    exam: Exam,
+    context: int,
+    horizon: int,
+    task: Task = "next",
 ) -> tuple[Windows, tuple[int, ...]]:
     """The windows that `judge_runs` judges, and the documents they are of."""
     documents = divide(store, division_of(runs, exam), exam.sources, exam.split).of(exam.split)
@@ -72,7 +90,7 @@ def judged_windows(
         raise SplitError(
             f"split '{exam.split}' has no documents", where=store.path, remedy="judge another split"
         )
-    windows = make_windows(store, documents, context, horizon)
+    windows = make_windows(store, documents, context, horizon, task)
     if exam.split != "train":
         seen = TrainedOn.union([run.trained_on for run in runs])
         windows, _ = without_leaks(store, windows, seen, split=exam.split)
@@ -116,4 +134,5 @@ def training_of(
     if split == "all":
         return None
     held = tuple(s for s in sources if s in store.sources)
-    return Training.of(store, split_documents(store, division, held), how.context, how.horizon)
+    divided = split_documents(store, division, held)
+    return Training.of(store, divided, how.context, how.horizon, how.task)

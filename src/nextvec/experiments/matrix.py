@@ -1,73 +1,53 @@
 """Many models under one protocol: same data, same exam, same baselines, several seeds.
 
-A matrix is a folder: `matrix.toml` (the plan), `runs/<model>-seed<n>/` (a run each), `matrix.json` (the
-table). It may be interrupted at any time and started again; a model that fails does not stop the others and
-is reported.
+A matrix is a folder: `matrix.toml` (the plan), `runs/<row>-seed<n>/` (a run each), `matrix.json` (the table).
+Objectives, tasks and any other keys of the configuration are axes beside the models. It may be interrupted at
+any time and started again; a run that fails does not stop the others and is reported. Predictors of another
+task or another horizon answer another question, so each question has a table of its own; the first is the
+main one, the others stand under `others`.
 """
 
 from __future__ import annotations
 
-import logging
-import sys
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nextvec.config import from_dict, read_toml, to_dict, write_toml
 from nextvec.corpus.store import Store
-from nextvec.data.splits import split_documents
-from nextvec.disk import read_json, write_json, write_text
+from nextvec.data.sampling import Task
+from nextvec.disk import read_json, write_json
 from nextvec.errors import NextvecError, RunError
 from nextvec.evaluation.harness import Judging
 from nextvec.evaluation.report import Report
 from nextvec.evaluation.seeds import merge_seeds
 from nextvec.experiments.judging import Exam, judge_runs, judged_windows
+from nextvec.experiments.cells import train_cells
+from nextvec.experiments.plan import Cell, Plan
 from nextvec.inference.predictor import RunPredictor
-from nextvec.models.registry import resolve
-from nextvec.objectives.combine import Objective
-from nextvec.training.config import TrainConfig
-from nextvec.training.interrupt import TrainingInterrupted
-from nextvec.training.loop import METRICS, train
-from nextvec.training.session import CONFIG, flatten, refuse_changes, split_batches
+from nextvec.training.config import TrainConfig, read_config
+from nextvec.training.session import CONFIG, check_config, flatten, refuse_changes
 
-log = logging.getLogger("nextvec.experiments")
-
-PLAN, TABLE, ERROR = "matrix.toml", "matrix.json", "error.txt"
-Configure = Callable[[str, int], TrainConfig]
+PLAN, TABLE = "matrix.toml", "matrix.json"
+Configure = Callable[[Cell], TrainConfig]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One model with one seed."""
+class Question:
+    """What is predicted from what: predictors that answer different ones cannot stand in one table."""
 
-    model: str
-    seed: int
+    task: Task
+    horizon: int
+    context: int
 
     @property
     def name(self) -> str:
-        return f"{self.model}-seed{self.seed}"
+        return f"{self.task}-{self.horizon}" if self.task == "next" else f"{self.task}-of-{self.context}"
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What a matrix holds; saved so that a second call goes on with the same thing."""
-
-    store: str
-    models: tuple[str, ...]
-    seeds: int
-
-    def __post_init__(self) -> None:
-        if not self.models or self.seeds < 1:
-            raise ValueError("a matrix needs a model and a seed at least")
-        if len(set(self.models)) != len(self.models):
-            raise ValueError("a model is named twice")
-
-    @property
-    def cells(self) -> list[Cell]:
-        """Seed by seed, so that an interrupted matrix has every model once before any twice."""
-        return [Cell(model, seed) for seed in range(self.seeds) for model in self.models]
+    def judging(self, how: Judging) -> Judging:
+        """`how`, for this question."""
+        return replace(how, task=self.task, horizon=self.horizon, context=self.context)
 
 
 def run_matrix(
@@ -78,91 +58,91 @@ def run_matrix(
     exam: Exam,
     how: Judging,
     *,
+    jobs: int = 1,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Train every cell, judge all that finished, and write `matrix.json`.
 
     Args:
-        configure: the training configuration of a model and seed.
-    Returns: the report's JSON with "failed" added: run name -> what went wrong.
+        configure: the training configuration of a cell.
+        how: the judging; its task and horizon are taken from the cells.
+        jobs: runs trained at the same time, in processes of their own; the cores are shared among them.
+    Returns: the main report's JSON with "failed" added: run name -> what went wrong, and "others": the
+        reports of the other questions by name.
     Raises:
         RunError: `out` holds another matrix or runs of another configuration, or no model could be trained.
         TrainingInterrupted: everything is saved; call again to go on.
         ConfigError, SplitError, WindowError: nothing could be trained or judged; nothing is written then.
         What `judge_runs` raises.
     """
-    configs = {cell: configure(cell.model, cell.seed) for cell in plan.cells}
+    configs = {cell: configure(cell) for cell in plan.cells}
     _check(store, configs, out, exam, how)
     _claim(out, plan)
-    failed: dict[str, str] = {}
-    for number, (cell, config) in enumerate(configs.items(), 1):
-        if not quiet:
-            sys.stderr.write(f"[{number}/{len(configs)}] {cell.name}\n")
-        error = train_cell(store, config, out / "runs" / cell.name, quiet=quiet)
-        if error is not None:
-            failed[cell.name] = error
-            log.warning("%s failed: %s", cell.name, error)
-    finished = [cell for cell in configs if cell.name not in failed]
+    failed = train_cells(store, configs, out, jobs=jobs, quiet=quiet)
+    finished = {cell: config for cell, config in configs.items() if cell.name not in failed}
     if not finished:
         first = next(iter(failed.values()))
         raise RunError(f"no model could be trained; the first: {first}", where=out)
-    runs = [RunPredictor(out / "runs" / cell.name) for cell in finished]
-    report = judge_runs(store, runs, exam, how)
-    return write_table(out, report, plan, finished, failed)
+    tables: dict[Question, Report] = {}
+    for question, cells in questions(finished, how).items():
+        runs = [RunPredictor(out / "runs" / cell.name) for cell in cells]
+        report = judge_runs(store, runs, exam, question.judging(how))
+        tables[question] = merged(report, plan, cells)
+    return write_table(out, tables, plan, failed)
+
+
+def questions(configs: Mapping[Cell, TrainConfig], how: Judging) -> dict[Question, list[Cell]]:
+    """The cells that answer each question; a cell with several horizons answers several."""
+    found: dict[Question, list[Cell]] = {}
+    for cell, config in configs.items():
+        data = config.data
+        for horizon in data.horizons:
+            # What lies on both sides of a gap is of a fixed width; before a next chunk more may be read.
+            context = data.context if data.task == "middle" else how.context
+            found.setdefault(Question(data.task, horizon, context), []).append(cell)
+    return found
 
 
 def _check(store: Store, configs: dict[Cell, TrainConfig], out: Path, exam: Exam, how: Judging) -> None:
     """Raise, before anything is written, what would stop every cell, or the judging after all of them."""
     for cell, config in configs.items():
         _check_same(out / "runs" / cell.name, config)
-    shared = next(iter(configs.values()))
-    Objective(shared.loss.weights())
-    split = split_documents(store, shared.data.split, shared.data.sources)
-    for name in ("train", "validation"):
-        split_batches(store, split, name, shared)
-    judged = replace(exam, division=exam.division or shared.data.split)
-    judged_windows(store, [], judged, how.context, how.horizon)
     wrong: list[NextvecError] = []
     for config in configs.values():
         try:
-            resolve(config.model.name, config.model.preset, store.dimension, **config.model.options)
+            check_config(store, config)
         except NextvecError as e:
             wrong.append(e)
     if len(wrong) == len(configs):
         raise wrong[0]
+    shared = next(iter(configs.values()))
+    judged = replace(exam, division=exam.division or shared.data.split)
+    for question in questions(configs, how):
+        judged_windows(store, [], judged, question.context, question.horizon, question.task)
 
 
-def train_cell(store: Store, config: TrainConfig, folder: Path, *, quiet: bool) -> str | None:
-    """Train one cell, going on where it was left. Returns what went wrong, or None."""
-    try:
-        if (folder / METRICS).is_file():
-            return None
-        (folder / ERROR).unlink(missing_ok=True)
-        train(store, config, folder, resume=(folder / CONFIG).is_file(), quiet=quiet)
-    except TrainingInterrupted as stop:
-        stop.remedy = "give the same command again and it goes on"
-        raise
-    except NextvecError as e:
-        write_text(folder / ERROR, f"{e}\n")
-        return str(e)
-    except Exception as e:  # noqa: BLE001 - one model's fault must not cost the others; it is reported
-        write_text(folder / ERROR, traceback.format_exc())
-        return f"{type(e).__name__}: {e} (see {folder / ERROR})"
-    return None
-
-
-def write_table(
-    out: Path, report: Report, plan: Plan, finished: Sequence[Cell], failed: dict[str, str]
-) -> dict[str, Any]:
-    """Put a model's seeds into one row and write `matrix.json`."""
-    for cell in finished:
+def merged(report: Report, plan: Plan, cells: Sequence[Cell]) -> Report:
+    """The report with the seeds of a combination in one row."""
+    for cell in cells:
         report.row(cell.name).facts |= {
             "model_file": f"runs/{cell.name}/model.safetensors",
             "seed": cell.seed,
         }
-    groups = {m: [c.name for c in finished if c.model == m] for m in plan.models}
-    table = merge_seeds(report, {model: names for model, names in groups.items() if names})
-    figures = {**table.to_json(), "failed": failed, "plan": asdict(plan)}
+    groups = {row: [cell.name for cell in cells if cell.row == row] for row in plan.rows}
+    return merge_seeds(report, {row: names for row, names in groups.items() if names})
+
+
+def write_table(
+    out: Path, tables: Mapping[Question, Report], plan: Plan, failed: dict[str, str]
+) -> dict[str, Any]:
+    """Write `matrix.json`: the first question's table, and the others beside it."""
+    (_, main), *others = tables.items()
+    figures = {
+        **main.to_json(),
+        "failed": failed,
+        "plan": asdict(plan),
+        "others": {question.name: report.to_json() for question, report in others},
+    }
     write_json(out / TABLE, figures)
     return figures
 
@@ -196,5 +176,5 @@ def _check_same(folder: Path, config: TrainConfig) -> None:
     """Raise RunError when the folder holds a run of another configuration."""
     path = folder / CONFIG
     if path.is_file():
-        held = from_dict(TrainConfig, read_toml(path), where=path)
+        held = read_config(path)
         refuse_changes(folder, flatten(to_dict(held)), flatten(to_dict(config)))

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nextvec.config import from_dict, read_toml
 from nextvec.disk import read_json
 from nextvec.errors import RunError
 from nextvec.evaluation.diagnostics.history import Epoch, RunRecord
-from nextvec.training.config import OptimConfig, TrainConfig
+from nextvec.training.config import OptimConfig, TrainConfig, read_config
 from nextvec.training.history import HISTORY, read_history
 from nextvec.training.loop import METRICS
 from nextvec.training.schedule import Plateau, learning_rate
@@ -28,7 +27,7 @@ def read_run_config(run: Path) -> TrainConfig:
     path = run / CONFIG
     if not path.is_file():
         raise RunError("is not a run (it has no config.toml)", where=run, remedy="give the folder of a run")
-    return from_dict(TrainConfig, read_toml(path), where=path)
+    return read_config(path)
 
 
 def read_record(run: Path) -> RunRecord:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -35,12 +36,16 @@ class ModelPredictor:
         context: how many of the most recent vectors it is given.
         name: its row in a table.
         encoder: fingerprint of the encoder it was trained on; None accepts any store.
+
+    Attributes:
+        head: which of the model's horizons it answers for, 0 the first.
     """
 
     kind: Literal["model"] = "model"
 
     def __init__(self, model: NextVectorModel, context: int, name: str, encoder: str | None = None) -> None:
         self.model, self.context, self.name, self.encoder = model.eval(), context, name, encoder
+        self.head = 0
         self.facts: dict[str, Any] = {"parameters": count_parameters(model)}
 
     @property
@@ -54,9 +59,28 @@ class ModelPredictor:
         device = self.model.scale.device
         x = torch.from_numpy(np.ascontiguousarray(contexts, dtype=np.float32)).to(device)
         n = torch.from_numpy(np.asarray(lengths, dtype=np.int64)).to(device)
-        raw = self.model(x, n).raw[torch.arange(len(n), device=device), n - 1].float()
+        ahead = self.model(x, n).ahead[torch.arange(len(n), device=device), n - 1]
+        raw = ahead[:, self.head].float()
         unit = torch.nn.functional.normalize(raw, dim=-1)
         return raw.cpu().numpy(), unit.cpu().numpy()
+
+    @property
+    def generative(self) -> bool:
+        """Whether it can be asked for samples."""
+        return self.model.generative and self.head == 0
+
+    @torch.inference_mode()
+    def sample(self, contexts: FloatArray, lengths: IntArray, n: int, seed: int) -> FloatArray:
+        """n raw vectors [n, B, D] that may come next, independent; the same for the same arguments.
+
+        Raises:
+            ModelError: the model only has a point prediction.
+        """
+        device = self.model.scale.device
+        x = torch.from_numpy(np.ascontiguousarray(contexts, dtype=np.float32)).to(device)
+        read = torch.from_numpy(np.asarray(lengths, dtype=np.int64)).to(device)
+        generator = torch.Generator(device).manual_seed(seed)
+        return self.model.sample(x, n, read, generator=generator).float().cpu().numpy()
 
 
 class RunPredictor(ModelPredictor):
@@ -64,7 +88,7 @@ class RunPredictor(ModelPredictor):
 
     Attributes:
         folder: the run.
-        training: context, horizon, sources and split it was trained with.
+        training: context, horizons, task, sources and split it was trained with.
     """
 
     def __init__(self, folder: str | Path, name: str | None = None, device: str = "cpu") -> None:
@@ -86,6 +110,29 @@ class RunPredictor(ModelPredictor):
         super().__init__(model.to(device), context, name or self.folder.resolve().name, encoder)
         self.facts["bytes"] = (self.folder / WEIGHTS).stat().st_size
         self.facts |= self._results()
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """How many chunks ahead each of its heads predicts."""
+        said = self.training.get("horizons") or [self.training.get("horizon", 1)]
+        return tuple(int(horizon) for horizon in said)
+
+    @property
+    def task(self) -> str:
+        """Either "next" or "middle"."""
+        return str(self.training.get("task", "next"))
+
+    def aimed(self, horizon: int) -> Self:
+        """The same run, answering for one of its horizons. Raises RunError for another."""
+        if horizon not in self.horizons:
+            raise RunError(
+                f"trained to predict {', '.join(map(str, self.horizons))} ahead, asked for {horizon}",
+                where=self.folder,
+                remedy=f"give --horizon {self.horizons[0]}",
+            )
+        other = copy(self)
+        other.head = self.horizons.index(horizon)
+        return other
 
     def _results(self) -> dict[str, Any]:
         """Seconds and best epoch of a finished run; an interrupted one has none to tell."""

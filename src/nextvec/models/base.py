@@ -7,22 +7,35 @@ Shapes: B batch, T time (chunks), D embedding, H the backbone's width.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from nextvec.errors import ModelError
-from nextvec.models.heads import HeadName, make_head, silence_head
-from nextvec.models.residual import ResidualName, State, make_residual
+from nextvec.models.confidence import Continuation
+from nextvec.models.config import ModelConfig
+from nextvec.models.generation import GenerativeHead
+from nextvec.models.heads import make_head, silence_head
+from nextvec.models.prediction import Prediction
+from nextvec.models.residual import State, make_residual
+from nextvec.models.standardise import Standardiser
+
+__all__ = [
+    "QUERY",
+    "ModelConfig",
+    "NextVectorModel",
+    "Prediction",
+    "State",
+    "clone_state",
+    "count_parameters",
+]
 
 Streaming = Literal["constant", "cache", "buffer"]
 
-MAX_SIZE = 2**16  # of any width or count in a configuration: a file from elsewhere may say anything
+QUERY, JUDGED = "query", "continuation"  # names in a state, and in a prediction's extras
 
 MODEL_CARD = """---
 {{ card_data }}
@@ -38,52 +51,19 @@ model = nextvec.load("OWNER/NAME")     # model(x).raw and model(x).unit, [B, T, 
 """
 
 
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What a model says comes next.
-
-    Attributes:
-        raw: [B, T, D] ([B, D] from a step): the vector as the encoder would give it. Decoders take it.
-        extras: what was asked for besides, such as AMN's attention weights.
-    """
-
-    raw: Tensor
-    extras: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def unit(self) -> Tensor:
-        """`raw` divided by its length, for cosine and retrieval. Same shape."""
-        return F.normalize(self.raw, dim=-1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """What every architecture's configuration has. The sizes themselves come from a preset file."""
-
-    d_embed: int
-    head: HeadName = "linear"
-    residual: ResidualName = "none"
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if type(value) is int and not 1 <= value <= MAX_SIZE:
-                raise ValueError(f"{name} = {value}: must be 1 to {MAX_SIZE}")
-        if not 0.0 <= getattr(self, "dropout", 0.0) < 1.0:
-            raise ValueError("dropout must be in [0, 1)")
-
-
 class NextVectorModel(  # type: ignore[call-arg]
     nn.Module,
     PyTorchModelHubMixin,  # type: ignore[misc]
     library_name="nextvec",
     model_card_template=MODEL_CARD,
 ):
-    """Base of all architectures: input checks, padding, scale, head and residual are done here.
+    """Base of all architectures: input checks, padding, scale, query, heads and residual are done here.
 
-    A subclass gives `architecture`, `Config`, `streaming`, and four methods on scaled vectors:
-    `encode` (parallel), `encode_step`, `encoder_state`, and `encode_chunk` where a chunk can be read faster
-    than vector by vector. It keeps every tensor it needs as a parameter or a saved buffer, so that a weights
-    file is the whole model.
+    A subclass gives `architecture` (by the registry's decorator), `Config`, `streaming`, `paper`,
+    `complexity`, `best_for`, and four methods on scaled vectors: `encode` (parallel), `encode_step`,
+    `encoder_state`, and `encode_chunk` where a chunk can be read faster than vector by vector. It keeps every
+    tensor it needs as a parameter or a saved buffer, so that a weights file is the whole model. A parameter
+    that the optimiser has to treat apart is marked by `nextvec.models.hints.treat`.
 
     Attributes:
         scale: inputs are divided by it and outputs multiplied. Training sets it so that the network sees
@@ -93,13 +73,23 @@ class NextVectorModel(  # type: ignore[call-arg]
             (the entries whose keys begin with a prefix in `caches`), or a "buffer" of bounded length
             (the same).
         no_gradient: parameters whose gradient is zero by construction, each with the reason.
+        paper: authors, title and year of what it implements.
+        complexity: of the parallel form in T, e.g. "O(T)".
+        best_for: when to take it, in a few words.
+        loud_residuals: residuals beside which the head starts at random. Beside all others its last layer
+            starts at zero, so that an untrained model is just the baseline.
+        standardiser, gate, condition, confidence: None where the configuration does not ask for them.
     """
 
     architecture: ClassVar[str]
     Config: ClassVar[type[ModelConfig]]
     streaming: ClassVar[Streaming]
+    paper: ClassVar[str]
+    complexity: ClassVar[str]
+    best_for: ClassVar[str]
     caches: ClassVar[tuple[str, ...]] = ()
     no_gradient: ClassVar[dict[str, str]] = {}
+    loud_residuals: ClassVar[tuple[str, ...]] = ()
     scale: Tensor
 
     def __init__(self, config: ModelConfig, width: int) -> None:
@@ -109,12 +99,21 @@ class NextVectorModel(  # type: ignore[call-arg]
             width: H, the size of what `encode` gives to the head.
         """
         super().__init__()
+        D = config.d_embed
         self.config = config
-        self.d_embed = config.d_embed
-        self.head = make_head(config.head, width, config.d_embed)
-        self.residual = make_residual(config.residual)
-        if self.residual.starts_alone:
-            silence_head(self.head)
+        self.d_embed = D
+        self.head = make_head(config.head, width, D)
+        self.further_heads = nn.ModuleList(
+            make_head(config.head, width, D) for _ in range(1, config.horizons)
+        )
+        self.residual = make_residual(config.residual, D, config.residual_context)
+        if config.residual != "none" and config.residual not in self.loud_residuals:
+            for head in (self.head, *self.further_heads):
+                silence_head(head)
+        self.gate = _silent(nn.Linear(width, 1)) if config.gate else None
+        self.standardiser = Standardiser(D) if config.standardise else None
+        self.condition = _silent(nn.Linear(D, D, bias=False)) if config.conditional else None
+        self.confidence = Continuation(width) if config.confidence else None
         self.register_buffer("scale", torch.ones(()))
 
     @abstractmethod
@@ -137,20 +136,21 @@ class NextVectorModel(  # type: ignore[call-arg]
             hidden.append(h_t)
         return torch.stack(hidden, 1), state
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Prediction:
+    def forward(self, x: Tensor, lengths: Tensor | None = None, query: Tensor | None = None) -> Prediction:
         """Predict the next vector at every position (the parallel form).
 
         Args:
             x: [B, T, D] vectors as the store gives them, earliest first, right-padded.
             lengths: [B] number of real vectors in each row; None when all rows are full. What stands in the
                 padding does not matter, and neither do the predictions there.
+            query: [B, D] a vector to be written towards, for a conditional model; a zero row is no query.
         Returns:
             Prediction of [B, T, D]: position t is the prediction of the vector at t + 1.
         Raises:
-            ModelError: a wrong shape or dtype.
+            ModelError: a wrong shape or dtype, or a query that the model cannot take.
         """
         x = self.read(x, lengths)
-        return self.predict(self.encode(x), self.residual(x))
+        return self.predict(self.encode(self.inputs(x, self.asked(query, len(x)))), self.residual(x))
 
     def extend(self, x: Tensor, state: State) -> tuple[Prediction, State]:
         """Read a whole chunk x [B, T, D] after what `state` has read (the chunked form).
@@ -158,19 +158,30 @@ class NextVectorModel(  # type: ignore[call-arg]
         Returns: Prediction of [B, T, D] and the state after the chunk.
         """
         x = self.read(x)
-        hidden, encoder = self.encode_chunk(x, state)
+        hidden, encoder = self.encode_chunk(self.inputs(x, state.get(QUERY)), state)
         base, baseline = self.residual.chunk(x, state)
-        return self.predict(hidden, base), {**encoder, **baseline}
+        return self.predict(hidden, base), self.joined(state, encoder, baseline)
 
     def init_state(
-        self, batch: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+        self,
+        batch: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        query: Tensor | None = None,
     ) -> State:
-        """The state before the first vector of `batch` documents; device and dtype default to the model's."""
+        """The state before the first vector of `batch` documents; device and dtype default to the model's.
+
+        `query` [B, D] is as in `forward`; the state carries it from step to step.
+        """
         # Where a position is counted, the counter stays on the CPU: reading it never waits for the device.
         at = self.scale.device if device is None else torch.device(device)
         kind = self.scale.dtype if dtype is None else dtype
+        asked = self.asked(query, batch)
+        if asked is None and self.condition is not None:
+            asked = self.scale.new_zeros(batch, self.d_embed)
+        conditioned = {} if asked is None else {QUERY: asked.to(at, kind)}
         encoder = self.encoder_state(batch, at, kind)
-        return {**encoder, **self.residual.init_state(batch, self.d_embed, at, kind)}
+        return {**encoder, **self.residual.init_state(batch, self.d_embed, at, kind), **conditioned}
 
     def step(self, x_t: Tensor, state: State) -> tuple[Prediction, State]:
         """Read one vector x_t [B, D] and predict the next one (the step form, for inference).
@@ -179,9 +190,89 @@ class NextVectorModel(  # type: ignore[call-arg]
         directions, take `clone_state` first.
         """
         x_t = self.read_one(x_t)
-        hidden, encoder = self.encode_step(x_t, state)
+        hidden, encoder = self.encode_step(self.inputs(x_t, state.get(QUERY)), state)
         base, baseline = self.residual.step(x_t, state)
-        return self.predict(hidden, base), {**encoder, **baseline}
+        return self.predict(hidden, base), self.joined(state, encoder, baseline)
+
+    @property
+    def generative(self) -> bool:
+        """Whether it has a distribution to draw from (`sample`) and a loss of its own (`learn`)."""
+        return isinstance(self.head, GenerativeHead)
+
+    def learn(
+        self,
+        x: Tensor,
+        lengths: Tensor | None,
+        target: Tensor,
+        mask: Tensor,
+        query: Tensor | None = None,
+    ) -> tuple[Prediction, dict[str, Tensor]]:
+        """What training calls: the prediction, and the losses that only the model itself can compute.
+
+        Args:
+            x, lengths, query: as in `forward`.
+            target, mask: [B, T, D] and [B, T] (or [B, T, K, D] and [B, T, K]; the first horizon counts).
+        Returns:
+            The prediction and {} or {"generative": scalar}, which is in the model's scale.
+        """
+        if not isinstance(self.head, GenerativeHead):
+            return self(x, lengths, query), {}
+        if target.ndim == 4:
+            target, mask = target[..., 0, :], mask[..., 0]
+        x = self.read(x, lengths)
+        hidden, base = self.encode(self.inputs(x, self.asked(query, len(x)))), self.residual(x)
+        samples = self.assemble(self.head.draw(hidden, self.head.draws), hidden, base)
+        own = self.head.score(samples, target.to(samples.dtype) / self.scale, mask)
+        return self.predict(hidden, base), {"generative": own}
+
+    def sample(
+        self,
+        x: Tensor,
+        n: int,
+        lengths: Tensor | None = None,
+        query: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draw n vectors [n, B, D] that may follow the last real one of each row, in the encoder's scale.
+
+        Args:
+            x, lengths, query: as in `forward`.
+        Raises:
+            ModelError: the model only has a point prediction.
+        """
+        if not isinstance(self.head, GenerativeHead):
+            raise ModelError(
+                f"{self.architecture} with the head '{self.config.head}' has no distribution to sample from",
+                remedy="build it with a generative head, or take `raw`",
+            )
+        x = self.read(x, lengths)
+        hidden, base = self.encode(self.inputs(x, self.asked(query, len(x)))), self.residual(x)
+        rows = torch.arange(len(x), device=x.device)
+        last = torch.full_like(rows, x.shape[1] - 1) if lengths is None else lengths.to(x.device) - 1
+        hidden, base = hidden[rows, last], None if base is None else base[rows, last]
+        return self.assemble(self.head.draw(hidden, n, generator), hidden, base) * self.scale
+
+    def continuation(self, prediction: Prediction, candidate: Tensor) -> Tensor:
+        """How likely each candidate is what comes next, as a logit.
+
+        `confidence.probability` makes calibrated probabilities of logits.
+
+        Args:
+            prediction: what this model answered.
+            candidate: [B, T, D] ([B, D] for a step's), in any scale; or [B, T, K, D], one a horizon.
+        Returns: [B, T] ([B], [B, T, K]).
+        Raises:
+            ModelError: the model was built without confidence.
+        """
+        if self.confidence is None:
+            raise ModelError(
+                f"{self.architecture} has no confidence", remedy="build it with confidence = true"
+            )
+        judged, predicted = prediction.extras[JUDGED], prediction.raw
+        if candidate.ndim > predicted.ndim:
+            judged, predicted = judged.unsqueeze(-2), prediction.ahead
+        return self.confidence.logit(judged, predicted, candidate)
 
     def read(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Check x [B, T, D], zero its padding, bring it to the network's scale and dtype."""
@@ -201,12 +292,58 @@ class NextVectorModel(  # type: ignore[call-arg]
             raise self._wrong_input(x_t, "[batch, {}]")
         return x_t.to(self.scale.dtype) / self.scale
 
+    def asked(self, query: Tensor | None, batch: int) -> Tensor | None:
+        """What a query [B, D] adds to every input of the backbone, [B, D]; None without a query."""
+        if query is None:
+            return None
+        if self.condition is None:
+            raise ModelError(
+                f"{self.architecture} was not built to take a query",
+                remedy="build it with conditional = true",
+            )
+        if query.shape != (batch, self.d_embed) or not query.is_floating_point():
+            raise ModelError(
+                f"{self.architecture}: the query is {list(query.shape)}",
+                remedy=f"give one vector of {self.d_embed} numbers a row",
+            )
+        asked: Tensor = self.condition(query.to(self.scale.dtype) / self.scale)
+        return asked.to(self.scale.dtype)
+
+    def inputs(self, x: Tensor, asked: Tensor | None) -> Tensor:
+        """What the backbone reads of scaled vectors x [B, T, D] or [B, D], and of what `asked` gave."""
+        if self.standardiser is not None:
+            x = self.standardiser(x)
+        if asked is None:
+            return x
+        return x + (asked if x.ndim == 2 else asked[:, None])
+
+    def joined(self, state: State, encoder: State, baseline: State) -> State:
+        """The new state: the backbone's, the residual's, and the query of the old one."""
+        kept = {QUERY: state[QUERY]} if QUERY in state else {}
+        return {**encoder, **baseline, **kept}
+
+    def assemble(self, said: Tensor, hidden: Tensor, base: Tensor | None) -> Tensor:
+        """What a head said [..., D] of hidden states [..., H], with the gate, the standardiser and the
+        baseline [..., D] -> a prediction in the model's scale (raw / scale)."""
+        said = said.to(self.scale.dtype)
+        if self.gate is not None:
+            said = said * (2 * torch.sigmoid(self.gate(hidden))).to(said.dtype)
+        if self.standardiser is not None:
+            said = self.standardiser.back(said, shift=base is None)
+        return said if base is None else said + base
+
     def predict(
         self, hidden: Tensor, base: Tensor | None, extras: dict[str, Tensor] | None = None
     ) -> Prediction:
         """Hidden states [..., H] and the baseline [..., D] -> Prediction in the encoder's own scale."""
-        raw = self.head(hidden).to(self.scale.dtype)
-        return Prediction((raw if base is None else raw + base) * self.scale, extras or {})
+        raw, *further = (
+            self.assemble(head(hidden), hidden, base) * self.scale
+            for head in (self.head, *self.further_heads)
+        )
+        extras = dict(extras or {})
+        if self.confidence is not None:
+            extras[JUDGED] = self.confidence(hidden)
+        return Prediction(raw, extras, torch.stack(further, -2) if further else None)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **download: Any) -> Self:
@@ -241,6 +378,13 @@ class NextVectorModel(  # type: ignore[call-arg]
             f"{self.architecture}: the input is {kind} {list(x.shape)}",
             remedy=f"give floating point vectors of shape {shape.format(self.d_embed)}",
         )
+
+
+def _silent(linear: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(linear.weight)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
+    return linear
 
 
 def clone_state(state: State) -> State:

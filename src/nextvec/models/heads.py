@@ -3,6 +3,7 @@
 `linear`      Linear(H, D)
 `projection`  Linear(H, D) - GELU - LayerNorm(D) - Linear(D, D)   (the brief's task list)
 `compact`     Linear(H, H) - GELU - LayerNorm(H) - Linear(H, D)   (the brief's transformer)
+`energy`      a residual MLP from noise, told by H: samples, and their mean as the point (`nextvec.models.energy`)
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Literal, get_args
 from torch import nn
 
 from nextvec.errors import ModelError
+from nextvec.models.energy import EnergyHead
 
-HeadName = Literal["linear", "projection", "compact"]
+HeadName = Literal["linear", "projection", "compact", "energy"]
 HEADS: tuple[str, ...] = get_args(HeadName)
 
 
@@ -25,6 +27,8 @@ def make_head(name: str, width: int, d_embed: int) -> nn.Module:
         return _mlp(width, d_embed, d_embed)
     if name == "compact":
         return _mlp(width, width, d_embed)
+    if name == "energy":
+        return EnergyHead(width, d_embed)
     raise ModelError(f"unknown head '{name}'", remedy=f"choose one of: {', '.join(HEADS)}")
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,9 @@ from nextvec.models import architectures
 from nextvec.models.base import ModelConfig, NextVectorModel, count_parameters
 
 PRESETS = Path(__file__).parent / "presets"
+SEARCH = Path(__file__).parent / "search"
+"""The search space of each architecture, NAME.toml: what `nextvec sweep` varies of it."""
+TOLD = ("streaming", "paper", "complexity", "best_for")
 D_TABLE = 768  # the tables of the brief count parameters at this dimension
 
 Model = TypeVar("Model", bound=type[NextVectorModel])
@@ -34,6 +37,9 @@ def architecture(name: str) -> Callable[[Model], Model]:
         missing = [m for m in dir(cls) if getattr(getattr(cls, m), "__isabstractmethod__", False)]
         if missing:
             raise TypeError(f"{cls.__name__} lacks {', '.join(missing)}")
+        untold = [a for a in TOLD if not isinstance(getattr(cls, a, None), str)]
+        if untold:
+            raise TypeError(f"{cls.__name__} does not say its {', '.join(untold)}")
         cls.architecture = name
         _REGISTERED[name] = cls
         return cls
@@ -91,10 +97,14 @@ def build(name: str, preset: str = "small", d_embed: int = D_TABLE, **overrides:
     return get(name)(config)  # type: ignore[call-arg]  # a subclass sets its own width
 
 
-def describe() -> list[dict[str, Any]]:
+def describe(*, measure: bool = False) -> list[dict[str, Any]]:
     """Every architecture and preset at D = 768, counted on the meta device (no memory is used).
 
-    Returns: dictionaries of name, preset, parameters, streaming, head, residual and the file's first line.
+    Args:
+        measure: also give `state_bytes` of each `small` preset (some seconds).
+
+    Returns: dictionaries of name, preset, parameters, streaming, complexity, best_for, paper, head, residual
+        and the file's first line.
     """
     rows: list[dict[str, Any]] = []
     for name in names():
@@ -109,12 +119,34 @@ def describe() -> list[dict[str, Any]]:
                     "preset": preset,
                     "parameters": count_parameters(model),
                     "streaming": cls.streaming,
+                    "complexity": cls.complexity,
+                    "best_for": cls.best_for,
+                    "paper": cls.paper,
                     "head": model.config.head,
                     "residual": model.config.residual,
                     "summary": summary,
+                    **({"state_bytes": state_bytes(name)} if measure and preset == "small" else {}),
                 }
             )
     return rows
+
+
+def state_bytes(name: str, preset: str = "small", steps: Sequence[int] = (1, 1024)) -> dict[int, int]:
+    """Bytes of a streaming session's state at D = 768 in float32 after so many vectors, measured: the model
+    is built and reads zeros, in chunks. A growing cache has spare room, at most as much again as it uses.
+
+    Args:
+        steps: rising numbers of vectors.
+    """
+    found: dict[int, int] = {}
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        model = build(name, preset, D_TABLE).eval()
+        state, read = model.init_state(1), 0
+        for count in steps:
+            _, state = model.extend(torch.zeros(1, count - read, D_TABLE), state)
+            found[count] = sum(value.numel() * value.element_size() for value in state.values())
+            read = count
+    return found
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> ModelError:

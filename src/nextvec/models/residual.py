@@ -3,23 +3,27 @@
 `none`  nothing is added
 `mean`  the mean of every vector read so far (the brief's "linear baseline", AMN)
 `last`  the vector just read (persistence)
-`ema`   five exponential averages of everything read so far, weighted by five learned scalars; the head's last
-        layer starts at zero, so that an untrained model is just this baseline
+`ema`   five exponential averages of everything read so far, weighted by five learned scalars
+`weights`  the last c vectors, weighted by c learned scalars (a row of their own for every shorter context)
+`ridge`    a learned matrix on the last c vectors, which starts at those weights; below c vectors the weights
 
-Each has a parallel form over [B, T, D] and a step form whose state does not grow.
+Each has a parallel form over [B, T, D] and a step form whose state does not grow. `ema`, `weights` and
+`ridge` can be fitted to training windows before training: they then are the judge's baselines of those kinds,
+and the network, whose head starts at zero, only learns what these miss.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from nextvec.errors import ModelError
+from nextvec.models.hints import treat
 
-ResidualName = Literal["none", "mean", "last", "ema"]
+ResidualName = Literal["none", "mean", "last", "ema", "weights", "ridge"]
 RESIDUALS: tuple[str, ...] = get_args(ResidualName)
 State = dict[str, Tensor]
 DECAYS = (0.0, 0.5, 0.75, 0.9, 1.0)  # from the last vector alone to the mean of all
@@ -27,13 +31,7 @@ BLOCK = 64
 
 
 class Baseline(nn.Module):
-    """A causal prediction that is cheap and strong. This one is `none`: it predicts nothing (None).
-
-    Attributes:
-        starts_alone: the head's last layer starts at zero, so that at first there is only the baseline.
-    """
-
-    starts_alone: ClassVar[bool] = False
+    """A causal prediction that is cheap and strong. This one is `none`: it predicts nothing (None)."""
 
     def forward(self, x: Tensor) -> Tensor | None:
         """x [B, T, D] -> [B, T, D], position t from vectors 0..t only; None where there is no baseline."""
@@ -50,6 +48,25 @@ class Baseline(nn.Module):
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor | None, State]:
         """x_t [B, D] and the state -> the prediction [B, D] after x_t and the new state."""
         return None, {}
+
+    @torch.no_grad()
+    def fit(self, **solution: Tensor) -> None:
+        """Take the solution of a regression: one tensor for each of this baseline's parameters, by its name
+        and in its shape, of any float dtype.
+
+        Raises:
+            ModelError: another set of names, another shape, or a value that is not finite.
+        """
+        own = dict(self.named_parameters())
+        shapes = {name: list(value.shape) for name, value in own.items()}
+        given = {name: list(value.shape) for name, value in solution.items()}
+        if shapes != given or not all(value.isfinite().all() for value in solution.values()):
+            raise ModelError(
+                f"{type(self).__name__} cannot take a solution of shapes {given}",
+                remedy=f"give finite tensors of shapes {shapes}",
+            )
+        for name, value in solution.items():
+            own[name].copy_(value)
 
 
 class Last(Baseline):
@@ -100,12 +117,10 @@ class ExponentialAverages(Baseline):
     product with a [BLOCK, BLOCK] matrix, the sums of what came before carried over. Its cost is linear in T.
     """
 
-    starts_alone = True
-
     def __init__(self, key: str = "residual") -> None:
         super().__init__()
         self.sum_key, self.count_key = f"{key}.sums", f"{key}.counts"
-        self.weights = nn.Parameter(torch.full((len(DECAYS),), 1 / len(DECAYS)))
+        self.weights = treat(nn.Parameter(torch.full((len(DECAYS),), 1 / len(DECAYS))), weight_decay=0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.chunk(x, self.init_state(x.shape[0], x.shape[2], x.device, x.dtype))[0]
@@ -157,8 +172,100 @@ def ema_reference(x: Tensor, weights: Sequence[float] | Tensor) -> Tensor:
     return torch.stack(rows, 1)
 
 
-def make_residual(name: str) -> Baseline:
-    """The baseline of that name. Raises ModelError for an unknown one."""
+class PositionWeights(Baseline):
+    """The last c vectors, each times a learned scalar that depends on its age and on how many there are.
+
+    The state is the last c - 1 vectors and a counter that stops mattering at c.
+
+    Attributes:
+        weights: [c, c], row n - 1 for a context of n vectors, column a for the one a steps back; only a < n
+            counts. At first 1/n: the mean of the last c.
+    """
+
+    def __init__(self, context: int, key: str = "residual") -> None:
+        super().__init__()
+        self.context = context
+        self.recent_key, self.count_key = f"{key}.recent", f"{key}.count"
+        rows = torch.ones(context, context).tril()
+        self.weights = treat(nn.Parameter(rows / rows.sum(1, keepdim=True)), weight_decay=0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.chunk(x, self.init_state(x.shape[0], x.shape[2], x.device, x.dtype))[0]
+
+    def init_state(self, batch: int, d_embed: int, device: torch.device, dtype: torch.dtype) -> State:
+        recent = torch.zeros(batch, self.context - 1, d_embed, device=device, dtype=dtype)
+        return {self.recent_key: recent, self.count_key: torch.zeros((), dtype=torch.int64)}
+
+    def chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        past = torch.cat((state[self.recent_key], x), 1)  # [B, c - 1 + T, D]
+        place = state[self.count_key] + torch.arange(x.shape[1])  # on the CPU: `Ridge` looks at it
+        end = past.shape[1]
+        # aged[a][:, t] is the vector a steps before position t.
+        aged = [past[:, self.context - 1 - a : end - a] for a in range(self.context)]
+        with torch.autocast(x.device.type, enabled=False):
+            mixed = self.mix(aged, place).to(x.dtype)
+        recent = past[:, end - self.context + 1 :].clone()
+        return mixed, {self.recent_key: recent, self.count_key: place[-1] + 1}
+
+    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        mixed, state = self.chunk(x_t[:, None], state)
+        return mixed[:, 0], state
+
+    def mix(self, aged: Sequence[Tensor], place: Tensor) -> Tensor:
+        """c tensors [B, T, D], youngest first, at positions `place` [T] -> [B, T, D] in at least float32."""
+        weights = self.weights[place.clamp(max=self.context - 1)]  # [T, c]; what is absent is a zero vector
+        weights = weights.to(_wide(aged[0].dtype))
+        mixed = aged[0] * weights[:, 0, None]
+        for age in range(1, self.context):
+            mixed = mixed + aged[age] * weights[:, age, None]
+        return mixed
+
+
+class Ridge(PositionWeights):
+    """`PositionWeights` plus, where c vectors are there, a learned linear map of them.
+
+    Attributes:
+        deviation: [c, D, D], what the map adds for the vector a steps back (a row vector times a matrix).
+            It starts at zero, and the optimiser's weight decay pulls it there: towards the position weights.
+    """
+
+    def __init__(self, context: int, d_embed: int, key: str = "residual") -> None:
+        super().__init__(context, key)
+        self.deviation = nn.Parameter(torch.zeros(context, d_embed, d_embed))
+
+    def mix(self, aged: Sequence[Tensor], place: Tensor) -> Tensor:
+        mixed = super().mix(aged, place)
+        full = int((place < self.context - 1).sum())  # the first position with a full context
+        if full == len(place):
+            return mixed
+        flat = torch.cat([vectors[:, full:] for vectors in aged], -1).to(mixed.dtype)
+        moved = flat @ self.deviation.flatten(0, 1).to(mixed.dtype)
+        return torch.cat((mixed[:, :full], mixed[:, full:] + moved), 1)
+
+
+def weights_reference(x: Tensor, weights: Tensor, deviation: Tensor | None = None) -> Tensor:
+    """What `PositionWeights` (and, with its deviation, `Ridge`) computes, one term at a time.
+
+    x [B, T, D], weights [c, c], deviation [c, D, D] -> [B, T, D].
+    """
+    rows = []
+    for t in range(x.shape[1]):
+        seen = min(t + 1, len(weights))
+        row = torch.zeros_like(x[:, 0])
+        for age in range(seen):
+            row = row + weights[seen - 1, age] * x[:, t - age]
+            if deviation is not None and seen == len(weights):
+                row = row + x[:, t - age] @ deviation[age]
+        rows.append(row)
+    return torch.stack(rows, 1)
+
+
+def make_residual(name: str, d_embed: int, context: int) -> Baseline:
+    """The baseline of that name. Raises ModelError for an unknown one.
+
+    Args:
+        context: c of `weights` and `ridge`.
+    """
     if name == "none":
         return Baseline()
     if name == "mean":
@@ -167,6 +274,10 @@ def make_residual(name: str) -> Baseline:
         return Last()
     if name == "ema":
         return ExponentialAverages()
+    if name == "weights":
+        return PositionWeights(context)
+    if name == "ridge":
+        return Ridge(context, d_embed)
     raise ModelError(f"unknown residual '{name}'", remedy=f"choose one of: {', '.join(RESIDUALS)}")
 
 

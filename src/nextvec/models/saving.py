@@ -1,6 +1,7 @@
 """A model as a folder in the Hugging Face layout: config.json, model.safetensors and golden.safetensors.
 
-The golden file holds an input and what the model answered when it was saved. Loading asks again: a renamed
+The golden file holds an input and what the model answered when it was saved (with a query, at every horizon
+and with its confidence, where it has these). Loading asks again: a renamed
 tensor, a damaged file or code that computes something else is an error, not a slightly worse model.
 """
 
@@ -28,6 +29,7 @@ from nextvec.disk import atomic_path, read_json, write_json
 from nextvec.errors import ConfigError, ModelError, RunError
 from nextvec.models import registry
 from nextvec.models.base import NextVectorModel
+from nextvec.models.hints import hints_of, treat
 from nextvec.version import __version__
 
 log = logging.getLogger("nextvec.models")
@@ -54,9 +56,9 @@ def save_model(folder: Path, model: NextVectorModel, extra: Mapping[str, Any] | 
     """
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     twin = _assemble(type(model), to_dict(model.config), weights, folder)
-    golden = _golden_input(twin)
-    raw = _answer(twin, golden)
-    if not raw.isfinite().all():
+    asked = _golden_input(twin)
+    answers = _answer(twin, asked)
+    if not all(answer.isfinite().all() for answer in answers.values()):
         raise ModelError(
             "the model's predictions are not finite", where=folder, remedy="save an earlier state of it"
         )
@@ -75,7 +77,7 @@ def save_model(folder: Path, model: NextVectorModel, extra: Mapping[str, Any] | 
         atomic_path(folder / WEIGHTS) as weights_path,
         atomic_path(folder / GOLDEN) as golden_path,
     ):
-        save_file({"input": golden, "raw": raw}, golden_path)
+        save_file({**asked, **answers}, golden_path)
         save_file(weights, weights_path, metadata={"format": "pt"})
         write_json(config_path, config)
         with weights_path.open("rb") as f:
@@ -169,16 +171,26 @@ def _assemble(
         if value.shape != expected[name]:
             shapes = f"{list(value.shape)} where the configuration says {list(expected[name])}"
             raise RunError(f"tensor '{name}' is {shapes}", where=where, remedy=remedy)
-    model.load_state_dict(weights, assign=True)
+    hints = {name: hints_of(parameter) for name, parameter in model.named_parameters()}
+    model.load_state_dict(weights, assign=True)  # puts new parameters in the place of those with the hints
+    for name, parameter in model.named_parameters():
+        if hints[name]:
+            treat(parameter, **hints[name])
     return model.to(torch.promote_types(model.scale.dtype, torch.float32)).eval()
 
 
-def _golden_input(model: NextVectorModel) -> Tensor:
-    """Random vectors [2, 8, D] as long as the training vectors; the same at every call."""
+def _golden_input(model: NextVectorModel) -> dict[str, Tensor]:
+    """Random vectors [2, 8, D], and for a conditional model a query [2, D], as long as the training vectors;
+    the same at every call."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(GOLDEN_BATCH, GOLDEN_TIME, model.d_embed, generator=generator)
-    unit = torch.nn.functional.normalize(x, dim=-1)
-    return (unit * model.scale).to(model.scale.dtype)
+    asked = {"input": x}
+    if model.config.conditional:
+        asked["query"] = torch.randn(GOLDEN_BATCH, model.d_embed, generator=generator)
+    return {
+        name: (torch.nn.functional.normalize(value, dim=-1) * model.scale).to(model.scale.dtype)
+        for name, value in asked.items()
+    }
 
 
 @contextlib.contextmanager
@@ -193,10 +205,16 @@ def _exact() -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
-def _answer(model: NextVectorModel, x: Tensor) -> Tensor:
+def _answer(model: NextVectorModel, asked: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the model says of `_golden_input`: raw, and ahead and continuation where it has these."""
     with _exact():
-        raw: Tensor = model(x).raw
-    return raw.clone()
+        prediction = model(asked["input"], query=asked.get("query"))
+        answers = {"raw": prediction.raw}
+        if model.config.horizons > 1:
+            answers["ahead"] = prediction.ahead
+        if model.config.confidence:
+            answers["continuation"] = model.continuation(prediction, asked["input"])
+    return {name: value.clone() for name, value in answers.items()}
 
 
 def _check_golden(model: NextVectorModel, folder: Path, saved_code: str) -> None:
@@ -204,15 +222,22 @@ def _check_golden(model: NextVectorModel, folder: Path, saved_code: str) -> None
     if where.is_file() and where.stat().st_size > MAX_GOLDEN_BYTES:
         raise RunError("is too large for a golden file", where=where, remedy="restore the file")
     golden = _read_tensors(where)
-    if golden.keys() != {"input", "raw"} or golden["input"].shape != golden["raw"].shape:
-        raise RunError("is not a golden file", where=where, remedy="restore the file")
+    asked = {name: value for name, value in golden.items() if name in ("input", "query")}
     try:
-        raw = _answer(model, golden["input"])
+        answers = _answer(model, asked) if "input" in asked else {}
     except ModelError as e:
         raise RunError(e.message, where=where, remedy="restore the file") from None
-    off = float((raw - golden["raw"]).abs().max())
+    shapes = {name: value.shape for name, value in {**asked, **answers}.items()}
+    wanted = _golden_input(model).keys() | answers.keys()
+    if shapes.keys() != wanted or shapes != {name: value.shape for name, value in golden.items()}:
+        raise RunError("is not a golden file", where=where, remedy="restore the file")
+    off, allowed = 0.0, True
+    for name, answer in answers.items():
+        this = float((answer - golden[name]).abs().max())
+        allowed &= this <= TOLERANCE * max(1.0, float(golden[name].abs().max()))  # False for NaN
+        off = this if not this <= off else off
     same_code = saved_code == code_version(type(model))
-    if not off <= TOLERANCE * max(1.0, float(golden["raw"].abs().max())):
+    if not allowed:
         cause = "the weights or the golden file" if same_code else "the code, the weights or the golden file"
         remedy = "restore the folder" if same_code else f"install the code of version {saved_code} or retrain"
         raise RunError(

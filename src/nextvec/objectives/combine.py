@@ -7,20 +7,21 @@ on nothing), and a term whose gradient drowns the others (InfoNCE at weight 0.5 
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from nextvec.errors import ConfigError, NextvecWarning
-from nextvec.objectives.regression import cosine, mse
+from nextvec.errors import NextvecWarning, TrainingError
+from nextvec.objectives import context, continuation, contrastive, mmd, moments, regression
+from nextvec.objectives.config import LossConfig
+from nextvec.objectives.sample import Sample, Statistics
+from nextvec.objectives.terms import TERMS
 
-Term = Callable[[Tensor, Tensor, Tensor], Tensor]
-TERMS: dict[str, Term] = {"mse": mse, "cosine": cosine}
-"""Every term that a configuration can weigh, by name."""
+REGISTERED = (context, continuation, contrastive, mmd, moments, regression)
+"""The modules whose terms are in TERMS because they are imported here."""
 GRADIENT_RATIO_LIMIT = 50.0
 
 
@@ -37,37 +38,49 @@ def keep_graph(value: Tensor) -> None:
     torch.autograd.backward(value, retain_graph=True)
 
 
-class Objective:
+class Objective(nn.Module):
     """The weighted sum of terms.
 
+    Its parameters (a learned temperature) belong to the optimiser, without weight decay; its buffers (memory
+    bank, the encoder's statistics) to the checkpoint. In eval mode nothing is updated.
+
     Args:
-        weights: name of a term -> weight. Terms of weight 0 are not computed.
+        config: weights and options. Terms of weight 0 are not computed.
+        statistics: of the encoder's vectors, for the terms that need them.
+        generative: whether the model has a generative loss of its own.
+    Attributes:
+        weights: name -> weight of the terms that count.
     Raises:
-        ConfigError: an unknown term, a weight that is negative or not finite, or no weight above 0.
+        ConfigError: no weight above 0, or a term that needs statistics without them.
     """
 
-    def __init__(self, weights: Mapping[str, float]) -> None:
-        for name, weight in weights.items():
-            if name not in TERMS:
-                raise ConfigError(
-                    f"unknown loss term '{name}'", where="loss", remedy=f"known: {', '.join(TERMS)}"
-                )
-            if not math.isfinite(weight) or weight < 0:
-                raise ConfigError(
-                    f"the weight is {weight}", where=f"loss.{name}", remedy="give a weight >= 0"
-                )
-        self.weights = {name: weight for name, weight in weights.items() if weight > 0}
-        if not self.weights:
-            raise ConfigError(
-                "every loss weight is zero: nothing would be learned",
-                where="loss",
-                remedy=f"give one of {', '.join(f'loss.{n}' for n in TERMS)} a weight above 0",
-            )
+    def __init__(
+        self, config: LossConfig, statistics: Statistics | None = None, *, generative: bool = False
+    ) -> None:
+        super().__init__()
+        self.weights = config.active(generative=generative)
+        self.terms = nn.ModuleDict(
+            {name: TERMS[name](config, statistics) for name in self.weights if name in TERMS}
+        )
 
-    def __call__(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Loss:
-        """Loss of prediction [B, T, D] against target [B, T, D] where mask [B, T] is True."""
-        terms = {name: TERMS[name](prediction, target, mask) for name in self.weights}
-        return Loss(self.combine(terms), terms)
+    def forward(self, sample: Sample, own: Mapping[str, Tensor] | None = None) -> Loss:
+        """The loss of a batch.
+
+        Args:
+            own: the losses that the model computed itself, by name.
+        Raises:
+            TrainingError: the sample has not what a term needs, or the model did not give its own loss.
+        """
+        values: dict[str, Tensor] = {}
+        with torch.autocast(sample.prediction.device.type, enabled=False):
+            for name in self.weights:
+                if name in self.terms:
+                    values[name] = self.terms[name](sample)
+                elif own and name in own:
+                    values[name] = own[name].to(sample.dtype)
+                else:
+                    raise TrainingError("the model gives no such loss", where=f"loss.{name}")
+        return Loss(self.combine(values), values)
 
     def combine(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of the terms' values."""
@@ -79,7 +92,8 @@ class Objective:
         """Norm over all parameters of each term's weighted gradient; the graph is kept for the real backward.
 
         Costs one backward pass per term and leaves the parameters without gradients. Warns (NextvecWarning)
-        when the largest norm is more than 50 times the smallest: the smaller term then has no say.
+        when the largest norm is more than 50 times the smallest above 0: the smaller term then has no say. (A
+        term of gradient 0, such as a hinge that is satisfied, asks for nothing.)
 
         Args:
             parameters: leaves of the graph, without gradients so far.
@@ -91,15 +105,22 @@ class Objective:
             norms[name] = float(
                 torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             )
-            for parameter in parameters:
+            for parameter in (*parameters, *self.parameters()):
                 parameter.grad = None
-        largest, smallest = max(norms, key=norms.__getitem__), min(norms, key=norms.__getitem__)
-        if norms[largest] > GRADIENT_RATIO_LIMIT * norms[smallest]:
-            warnings.warn(
-                f"the gradient of loss.{largest} ({norms[largest]:.3g}) is more than "
-                f"{GRADIENT_RATIO_LIMIT:.0f} times that of loss.{smallest} ({norms[smallest]:.3g}), "
-                "which has no say; change their weights",
-                NextvecWarning,
-                stacklevel=2,
-            )
+        warn_of_drowning({name: norm for name, norm in norms.items() if norm > 0})
         return norms
+
+
+def warn_of_drowning(norms: Mapping[str, float]) -> None:
+    """Warn (NextvecWarning) when one of the norms, all above 0, is more than 50 times another."""
+    if len(norms) < 2:
+        return
+    largest, smallest = max(norms, key=norms.__getitem__), min(norms, key=norms.__getitem__)
+    if norms[largest] > GRADIENT_RATIO_LIMIT * norms[smallest]:
+        warnings.warn(
+            f"the gradient of loss.{largest} ({norms[largest]:.3g}) is more than "
+            f"{GRADIENT_RATIO_LIMIT:.0f} times that of loss.{smallest} ({norms[smallest]:.3g}), "
+            "which has no say; change their weights",
+            NextvecWarning,
+            stacklevel=3,
+        )

@@ -60,9 +60,40 @@ def _cosine_std(case: Case) -> Expected:
 
 @expects("mse", oracle=0)
 def _mse(case: Case) -> Expected:
-    # E(p - y)^2 = E p^2 + E y^2 - 2 E p y, and E y^2 = 1; in units of E y^2
-    theory = case.theory
-    return case.state(case.mean(lambda a: theory.energy(a) + 1 - 2 * theory.product(a, chunk(0))))
+    # in units of E y^2 = 1
+    return case.state(case.mean(case.theory.error))
+
+
+@expects("energy_score", oracle=0)
+def _energy_score(case: Case) -> Expected:
+    # a sample is p + s e: |x - y|^2 concentrates at D (E(p - y)^2 + s^2), |x - x'|^2 at 2 D s^2; what is left
+    # of the square root's curvature is of order 1/D of it. A point has s = 0. The best is at 1/sqrt(2) of its
+    # point's: s^2 = E(p - y)^2.
+    scale = math.sqrt(case.world.D)
+    score = sum(
+        share * (math.sqrt(case.theory.error(common) + own) - math.sqrt(own / 2))
+        for share, common, own in case.known.samples
+    )
+    return case.state(scale * score, scale)
+
+
+@expects("diversity")
+def _diversity(case: Case) -> Expected:
+    # cos(x, x') = E p^2 / (E p^2 + s^2)
+    if case.known.drawn is None:
+        return exact(0)
+    return near(sum(share * own / (case.theory.energy(p) + own) for share, p, own in case.known.drawn))
+
+
+@expects("spread_ratio")
+def _spread_ratio(case: Case) -> Expected:
+    # the mean of n samples errs by E(p - y)^2 + s^2 / n
+    if case.known.drawn is None:
+        return exact(0)
+    n, error = case.world.exam.samples, case.theory.error
+    spread = sum(share * own for share, _, own in case.known.drawn)
+    missed = sum(share * (error(p) + own / n) for share, p, own in case.known.drawn)
+    return near(math.sqrt(spread / (missed * n / (n + 1))))
 
 
 @expects("share_above_0.5", oracle=1)
@@ -153,7 +184,7 @@ def _offset_accuracy(case: Case) -> Expected:
     others = [k for k in OFFSETS if k != 0]
     if case.known.blind:
         pool = case.world.exam.pool
-        present = [(pool.target + k >= pool.read_low) & (pool.target + k < pool.end) for k in OFFSETS]
+        present = [(pool.target + k >= pool.begin) & (pool.target + k < pool.end) for k in OFFSETS]
         return at_most(float((1 / np.sum(present, axis=0)).mean()))
 
     def nearer(k: int) -> float:

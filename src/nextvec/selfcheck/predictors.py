@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,8 +14,8 @@ from nextvec.data.windows import FloatArray, IntArray
 from nextvec.evaluation.baselines import CopyLast, LinearAverage, Random
 from nextvec.evaluation.predictor import Kind, Predictor, unit
 from nextvec.evaluation.rollout import STEPS
-from nextvec.selfcheck.theory import Answer, Mixture, best_weights, chunk, mean_error
-from nextvec.selfcheck.worlds import World
+from nextvec.selfcheck.theory import Answer, Mixture, Theory, best_weights, chunk, mean_error
+from nextvec.selfcheck.worlds import HiddenState, World
 
 Guess = Callable[[FloatArray, IntArray], Any]
 
@@ -36,12 +36,34 @@ class Told:
         return raw, unit(raw)
 
 
+@dataclass
+class Drawing(Told):
+    """The same with samples: Gaussian about `centre`, whose variance a dimension is `noise`, both [B,
+    ...]."""
+
+    centre: Guess = lambda contexts, lengths: np.zeros_like(contexts[:, 0])
+    noise: Guess = lambda contexts, lengths: np.ones(len(lengths))
+    generative: ClassVar[bool] = True
+
+    def sample(self, contexts: FloatArray, lengths: IntArray, n: int, seed: int) -> FloatArray:
+        """[n, B, D]."""
+        drawn = np.random.default_rng(seed).standard_normal((n, *contexts[:, 0].shape))
+        spread = np.sqrt(self.noise(contexts, lengths))[:, None]
+        return np.asarray(self.centre(contexts, lengths) + spread * drawn, dtype=np.float32)
+
+
+Samples = Sequence[tuple[float, Answer, float]]
+"""What samples are: shares of the windows, what the samples of a window have in common, and the variance a
+dimension of what each has of its own."""
+
+
 @dataclass(frozen=True)
 class Known:
     """A predictor and the truth about it.
 
     Attributes:
         answers: its answers at step 1, 2, ... of a rollout; None where only bounds are known beyond step 1.
+        drawn: what it is known to draw; None for one that gives a point.
         perfect: it returns the target.
         blind: it knows nothing of the context, so that its ranks are chance.
         constant: it always says the same.
@@ -49,6 +71,7 @@ class Known:
 
     predictor: Predictor
     answers: Callable[[int], Mixture | None]
+    drawn: Samples | None = None
     perfect: bool = False
     blind: bool = False
     constant: bool = False
@@ -57,6 +80,11 @@ class Known:
     def name(self) -> str:
         """Its name in the tables."""
         return self.predictor.name
+
+    @property
+    def samples(self) -> Samples:
+        """What it draws; a point is all in common."""
+        return self.drawn or [(share, answer, 0.0) for share, answer in self.answers(1) or ()]
 
 
 def oracle(world: World) -> Known:
@@ -106,8 +134,9 @@ def mean_vector(world: World) -> Known:
 
 def random(world: World) -> Known:
     """A random direction of a chunk's length."""
-    answer = Answer(0.0, {}, 1.0)
-    return Known(Random(world.context, world.seed), lambda step: [(1.0, answer)], blind=True)
+    answer, nothing = Answer(0.0, {}, 1.0), Answer(0.0)
+    predictor = Random(world.context, world.seed)
+    return Known(predictor, lambda step: [(1.0, answer)], drawn=[(1.0, nothing, 1.0)], blind=True)
 
 
 def shuffled(world: World) -> Known:
@@ -142,7 +171,7 @@ def _law_of_some_order(world: World) -> Mixture:
     return [(1 / len(orders), Answer(1.0, dict(zip(weights, order, strict=True)))) for order in orders]
 
 
-def kalman(world: World) -> Known:
+def kalman(world: HiddenState) -> Known:
     """The best predictor where there is noise; it reads the whole document.
 
     Reading its own prediction tells it nothing new, so that step n is the best prediction n ahead.
@@ -160,9 +189,24 @@ def kalman(world: World) -> Known:
     return Known(Told(world.law, name="kalman filter", context=longest), answers)
 
 
+def kalman_samples(world: HiddenState) -> Known:
+    """The best distribution there: about the best point, as wide as that errs."""
+    point = kalman(world)
+    predictor = Drawing(
+        world.law,
+        name="kalman samples",
+        context=point.predictor.context,
+        centre=world.law,
+        noise=lambda contexts, lengths: world.error(lengths),
+    )
+    theory = Theory(world)
+    drawn = [(share, answer, theory.error(answer)) for share, answer in point.answers(1) or ()]
+    return Known(predictor, point.answers, drawn)
+
+
 def known_predictors(world: World) -> list[Known]:
     """All that stand trial in a world."""
-    makers = [oracle, copy_last, linear_average, mean_vector, shuffled, random]
-    if not world.deterministic:
-        makers.append(kalman)
-    return [make(world) for make in makers]
+    known = [make(world) for make in (oracle, copy_last, linear_average, mean_vector, shuffled, random)]
+    if isinstance(world, HiddenState):
+        known += [kalman(world), kalman_samples(world)]
+    return known

@@ -74,6 +74,10 @@ class Theory:
         """E[p^2] a dimension."""
         return self.product(one, one) + one.own
 
+    def error(self, one: Answer) -> float:
+        """E(p - x_t)^2 a dimension: E p^2 + E x^2 - 2 E p x, and E x^2 = 1."""
+        return self.energy(one) + 1 - 2 * self.product(one, chunk(0))
+
     def variance(self, one: Answer) -> float:
         """Variance of p a dimension, over windows."""
         return self.moving(one) + one.own

@@ -98,6 +98,15 @@ def kalman(contexts: FloatArray, lengths: IntArray, memory: float = MEMORY) -> F
     return np.asarray(mean, dtype=np.float32)
 
 
+def kalman_error(lengths: IntArray, memory: float = MEMORY) -> Wide:
+    """[B] variance a dimension of the next chunk of `noisy` about what `kalman` says of it."""
+    variance = np.ones(int(lengths.max()) + 1)
+    for t in range(1, len(variance)):
+        left = variance[t - 1] * NOISE**2 / (variance[t - 1] + NOISE**2)
+        variance[t] = memory**2 * left + 1 - memory**2
+    return np.asarray((variance[lengths] + NOISE**2) / (1 + NOISE**2))
+
+
 @dataclass(frozen=True)
 class MemoryStore:
     """As much of a store as an exam needs, without files."""
@@ -272,6 +281,10 @@ class HiddenState(World):
     def law(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:
         # the filter is linear: it need not know how large the part is that moves
         return self._common + kalman(contexts - self._common, lengths, STATE_MEMORY)
+
+    def error(self, lengths: IntArray) -> Wide:
+        """[B] variance a dimension of the next chunk about what `law` says of it."""
+        return (1 - COMMON) * kalman_error(lengths, STATE_MEMORY)
 
 
 WORLDS: dict[str, type[World]] = {cls.name: cls for cls in (Rotation, HiddenState)}

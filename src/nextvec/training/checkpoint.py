@@ -41,12 +41,18 @@ class Checkpoint:
 
 
 def write_checkpoint(
-    run: Path, model: nn.Module, optimiser: torch.optim.Optimizer, sums: Tensor, facts: Mapping[str, Any]
+    run: Path,
+    learned: Mapping[str, nn.Module],
+    optimiser: torch.optim.Optimizer,
+    sums: Tensor,
+    facts: Mapping[str, Any],
 ) -> None:
-    """Write the checkpoint of `run`: weights, optimiser, random states, the epoch's running sums, and
-    `facts`.
+    """Write the checkpoint of `run`: the state of everything `learned` by its name, optimiser, random states,
+    the epoch's running sums, and `facts`.
     """
-    tensors = {f"model/{name}": t for name, t in model.state_dict().items()}
+    tensors = {
+        f"{key}/{name}": t for key, module in learned.items() for name, t in module.state_dict().items()
+    }
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{key}": value for key, value in state.items()}
     random_tensors, random_facts = random_state()
@@ -78,7 +84,11 @@ def read_checkpoint(run: Path) -> Checkpoint | None:
 
 
 def restore(
-    checkpoint: Checkpoint, model: nn.Module, optimiser: torch.optim.Optimizer, sums: Tensor, where: Path
+    checkpoint: Checkpoint,
+    learned: Mapping[str, nn.Module],
+    optimiser: torch.optim.Optimizer,
+    sums: Tensor,
+    where: Path,
 ) -> None:
     """Put a checkpoint's weights, optimiser state, sums and random states back.
 
@@ -90,7 +100,8 @@ def restore(
         index, _, key = name.partition("/")
         states.setdefault(int(index), {})[key] = tensor
     try:
-        model.load_state_dict(checkpoint.part("model"))
+        for key, module in learned.items():
+            module.load_state_dict(checkpoint.part(key))
         groups = optimiser.state_dict()["param_groups"]
         optimiser.load_state_dict({"state": states, "param_groups": groups})
         sums.copy_(checkpoint.tensors["sums"])

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+from nextvec.config import from_dict, read_toml
+from nextvec.data.sampler import Sampling
 from nextvec.data.sampling import SequenceShape
 from nextvec.data.splits import SplitConfig
+from nextvec.objectives.config import LossConfig
+
+MAX_CONTEXT = 512
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,23 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which documents, and how they are cut (`nextvec.data.sampling`).
+    """Which documents, how they are cut (`nextvec.data.sampling`) and drawn (`nextvec.data.sampler`).
 
     Attributes:
-        context: chunks read at most before a target.
+        context: chunks read at most before a target, 1 to 512.
         min_context: chunks read at least; equal to `context` it gives windows with one loss at their end.
-        horizon: how far ahead the target stands; 1 is the next chunk.
+        horizons: how far ahead the targets stand, ascending; 1 is the next chunk. Several are predicted at
+            once.
+        task: "next" predicts what follows; "middle" the chunk missing amid `context` / 2 on either side.
+        whole: documents that fit in one stretch are never cut; otherwise the cut starts at a random phase.
+        conditional: share of the stretches that are given a query, a chunk further on; 0 gives none.
+        broken: share of the stretches whose targets are replaced, from a random position on, by those of
+            another document; 0 breaks none.
+        max_per_document: stretches of one document in a batch at most; 0 sets no limit.
+        mixing: source -> share of an epoch's targets, as weights; empty leaves the sources as they are.
+        mixing_temperature: shares are raised to 1 / temperature: 1 leaves them, above 1 evens them out.
+        curriculum: "none"; "context", from 1 chunk to all; "coherence", stretches of alike chunks first.
+        curriculum_share: share of the epochs until the curriculum has come to everything.
         sources: only documents of these; all when empty.
         split: how documents are divided.
         workers: processes that gather batches ahead. The result is the same for any number.
@@ -40,32 +57,76 @@ class DataConfig:
 
     context: int = 32
     min_context: int = 1
-    horizon: int = 1
+    horizons: tuple[int, ...] = (1,)
+    task: Literal["next", "middle"] = "next"
+    whole: bool = False
+    conditional: float = 0.0
+    broken: float = 0.0
+    max_per_document: int = 8
+    mixing: dict[str, float] = field(default_factory=dict)
+    mixing_temperature: float = 1.0
+    curriculum: Literal["none", "context", "coherence"] = "none"
+    curriculum_share: float = 0.5
     sources: tuple[str, ...] = ()
     split: SplitConfig = field(default_factory=SplitConfig)
     workers: int = 0
 
     def __post_init__(self) -> None:
+        if not 1 <= self.context <= MAX_CONTEXT:
+            raise ValueError(f"context is {self.context}; it must be between 1 and {MAX_CONTEXT}")
         if not 1 <= self.min_context <= self.context:
             raise ValueError(f"min_context is {self.min_context}; it must be between 1 and context")
-        at_least(self, horizon=1, workers=0)
+        if not self.horizons or min(self.horizons) < 1 or list(self.horizons) != sorted(set(self.horizons)):
+            raise ValueError(
+                f"horizons is {list(self.horizons)}; it must list one or more, ascending, each at least 1"
+            )
+        if self.task == "middle":
+            self._check_middle()
+        at_least(self, workers=0, max_per_document=0)
+        for name in ("conditional", "broken"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; it is a share of the stretches, in [0, 1]"
+                )
+        if not 0 < self.curriculum_share <= 1:
+            raise ValueError(
+                f"curriculum_share is {self.curriculum_share}; it is a share of the epochs, in (0, 1]"
+            )
+        if not 0 < self.mixing_temperature < float("inf"):
+            raise ValueError(f"mixing_temperature is {self.mixing_temperature}; it must be above 0")
+        for source, weight in self.mixing.items():
+            if not 0 <= weight < float("inf"):
+                raise ValueError(f"mixing gives '{source}' the weight {weight}; it must be at least 0")
+        if self.mixing and not any(self.mixing.values()):
+            raise ValueError("mixing gives every source the weight 0; at least one must be above")
+
+    def _check_middle(self) -> None:
+        if self.context % 2:
+            raise ValueError(f"context is {self.context}; task middle reads as many chunks before as after")
+        if self.min_context != self.context:
+            raise ValueError(
+                f"min_context is {self.min_context}; task middle needs it to be context, {self.context}"
+            )
+        if self.horizons != (1,):
+            raise ValueError(f"horizons is {list(self.horizons)}; task middle has no horizon but 1")
 
     @property
     def shape(self) -> SequenceShape:
         """How documents are cut."""
-        return SequenceShape(self.context, self.min_context, self.horizon)
+        return SequenceShape(self.context, self.min_context, self.horizons, self.task, self.whole)
 
-
-@dataclass(frozen=True)
-class LossConfig:
-    """The weight of each term (`nextvec.objectives`). All zero is refused."""
-
-    mse: float = 1.0
-    cosine: float = 0.0
-
-    def weights(self) -> dict[str, float]:
-        """Name of a term -> weight."""
-        return asdict(self)
+    def sampling(self, epochs: int) -> Sampling:
+        """How the batches of a run of so many epochs are drawn."""
+        return Sampling(
+            max_per_document=self.max_per_document,
+            mixing=self.mixing,
+            mixing_temperature=self.mixing_temperature,
+            conditional=self.conditional,
+            broken=self.broken,
+            curriculum=self.curriculum,
+            curriculum_share=self.curriculum_share,
+            epochs=epochs,
+        )
 
 
 @dataclass(frozen=True)
@@ -79,12 +140,15 @@ class OptimConfig:
         batch_size: full stretches in a batch; batches of shorter ones hold more (`batch_stretches`).
         epochs: passes over the training targets.
         max_updates: stop after so many updates, whatever `epochs` says; 0 sets no cap.
+        max_seconds: stop after so many seconds of training (validation not counted); 0 sets no cap. The
+            schedule then follows the clock where that is ahead, so such a run is not the same twice.
         schedule: after the warm-up, "constant", "cosine" down to 0 at the last update, or "plateau": times
             `plateau_factor` when the validation loss has not improved for more than `plateau_patience`
             epochs.
         warmup: share of all updates over which the rate rises from 0.
         clip: largest gradient norm; 0 clips nothing.
-        patience: stop after so many epochs without a better validation cosine; 0 never stops early.
+        patience: stop after so many epochs without a better validation figure; 0 never stops early.
+        select: by which validation figure an epoch is the best: the highest "cosine" or the lowest "loss".
     """
 
     lr: float = 1e-3
@@ -93,14 +157,17 @@ class OptimConfig:
     batch_size: int = 32
     epochs: int = 20
     max_updates: int = 0
+    max_seconds: float = 0.0
     schedule: Literal["constant", "cosine", "plateau"] = "cosine"
     plateau_factor: float = 0.5
     plateau_patience: int = 3
     warmup: float = 0.05
     clip: float = 1.0
     patience: int = 5
+    select: Literal["cosine", "loss"] = "cosine"
 
     def __post_init__(self) -> None:
+        at_least(self, max_seconds=0)
         at_least(self, batch_size=1, epochs=1, max_updates=0, plateau_patience=0, patience=0)
         at_least(self, weight_decay=0, clip=0)
         if not 0 < self.lr < float("inf"):
@@ -143,6 +210,21 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+
+def read_config(path: Path) -> TrainConfig:
+    """The configuration that was saved with a run, of an older version too.
+
+    Raises:
+        ConfigError: the file is not there, or no configuration.
+    """
+    found = read_toml(path)
+    data = found.get("data")
+    if isinstance(data, dict) and "horizon" in data:
+        # Before there were several horizons, a batch could hold any number of stretches of a document.
+        data["horizons"] = [data.pop("horizon")]
+        data.setdefault("max_per_document", 0)
+    return from_dict(TrainConfig, found, where=path)
 
 
 def at_least(config: object, **limits: float) -> None:

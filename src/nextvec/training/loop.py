@@ -5,25 +5,30 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from nextvec.corpus.store import Store
 from nextvec.data.batches import Batch
 from nextvec.disk import write_json
 from nextvec.errors import NextvecWarning, TrainingError
+from nextvec.models.prediction import Prediction
 from nextvec.models.saving import save_model
 from nextvec.objectives.combine import Loss
 from nextvec.objectives.regression import cosine_similarity
+from nextvec.objectives.sample import Sample
 from nextvec.progress import Progress
 from nextvec.training.config import TrainConfig
 from nextvec.training.history import ValidationMeter, loss_names, loss_values, write_history
 from nextvec.training.interrupt import StopSignals, TrainingInterrupted
-from nextvec.training.saved import saved_figures
+from nextvec.training.saved import calibrate, saved_figures
 from nextvec.training.schedule import learning_rate
 from nextvec.training.session import Session, open_session
 
@@ -36,8 +41,9 @@ COLLAPSE = 0.8
 class RunResult:
     """What a finished run says of itself; also in its metrics.json.
 
-    `cosine` is the best validation cosine and `epoch` where it was reached; `stopped` says why the run ended:
-    "epochs", "max_updates", "patience" or "collapse". `positions` counts targets, `seconds` wall time.
+    `epoch` is the best by validation, `cosine` and `loss` are its figures there; `stopped` says why the run
+    ended: "epochs", "max_updates", "max_seconds", "patience" or "collapse". `positions` counts targets,
+    `seconds` wall time.
     """
 
     run: str
@@ -45,6 +51,7 @@ class RunResult:
     epoch: int
     epochs: int
     cosine: float
+    loss: float
     stopped: str
     seconds: float
     parameters: int
@@ -53,13 +60,22 @@ class RunResult:
 
 
 def train(
-    store: Store, config: TrainConfig | None, out: str | Path, *, resume: bool = False, quiet: bool = False
+    store: Store,
+    config: TrainConfig | None,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    after_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> RunResult:
     """Train one model on a store's training documents; the run folder `out` receives everything.
 
     The best model by validation cosine lies in `out` itself, the last in `out/final`, and what a resumed run
     needs in `out/last`. On resume, `config` may be None: the run's own is taken.
 
+    Args:
+        after_epoch: called with each epoch's line of the history once everything is saved; what it raises
+            ends the run.
     Raises:
         RunError: `out` is not empty (or, on resume, holds no run of this configuration and store).
         TrainingError: a loss or gradient that is not finite; the weights of the update before are kept.
@@ -86,6 +102,8 @@ def train(
             )
             session.save()
             stop_if_asked(session, signals)
+            if after_epoch is not None:
+                after_epoch(session.history[-1])
     return conclude(session)
 
 
@@ -94,11 +112,16 @@ def train_epoch(session: Session, signals: StopSignals, progress: Progress) -> N
     state, config = session.state, session.config
     left = config.optim.max_updates - state.update if config.optim.max_updates else None
     session.network.train()
+    session.objective.train()
     saved = time.monotonic()
     for batch in islice(session.training.epoch(state.epoch, skip=state.batch), left):
         update(session, batch.to(session.fabric.device))
         progress.advance()
         stop_if_asked(session, signals, training=True)
+        if config.optim.max_seconds:
+            session.tick(training=True)
+            if session.done >= session.total_updates:
+                break
         if time.monotonic() - saved >= config.runtime.checkpoint_every_s:
             session.tick(training=True)
             session.save()
@@ -109,12 +132,11 @@ def train_epoch(session: Session, signals: StopSignals, progress: Progress) -> N
 def update(session: Session, batch: Batch) -> None:
     """One step of the optimiser."""
     state, optimiser = session.state, session.optimiser
-    state.lr = learning_rate(session.config.optim, state.update, session.total_updates, state.plateau)
+    state.lr = learning_rate(session.config.optim, session.done, session.total_updates, state.plateau)
     for group in optimiser.param_groups:
-        group["lr"] = state.lr
-    prediction = session.network(batch.inputs, None if batch.full else batch.lengths)
-    target = batch.targets / session.model.scale
-    loss = session.objective(prediction, target, batch.mask)
+        group["lr"] = min(state.lr, group["max_lr"])
+    answer = assess(session, batch)
+    loss = answer.loss
     if state.batch == 0:
         differentiate = partial(session.fabric.backward, retain_graph=True)
         state.term_gradients = session.objective.gradient_norms(loss, session.parameters, differentiate)
@@ -125,7 +147,7 @@ def update(session: Session, batch: Batch) -> None:
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     with torch.no_grad():
-        cosines = cosine_similarity(prediction, target)[batch.mask].mean()
+        cosines = cosine_similarity(answer.prediction, answer.target)[answer.mask].mean()
     session.means.add({**loss_values(loss), "cosine": cosines, "gradient_norm": norm}, batch.positions)
     state.batch += 1
     state.update += 1
@@ -134,6 +156,42 @@ def update(session: Session, batch: Batch) -> None:
     state.chunks += (
         int(batch.lengths.sum()) if not batch.full else batch.inputs.shape[0] * batch.inputs.shape[1]
     )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said of a batch and what that costs, in the model's scale; horizons stand one after the
+    other in time: prediction and target [B, T * K, D], mask [B, T * K]."""
+
+    loss: Loss
+    prediction: Tensor
+    target: Tensor
+    mask: Tensor
+
+
+def assess(session: Session, batch: Batch) -> Answer:
+    """Run the model on a batch and compute its loss."""
+    model, scale = session.model, session.model.scale
+    lengths = None if batch.full else batch.lengths
+    ahead, own, extras = session.network(batch.inputs, lengths, batch.targets, batch.mask, batch.query)
+    prediction, target, mask = ahead.flatten(1, 2), batch.targets / scale, batch.mask
+    if target.ndim == 4:
+        target, mask = target.flatten(1, 2), mask.flatten(1, 2)
+
+    def confidence(candidate: Tensor) -> Tensor:
+        return model.continuation(Prediction(ahead[:, :, 0], extras), candidate)
+
+    sample = Sample(
+        prediction=prediction,
+        target=target,
+        mask=mask,
+        inputs=batch.inputs / scale,
+        lengths=batch.lengths,
+        documents=torch.from_numpy(batch.documents).to(prediction.device),
+        broken=batch.broken,
+        confidence=None if model.confidence is None else confidence,
+    )
+    return Answer(session.objective(sample, own=own), prediction, target, mask)
 
 
 def refuse_non_finite(session: Session, batch: Batch, loss: Loss, norm: torch.Tensor) -> None:
@@ -154,14 +212,12 @@ def refuse_non_finite(session: Session, batch: Batch, loss: Loss, norm: torch.Te
 def validate(session: Session, signals: StopSignals) -> dict[str, float]:
     """Loss, cosine and spread over the validation documents, cut like the training ones."""
     session.network.eval()
-    device = session.fabric.device
+    session.objective.eval()
+    device, scale = session.fabric.device, session.model.scale
     meter = ValidationMeter(loss_names(session.objective), session.store.dimension, device)
-    scale = session.model.scale
     for batch in session.validation.fixed():
-        batch = batch.to(device)
-        prediction = session.network(batch.inputs, None if batch.full else batch.lengths)
-        loss = session.objective(prediction, batch.targets / scale, batch.mask)
-        meter.add(loss_values(loss), prediction * scale, batch.targets, batch.mask)
+        answer = assess(session, batch.to(device))
+        meter.add(loss_values(answer.loss), answer.prediction * scale, answer.target * scale, answer.mask)
         stop_if_asked(session, signals)
     result = meter.result()
     if not all(math.isfinite(value) for value in result.values()):
@@ -179,8 +235,10 @@ def finish_epoch(session: Session, validation: dict[str, float]) -> None:
     session.tick(training=False)
     state.epoch += 1
     state.plateau.update(validation["loss"], config.optim)
-    if state.best_epoch == 0 or validation["cosine"] > state.best_cosine:
-        state.best_epoch, state.best_cosine = state.epoch, validation["cosine"]
+    state.peak_cosine = max(state.peak_cosine, validation["cosine"])
+    score = validation["cosine"] if config.optim.select == "cosine" else -validation["loss"]
+    if state.best_epoch == 0 or score > state.best_score:
+        state.best_epoch, state.best_score, state.best_cosine = state.epoch, score, validation["cosine"]
         save_model(
             session.out, session.model, {**session.extra, "epoch": state.epoch, "validation": validation}
         )
@@ -210,16 +268,18 @@ def finish_epoch(session: Session, validation: dict[str, float]) -> None:
 def reason_to_stop(session: Session, cosine: float) -> str:
     """Why the run ends with this epoch, or an empty string."""
     state, config = session.state, session.config.optim
-    if state.best_cosine > 0 and cosine < COLLAPSE * state.best_cosine:
+    if state.peak_cosine > 0 and cosine < COLLAPSE * state.peak_cosine:
         warnings.warn(
-            f"{session.out}: the validation cosine fell from {state.best_cosine:.4f} (epoch "
-            f"{state.best_epoch}) to {cosine:.4f}: the model has collapsed; the run stops, the best is kept",
+            f"{session.out}: the validation cosine fell from {state.peak_cosine:.4f} to {cosine:.4f}: the "
+            f"model has collapsed; the run stops, the best (epoch {state.best_epoch}) is kept",
             NextvecWarning,
             stacklevel=2,
         )
         return "collapse"
     if config.max_updates and state.update >= config.max_updates:
         return "max_updates"
+    if config.max_seconds and state.train_seconds >= config.max_seconds:
+        return "max_seconds"
     if state.epoch >= config.epochs:
         return "epochs"
     return "patience" if config.patience and state.epoch - state.best_epoch >= config.patience else ""
@@ -243,14 +303,14 @@ def conclude(session: Session) -> RunResult:
         epoch=state.best_epoch,
         epochs=state.epoch,
         cosine=state.best_cosine,
+        loss=float(session.history[state.best_epoch - 1]["validation"]["loss"]),
         stopped=state.stopped,
         seconds=state.seconds,
         parameters=sum(p.numel() for p in session.parameters),
         updates=state.update,
         positions=state.positions,
     )
-    verified = saved_figures(
-        session.out, session.store, session.config, session.validation.spans.document.tolist()
-    )
+    calibrate(session.out, session.validation)
+    verified = saved_figures(session.out, session.validation)
     write_json(session.out / METRICS, {**asdict(result), "verified": verified})
     return result

@@ -6,45 +6,98 @@ trusted for is the file: it is loaded again, in float32 on the CPU, and its erro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from nextvec.corpus.store import Store
 from nextvec.data.batches import BatchSource
-from nextvec.data.sampling import Spans
-from nextvec.models.saving import load_model
-from nextvec.training.config import TrainConfig
+from nextvec.models.confidence import fit_temperature
+from nextvec.models.saving import load_model, save_model
+
+BINS = 15
+"""Of the expected calibration error, as in Guo et al. 2017."""
 
 
-def saved_figures(
-    run: Path, store: Store, config: TrainConfig, documents: Sequence[int]
-) -> dict[str, float | int]:
-    """Load the best model of a run folder and validate it on `documents`, cut as in training.
+def saved_figures(run: Path, batches: BatchSource) -> dict[str, float | int]:
+    """Load the best model of a run folder and validate it.
 
     Args:
-        documents: indices into `store.documents`: the validation documents.
-    Returns: "cosine" and "mse" (means over the targets) and "targets", their number.
+        batches: of the validation documents, cut as in training.
+    Returns: "cosine" and "mse" (means over the targets of all horizons), "targets", their number, and for a
+        model with confidence "calibration_error" and "brier", of the probability that a candidate continues
+        its context, over true and broken continuations.
     Raises:
         RunError: a damaged run. WindowError: the documents hold no target.
     """
     model, _ = load_model(run)
-    batches = BatchSource(
-        store.vectors, Spans.of(store.documents, documents), config.data.shape, config.optim.batch_size
-    )
     cosine = mse = 0.0
+    count = 0
+    logits: list[Tensor] = []
+    labels: list[Tensor] = []
+    with _exact():
+        for batch in batches.fixed():
+            prediction = model(batch.inputs, None if batch.full else batch.lengths, batch.query)
+            ahead = prediction.ahead if batch.targets.ndim == 4 else prediction.raw
+            predicted, target = ahead[batch.mask].double(), batch.targets[batch.mask].double()
+            cosine += float(F.cosine_similarity(predicted, target, dim=-1).sum())
+            mse += float((predicted - target).square().mean(dim=-1).sum())
+            count += len(target)
+            if model.confidence is not None and batch.broken is not None:
+                judged = batch.mask | batch.broken
+                logits.append(model.continuation(prediction, batch.targets)[judged])
+                labels.append(batch.mask[judged].float())
+    figures: dict[str, float | int] = {"cosine": cosine / count, "mse": mse / count, "targets": count}
+    if model.confidence is not None and logits:
+        probability = model.confidence.probability(torch.cat(logits)).double()
+        label = torch.cat(labels).double()
+        figures["calibration_error"] = calibration_error(probability, label)
+        figures["brier"] = float((probability - label).square().mean())
+    return figures
+
+
+def calibrate(run: Path, batches: BatchSource) -> None:
+    """Fit the temperature of the best model's confidence on validation and save the model with it.
+
+    Does nothing to a model without confidence.
+    """
+    model, info = load_model(run)
+    if model.confidence is None:
+        return
+    logits: list[Tensor] = []
+    labels: list[Tensor] = []
+    with _exact():
+        for batch in batches.fixed():
+            if batch.broken is not None:
+                judged = batch.mask | batch.broken
+                prediction = model(batch.inputs, None if batch.full else batch.lengths, batch.query)
+                logits.append(model.continuation(prediction, batch.targets)[judged])
+                labels.append(batch.mask[judged].float())
+    model.confidence.temperature.fill_(fit_temperature(torch.cat(logits), torch.cat(labels)))
+    save_model(run, model, info)
+
+
+def calibration_error(probability: Tensor, label: Tensor) -> float:
+    """Expected calibration error of probabilities [N] against labels [N] of 0 or 1, in 15 equal bins.
+
+    The mean over bins, weighted by what falls into them, of |mean probability - share of ones| (Guo et al.,
+    On Calibration of Modern Neural Networks, 2017, equation 3, for a binary event).
+    """
+    which = (probability * BINS).long().clamp(max=BINS - 1)
+    gap = torch.zeros(BINS, dtype=torch.float64).index_add_(0, which, probability.double() - label.double())
+    return float(gap.abs().sum() / len(label))
+
+
+@contextmanager
+def _exact() -> Iterator[None]:
+    """Inference in full float32, whatever the training left switched on."""
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
         with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-            for batch in batches.fixed():
-                raw = model(batch.inputs, None if batch.full else batch.lengths).raw
-                predicted, target = raw[batch.mask].double(), batch.targets[batch.mask].double()
-                cosine += float(F.cosine_similarity(predicted, target, dim=-1).sum())
-                mse += float((predicted - target).square().mean(dim=-1).sum())
+            yield
     finally:
         torch.set_float32_matmul_precision(precision)
-    n = batches.targets
-    return {"cosine": cosine / n, "mse": mse / n, "targets": n}

@@ -31,8 +31,8 @@ class Plateau:
             self.factor, self.bad_epochs = self.factor * config.plateau_factor, 0
 
 
-def learning_rate(config: OptimConfig, update: int, total: int, plateau: Plateau) -> float:
-    """The rate of update number `update` (from 0) out of `total`."""
+def learning_rate(config: OptimConfig, update: float, total: int, plateau: Plateau) -> float:
+    """The rate of update number `update` (from 0; not whole where the clock decides) out of `total`."""
     warmup = round(config.warmup * total)
     if update < warmup:
         return config.lr * (update + 1) / warmup

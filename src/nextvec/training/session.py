@@ -9,16 +9,15 @@ import logging
 import math
 import platform
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 
-from nextvec.config import from_dict, read_toml, to_dict, write_toml
+from nextvec.config import to_dict, write_toml
 from nextvec.corpus.store import Store
 from nextvec.data.batches import BatchSource
 from nextvec.data.sampling import Spans
@@ -27,10 +26,17 @@ from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.disk import write_json
 from nextvec.errors import RunError, SplitError, WindowError
 from nextvec.models.base import NextVectorModel
-from nextvec.models.registry import build
 from nextvec.objectives.combine import Objective
+from nextvec.objectives.material import check_material
+from nextvec.training.build import (
+    Learner,
+    build_model,
+    fit_model,
+    make_optimiser,
+    statistics_of,
+)
 from nextvec.training.checkpoint import read_checkpoint, restore, seed_everything, write_checkpoint
-from nextvec.training.config import OptimConfig, TrainConfig
+from nextvec.training.config import TrainConfig, read_config
 from nextvec.training.history import HISTORY, RunningMeans, loss_names, read_history
 from nextvec.training.probe import Hardware, find_hardware
 from nextvec.training.schedule import Plateau
@@ -44,18 +50,6 @@ FREE_TO_CHANGE = ("data.workers", "runtime.checkpoint_every_s")
 """Keys that a resumed run may change: they decide how it works, not what it gives."""
 
 
-class ScaledOutput(nn.Module):
-    """The model as the loss sees it: raw output over the model's scale, one tensor [B, T, D]."""
-
-    def __init__(self, model: NextVectorModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """x [B, T, D] -> [B, T, D]."""
-        return self.model(x, lengths).raw / self.model.scale  # type: ignore[no-any-return]
-
-
 @dataclass
 class State:
     """How far a run has come: all of it is in the checkpoint.
@@ -64,9 +58,12 @@ class State:
         epoch: epochs completed.
         batch: batches done of the running epoch.
         update, positions, chunks: optimiser steps, targets and chunks read so far.
-        seconds: wall time so far, validation included; epoch_seconds: of the running epoch's training alone.
+        seconds: wall time so far, validation included; epoch_seconds: of the running epoch's training alone,
+            train_seconds: of all training alone.
         epoch_positions: targets of the running epoch.
-        best_epoch, best_cosine: the best validation so far (0: none yet).
+        best_epoch, best_cosine: the best validation so far (0: none yet) and its cosine.
+        best_score: what it is the best by (`optim.select`; larger is better).
+        peak_cosine: the highest validation cosine so far.
         lr: learning rate of the last update.
         term_gradients: norm of each loss term's weighted gradient at the running epoch's first batch.
         stopped: why the run is over; empty while it is not.
@@ -79,9 +76,12 @@ class State:
     chunks: int = 0
     seconds: float = 0.0
     epoch_seconds: float = 0.0
+    train_seconds: float = 0.0
     epoch_positions: int = 0
     best_epoch: int = 0
     best_cosine: float = -1.0
+    best_score: float = -math.inf
+    peak_cosine: float = -1.0
     lr: float = 0.0
     term_gradients: dict[str, float] = field(default_factory=dict)
     plateau: Plateau = field(default_factory=Plateau)
@@ -90,8 +90,8 @@ class State:
 
 @dataclass
 class Session:
-    """A run at work. `network` is the model behind Fabric (autocast, later DDP); `model` is the model
-    itself.
+    """A run at work. `network` is the model behind Fabric (autocast, later DDP) as `Learner` has it;
+    `model` is the model itself.
     """
 
     store: Store
@@ -116,25 +116,38 @@ class Session:
     @property
     def total_updates(self) -> int:
         """Updates that schedules and progress are laid out for."""
-        whole = self.config.optim.epochs * self.training.batches_per_epoch
-        return min(whole, self.config.optim.max_updates or whole)
+        return self.training.total(self.config.optim.epochs, self.config.optim.max_updates)
+
+    @property
+    def learned(self) -> dict[str, nn.Module]:
+        """Everything whose state a checkpoint keeps, by name."""
+        return {"model": self.model, "objective": self.objective}
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """What is learned."""
-        return [p for p in self.model.parameters() if p.requires_grad]
+        """What is learned: the model's, and what an objective learns of its own (a temperature)."""
+        both = (*self.model.parameters(), *self.objective.parameters())
+        return [p for p in both if p.requires_grad]
+
+    @property
+    def done(self) -> float:
+        """Updates done or, where the clock is ahead of them, as many as it stands for."""
+        limit = self.config.optim.max_seconds
+        by_clock = self.total_updates * self.state.train_seconds / limit if limit else 0.0
+        return max(self.state.update, by_clock)
 
     def tick(self, *, training: bool) -> None:
         """Book the wall time since the last tick."""
         now = time.perf_counter()
         self.state.seconds += now - self.clock
         self.state.epoch_seconds += now - self.clock if training else 0.0
+        self.state.train_seconds += now - self.clock if training else 0.0
         self.clock = now
 
     def save(self) -> None:
         """Write the checkpoint."""
         facts = {"state": asdict(self.state), "identity": self.identity}
-        write_checkpoint(self.out, self.model, self.optimiser, self.means.sums, facts)
+        write_checkpoint(self.out, self.learned, self.optimiser, self.means.sums, facts)
 
 
 def open_session(store: Store, config: TrainConfig | None, out: Path, *, resume: bool) -> Session:
@@ -148,7 +161,7 @@ def open_session(store: Store, config: TrainConfig | None, out: Path, *, resume:
         ConfigError, SplitError, WindowError, ModelError: the configuration cannot be carried out.
     """
     if resume:
-        own = from_dict(TrainConfig, read_toml(_run_config(out)), where=out / CONFIG)
+        own = read_config(_run_config(out))
         config = config or own
         refuse_changes(out, flatten(to_dict(own)), flatten(to_dict(config)))
     elif config is None:
@@ -168,7 +181,7 @@ def open_session(store: Store, config: TrainConfig | None, out: Path, *, resume:
         refuse_changes(out, checkpoint.facts["identity"]["store"], session.identity["store"])
         stored = checkpoint.facts["state"]
         session.state = State(**{**stored, "plateau": Plateau(**stored["plateau"])})
-        restore(checkpoint, session.model, session.optimiser, session.means.sums, out)
+        restore(checkpoint, session.learned, session.optimiser, session.means.sums, out)
         done = read_history(out) if session.state.epoch else []
         session.history = [line for line in done if line["epoch"] <= session.state.epoch]
     _write_facts(session)
@@ -177,18 +190,20 @@ def open_session(store: Store, config: TrainConfig | None, out: Path, *, resume:
 
 
 def _build(store: Store, config: TrainConfig, out: Path, hardware: Hardware) -> Session:
-    objective = Objective(config.loss.weights())
     split = split_documents(store, config.data.split, config.data.sources)
     training, validation = (split_batches(store, split, name, config) for name in ("train", "validation"))
     seed_everything(config.runtime.seed)
-    options = config.model.options
-    model = build(config.model.name, preset=config.model.preset, d_embed=store.dimension, **options)
-    model.scale.fill_(input_scale(store, training.spans, config.model.scaling))
+    model = build_model(store, config)
+    refuse_material(config, training, model)
+    fit_model(model, store, config, split)
+    statistics = statistics_of(store, training.spans, float(model.scale))
+    objective = Objective(config.loss, statistics, generative=model.generative)
     # We say ourselves which precision was taken.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator=hardware.device, devices=1, precision=hardware.fabric_precision)
-    network = fabric.setup_module(ScaledOutput(model))
-    optimiser = make_optimiser(model, config.optim, fused=hardware.device != "mps")
+    network = fabric.setup_module(Learner(model))
+    objective.to(fabric.device)
+    optimiser = make_optimiser(model, objective, config.optim, fused=hardware.device != "mps")
     names = (*loss_names(objective), "cosine", "gradient_norm")
     return Session(
         store=store,
@@ -209,6 +224,31 @@ def _build(store: Store, config: TrainConfig, out: Path, hardware: Hardware) -> 
     )
 
 
+def check_config(store: Store, config: TrainConfig) -> None:
+    """Raise what would keep a run of this configuration from starting; nothing is built or written.
+
+    Raises:
+        ConfigError, SplitError, WindowError, ModelError: as `open_session`.
+    """
+    split = split_documents(store, config.data.split, config.data.sources)
+    training, _ = (split_batches(store, split, name, config) for name in ("train", "validation"))
+    with torch.device("meta"):
+        model = build_model(store, config)
+    refuse_material(config, training, model)
+
+
+def refuse_material(config: TrainConfig, training: BatchSource, model: NextVectorModel) -> None:
+    """Raise ConfigError where an objective weighs nothing, or finds nothing to look at in these documents."""
+    config.loss.active(generative=model.generative)
+    check_material(
+        config.loss,
+        training.spans.targets_each(config.data.shape).tolist(),
+        config.optim.batch_size,
+        targets_per_stretch=config.data.shape.stride,
+        broken=config.data.broken,
+    )
+
+
 def split_batches(store: Store, split: Split, name: str, config: TrainConfig) -> BatchSource:
     """The batches of one split. Raises SplitError (no document in it) or WindowError (all are too short)."""
     documents = split.of(name)
@@ -219,6 +259,9 @@ def split_batches(store: Store, split: Split, name: str, config: TrainConfig) ->
             remedy=f"change data.split (its salt, or the share of {name}) or ingest more documents",
         )
     spans = Spans.of(store.documents, documents)
+    sampling = config.data.sampling(config.optim.epochs)
+    if name != "train":  # every target once, in no order of its own
+        sampling = replace(sampling, mixing={}, curriculum="none")
     try:
         return BatchSource(
             store.vectors,
@@ -227,37 +270,10 @@ def split_batches(store: Store, split: Split, name: str, config: TrainConfig) ->
             config.optim.batch_size,
             seed=config.runtime.seed,
             workers=config.data.workers,
+            sampling=sampling,
         )
     except WindowError as e:
         raise WindowError(e.message, where=f"split {name} of {store.path}", remedy=e.remedy) from None
-
-
-def make_optimiser(model: nn.Module, config: OptimConfig, *, fused: bool) -> torch.optim.AdamW:
-    """AdamW over the model's parameters, with the decay where `config.decay` wants it."""
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            groups[config.decay == "all" or parameter.ndim > 1].append(parameter)
-    return torch.optim.AdamW(
-        [{"params": g, "weight_decay": config.weight_decay * decays} for decays, g in groups.items() if g],
-        lr=config.lr,
-        fused=fused,
-    )
-
-
-def input_scale(store: Store, spans: Spans, scaling: str) -> float:
-    """What the network divides the vectors by: their norm (exactly 1 where they are stored as unit vectors),
-    or the size of their components, which is sqrt(D) times smaller."""
-    norm = 1.0 if store.normalised else rms_norm(store, spans)
-    return norm / math.sqrt(store.dimension) if scaling == "component" else norm
-
-
-def rms_norm(store: Store, spans: Spans) -> float:
-    """Root mean square norm of the vectors of `spans`, summed in float64."""
-    total = 0.0
-    for first, count in zip(spans.first.tolist(), spans.count.tolist(), strict=True):
-        total += float(np.square(store.vectors[first : first + count], dtype=np.float64).sum())
-    return float(np.sqrt(total / spans.count.sum()))
 
 
 def store_identity(store: Store, split: Split) -> dict[str, Any]:
@@ -282,7 +298,8 @@ def provenance(store: Store, config: TrainConfig, split: Split) -> dict[str, Any
             "store_fingerprint": store.fingerprint,
             "context": config.data.context,
             "min_context": config.data.min_context,
-            "horizon": config.data.horizon,
+            "horizons": list(config.data.horizons),
+            "task": config.data.task,
             "sources": list(config.data.sources),
             "split": asdict(config.data.split),
             "documents": len(split.train),

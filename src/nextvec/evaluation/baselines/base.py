@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
-from nextvec.data.windows import FloatArray, IntArray, VectorSource, Windows, gather_contexts, gather_rows
+from nextvec.data.windows import FloatArray, IntArray, VectorSource, Windows
 from nextvec.evaluation.predictor import unit
-
-BLOCK_BYTES = 64 * 2**20
 
 
 class Baseline(ABC):
@@ -20,6 +17,7 @@ class Baseline(ABC):
         seed: for those that draw anything.
     Attributes:
         needs_training: without training windows it cannot be judged.
+        generative: it can be asked for samples, see `nextvec.evaluation.generative`.
         context: how many of the most recent vectors it uses.
         facts: what goes into its row of the table: at least "parameters", the count of fitted numbers.
     """
@@ -27,6 +25,7 @@ class Baseline(ABC):
     kind: ClassVar[Literal["baseline"]] = "baseline"
     name: ClassVar[str]
     needs_training: ClassVar[bool] = False
+    generative: ClassVar[bool] = False
 
     def __init__(self, context: int, seed: int = 0) -> None:
         self.context = context
@@ -48,13 +47,3 @@ class Baseline(ABC):
         """Raw and unit prediction, both [B, D]."""
         raw = self.guess(contexts, lengths)
         return raw, unit(raw)
-
-
-def training_blocks(
-    vectors: VectorSource, windows: Windows, width: int
-) -> Iterator[tuple[FloatArray, IntArray, FloatArray]]:
-    """Pieces of the windows: contexts [B, T, D], lengths [B], targets [B, D], in bounded memory."""
-    size = max(1, BLOCK_BYTES // (4 * width * vectors.shape[1]))
-    for block in windows.blocks(size):
-        width_here = min(width, int(block.read.max()))
-        yield *gather_contexts(vectors, block, width_here), gather_rows(vectors, block.target)

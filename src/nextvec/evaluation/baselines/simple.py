@@ -23,16 +23,24 @@ class Random(Baseline):
     """
 
     name = "random"
+    generative = True
 
     def __init__(self, context: int, seed: int = 0) -> None:
         super().__init__(1, seed)
 
     def guess(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:
+        return self._directions(contexts, lengths, 1, self.seed)[0]
+
+    def sample(self, contexts: FloatArray, lengths: IntArray, n: int, seed: int) -> FloatArray:
+        """n directions [n, B, D] of each context."""
+        return self._directions(contexts, lengths, n, (self.seed << 32) + seed + 1)
+
+    def _directions(self, contexts: FloatArray, lengths: IntArray, n: int, seed: int) -> FloatArray:
         last = last_vectors(contexts, lengths)
-        drawn = [
-            np.random.Generator(np.random.Philox(key=[self.seed, zlib.crc32(row.tobytes())])) for row in last
-        ]
-        directions = unit(np.stack([g.standard_normal(last.shape[1], dtype=np.float32) for g in drawn]))
+        drawn = [np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(row.tobytes())])) for row in last]
+        directions = unit(
+            np.stack([g.standard_normal((n, last.shape[1]), dtype=np.float32) for g in drawn], axis=1)
+        )
         norms = np.linalg.norm(last, axis=1, keepdims=True)
         return np.asarray(directions * norms, dtype=np.float32)
 
@@ -80,7 +88,7 @@ def window_mean(vectors: VectorSource, windows: Windows) -> FloatArray:
     used = np.zeros(len(vectors), dtype=np.bool_)
     used[windows.target] = True
     for back in range(windows.context):
-        used[windows.last - back] = True
+        used[windows.back(back)] = True
     total = np.zeros(vectors.shape[1], dtype=np.float64)
     rows = np.flatnonzero(used).astype(np.int64)
     for start in range(0, len(rows), 8192):

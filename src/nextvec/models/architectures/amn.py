@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from nextvec.models.base import ModelConfig, NextVectorModel, Prediction
+from nextvec.models.base import QUERY, ModelConfig, NextVectorModel, Prediction
 from nextvec.models.ops.attention import cache_append, causal_weights
 from nextvec.models.registry import architecture
 from nextvec.models.residual import RunningMean, State
@@ -36,7 +36,11 @@ class AMN(NextVectorModel):
 
     Config = AMNConfig
     streaming = "cache"
+    paper = "The product brief, attention mixture network, 2025"
+    complexity = "O(T^2)"
+    best_for = "few documents and short contexts; attention that can be read"
     caches = ("keys", "vectors")
+    loud_residuals = ("mean",)  # the brief's own form starts at random
     no_gradient: ClassVar[dict[str, str]] = {
         "context_encoder.bias": "a key bias adds the same to every score of a query; softmax cancels it"
     }
@@ -54,28 +58,31 @@ class AMN(NextVectorModel):
             nn.GELU(),
             nn.LayerNorm(width),
         )
-        # With the residual `mean` (the brief's) one running mean serves both purposes.
-        own = self.residual
-        self.mean = own if isinstance(own, RunningMean) else RunningMean("mean")
+        self.mean = RunningMean("mean")
 
     def forward(
-        self, x: Tensor, lengths: Tensor | None = None, *, return_attention: bool = False
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        query: Tensor | None = None,
+        *,
+        return_attention: bool = False,
     ) -> Prediction:
         """As NextVectorModel.forward; with `return_attention`, `extras["attention"]` is [B, T, T]: how much
         position t (second axis) takes from vector s (third axis)."""
         x = self.read(x, lengths)
-        mean = self.mean(x)
-        hidden, weights = self._mix(mean, self.context_encoder(x), x)
-        base = mean if self.residual is self.mean else self.residual(x)
-        return self.predict(hidden, base, {"attention": weights} if return_attention else None)
+        seen = self.inputs(x, self.asked(query, len(x)))
+        hidden, weights = self._mix(self.mean(seen), self.context_encoder(seen), seen)
+        return self.predict(hidden, self.residual(x), {"attention": weights} if return_attention else None)
 
     def step(self, x_t: Tensor, state: State, *, return_attention: bool = False) -> tuple[Prediction, State]:
         """As NextVectorModel.step; the attention is [B, T] over the T vectors read, x_t the last of them."""
         x_t = self.read_one(x_t)
-        hidden, weights, encoder = self._advance(x_t[:, None], *self.mean.step(x_t, state), state)
+        seen = self.inputs(x_t, state.get(QUERY))
+        hidden, weights, encoder = self._advance(seen[:, None], *self.mean.step(seen, state), state)
         base, baseline = self.residual.step(x_t, state)
         extras = {"attention": weights[:, 0]} if return_attention else None
-        return self.predict(hidden[:, 0], base, extras), {**encoder, **baseline}
+        return self.predict(hidden[:, 0], base, extras), self.joined(state, encoder, baseline)
 
     def encode(self, x: Tensor) -> Tensor:
         return self._mix(self.mean(x), self.context_encoder(x), x)[0]

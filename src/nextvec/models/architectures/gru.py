@@ -63,6 +63,9 @@ class GRU(NextVectorModel):
 
     Config = GRUConfig
     streaming = "constant"
+    paper = "Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, 2014"
+    complexity = "O(T)"
+    best_for = "streams of any length on a CPU, deeper than the LSTM with the smallest state"
 
     def __init__(self, config: GRUConfig) -> None:
         super().__init__(config, width=config.hidden)

@@ -36,6 +36,9 @@ class LSTM(NextVectorModel):
 
     Config = LSTMConfig
     streaming = "constant"
+    paper = "Hochreiter and Schmidhuber, Long Short-Term Memory, 1997"
+    complexity = "O(T)"
+    best_for = "streams of any length on a CPU, in a state of a few kilobytes"
 
     def __init__(self, config: LSTMConfig) -> None:
         super().__init__(config, width=config.hidden)

@@ -34,6 +34,9 @@ class MLP(NextVectorModel):
 
     Config = MLPConfig
     streaming = "buffer"
+    paper = "Bengio et al., A Neural Probabilistic Language Model, 2003"
+    complexity = "O(T)"
+    best_for = "a fixed short context, and as the plainest network to compare with"
     caches = ("recent",)
 
     def __init__(self, config: MLPConfig) -> None:

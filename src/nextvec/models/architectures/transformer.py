@@ -116,6 +116,9 @@ class Transformer(NextVectorModel):
 
     Config = TransformerConfig
     streaming = "cache"
+    paper = "Vaswani et al., Attention Is All You Need, 2017"
+    complexity = "O(T^2)"
+    best_for = "contexts of up to some hundred chunks with enough documents to learn from"
     caches = ("own", "cross")
 
     def __init__(self, config: TransformerConfig) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 
-from nextvec.objectives.combine import Objective
+from nextvec.objectives.config import OWN, LossConfig
 from nextvec.selfcheck.faults.command import command
 from nextvec.selfcheck.faults.fault import Seen, Sign, fault, nothing
 from nextvec.selfcheck.faults.scene import RUN, Scene, train
@@ -14,11 +13,9 @@ from nextvec.selfcheck.faults.scene import RUN, Scene, train
 SMALL = ("--set=model.options.hidden=16", "--set=model.options.layers=1")
 
 
-class AnyWeights(Objective):
-    """The objective without its refusals."""
-
-    def __init__(self, weights: Mapping[str, float]) -> None:
-        self.weights = dict(weights)
+def any_weights(config: LossConfig, *, generative: bool = False) -> dict[str, float]:
+    """In the place of `LossConfig.active`: without its refusal."""
+    return {"mse": config.mse, **({OWN: config.generative} if generative else {})}
 
 
 @fault(
@@ -27,7 +24,7 @@ class AnyWeights(Objective):
     did="trained on nothing",
     guard="a configuration whose loss weights are all zero is refused",
     alarm=("ConfigError", "every loss weight is zero"),
-    without={"nextvec.training.session:Objective": AnyWeights},
+    without={"nextvec.objectives.config:LossConfig.active": any_weights},
 )
 def loss_weight_zero(scene: Scene, faulty: bool) -> Seen:
     """`nextvec train` with the only weight at zero."""
@@ -49,21 +46,44 @@ def loss_weight_zero(scene: Scene, faulty: bool) -> Seen:
     },
 )
 def drowned_term(scene: Scene, faulty: bool) -> Seen:
-    """One term beside another of 700 times its weight; `diagnose run` must name it afterwards too."""
+    """InfoNCE with some 700 times the gradient of MSE; `diagnose run` must name it afterwards too.
+
+    In few dimensions that takes more than a weight of 0.5, for the gradient of MSE falls with the dimension.
+    """
     run = scene.folder / "run"
-    weight = 700.0 if faulty else 1.0
+    weight = 50.0 if faulty else 0.05
     seen = train(
         scene.shared.store.path, run, *SMALL, "--epochs=2", "--set=loss.mse=1.0",
-        f"--set=loss.cosine={weight}",
+        f"--set=loss.infonce={weight}",
     )  # fmt: skip
     logged = json.loads((run / "history.jsonl").read_text().splitlines()[0])
-    if set(logged["term_gradient_norms"]) != {"mse", "cosine"} or "loss.cosine" not in logged["train"]:
+    if set(logged["term_gradient_norms"]) != {"mse", "infonce"} or "loss.infonce" not in logged["train"]:
         return Seen(1, (Sign("history", "a term or its gradient norm is not logged"),))
     later = command("diagnose", "run", run, "--json", "-")
     found = {sign.name for sign in later.signs}
     if faulty and seen.signs and "verdict gradient ratio" not in found:
         return Seen(1, (Sign("history", "diagnose run does not see it"),))
     return seen + later
+
+
+@fault(
+    "contrastive loss without a negative",
+    "",
+    did="a loss of 0 from the first batch on, trained on nothing",
+    guard="InfoNCE is refused where batch or documents hold no negative",
+    alarm=("ConfigError", "a batch of 1 holds no negatives"),
+    without={
+        "nextvec.training.session:check_material": nothing,
+        "nextvec.objectives.contrastive:InfoNCE.refuse_single": nothing,
+    },
+)
+def no_negatives(scene: Scene, faulty: bool) -> Seen:
+    """InfoNCE over batches of one document."""
+    size = 1 if faulty else 4
+    return train(
+        scene.shared.store.path, scene.folder / "run", *SMALL, "--epochs=1", "--set=loss.infonce=0.05",
+        f"--set=optim.batch_size={size}",
+    )  # fmt: skip
 
 
 @fault(

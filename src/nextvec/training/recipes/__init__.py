@@ -1,21 +1,25 @@
-"""Recipes: named training configurations, one TOML file each in this folder.
+"""Recipes: named training configurations, one TOML file each in this folder; named layers to put over them.
 
 `default` trains an architecture as it is; `residual` lets it learn what the strongest simple baseline misses,
 and is what we recommend to users; `brief` is the product brief to the letter, so that its figures can be had
-again.
+again. A layer is a part of a configuration with a name: an objective (the section `loss`) or a task (the
+section `data`), each a TOML file in `training/layers/`. A matrix takes them as axes.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nextvec.config import from_dict, merge, read_toml
 from nextvec.errors import ConfigError
 from nextvec.training.config import TrainConfig
 
 FOLDER = Path(__file__).parent
+LAYERS = FOLDER.parent / "layers"
+Kind = Literal["objectives", "tasks"]
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -30,6 +34,21 @@ def read_recipe(name: str) -> dict[str, Any]:
             f"no recipe '{name}'", where="recipe", remedy=f"choose one of: {', '.join(recipe_names())}"
         )
     return read_toml(FOLDER / f"{name}.toml")
+
+
+def layer_names(kind: Kind) -> tuple[str, ...]:
+    """The named layers of a kind."""
+    return tuple(sorted(path.stem for path in (LAYERS / kind).glob("*.toml")))
+
+
+def read_layer(kind: Kind, name: str) -> dict[str, Any]:
+    """A named layer as nested dictionaries. Raises ConfigError for an unknown name, with the nearest."""
+    known = layer_names(kind)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        remedy = f"did you mean '{close[0]}'?" if close else f"choose one of: {', '.join(known)}"
+        raise ConfigError(f"no {kind.removesuffix('s')} '{name}'", where=f"--{kind}", remedy=remedy)
+    return read_toml(LAYERS / kind / f"{name}.toml")
 
 
 def make_config(recipe: str, *layers: Mapping[str, Any], where: str | Path = "configuration") -> TrainConfig:

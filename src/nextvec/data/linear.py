@@ -1,0 +1,194 @@
+"""Least squares from contexts to targets: what the judge's linear baselines are, and where models start from.
+
+Normal equations are accumulated in float64: float32 sums over tens of thousands of windows were off in the
+third digit. Shapes: N windows, T chunks of a context, c of them used, D embedding, F = c * D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nextvec.data.windows import FloatArray, IntArray, VectorSource, Windows, gather_contexts, gather_rows
+
+Wide = NDArray[np.float64]
+Features = Callable[[FloatArray, IntArray], FloatArray]  # contexts [N, T, D], lengths [N] -> [N, K, D]
+
+BLOCK_BYTES = 64 * 2**20
+DECAYS = (0.0, 0.5, 0.75, 0.9, 1.0)  # of the exponential averages: from the last vector to the mean of all
+BACK = 64  # chunks that the averages read at most
+LAMBDAS = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6)
+MAX_FEATURES = 6144
+HELD_OUT = 10
+
+
+def training_blocks(
+    vectors: VectorSource, windows: Windows, width: int
+) -> Iterator[tuple[FloatArray, IntArray, FloatArray]]:
+    """Pieces of the windows: contexts [B, T, D], lengths [B], targets [B, D], in bounded memory."""
+    size = max(1, BLOCK_BYTES // (4 * width * vectors.shape[1]))
+    for block in windows.blocks(size):
+        width_here = min(width, int(block.read.max()))
+        yield *gather_contexts(vectors, block, width_here), gather_rows(vectors, block.target)
+
+
+def aligned(contexts: FloatArray, lengths: IntArray, width: int) -> FloatArray:
+    """The last `width` vectors of each context, [B, width, D], padded with zeros on the left."""
+    if contexts.shape[1] == width and (lengths == width).all():
+        return contexts
+    place = lengths[:, None] - width + np.arange(width)
+    taken = np.take_along_axis(contexts, np.maximum(place, 0)[:, :, None], axis=1)
+    return np.asarray(np.where((place >= 0)[:, :, None], taken, np.float32(0)), dtype=np.float32)
+
+
+def exponential_averages(contexts: FloatArray, lengths: IntArray) -> FloatArray:
+    """Five normalised exponential averages of each context, [B, 5, D]: one for each of DECAYS."""
+    age = lengths[:, None] - 1 - np.arange(contexts.shape[1])
+    weights = np.stack([np.power(decay, np.maximum(age, 0), dtype=np.float32) for decay in DECAYS], 1)
+    weights *= (age >= 0)[:, None]
+    weights /= weights.sum(axis=2, keepdims=True)
+    return np.asarray(weights @ contexts, dtype=np.float32)
+
+
+def least_squares(gram: Wide, moment: Wide) -> Wide:
+    """Weights w with gram w = moment; the smallest of them where the features do not determine one."""
+    weights, *_ = np.linalg.lstsq(gram, moment, rcond=1e-10)
+    return np.asarray(weights)
+
+
+@dataclass(frozen=True)
+class WeightSums:
+    """Normal equations for scalar weights on K vectors: gram [K, K] and moment [K], summed over D too."""
+
+    gram: Wide
+    moment: Wide
+
+    @classmethod
+    def over(cls, vectors: VectorSource, windows: Windows, width: int, features: Features) -> WeightSums:
+        """Of the K vectors that `features` makes of each context's last `width` vectors."""
+        gram: Wide | float = 0.0
+        moment: Wide | float = 0.0
+        for contexts, lengths, targets in training_blocks(vectors, windows, width):
+            made = features(contexts, lengths).astype(np.float64)
+            flat = made.transpose(1, 0, 2).reshape(made.shape[1], -1)
+            gram = gram + flat @ flat.T
+            moment = moment + flat @ targets.ravel().astype(np.float64)
+        return cls(np.atleast_2d(gram), np.atleast_1d(moment))
+
+    @classmethod
+    def of_positions(cls, vectors: VectorSource, windows: Windows, width: int) -> WeightSums:
+        """Of the last `width` vectors themselves, earliest first."""
+        return cls.over(vectors, windows, width, lambda contexts, lengths: aligned(contexts, lengths, width))
+
+    def solve(self) -> Wide:
+        """[K] weights."""
+        return least_squares(self.gram, self.moment)
+
+    def triangle(self) -> Wide:
+        """[K, K] position weights for every length: row n - 1 is the solution for the last n vectors alone,
+        its column a the weight of the one a steps back."""
+        K = len(self.moment)
+        table = np.zeros((K, K))
+        for n in range(1, K + 1):
+            table[n - 1, :n] = least_squares(self.gram[K - n :, K - n :], self.moment[K - n :])[::-1]
+        return table
+
+
+@dataclass
+class MapSums:
+    """Normal equations for a linear map: X'X [F, F], X'Y [F, D], |Y|^2 and the number of targets."""
+
+    xx: Wide
+    xy: Wide
+    yy: float
+    count: int
+
+    @classmethod
+    def over(cls, vectors: VectorSource, windows: Windows, width: int) -> MapSums:
+        """Of the last `width` vectors side by side, earliest first."""
+        D = vectors.shape[1]
+        sums = cls(np.zeros((width * D, width * D)), np.zeros((width * D, D)), 0.0, 0)
+        for contexts, lengths, targets in training_blocks(vectors, windows, width):
+            x = aligned(contexts, lengths, width).reshape(len(lengths), -1).astype(np.float64)
+            y = targets.astype(np.float64)
+            sums.xx += x.T @ x
+            sums.xy += x.T @ y
+            sums.yy += float(np.einsum("nd,nd->", y, y))
+            sums.count += len(y)
+        return sums
+
+    def __add__(self, other: MapSums) -> MapSums:
+        return MapSums(self.xx + other.xx, self.xy + other.xy, self.yy + other.yy, self.count + other.count)
+
+    def positions(self) -> WeightSums:
+        """The normal equations of the position weights: the traces of the blocks."""
+        F, D = self.xy.shape
+        blocks = self.xx.reshape(F // D, D, F // D, D)
+        return WeightSums(np.einsum("adbd->ab", blocks), np.einsum("add->a", self.xy.reshape(F // D, D, D)))
+
+    def anchor(self) -> Wide:
+        """[F, D] the position weights as a matrix."""
+        weights = self.positions().solve()
+        return np.asarray(np.kron(weights[:, None], np.eye(self.xy.shape[1])), dtype=np.float64)
+
+    def solve(self, anchor: Wide, penalty: float) -> Wide:
+        """[F, D] minimum of |Y - X W|^2 + penalty |W - anchor|^2."""
+        left = torch.from_numpy(self.xx + penalty * np.eye(len(self.xx)))
+        right = torch.from_numpy(self.xy - self.xx @ anchor)
+        solved: Wide = torch.cholesky_solve(right, torch.linalg.cholesky(left)).numpy()
+        return anchor + solved
+
+    def squared_error(self, weights: Wide) -> float:
+        """Mean squared error of `weights` on these windows."""
+        crossed = float(np.vdot(weights, self.xy))
+        fitted = float(np.vdot(weights, self.xx @ weights))
+        return (self.yy - 2 * crossed + fitted) / (int(self.xy.shape[1]) * self.count)
+
+
+@dataclass(frozen=True)
+class RidgeFit:
+    """A linear map from the last `width` vectors, shrunk towards position weights.
+
+    Attributes:
+        matrix: [width * D, D], for the vectors side by side, earliest first, as a row.
+        table: [width, width], `WeightSums.triangle` of the windows it was fitted on.
+        penalty: the chosen strength, in mean squared lengths of a vector.
+        width: how many vectors were used.
+    """
+
+    matrix: Wide
+    table: Wide
+    penalty: float
+    width: int
+
+
+def fit_ridge(vectors: VectorSource, train: Windows, validation: Windows | None, context: int) -> RidgeFit:
+    """Ridge regression on the flattened context, shrunk towards the position weights instead of towards zero.
+
+    The strength of the shrinking is chosen by validation mse from powers of ten (times the mean squared
+    length of a vector, so that the encoder's scale does not matter); without validation windows every tenth
+    training document is held out for the choice. The normal equations have (context * D)^2 numbers: with more
+    than 6144 inputs only the last positions that fit are used.
+    """
+    width = max(1, min(context, MAX_FEATURES // vectors.shape[1]))
+    if validation is None or len(validation) == 0:
+        held = np.isin(train.document, np.unique(train.document)[::HELD_OUT])
+        if held.all():
+            held = np.arange(len(train)) % HELD_OUT == 0
+        judged = MapSums.over(vectors, train.select(held), width)
+        fitted = MapSums.over(vectors, train.select(~held), width)
+        total = fitted + judged
+    else:
+        judged = MapSums.over(vectors, validation, width)
+        total = fitted = MapSums.over(vectors, train, width)
+    scale = total.yy / total.count
+    anchor = fitted.anchor()
+    tried = ((fitted.solve(anchor, penalty * scale), penalty) for penalty in LAMBDAS)
+    matrix, penalty = min(tried, key=lambda one: judged.squared_error(one[0]))
+    if total is not fitted:
+        matrix = total.solve(total.anchor(), penalty * scale)
+    return RidgeFit(matrix, total.positions().triangle(), penalty, width)

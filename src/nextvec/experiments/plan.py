@@ -1,0 +1,114 @@
+"""What a matrix holds: models, and whatever else is varied, crossed with seeds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from nextvec.config import merge, parse_assignments
+from nextvec.errors import ConfigError
+from nextvec.training.recipes import read_layer
+
+MAX_CELLS = 10_000
+_FREE = re.compile(r"[^A-Za-z0-9._=+,-]+")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run of a matrix.
+
+    Attributes:
+        row: the cell without its seed: the row of the table that its seeds share.
+        model, seed: what is trained.
+        layer: what the axes set, as nested dictionaries of the configuration.
+    """
+
+    row: str
+    model: str
+    seed: int
+    layer: dict[str, Any] = field(default_factory=dict, hash=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """Of the run and its folder."""
+        return f"{self.row}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A matrix; saved so that a second call goes on with the same thing.
+
+    Attributes:
+        store: where the vectors lie.
+        models: architectures.
+        seeds: runs of each combination, with seeds 0, 1, ...
+        objectives, tasks: named layers (`nextvec.training.recipes.layer_names`); none is an axis of one.
+        vary: any keys of the configuration, each written `KEY=VALUE,VALUE,...`.
+    """
+
+    store: str
+    models: tuple[str, ...]
+    seeds: int
+    objectives: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    vary: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.models or self.seeds < 1:
+            raise ValueError("a matrix needs a model and a seed at least")
+        for what in ("models", "objectives", "tasks", "vary"):
+            if len(set(getattr(self, what))) != len(getattr(self, what)):
+                raise ValueError(f"{what}: one is named twice")
+        count = len(self.models) * self.seeds
+        for axis in self.axes():
+            count *= len(axis)
+        if count > MAX_CELLS:
+            raise ValueError(f"a matrix of {count:,} runs; {MAX_CELLS:,} at most")
+
+    def axes(self) -> list[list[tuple[str, dict[str, Any]]]]:
+        """The axes beside models and seeds, each a list of (label, layer).
+
+        Raises:
+            ConfigError: an unknown objective or task, or a `vary` that cannot be read.
+        """
+        named = [
+            [(name, read_layer("objectives", name)) for name in self.objectives],
+            [(name, read_layer("tasks", name)) for name in self.tasks],
+        ]
+        return [axis for axis in named if axis] + [parse_axis(text) for text in self.vary]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Seed by seed, so that an interrupted matrix has everything once before anything twice."""
+        return [
+            Cell(row, model, seed, layer) for seed in range(self.seeds) for row, model, layer in self._rows()
+        ]
+
+    @property
+    def rows(self) -> list[str]:
+        """The rows of the table, in order."""
+        return [row for row, _, _ in self._rows()]
+
+    def _rows(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        for model, *chosen in product(self.models, *self.axes()):
+            row = "-".join([model, *(_FREE.sub("_", label) for label, _ in chosen)])
+            yield row, model, merge(*(layer for _, layer in chosen))
+
+
+def parse_axis(text: str) -> list[tuple[str, dict[str, Any]]]:
+    """`data.context=5,10` -> a label and a layer for each value.
+
+    Raises:
+        ConfigError: no key, no value, or one named twice.
+    """
+    key, equals, values = text.partition("=")
+    each = [value.strip() for value in values.split(",")]
+    if not equals or not key.strip() or not all(each) or len(set(each)) != len(each):
+        raise ConfigError(
+            f"'{text}' is no axis", where="--vary", remedy="write --vary data.context=5,10, each value once"
+        )
+    short = key.strip().rpartition(".")[2]
+    return [(f"{short}={value}", parse_assignments([f"{key.strip()}={value}"])) for value in each]

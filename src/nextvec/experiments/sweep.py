@@ -1,0 +1,303 @@
+"""Tuning by Optuna: many short runs, the bad ones stopped early, all of it judged on validation alone.
+
+A sweep is a folder: `sweep.toml` (the plan), `study.db` (every trial; or any database that Optuna reaches, so
+that several machines may work on one study), `trials/<number>/` (a run each), `sweep.json` (how much tuning each
+model was given and what came of it) and `best/<model>.toml`, which `nextvec train --config` takes.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from nextvec.config import from_dict, read_toml, write_toml
+from nextvec.corpus.store import Store
+from nextvec.disk import read_json, write_json
+from nextvec.errors import ConfigError, NextvecError, RunError
+from nextvec.experiments.spaces import Choice, Space, assignments, space_of
+from nextvec.training.config import TrainConfig
+from nextvec.training.interrupt import TrainingInterrupted
+from nextvec.training.loop import train
+from nextvec.training.session import CONFIG
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
+
+PLAN, TABLE, DATABASE, BEST = "sweep.toml", "sweep.json", "study.db", "best"
+RESUMES, MODEL, SECONDS, EPOCH = "resumes", "model", "seconds", "epoch"
+MAX_TRIALS = 100_000
+Configure = Callable[[str, dict[str, Any]], TrainConfig]
+"""A model and what a trial chose, as nested dictionaries -> the configuration."""
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What is tuned, and for how long.
+
+    Attributes:
+        store: where the vectors lie.
+        models: one, or several among which each trial chooses.
+        trials: in all, those of earlier calls included.
+        seed: of the sampler, and of every trial's run.
+        metric: the validation figure that is tuned: "cosine" (higher) or "loss" (lower).
+        startup: trials drawn at random before the sampler and the pruner learn from them.
+    """
+
+    store: str
+    models: tuple[str, ...]
+    trials: int
+    seed: int = 0
+    metric: str = "cosine"
+    startup: int = 10
+
+    def __post_init__(self) -> None:
+        if not self.models or len(set(self.models)) != len(self.models):
+            raise ValueError("name at least one model, and every model once")
+        if not 1 <= self.trials <= MAX_TRIALS or self.startup < 1 or self.seed < 0:
+            raise ValueError(f"trials must be 1 to {MAX_TRIALS:,}, startup at least 1, seed at least 0")
+        if self.metric not in ("cosine", "loss"):
+            raise ValueError(f"metric is '{self.metric}'; choose cosine or loss")
+
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        """As Optuna calls it."""
+        return "maximize" if self.metric == "cosine" else "minimize"
+
+
+class Pruned(NextvecError):  # noqa: N818 - nothing went wrong
+    """A trial that is not worth going on with."""
+
+
+def run_sweep(
+    store: Store,
+    plan: SweepPlan,
+    configure: Configure,
+    out: Path,
+    *,
+    url: str | None = None,
+    space: Space | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Run trials until the study has `plan.trials`, and write what came of it.
+
+    Args:
+        url: of the study's database, such as postgresql://...; None is a SQLite file in `out`.
+        space: what is varied beside the models' own spaces; None takes `spaces.shared`.
+    Returns: the JSON of `sweep.json`.
+    Raises:
+        ConfigError: Optuna is not installed, or its database cannot be reached.
+        RunError: `out` holds another sweep, or no trial could be trained.
+        TrainingInterrupted: everything is saved; call again to go on.
+    """
+    spaces = {model: space_of(model, space) for model in plan.models}
+    study = open_study(out, plan, url)
+    take_up_again(study, out)
+    while (left := plan.trials - sum(t.state.is_finished() for t in study.trials)) > 0:
+        trial = study.ask()
+        if not quiet:
+            sys.stderr.write(f"[{plan.trials - left + 1}/{plan.trials}] trial {trial.number}\n")
+        run_trial(store, study, trial, plan, spaces, configure, out)
+    figures = summary(study, plan, url)
+    if not any(model["complete"] for model in figures["models"]):
+        raise RunError("no trial could be trained to its end", where=out, remedy="see its trials/*/error.txt")
+    write_json(out / TABLE, figures)
+    write_best(study, plan, out)
+    return figures
+
+
+def open_study(out: Path, plan: SweepPlan, url: str | None) -> Study:
+    """The study of the folder or the database, made if there is none. Raises ConfigError, RunError."""
+    try:
+        import optuna
+    except ImportError:
+        raise ConfigError(
+            "tuning needs Optuna", where="nextvec sweep", remedy="pip install 'nextvec[sweep]'"
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    _claim(out, plan)
+    try:
+        return optuna.create_study(
+            storage=url or f"sqlite:///{(out / DATABASE).resolve()}",
+            study_name="nextvec",
+            load_if_exists=True,
+            direction=plan.direction,
+            sampler=optuna.samplers.TPESampler(seed=plan.seed, n_startup_trials=plan.startup),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=plan.startup, n_warmup_steps=1),
+        )
+    except Exception as e:  # noqa: BLE001 - of SQLAlchemy or a driver: whatever it is, the address is at fault
+        raise ConfigError(
+            f"the study's database cannot be opened ({type(e).__name__}: {e})",
+            where=url or out / DATABASE,
+            remedy="check --study-url, or give another folder",
+        ) from None
+
+
+def take_up_again(study: Study, out: Path) -> None:
+    """Queue the trials that were interrupted: the same choices, going on in the same folder."""
+    from optuna.trial import TrialState
+
+    queued = {t.user_attrs.get(RESUMES) for t in study.trials if t.state != TrialState.RUNNING}
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        # Whoever works on it holds a lock that dies with its process; ours are those of this folder.
+        folder = str(trial.user_attrs.get(RESUMES, trial.number))
+        if (out / "trials" / folder).is_dir() and folder not in queued:
+            study.tell(trial.number, state=TrialState.FAIL)
+            study.enqueue_trial(trial.params, user_attrs={RESUMES: folder})
+
+
+def run_trial(
+    store: Store,
+    study: Study,
+    trial: Trial,
+    plan: SweepPlan,
+    spaces: dict[str, Space],
+    configure: Configure,
+    out: Path,
+) -> None:
+    """Train one trial and tell the study. Raises TrainingInterrupted."""
+    from optuna.trial import TrialState
+
+    model = plan.models[0]
+    if len(plan.models) > 1:
+        model = str(trial.suggest_categorical("model", plan.models))
+    # A key has a range of its own in every architecture's space, so the sampler is told whose it is.
+    chosen = {key: _suggest(trial, f"{model}: {key}", choice) for key, choice in spaces[model].items()}
+    trial.set_user_attr(MODEL, model)
+    folder = out / "trials" / str(trial.user_attrs.get(RESUMES, trial.number))
+
+    def after_epoch(line: dict[str, Any]) -> None:
+        value = line["validation"][plan.metric]
+        trial.report(value, line["epoch"])
+        if trial.should_prune():
+            raise Pruned(f"pruned after epoch {line['epoch']}")
+
+    try:
+        config = configure(model, assignments(chosen))
+        resume = (folder / CONFIG).is_file()
+        result = train(store, config, folder, resume=resume, quiet=True, after_epoch=after_epoch)
+    except TrainingInterrupted as stop:
+        stop.remedy = "give the same command again and it goes on"
+        raise
+    except Pruned:
+        study.tell(trial, state=TrialState.PRUNED)
+    except NextvecError as e:
+        trial.set_user_attr("error", str(e))
+        study.tell(trial, state=TrialState.FAIL)
+    else:
+        trial.set_user_attr(SECONDS, result.seconds)
+        trial.set_user_attr(EPOCH, result.epoch)
+        study.tell(trial, result.cosine if plan.metric == "cosine" else result.loss)
+
+
+def _suggest(trial: Trial, name: str, choice: Choice) -> Any:
+    if choice.choices:
+        return trial.suggest_categorical(name, choice.choices)
+    if isinstance(choice.low, int) and isinstance(choice.high, int):
+        return trial.suggest_int(name, choice.low, choice.high, log=choice.log)
+    assert choice.low is not None
+    assert choice.high is not None
+    return trial.suggest_float(name, choice.low, choice.high, log=choice.log)
+
+
+def summary(study: Study, plan: SweepPlan, url: str | None) -> dict[str, Any]:
+    """How much tuning each model was given, and its best trial. JSON-ready."""
+    sign = 1 if plan.metric == "cosine" else -1
+    by_model = {name: [t for t in study.trials if t.user_attrs.get(MODEL) == name] for name in plan.models}
+    models = [_of_model(name, trials, sign) for name, trials in by_model.items()]
+    known = [m for m in models if m["best"] is not None]
+    known.sort(key=lambda m: -sign * m["best"]["value"])
+    return {
+        "plan": asdict(plan),
+        "study": url or DATABASE,
+        "metric": f"validation {plan.metric}",
+        "models": [*known, *(m for m in models if m["best"] is None)],
+        "trials": [_of_trial(t) for t in study.trials if t.state.is_finished()],
+        "importance": importance(study),
+    }
+
+
+def _of_model(name: str, trials: Sequence[FrozenTrial], sign: int) -> dict[str, Any]:
+    complete = [t for t in trials if t.state.name == "COMPLETE"]
+    best = None
+    if complete:
+        best = _of_trial(sorted(complete, key=lambda t: sign * float(t.value or 0.0))[-1])
+    seconds = [t.duration.total_seconds() for t in trials if t.duration is not None]
+    return {
+        "model": name,
+        "trials": len(trials),
+        **{
+            state: sum(t.state.name == state.upper() for t in trials)
+            for state in ("complete", "pruned", "fail")
+        },
+        "seconds": sum(seconds),
+        "best": best,
+    }
+
+
+def _of_trial(trial: FrozenTrial) -> dict[str, Any]:
+    return {
+        "trial": trial.number,
+        "model": trial.user_attrs.get(MODEL),
+        "state": trial.state.name.lower(),
+        "value": trial.value if trial.state.name == "COMPLETE" else None,
+        "folder": f"trials/{trial.user_attrs.get(RESUMES, trial.number)}",
+        "epoch": trial.user_attrs.get(EPOCH),
+        "error": trial.user_attrs.get("error"),
+        "chosen": {key.partition(": ")[2] or key: value for key, value in trial.params.items()},
+    }
+
+
+def importance(study: Study) -> dict[str, float]:
+    """How much of the spread of the results each choice explains (fANOVA); empty where it cannot be told.
+
+    Of what all complete trials have in common: with several models that is the model alone.
+    """
+    import optuna
+
+    complete = [t for t in study.trials if t.state.name == "COMPLETE"]
+    if (
+        len(complete) < 4
+        or len({t.value for t in complete}) < 2
+        or not set.intersection(*(set(t.params) for t in complete))
+    ):
+        return {}
+    found = optuna.importance.get_param_importances(
+        study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
+    )
+    return {key.partition(": ")[2] or key: float(value) for key, value in found.items()}
+
+
+def write_best(study: Study, plan: SweepPlan, out: Path) -> None:
+    """`best/<model>.toml`: the configuration of each model's best trial."""
+    for row in summary(study, plan, None)["models"]:
+        if row["best"] is not None:
+            found = read_toml(out / row["best"]["folder"] / CONFIG)
+            write_toml(out / BEST / f"{row['model']}.toml", from_dict(TrainConfig, found, where=out))
+
+
+def read_sweep(out: Path) -> dict[str, Any]:
+    """The table of a sweep. Raises RunError naming the file."""
+    remedy = "run `nextvec sweep` with this folder to its end"
+    table = read_json(out / TABLE, RunError, remedy=remedy)
+    if not isinstance(table, dict) or not isinstance(table.get("models"), list):
+        raise RunError("is not the table of a sweep", where=out / TABLE, remedy=remedy)
+    return table
+
+
+def _claim(out: Path, plan: SweepPlan) -> None:
+    """Write the plan, or check that the one there is the same but for the number of trials."""
+    path = out / PLAN
+    if path.is_file():
+        held = from_dict(SweepPlan, read_toml(path), where=path)
+        if replace(held, trials=plan.trials) != plan:
+            raise RunError("holds another sweep", where=out, remedy="give another folder with --out")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(
+            "is there already and holds no sweep", where=out, remedy="give another folder with --out"
+        )
+    write_toml(path, plan)

@@ -1,0 +1,203 @@
+"""Mamba-2: selective state spaces, read chunk by chunk with matrix products; steps of constant cost.
+
+Paper: Dao and Gu, Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured State
+Space Duality, 2024. Source: the published mamba2-130m (preset `published` is its body).
+Deviations: one group (b and c are shared by all heads), as published; dropout on what each layer adds, 0 in
+`brief` and `published`. A is drawn from U(1, 16) as in the paper's code, not set to 1..heads.
+Parity: transformers.Mamba2Model with the same weights (tests/parity/test_mamba2.py).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nextvec.models.base import ModelConfig, NextVectorModel
+from nextvec.models.hints import treat
+from nextvec.models.ops.dropout import dropout
+from nextvec.models.ops.norms import RMSNorm, rms_norm
+from nextvec.models.ops.short_convolution import short_convolution
+from nextvec.models.ops.ssd import ssd, ssd_step
+from nextvec.models.registry import architecture
+from nextvec.models.residual import State
+
+EPS = 1e-5
+STEP_SIZES = 1e-3, 0.1  # dt at first, log-uniform
+RATES = 1.0, 16.0  # -A at first, uniform
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mamba2Config(ModelConfig):
+    """hidden: H; layers; expand: inner width over H; head_dim: P values a head; state: N numbers kept for
+    each value; taps: positions that the short convolution mixes; dropout: on what each layer adds.
+    """
+
+    hidden: int
+    layers: int
+    expand: int
+    head_dim: int
+    state: int
+    taps: int
+    dropout: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.expand * self.hidden % self.head_dim:
+            inner = self.expand * self.hidden
+            raise ValueError(f"expand * hidden = {inner} does not divide into heads of {self.head_dim}")
+
+
+class Mamba2Mixer(nn.Module):
+    """Projection, short convolution, state space, gated norm, projection: [B, T, H] -> [B, T, H].
+
+    Between the projections it computes in at least float32, outside of autocast.
+    """
+
+    def __init__(self, hidden: int, inner: int, head_dim: int, state: int, taps: int) -> None:
+        super().__init__()
+        self.inner, self.heads, self.state, self.taps = inner, inner // head_dim, state, taps
+        mixed = inner + 2 * state
+        self.project = nn.Linear(hidden, inner + mixed + self.heads, bias=False)  # gate; x, b, c; dt
+        self.filters = nn.Parameter(torch.empty(mixed, taps).uniform_(-1, 1) * taps**-0.5)
+        self.filter_bias = nn.Parameter(torch.empty(mixed).uniform_(-1, 1) * taps**-0.5)
+        low, high = (math.log(size) for size in STEP_SIZES)
+        dt = torch.empty(self.heads).uniform_(low, high).exp()
+        inverse_softplus = dt + torch.log(-torch.expm1(-dt))
+        self.dt_bias = treat(nn.Parameter(inverse_softplus), weight_decay=0.0)
+        self.log_rate = treat(nn.Parameter(torch.empty(self.heads).uniform_(*RATES).log()), weight_decay=0.0)
+        self.skip = treat(nn.Parameter(torch.ones(self.heads)), weight_decay=0.0)
+        self.norm_weight = nn.Parameter(torch.ones(inner))
+        self.out = nn.Linear(inner, hidden, bias=False)
+
+    def initial(self, batch: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """What stands before the first position: the convolution's window and the state, in >= float32."""
+        wide = torch.promote_types(dtype, torch.float32)
+        window = torch.zeros(batch, self.taps - 1, self.inner + 2 * self.state, device=device, dtype=wide)
+        shape = batch, self.state, self.heads, self.inner // self.heads
+        return window, torch.zeros(shape, device=device, dtype=wide)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, H] from its first position on -> [B, T, H]."""
+        return self._mix(x, None)[0]
+
+    def extend(self, x: Tensor, before: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The same for x that follows what `before` (see `initial`) has read; and what stands after it."""
+        y, after = self._mix(x, before)
+        assert after is not None
+        return y, after
+
+    def _mix(
+        self, x: Tensor, before: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        wide = torch.promote_types(x.dtype, torch.float32)
+        projected = self.project(x).to(wide)
+        with torch.autocast(x.device.type, enabled=False):
+            sizes = self.inner, self.inner + 2 * self.state, self.heads
+            gate, mixed, dt = torch.split(projected, sizes, -1)
+            read, window = mixed, None
+            if before is not None:
+                read = torch.cat((before[0], mixed), 1)
+                window = read[:, mixed.shape[1] :].clone()
+            read = short_convolution(read, self.filters.to(wide), self.filter_bias.to(wide))
+            activated = F.silu(read[:, -x.shape[1] :])
+            values, b, c = torch.split(activated, (self.inner, self.state, self.state), -1)
+            values = values.unflatten(-1, (self.heads, -1))
+            dt, a = F.softplus(dt + self.dt_bias.to(wide)), -self.log_rate.to(wide).exp()
+            y, state = self._scan(values, dt, a, b, c, None if before is None else before[1])
+            y = torch.addcmul(y, values, self.skip.to(wide)[:, None]).flatten(2)
+            y = rms_norm(y * F.silu(gate), self.norm_weight.to(wide), EPS).to(x.dtype)
+        out: Tensor = self.out(y)
+        return out, None if window is None or state is None else (window, state)
+
+    @staticmethod
+    def _scan(
+        x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        if state is None or x.shape[1] > 1:
+            return ssd(x, dt, a, b, c, state)
+        y, state = ssd_step(x[:, 0], dt[:, 0], a, b[:, 0], c[:, 0], state)
+        return y[:, None], state
+
+
+class Mamba2Block(nn.Module):
+    """x + dropout(mixer(norm(x))); the sum stays in x's dtype, float32 under autocast."""
+
+    def __init__(self, mixer: Mamba2Mixer, hidden: int, layers: int, dropout: float) -> None:
+        """`layers` of the whole network: each one's output starts smaller by its root, as in GPT-2."""
+        super().__init__()
+        self.norm = RMSNorm(hidden, EPS)
+        self.mixer = mixer
+        self.dropout = dropout
+        with torch.no_grad():
+            mixer.out.weight.div_(layers**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, H] -> [B, T, H]."""
+        return self._add(x, self.mixer(self.norm(x)))
+
+    def extend(self, x: Tensor, i: int, state: State) -> tuple[Tensor, State]:
+        """The same for x that follows what layer i's entries in `state` have read; and these after it."""
+        y, (window, ssm) = self.mixer.extend(self.norm(x), (state[f"window.{i}"], state[f"ssm.{i}"]))
+        return self._add(x, y), {f"window.{i}": window, f"ssm.{i}": ssm}
+
+    def initial(self, i: int, batch: int, device: torch.device, dtype: torch.dtype) -> State:
+        """Layer i's entries before the first position."""
+        window, ssm = self.mixer.initial(batch, device, dtype)
+        return {f"window.{i}": window, f"ssm.{i}": ssm}
+
+    def _add(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + dropout(y, self.dropout, self.training)
+
+
+@architecture("mamba2")
+class Mamba2(NextVectorModel):
+    """The state is each layer's last taps - 1 inputs of the convolution and its matrices, in float32."""
+
+    Config = Mamba2Config
+    streaming = "constant"
+    paper = "Dao and Gu, Transformers are SSMs, 2024"
+    complexity = "O(T)"
+    best_for = "long documents: it chooses at every chunk what to keep in a state of constant size"
+
+    def __init__(self, config: Mamba2Config) -> None:
+        super().__init__(config, width=config.hidden)
+        self.embed = nn.Linear(config.d_embed, config.hidden)
+        self.layers = nn.ModuleList(make_block(config) for _ in range(config.layers))
+        self.norm = RMSNorm(config.hidden, EPS)
+
+    def encode(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.embed(x).to(x.dtype)
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return self.norm(hidden)  # type: ignore[no-any-return]
+
+    def encoder_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
+        state: State = {}
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, Mamba2Block)
+            state |= layer.initial(i, batch, device, dtype)
+        return state
+
+    def encode_chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        hidden: Tensor = self.embed(x).to(x.dtype)
+        new: State = {}
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, Mamba2Block)
+            hidden, after = layer.extend(hidden, i, state)
+            new |= after
+        return self.norm(hidden), new
+
+    def encode_step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        hidden, state = self.encode_chunk(x_t[:, None], state)
+        return hidden[:, 0], state
+
+
+def make_block(config: Mamba2Config) -> Mamba2Block:
+    """One layer of a network of `config.layers`."""
+    inner = config.expand * config.hidden
+    mixer = Mamba2Mixer(config.hidden, inner, config.head_dim, config.state, config.taps)
+    return Mamba2Block(mixer, config.hidden, config.layers, config.dropout)

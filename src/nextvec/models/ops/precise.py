@@ -1,0 +1,29 @@
+"""Parameters that stay in float32 when the model they belong to is brought to a shorter dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The precision of transforms, long sums and sensitive parameters: `dtype`, but float32 at least."""
+    kind: torch.dtype = torch.promote_types(dtype, torch.float32)
+    return kind
+
+
+class Precise(nn.Module):
+    """Base of modules that a rounding to bfloat16 would turn into others: rates raised to high powers, phases
+    of sines. `.to(torch.bfloat16)`, `.half()` and the like leave their parameters float32."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        def apply(value: Tensor) -> Tensor:
+            found = fn(value)
+            if not found.is_floating_point() or found.dtype == wide(found.dtype):
+                return found
+            return value.to(found.device, wide(found.dtype))
+
+        return super()._apply(apply, recurse)  # type: ignore[no-untyped-call, no-any-return]

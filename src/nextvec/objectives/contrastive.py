@@ -1,0 +1,155 @@
+"""InfoNCE: the prediction told from what it is not."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nextvec.errors import TrainingError
+from nextvec.objectives.config import TEMPERATURES, LossConfig
+from nextvec.objectives.sample import UNKNOWN, Sample, Statistics
+from nextvec.objectives.terms import Term, term
+
+log = logging.getLogger("nextvec.objectives")
+
+EMPTY = -1
+"""The document of a place in the memory bank that nothing has taken yet."""
+ROUNDING = 1e-5
+"""A copy's cosine is 1 up to this."""
+
+
+def confusable(cosines: Tensor, near_duplicate: float) -> Tensor:
+    """Where a candidate with these cosines to the true target is too near to it to be called wrong."""
+    return cosines >= min(near_duplicate, 1.0 - ROUNDING)
+
+
+@term("infonce")
+class InfoNCE(Term):
+    """Symmetric InfoNCE (van den Oord et al. 2018, eq. 4; both directions as in CLIP, Radford et al. 2021).
+
+    With the cosines s over the temperature and position i's negatives V(i),
+
+        log(exp s(y_i, t_i) + sum of exp s(y_i, t_j) over j in V(i)) - s(y_i, t_i)    among targets,
+        log(exp s(y_i, t_i) + sum of exp s(y_j, t_i) over j in V(i)) - s(y_i, t_i)    among predictions,
+
+    each averaged over the positions that have a negative, and added (as the brief does; CLIP halves it).
+
+    V(i) holds every other position of the batch whose target comes from **another document**; with
+    `hard_negatives` the other targets of the **same document** too. With `bank` = S the last S targets of
+    earlier training batches are further candidates, by the same rule, in the first direction (they have no
+    prediction). Never in V(i), from wherever: a target with a cosine to t_i of at least `near_duplicate`, for
+    it would be as right an answer as t_i.
+
+    A batch without any negative (the last of an epoch, say) counts as 0 and is logged, once. A single
+    sequence without any, before there ever was one, is refused: that is what a batch size of 1 looks like.
+    """
+
+    targets: Tensor
+    documents: Tensor
+    found: Tensor
+
+    def __init__(self, config: LossConfig, statistics: Statistics | None) -> None:
+        """
+        Raises:
+            ConfigError: a bank, and no statistics that tell how long its vectors are.
+        """
+        super().__init__(config, statistics)
+        if config.learn_temperature:
+            self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
+        if config.bank:
+            mean = self.known(statistics, "a memory bank").mean
+            self.register_buffer("targets", mean.new_zeros(config.bank, len(mean)))
+            self.register_buffer("documents", torch.full((config.bank,), EMPTY))
+        self.register_buffer("found", torch.zeros((), dtype=torch.bool))
+        self.told = False
+
+    @property
+    def temperature(self) -> Tensor | float:
+        """As configured, or a scalar as far as it is learned, within its bounds."""
+        if not self.config.learn_temperature:
+            return self.config.temperature
+        low, high = (math.log(bound) for bound in TEMPERATURES)
+        if self.training:
+            # On the bound and not beyond it the clamp still lets a gradient through: it can come back.
+            with torch.no_grad():
+                self.log_temperature.clamp_(low, high)
+        return self.log_temperature.clamp(low, high).exp()
+
+    def forward(self, sample: Sample) -> Tensor:
+        """Scalar."""
+        asked = (sample.unit / self.temperature).to(sample.dtype)
+        true = (asked * sample.unit_goal).sum(dim=-1)
+        scores, negative = asked @ sample.unit_goal.T, self.negatives(sample)
+        candidates, wrong = scores, negative
+        if self.config.bank:
+            candidates = torch.cat([scores, asked @ self.targets.to(sample.dtype).T], dim=1)
+            wrong = torch.cat([negative, self.bank_negatives(sample)], dim=1)
+        self._note(sample, wrong)
+        forth, back = contrast(true, candidates, wrong), contrast(true, scores.T, negative.T)
+        if self.training and self.config.bank:
+            self._remember(sample)
+        return forth + back
+
+    def negatives(self, sample: Sample) -> Tensor:
+        """[N, N] bool: whether the position of a column is a negative of the position of a row."""
+        same = sample.owner[:, None] == sample.owner
+        other = torch.ones_like(same) if self.config.hard_negatives else ~same
+        spared = confusable(sample.alike, self.config.near_duplicate)
+        return (other & ~spared).fill_diagonal_(False)
+
+    def bank_negatives(self, sample: Sample) -> Tensor:
+        """[N, S] bool: whether a target in the bank is a negative of the position of a row."""
+        cosines = sample.unit_goal @ self.targets.to(sample.dtype).T
+        there = self.documents != EMPTY
+        if not self.config.hard_negatives:
+            there = there & (sample.owner[:, None] != self.documents)
+        return there & ~confusable(cosines, self.config.near_duplicate)
+
+    @torch.no_grad()
+    def _remember(self, sample: Sample) -> None:
+        # New tensors: the backward pass still needs the old ones.
+        size = self.config.bank
+        owner = sample.owner if sample.documents is not None else torch.full_like(sample.owner, UNKNOWN)
+        self.targets = torch.cat([self.targets, sample.unit_goal.to(self.targets.dtype)])[-size:].clone()
+        self.documents = torch.cat([self.documents, owner])[-size:].clone()
+
+    def _note(self, sample: Sample, wrong: Tensor) -> None:
+        if not sample.count:
+            return
+        if bool(wrong.any()):
+            self.found = self.found | self.training
+            return
+        self.refuse_single(sample)
+        if not self.told:
+            self.told = True
+            log.info(
+                "loss.infonce: a batch of %d sequences holds no negative and counts as 0", len(sample.mask)
+            )
+
+    def refuse_single(self, sample: Sample) -> None:
+        """Raise TrainingError for a single sequence without a negative when there never was one before."""
+        if self.training and len(sample.mask) == 1 and not self.config.bank and not self.found:
+            raise TrainingError(
+                f"a batch of 1 sequence with {sample.count} targets holds no negative",
+                where="loss.infonce",
+                remedy="raise optim.batch_size, or set loss.bank or loss.hard_negatives",
+            )
+
+
+def contrast(true: Tensor, scores: Tensor, wrong: Tensor) -> Tensor:
+    """Mean cross-entropy of a true score against wrong ones, over the positions that have one.
+
+    Args:
+        true: [N].
+        scores: [N, V] of all candidates.
+        wrong: [N, V] bool, the candidates that count.
+    """
+    scores = torch.cat([true[:, None], scores.masked_fill(~wrong, -math.inf)], dim=1)
+    # Without a wrong score the true one is alone, and its loss is 0.
+    first = torch.zeros(len(true), dtype=torch.long, device=true.device)
+    losses = F.cross_entropy(scores, first, reduction="sum")
+    return losses / wrong.any(dim=1).sum().clamp(min=1)

@@ -1,0 +1,125 @@
+"""From a configuration and a store to a model that is ready to learn: built, brought to the vectors' scale,
+fitted where a part of it is fitted and not learned, and given to an optimiser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nextvec.corpus.store import Store
+from nextvec.data.sampling import Spans
+from nextvec.data.splits import Split
+from nextvec.models.base import NextVectorModel
+from nextvec.models.registry import build
+from nextvec.objectives.sample import Statistics
+from nextvec.training.config import OptimConfig, TrainConfig
+
+SAMPLED_ROWS = 8192
+"""Vectors that medians and quartiles are taken from, and that distributions are compared with."""
+
+
+class Learner(nn.Module):
+    """The model as training sees it: everything over the model's scale, tensors in and out."""
+
+    def __init__(self, model: NextVectorModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, x: Tensor, lengths: Tensor | None, target: Tensor, mask: Tensor, query: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """x [B, T, D] -> predictions [B, T, K, D], the model's own losses, and its extras."""
+        prediction, own = self.model.learn(x, lengths, target, mask, query)
+        return prediction.ahead / self.model.scale, own, prediction.extras
+
+
+def model_options(config: TrainConfig) -> dict[str, Any]:
+    """What a configuration says of the network over its preset: the options given, and what the task and the
+    objective ask of any network."""
+    own = {
+        "horizons": len(config.data.horizons),
+        "conditional": config.data.conditional > 0,
+        "confidence": config.loss.continuation > 0,
+    }
+    return {**{key: value for key, value in own.items() if value is True or value > 1}, **config.model.options}
+
+
+def build_model(store: Store, config: TrainConfig) -> NextVectorModel:
+    """The network of a configuration, with fresh weights. Raises ModelError, ConfigError."""
+    return build(config.model.name, config.model.preset, store.dimension, **model_options(config))
+
+
+def fit_model(model: NextVectorModel, store: Store, config: TrainConfig, split: Split) -> None:
+    """Set what is taken from the training vectors and not learned: scale, standardiser, baseline."""
+    spans = Spans.of(store.documents, split.train)
+    model.scale.fill_(input_scale(store, spans, config.model.scaling))
+    if model.standardiser is not None:
+        model.standardiser.fit(torch.from_numpy(sampled_rows(store, spans)) / model.scale)
+
+
+def input_scale(store: Store, spans: Spans, scaling: str) -> float:
+    """What the network divides the vectors by: their norm (exactly 1 where they are stored as unit vectors),
+    or the size of their components, which is sqrt(D) times smaller."""
+    norm = 1.0 if store.normalised else rms_norm(store, spans)
+    return norm / math.sqrt(store.dimension) if scaling == "component" else norm
+
+
+def rms_norm(store: Store, spans: Spans) -> float:
+    """Root mean square norm of the vectors of `spans`, summed in float64."""
+    total = sum(float(np.square(block, dtype=np.float64).sum()) for block in blocks(store, spans))
+    return float(np.sqrt(total / spans.count.sum()))
+
+
+def statistics_of(store: Store, spans: Spans, scale: float) -> Statistics:
+    """Mean and std of every dimension of the vectors of `spans` over `scale`, and a sample of them."""
+    count = int(spans.count.sum())
+    mean = sum(block.sum(0, dtype=np.float64) for block in blocks(store, spans)) / count
+    # Around the mean, in a second pass: the difference of two large sums would lose the digits of a small std.
+    squares = sum(np.square(block - mean).sum(0) for block in blocks(store, spans))
+    return Statistics(
+        mean=torch.from_numpy(mean / scale).float(),
+        std=torch.from_numpy(np.sqrt(squares / max(count - 1, 1)) / scale).float(),
+        rows=torch.from_numpy(sampled_rows(store, spans) / np.float32(scale)),
+    )
+
+
+def sampled_rows(store: Store, spans: Spans) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """float32 [N, D]: at most `SAMPLED_ROWS` vectors of `spans`, evenly spread over them."""
+    rows = np.concatenate([np.arange(f, f + n) for f, n in zip(spans.first, spans.count, strict=True)])
+    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), SAMPLED_ROWS)).astype(np.int64)]
+    return store.vectors.gather(chosen)
+
+
+def blocks(store: Store, spans: Spans) -> Iterable[np.ndarray[tuple[int, int], np.dtype[np.float32]]]:
+    """The vectors of each document."""
+    for first, count in zip(spans.first.tolist(), spans.count.tolist(), strict=True):
+        yield store.vectors[first : first + count]
+
+
+def make_optimiser(
+    model: nn.Module, objective: nn.Module, config: OptimConfig, *, fused: bool
+) -> torch.optim.AdamW:
+    """AdamW over what model and objective learn, with the decay where `config.decay` wants it.
+
+    A parameter may carry limits of its own in an attribute `optim` ("weight_decay", "max_lr"): the state
+    matrices of S4 are learned slowly and never decayed. An objective's parameters are not decayed.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        own = getattr(parameter, "optim", {})
+        decays = config.decay == "all" or parameter.ndim > 1
+        decay = own.get("weight_decay", config.weight_decay if decays else 0.0)
+        if parameter.requires_grad:
+            groups.setdefault((decay, own.get("max_lr", math.inf)), []).append(parameter)
+    groups.setdefault((0.0, math.inf), []).extend(p for p in objective.parameters() if p.requires_grad)
+    made = [
+        {"params": parameters, "weight_decay": decay, "max_lr": limit}
+        for (decay, limit), parameters in sorted(groups.items(), key=lambda g: (-g[0][0], -g[0][1]))
+        if parameters
+    ]
+    return torch.optim.AdamW(made, lr=config.lr, fused=fused)

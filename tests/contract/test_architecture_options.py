@@ -1,0 +1,306 @@
+"""What every architecture takes from the base class: heads, residuals, gate, standardiser, horizons, queries,
+confidence and samples. A new file in models/architectures/ is tested here without a line added."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from contract.lab import D, every_architecture, fresh, make, vectors
+from nextvec.data.windows import Windows, gather_contexts, make_windows
+from nextvec.errors import ModelError
+from nextvec.evaluation.baselines import BASELINES, Baseline
+from nextvec.models.base import NextVectorModel, Prediction
+from nextvec.models.heads import HEADS
+from nextvec.models.residual import RESIDUALS, ema_reference, weights_reference
+from nextvec.models.saving import load_model, save_model
+from nextvec.training.residuals import fit_residual, fit_standardiser
+
+CONTEXT = 3
+JUDGED = {
+    "mean": "linear average",
+    "last": "copy-last",
+    "ema": "exponential averages",
+    "weights": "position weights",
+    "ridge": "ridge",
+}
+EVERYTHING = {
+    "head": "projection",
+    "residual": "ridge",
+    "residual_context": CONTEXT,
+    "gate": True,
+    "standardise": True,
+    "horizons": 3,
+    "conditional": True,
+    "confidence": True,
+}
+
+
+@pytest.fixture(scope="module")
+def world() -> SimpleNamespace:
+    """Documents in which the next vector leans on the last two and on a fixed map of the last."""
+    rng = np.random.default_rng(0)
+    turn = np.linalg.qr(rng.standard_normal((D, D)))[0]
+    rows: list[np.ndarray] = []
+    documents: list[SimpleNamespace] = []
+    for count in rng.integers(CONTEXT + 2, 30, 40).tolist():
+        documents.append(SimpleNamespace(first=len(rows), count=count))
+        own = [rng.standard_normal(D) for _ in range(2)]
+        for _ in range(count):
+            own.append(0.4 * own[-1] + 0.3 * own[-2] + 0.3 * own[-1] @ turn + 0.5 * rng.standard_normal(D))
+        rows += own[2:]
+    store = SimpleNamespace(path=Path("world"), documents=documents)
+    train, validation = (make_windows(store, part, CONTEXT) for part in (range(30), range(30, 40)))
+    found = np.stack(rows).astype(np.float32)
+    judged = {name: BASELINES[JUDGED[name]](CONTEXT) for name in JUDGED}
+    for baseline in judged.values():
+        baseline.fit(found, train, validation)
+    return SimpleNamespace(vectors=found, train=train, validation=validation, judged=judged)
+
+
+def answers(model: NextVectorModel, prediction: Prediction, candidate: Tensor) -> dict[str, Tensor]:
+    """Everything that is predicted, by name."""
+    found = {"ahead": prediction.ahead}
+    if model.confidence is not None:
+        found["continuation"] = model.continuation(prediction, candidate)
+    return found
+
+
+def parallel(model: NextVectorModel, x: Tensor, query: Tensor | None = None) -> dict[str, Tensor]:
+    return answers(model, model(x, query=query), x)
+
+
+def assert_forms_agree(model: NextVectorModel, x: Tensor, query: Tensor | None = None) -> dict[str, Tensor]:
+    """Steps and chunks of 3 say what the parallel form says of x [B, T, D]; returns that."""
+    whole = parallel(model, x, query)
+    for size in (1, 3):
+        state, parts = model.init_state(len(x), query=query), []
+        for piece in x.split(size, 1):
+            if size == 1:
+                prediction, state = model.step(piece[:, 0], state)
+                parts.append({k: v[:, None] for k, v in answers(model, prediction, piece[:, 0]).items()})
+            else:
+                prediction, state = model.extend(piece, state)
+                parts.append(answers(model, prediction, piece))
+        for name, expected in whole.items():
+            got = torch.cat([part[name] for part in parts], 1)
+            torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    return whole
+
+
+def heads_for(name: str) -> list[str]:
+    """All heads, but for a model that draws samples by itself: it takes no head that does."""
+    return [head for head in HEADS if head != "energy" or not fresh(name).generative]
+
+
+def baseline_reference(model: NextVectorModel, x: Tensor) -> Tensor:
+    """What the residual of a model gives for x [B, T, D], by the slow forms."""
+    residual: Any = model.residual
+    match model.config.residual:
+        case "none":
+            return torch.zeros_like(x)
+        case "mean":
+            return torch.stack([x[:, : t + 1].mean(1) for t in range(x.shape[1])], 1)
+        case "last":
+            return x
+        case "ema":
+            return ema_reference(x, residual.weights)
+        case "weights":
+            return weights_reference(x, residual.weights)
+        case "ridge":
+            return weights_reference(x, residual.weights, residual.deviation)
+        case other:
+            raise AssertionError(f"no reference for {other}")
+
+
+@every_architecture
+@pytest.mark.parametrize("residual", RESIDUALS)
+@torch.inference_mode()
+def test_every_head_residual_and_gate_fit(name: str, residual: str) -> None:
+    x = vectors(2, 5)
+    for i, head in enumerate(heads_for(name)):
+        # Every head and every residual is met with the gate and without it.
+        gate = residual != "none" and (i + RESIDUALS.index(residual)) % 2 == 0
+        model = make(name, head=head, residual=residual, gate=gate, residual_context=CONTEXT)
+        said = assert_forms_agree(model, x)["ahead"][..., 0, :]
+        for parameter in model.head.parameters():
+            parameter.zero_()  # now the residual's baseline alone is left
+        baseline = baseline_reference(model, x)
+        torch.testing.assert_close(model(x).raw, baseline, rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(said, baseline, atol=1e-2)
+
+
+@every_architecture
+@torch.inference_mode()
+def test_an_untrained_model_is_the_judged_baseline(name: str, world: SimpleNamespace) -> None:
+    for residual, judged in world.judged.items():
+        options = {"standardise": True} if residual in ("ridge", "last") else {}  # else the preset's own
+        gate = residual in ("weights", "last")
+        model = fresh(name, residual=residual, residual_context=CONTEXT, gate=gate, **options)
+        model.scale.fill_(1.7)
+        fit_residual(model, world.vectors, world.train, world.validation)
+        fit_standardiser(model, world.vectors, np.arange(len(world.vectors)))
+        raw, expected = told(model, judged, world.vectors, world.validation)
+        if residual in model.loud_residuals:
+            assert np.abs(raw - expected).max() > 1e-3
+        else:
+            np.testing.assert_allclose(raw, expected, rtol=0, atol=1e-5)
+
+
+def told(
+    model: NextVectorModel, judged: Baseline, rows: np.ndarray, windows: Windows
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a model and a baseline say of the same contexts, [N, D] each."""
+    contexts, lengths = gather_contexts(rows, windows, judged.context)
+    ends = torch.from_numpy(lengths)
+    raw = model(torch.from_numpy(contexts), ends).raw[torch.arange(len(ends)), ends - 1]
+    return raw.numpy(), judged.predict(contexts, lengths)[0]
+
+
+@every_architecture
+@torch.inference_mode()
+def test_a_fresh_gate_and_a_fresh_condition_change_nothing(name: str) -> None:
+    x, query = vectors(2, 7), vectors(2, 1, seed=5)[:, 0]
+    plain = fresh(name, residual="last")
+    extended = fresh(name, residual="last", gate=True, conditional=True)
+    weights = {**extended.state_dict(), **plain.state_dict()}
+    head = [key for key in plain.state_dict() if key.startswith("head.")]
+    weights |= {key: torch.randn_like(weights[key]) for key in head}
+    for model in (plain, extended):
+        model.load_state_dict({key: weights[key] for key in model.state_dict()})
+    expected = plain(x).raw
+    assert not torch.allclose(expected, x, atol=1e-2)
+    torch.testing.assert_close(extended(x, query=query).raw, expected, rtol=0, atol=0)
+
+
+@every_architecture
+@torch.inference_mode()
+def test_several_horizons(name: str) -> None:
+    model, x = make(name, horizons=3, residual="mean"), vectors(2, 7)
+    prediction = model(x)
+    assert prediction.ahead.shape == (2, 7, 3, D)
+    assert torch.equal(prediction.ahead[..., 0, :], prediction.raw)
+    assert_forms_agree(model, x)
+    one, other = prediction.ahead[..., 1, :], prediction.ahead[..., 2, :]
+    assert not torch.allclose(one, other, atol=1e-2)  # each has its own head
+    assert torch.equal(make(name)(x).ahead[..., 0, :], make(name)(x).raw)
+
+
+@every_architecture
+@torch.inference_mode()
+def test_a_query_is_heard_and_a_zero_one_is_none(name: str) -> None:
+    model, x = make(name, conditional=True), vectors(3, 7)
+    query = vectors(3, 1, seed=5)[:, 0]
+    query[1] = 0.0
+    said, silent = assert_forms_agree(model, x, query)["ahead"], model(x).ahead
+    assert torch.equal(model(x, query=torch.zeros(3, D)).ahead, silent)
+    torch.testing.assert_close(said[1], silent[1], rtol=0, atol=1e-6)
+    moved = (said - silent).abs().amax((1, 2, 3))
+    assert (moved[[0, 2]] > 1e-3).all()
+    lengths = torch.tensor([3, 7, 5])
+    garbage = x.masked_fill((torch.arange(7) >= lengths[:, None])[..., None], float("nan"))
+    torch.testing.assert_close(model(garbage, lengths, query).ahead[0, :3], said[0, :3], rtol=0, atol=1e-5)
+
+
+@every_architecture
+@torch.inference_mode()
+def test_standardised_vectors(name: str, world: SimpleNamespace) -> None:
+    rows = world.vectors * np.linspace(0.01, 30, D, dtype=np.float32) + 5
+    rows[:, 3] = 5.0  # a dimension that never varies
+    model = make(name, standardise=True)
+    fit_standardiser(model, rows, np.arange(len(rows)))
+    x = torch.from_numpy(rows[:14].reshape(2, 7, D))
+    spread = model.standardiser.spread * model.scale  # type: ignore[union-attr]
+    whole = assert_close_in(spread, model, x)
+    # The network itself sees the same numbers whatever the dimensions' own units are.
+    plain = make(name, standardise=True)  # the same weights; not fitted, it changes nothing
+    seen = (x / model.scale - model.standardiser.median) / model.standardiser.spread  # type: ignore[union-attr]
+    inside = plain(seen * plain.scale).raw / plain.scale
+    back = (inside * model.standardiser.spread + model.standardiser.median) * model.scale  # type: ignore[union-attr]
+    torch.testing.assert_close(whole, back, rtol=1e-4, atol=1e-3)
+
+
+def assert_close_in(spread: Tensor, model: NextVectorModel, x: Tensor) -> Tensor:
+    """Steps agree with the parallel form, measured in each dimension's own spread."""
+    whole, state = model(x).raw, model.init_state(len(x))
+    for t in range(x.shape[1]):
+        prediction, state = model.step(x[:, t], state)
+        assert ((prediction.raw - whole[:, t]) / spread).abs().max() < 1e-4
+    assert whole.isfinite().all()
+    return whole
+
+
+@every_architecture
+def test_confidence_is_a_logit_of_each_candidate(name: str) -> None:
+    model, x = make(name, confidence=True, horizons=2), vectors(2, 7)
+    with torch.inference_mode():
+        assert_forms_agree(model, x)
+    prediction = model(x)
+    near, far = (model.continuation(prediction, sign * prediction.raw) for sign in (1, -1))
+    assert near.shape == (2, 7)
+    assert (near > far).all()
+    several = model.continuation(prediction, prediction.ahead)
+    assert several.shape == (2, 7, 2)
+    torch.testing.assert_close(several[..., 0], near)
+    with torch.no_grad():
+        untrained = fresh(name, confidence=True)
+        said = untrained(x)
+        logit = untrained.continuation(said, said.raw)
+        torch.testing.assert_close(logit, torch.full((2, 7), 5.0))
+
+
+@every_architecture
+def test_with_every_option_every_parameter_learns(name: str, tmp_path: Path) -> None:
+    model, x = make(name, **EVERYTHING).train(), vectors(4, 12)
+    query, broken = vectors(4, 1, seed=5)[:, 0], torch.arange(11) % 2 == 0
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(4):
+        optimizer.zero_grad()
+        prediction, own = model.learn(x[:, :-1], None, x[:, 1:], torch.ones(4, 11, dtype=torch.bool), query)
+        logit = model.continuation(prediction, x[:, 1:])
+        judged = torch.nn.functional.binary_cross_entropy_with_logits(logit, broken.float().expand(4, -1))
+        wrong = (prediction.ahead - x[:, 1:, None]).square().mean()
+        (wrong + judged + sum(own.values())).backward()
+        optimizer.step()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+        if key not in model.no_gradient:
+            assert parameter.grad.abs().max() > 1e-7, key
+    model.eval()
+    save_model(tmp_path, model)
+    loaded, _ = load_model(tmp_path)
+    with torch.inference_mode():
+        said, again = (parallel(one, x, query) for one in (model, loaded))
+        assert_forms_agree(loaded, x, query)
+    for key, value in said.items():
+        torch.testing.assert_close(again[key], value, rtol=0, atol=1e-5)
+
+
+@every_architecture
+@torch.inference_mode()
+def test_what_can_be_sampled(name: str) -> None:
+    x, lengths = vectors(2, 7), torch.tensor([7, 4])
+    mask = torch.arange(7) < lengths[:, None]
+    for head in heads_for(name):
+        model = make(name, head=head, residual="last")
+        prediction, own = model.learn(x, lengths, x.roll(-1, 1), mask)
+        torch.testing.assert_close(prediction.raw[mask], model(x, lengths).raw[mask])
+        assert own.keys() == ({"generative"} if model.generative else set())
+        if not model.generative:
+            with pytest.raises(ModelError, match="sample"):
+                model.sample(x, 3, lengths)
+            continue
+        assert own["generative"].ndim == 0
+        assert own["generative"].isfinite()
+        drawn = [model.sample(x, 3, lengths, generator=torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
+        assert drawn[0].shape == (3, 2, D)
+        assert torch.equal(drawn[0], drawn[1])
+        assert not torch.allclose(drawn[0], drawn[2])
+        assert not torch.allclose(drawn[0][0], drawn[0][1])
