@@ -177,6 +177,39 @@ def transformers_mamba2(config: Config) -> nn.Module:
     return hugging_face(config, Mamba2Model(made))
 
 
+class Nothing(nn.Module):
+    """In the place of a layer that ours has not: it adds zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, H] -> zeros [B, T, H]."""
+        return torch.zeros_like(x)
+
+
+def transformers_bamba(config: Config) -> nn.Module:
+    from transformers import BambaConfig, BambaModel
+
+    attention = [i for i in range(config.layers) if (i + 1) % config.attention_every == 0]
+    made = BambaConfig(
+        vocab_size=2,
+        hidden_size=config.hidden,
+        intermediate_size=config.ffn,
+        num_hidden_layers=config.layers,
+        attn_layer_indices=attention,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.heads,
+        mamba_expand=config.expand,
+        mamba_n_heads=config.expand * config.hidden // config.head_dim,
+        mamba_d_state=config.state,
+        mamba_d_conv=config.taps,
+        mamba_n_groups=1,
+    )
+    body = BambaModel(made)
+    for i, layer in enumerate(body.layers):
+        if i not in attention:
+            layer.feed_forward = Nothing()
+    return hugging_face(config, body)
+
+
 def transformers_rwkv(config: Config) -> nn.Module:
     from transformers import RwkvConfig, RwkvModel
 
@@ -248,6 +281,7 @@ REFERENCES = (
     Reference("performer-pytorch", "performer", performer_pytorch),
     Reference("torchscale RetNet", "retnet", torchscale_retnet),
     Reference("transformers Mamba2", "mamba2", transformers_mamba2),
+    Reference("transformers Bamba", "hybrid", transformers_bamba),
     Reference("rwkv7-hf", "rwkv", rwkv7_hf),
     Reference("transformers RWKV", "rwkv", transformers_rwkv, preset="small-v4"),
 )

@@ -20,7 +20,7 @@ MODELS = (
     *(f"{n}/{p}" for n in NAMES for p in registry.presets(n) if p.startswith("small") and p != "small"),
 )
 # Whatever of these a configuration has is made small, so that the whole file runs in seconds.
-SMALL = {"hidden": 32, "width": 16, "ffn": 48}
+SMALL = {"hidden": 32, "width": 16, "ffn": 48, "max_length": 4096}
 
 every_architecture = pytest.mark.parametrize("name", MODELS)
 every_file = pytest.mark.parametrize("name", NAMES)

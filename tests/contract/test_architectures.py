@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -225,9 +226,14 @@ def test_the_header_names_source_deviations_and_parity(name: str) -> None:
     assert (ROOT / "tests" / parity).is_file()
 
 
+@pytest.fixture(scope="module")
+def table() -> list[dict[str, Any]]:
+    return registry.describe()
+
+
 @every_file
-def test_small_is_small_and_counted_on_the_meta_device(name: str) -> None:
-    rows = {row["preset"]: row for row in registry.describe() if row["name"] == name}
+def test_small_is_small_and_counted_on_the_meta_device(name: str, table: list[dict[str, Any]]) -> None:
+    rows = {row["preset"]: row for row in table if row["name"] == name}
     assert {"small", "brief"} <= rows.keys()
     assert rows["small"]["parameters"] < 3_000_000
     built = registry.build(name, "small", 768)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.errors import EvaluationError, LeakError, SplitError
 from nextvec.evaluation.harness import Judging
+from nextvec.experiments.diagnose import diagnose_model
 from nextvec.experiments.judging import Exam, judge_runs, judged_windows
 from nextvec.inference.predictor import RunPredictor
 from nextvec.training.loop import train
@@ -70,11 +72,40 @@ def test_runs_that_cannot_stand_in_one_table(world: Store, trained: Path, tmp_pa
         judge_runs(world, [run, other], Exam(), HOW)
     both = judge_runs(world, [run, other], Exam(train_sources=()), HOW)
     assert [row.name for row in both.rows if row.kind == "model"] == ["small-lstm", "sources"]
-    other = altered(trained, tmp_path / "horizon", horizon=3)
+    other = altered(trained, tmp_path / "horizon", horizons=[3, 4])
     with pytest.raises(
-        EvaluationError, match=r"horizon: trained to predict 3 ahead, judged at 1; .*--horizon 3"
+        EvaluationError, match=r"horizon: trained to predict 3, 4 ahead, judged at 1; .*--horizon 3"
     ):
         judge_runs(world, [other], Exam(), HOW)
+    with pytest.raises(EvaluationError, match=r"trained for the task 'next', judged on 'middle'"):
+        judge_runs(world, [run], Exam(), replace(HOW, task="middle", context=4))
+
+
+def test_a_run_of_before_there_were_several_horizons(world: Store, trained: Path, tmp_path: Path) -> None:
+    run = altered(trained, tmp_path / "run")
+    run.training = {k: v for k, v in run.training.items() if k not in ("horizons", "task")} | {"horizon": 2}
+    assert (run.horizons, run.task) == ((2,), "next")
+    with pytest.raises(EvaluationError, match="trained to predict 2 ahead, judged at 1"):
+        judge_runs(world, [run], Exam(), HOW)
+    assert judge_runs(world, [run], Exam(), replace(HOW, horizon=2)).horizon == 2
+
+
+def test_a_run_that_fills_gaps_is_judged_on_gaps(
+    world: Store, make_tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    config = make_tiny("lstm", "data.context=4", "data.min_context=4", "data.task=middle")
+    train(world, config, tmp_path / "run", quiet=True)
+    run = RunPredictor(tmp_path / "run")
+    assert run.task == "middle"
+    with pytest.raises(EvaluationError, match="trained for the task 'middle', judged on 'next'"):
+        judge_runs(world, [run], Exam(), HOW)
+    how = replace(HOW, task="middle", context=4)
+    report = judge_runs(world, [run], Exam(), how)
+    assert (report.task, report.context) == ("middle", 4)
+    windows, _ = judged_windows(world, [run], Exam(), 4, 1, "middle")
+    assert len(windows) == report.windows
+    with pytest.raises(EvaluationError, match="this run fills gaps"):
+        diagnose_model(world, run, Exam(), how)
 
 
 def test_baselines_are_fitted_on_what_the_runs_were_trained_on(world: Store, trained: Path) -> None:

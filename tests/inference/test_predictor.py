@@ -95,7 +95,8 @@ def test_a_run_says_how_it_was_trained(trained: Path, world: Store) -> None:
     run = RunPredictor(trained)
     assert (run.name, run.kind, run.context) == ("small-lstm", "model", 32)
     assert run.encoder == "world"
-    assert run.training["horizon"] == 1
+    assert run.training["horizons"] == [1]
+    assert (run.horizons, run.task) == ((1,), "next")
     assert run.training["store_fingerprint"] == world.fingerprint
     metrics = json.loads((trained / "metrics.json").read_text())
     assert run.facts == {

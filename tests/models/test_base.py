@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nextvec.errors import ModelError
+from nextvec.errors import ConfigError, ModelError
 from nextvec.models import registry
 
 
@@ -38,6 +38,36 @@ def test_one_length_per_row() -> None:
     model = registry.build("lstm", d_embed=4, hidden=8)
     with pytest.raises(ModelError, match="lengths"):
         model(torch.zeros(2, 3, 4), torch.tensor([1, 2, 3]))
+
+
+@pytest.mark.parametrize("query", [torch.zeros(1, 4), torch.zeros(4), torch.zeros(2, 4, dtype=torch.int64)])
+def test_a_wrong_query_is_named(query: Tensor) -> None:
+    model = registry.build("lstm", d_embed=4, hidden=8, conditional=True)
+    with pytest.raises(ModelError, match="the query is"):
+        model(torch.zeros(2, 3, 4), query=query)
+    with pytest.raises(ModelError, match="the query is"):
+        model.init_state(2, query=query)
+
+
+def test_what_a_model_was_not_built_for_is_refused() -> None:
+    model, x = registry.build("lstm", d_embed=4, hidden=8), torch.zeros(2, 3, 4)
+    with pytest.raises(ModelError, match="conditional = true"):
+        model(x, query=torch.zeros(2, 4))
+    with pytest.raises(ModelError, match="confidence = true"):
+        model.continuation(model(x), x)
+    with pytest.raises(ModelError, match="no distribution to sample from"):
+        model.sample(x, 3)
+    with pytest.raises(ConfigError, match="gate = true needs a residual"):
+        registry.build("lstm", d_embed=4, gate=True)
+
+
+def test_the_query_is_in_the_models_scale() -> None:
+    model = registry.build("lstm", d_embed=4, hidden=8, conditional=True).eval()
+    torch.nn.init.normal_(model.condition.weight)
+    x, query = torch.randn(2, 3, 4), torch.randn(2, 4)
+    raw = model(x, query=query).raw
+    model.scale.mul_(100)
+    torch.testing.assert_close(model(100 * x, query=100 * query).raw, 100 * raw)
 
 
 def test_the_state_takes_the_asked_dtype() -> None:

@@ -94,6 +94,9 @@ class EchoConfig(ModelConfig):
 class Echo(NextVectorModel):
     Config = EchoConfig
     streaming = "constant"
+    paper = "Nobody, Nothing, 2026"
+    complexity = "O(T)"
+    best_for = "tests"
 
     def __init__(self, config):
         super().__init__(config, width=config.d_embed)
@@ -135,6 +138,24 @@ def test_a_name_other_than_the_files_is_refused() -> None:
     with pytest.raises(TypeError, match="its file's"):
         registry.architecture("other")(registry.get("lstm"))
     assert registry.get("lstm").architecture == "lstm"
+
+
+def test_an_architecture_that_does_not_say_what_it_is_for_is_refused() -> None:
+    class Mute(registry.get("lstm")):  # type: ignore[misc]
+        best_for = None
+
+    Mute.__module__ = "nextvec.models.architectures.mute"
+    with pytest.raises(TypeError, match="Mute does not say its best_for"):
+        registry.architecture("mute")(Mute)
+
+
+def test_the_state_is_measured() -> None:
+    before = torch.get_rng_state()
+    assert registry.state_bytes("lstm", steps=(1, 3, 20)) == dict.fromkeys((1, 3, 20), 2 * 2 * 256 * 4)
+    grown = registry.state_bytes("transformer", steps=(1, 40))
+    per_vector = 2 * 2 * 2 * 256 * 4  # layers, attentions, keys and values, width, bytes
+    assert 40 * per_vector <= grown[40] < 80 * per_vector + 64
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_an_architecture_without_a_step_form_is_refused() -> None:

@@ -16,6 +16,7 @@ from nextvec.models import registry, saving
 from nextvec.models.architectures.gru import GRU
 from nextvec.models.architectures.lstm import LSTM
 from nextvec.models.base import NextVectorModel
+from nextvec.models.hints import hints_of
 from nextvec.models.saving import code_version, load_model, save_model
 
 FULL = {"d_embed": 8, "hidden": 6, "layers": 2, "dropout": 0.2, "head": "projection", "residual": "mean"}
@@ -116,6 +117,49 @@ def test_a_model_that_answers_nan_is_not_saved(folder: Path, model: NextVectorMo
     with pytest.raises(ModelError, match="not finite"):
         save_model(folder, model)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_a_model_saved_before_there_were_options_still_loads(folder: Path, model: NextVectorModel) -> None:
+    config = json.loads((folder / "config.json").read_text())["config"]
+    old = ("d_embed", "head", "residual", "hidden", "layers", "dropout")
+    edit_config(folder, config={key: config[key] for key in old})
+    assert load_model(folder)[0].config == model.config
+
+
+EVERYTHING = {"residual": "ridge", "gate": True, "standardise": True, "horizons": 3, "conditional": True}
+
+
+def test_queries_horizons_and_confidence_are_in_the_golden_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = registry.build("lstm", d_embed=8, hidden=6, confidence=True, **EVERYTHING)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    save_model(tmp_path, model)
+    golden = load_file(tmp_path / "golden.safetensors")
+    shapes = {name: list(value.shape) for name, value in golden.items()}
+    assert shapes == {
+        "input": [2, 8, 8],
+        "query": [2, 8],
+        "raw": [2, 8, 8],
+        "ahead": [2, 8, 3, 8],
+        "continuation": [2, 8],
+    }
+    loaded, _ = load_model(tmp_path)
+    prediction = loaded(golden["input"], query=golden["query"])
+    torch.testing.assert_close(prediction.ahead, golden["ahead"], rtol=0, atol=1e-6)
+    hints = {name: hints_of(parameter) for name, parameter in loaded.named_parameters()}
+    assert hints["residual.weights"] == {"weight_decay": 0.0}
+    assert not any(hint for name, hint in hints.items() if name != "residual.weights")
+    for name in ("further_heads.1.weight", "confidence.judge.bias", "condition.weight"):
+        value = load_file(tmp_path / "model.safetensors")[name]
+        edit_weights(tmp_path, **{name.replace(".", "__"): value + 1e-2})
+        with pytest.raises(RunError, match="off by"):
+            load_model(tmp_path)
+        edit_weights(tmp_path, **{name.replace(".", "__"): value})
+    edit_weights(tmp_path, "golden.safetensors", query=None)
+    with pytest.raises(RunError, match="not a golden file"):
+        load_model(tmp_path)
 
 
 def test_an_altered_weight_is_noticed(folder: Path) -> None:

@@ -46,9 +46,7 @@ def test_as_the_recurrence_forward_and_backward(time: int, fresh: bool) -> None:
         close(state, last)
         loss, wanted = loss + (state * state.sin()).sum(), wanted + (last * last.sin()).sum()
     learn = [v for v in given if v.requires_grad]
-    for own, other in zip(
-        torch.autograd.grad(loss, learn), torch.autograd.grad(wanted, learn), strict=True
-    ):
+    for own, other in zip(torch.autograd.grad(loss, learn), torch.autograd.grad(wanted, learn), strict=True):
         close(own, other)
 
 
@@ -99,7 +97,9 @@ def test_inside_autocast_it_computes_as_outside() -> None:
 @pytest.mark.parametrize("taps", [1, 2, 4])
 def test_short_convolution(time: int, taps: int) -> None:
     torch.manual_seed(0)
-    given = [torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((2, time, 6), (6, taps), (6,))]
+    given = [
+        torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((2, time, 6), (6, taps), (6,))
+    ]
     found, expected = short_convolution(*given), short_convolution_reference(*given)
     close(found, expected)
     ours = torch.autograd.grad(found.sin().sum(), given)

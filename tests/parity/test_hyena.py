@@ -1,5 +1,5 @@
-"""Hyena against the direct O(T^2) long convolution in float64, filters written as the paper's formulas: outputs
-and every gradient."""
+"""Hyena against the direct O(T^2) long convolution in float64, its filters written as the paper's formulas:
+outputs and every gradient."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_lag_weighs_the_same_at_every_length() -> None:
 
 
 def test_the_window_fades_as_the_paper_says() -> None:
-    """From the slowest channel's 1 % after 1.5 times the longest sequence to the fastest's after 0.3 times."""
+    """The slowest channel falls to 1 % after 1.5 times the longest sequence, the fastest after 0.3 times."""
     filters = Filters(1, 50, 1000)
     with torch.no_grad():
         filters.frequency.zero_()  # every sine is then 0 ..

@@ -133,7 +133,8 @@ def projected(x: Tensor, attention: Attention, place: int) -> tuple[Tensor, Tens
 def stack(
     tokens: list[tuple[Tensor, int]], sees: list[list[int]], layers: nn.ModuleList, last: Tensor
 ) -> list[Tensor]:
-    """A sequence of tokens (embedding [H], position), each of which sees some of them: the decoder, written out."""
+    """A sequence of tokens (embedding [H], position), each of which sees some of them: the decoder, written
+    out."""
     hidden = [token for token, _ in tokens]
     for layer in layers:
         assert isinstance(layer, Layer)

@@ -91,7 +91,7 @@ def test_the_kernel_as_at_the_roots_of_unity() -> None:
     matrix = torch.diag_embed(a) - p[:, :, None] * p.conj()[:, None]
     transition = torch.linalg.solve(unit - half * matrix, unit + half * matrix)
     cut = (c[:, None] @ (unit - torch.linalg.matrix_power(transition, length)))[:, 0]
-    roots = torch.exp(torch.arange(length) * (-2j * math.pi / length)).to(a.dtype)
+    roots = torch.exp(torch.arange(length, dtype=torch.float64) * (-2j * math.pi / length))
     g = 2 / dt[:, None] * (1 - roots) / (1 + roots)
     cauchy = 1 / (g[..., None] - a[:, None])  # [H, length, N]
 
@@ -100,7 +100,7 @@ def test_the_kernel_as_at_the_roots_of_unity() -> None:
 
     woodbury = product(cut, p) * product(p.conj(), b) / (1 + product(p.conj(), p))
     at_roots = 2 / (1 + roots) * (product(cut, b) - woodbury)
-    ours = torch.fft.fft(kernel(space.system(), length))
+    ours = torch.fft.fft(kernel(space.system(), length, torch.float64))
     torch.testing.assert_close(ours, at_roots, rtol=1e-8, atol=1e-8)
 
 
@@ -153,5 +153,5 @@ def test_stable_whatever_is_learned(kind: str) -> None:
             parameter.copy_(3 * torch.randn_like(parameter))
         space.log_decay.abs_()
         space.log_dt.uniform_(-3, -2)
-        response = kernel(space.system(), 2000).abs()
+        response = kernel(space.system(), 2000, torch.float64).abs()
     assert response[:, -100:].max() < 1e-6 * response[:, :100].max()

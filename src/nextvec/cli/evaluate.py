@@ -64,7 +64,9 @@ class JudgingFlags:
 
 
 def evaluate(
-    *runs: Annotated[str, Parameter(help="Run folders, or the word baselines to judge these alone.")],
+    *runs: Annotated[
+        str, Parameter(help="Folders of runs or ensembles, or the word baselines to judge these alone.")
+    ],
     store: Annotated[Path, Parameter(help="The store to judge on; it may be another than trained on.")],
     flags: JudgingFlags | None = None,
     sources: Annotated[
@@ -88,15 +90,15 @@ def evaluate(
     """
     from nextvec.corpus.store import Store
     from nextvec.evaluation.table import format_report
+    from nextvec.experiments.ensemble import load_judged
     from nextvec.experiments.judging import judge_runs
-    from nextvec.inference.predictor import RunPredictor
 
     flags = flags or JudgingFlags()
     if not runs:
         raise ConfigError("nothing to judge", where="nextvec evaluate", remedy="name a run, or baselines")
     opened = Store.open(store)
     exam = _exam(flags, sources, train_sources, split_file)
-    predictors = [RunPredictor(run, device=device) for run in runs if run != "baselines"]
+    predictors = [load_judged(run, device) for run in runs if run != "baselines"]
     report = judge_runs(opened, predictors, exam, flags.judging(horizon, quiet=quiet))
     output(format_report(report, markdown=flags.markdown), report.to_json(), json)
 

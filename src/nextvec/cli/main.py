@@ -24,6 +24,7 @@ VERBS = {
     "export-npz": "A store's windows as the NPZ of earlier tools.",
     "models": "The architectures, their sizes and how they stream.",
     "train": "Train one model on a store.",
+    "ensemble": "Mix runs with each other and with baselines.",
     "evaluate": "Judge a run, or the baselines alone, on documents it never saw.",
     "matrix": "Train and judge many models under one protocol.",
     "compare": "Print the table of a finished matrix again.",

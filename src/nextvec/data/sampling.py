@@ -23,6 +23,8 @@ IntArray = NDArray[np.int64]
 Task = Literal["next", "middle"]
 SORT_GROUP = 32
 """Batches' worth of stretches that are sorted by length together: little padding, yet a random order."""
+SLACK = 15 / 16
+"""How near the limit a document is brought that has too many stretches for full batches."""
 
 
 @dataclass(frozen=True)
@@ -245,7 +247,7 @@ def diverse(
     """Batches of what `order` lists, none with more than `limit` stretches of one document.
 
     Each document is spread evenly over the epoch. One that makes up too much of it for batches of `budget`
-    targets makes all of them smaller, rather than some of them all its own: so that it comes half a stretch
+    targets makes all of them smaller, rather than some of them all its own, and so that it comes a little
     below the limit on average, as spreading is not exact. What still comes too close together, a few per
     cent, is packed again, into batches of the rest.
     """
@@ -254,7 +256,7 @@ def diverse(
         document = stretches.document[order]
         # Targets that come with one stretch of the document that has most of them
         beside = stretches.scored[order].sum() / np.bincount(document).max()
-        room = budget if limit * beside >= budget else max((limit - 0.5) * beside, 1)
+        room = budget if limit * beside >= budget else max(SLACK * limit * beside, 1)
         ordered, bins = pack(stretches, order[spread(document)], room, batch_size)
         late = crowded(stretches.document[ordered], bins, limit)
         kept = bins[~late]

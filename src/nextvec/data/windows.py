@@ -143,12 +143,14 @@ def make_windows(
     total = int(windows.sum())
     if total == 0:
         longest = int(count.max(initial=0))
+        most = longest - horizon
+        most -= most % 2 if task == "middle" else 0
         what = "one amid them" if task == "middle" else f"one {horizon} later"
         raise WindowError(
             f"no window of {context} chunks and {what}: "
             + (f"the longest of {len(index)} documents has {longest}" if len(index) else "no documents"),
             where=store.path,
-            remedy=f"use a context of at most {longest - horizon}" if longest > horizon else "add documents",
+            remedy=f"use a context of at most {most}" if most > 0 else "add documents",
         )
     # number of each window within its document: 0 1 2 | 0 1 | 0 1 2 3 ...
     within = np.arange(total, dtype=np.int64) - np.repeat(np.cumsum(windows) - windows, windows)

@@ -23,8 +23,8 @@ from nextvec.experiments.records import read_record, read_run_config
 from nextvec.models import registry
 from nextvec.models.base import NextVectorModel
 from nextvec.models.saving import GOLDEN, code_version, load_model
-from nextvec.training.saved import saved_figures
 from nextvec.training.build import model_options
+from nextvec.training.saved import saved_figures
 from nextvec.training.session import digest, split_batches
 
 TOLERANCE = 1e-6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 from nextvec.config import from_dict
 from nextvec.corpus.store import Store
@@ -16,8 +16,8 @@ from nextvec.data.windows import Windows, make_windows
 from nextvec.errors import EvaluationError, SplitError
 from nextvec.evaluation.harness import Judging, Training, judge
 from nextvec.evaluation.leaks import without_leaks
+from nextvec.evaluation.predictor import Predictor
 from nextvec.evaluation.report import Report
-from nextvec.inference.predictor import RunPredictor
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,36 @@ class Exam:
     division: SplitConfig | None = None
 
 
-def judge_runs(store: Store, runs: Sequence[RunPredictor], exam: Exam, how: Judging) -> Report:
+class Judged(Predictor, Protocol):
+    """A predictor that says what it was trained for and on: a run, or an ensemble of runs.
+
+    Attributes:
+        folder: where it lies.
+        training: sources and split it was trained with.
+        horizons, task: what it predicts.
+        trained_on: keys of every document and chunk it was trained on.
+    """
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def training(self) -> dict[str, Any]: ...
+    @property
+    def horizons(self) -> tuple[int, ...]: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def trained_on(self) -> TrainedOn: ...
+
+    def aimed(self, horizon: int) -> Self:
+        """The same, answering for one of its horizons."""
+        ...
+
+
+Some = TypeVar("Some", bound=Judged)
+
+
+def judge_runs(store: Store, runs: Sequence[Judged], exam: Exam, how: Judging) -> Report:
     """Judge trained runs beside the baselines; with no runs, the baselines alone.
 
     The runs' own division of documents and training sources are taken where the exam names none, so that the
@@ -51,14 +80,14 @@ def judge_runs(store: Store, runs: Sequence[RunPredictor], exam: Exam, how: Judg
     division = division_of(runs, exam)
     trained = exam.train_sources
     if trained is None:
-        trained = tuple(_common(runs, "sources", tuple))
+        trained = tuple(common(runs, "sources", tuple))
     judged = divide(store, division, exam.sources, exam.split)
     training = training_of(store, division, trained, exam.split, how)
     seen = TrainedOn.union([run.trained_on for run in runs]) if runs else None
     return judge(store, judged, exam.split, runs, how, training=training, seen=seen)
 
 
-def asked(run: RunPredictor, how: Judging) -> RunPredictor:
+def asked(run: Some, how: Judging) -> Some:
     """The run, answering the judge's question. Raises EvaluationError where it was not trained for it."""
     if run.task != how.task:
         raise EvaluationError(
@@ -78,7 +107,7 @@ def asked(run: RunPredictor, how: Judging) -> RunPredictor:
 
 def judged_windows(
     store: Store,
-    runs: Sequence[RunPredictor],
+    runs: Sequence[Judged],
     exam: Exam,
     context: int,
     horizon: int,
@@ -97,15 +126,15 @@ def judged_windows(
     return windows, documents
 
 
-def division_of(runs: Sequence[RunPredictor], exam: Exam) -> SplitConfig:
+def division_of(runs: Sequence[Judged], exam: Exam) -> SplitConfig:
     """How documents are divided. Raises EvaluationError, SplitError: runs that differ, a file not there."""
-    division: SplitConfig = exam.division or _common(runs, "split", SplitConfig)
+    division: SplitConfig = exam.division or common(runs, "split", SplitConfig)
     if division.file is not None and not Path(division.file).is_file():
         raise SplitError("is not there", where=division.file, remedy="give the split file with --split-file")
     return division
 
 
-def _common(runs: Sequence[RunPredictor], key: str, kind: type[Any]) -> Any:
+def common(runs: Sequence[Judged], key: str, kind: type[Any]) -> Any:
     """What all runs say of `key`; an empty `kind` when there is no run."""
     found = [run.training[key] for run in runs]
     if any(value != found[0] for value in found):

@@ -22,8 +22,8 @@ from nextvec.errors import NextvecError, RunError
 from nextvec.evaluation.harness import Judging
 from nextvec.evaluation.report import Report
 from nextvec.evaluation.seeds import merge_seeds
-from nextvec.experiments.judging import Exam, judge_runs, judged_windows
 from nextvec.experiments.cells import train_cells
+from nextvec.experiments.judging import Exam, judge_runs, judged_windows
 from nextvec.experiments.plan import Cell, Plan
 from nextvec.inference.predictor import RunPredictor
 from nextvec.training.config import TrainConfig, read_config

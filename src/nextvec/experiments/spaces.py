@@ -17,14 +17,14 @@ from nextvec.models.registry import SEARCH
 from nextvec.training.recipes import read_layer
 
 SHARED = Path(__file__).parent / "search"
-"""Spaces that are not of one architecture: `shared` (every sweep's) and the brief's plan of 100 experiments."""
+"""Spaces that are not of one architecture: `shared` (every sweep's) and `hundred` (the brief's plan)."""
 OBJECTIVE = "objective"
 """A key that is not of the configuration: which named objective."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The values of one key: `choices`, or everything from `low` to `high`; evenly in the logarithm if `log`."""
+    """The values of one key: `choices`, or all from `low` to `high`; evenly in the logarithm if `log`."""
 
     choices: tuple[Any, ...] = ()
     low: float | int | None = None

@@ -1,13 +1,12 @@
 """Tuning by Optuna: many short runs, the bad ones stopped early, all of it judged on validation alone.
 
 A sweep is a folder: `sweep.toml` (the plan), `study.db` (every trial; or any database that Optuna reaches, so
-that several machines may work on one study), `trials/<number>/` (a run each), `sweep.json` (how much tuning each
-model was given and what came of it) and `best/<model>.toml`, which `nextvec train --config` takes.
+that several machines may work on one study), `trials/<number>/` (a run each), `sweep.json` (how much tuning
+each model was given and what came of it) and `best/<model>.toml`, which `nextvec train --config` takes.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -97,7 +96,7 @@ def run_sweep(
     spaces = {model: space_of(model, space) for model in plan.models}
     study = open_study(out, plan, url)
     take_up_again(study, out)
-    while (left := plan.trials - sum(t.state.is_finished() for t in study.trials)) > 0:
+    while (left := plan.trials - len(finished(study))) > 0:
         trial = study.ask()
         if not quiet:
             sys.stderr.write(f"[{plan.trials - left + 1}/{plan.trials}] trial {trial.number}\n")
@@ -144,10 +143,20 @@ def take_up_again(study: Study, out: Path) -> None:
     queued = {t.user_attrs.get(RESUMES) for t in study.trials if t.state != TrialState.RUNNING}
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         # Whoever works on it holds a lock that dies with its process; ours are those of this folder.
-        folder = str(trial.user_attrs.get(RESUMES, trial.number))
+        folder = _folder(trial)
         if (out / "trials" / folder).is_dir() and folder not in queued:
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params, user_attrs={RESUMES: folder})
+
+
+def finished(study: Study) -> list[FrozenTrial]:
+    """The trials that came to an end, one for each folder: of one that was taken up again the last."""
+    ended = [t for t in study.trials if t.state.is_finished()]
+    return list({_folder(t): t for t in ended}.values())
+
+
+def _folder(trial: Trial | FrozenTrial) -> str:
+    return str(trial.user_attrs.get(RESUMES, trial.number))
 
 
 def run_trial(
@@ -168,7 +177,7 @@ def run_trial(
     # A key has a range of its own in every architecture's space, so the sampler is told whose it is.
     chosen = {key: _suggest(trial, f"{model}: {key}", choice) for key, choice in spaces[model].items()}
     trial.set_user_attr(MODEL, model)
-    folder = out / "trials" / str(trial.user_attrs.get(RESUMES, trial.number))
+    folder = out / "trials" / _folder(trial)
 
     def after_epoch(line: dict[str, Any]) -> None:
         value = line["validation"][plan.metric]
@@ -207,7 +216,8 @@ def _suggest(trial: Trial, name: str, choice: Choice) -> Any:
 def summary(study: Study, plan: SweepPlan, url: str | None) -> dict[str, Any]:
     """How much tuning each model was given, and its best trial. JSON-ready."""
     sign = 1 if plan.metric == "cosine" else -1
-    by_model = {name: [t for t in study.trials if t.user_attrs.get(MODEL) == name] for name in plan.models}
+    ended = finished(study)
+    by_model = {name: [t for t in ended if t.user_attrs.get(MODEL) == name] for name in plan.models}
     models = [_of_model(name, trials, sign) for name, trials in by_model.items()]
     known = [m for m in models if m["best"] is not None]
     known.sort(key=lambda m: -sign * m["best"]["value"])
@@ -216,7 +226,7 @@ def summary(study: Study, plan: SweepPlan, url: str | None) -> dict[str, Any]:
         "study": url or DATABASE,
         "metric": f"validation {plan.metric}",
         "models": [*known, *(m for m in models if m["best"] is None)],
-        "trials": [_of_trial(t) for t in study.trials if t.state.is_finished()],
+        "trials": [_of_trial(t) for t in ended],
         "importance": importance(study),
     }
 
@@ -245,7 +255,7 @@ def _of_trial(trial: FrozenTrial) -> dict[str, Any]:
         "model": trial.user_attrs.get(MODEL),
         "state": trial.state.name.lower(),
         "value": trial.value if trial.state.name == "COMPLETE" else None,
-        "folder": f"trials/{trial.user_attrs.get(RESUMES, trial.number)}",
+        "folder": f"trials/{_folder(trial)}",
         "epoch": trial.user_attrs.get(EPOCH),
         "error": trial.user_attrs.get("error"),
         "chosen": {key.partition(": ")[2] or key: value for key, value in trial.params.items()},

@@ -3,7 +3,7 @@
 `linear`      Linear(H, D)
 `projection`  Linear(H, D) - GELU - LayerNorm(D) - Linear(D, D)   (the brief's task list)
 `compact`     Linear(H, H) - GELU - LayerNorm(H) - Linear(H, D)   (the brief's transformer)
-`energy`      a residual MLP from noise, told by H: samples, and their mean as the point (`nextvec.models.energy`)
+`energy`      a residual MLP from noise: samples, and their mean as the point (`nextvec.models.energy`)
 """
 
 from __future__ import annotations

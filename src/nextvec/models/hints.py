@@ -10,7 +10,8 @@ HINTS = ("weight_decay", "max_lr")
 def treat(parameter: nn.Parameter, **hints: float) -> nn.Parameter:
     """Attach hints to a parameter: `weight_decay` replaces the run's, `max_lr` caps the learning rate.
 
-    They are the attribute `optim` of the parameter. Returns: the same parameter.
+    They are the attribute `optim` of the parameter, which stays when the module is moved or saved and loaded,
+    but not in a deep copy. Returns: the same parameter.
     """
     unknown = hints.keys() - set(HINTS)
     if unknown:

@@ -1,1 +1,1 @@
-"""What a model is trained to make small: pure functions of tensors that never see a model."""
+"""What a model is trained to make small: terms that look at a batch and never at a model."""

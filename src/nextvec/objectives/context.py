@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nextvec.objectives.contrastive import confusable, contrast
+from nextvec.objectives.contrastive import allow, confusable
 from nextvec.objectives.sample import Sample
 from nextvec.objectives.terms import Term, term
 
@@ -37,4 +37,7 @@ class Context(Term):
         nearness = sample.select(sample.lay_out(sample.unit_goal) @ chunks)
         wrong = read.reshape(-1, T)[sample.index] & ~confusable(nearness, self.config.near_duplicate)
         temperature = self.config.temperature
-        return contrast(sample.cosines / temperature, scores / temperature, wrong)
+        true = sample.cosines / temperature
+        candidates = torch.cat([true[:, None], allow(scores / temperature, wrong)], dim=1)
+        # Without a distractor the true one is alone, and its loss is 0.
+        return -candidates.log_softmax(dim=1)[:, 0].sum() / wrong.any(dim=1).sum().clamp(min=1)

@@ -6,7 +6,6 @@ import logging
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextvec.errors import TrainingError
@@ -82,32 +81,39 @@ class InfoNCE(Term):
     def forward(self, sample: Sample) -> Tensor:
         """Scalar."""
         asked = (sample.unit / self.temperature).to(sample.dtype)
-        true = (asked * sample.unit_goal).sum(dim=-1)
-        scores, negative = asked @ sample.unit_goal.T, self.negatives(sample)
-        candidates, wrong = scores, negative
+        # In place where it can be: 4096 targets have 16 million scores, and every pass over them counts.
+        negative = self.negatives(sample)
+        candidates = allow(asked @ sample.unit_goal.T, negative, true=True)
+        found = back = negative.any(dim=1)
+        among_predictions = candidates.log_softmax(dim=0).diagonal()
         if self.config.bank:
-            candidates = torch.cat([scores, asked @ self.targets.to(sample.dtype).T], dim=1)
-            wrong = torch.cat([negative, self.bank_negatives(sample)], dim=1)
-        self._note(sample, wrong)
-        forth, back = contrast(true, candidates, wrong), contrast(true, scores.T, negative.T)
+            kept = self.bank_negatives(sample)
+            further = allow(asked @ self.targets.to(sample.dtype).T, kept)
+            candidates, found = torch.cat([candidates, further], dim=1), found | kept.any(dim=1)
+        among_targets = candidates.log_softmax(dim=1).diagonal()
+        self._note(sample, found)
         if self.training and self.config.bank:
             self._remember(sample)
-        return forth + back
+        # Without a negative the true one is alone, and its loss is 0.
+        return -(
+            among_targets.sum() / found.sum().clamp(min=1) + among_predictions.sum() / back.sum().clamp(min=1)
+        )
 
     def negatives(self, sample: Sample) -> Tensor:
-        """[N, N] bool: whether the position of a column is a negative of the position of a row."""
-        same = sample.owner[:, None] == sample.owner
-        other = torch.ones_like(same) if self.config.hard_negatives else ~same
-        spared = confusable(sample.alike, self.config.near_duplicate)
-        return (other & ~spared).fill_diagonal_(False)
+        """[N, N] bool: whether two positions are negatives of each other."""
+        found = ~confusable(sample.alike, self.config.near_duplicate)
+        if not self.config.hard_negatives:
+            found &= sample.owner[:, None] != sample.owner
+        return found.fill_diagonal_(False)
 
     def bank_negatives(self, sample: Sample) -> Tensor:
         """[N, S] bool: whether a target in the bank is a negative of the position of a row."""
         cosines = sample.unit_goal @ self.targets.to(sample.dtype).T
-        there = self.documents != EMPTY
+        found = ~confusable(cosines, self.config.near_duplicate)
+        found &= self.documents != EMPTY
         if not self.config.hard_negatives:
-            there = there & (sample.owner[:, None] != self.documents)
-        return there & ~confusable(cosines, self.config.near_duplicate)
+            found &= sample.owner[:, None] != self.documents
+        return found
 
     @torch.no_grad()
     def _remember(self, sample: Sample) -> None:
@@ -117,10 +123,10 @@ class InfoNCE(Term):
         self.targets = torch.cat([self.targets, sample.unit_goal.to(self.targets.dtype)])[-size:].clone()
         self.documents = torch.cat([self.documents, owner])[-size:].clone()
 
-    def _note(self, sample: Sample, wrong: Tensor) -> None:
+    def _note(self, sample: Sample, found: Tensor) -> None:
         if not sample.count:
             return
-        if bool(wrong.any()):
+        if bool(found.any()):
             self.found = self.found | self.training
             return
         self.refuse_single(sample)
@@ -140,16 +146,7 @@ class InfoNCE(Term):
             )
 
 
-def contrast(true: Tensor, scores: Tensor, wrong: Tensor) -> Tensor:
-    """Mean cross-entropy of a true score against wrong ones, over the positions that have one.
-
-    Args:
-        true: [N].
-        scores: [N, V] of all candidates.
-        wrong: [N, V] bool, the candidates that count.
-    """
-    scores = torch.cat([true[:, None], scores.masked_fill(~wrong, -math.inf)], dim=1)
-    # Without a wrong score the true one is alone, and its loss is 0.
-    first = torch.zeros(len(true), dtype=torch.long, device=true.device)
-    losses = F.cross_entropy(scores, first, reduction="sum")
-    return losses / wrong.any(dim=1).sum().clamp(min=1)
+def allow(scores: Tensor, negative: Tensor, *, true: bool = False) -> Tensor:
+    """Scores [N, V], in place minus infinity where `negative` [N, V] is not; `true` keeps the diagonal."""
+    barred = ~negative
+    return scores.masked_fill_(barred.fill_diagonal_(False) if true else barred, -math.inf)

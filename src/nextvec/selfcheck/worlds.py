@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.corpus.store import Document, NewDocument, Store, StoreWriter
+from nextvec.data.sampling import Task
 from nextvec.data.windows import FloatArray, IntArray, make_windows
 from nextvec.evaluation.baselines import MeanVector
 from nextvec.evaluation.exam import Exam
@@ -132,6 +133,7 @@ def make_exam(
     *,
     context: int = 3,
     horizon: int = 1,
+    task: Task = "next",
     kind: str = "split",
     judged: Sequence[int] | None = None,
     texts: Sequence[str] | None = None,
@@ -149,7 +151,7 @@ def make_exam(
     flat = vectors.reshape(-1, vectors.shape[-1])
     store = memory_store(flat, counts)
     chosen = range(len(counts)) if judged is None else judged
-    windows = make_windows(store, chosen, context, horizon)
+    windows = make_windows(store, chosen, context, horizon, task)
     names = [f"text {i}" for i in range(len(flat))] if texts is None else texts
     among = chosen if kind != "store" else range(len(counts))
     ranges = [(store.documents[i].first, store.documents[i].count) for i in among]

@@ -4,7 +4,7 @@ fitted where a part of it is fitted and not learned, and given to an optimiser."
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,17 @@ from torch import Tensor, nn
 from nextvec.corpus.store import Store
 from nextvec.data.sampling import Spans
 from nextvec.data.splits import Split
+from nextvec.data.windows import Windows, make_windows
+from nextvec.errors import WindowError
 from nextvec.models.base import NextVectorModel
 from nextvec.models.registry import build
+from nextvec.models.transfer import transfer
 from nextvec.objectives.sample import Statistics
 from nextvec.training.config import OptimConfig, TrainConfig
+from nextvec.training.residuals import fit_residual, fit_standardiser
 
+FITTED = ("ema", "weights", "ridge")
+"""Residuals that have a solution by least squares to start from."""
 SAMPLED_ROWS = 8192
 """Vectors that medians and quartiles are taken from, and that distributions are compared with."""
 
@@ -46,7 +52,10 @@ def model_options(config: TrainConfig) -> dict[str, Any]:
         "conditional": config.data.conditional > 0,
         "confidence": config.loss.continuation > 0,
     }
-    return {**{key: value for key, value in own.items() if value is True or value > 1}, **config.model.options}
+    return {
+        **{key: value for key, value in own.items() if value is True or value > 1},
+        **config.model.options,
+    }
 
 
 def build_model(store: Store, config: TrainConfig) -> NextVectorModel:
@@ -55,11 +64,34 @@ def build_model(store: Store, config: TrainConfig) -> NextVectorModel:
 
 
 def fit_model(model: NextVectorModel, store: Store, config: TrainConfig, split: Split) -> None:
-    """Set what is taken from the training vectors and not learned: scale, standardiser, baseline."""
+    """Set what is not learned from scratch: scale, standardiser and baseline from the training vectors, and
+    the weights of a pretrained body."""
+    if config.model.pretrained:
+        transfer(model, config.model.pretrained)
     spans = Spans.of(store.documents, split.train)
     model.scale.fill_(input_scale(store, spans, config.model.scaling))
-    if model.standardiser is not None:
-        model.standardiser.fit(torch.from_numpy(sampled_rows(store, spans)) / model.scale)
+    rows = np.concatenate([np.arange(f, f + n) for f, n in zip(spans.first, spans.count, strict=True)])
+    fit_standardiser(model, store.vectors, rows)
+    if model.config.residual in FITTED:
+        train, validation = (
+            fitting_windows(store, split.of(n), config, model) for n in ("train", "validation")
+        )
+        if train is not None:
+            fit_residual(model, store.vectors, train, validation)
+
+
+def fitting_windows(
+    store: Store, documents: Sequence[int], config: TrainConfig, model: NextVectorModel
+) -> Windows | None:
+    """The windows that the model's baseline is fitted on: the judge's, or of what context there is; None
+    where there is not even one."""
+    data = config.data
+    longest = max((store.documents[i].count for i in documents), default=0) - data.horizons[0]
+    context = data.context if data.task == "middle" else min(model.config.residual_context, longest)
+    try:
+        return make_windows(store, documents, context, data.horizons[0], data.task)
+    except WindowError:
+        return None
 
 
 def input_scale(store: Store, spans: Spans, scaling: str) -> float:
@@ -79,7 +111,7 @@ def statistics_of(store: Store, spans: Spans, scale: float) -> Statistics:
     """Mean and std of every dimension of the vectors of `spans` over `scale`, and a sample of them."""
     count = int(spans.count.sum())
     mean = sum(block.sum(0, dtype=np.float64) for block in blocks(store, spans)) / count
-    # Around the mean, in a second pass: the difference of two large sums would lose the digits of a small std.
+    # Around the mean, in a second pass: a difference of large sums would lose the digits of a small std.
     squares = sum(np.square(block - mean).sum(0) for block in blocks(store, spans))
     return Statistics(
         mean=torch.from_numpy(mean / scale).float(),

@@ -20,6 +20,7 @@ class ModelConfig:
     """Which network: an architecture, one of its presets, and options that override the preset's.
 
     Attributes:
+        pretrained: folder of a GPT-2 checkpoint that a new run of distilgpt2 takes its body from.
         scaling: how the network sees the vectors, whatever the encoder's scale. "norm": about 1 long (the
             brief's own unit vectors stay as they are). "component": their single numbers about 1 in size, as
             initial weights, positions and layer norms expect them.
@@ -28,6 +29,7 @@ class ModelConfig:
     name: str
     preset: str = "small"
     options: dict[str, Any] = field(default_factory=dict)
+    pretrained: str = ""
     scaling: Literal["norm", "component"] = "component"
 
 

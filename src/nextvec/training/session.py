@@ -176,7 +176,7 @@ def open_session(store: Store, config: TrainConfig | None, out: Path, *, resume:
     hardware = (
         Hardware(**checkpoint.facts["identity"]["hardware"]) if checkpoint else find_hardware(config.runtime)
     )
-    session = _build(store, config, out, hardware)
+    session = _build(store, config, out, hardware, fresh=checkpoint is None)
     if checkpoint:
         refuse_changes(out, checkpoint.facts["identity"]["store"], session.identity["store"])
         stored = checkpoint.facts["state"]
@@ -189,13 +189,14 @@ def open_session(store: Store, config: TrainConfig | None, out: Path, *, resume:
     return session
 
 
-def _build(store: Store, config: TrainConfig, out: Path, hardware: Hardware) -> Session:
+def _build(store: Store, config: TrainConfig, out: Path, hardware: Hardware, *, fresh: bool) -> Session:
     split = split_documents(store, config.data.split, config.data.sources)
     training, validation = (split_batches(store, split, name, config) for name in ("train", "validation"))
     seed_everything(config.runtime.seed)
     model = build_model(store, config)
     refuse_material(config, training, model)
-    fit_model(model, store, config, split)
+    if fresh:  # the checkpoint has it all
+        fit_model(model, store, config, split)
     statistics = statistics_of(store, training.spans, float(model.scale))
     objective = Objective(config.loss, statistics, generative=model.generative)
     # We say ourselves which precision was taken.

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from numpy.typing import NDArray
+
 from nextvec.data.windows import FloatArray, IntArray, VectorSource, Windows
+from nextvec.errors import EvaluationError
 from nextvec.evaluation.predictor import unit
 
 
@@ -18,6 +22,7 @@ class Baseline(ABC):
     Attributes:
         needs_training: without training windows it cannot be judged.
         generative: it can be asked for samples, see `nextvec.evaluation.generative`.
+        kept: names of the arrays that it was fitted to; None where these are the training data.
         context: how many of the most recent vectors it uses.
         facts: what goes into its row of the table: at least "parameters", the count of fitted numbers.
     """
@@ -26,6 +31,7 @@ class Baseline(ABC):
     name: ClassVar[str]
     needs_training: ClassVar[bool] = False
     generative: ClassVar[bool] = False
+    kept: ClassVar[tuple[str, ...] | None] = ()
 
     def __init__(self, context: int, seed: int = 0) -> None:
         self.context = context
@@ -38,6 +44,19 @@ class Baseline(ABC):
         What needs no training keeps this one, which learns nothing.
         """
         self.facts = {"parameters": 0}
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What it was fitted to, by name. Raises EvaluationError for one that keeps its training data."""
+        if self.kept is None:
+            raise EvaluationError(
+                f"{self.name} cannot be kept: it looks its answers up", remedy="choose another baseline"
+            )
+        return {name: getattr(self, name) for name in self.kept}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take back what `state` gave. Raises KeyError for what is missing."""
+        for name in self.kept or ():
+            setattr(self, name, state[name])
 
     @abstractmethod
     def guess(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:

@@ -15,6 +15,7 @@ class WeightedSum(Baseline):
     """A sum of K vectors made from the context, with K weights by least squares."""
 
     needs_training = True
+    kept = ("weights",)
 
     def __init__(self, context: int, seed: int = 0) -> None:
         super().__init__(context, seed)

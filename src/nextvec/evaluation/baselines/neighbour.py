@@ -26,6 +26,7 @@ class NeighbourSuccessor(Baseline):
     name = "nearest neighbour's successor"
     needs_training = True
     generative = True
+    kept = None
 
     def fit(self, vectors: VectorSource, train: Windows, validation: Windows | None) -> None:
         step = -(-4 * len(train) * vectors.shape[1] // MAX_KEY_BYTES)
@@ -36,7 +37,7 @@ class NeighbourSuccessor(Baseline):
         self.facts = {"parameters": self._keys.numel(), "contexts_searched": len(kept)}
 
     def guess(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:
-        return self._successors(contexts, lengths, 1)[0]
+        return np.asarray(self._successors(contexts, lengths, 1)[0])
 
     def sample(self, contexts: FloatArray, lengths: IntArray, n: int, seed: int) -> FloatArray:
         """[n, B, D] what came after the n most similar contexts (over again where there are fewer)."""

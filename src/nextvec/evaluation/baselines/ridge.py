@@ -17,6 +17,7 @@ class Ridge(Baseline):
 
     name = "ridge"
     needs_training = True
+    kept = ("weights",)
 
     def __init__(self, context: int, seed: int = 0) -> None:
         super().__init__(context, seed)

@@ -29,7 +29,7 @@ class Random(Baseline):
         super().__init__(1, seed)
 
     def guess(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:
-        return self._directions(contexts, lengths, 1, self.seed)[0]
+        return np.asarray(self._directions(contexts, lengths, 1, self.seed)[0])
 
     def sample(self, contexts: FloatArray, lengths: IntArray, n: int, seed: int) -> FloatArray:
         """n directions [n, B, D] of each context."""
@@ -50,6 +50,7 @@ class MeanVector(Baseline):
 
     name = "mean vector"
     needs_training = True
+    kept = ("mean",)
 
     def __init__(self, context: int, seed: int = 0) -> None:
         super().__init__(1, seed)

@@ -23,7 +23,7 @@ from nextvec.models.base import ModelConfig, NextVectorModel
 from nextvec.models.hints import treat
 from nextvec.models.ops.convolution import causal_convolution, short_convolution
 from nextvec.models.ops.dropout import dropout
-from nextvec.models.ops.precise import Precise, wide
+from nextvec.models.ops.precise import Precise, finest, wide
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
 
@@ -70,7 +70,7 @@ class Filters(Precise):
     def forward(self, length: int) -> Tensor:
         """The filters' first `length` weights, real [count, H, length]."""
         device = self.frequency.device
-        kind = torch.float32 if device.type == "mps" else torch.float64
+        kind = finest(device)
         with torch.autocast(device.type, enabled=False):
             time = torch.arange(length, device=device, dtype=kind) / self.max_length
             y = position_features(time)

@@ -226,7 +226,7 @@ class LCM(NextVectorModel):
                 return self._clean(self._denoised(z, level, angles, read, seen), base)
             both = self._denoised(z.repeat(1, 2, 1), level, angles, read, torch.cat((seen, free), 1))
             both = self._clean(both, base)
-            return guided(both[:, :n], both[:, n:], push, c.rescale)
+            return guided(both[:, :n], both[:, n:], push, c.rescale if push > 1.0 else 0.0)
 
         start = torch.randn(B, n, D, generator=generator, device=x.device, dtype=x.dtype)
         z = denoise(

@@ -96,16 +96,16 @@ class Mamba2Mixer(nn.Module):
         wide = torch.promote_types(x.dtype, torch.float32)
         projected = self.project(x).to(wide)
         with torch.autocast(x.device.type, enabled=False):
-            sizes = self.inner, self.inner + 2 * self.state, self.heads
-            gate, mixed, dt = torch.split(projected, sizes, -1)
+            sizes = [self.inner, self.inner + 2 * self.state, self.heads]
+            gate, mixed, dt = projected.split(sizes, -1)
             read, window = mixed, None
             if before is not None:
                 read = torch.cat((before[0], mixed), 1)
                 window = read[:, mixed.shape[1] :].clone()
             read = short_convolution(read, self.filters.to(wide), self.filter_bias.to(wide))
             activated = F.silu(read[:, -x.shape[1] :])
-            values, b, c = torch.split(activated, (self.inner, self.state, self.state), -1)
-            values = values.unflatten(-1, (self.heads, -1))
+            values, b, c = torch.split(activated, [self.inner, self.state, self.state], -1)
+            values = values.view(*values.shape[:2], self.heads, -1)
             dt, a = F.softplus(dt + self.dt_bias.to(wide)), -self.log_rate.to(wide).exp()
             y, state = self._scan(values, dt, a, b, c, None if before is None else before[1])
             y = torch.addcmul(y, values, self.skip.to(wide)[:, None]).flatten(2)
@@ -124,7 +124,7 @@ class Mamba2Mixer(nn.Module):
 
 
 class Mamba2Block(nn.Module):
-    """x + dropout(mixer(norm(x))); the sum stays in x's dtype, float32 under autocast."""
+    """x + dropout(mixer(norm(x))); the sum stays in x's dtype, also under autocast."""
 
     def __init__(self, mixer: Mamba2Mixer, hidden: int, layers: int, dropout: float) -> None:
         """`layers` of the whole network: each one's output starts smaller by its root, as in GPT-2."""

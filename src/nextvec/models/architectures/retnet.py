@@ -3,8 +3,8 @@
 Paper: Sun et al., Retentive Network: A Successor to Transformer for Large Language Models, 2023. Source: the
 form published as torchscale 0.3: RMSNorm before each half, SwiGLU, rotation without the xPos scale.
 Deviations: pairs that are rotated together are (i, i + d/2), not neighbours, which only renames the learned
-projections' rows; dropout on what each half adds, 0 in `brief`. The chunked form divides by the same numbers as
-the parallel one (torchscale's own does not, and differs from it).
+projections' rows; dropout on what each half adds, 0 in `brief`. The chunked form divides by the same numbers
+as the parallel one (torchscale's own does not, and differs from it).
 Parity: torchscale's MultiScaleRetention with the same weights (tests/parity/test_retnet.py).
 """
 
@@ -33,8 +33,8 @@ Angles = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class RetNetConfig(ModelConfig):
-    """hidden: H; layers; heads; values: width of all heads' values together; ffn: inner width; dropout: on what
-    each half of a layer adds.
+    """hidden: H; layers; heads; values: width of all heads' values together; ffn: inner width; dropout: on
+    what each half of a layer adds.
     """
 
     hidden: int
@@ -99,7 +99,7 @@ class Retention(nn.Module):
 
 
 class RetNetLayer(nn.Module):
-    """x + retention(norm(x)), then x + SwiGLU(norm(x)); the sums stay in x's dtype, float32 under autocast."""
+    """x + retention(norm(x)), then x + SwiGLU(norm(x)); the sums stay in x's dtype, also under autocast."""
 
     def __init__(self, config: RetNetConfig) -> None:
         super().__init__()
@@ -166,8 +166,8 @@ class RetNet(NextVectorModel):
 
 
 def rotation(start: int, count: int, width: int, like: Tensor) -> Angles:
-    """Cosine and sine [count, width/2] of positions start..start+count-1, in at least float32: pair i of n turns
-    by SLOWEST^(-i/(n-1)) a position, both ends included.
+    """Cosine and sine [count, width/2] of positions start..start+count-1, in at least float32: pair i of n
+    turns by SLOWEST^(-i/(n-1)) a position, both ends included.
     """
     exact = torch.float32 if like.device.type == "mps" else torch.float64
     pairs = torch.linspace(0, 1, width // 2, device=like.device, dtype=exact)

@@ -13,6 +13,7 @@ Parity: the dense recurrence in float64, and the kernel at the roots of unity (t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +25,7 @@ from nextvec.models.base import ModelConfig, NextVectorModel
 from nextvec.models.hints import treat
 from nextvec.models.ops.convolution import causal_convolution
 from nextvec.models.ops.dropout import dropout
-from nextvec.models.ops.precise import Precise, wide
+from nextvec.models.ops.precise import Precise, finest, wide
 from nextvec.models.ops.state_space import System, bilinear, hippo_legs, kernel, scan, step, zero_order_hold
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
@@ -53,7 +54,7 @@ class S4Config(ModelConfig):
 class StateSpace(Precise):
     """H channels, each with its own state space and a skip from its input: [B, T, H] -> [B, T, H].
 
-    It stays in float32 under autocast and in a bfloat16 model.
+    It stays in float32 under autocast and in a bfloat16 model; chunks and steps are taken in float64.
     """
 
     def __init__(self, config: S4Config) -> None:
@@ -75,36 +76,37 @@ class StateSpace(Precise):
         self.low = config.kernel == "dplr"
 
     def system(self) -> System:
-        """The discrete state spaces."""
-        kind = wide(self.skip.dtype)
+        """The discrete state spaces, in float64 where there is that: a step is taken to high powers."""
+        kind = finest(self.skip.device)
         a = torch.complex(-self.log_decay.to(kind).exp(), self.frequency.to(kind))
         dt, c = self.log_dt.to(kind).exp(), _complex(self.out, kind)
         if self.low:
             return bilinear(a, _complex(self.low_rank, kind), _complex(self.into, kind), c, dt)
         return zero_order_hold(a, torch.ones_like(a), c, dt)
 
-    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """x [B, T, H] and the state [B, H, N/2, 2] before it -> [B, T, H] and the state after it.
-
-        Without a state nothing has been read yet, and none is returned.
-        """
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, H] -> [B, T, H], the parallel form."""
         with torch.autocast(x.device.type, enabled=False):
             u = x.transpose(1, 2).to(wide(x.dtype))
-            if state is None:
-                y = causal_convolution(u, kernel(self.system(), u.shape[-1]))
-            else:
-                y, modes = scan(self.system(), torch.view_as_complex(state), u)
-                state = torch.view_as_real(modes)
-            y = torch.addcmul(y, self.skip[:, None].to(u.dtype), u)
-        return y.transpose(1, 2).to(x.dtype), state
+            y = causal_convolution(u, kernel(self.system(), u.shape[-1], u.dtype))
+            y = torch.addcmul(y, self.skip[:, None], u)
+        return y.transpose(1, 2).to(x.dtype)
 
-    def step(self, x_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def extend(self, x: Tensor, system: System, modes: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for x [B, T, H] that follows the state `modes` [B, H, N/2], and the new state."""
+        with torch.autocast(x.device.type, enabled=False):
+            u = x.transpose(1, 2).to(finest(x.device))
+            y, modes = scan(system, modes, u)
+            y = torch.addcmul(y, self.skip[:, None], u)
+        return y.transpose(1, 2).to(x.dtype), modes
+
+    def step(self, x_t: Tensor, system: System, modes: Tensor) -> tuple[Tensor, Tensor]:
         """The same for one position x_t [B, H]."""
         with torch.autocast(x_t.device.type, enabled=False):
-            u = x_t.to(wide(x_t.dtype))
-            y, modes = step(self.system(), torch.view_as_complex(state), u)
-            y = torch.addcmul(y, self.skip.to(u.dtype), u)
-        return y.to(x_t.dtype), torch.view_as_real(modes)
+            u = x_t.to(finest(x_t.device))
+            y, modes = step(system, modes, u)
+            y = torch.addcmul(y, self.skip, u)
+        return y.to(x_t.dtype), modes
 
 
 class S4Block(nn.Module):
@@ -120,15 +122,19 @@ class S4Block(nn.Module):
         self.ffn_out = nn.Linear(config.ffn, config.hidden)
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """x [B, T, H] and the state before it -> [B, T, H] and the state after it."""
-        y, state = self.space(self.norm(x), state)
-        return self.join(x, y), state
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, H] -> [B, T, H], the parallel form."""
+        return self.join(x, self.space(self.norm(x)))
 
-    def step(self, x_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def extend(self, x: Tensor, system: System, modes: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for x [B, T, H] that follows the state `modes` -> [B, T, H] and the new state."""
+        y, modes = self.space.extend(self.norm(x), system, modes)
+        return self.join(x, y), modes
+
+    def step(self, x_t: Tensor, system: System, modes: Tensor) -> tuple[Tensor, Tensor]:
         """The same for one position x_t [B, H]."""
-        y, state = self.space.step(self.norm(x_t), state)
-        return self.join(x_t, y), state
+        y, modes = self.space.step(self.norm(x_t), system, modes)
+        return self.join(x_t, y), modes
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
         """What follows the state space, position by position."""
@@ -155,33 +161,41 @@ class S4(NextVectorModel):
         self.embed = nn.Linear(config.d_embed, config.hidden)
         self.blocks = nn.ModuleList(S4Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.hidden)
-        self.modes = config.state // 2
 
     def encode(self, x: Tensor) -> Tensor:
         hidden: Tensor = self.embed(x)
         for block in self.blocks:
-            hidden, _ = block(hidden)
+            hidden = block(hidden)
         normed: Tensor = self.norm(hidden)
         return normed
 
     def encoder_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
-        shape = (len(self.blocks), batch, self.embed.out_features, self.modes, 2)
-        return {"modes": torch.zeros(shape, device=device, dtype=wide(dtype))}
+        """Complex numbers as pairs. The discrete systems stand in it, so that no step has to make them."""
+        spaces = [m for m in self.blocks.modules() if isinstance(m, StateSpace)]
+        systems = torch.stack([_pack(space.system()) for space in spaces])
+        shape = (len(self.blocks), batch, *systems.shape[-3:])
+        modes = torch.zeros(shape, device=device, dtype=finest(device))
+        return {"modes": modes, "systems": systems.to(device, finest(device))}
 
     def encode_chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         hidden, after = self.embed(x), []
-        for block, modes in zip(self.blocks, state["modes"], strict=True):
-            hidden, modes = block(hidden, modes)
-            after.append(modes)
-        return self.norm(hidden), {"modes": torch.stack(after)}
+        for block, system, modes in self._layers(state):
+            hidden, modes = block.extend(hidden, system, modes)
+            after.append(torch.view_as_real(modes))
+        return self.norm(hidden), {"modes": torch.stack(after), "systems": state["systems"]}
 
     def encode_step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         hidden, after = self.embed(x_t), []
-        for block, modes in zip(self.blocks, state["modes"], strict=True):
+        for block, system, modes in self._layers(state):
+            hidden, modes = block.step(hidden, system, modes)
+            after.append(torch.view_as_real(modes))
+        return self.norm(hidden), {"modes": torch.stack(after), "systems": state["systems"]}
+
+    def _layers(self, state: State) -> Iterator[tuple[S4Block, System, Tensor]]:
+        systems, modes = torch.view_as_complex(state["systems"]), torch.view_as_complex(state["modes"])
+        for block, system, own in zip(self.blocks, systems, modes, strict=True):
             assert isinstance(block, S4Block)
-            hidden, modes = block.step(hidden, modes)
-            after.append(modes)
-        return self.norm(hidden), {"modes": torch.stack(after)}
+            yield block, System(*system), own
 
 
 def _slow(value: Tensor) -> nn.Parameter:
@@ -191,3 +205,8 @@ def _slow(value: Tensor) -> nn.Parameter:
 
 def _complex(pair: Tensor, kind: torch.dtype) -> Tensor:
     return torch.view_as_complex(pair.to(kind).contiguous())
+
+
+def _pack(system: System) -> Tensor:
+    """All that a system has, as real numbers [3 or 5, H, N/2, 2]."""
+    return torch.view_as_real(torch.stack([part for part in system if part is not None]))

@@ -1,4 +1,4 @@
-"""Parameters that stay in float32 when the model they belong to is brought to a shorter dtype."""
+"""What must not be rounded: parameters that stay in float32 when their model is brought to a shorter dtype."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     """The precision of transforms, long sums and sensitive parameters: `dtype`, but float32 at least."""
     kind: torch.dtype = torch.promote_types(dtype, torch.float32)
     return kind
+
+
+def finest(device: torch.device) -> torch.dtype:
+    """float64, but on devices that do not have it."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 class Precise(nn.Module):

@@ -4,9 +4,9 @@ Paper: Sun et al., Retentive Network: A Successor to Transformer for Large Langu
 to 2.3. Head h keeps gamma = 1 - 2^(-5-h) of its memory from one position to the next:
     S_i = gamma S_{i-1} + k_i v_i^T,    n_i = gamma n_{i-1} + k_i,    y_i = q_i^T S_i / max(r_i, |q_i n_i|),
 with r_i^2 = 1 + gamma + ... + gamma^i. This is the paper's parallel form with its two normalisers, the row of
-decays over sqrt(its sum) and the row of scores over max(1, |its sum|); here n is part of the state, so that the
-parallel, the chunked and the step form divide by the same number. The denominator is detached, as published:
-the group norm that follows undoes a scale anyway.
+decays over sqrt(its sum) and the row of scores over max(1, |its sum|); here n is part of the state, so that
+the parallel, the chunked and the step form divide by the same number. The denominator is detached, as
+published: the group norm that follows undoes a scale anyway.
 Shapes: B batch, h heads, T time, d per key, e per value.
 """
 
@@ -97,7 +97,7 @@ def _keep(old: Tensor | None, new: Tensor, fade: Tensor) -> Tensor:
 
 
 def retention_reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`retention` from position 0 on, as the paper's parallel form: every pair, every normaliser. For tests."""
+    """`retention` from position 0 on, as the paper's parallel form, every pair for itself. For tests."""
     heads, time = q.shape[1:3]
     rows: list[Tensor] = []
     for i in range(time):

@@ -42,9 +42,7 @@ def ssd(
     return y, state
 
 
-def ssd_step(
-    x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
+def ssd_step(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """One position: x [B, h, P], dt [B, h], b, c [B, N], state [B, N, h, P] -> y [B, h, P], new state."""
     decay = (dt * a).exp()[:, None, :, None]
     state = torch.addcmul(state * decay, b[:, :, None, None], (x * dt[..., None])[:, None])
@@ -146,8 +144,8 @@ def _chunks(time: int, chunk: int) -> list[slice]:
 
 
 def _decay(z: Tensor) -> Tensor:
-    """Summed log decays z [B, l, h] -> exp(z_i - z_j) [B, h, l, l]; 1 above the diagonal, where it would overflow
-    and is not used."""
+    """Summed log decays z [B, l, h] -> exp(z_i - z_j) [B, h, l, l]; 1 above the diagonal, where it is not
+    used and would overflow."""
     z = z.transpose(1, 2).contiguous()
     return (z[..., :, None] - z[..., None, :]).clamp_(max=0).exp_()
 

@@ -13,7 +13,7 @@ C (I - A^L) in place of C and fix L. Here the four series are sums of powers and
 exact for every length, with C itself as the parameter.
 
 Shapes: B batch, H channels, T time, N stored modes (one of each conjugate pair: the state's size is 2 N), so
-that sums over modes are 2 Re(...). Complex means complex64, or complex128 where the parameters are float64.
+that sums over modes are 2 Re(...). Give the continuous system in float64: its rates are raised to high powers.
 """
 
 from __future__ import annotations
@@ -85,13 +85,13 @@ def zero_order_hold(a: Tensor, b: Tensor, c: Tensor, dt: Tensor) -> System:
     return System(rate, b * grown / a, c)
 
 
-def kernel(system: System, length: int) -> Tensor:
-    """The response to an impulse, real [H, length]: out = causal_convolution(in, kernel)."""
+def kernel(system: System, length: int, dtype: torch.dtype) -> Tensor:
+    """The response to an impulse, [H, length] of real `dtype`: out = causal_convolution(in, kernel)."""
     rate, b, c, u, v = system
     if u is None or v is None:
-        return vandermonde(rate, (c * b)[None], length).squeeze(0)
+        return vandermonde(rate, (c * b)[None], length, dtype).squeeze(0)
     weights = torch.stack((c * b, v * b, c * u, v * u))
-    forward, sensed, steered, looped = vandermonde(rate, weights, length).unbind()
+    forward, sensed, steered, looped = vandermonde(rate, weights, length, dtype).unbind()
     fed_back = causal_convolution(sensed, loop_inverse(looped))
     return forward - causal_convolution(fed_back, _delay(steered))
 
@@ -114,21 +114,23 @@ def step(system: System, x: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
     return _pair_sum(c * new), new
 
 
-def vandermonde(rate: Tensor, weights: Tensor, length: int) -> Tensor:
+def vandermonde(rate: Tensor, weights: Tensor, length: int, dtype: torch.dtype) -> Tensor:
     """Sums of powers: 2 Re sum over n of weights[w, h, n] exp(k rate[h, n]), for k < length.
 
     k is split into a block and a place in it, so that 2 sqrt(length) powers are taken, not `length`, and the
     rest is one product of real matrices.
     Args:
         rate: [H, N] complex; weights: [W, H, N] complex.
-    Returns: real [W, H, length].
+        dtype: real, of the powers and the product; angles are cut to a turn in the precision of `rate`.
+    Returns: [W, H, length].
     """
     rows = len(weights)
     block = min(BLOCK, 2 ** round(math.log2(rows * length) / 2))
     blocks = -(-length // block)
-    left = weights.permute(1, 0, 2)[:, :, None] * _powers(rate, blocks, block).transpose(1, 2)[:, None]
+    weights = weights.to(dtype.to_complex()).permute(1, 0, 2)
+    left = weights[:, :, None] * _powers(rate, blocks, block, dtype).transpose(1, 2)[:, None]
     left = torch.cat((left.real, -left.imag), -1).flatten(1, 2)  # [H, W blocks, 2 N]
-    right = _powers(rate, block, 1)
+    right = _powers(rate, block, 1, dtype)
     sums = 2 * left @ torch.cat((right.real, right.imag), 1)  # [H, W blocks, block]
     sums = sums.reshape(len(rate), rows, blocks * block)[..., :length]
     return sums.transpose(0, 1)
@@ -181,14 +183,14 @@ def _scan_block(system: System, x: Tensor, inputs: Tensor) -> tuple[Tensor, Tens
     """`scan` for a block: the state's echo and the kernel's answer, and the state after it."""
     rate, b, c, u, v = system
     length = inputs.shape[-1]
-    powers = _powers(rate, length + 1, 1)  # [H, N, T + 1]
+    powers = _powers(rate, length + 1, 1, inputs.dtype)  # [H, N, T + 1]
     outputs = _echo(c * x, powers[..., 1:])
     entered = b[..., None] * inputs[..., None, :]
     if u is None or v is None:
-        outputs = outputs + causal_convolution(inputs, kernel(system, length))
+        outputs = outputs + causal_convolution(inputs, kernel(system, length, inputs.dtype))
     else:
         weights = torch.stack((c * b, v * b, c * u, v * u))
-        forward, sensed, steered, looped = vandermonde(rate, weights, length).unbind()
+        forward, sensed, steered, looped = vandermonde(rate, weights, length, inputs.dtype).unbind()
         felt = _echo(v * x, powers[..., :-1]) + causal_convolution(inputs, _delay(sensed))
         fed_back = causal_convolution(felt, loop_inverse(looped))
         outputs = outputs + causal_convolution(inputs, forward) - causal_convolution(fed_back, steered)
@@ -197,17 +199,12 @@ def _scan_block(system: System, x: Tensor, inputs: Tensor) -> tuple[Tensor, Tens
     return outputs, powers[..., -1] * x + ended
 
 
-def _powers(rate: Tensor, count: int, stride: int) -> Tensor:
-    """exp(rate k) for k = 0, stride, ..: [..., count].
-
-    Angles are cut to a turn in float64 (but on devices without it): in float32 an angle of many turns would
-    be off by more than as many steps are.
-    """
+def _powers(rate: Tensor, count: int, stride: int, dtype: torch.dtype) -> Tensor:
+    """exp(rate k) for k = 0, stride, ..: complex [..., count], its parts of `dtype`."""
     k = stride * torch.arange(count, device=rate.device)
-    exact = torch.float32 if rate.device.type == "mps" else torch.float64
-    angle = rate.imag.to(exact)[..., None] * k
+    angle = rate.imag[..., None] * k
     angle = angle - 2 * math.pi * (angle.detach() / (2 * math.pi)).round()
-    return torch.polar((rate.real[..., None] * k).exp(), angle.to(rate.real.dtype))
+    return torch.polar((rate.real.to(dtype)[..., None] * k).exp(), angle.to(dtype))
 
 
 def _echo(weights: Tensor, powers: Tensor) -> Tensor:

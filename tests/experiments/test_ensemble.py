@@ -1,0 +1,145 @@
+"""Ensembles: weights from validation only, the same after loading, refused when a member has changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nextvec.corpus.store import Store
+from nextvec.data.splits import SplitConfig, split_documents
+from nextvec.data.windows import gather_contexts, make_windows
+from nextvec.errors import EvaluationError, RunError
+from nextvec.evaluation.ensemble import fit_mixture, latest
+from nextvec.evaluation.harness import Judging
+from nextvec.experiments.ensemble import EnsembleRun, fit_ensemble, load, load_judged
+from nextvec.experiments.judging import Exam, judge_runs
+from nextvec.inference.predictor import RunPredictor
+from nextvec.training.loop import train
+
+HOW_SPLIT = SplitConfig()
+HOW = Judging(resamples=50, quiet=True, baselines=("copy-last", "linear average"))
+
+
+@pytest.fixture(scope="module")
+def runs(world: Store, make_tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folders = [tmp_path_factory.mktemp("ensemble") / model for model in ("lstm", "mlp")]
+    for folder in folders:
+        train(world, make_tiny(folder.name), folder, quiet=True)
+    return folders
+
+
+@pytest.fixture(scope="module")
+def fitted(world: Store, runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> EnsembleRun:
+    out = tmp_path_factory.mktemp("ensembles") / "mixed"
+    return fit_ensemble(world, runs, ["ridge", "exponential averages"], Exam(), HOW, out).ensemble
+
+
+def test_it_is_judged_as_a_run_is_and_the_same_after_loading(world: Store, fitted: EnsembleRun) -> None:
+    loaded = load(fitted.folder)
+    windows = make_windows(world, range(len(world.documents)), 5, 1)
+    contexts, lengths = gather_contexts(world.vectors, windows, fitted.context)
+    for now, then in zip(loaded.predict(contexts, lengths), fitted.predict(contexts, lengths), strict=True):
+        np.testing.assert_allclose(now, then, atol=1e-6)
+    report = judge_runs(world, [loaded], Exam(), HOW)
+    assert report.row("mixed").figures["cosine"] is not None
+    assert report.row("mixed").facts["members"] == ["lstm", "mlp", "ridge", "exponential averages"]
+
+
+def test_on_what_it_was_fitted_on_no_member_is_better(
+    world: Store, fitted: EnsembleRun, runs: list[Path]
+) -> None:
+    exam = Exam(split="validation")
+    report = judge_runs(world, [fitted, *map(RunPredictor, runs)], exam, HOW)
+    best = report.row("mixed").figures["mse"]
+    assert all(best <= row.figures["mse"] + 1e-7 for row in report.rows)
+
+
+def test_weights_find_the_member_that_is_right(world: Store) -> None:
+    turn = np.linalg.qr(np.random.default_rng(7).standard_normal((16, 16)))[0].astype(
+        np.float32
+    )  # the world's
+
+    class Member:
+        kind = "model"
+
+        def __init__(self, name: str, noise: float) -> None:
+            self.name, self.noise, self.context = name, noise, 3
+
+        def predict(self, contexts: Any, lengths: Any) -> Any:
+            rng = np.random.default_rng(len(contexts))
+            raw = contexts[np.arange(len(lengths)), lengths - 1] @ turn.T
+            raw = raw + self.noise * rng.standard_normal(raw.shape).astype(np.float32)
+            return raw, raw / np.linalg.norm(raw, axis=1, keepdims=True)
+
+    split = split_documents(world, HOW_SPLIT)
+    windows = make_windows(world, split.of("validation"), 5, 1)
+    mixture = fit_mixture([Member("good", 0.0), Member("noise", 30.0)], world.vectors, windows)
+    assert mixture.unit[0] > 5 * mixture.unit[1]
+    assert mixture.unit.sum() == pytest.approx(1.0)
+    assert (mixture.raw >= 0).all()
+    with pytest.raises(EvaluationError, match="two members"):
+        fit_mixture([Member("alone", 0.0)], world.vectors, windows)
+
+
+def test_each_member_is_given_its_own_last_vectors() -> None:
+    contexts = np.arange(2 * 4 * 1, dtype=np.float32).reshape(2, 4, 1)
+    contexts[1, 2:] = 0
+    taken, lengths = latest(contexts, np.array([4, 2]), 3)
+    assert taken[..., 0].tolist() == [[1, 2, 3], [4, 5, 0]]
+    assert lengths.tolist() == [3, 2]
+    assert latest(contexts, np.array([4, 2]), 4)[0] is contexts
+
+
+def test_what_cannot_be_mixed(world: Store, runs: list[Path], tmp_path: Path) -> None:
+    for folders, baselines, said in (
+        ([], ["ridge", "copy-last"], "0 runs"),
+        (runs[:1], [], "1 runs and 0 baselines"),
+        (runs, ["nearest neighbour's successor"], "looks its answers up"),
+        (runs, ["oracle"], "no baseline 'oracle'"),
+    ):
+        with pytest.raises(EvaluationError, match=said):
+            fit_ensemble(world, folders, baselines, Exam(), HOW, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(RunError, match="already"):
+        fit_ensemble(world, runs, [], Exam(), HOW, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["json", "weights", "baselines", "gone", "member"])
+def test_a_damaged_ensemble_is_named(
+    fitted: EnsembleRun, runs: list[Path], tmp_path: Path, damage: str
+) -> None:
+    copies = tmp_path / "runs"
+    for folder in runs:
+        shutil.copytree(folder, copies / folder.name)
+    made = EnsembleRun(
+        tmp_path / "mixed", [RunPredictor(copies / r.name) for r in runs], fitted.baselines, fitted.mixture
+    )
+    from nextvec.experiments.ensemble import save
+
+    save(made)
+    assert load_judged(tmp_path / "mixed").name == "mixed"
+    file = tmp_path / "mixed" / "ensemble.json"
+    held = json.loads(file.read_text())
+    if damage == "json":
+        file.write_text("{}")
+    elif damage == "member":
+        file.write_text(
+            json.dumps({**held, "members": [*held["members"][:-1], {"baseline": "oracle", "context": 5}]})
+        )
+    elif damage == "gone":
+        shutil.rmtree(copies / "mlp")
+    elif damage == "baselines":
+        (tmp_path / "mixed" / "baselines.safetensors").write_bytes(b"nothing")
+    else:
+        shutil.copytree(copies / "lstm" / "final", copies / "lstm", dirs_exist_ok=True)
+        with (copies / "lstm" / "model.safetensors").open("ab") as f:
+            f.write(b"0")
+    with pytest.raises(RunError):
+        load(tmp_path / "mixed")

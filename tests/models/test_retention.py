@@ -1,0 +1,75 @@
+"""Chunked and stepwise retention against the paper's parallel form, forward and backward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from nextvec.models.ops.retention import RetentionState, retention, retention_reference, retention_step
+
+B, HEADS, WIDTH, VALUES = 2, 3, 4, 5
+
+
+def inputs(time: int, size: float = 1.0) -> list[Tensor]:
+    """q, k [B, h, T, d] and v [B, h, T, e], asking for a gradient; large q make the normaliser act."""
+    torch.manual_seed(time)
+    shapes = (B, HEADS, time, WIDTH), (B, HEADS, time, WIDTH), (B, HEADS, time, VALUES)
+    q, k, v = (torch.randn(s, dtype=torch.float64) for s in shapes)
+    return [v.requires_grad_() for v in (size * q, k, v)]
+
+
+def empty() -> RetentionState:
+    memory = torch.zeros(B, HEADS, WIDTH, VALUES, dtype=torch.float64)
+    return RetentionState(memory, torch.zeros(B, HEADS, WIDTH, dtype=torch.float64))
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("time", [1, 5, 8, 9, 27])
+@pytest.mark.parametrize("size", [0.1, 1.0, 30.0])
+@pytest.mark.parametrize("carried", [True, False])
+def test_as_the_parallel_form_forward_and_backward(time: int, size: float, carried: bool) -> None:
+    given = inputs(time, size)
+    y, state = retention(*given, 0, empty() if carried else None, chunk=8)
+    assert (state is not None) == carried
+    expected = retention_reference(*given)
+    close(y, expected)
+    ours = torch.autograd.grad(y.sin().sum(), given)
+    theirs = torch.autograd.grad(expected.sin().sum(), given)
+    for own, other in zip(ours, theirs, strict=True):
+        close(own, other)
+
+
+def test_the_normaliser_is_seen_on_both_sides() -> None:
+    """The small size is divided by the decays' norm everywhere, the large one mostly by the scores'."""
+    for size, many in ((0.1, False), (30.0, True)):
+        q, k, _ = inputs(27, size)
+        scores = (q @ k.transpose(-1, -2)).tril().sum(-1).abs()
+        assert ((scores > 27).double().mean() > 0.5) == many
+
+
+@pytest.mark.parametrize("cut", [1, 8, 13])
+def test_one_goes_on_where_another_stopped(cut: int) -> None:
+    q, k, v = inputs(21)
+    expected = retention_reference(q, k, v)
+    first, state = retention(q[:, :, :cut], k[:, :, :cut], v[:, :, :cut], 0, empty(), chunk=8)
+    assert state is not None
+    rest, last = retention(q[:, :, cut:], k[:, :, cut:], v[:, :, cut:], cut, state, chunk=8)
+    close(torch.cat((first, rest), 2), expected)
+    for t in range(cut, 21):
+        y, state = retention_step(q[:, :, t], k[:, :, t], v[:, :, t], t, state)
+        close(y, expected[:, :, t])
+    assert last is not None
+    close(state.memory, last.memory)
+    close(state.keys, last.keys)
+
+
+def test_long_chunks_in_float32_stay_exact() -> None:
+    """gamma^-512 of the fastest head is 10^7; as a factor it costs no precision."""
+    exact = inputs(512)
+    y, _ = retention(*(x.detach().float() for x in exact), 0, chunk=512)
+    expected, _ = retention(*exact, 0, chunk=32)
+    assert (y - expected).abs().max() < 1e-5 * expected.abs().max()
