@@ -118,36 +118,35 @@ def train(model: NextVectorModel, options: argparse.Namespace) -> tuple[Points, 
 
 @torch.inference_mode()
 def stream(model: NextVectorModel, options: argparse.Namespace) -> tuple[Points, str]:
-    """One step after each number of vectors; and why the rest was skipped."""
+    """The last steps to each number of vectors; and why the rest was skipped."""
     points: Points = {"length": [], "seconds": [], "bytes": []}
     spent: list[float] = []
     model.eval()
-    steps(model, model.init_state(1))
+    steps(model, model.init_state(1), STEPS)
     state, read = model.init_state(1), 0
     for context in doubling(FIRST_CONTEXT, options.max_context, 4):
         if len(spent) > 1 and (seconds := growth(spent, points["length"], 4)) > options.seconds:
             return points, f"reading {context:,} vectors would take about {seconds:.0f} s"
         start = time.process_time()
+        last = min(STEPS, context // 2)
         try:
-            while read < context:
-                chunk = torch.randn(1, min(CHUNK, context - read), model.d_embed)
-                _, state = model.extend(chunk, state)
-                read += chunk.shape[1]
-            size = sum(value.numel() * value.element_size() for value in state.values())
-            spent.append(time.process_time() - start)
-            state, seconds = steps(model, state)
+            for piece in torch.randn(1, context - last - read, model.d_embed).split(CHUNK, 1):
+                _, state = model.extend(piece, state)
+            state, seconds = steps(model, state, last)
         except ModelError as e:
             return points, f"reading {context:,} vectors: {e.message}"
-        read += STEPS
+        read = context
+        spent.append(time.process_time() - start)
+        size = sum(value.numel() * value.element_size() for value in state.values())
         for key, value in (("length", context), ("seconds", seconds), ("bytes", size)):
             points[key].append(value)
     return points, ""
 
 
-def steps(model: NextVectorModel, state: State) -> tuple[State, float]:
-    """A few steps on: the state, and the median seconds of one."""
+def steps(model: NextVectorModel, state: State, count: int) -> tuple[State, float]:
+    """`count` steps on: the state, and the median seconds of one."""
     taken = []
-    for x_t in torch.randn(STEPS, 1, model.d_embed):
+    for x_t in torch.randn(count, 1, model.d_embed):
         start = time.process_time()
         _, state = model.step(x_t, state)
         taken.append(time.process_time() - start)

@@ -60,6 +60,26 @@ def test_contexts_never_cross_a_document(counts: list[int], context: int, horizo
         assert (contexts[i, len(read) :] == 0).all()
 
 
+@settings(max_examples=100, deadline=None)
+@given(counts_strategy, st.sampled_from([2, 4, 6]))
+def test_gaps_have_as_many_chunks_on_either_side(counts: list[int], context: int) -> None:
+    store, half = fake_store(counts), context // 2
+    expected = [
+        (d.first + t, d.first, i) for i, d in enumerate(store.documents) for t in range(half, d.count - half)
+    ]
+    if not expected:
+        with pytest.raises(WindowError, match="one amid them"):
+            make_windows(store, range(len(counts)), context, task="middle")
+        return
+    windows = make_windows(store, range(len(counts)), context, task="middle")
+    assert list(zip(windows.target, windows.first, windows.document, strict=True)) == expected
+    first, last = windows.read_range
+    assert (first == windows.target - half).all()
+    assert (last == windows.target + half).all()
+    assert {len(block) for block in windows.blocks(1)} == {1}
+    assert all(block.task == "middle" for block in windows.blocks(3))
+
+
 def test_a_context_longer_than_every_document_says_the_longest() -> None:
     with pytest.raises(
         WindowError, match=r"store: .* the longest of 2 documents has 7; use a context of at most 6"

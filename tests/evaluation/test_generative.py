@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nextvec.data.splits import Split
 from nextvec.errors import EvaluationError
-from nextvec.evaluation.baselines import CopyLast, NeighbourSuccessor, Random
+from nextvec.evaluation.baselines import BASELINES, CopyLast, NeighbourSuccessor, Random
 from nextvec.evaluation.exam import Exam
 from nextvec.evaluation.generative import (
     Generated,
@@ -20,8 +23,11 @@ from nextvec.evaluation.generative import (
     judged_samples,
     spread_ratio,
 )
+from nextvec.evaluation.harness import Judging, judge
 from nextvec.evaluation.metrics import Judgement
+from nextvec.evaluation.table import format_report
 from nextvec.selfcheck.predictors import Drawing
+from nextvec.selfcheck.worlds import kalman_error
 
 D = 12
 
@@ -130,6 +136,32 @@ def test_samples_that_mean_nothing_are_refused(exam: Exam) -> None:
             bad.sample = lambda c, n, k, seed: np.zeros((k - 1, *c[:, 0].shape), np.float32)
         with pytest.raises(EvaluationError, match=message):
             generate(bad, raw, exam)
+
+
+def test_the_table_says_what_samples_are_worth(worlds: SimpleNamespace, tmp_path: Path) -> None:
+    store = worlds.store(tmp_path / "store", worlds.noisy(np.random.default_rng(0), 16, 12, D))
+    split = Split(tuple(range(8)), (8, 9), tuple(range(10, 16)))
+    point = worlds.Told(worlds.kalman, name="point", context=12)
+    drawing = Drawing(
+        worlds.kalman,
+        name="drawing",
+        context=12,
+        centre=worlds.kalman,
+        noise=lambda contexts, lengths: kalman_error(lengths),
+    )
+    how = Judging(resamples=50, quiet=True)
+    report = judge(store, split, "test", [point, drawing], how)
+    told, drawn = report.row("point"), report.row("drawing")
+    assert told.figures["cosine"] == drawn.figures["cosine"]
+    assert drawn.figures["energy_score"] == pytest.approx(told.figures["energy_score"] / np.sqrt(2), rel=0.08)
+    assert (told.figures["diversity"], told.figures["spread_ratio"]) == (0, 0)
+    assert drawn.figures["spread_ratio"] == pytest.approx(1, abs=0.1)
+    assert report.best["energy_score"] in BASELINES
+    assert drawn.better("energy_score") is True
+    assert "energy" in format_report(report)
+    none = judge(store, split, "test", [drawing], replace(how, samples=0))
+    assert {row.figures["energy_score"] for row in none.rows} == {None}
+    assert "energy_score" not in none.best
 
 
 def test_the_neighbours_are_samples(exam: Exam, worlds: SimpleNamespace) -> None:

@@ -15,7 +15,7 @@ from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.data.trained import TrainedOn, chunk_keys, key, known
 from nextvec.data.windows import gather_contexts, make_windows
-from nextvec.errors import ConfigError, RunError
+from nextvec.errors import ConfigError, ModelError, RunError
 from nextvec.inference.predictor import ModelPredictor, RunPredictor
 from nextvec.models.registry import names
 
@@ -170,3 +170,25 @@ def test_a_device_that_is_not_there(trained: Path) -> None:
     device = "mps" if not torch.backends.mps.is_available() else "cuda"
     with pytest.raises(ConfigError, match=f"no {device} device here; give cpu"):
         RunPredictor(trained, device=device)
+
+
+@pytest.mark.parametrize("options", [{"head": "energy"}, {"preset": "small_two_tower"}])
+def test_samples_of_a_generative_model(options: dict[str, str]) -> None:
+    torch.manual_seed(0)
+    predictor = ModelPredictor(nextvec.build("lcm", d_embed=D, **options), 6, "mine")
+    assert predictor.generative
+    contexts, lengths = contexts_of_all_lengths(6, np.random.default_rng(1))
+    drawn = predictor.sample(contexts, lengths, 3, seed=5)
+    assert (drawn.dtype, drawn.shape) == (np.float32, (3, 6, D))
+    assert np.array_equal(drawn, predictor.sample(contexts, lengths, 3, seed=5))
+    assert not np.allclose(drawn, predictor.sample(contexts, lengths, 3, seed=6))
+    assert not np.allclose(drawn[0], drawn[1])
+    contexts[lengths < 6, -1] = 1e3  # padding
+    np.testing.assert_allclose(drawn, predictor.sample(contexts, lengths, 3, seed=5), atol=1e-4)
+
+
+def test_a_point_has_no_samples() -> None:
+    predictor = ModelPredictor(nextvec.build("lstm", d_embed=D), 6, "mine")
+    assert not predictor.generative
+    with pytest.raises(ModelError, match="has no distribution to sample from"):
+        predictor.sample(*contexts_of_all_lengths(3, np.random.default_rng(1)), 3, seed=5)

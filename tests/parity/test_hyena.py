@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nextvec.errors import ModelError
 from nextvec.models import registry
 from nextvec.models.architectures.hyena import Filters, Hyena, HyenaBlock, HyenaOperator
+from nextvec.models.base import count_parameters
 from nextvec.models.hints import hints_of
 from nextvec.models.ops.convolution import causal_convolution_reference, short_convolution_reference
 
@@ -157,3 +158,10 @@ def test_a_bfloat16_model_draws_the_same_filters() -> None:
     assert torch.equal(filters(100), exact)
     filters.double()
     assert {p.dtype for p in filters.parameters()} == {torch.float64}
+
+
+def test_the_brief_size() -> None:
+    with torch.device("meta"):
+        count = count_parameters(registry.build("hyena", "brief"))
+    assert count == 122_501_664
+    assert abs(count / 125e6 - 1) < 0.03

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nextvec.models import registry
 from nextvec.models.architectures.s4 import S4, S4Block, StateSpace
+from nextvec.models.base import count_parameters
 from nextvec.models.hints import hints_of
 from nextvec.models.ops.state_space import hippo_legs, kernel, state_space_reference
 
@@ -155,3 +156,10 @@ def test_stable_whatever_is_learned(kind: str) -> None:
         space.log_dt.uniform_(-3, -2)
         response = kernel(space.system(), 2000, torch.float64).abs()
     assert response[:, -100:].max() < 1e-6 * response[:, :100].max()
+
+
+def test_the_brief_size() -> None:
+    with torch.device("meta"):
+        count = count_parameters(registry.build("s4", "brief"))
+    assert count == 98_860_032
+    assert abs(count / 100e6 - 1) < 0.03

@@ -17,11 +17,11 @@ from nextvec.errors import ConfigError, NextvecWarning, RunError, SplitError, Tr
 from nextvec.models.registry import build
 from nextvec.models.saving import load_model
 from nextvec.training import loop
+from nextvec.training.build import make_optimiser
 from nextvec.training.checkpoint import read_checkpoint, seed_everything
 from nextvec.training.config import OptimConfig
 from nextvec.training.history import Moments, read_history, spread
 from nextvec.training.loop import train
-from nextvec.training.build import make_optimiser
 
 D = 12  # of the tiny store
 

@@ -2,23 +2,71 @@
 
 from __future__ import annotations
 
+import textwrap
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
 from nextvec.cli.common import JsonTarget, columns, output
 
 
-def models(*, json: JsonTarget = None) -> None:
-    """List the architectures and presets: parameters at D = 768, and what their streaming state is.
+def models(
+    name: Annotated[
+        str | None, Parameter(help="One architecture: its paper, parity and deviations too.")
+    ] = None,
+    /,
+    *,
+    state: Annotated[
+        bool, Parameter(negative=(), help="Measure a session's state after 1 and 1,024 vectors (slower).")
+    ] = False,
+    json: JsonTarget = None,
+) -> None:
+    """List the architectures and presets: parameters at D = 768, cost of training, and how they stream.
 
     constant: the state of a step does not grow; cache: it keeps something of each vector read;
-    buffer: a declared number of vectors.
+    buffer: a declared number of vectors. T: length of what is read.
     """
-    from nextvec.models.registry import describe
+    from nextvec.models.registry import describe, get
 
-    rows = describe()
-    table = columns(
-        ["model", "preset", "parameters", "streaming", "head", "residual"],
+    if name is not None:
+        get(name)
+    rows = [row for row in describe(measure=state) if name in (None, row["name"])]
+    text = columns(
         [
-            [r["name"], r["preset"], f"{r['parameters']:,}", r["streaming"], r["head"], r["residual"]]
-            for r in rows
+            "model",
+            "preset",
+            "parameters",
+            "training",
+            "streaming",
+            *(["state bytes"] if state else []),
+            "head",
+            "best for",
         ],
+        [_cells(row, state=state) for row in rows],
     )
-    output(table, rows, json)
+    if name is not None:
+        text = "\n".join([text, *_details(rows[0])])
+    output(text, rows, json)
+
+
+def _cells(row: dict[str, Any], *, state: bool) -> list[str]:
+    measured = [f"{n:,}" for n in row.get("state_bytes", {}).values()]
+    return [
+        row["name"],
+        row["preset"],
+        f"{row['parameters']:,}",
+        row["complexity"],
+        row["streaming"],
+        *([" > ".join(measured)] if state else []),
+        row["head"] if row["residual"] == "none" else f"{row['head']} + {row['residual']}",
+        row["best_for"],
+    ]
+
+
+def _details(row: dict[str, Any]) -> list[str]:
+    said = [
+        ("", row["summary"]),
+        *((title, row[title.lower()]) for title in ("Paper", "Parity", "Deviations")),
+    ]
+    lines = [f"{title}: {text}" if title else text for title, text in said if text]
+    return ["", *(textwrap.fill(line, 110, subsequent_indent="  ") for line in lines)]

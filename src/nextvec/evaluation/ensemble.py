@@ -61,8 +61,8 @@ class Ensemble:
 def fit_mixture(members: Sequence[Predictor], vectors: VectorSource, windows: Windows) -> Mixture:
     """The non-negative weights with the least squared error on these windows (Lawson and Hanson's NNLS).
 
-    For unit vectors that is close to the weighting with the highest mean cosine. Normal equations are summed in
-    float64.
+    For unit vectors that is close to the weighting with the highest mean cosine. Normal equations are summed
+    in float64.
 
     Args:
         windows: of validation documents: on training ones the member that overfits most would get all.

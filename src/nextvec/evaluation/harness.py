@@ -52,8 +52,8 @@ class Judging:
         baselines: names to judge beside the predictors; None is all of them.
         seed, resamples: of the bootstrap over documents.
         leak_limit: share of leaking windows above which judging is refused.
-        samples: how many vectors a window a generative predictor is asked for: 0 (no figures of samples) or at
-            least 2.
+        samples: how many vectors a window a generative predictor is asked for: 0 (no figures of samples) or
+            at least 2.
         speed: also measure latency and throughput.
         quiet: no progress lines.
     """

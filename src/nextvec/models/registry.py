@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -103,13 +104,15 @@ def describe(*, measure: bool = False) -> list[dict[str, Any]]:
     Args:
         measure: also give `state_bytes` of each `small` preset (some seconds).
 
-    Returns: dictionaries of name, preset, parameters, streaming, complexity, best_for, paper, head, residual
-        and the file's first line.
+    Returns: dictionaries of name, preset, parameters, streaming, complexity, best_for, paper, head, residual,
+        and of what the file's header says: summary (its first line), parity (what it was proven against) and
+        deviations (from its paper).
     """
     rows: list[dict[str, Any]] = []
     for name in names():
         cls = get(name)
-        summary = (importlib.import_module(cls.__module__).__doc__ or "").strip().split("\n")[0]
+        text = importlib.import_module(cls.__module__).__doc__ or ""
+        summary = text.strip().split("\n")[0]
         for preset in presets(name):
             with torch.device("meta"):
                 model = build(name, preset, D_TABLE)
@@ -125,10 +128,18 @@ def describe(*, measure: bool = False) -> list[dict[str, Any]]:
                     "head": model.config.head,
                     "residual": model.config.residual,
                     "summary": summary,
+                    "parity": _section(text, "Parity"),
+                    "deviations": _section(text, "Deviations"),
                     **({"state_bytes": state_bytes(name)} if measure and preset == "small" else {}),
                 }
             )
     return rows
+
+
+def _section(text: str, title: str) -> str:
+    """What a header says under `Title:`, up to the next title or the end, on one line."""
+    found = re.search(rf"\b{title}: (.*?)(?=\s[A-Z][a-z]+: |\Z)", text, re.DOTALL)
+    return " ".join(found.group(1).split()) if found else ""
 
 
 def state_bytes(name: str, preset: str = "small", steps: Sequence[int] = (1, 1024)) -> dict[int, int]:

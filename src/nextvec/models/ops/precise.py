@@ -1,4 +1,4 @@
-"""What must not be rounded: parameters that stay in float32 when their model is brought to a shorter dtype."""
+"""What must not be rounded: parameters that stay float32 when their model is brought to a shorter dtype."""
 
 from __future__ import annotations
 

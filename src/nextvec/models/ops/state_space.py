@@ -13,7 +13,7 @@ C (I - A^L) in place of C and fix L. Here the four series are sums of powers and
 exact for every length, with C itself as the parameter.
 
 Shapes: B batch, H channels, T time, N stored modes (one of each conjugate pair: the state's size is 2 N), so
-that sums over modes are 2 Re(...). Give the continuous system in float64: its rates are raised to high powers.
+that sums over modes are 2 Re(...). Give the system in float64: its rates are raised to high powers.
 """
 
 from __future__ import annotations
@@ -86,14 +86,18 @@ def zero_order_hold(a: Tensor, b: Tensor, c: Tensor, dt: Tensor) -> System:
 
 
 def kernel(system: System, length: int, dtype: torch.dtype) -> Tensor:
-    """The response to an impulse, [H, length] of real `dtype`: out = causal_convolution(in, kernel)."""
+    """The response to an impulse, [H, length] of real `dtype`: out = causal_convolution(in, kernel).
+
+    With low rank the sums are in `dtype`; the quotient, where errors add up, in the system's precision.
+    """
     rate, b, c, u, v = system
     if u is None or v is None:
         return vandermonde(rate, (c * b)[None], length, dtype).squeeze(0)
     weights = torch.stack((c * b, v * b, c * u, v * u))
-    forward, sensed, steered, looped = vandermonde(rate, weights, length, dtype).unbind()
+    sums = vandermonde(rate, weights, length, dtype).to(rate.real.dtype)
+    forward, sensed, steered, looped = sums.unbind()
     fed_back = causal_convolution(sensed, loop_inverse(looped))
-    return forward - causal_convolution(fed_back, _delay(steered))
+    return (forward - causal_convolution(fed_back, _delay(steered))).to(dtype)
 
 
 def scan(system: System, x: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,170 @@
+"""The questions that the brief left open, each answered by one matrix: the same cap on updates, several seeds,
+judged beside the baselines on documents that no model saw.
+
+    python benchmarks/experiments.py STORE --out FOLDER [--only objectives,context] [flags of `nextvec matrix`]
+
+A folder that was interrupted goes on. Prints one table a question; FOLDER/<question>/matrix.json has all of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+UPDATES = "300"
+OBJECTIVES = "mse,cosine,infonce,infonce-hard,mse-infonce,mse-moment,mse-variance,infonce-brief"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A matrix and what it is compared by: every row against the row of its model that ends in `against`."""
+
+    asks: str
+    flags: tuple[str, ...]
+    against: str
+    seeds: int = 3
+    shown: tuple[str, ...] = ("variance_ratio", "moments_raw")
+    updates: str = UPDATES
+
+
+QUESTIONS = {
+    "objectives": Question(
+        "Which objective for which figure?",
+        ("--models", "amn,transformer", "--objectives", OBJECTIVES),
+        "mse",
+    ),
+    "objectives-residual": Question(
+        "The same, learning only what exponential averages miss.",
+        ("--models", "transformer", "--recipe", "residual", "--objectives", "mse,cosine,infonce,mse-infonce"),
+        "mse",
+    ),
+    "supervision": Question(
+        "The loss at every position, or at the last of 32 only? Equal seconds of training.",
+        ("--models", "gru,transformer", "--vary", "data.min_context=1,32", "--set", "optim.max_seconds=20"),
+        "min_context=1",
+        updates="0",
+    ),
+    "residual": Question(
+        "What should a model start from?",
+        ("--models", "gru,transformer", "--vary", "model.options.residual=none,last,mean,weights,ridge,ema"),
+        "residual=none",
+        seeds=1,
+    ),
+    "gate": Question(
+        "Does a learned gate on the residual help?",
+        ("--models", "transformer", "--recipe", "residual", "--vary", "model.options.gate=false,true"),
+        "gate=false",
+    ),
+    "context": Question(
+        "How much context?",
+        ("--models", "gru", "--vary", "data.context=1,2,3,5,10,20,32"),
+        "context=32",
+    ),
+    "horizon": Question(
+        "How far ahead? Each against the baselines at the same distance.",
+        ("--models", "gru", "--recipe", "residual", "--tasks", "next,next-2,next-5,multi"),
+        "next",
+    ),
+    "layers": Question(
+        "How deep?",
+        ("--models", "gru,transformer", "--vary", "model.options.layers=1,2,4"),
+        "layers=2",
+        seeds=1,
+    ),
+    "epochs": Question(
+        "20 epochs or 50?",
+        ("--models", "amn", "--vary", "optim.epochs=20,50", "--set", "optim.patience=0"),
+        "epochs=20",
+        updates="0",
+    ),
+    "middle": Question(
+        "Is the middle easier than the next?",
+        ("--models", "gru", "--recipe", "residual", "--tasks", "next,middle"),
+        "next",
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("store")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", default=",".join(QUESTIONS), help=f"of: {', '.join(QUESTIONS)}")
+    parser.add_argument("--seeds", type=int, help="instead of each question's own number")
+    arguments, further = parser.parse_known_args()
+    asked = arguments.only.split(",")
+    if unknown := set(asked) - QUESTIONS.keys():
+        parser.error(f"no question {', '.join(sorted(unknown))}; choose of {', '.join(QUESTIONS)}")
+    for name in asked:
+        question = QUESTIONS[name]
+        seeds = str(arguments.seeds or question.seeds)
+        out = arguments.out / name
+        command = [str(Path(sys.executable).with_name("nextvec")), "matrix", arguments.store]
+        command += [*question.flags, "--seeds", seeds, "--max-updates", question.updates]
+        command += ["--out", str(out), "--no-speed", *further]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+        if done.returncode not in (0, 1):  # 1: some run failed, and is reported
+            sys.exit(done.returncode)
+        print(f"## {name}: {question.asks}\n\n`nextvec {' '.join(command[1:])}`\n")
+        print(tables(json.loads((out / "matrix.json").read_text()), question), flush=True)
+
+
+def tables(matrix: dict[str, Any], question: Question) -> str:
+    """Markdown: one table for each thing that is predicted."""
+    parts = [table(matrix, question)]
+    for name, other in matrix["others"].items():
+        parts += [f"### {name}\n", table(other, question)]
+    return "\n".join([*parts, *(f"FAILED {run}: {why}\n" for run, why in matrix["failed"].items())])
+
+
+def table(report: dict[str, Any], question: Question) -> str:
+    """Every model's row, how it differs from the row compared with, and the best baseline of each figure."""
+    rows = {row["name"]: row for row in report["rows"]}
+    best = sorted({report["best_baseline"][metric] for metric in ("cosine", "recall@5", "mrr")})
+    models = [name for name, row in rows.items() if row["kind"] == "model"]
+    shown = [*(f"{metric}" for metric in question.shown)]
+    header = ["predictor", "cosine", "recall@5", "MRR", *shown, "cosine against it", "recall@5 against it"]
+    lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
+    for name in [*best, *models]:
+        row = rows[name]
+        figures = [_with_seeds(row, metric) for metric in ("cosine", "recall@5", "mrr")]
+        figures += [f"{row[metric]:.3f}" for metric in shown]
+        other = _compared_with(name, models, question.against) if row["kind"] == "model" else None
+        differences = [_difference(report, metric, name, other) for metric in ("cosine", "recall@5")]
+        lines.append("| " + " | ".join([name, *figures, *differences]) + " |")
+    compared = (
+        f'"Against it": the difference from the row of the same model that ends in `{question.against}`,'
+    )
+    return "\n".join([*lines, "", f"{compared} 95 % interval over documents; ± std over seeds.", ""])
+
+
+def _compared_with(name: str, models: list[str], against: str) -> str | None:
+    own = [
+        m for m in models if m.split("-")[0] == name.split("-")[0] and m == f"{name.split('-')[0]}-{against}"
+    ]
+    return own[0] if own and own[0] != name else None
+
+
+def _with_seeds(row: dict[str, Any], metric: str) -> str:
+    spread = row.get(f"{metric}_seed_std")
+    return f"{row[metric]:.4f}" + (f" ± {spread:.4f}" if spread else "")
+
+
+def _difference(report: dict[str, Any], metric: str, name: str, other: str | None) -> str:
+    for pair in report["pairs"] if other else ():
+        if pair["metric"] == metric and {pair["row"], pair["than"]} == {name, other}:
+            sign = 1 if pair["row"] == name else -1
+            low, high = sorted((sign * pair["low"], sign * pair["high"]))
+            return f"{sign * pair['difference']:+.4f} [{low:+.4f}, {high:+.4f}]"
+    return ""
+
+
+if __name__ == "__main__":
+    main()
