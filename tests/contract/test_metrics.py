@@ -137,7 +137,7 @@ BROKEN = {
     ),
     "spread without its square root": (
         "spread_ratio",
-        {"figure": lambda j: float(j.generated.variance.mean() / j.generated.error.mean())},
+        {"figure": lambda j: float(j.generated.variance.mean() / max(j.generated.error.mean(), 1e-9))},
     ),
     "spread about the point by one sample": (
         "spread_ratio",

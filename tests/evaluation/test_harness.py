@@ -147,7 +147,7 @@ def test_in_sample_figures_are_labelled(store) -> None:
 
 
 def test_limited_to_sources_but_fitted_on_everything(store) -> None:
-    training = Training.of(store, SPLIT, 5, 1)
+    training = Training.of(store, SPLIT, Judging(context=5))
     some = Split((), (20, 22), tuple(range(24, 36, 2)))
     report = judge(store, some, "test", judging=HOW, training=training)
     assert (report.documents, len(report.rows)) == (6, len(BASELINES))
@@ -160,7 +160,7 @@ def test_training_documents_are_refused(store) -> None:
     leaking = Split(SPLIT.train, (), (*SPLIT.test, 0))
     with pytest.raises(LeakError, match=r"15 of 195 windows stand in training \(15 by document id"):
         judge(store, leaking, "test", judging=HOW)
-    training = Training.of(store, SPLIT, 5, 1)
+    training = Training.of(store, SPLIT, Judging(context=5))
     with pytest.raises(LeakError):
         judge(store, SPLIT, "all", judging=HOW, training=training)
     with pytest.raises(LeakError):

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from nextvec.models.ops.retention import RetentionState, retention, retention_reference, retention_step
+from nextvec.models.ops.retention import (
+    RetentionState,
+    phases,
+    retention,
+    retention_reference,
+    retention_step,
+)
 
 B, HEADS, WIDTH, VALUES = 2, 3, 4, 5
 
@@ -24,6 +30,10 @@ def empty() -> RetentionState:
     return RetentionState(memory, torch.zeros(B, HEADS, WIDTH, dtype=torch.float64))
 
 
+def turns(start: int, count: int) -> Tensor:
+    return phases(start, count, WIDTH, torch.empty(0, dtype=torch.float64))
+
+
 def close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
 
@@ -33,7 +43,7 @@ def close(found: Tensor, expected: Tensor) -> None:
 @pytest.mark.parametrize("carried", [True, False])
 def test_as_the_parallel_form_forward_and_backward(time: int, size: float, carried: bool) -> None:
     given = inputs(time, size)
-    y, state = retention(*given, 0, empty() if carried else None, chunk=8)
+    y, state = retention(*given, turns(0, time), 0, empty() if carried else None, chunk=8)
     assert (state is not None) == carried
     expected = retention_reference(*given)
     close(y, expected)
@@ -44,23 +54,29 @@ def test_as_the_parallel_form_forward_and_backward(time: int, size: float, carri
 
 
 def test_the_normaliser_is_seen_on_both_sides() -> None:
-    """The small size is divided by the decays' norm everywhere, the large one mostly by the scores'."""
-    for size, many in ((0.1, False), (30.0, True)):
-        q, k, _ = inputs(27, size)
-        scores = (q @ k.transpose(-1, -2)).tril().sum(-1).abs()
-        assert ((scores > 27).double().mean() > 0.5) == many
+    """Where the decays' norm divides, y doubles with q; where the scores' sum does, it stays as it is."""
+    for size, doubles, stays in ((0.01, 1.0, 0.0), (1e4, 0.0, 1.0)):
+        q, k, v = inputs(27, size)
+        once = retention(q, k, v, turns(0, 27), 0)[0]
+        twice = retention(2 * q, k, v, turns(0, 27), 0)[0]
+        close_to = [(twice - factor * once).abs().amax(-1) < 1e-9 for factor in (2, 1)]
+        shares = [float(same.double().mean()) for same in close_to]
+        assert abs(shares[0] - doubles) < 0.02
+        assert abs(shares[1] - stays) < 0.02
 
 
 @pytest.mark.parametrize("cut", [1, 8, 13])
 def test_one_goes_on_where_another_stopped(cut: int) -> None:
     q, k, v = inputs(21)
     expected = retention_reference(q, k, v)
-    first, state = retention(q[:, :, :cut], k[:, :, :cut], v[:, :, :cut], 0, empty(), chunk=8)
+    first, state = retention(q[:, :, :cut], k[:, :, :cut], v[:, :, :cut], turns(0, cut), 0, empty(), chunk=8)
     assert state is not None
-    rest, last = retention(q[:, :, cut:], k[:, :, cut:], v[:, :, cut:], cut, state, chunk=8)
+    rest, last = retention(
+        q[:, :, cut:], k[:, :, cut:], v[:, :, cut:], turns(cut, 21 - cut), cut, state, chunk=8
+    )
     close(torch.cat((first, rest), 2), expected)
     for t in range(cut, 21):
-        y, state = retention_step(q[:, :, t], k[:, :, t], v[:, :, t], t, state)
+        y, state = retention_step(q[:, :, t], k[:, :, t], v[:, :, t], turns(t, 1), t, state)
         close(y, expected[:, :, t])
     assert last is not None
     close(state.memory, last.memory)
@@ -70,6 +86,6 @@ def test_one_goes_on_where_another_stopped(cut: int) -> None:
 def test_long_chunks_in_float32_stay_exact() -> None:
     """gamma^-512 of the fastest head is 10^7; as a factor it costs no precision."""
     exact = inputs(512)
-    y, _ = retention(*(x.detach().float() for x in exact), 0, chunk=512)
-    expected, _ = retention(*exact, 0, chunk=32)
+    y, _ = retention(*(x.detach().float() for x in exact), turns(0, 512).to(torch.complex64), 0, chunk=512)
+    expected, _ = retention(*exact, turns(0, 512), 0, chunk=32)
     assert (y - expected).abs().max() < 1e-5 * expected.abs().max()

@@ -1,4 +1,8 @@
-"""Flags of `train` and `matrix` as one layer of configuration: defaults < recipe < file < flags."""
+"""Flags of `train`, `matrix` and `sweep` as layers of configuration: defaults < recipe < file < objective and
+task by name < the other flags.
+
+A name on the command line wins over the file, as any flag does, and what is set key by key wins over a name.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,12 @@ from nextvec.config import merge, parse_assignments, read_toml
 from nextvec.errors import ConfigError
 
 DEFAULT_RECIPE = "default"
+TRAINING = Path(__file__).parents[1] / "training"
+
+
+def _stems(*folder: str) -> str:
+    """Names of the TOML files in a folder of `nextvec.training`: reading it imports nothing heavy."""
+    return ", ".join(sorted(path.stem for path in TRAINING.joinpath(*folder).glob("*.toml")))
 
 
 @Parameter(name="*")
@@ -25,10 +35,24 @@ class TrainingFlags:
     recipe: Annotated[
         str | None,
         Parameter(
-            help="Protocol: default, residual (a baseline and what it misses) or brief (to the letter)."
+            help=f"Protocol: {_stems('recipes')}; residual is a baseline and what it misses, brief is to the "
+            "letter."
         ),
     ] = None
     config: Annotated[Path | None, Parameter(help="A TOML file over the recipe; flags win over it.")] = None
+    objective: Annotated[
+        str | None, Parameter(help=f"What is minimised, over recipe and file: {_stems('layers', 'objectives')}.")
+    ] = None
+    task: Annotated[
+        str | None, Parameter(help=f"What is predicted, over recipe and file: {_stems('layers', 'tasks')}.")
+    ] = None
+    residual: Annotated[
+        str | None,
+        Parameter(help="Baseline the network corrects: none, mean, last, ema, weights or ridge."),
+    ] = None
+    head: Annotated[
+        str | None, Parameter(help="What makes vectors of hidden states: linear, projection, compact or energy.")
+    ] = None
     epochs: Annotated[int | None, Parameter(help="Passes over the training targets.")] = None
     max_updates: Annotated[int | None, Parameter(help="Stop after so many updates.")] = None
     lr: Annotated[float | None, Parameter(help="Highest learning rate.")] = None
@@ -50,10 +74,14 @@ class TrainingFlags:
     ] = ()
 
     def layers(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The configuration file and the flags, as nested dictionaries."""
+        """The configuration file and the flags, as nested dictionaries.
+
+        Raises:
+            ConfigError: no such file, an unknown objective or task, or a flag that cannot be read.
+        """
         file = read_toml(self.config) if self.config is not None else {}
         flags = {
-            "model": {"preset": self.preset},
+            "model": {"preset": self.preset, "options": {"residual": self.residual, "head": self.head}},
             "data": {
                 "context": self.context,
                 "min_context": self._min_context(file),
@@ -69,7 +97,17 @@ class TrainingFlags:
             },
             "runtime": {"device": self.device, "precision": self.precision},
         }
-        return file, merge(_given(flags), parse_assignments(self.set))
+        return file, merge(self._named(), _given(flags), parse_assignments(self.set))
+
+    def _named(self) -> dict[str, Any]:
+        """What the objective and the task of these names are."""
+        if self.objective is None and self.task is None:
+            return {}
+        from nextvec.training.recipes import read_layer
+
+        objective = {} if self.objective is None else read_layer("objectives", self.objective, "--objective")
+        task = {} if self.task is None else read_layer("tasks", self.task, "--task")
+        return merge(objective, task)
 
     def _min_context(self, file: Mapping[str, Any]) -> int | None:
         """Recipe brief trains on windows of exactly `context`; --context changes both ends there."""

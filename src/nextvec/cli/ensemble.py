@@ -22,6 +22,9 @@ def ensemble(
     ] = 5,
     horizon: Annotated[int, Parameter(help="How many chunks ahead the target is.")] = 1,
     task: Annotated[Literal["next", "middle"], Parameter(help="What the runs were trained for.")] = "next",
+    queries: Annotated[
+        bool, Parameter(negative=(), help="Fit the weights with what conditional runs are told.")
+    ] = False,
     split_file: Annotated[Path | None, Parameter(help="JSON of document ids (default: the runs').")] = None,
 ) -> None:
     """Mix runs, and runs with baselines: weights that are never negative, fitted on validation only.
@@ -35,7 +38,7 @@ def ensemble(
     from nextvec.experiments.judging import Exam
 
     division = None if split_file is None else SplitConfig(file=str(split_file.resolve()))
-    how = Judging(context=context, horizon=horizon, task=task, quiet=True)
+    how = Judging(context=context, horizon=horizon, task=task, queries=queries, quiet=True)
     fitted = fit_ensemble(Store.open(store), runs, names(baselines), Exam(division=division), how, out)
     made = fitted.ensemble
     rows = [

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nextvec.experiments.judging import Exam
 
 JUDGING = Group("Judging")
+DEFAULT_CONTEXT = 5
 
 
 @Parameter(name="*", group=JUDGING)
@@ -25,8 +26,12 @@ class JudgingFlags:
 
     split: Annotated[str, Parameter(help="train (labelled in-sample), validation, test or all.")] = "test"
     judge_context: Annotated[
-        int, Parameter(help="Chunks read at least before each target; what the baselines use.")
-    ] = 5
+        int | None,
+        Parameter(
+            help="Chunks read at least before each target, and what the baselines use "
+            "(default: 5; of task middle what the run reads)."
+        ),
+    ] = None
     candidates: Annotated[
         Literal["split", "store", "document"], Parameter(help="What the true next chunk is ranked among.")
     ] = "split"
@@ -42,8 +47,16 @@ class JudgingFlags:
     no_speed: Annotated[bool, Parameter(negative=(), help="Do not measure latency and throughput.")] = False
     markdown: Annotated[bool, Parameter(negative=(), help="Print the table as Markdown.")] = False
 
-    def judging(self, horizon: int, *, quiet: bool) -> Judging:
-        """As the harness takes it."""
+    def judging(
+        self,
+        horizon: int,
+        *,
+        quiet: bool,
+        context: int = DEFAULT_CONTEXT,
+        task: Literal["next", "middle"] = "next",
+        queries: bool = False,
+    ) -> Judging:
+        """As the harness takes it; `context` is what --judge-context is by default."""
         from nextvec.evaluation.harness import Judging
 
         try:
@@ -51,8 +64,10 @@ class JudgingFlags:
         except ValueError:
             raise ConfigError(f"'{self.k}' are no ranks", where="--k", remedy="write --k 1,5,20") from None
         return Judging(
-            context=self.judge_context,
+            context=context if self.judge_context is None else self.judge_context,
             horizon=horizon,
+            task=task,
+            queries=queries,
             candidates=self.candidates,
             index=self.index,
             ks=ks,
@@ -79,6 +94,14 @@ def evaluate(
         Path | None, Parameter(group=JUDGING, help="JSON of document ids (default: the runs').")
     ] = None,
     horizon: Annotated[int, Parameter(group=JUDGING, help="How many chunks ahead the target is.")] = 1,
+    task: Annotated[
+        Literal["next", "middle"],
+        Parameter(group=JUDGING, help="What is predicted: what follows, or what is missing amid the chunks."),
+    ] = "next",
+    queries: Annotated[
+        bool,
+        Parameter(group=JUDGING, negative=(), help="Tell conditional runs a later chunk to write towards."),
+    ] = False,
     device: Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the models predict.")] = "cpu",
     json: JsonTarget = None,
     quiet: Quiet = False,
@@ -99,7 +122,9 @@ def evaluate(
     opened = Store.open(store)
     exam = _exam(flags, sources, train_sources, split_file)
     predictors = [load_judged(run, device) for run in runs if run != "baselines"]
-    report = judge_runs(opened, predictors, exam, flags.judging(horizon, quiet=quiet))
+    context = int(predictors[0].training["context"]) if task == "middle" and predictors else DEFAULT_CONTEXT
+    how = flags.judging(horizon, quiet=quiet, context=context, task=task, queries=queries)
+    report = judge_runs(opened, predictors, exam, how)
     output(format_report(report, markdown=flags.markdown), report.to_json(), json)
 
 

@@ -38,6 +38,7 @@ def _describe(found: dict[str, Any], verified: bool) -> str:
         "chunker      " + ", ".join(f"{k} {v}" for k, v in found["chunker"].items()),
         f"documents    {found['documents']:,} with {found['chunks']:,} chunks "
         f"({per_document['min']} to {per_document['max']} each, median {per_document['median']:g})",
+        *_views(found["views"]),
         f"shards       {len(found['shards'])}" + (", every checksum agrees" if verified else ""),
         "",
         columns(
@@ -46,3 +47,9 @@ def _describe(found: dict[str, Any], verified: bool) -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def _views(views: dict[str, int]) -> list[str]:
+    if not views["documents"]:
+        return []
+    return [f"views        {views['documents']:,} with {views['chunks']:,} chunks more, for training only"]

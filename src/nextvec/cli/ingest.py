@@ -53,6 +53,14 @@ def ingest(
         tuple[str, ...],
         Parameter(group=CUTTING, negative=(), help="KEY=VALUE of the chunker, e.g. words=80 min_words=30."),
     ] = (),
+    phases: Annotated[
+        int,
+        Parameter(
+            group=CUTTING,
+            help="Cut every document so many times, the boundaries moved by 1/N of a chunk each time. The extra "
+            "views serve training only.",
+        ),
+    ] = 1,
     encoder: Annotated[
         str, Parameter(group=ENCODING, help="The packaged one, a folder, a hub name, or a server's model.")
     ] = "all-MiniLM-L6-v2",
@@ -95,6 +103,11 @@ def ingest(
 
     shards: dict[str, Any] = {} if shard_chunks is None else {"shard_chunks": shard_chunks}
     files = [_demo(name) if name == "demo" else name for name in sources]
+    ready_made = vectors is not None or chunks is not None or any(name.endswith(".npz") for name in files)
+    if ready_made and phases != 1:
+        raise ConfigError(
+            "vectors that you already have are not cut anew", where="--phases", remedy="leave --phases out"
+        )
     if vectors is not None or chunks is not None:
         if vectors is None or chunks is None or sources:
             raise ConfigError(
@@ -123,7 +136,7 @@ def ingest(
         )  # fmt: skip
         report = run(
             files, out, encoder=config, chunker=_chunker(chunker, chunk_option, config), options=options,
-            dtype=dtype or "float16", quiet=quiet, **shards,
+            dtype=dtype or "float16", phases=phases, quiet=quiet, **shards,
         )  # fmt: skip
     output(_describe(report), asdict(report), json)
 
@@ -184,7 +197,8 @@ def _import_npz(
 
 
 def _describe(report: Any) -> str:
-    lines = [f"{report.documents:,} documents, {report.chunks:,} chunks added to {report.store}"]
+    views = f" and {report.views:,} views of documents" if getattr(report, "views", 0) else ""
+    lines = [f"{report.documents:,} documents{views}, {report.chunks:,} chunks added to {report.store}"]
     lines += [f"  skipped: {count:,} {reason}" for reason, count in report.skipped.items()]
     if getattr(report, "path", None):
         lines.append(

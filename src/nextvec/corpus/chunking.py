@@ -6,7 +6,13 @@ sentences are grouped. A chunk never crosses a document, keeps its offsets, and 
 
     "".join(c.gap + c.text for c in chunks) == text        text[c.start:c.end] == c.text
 
-for every text without white space at its end (what `normalise_text` gives); gaps are white space only."""
+for every text without white space at its end (what `normalise_text` gives); gaps are white space only.
+
+A chunker that counts words or tokens can cut with a **phase**, 0 <= phase < 1: the first chunk of every
+paragraph, where counting begins, is only 1 - phase of a chunk long, so that the boundaries after it move by
+that part of a chunk. Sentences stay whole, sizes obey the same limits, and a paragraph too short to be cut
+stays as it is. Chunkers whose boundaries are those of the text (sentence, paragraph) have no phase.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +21,13 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from nextvec.config import from_dict
-from nextvec.corpus.spans import Span, group, sentences_by_paragraph, word_spans
+from nextvec.corpus.spans import UNSHIFTED, Span, group, sentences_by_paragraph, word_spans
 from nextvec.errors import ConfigError, EncoderError
 
 TokenOffsets = Callable[[str], Sequence[tuple[int, int]]]
@@ -50,8 +57,11 @@ class Chunker(Protocol):
 
     kind: ClassVar[str]
 
-    def chunk(self, text: str) -> list[Chunk]:
-        """Cut one document. A text of white space gives no chunks."""
+    def chunk(self, text: str, phase: Fraction = UNSHIFTED) -> list[Chunk]:
+        """Cut one document. A text of white space gives no chunks.
+
+        Raises ConfigError for a phase outside 0 <= phase < 1, and for any but 0 where there is none.
+        """
 
     def describe(self) -> dict[str, Any]:
         """Kind and settings as JSON values; recorded in the store, which takes chunks of one chunker only."""
@@ -88,12 +98,17 @@ class WordChunker(_Described):
         _check(self.words >= 1, "words >= 1")
         _check_language(self.language)
 
-    def chunk(self, text: str) -> list[Chunk]:
-        """Cut one document into chunks."""
+    def chunk(self, text: str, phase: Fraction = UNSHIFTED) -> list[Chunk]:
+        """Cut one document into chunks.
+
+        With `phase`, the first chunk of a paragraph is of (1 - phase) x `words` words and at most
+        (1 - phase) x `max_words` where sentences allow it, and never of under `min_words`.
+        """
+        check_phase(phase)
         units = sentences_by_paragraph(text, self.language, word_spans, self.max_words)
         room = self.max_words + max(self.min_words - 1, 0)
-        grouped = group(units, target=self.words, minimum=self.min_words, maximum=self.max_words, room=room)
-        return cut(text, grouped)
+        sizes = {"target": self.words, "minimum": self.min_words, "maximum": self.max_words}
+        return cut(text, group(units, **sizes, room=room, phase=phase))
 
 
 @dataclass(frozen=True)
@@ -111,8 +126,14 @@ class _OfSentences(_Described):
     def _target(self) -> int:
         return self.max_words
 
-    def chunk(self, text: str) -> list[Chunk]:
-        """Cut one document into chunks."""
+    def chunk(self, text: str, phase: Fraction = UNSHIFTED) -> list[Chunk]:
+        """Cut one document into chunks. Raises ConfigError for a phase: these boundaries are the text's."""
+        if phase != UNSHIFTED:
+            raise ConfigError(
+                f"the {self.kind} chunker cuts where the text does: its boundaries cannot be shifted",
+                where="chunker",
+                remedy="cut by words or tokens, or with a single phase",
+            )
         units = sentences_by_paragraph(text, self.language, word_spans, self.max_words)
         most = self.max_words
         return cut(text, group(units, target=self._target, minimum=0, maximum=most, room=most))
@@ -162,13 +183,16 @@ class TokenChunker(_Described):
         _check(self.tokens >= 1, "tokens >= 1")
         _check_language(self.language)
 
-    def chunk(self, text: str) -> list[Chunk]:
-        """Cut one document into chunks."""
+    def chunk(self, text: str, phase: Fraction = UNSHIFTED) -> list[Chunk]:
+        """Cut one document into chunks.
+
+        With `phase`, the first chunk of a paragraph is as many sentences as fit in (1 - phase) x `tokens`,
+        at least one, and never under `min_tokens` where the next sentence could be added.
+        """
+        check_phase(phase)
         units = sentences_by_paragraph(text, self.language, self._token_spans, self.tokens)
-        grouped = group(
-            units, target=self.tokens, minimum=self.min_tokens, maximum=self.tokens, room=self.tokens
-        )
-        return cut(text, grouped)
+        sizes = {"target": self.tokens, "minimum": self.min_tokens, "maximum": self.tokens}
+        return cut(text, group(units, **sizes, room=self.tokens, phase=phase))
 
     def _token_spans(self, text: str) -> list[tuple[int, int]]:
         """Token spans that follow one another and leave out nothing but white space.
@@ -260,6 +284,12 @@ def cut(text: str, spans: Iterable[Span]) -> list[Chunk]:
         chunks.append(Chunk(text[start:end], start, end, text[before:start]))
         before = end
     return chunks
+
+
+def check_phase(phase: Fraction) -> None:
+    """Raise ConfigError for what is no part of a chunk."""
+    if not 0 <= phase < 1:
+        raise ConfigError(f"phase {phase} is no part of a chunk", where="chunker", remedy="give 0 <= phase < 1")
 
 
 def _check(holds: bool, rule: str) -> None:

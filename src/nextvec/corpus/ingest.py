@@ -12,15 +12,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import IO, TypeVar
 
-from nextvec.corpus.chunking import Chunker
+from nextvec.corpus.chunking import Chunk, Chunker
 from nextvec.corpus.documents import ReaderOptions, ReadReport, SourceDocument, read_source
 from nextvec.corpus.encoders import Encoder, EncoderConfig, load_encoder
 from nextvec.corpus.encoders.precision import choose_device
 from nextvec.corpus.fingerprints import minhash_text, text_sha256
 from nextvec.corpus.layout import MANIFEST, read_manifest
+from nextvec.corpus.views import new_views, shifts, view_id
 from nextvec.corpus.writer import NewDocument, StoreWriter, check_place
 from nextvec.errors import DocumentError, StoreError
 from nextvec.progress import Progress
@@ -30,6 +32,8 @@ log = logging.getLogger("nextvec.corpus")
 SHARD_CHUNKS = 8192
 KNOWN = "in the store already"
 EMPTY = "without a chunk"
+KNOWN_VIEW = "views in the store already"
+ALIKE = "views cut like the original or another view"
 T = TypeVar("T")
 
 
@@ -39,7 +43,8 @@ class IngestReport:
 
     Attributes:
         store: the store's folder.
-        documents, chunks, shards: added by this run.
+        documents, views, chunks, shards: added by this run; views are not among the documents, their chunks
+            are among the chunks.
         skipped: reason -> documents left out.
         truncated: chunks longer than the encoder reads; None where only the server knows.
         seconds: of the whole run; `encoding_seconds` of the encoder alone.
@@ -48,6 +53,7 @@ class IngestReport:
 
     store: str
     documents: int
+    views: int
     chunks: int
     shards: int
     skipped: dict[str, int]
@@ -71,6 +77,7 @@ def ingest(
     options: ReaderOptions | None = None,
     dtype: str = "float16",
     shard_chunks: int = SHARD_CHUNKS,
+    phases: int = 1,
     quiet: bool = False,
 ) -> IngestReport:
     """Read documents, cut and encode them, and write or extend the store `out`.
@@ -87,16 +94,21 @@ def ingest(
         options: how sources are read.
         dtype: "float16" or "float32" on disk.
         shard_chunks: a shard is closed by the document that brings it to so many chunks.
+        phases: every document is cut so many times, each time with its boundaries moved by a further
+            1 / phases of a chunk; all but the first are stored as its views (`nextvec.corpus.views`). Views
+            of documents that the store holds already are added too.
         quiet: no progress on standard error.
     Raises:
         DocumentError: sources that cannot be read, or hold no document.
         StoreError: a document of the store comes with another text; a damaged store or another chunker.
         EncoderError, VectorError: see `load_encoder` and `StoreWriter`.
+        ConfigError: phases of a chunker that has none.
     """
     if shard_chunks < 1:
         raise StoreError("shards of no chunks", remedy="give shard_chunks of 1 or more")
     started = time.monotonic()
     path = Path(out)
+    wanted = shifts(chunker, phases)
     read = ReadReport()
     documents = read_source(sources, options=options, report=read)
     check_place(path)
@@ -107,7 +119,8 @@ def ingest(
         open_spool(path) as spool,
     ):
         before = len(writer.info["shards"])
-        survey = _survey(documents, chunker, writer.known, spool, read, quiet=quiet)
+        survey = _Survey(chunker, wanted, dict(writer.known), dict(writer.views), spool, read)
+        survey.read(documents, quiet=quiet)
         encoding = _Encoding(encoder, encoder.max_tokens)
         if survey.chunks:
             log.info("encoding on %s", encoder.path)
@@ -117,6 +130,7 @@ def ingest(
         report = IngestReport(
             store=str(path),
             documents=survey.documents,
+            views=survey.views,
             chunks=survey.chunks,
             shards=len(writer.info["shards"]) - before,
             skipped=dict(sorted(read.skipped.items())),
@@ -195,52 +209,96 @@ def open_spool(out: Path) -> IO[str]:
 
 @dataclass
 class _Survey:
-    """Counts of the first pass: documents seen; documents and chunks to add."""
+    """The first pass: reads and cuts every document, and puts what the store lacks into the spool, one JSON
+    line each.
 
+    Attributes:
+        known: doc_id -> sha256 of what the store holds or will; original_of: the views among them.
+        seen: documents read; documents, views, chunks: to add.
+    """
+
+    chunker: Chunker
+    phases: Sequence[Fraction]
+    known: dict[str, str]
+    original_of: dict[str, str]
+    spool: IO[str]
+    report: ReadReport
     seen: int = 0
     documents: int = 0
+    views: int = 0
     chunks: int = 0
 
-
-def _survey(
-    documents: Iterable[SourceDocument],
-    chunker: Chunker,
-    stored: dict[str, str],
-    spool: IO[str],
-    report: ReadReport,
-    *,
-    quiet: bool,
-) -> _Survey:
-    """Read and cut every document; put those the store lacks into the spool, one JSON line each."""
-    survey = _Survey()
-    known = dict(stored)
-    with Progress("read", None, "documents", quiet=quiet) as progress:
-        for document in documents:
-            survey.seen += 1
-            progress.advance()
-            _check_unicode(document)
-            sha256 = text_sha256(document.text)
-            if is_known(document.doc_id, sha256, known, f"source {document.source}"):
-                report.skip(KNOWN)
-                continue
-            chunks = chunker.chunk(document.text)
-            if not chunks:
-                report.skip(EMPTY)
-                continue
-            known[document.doc_id] = sha256
-            survey.documents += 1
-            survey.chunks += len(chunks)
-            spans = [(c.text, c.gap, c.start, c.end) for c in chunks]
-            row = (document.doc_id, document.source, document.title, sha256, document.text, spans)
-            spool.write(json.dumps(row) + "\n")
-        if survey.seen == 0:
-            left_out = "; ".join(f"{n} {reason}" for reason, n in sorted(report.skipped.items()))
+    def read(self, documents: Iterable[SourceDocument], *, quiet: bool) -> None:
+        """All of them; the spool is then at its beginning again. Raises DocumentError where there is none."""
+        with Progress("read", None, "documents", quiet=quiet) as progress:
+            for document in documents:
+                self.seen += 1
+                progress.advance()
+                _check_unicode(document)
+                self._add(document)
+        if self.seen == 0:
+            left_out = "; ".join(f"{n} {reason}" for reason, n in sorted(self.report.skipped.items()))
             raise DocumentError(
                 "no document to ingest" + (f" (left out: {left_out})" if left_out else ""),
                 remedy="check the sources and options",
             )
-    spool.seek(0)
-    return survey
+        self.spool.seek(0)
+
+    def _add(self, document: SourceDocument) -> None:
+        sha256 = text_sha256(document.text)
+        self._check_name(document.doc_id, None)
+        there = is_known(document.doc_id, sha256, self.known, f"source {document.source}")
+        if there:
+            self.report.skip(KNOWN)
+            if not self.phases:
+                return
+        chunks = self.chunker.chunk(document.text)
+        if not chunks:
+            self.report.skip(EMPTY)
+            return
+        if not there:
+            self._put(document, sha256, document.doc_id, chunks)
+            self.documents += 1
+        self._add_views(document, sha256, chunks)
+
+    def _add_views(self, document: SourceDocument, sha256: str, chunks: list[Chunk]) -> None:
+        def stored(phase: Fraction) -> bool:
+            return view_id(document.doc_id, phase) in self.original_of
+
+        found, alike = new_views(self.chunker, document.text, chunks, self.phases, stored)
+        for reason, count in ((ALIKE, alike), (KNOWN_VIEW, len(self.phases) - len(found) - alike)):
+            for _ in range(count):
+                self.report.skip(reason)
+        for phase, cut in found:
+            name = view_id(document.doc_id, phase)
+            self._check_name(name, document.doc_id)
+            self.original_of[name] = document.doc_id
+            self._put(document, sha256, name, cut, document.doc_id)
+            self.views += 1
+
+    def _check_name(self, doc_id: str, view_of: str | None) -> None:
+        """Raise StoreError where the id of a view is that of a document."""
+        original = self.original_of.get(doc_id) if view_of is None else view_of
+        if original is not None and (view_of is None or doc_id in self.known):
+            raise StoreError(
+                f"document '{doc_id}' has the id of a view of '{original}'",
+                where="phases",
+                remedy="give the document another id",
+            )
+
+    def _put(
+        self,
+        document: SourceDocument,
+        sha256: str,
+        doc_id: str,
+        chunks: list[Chunk],
+        view_of: str | None = None,
+    ) -> None:
+        self.known[doc_id] = sha256
+        self.chunks += len(chunks)
+        spans = [(c.text, c.gap, c.start, c.end) for c in chunks]
+        row = (doc_id, document.source, document.title, sha256, view_of, document.text, spans)
+        self.spool.write(json.dumps(row) + "\n")
 
 
 def _check_unicode(document: SourceDocument) -> None:
@@ -257,9 +315,10 @@ def _check_unicode(document: SourceDocument) -> None:
 
 def _unspool(spool: IO[str]) -> Iterator[NewDocument]:
     for line in spool:
-        doc_id, source, title, sha256, text, spans = json.loads(line)
+        doc_id, source, title, sha256, view_of, text, spans = json.loads(line)
         texts, gaps, starts, ends = zip(*spans, strict=True)
-        yield NewDocument(doc_id, source, title, sha256, minhash_text(text), texts, gaps, starts, ends)
+        hashes = sha256, minhash_text(text)
+        yield NewDocument(doc_id, source, title, *hashes, texts, gaps, starts, ends, view_of)
 
 
 class _Encoding:

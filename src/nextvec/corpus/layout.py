@@ -3,7 +3,8 @@
     STORE/store.json             the manifest, always written last
     STORE/vectors/0000.npy       float16 or float32 [n, D]: raw encoder output
     STORE/chunks/0000.parquet    one row a chunk, row i belongs to vector i
-    STORE/documents/0000.parquet one row a document, in the order of its chunks
+    STORE/documents/0000.parquet one row a document, in the order of its chunks; the column `view_of` only in
+                                 shards that hold views (a version that knew none refuses them, as it should)
 
 This is the LAION layout that embedding-reader, autofaiss and clip-retrieval read."""
 
@@ -52,6 +53,7 @@ DOCUMENT_SCHEMA = pa.schema(
         ("minhash", pa.binary(256)),
     ]
 )
+VIEW_SCHEMA = DOCUMENT_SCHEMA.append(pa.field("view_of", pa.string()))
 _MANIFEST_KEYS: dict[str, type] = {
     "encoder": dict,
     "dimension": int,
@@ -158,8 +160,9 @@ def open_vectors(path: Path, rows: int, dimension: int, dtype: str) -> NDArray[A
     return mapped.view(np.ndarray)
 
 
-def open_table(path: Path, rows: int, schema: pa.Schema) -> pq.ParquetFile:
-    """Open one shard's Parquet file, reading its footer only. Raises StoreError as `open_vectors` does."""
+def open_table(path: Path, rows: int, *schemas: pa.Schema) -> pq.ParquetFile:
+    """Open one shard's Parquet file of one of these schemas, reading its footer only. Raises StoreError as
+    `open_vectors` does."""
     try:
         file = pq.ParquetFile(path, memory_map=True)
     except FileNotFoundError:
@@ -170,8 +173,9 @@ def open_table(path: Path, rows: int, schema: pa.Schema) -> pq.ParquetFile:
         raise StoreError(
             f"holds {file.metadata.num_rows} rows, store.json says {rows}", where=path, remedy=DAMAGED
         )
-    if not file.schema_arrow.equals(schema):
-        raise StoreError(f"has other columns than {', '.join(schema.names)}", where=path, remedy=DAMAGED)
+    if not any(file.schema_arrow.equals(schema) for schema in schemas):
+        names = ", ".join(schemas[0].names)
+        raise StoreError(f"has other columns than {names}", where=path, remedy=DAMAGED)
     return file
 
 
@@ -183,13 +187,21 @@ def open_shard(
     return (
         open_vectors(files.vectors, shard["rows"], dimension, dtype),
         open_table(files.chunks, shard["rows"], CHUNK_SCHEMA),
-        open_table(files.documents, shard["documents"], DOCUMENT_SCHEMA),
+        open_table(files.documents, shard["documents"], DOCUMENT_SCHEMA, VIEW_SCHEMA),
     )
 
 
-def read_table(path: Path, rows: int, schema: pa.Schema) -> pa.Table:
-    """Read one shard's Parquet file whole. Raises StoreError."""
-    file = open_table(path, rows, schema)
+def read_documents(path: Path, rows: int) -> pa.Table:
+    """One shard's documents with the column `view_of`, of nulls where the shard has none. Raises StoreError."""
+    table = read_table(path, rows, DOCUMENT_SCHEMA, VIEW_SCHEMA)
+    if "view_of" in table.column_names:
+        return table
+    return table.append_column(VIEW_SCHEMA.field("view_of"), pa.nulls(rows, pa.string()))
+
+
+def read_table(path: Path, rows: int, *schemas: pa.Schema) -> pa.Table:
+    """Read one shard's Parquet file whole; it is of one of these schemas. Raises StoreError."""
+    file = open_table(path, rows, *schemas)
     try:
         return file.read()
     except (pa.ArrowException, OSError) as e:

@@ -229,7 +229,7 @@ def export_npz(
         store: an open store.
         out: the .npz to write.
         context: c, chunks before the target.
-        documents: indices into `store.documents`, such as a split's; by default all.
+        documents: indices into `store.documents`, such as a split's; by default every original.
         texts: "target" ([N] texts of the targets, as the brief), "all" ([N, c + 1], so that every text
             comes back) or "none".
         compress: deflate.
@@ -244,7 +244,8 @@ def export_npz(
         )
     if Path(out).is_dir():
         raise StoreError("is a folder", where=out, remedy="name the .npz to write")
-    chosen = [store.documents[i] for i in (range(len(store.documents)) if documents is None else documents)]
+    held = store.documents
+    chosen = [d for d in held if d.view_of is None] if documents is None else [held[i] for i in documents]
     long_enough = [d for d in chosen if d.count > context]
     if not long_enough:
         raise WindowError(

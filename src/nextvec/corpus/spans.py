@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 _PARAGRAPH_BREAK = re.compile(r"\n[^\S\n]*\n\s*")
@@ -14,6 +16,8 @@ _WORD = re.compile(
     r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
     r"|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]{1,40}[\u0300-\u036f\u200d\ufe00-\ufe0f]*"
 )
+
+UNSHIFTED = Fraction(0)
 
 
 class Span(NamedTuple):
@@ -61,13 +65,24 @@ def word_spans(text: str) -> list[tuple[int, int]]:
 
 
 def group(
-    paragraphs: Iterable[Sequence[Span]], *, target: int, minimum: int, maximum: int, room: int
+    paragraphs: Iterable[Sequence[Span]],
+    *,
+    target: int,
+    minimum: int,
+    maximum: int,
+    room: int,
+    phase: Fraction = UNSHIFTED,
 ) -> list[Span]:
     """Join neighbouring spans of a paragraph until `target` is reached, never above `maximum`.
 
     A result under `minimum` joins the one before, across paragraphs, unless both exceed `room`; the first
     one, having none before, takes in the one after.
+
+    With `phase`, 0 <= phase < 1, the first result of every paragraph is cut short: its target and its maximum
+    are 1 - phase of the others', but not under `minimum`. All that follows in the paragraph moves with it.
     """
+    lead = max(minimum, math.ceil(target * (1 - phase)))
+    most_of_lead = max(lead, math.floor(maximum * (1 - phase)))
     out: list[Span] = []
 
     def emit(span: Span) -> None:
@@ -78,14 +93,18 @@ def group(
 
     for paragraph in paragraphs:
         current: Span | None = None
+        enough, most = lead, most_of_lead
         for unit in paragraph:
-            if current is not None and current.size + unit.size > maximum:
+            # Only a short lead can be both over its own maximum and too small to stand alone.
+            if current is not None and current.size + unit.size > (
+                most if current.size >= minimum else maximum
+            ):
                 emit(current)
-                current = None
+                current, enough, most = None, target, maximum
             current = unit if current is None else _join(current, unit)
-            if current.size >= target:
+            if current.size >= enough:
                 emit(current)
-                current = None
+                current, enough, most = None, target, maximum
         if current is not None:
             emit(current)
     return out

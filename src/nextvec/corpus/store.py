@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from nextvec.corpus.fingerprints import MinHash, unpack
 from nextvec.corpus.layout import (
     CHUNK_SCHEMA,
-    DOCUMENT_SCHEMA,
     MANIFEST,
+    VIEW_SCHEMA,
     ShardFiles,
     open_shard,
     read_column,
+    read_documents,
     read_manifest,
     read_table,
     verify_shard,
@@ -47,7 +48,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Document:
-    """One document of a store: its chunks are the rows `first` .. `first + count - 1`."""
+    """One document of a store: its chunks are the rows `first` .. `first + count - 1`.
+
+    Attributes:
+        view_of: the id of the document that this is a view of (`nextvec.corpus.views`); None for an original.
+    """
 
     doc_id: str
     source: str
@@ -55,6 +60,12 @@ class Document:
     first: int
     count: int
     sha256: str
+    view_of: str | None = None
+
+    @property
+    def original(self) -> str:
+        """The id under which a document and its views are one."""
+        return self.doc_id if self.view_of is None else self.view_of
 
 
 class Store:
@@ -133,12 +144,12 @@ class Store:
     def _documents_table(self) -> pa.Table:
         tables = []
         for files, shard, start in zip(self._files, self.info["shards"], self._shard_starts, strict=True):
-            table = read_table(files.documents, shard["documents"], DOCUMENT_SCHEMA)
+            table = read_documents(files.documents, shard["documents"])
             _check_documents(table, shard["rows"], files.documents)
             check_positions(table, read_column(files.chunks, shard["rows"], "position"), files.documents)
             first = pa.array(table["first"].to_numpy() + start, pa.int64())
-            tables.append(table.set_column(DOCUMENT_SCHEMA.get_field_index("first"), "first", first))
-        return pa.concat_tables(tables) if tables else DOCUMENT_SCHEMA.empty_table()
+            tables.append(table.set_column(VIEW_SCHEMA.get_field_index("first"), "first", first))
+        return pa.concat_tables(tables) if tables else VIEW_SCHEMA.empty_table()
 
     @property
     def _shard_starts(self) -> list[int]:
@@ -146,13 +157,12 @@ class Store:
 
     @cached_property
     def documents(self) -> list[Document]:
-        """Every document, in the order of the rows."""
-        columns = [
-            self._documents_table[f].to_pylist() for f in ("doc_id", "source", "title", "first", "count")
-        ]
-        return [
-            Document(*row) for row in zip(*columns, self._documents_table["sha256"].to_pylist(), strict=True)
-        ]
+        """Every document, in the order of the rows; a view stands somewhere after its original."""
+        table = self._documents_table
+        columns = [table[field.name].to_pylist() for field in fields(Document)]
+        found = [Document(*row) for row in zip(*columns, strict=True)]
+        _check_views(found, self.path)
+        return found
 
     @cached_property
     def index(self) -> Mapping[str, int]:
@@ -203,6 +213,20 @@ def _check_documents(table: pa.Table, rows: int, path: Path) -> None:
         )
 
 
+def _check_views(documents: Sequence[Document], store: Path) -> None:
+    """Every view comes after its original."""
+    seen: set[str] = set()
+    for document in documents:
+        if document.view_of is None:
+            seen.add(document.doc_id)
+        elif document.view_of not in seen:
+            raise StoreError(
+                f"document '{document.doc_id}' is a view of '{document.view_of}', which does not stand before it",
+                where=store,
+                remedy="ingest the store anew",
+            )
+
+
 def check_positions(documents: pa.Table, positions: IntArray, path: Path) -> None:
     """Raise StoreError unless every chunk stands where the table of documents says: `positions` [rows] count
     0, 1, 2, ... from each document's beginning. Else windows would run from one article into another."""
@@ -224,7 +248,8 @@ def describe_store(path: str | Path) -> dict[str, Any]:
 
     Returns:
         JSON-ready dictionary; "norm" holds mean, std, min and max of the vectors' lengths and
-        "chunks_per_document" min, median and max.
+        "chunks_per_document" min, median and max. "views" counts views, every other count but those of
+        "shards" is of originals only.
     Raises:
         StoreError: as `Store.open`.
     """
@@ -233,12 +258,13 @@ def describe_store(path: str | Path) -> dict[str, Any]:
         [np.linalg.norm(block.astype(np.float64), axis=1) for _, block in store.vectors.blocks()]
         or [np.zeros(0)]
     )
+    whole = [d for d in store.documents if d.view_of is None]
     sources: dict[str, dict[str, int]] = {}
-    for document in store.documents:
+    for document in whole:
         entry = sources.setdefault(document.source, {"documents": 0, "chunks": 0})
         entry["documents"] += 1
         entry["chunks"] += document.count
-    lengths = [d.count for d in store.documents]
+    lengths = [d.count for d in whole]
     files = [store.path / MANIFEST, *(p for f in store._files for p in (f.vectors, f.chunks, f.documents))]
     return {
         "path": str(store.path),
@@ -247,8 +273,12 @@ def describe_store(path: str | Path) -> dict[str, Any]:
             k: store.info[k]
             for k in ("encoder", "dimension", "dtype", "normalised", "encoder_normalises", "chunker")
         },
-        "documents": store.info["documents"],
-        "chunks": store.info["chunks"],
+        "documents": len(whole),
+        "chunks": sum(lengths),
+        "views": {
+            "documents": store.info["documents"] - len(whole),
+            "chunks": store.info["chunks"] - sum(lengths),
+        },
         "chunks_per_document": {
             "min": min(lengths, default=0),
             "median": float(np.median(lengths)) if lengths else 0.0,

@@ -31,10 +31,11 @@ from nextvec.corpus.layout import (
     FORMAT,
     MANIFEST,
     SHARD_NAME,
+    VIEW_SCHEMA,
     ShardFiles,
     open_shard,
+    read_documents,
     read_manifest,
-    read_table,
 )
 from nextvec.disk import atomic_path, sha256_file, write_json
 from nextvec.errors import DocumentError, EncoderMismatchError, StoreError, VectorError
@@ -45,7 +46,8 @@ class NewDocument:
     """A document on its way into a store: parallel lists, one entry a chunk.
 
     `gaps[i]` is the whitespace between chunk i-1 (or the document's start) and chunk i, so that joining
-    gap + text over the chunks gives the document back; `starts`, `ends` are offsets into that text.
+    gap + text over the chunks gives the document back; `starts`, `ends` are offsets into that text. A view
+    (`nextvec.corpus.views`) has the text, and so the hashes, of the document `view_of`.
     """
 
     doc_id: str
@@ -57,6 +59,7 @@ class NewDocument:
     gaps: Sequence[str]
     starts: Sequence[int]
     ends: Sequence[int]
+    view_of: str | None = None
 
     @classmethod
     def from_chunks(
@@ -109,6 +112,7 @@ class StoreWriter:
     ) -> None:
         self.path = Path(path)
         self.known: dict[str, str] = {}
+        self.views: dict[str, str] = {}
         self._lock: int | None = None
         if dtype not in DTYPES:
             raise VectorError(f"dtype {dtype!r} cannot be stored", remedy="choose float16 or float32")
@@ -135,8 +139,10 @@ class StoreWriter:
         for shard in have["shards"]:
             open_shard(self.path, shard, have["dimension"], have["dtype"])
             file = ShardFiles.of(self.path, shard["name"]).documents
-            table = read_table(file, shard["documents"], DOCUMENT_SCHEMA)
-            self.known.update(zip(table["doc_id"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+            table = read_documents(file, shard["documents"])
+            ids, view_of = table["doc_id"].to_pylist(), table["view_of"].to_pylist()
+            self.known.update(zip(ids, table["sha256"].to_pylist(), strict=True))
+            self.views.update((i, o) for i, o in zip(ids, view_of, strict=True) if o is not None)
         self.info = have
 
     def __enter__(self) -> Self:
@@ -186,12 +192,14 @@ class StoreWriter:
         """Write one shard: the documents' chunks in order, and their vectors.
 
         Args:
-            documents: at least one, each with at least one chunk, none of a doc_id the store has.
+            documents: at least one, each with at least one chunk, none of a doc_id the store has; a view
+                after its original.
             vectors: [n, D] of any float dtype, one row a chunk.
             path: how the vectors were made, e.g. "cpu bfloat16"; recorded with the shard.
         Raises:
             VectorError: wrong shape, NaN, infinity, a zero row or one that float16 cannot hold; the
-                message names the row. DocumentError: an empty document, an id given twice or text that
+                message names the row. DocumentError: an empty document, an id given twice, a view without
+                its original or of another text, or text that
                 is not Unicode. Nothing is written then.
         """
         chunks = chunk_table(documents)
@@ -224,8 +232,10 @@ class StoreWriter:
         write_json(self.path / MANIFEST, info)
         self.info = info
         self.known.update((d.doc_id, d.sha256) for d in documents)
+        self.views.update((d.doc_id, d.view_of) for d in documents if d.view_of is not None)
 
     def _check_ids(self, documents: Sequence[NewDocument]) -> None:
+        hashes = {i: sha256 for i, sha256 in self.known.items() if i not in self.views}
         seen: set[str] = set()
         for document in documents:
             if document.doc_id in self.known or document.doc_id in seen:
@@ -235,6 +245,14 @@ class StoreWriter:
                     remedy="give every document its own id",
                 )
             seen.add(document.doc_id)
+            if document.view_of is None:
+                hashes[document.doc_id] = document.sha256
+            elif hashes.get(document.view_of) != document.sha256:
+                raise DocumentError(
+                    f"document '{document.doc_id}' is no view of a document '{document.view_of}' of this store",
+                    where=self.path,
+                    remedy="write the original first, and views of the same text",
+                )
 
 
 def check_place(path: Path) -> None:
@@ -314,6 +332,9 @@ def document_table(documents: Sequence[NewDocument]) -> pa.Table:
         "count": counts,
         "minhash": [pack(d.minhash) for d in documents],
     }
+    views = [d.view_of for d in documents]
+    if any(views):
+        return _table(columns | {"view_of": views}, VIEW_SCHEMA)
     return _table(columns, DOCUMENT_SCHEMA)
 
 

@@ -6,7 +6,7 @@ third digit. Shapes: N windows, T chunks of a context, c of them used, D embeddi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,11 +70,18 @@ class WeightSums:
     @classmethod
     def over(cls, vectors: VectorSource, windows: Windows, width: int, features: Features) -> WeightSums:
         """Of the K vectors that `features` makes of each context's last `width` vectors."""
+        return cls.summed(
+            (features(contexts, lengths), targets)
+            for contexts, lengths, targets in training_blocks(vectors, windows, width)
+        )
+
+    @classmethod
+    def summed(cls, pieces: Iterable[tuple[FloatArray, FloatArray]]) -> WeightSums:
+        """Of pieces [B, K, D] of the vectors to be weighted, with their targets [B, D]."""
         gram: Wide | float = 0.0
         moment: Wide | float = 0.0
-        for contexts, lengths, targets in training_blocks(vectors, windows, width):
-            made = features(contexts, lengths).astype(np.float64)
-            flat = made.transpose(1, 0, 2).reshape(made.shape[1], -1)
+        for made, targets in pieces:
+            flat = made.astype(np.float64).transpose(1, 0, 2).reshape(made.shape[1], -1)
             gram = gram + flat @ flat.T
             moment = moment + flat @ targets.ravel().astype(np.float64)
         return cls(np.atleast_2d(gram), np.atleast_1d(moment))

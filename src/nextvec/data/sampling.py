@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nextvec.corpus.views import originals
 from nextvec.errors import WindowError
 
 IntArray = NDArray[np.int64]
@@ -108,6 +109,9 @@ class Stretches:
 class Spans:
     """Documents as rows of a store: document `document[i]` is rows first[i] .. first[i] + count[i] - 1.
 
+    A view has the number of its original: for everything that must tell whose a chunk is (stretches of one
+    document in a batch, negatives, broken continuations) they are one document.
+
     `source` [n] names the source of each; without it they are all of one.
     """
 
@@ -118,11 +122,12 @@ class Spans:
 
     @classmethod
     def of(cls, documents: Sequence[Any], indices: Sequence[int]) -> Spans:
-        """The spans of `documents[i]` (objects with `first`, `count` and `source`) for i in `indices`."""
+        """The spans of `documents[i]` (`nextvec.corpus.store.Document`) for i in `indices`."""
         chosen = np.asarray(indices, dtype=np.int64)
         first = np.array([documents[i].first for i in chosen], dtype=np.int64)
         count = np.array([documents[i].count for i in chosen], dtype=np.int64)
-        return cls(first, count, chosen, np.array([documents[i].source for i in chosen], dtype=np.str_))
+        source = np.array([documents[i].source for i in chosen], dtype=np.str_)
+        return cls(first, count, originals(documents)[chosen], source)
 
     def __len__(self) -> int:
         return len(self.first)

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from nextvec.corpus.views import originals
 from nextvec.data.duplicates import NearDuplicates
 from nextvec.disk import read_json
 from nextvec.errors import SplitError
@@ -48,22 +52,31 @@ class SplitConfig:
 class Split:
     """Indices into `store.documents`, ascending, disjoint.
 
-    `quarantined` documents resemble documents of two splits; they belong to none.
+    `quarantined` documents resemble documents of two splits; they belong to none. `views` are those of train
+    that are views (`nextvec.corpus.views`): a view goes where its original goes, and anywhere but in train
+    only originals stand.
     """
 
     train: tuple[int, ...]
     validation: tuple[int, ...]
     test: tuple[int, ...]
     quarantined: tuple[int, ...] = ()
+    views: frozenset[int] = frozenset()
 
     def of(self, name: str) -> tuple[int, ...]:
-        """The documents of one split; "all" is every one, the quarantined too. Raises SplitError."""
+        """The documents of one split, of train with its views; "all" is every original, the quarantined too.
+        Raises SplitError."""
         if name == "all":
-            return tuple(sorted(self.train + self.validation + self.test + self.quarantined))
+            whole = self.train + self.validation + self.test + self.quarantined
+            return tuple(sorted(i for i in whole if i not in self.views))
         if name not in SPLITS:
             raise SplitError(f"there is no split '{name}'", remedy=f"choose one of: {', '.join(SPLITS)}, all")
         documents: tuple[int, ...] = getattr(self, name)
         return documents
+
+    def judged(self, name: str) -> tuple[int, ...]:
+        """What an exam on that split is made of: its originals, of train too. Raises SplitError."""
+        return tuple(i for i in self.of(name) if i not in self.views)
 
 
 def split_documents(store: Store, config: SplitConfig, sources: Sequence[str] = ()) -> Split:
@@ -71,10 +84,11 @@ def split_documents(store: Store, config: SplitConfig, sources: Sequence[str] = 
 
     Documents are taken in the store's order. One that resembles earlier documents of one split joins it; of
     several splits, it is quarantined; else the hash of its own id decides. So a document's place depends on
-    nothing that comes after it: appending moves nothing.
+    nothing that comes after it: appending moves nothing. A view has no say and goes with its original.
 
     `sources` limits the answer, not the division: a document is in the same split whichever sources a command
-    looks at. With a split file, every document of those sources must stand in it exactly once; ids that the
+    looks at. With a split file, every original of those sources must stand in it exactly once (views may, in
+    the same split as their original); ids that the
     store does not hold are an error, unless `sources` is given (the file then describes a larger collection).
 
     Raises:
@@ -84,7 +98,7 @@ def split_documents(store: Store, config: SplitConfig, sources: Sequence[str] = 
     if config.file is not None:
         return _from_file(store, Path(config.file), chosen, limited=bool(sources))
     placed = _place(store, config)
-    return _split({i: placed[i] for i in chosen})
+    return _split(store, {i: placed[i] for i in chosen})
 
 
 def own_split(doc_id: str, config: SplitConfig) -> str:
@@ -111,14 +125,23 @@ def _of_sources(store: Store, sources: Sequence[str]) -> list[int]:
 
 
 def _place(store: Store, config: SplitConfig) -> list[str | None]:
-    """The split of every document in store order; None is quarantined."""
+    """The split of every document in store order, a view's being its original's; None is quarantined."""
+    whose = originals(store.documents)
+    whole = np.unique(whose)
     if config.near_duplicate >= 1:
-        return [own_split(d.doc_id, config) for d in store.documents]
-    resembling = NearDuplicates(store.minhashes(), config.near_duplicate)
+        placed = [own_split(store.documents[i].doc_id, config) for i in whole.tolist()]
+    else:
+        placed = _place_originals(store, config, whole)
+    return [placed[at] for at in np.searchsorted(whole, whose).tolist()]
+
+
+def _place_originals(store: Store, config: SplitConfig, whole: NDArray[np.int64]) -> list[str | None]:
+    """The split of each of `whole`, the indices of all originals, ascending."""
+    resembling = NearDuplicates(store.minhashes()[whole], config.near_duplicate)
     # Documents with equal signatures resemble the same others, so splits are kept per signature.
     splits_of: dict[int, set[str]] = {}
     placed: list[str | None] = []
-    for i, document in enumerate(store.documents):
+    for i, document in enumerate(store.documents[at] for at in whole.tolist()):
         seen: set[str] = set()
         for signature in resembling.signatures_like(i):
             seen |= splits_of.get(signature, set())
@@ -145,21 +168,31 @@ def _from_file(store: Store, path: Path, chosen: Iterable[int], *, limited: bool
     placed: dict[int, str | None] = {}
     for i in chosen:
         document: Document = store.documents[i]
-        if document.doc_id not in where:
+        original = document.original
+        if original not in where:
             raise SplitError(
-                f"document '{document.doc_id}' of source '{document.source}' is in no split",
+                f"document '{original}' of source '{document.source}' is in no split",
                 where=path,
                 remedy="add it to the file, or limit the command to other sources",
             )
-        placed[i] = where[document.doc_id]
-    return _split(placed)
+        placed[i] = where[original]
+        if where.get(document.doc_id, placed[i]) != placed[i]:
+            raise SplitError(
+                f"'{document.doc_id}' is a view of '{original}' and in another split",
+                where=path,
+                remedy="name originals only: views go with them",
+            )
+    return _split(store, placed)
 
 
-def _split(placed: Mapping[int, str | None]) -> Split:
+def _split(store: Store, placed: Mapping[int, str | None]) -> Split:
+    views = {i for i in placed if store.documents[i].view_of is not None}
+
     def of(name: str | None) -> tuple[int, ...]:
-        return tuple(i for i, place in placed.items() if place == name)
+        return tuple(i for i, place in placed.items() if place == name and i not in views)
 
-    return Split(of("train"), of("validation"), of("test"), quarantined=of(None))
+    train = tuple(i for i, place in placed.items() if place == "train")
+    return Split(train, of("validation"), of("test"), of(None), frozenset(views.intersection(train)))
 
 
 def _read_split_file(path: Path) -> dict[str, str]:

@@ -40,6 +40,28 @@ def query_rows(
     return np.where((asked < share) & (room > 0), row, -1)
 
 
+def later_rows(used: IntArray, end: IntArray, seed: int, target: IntArray) -> IntArray:
+    """[N] row of each judged window's query, or -1 for none: 1 to 8 after `used`, the last row read or
+    predicted, and before `end`.
+
+    Which one is a function of the seed and the row of the target alone: the same in every table, for every
+    predictor, whatever else is judged beside it.
+    """
+    room = np.minimum(end - 1 - used, FURTHEST_QUERY)
+    drawn = _mixed(target.astype(np.uint64) + np.uint64(seed * 0xD1342543DE82EF95 % 2**64))
+    place = (drawn >> np.uint64(11)).astype(np.float64) / 2.0**53
+    return np.where(room > 0, used + 1 + (place * room).astype(np.int64), -1)
+
+
+def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64 (Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, 2014): every bit of
+    the result depends on every bit of x."""
+    x = (x + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
 @dataclass(frozen=True)
 class Break:
     """Where N stretches break off: from position `start` on (far beyond the end: never) their targets are
@@ -68,7 +90,7 @@ class Breaks:
     """
 
     def __init__(self, spans: Spans, share: float) -> None:
-        if len(spans) < 2:
+        if len(np.unique(spans.document)) < 2:
             raise WindowError(
                 "there is no other document to break a continuation with",
                 remedy="set data.broken to 0, or train on two documents at least",
@@ -80,10 +102,14 @@ class Breaks:
         self._spans = spans.select(by_source)
         low = np.searchsorted(sources, sources, "left")
         high = np.searchsorted(sources, sources, "right")
-        alone = high - low == 1
-        self._low, self._high = np.where(alone, 0, low), np.where(alone, len(spans), high)
         self._by_number = np.argsort(self._spans.document, kind="stable")
         self._numbers = self._spans.document[self._by_number]
+        # A document's views have its number and its source, and so stand beside it
+        numbers = self._spans.document
+        ends = np.searchsorted(self._numbers, numbers, "right")
+        self._spread = ends - np.searchsorted(self._numbers, numbers, "left")
+        alone = high - low == self._spread
+        self._low, self._high = np.where(alone, 0, low), np.where(alone, len(spans), high)
 
     def draw(self, stretches: Stretches, rng: np.random.Generator) -> Break:
         """Where the stretches of a batch break off, and what with."""
@@ -92,9 +118,9 @@ class Breaks:
         asked[np.argmax(asked)] = 1.0
         start = stretches.read - 1 - (place * stretches.scored).astype(np.int64)
         own = self._by_number[np.searchsorted(self._numbers, stretches.document)]
-        low, high = self._low[own], self._high[own]
-        other = low + (which * (high - low - 1)).astype(np.int64)
-        other += other >= own
+        low, high, spread = self._low[own], self._high[own], self._spread[own]
+        other = low + (which * (high - low - spread)).astype(np.int64)
+        other += np.where(other >= own, spread, 0)
         count = self._spans.count[other]
         return Break(
             start=np.where(asked < self.share, start, np.iinfo(np.int64).max // 2),

@@ -25,7 +25,8 @@ Keys = NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """What a model has seen, as sorted 64-bit keys: chunks (by text), documents (by text hash), document ids.
+    """What a model has seen, as sorted 64-bit keys: chunks (by text), documents (by text hash), document ids
+    (of a view its original's too).
 
     Small enough to travel with a run (8 bytes a chunk), so that a model can be judged on another store.
     """
@@ -42,7 +43,7 @@ class TrainedOn:
         return cls(
             _sorted(chunk_keys(store, np.concatenate([np.zeros(0, dtype=np.int64), *rows]))),
             _sorted(key(d.sha256) for d in chosen),
-            _sorted(key(d.doc_id) for d in chosen),
+            _sorted(key(i) for d in chosen for i in {d.doc_id, d.original}),
         )
 
     @classmethod

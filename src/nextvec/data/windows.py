@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nextvec.corpus.views import Viewed, originals
 from nextvec.data.sampling import Task
-from nextvec.data.tasks import reading_order
+from nextvec.data.tasks import later_rows, reading_order
 from nextvec.errors import WindowError
 
 IntArray = NDArray[np.int64]
@@ -67,6 +68,8 @@ class Windows:
             it is always 1).
         task: "next" reads everything before the target, "middle" what is around it, the nearest last
             (`nextvec.data.tasks.reading_order`).
+        query: [N] row of the chunk that each window's predictor is told to write towards, -1 for none; None
+            where nobody is told.
     """
 
     target: IntArray
@@ -75,6 +78,7 @@ class Windows:
     context: int
     horizon: int
     task: Task = "next"
+    query: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -106,10 +110,19 @@ class Windows:
             return self.target - half, self.target + half
         return self.first, self.last
 
+    def given(self, rows: IntArray) -> NDArray[np.bool_]:
+        """[N, n] which of `rows` [n] each window's predictor is given: what it reads, and its query."""
+        first, last = (edge[:, None] for edge in self.read_range)
+        given = (rows >= first) & (rows <= last) & (rows != self.target[:, None])
+        if self.query is not None:
+            given |= rows == self.query[:, None]
+        return np.asarray(given)
+
     def select(self, which: NDArray[np.bool_] | IntArray | slice) -> Windows:
         """The windows of a boolean mask, an index array or a slice."""
         picked = {name: getattr(self, name)[which] for name in ("target", "first", "document")}
-        return replace(self, **picked)
+        query = None if self.query is None else self.query[which]
+        return replace(self, **picked, query=query)
 
     def blocks(self, size: int) -> Iterator[Windows]:
         """Consecutive pieces of at most `size` windows."""
@@ -163,6 +176,31 @@ def make_windows(
         horizon=horizon,
         task=task,
     )
+
+
+def with_queries(store: Documented, windows: Windows, seed: int) -> Windows:
+    """The same windows, each with a query drawn by `nextvec.data.tasks.later_rows`: a chunk of its document 1
+    to 8 after all that is read and the target; none at a document's end."""
+    count = np.array([store.documents[i].count for i in np.unique(windows.document)], dtype=np.int64)
+    end = windows.first + count[np.unique(windows.document, return_inverse=True)[1]]
+    used = np.maximum(windows.target, windows.read_range[1])
+    return replace(windows, query=later_rows(used, end, seed, windows.target))
+
+
+def gather_queries(vectors: VectorSource, windows: Windows) -> FloatArray | None:
+    """float32 [N, D] what each window's predictor is told to write towards, zeros for nothing; None where
+    nobody is told."""
+    if windows.query is None:
+        return None
+    queries = gather_rows(vectors, np.maximum(windows.query, 0))
+    queries[windows.query < 0] = 0.0
+    return queries
+
+
+def by_original(windows: Windows, documents: Sequence[Viewed]) -> Windows:
+    """The same windows, those of a view counted as windows of its original (`documents` of the store): for
+    fits that hold documents out."""
+    return replace(windows, document=originals(documents)[windows.document])
 
 
 def gather_rows(vectors: VectorSource, rows: IntArray) -> FloatArray:

@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from nextvec.data.windows import FloatArray, IntArray, VectorSource, Windows, gather_contexts, gather_rows
+from nextvec.data.windows import (
+    FloatArray,
+    IntArray,
+    VectorSource,
+    Windows,
+    gather_contexts,
+    gather_queries,
+    gather_rows,
+)
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.predictor import Predictor, ask, unit
 
@@ -43,15 +51,18 @@ class Ensemble:
     def __init__(self, name: str, members: Sequence[Predictor], mixture: Mixture) -> None:
         self.name, self.members, self.mixture = name, tuple(members), mixture
         self.context = max(member.context for member in self.members)
+        self.conditional = any(getattr(member, "conditional", False) for member in self.members)
         self.facts: dict[str, Any] = {
             "members": [member.name for member in self.members],
             "weights": [round(float(w), 4) for w in mixture.unit],
             "parameters": sum(int(getattr(m, "facts", {}).get("parameters", 0)) for m in self.members),
         }
 
-    def predict(self, contexts: FloatArray, lengths: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Raw and unit prediction, both [B, D]."""
-        raw, units = answers(self.members, contexts, lengths)
+    def predict(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Raw and unit prediction, both [B, D]; the members that are conditional are told the queries."""
+        raw, units = answers(self.members, contexts, lengths, queries)
         mixed = np.einsum("m,mbd->bd", self.mixture.raw, raw)
         return mixed.astype(np.float32), unit(
             np.einsum("m,mbd->bd", self.mixture.unit, units).astype(np.float32)
@@ -77,7 +88,7 @@ def fit_mixture(members: Sequence[Predictor], vectors: VectorSource, windows: Wi
     for block in windows.blocks(BLOCK):
         contexts, lengths = gather_contexts(vectors, block, min(width, int(block.read.max())))
         target = gather_rows(vectors, block.target)
-        both = answers(members, contexts, lengths)
+        both = answers(members, contexts, lengths, gather_queries(vectors, block))
         for i, (said, wanted) in enumerate(zip(both, (target, unit(target)), strict=True)):
             flat = said.reshape(M, -1).astype(np.float64)
             grams[i] += flat @ flat.T
@@ -87,10 +98,13 @@ def fit_mixture(members: Sequence[Predictor], vectors: VectorSource, windows: Wi
 
 
 def answers(
-    members: Sequence[Predictor], contexts: FloatArray, lengths: IntArray
+    members: Sequence[Predictor],
+    contexts: FloatArray,
+    lengths: IntArray,
+    queries: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Raw and unit predictions [M, B, D] of each member from the last vectors that it uses."""
-    said = [ask(member, *latest(contexts, lengths, member.context)) for member in members]
+    said = [ask(member, *latest(contexts, lengths, member.context), queries) for member in members]
     return np.stack([raw for raw, _ in said]), np.stack([units for _, units in said])
 
 

@@ -8,7 +8,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.data.windows import FloatArray, IntArray, VectorSource, Windows, gather_contexts, gather_rows
+from nextvec.data.windows import (
+    FloatArray,
+    IntArray,
+    VectorSource,
+    Windows,
+    gather_contexts,
+    gather_queries,
+    gather_rows,
+)
 from nextvec.evaluation.faiss_index import FaissIndex
 from nextvec.evaluation.predictor import unit
 from nextvec.evaluation.retrieval import Pool, ranks
@@ -98,6 +106,10 @@ class Exam:
     def blocks(self, width: int) -> Iterator[tuple[slice, FloatArray, IntArray]]:
         """`context_blocks` of the windows."""
         return context_blocks(self.vectors, self.windows, width)
+
+    def queries(self, piece: slice) -> FloatArray | None:
+        """[B, D] what a conditional predictor is told of these windows; None in an exam without queries."""
+        return gather_queries(self.vectors, self.windows.select(piece))
 
     def nearest_in_context(self, units: FloatArray) -> FloatArray:
         """[N] the largest cosine of each of `units` [N, D] to the last `context` vectors read."""

@@ -76,11 +76,12 @@ class FaissIndex:
 
 
 def _may_come_before(nearest: IntArray, pool: Pool) -> np.ndarray:
-    """[N, K] which of the positions found count against the target: not read, not the target or its equal."""
-    low, high, read_low, read_high, target = (
-        values[:, None] for values in (pool.low, pool.high, pool.read_low, pool.read_high, pool.target)
+    """[N, K] which of the positions found count against the target: not given, not it or its equal."""
+    low, high, read_low, read_high, query, target = (
+        values[:, None]
+        for values in (pool.low, pool.high, pool.read_low, pool.read_high, pool.query, pool.target)
     )
-    counted = (nearest >= low) & (nearest < high) & (nearest != target)
+    counted = (nearest >= low) & (nearest < high) & (nearest != target) & (nearest != query)
     counted &= (nearest < read_low) | (nearest >= read_high)
     for window, same in pool.tied.items():
         counted[window] &= ~np.isin(nearest[window], same)

@@ -1,8 +1,9 @@
 """What the samples of a generative predictor say: of the truth, of each other, and of their own error.
 
 A predictor whose attribute `generative` is true has `sample(contexts, lengths, n, seed)`, giving n raw
-vectors [n, B, D] a window. Any other is taken at its word: one sample, its raw prediction. So every predictor
-has every figure, and a distribution is worth what it gains over the point.
+vectors [n, B, D] a window; one that is conditional too is told `queries` [B, D] there. Any other is taken at
+its word: one sample, its raw prediction. So every predictor has every figure, and a distribution is worth
+what it gains over the point.
 """
 
 from __future__ import annotations
@@ -71,10 +72,12 @@ def generate(predictor: Predictor | None, raw: FloatArray, exam: Exam) -> Genera
     n, parts = exam.samples, []
     most = max(1, SAMPLE_BYTES // (4 * n * exam.dimension))
     for piece, contexts, lengths in exam.blocks(predictor.context):
+        queries = exam.queries(piece) if getattr(predictor, "conditional", False) else None
         for start in range(0, len(lengths), most):
             some = slice(start, start + most)
             first = piece.start + start
-            drawn = predictor.sample(contexts[some], lengths[some], n, exam.seed + 7919 * first)
+            told: dict[str, Any] = {} if queries is None else {"queries": queries[some]}
+            drawn = predictor.sample(contexts[some], lengths[some], n, exam.seed + 7919 * first, **told)
             _check(predictor, drawn, (n, len(lengths[some]), exam.dimension))
             parts.append(judged_samples(drawn, exam.targets[first : first + drawn.shape[1]]))
     return Generated(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_args
 from nextvec.data.sampling import Task
 from nextvec.data.splits import Split
 from nextvec.data.trained import TrainedOn
-from nextvec.data.windows import VectorSource, Windows, make_windows
+from nextvec.data.windows import VectorSource, Windows, by_original, make_windows, with_queries
 from nextvec.errors import (
     EncoderMismatchError,
     EvaluationError,
@@ -20,7 +20,7 @@ from nextvec.errors import (
     VectorError,
     WindowError,
 )
-from nextvec.evaluation.baselines import BASELINES, Baseline
+from nextvec.evaluation.baselines import BASELINES, QUERY_BASELINES, Baseline
 from nextvec.evaluation.baselines.simple import window_mean
 from nextvec.evaluation.bootstrap import RESAMPLES, DocumentBootstrap
 from nextvec.evaluation.exam import SAMPLES, Exam
@@ -45,12 +45,14 @@ class Judging:
         context: chunks read at least before each target, and the context of the baselines.
         horizon: how many chunks ahead the target is.
         task: "next", or "middle": the target stands amid the `context` chunks read, half on each side.
+        queries: those that can use it are told of a chunk 1 to 8 after the target (drawn by `seed` and the
+            target alone), which then is no candidate for anyone.
         candidates: "split" (every chunk of the judged documents), "store", or "document" (the target's own);
             always without what has been read.
         index: "exact" (blocks) or "faiss" (a flat index, with the extra `faiss`): the figures are the same.
         ks: recall@k to report; None takes 1, 5, 10, 20, 50 as far as the pool is larger.
         baselines: names to judge beside the predictors; None is all of them.
-        seed, resamples: of the bootstrap over documents.
+        seed, resamples: of the bootstrap over documents; `seed` of the queries too.
         leak_limit: share of leaking windows above which judging is refused.
         samples: how many vectors a window a generative predictor is asked for: 0 (no figures of samples) or
             at least 2.
@@ -61,6 +63,7 @@ class Judging:
     context: int = 5
     horizon: int = 1
     task: Task = "next"
+    queries: bool = False
     candidates: str = "split"
     index: str = "exact"
     ks: tuple[int, ...] | None = None
@@ -93,14 +96,22 @@ class Judging:
                     f"there is no recall@{k}", remedy=f"choose of: {', '.join(map(str, KS))}"
                 )
         for name in self.baselines or ():
-            if name not in BASELINES:
+            if name not in self.known:
                 raise EvaluationError(
-                    f"there is no baseline '{name}'", remedy=f"choose of: {', '.join(BASELINES)}"
+                    f"there is no baseline '{name}'"
+                    + (" without queries" if name in QUERY_BASELINES else ""),
+                    remedy=f"choose of: {', '.join(self.known)}",
                 )
+
+    @property
+    def known(self) -> dict[str, type[Baseline]]:
+        """The baselines that can stand in the table, in its order."""
+        return {**BASELINES, **QUERY_BASELINES} if self.queries else BASELINES
 
     def windows(self, store: Store, documents: Sequence[int]) -> Windows:
         """What is judged of these documents (indices into `store.documents`). Raises WindowError: nothing."""
-        return make_windows(store, documents, self.context, self.horizon, self.task)
+        windows = make_windows(store, documents, self.context, self.horizon, self.task)
+        return with_queries(store, windows, self.seed) if self.queries else windows
 
     def _check_index(self) -> None:
         if self.index not in INDEXES:
@@ -132,16 +143,14 @@ class Training:
     seen: TrainedOn
 
     @classmethod
-    def of(
-        cls, store: Store, split: Split, context: int, horizon: int, task: Task = "next"
-    ) -> Training | None:
+    def of(cls, store: Store, split: Split, how: Judging) -> Training | None:
         """Material of a store's train and validation documents; None where no training window can be cut."""
         try:
-            train = make_windows(store, split.train, context, horizon, task)
+            train = by_original(how.windows(store, split.train), store.documents)
         except WindowError:
             return None
         try:
-            validation = make_windows(store, split.validation, context, horizon, task)
+            validation = how.windows(store, split.validation)
         except WindowError:
             validation = None
         return cls(store.vectors, train, validation, TrainedOn.of(store, split.train))
@@ -173,7 +182,7 @@ def judge(
         EvaluationError: k larger than the pool, NaN predictions.
     """
     how = judging or Judging()
-    documents = split.of(name)
+    documents = split.judged(name)
     if not documents:
         raise SplitError(
             f"split '{name}' has no documents",
@@ -185,13 +194,13 @@ def judge(
         check_made_for(predictor, store)
     windows = how.windows(store, documents)
     if training is None and name != "all":
-        training = Training.of(store, split, how.context, how.horizon, how.task)
+        training = Training.of(store, split, how)
     training = tuned_on(store, split, training, how)
     windows, leaks = without_known(store, windows, name, how, training, seen)
     exam = open_exam(store, windows, documents, how, training)
     ks = _checked_ks(exam, how)
     table = _Table(exam, ks, how)
-    chosen = [cls for n, cls in BASELINES.items() if how.baselines is None or n in how.baselines]
+    chosen = [cls for n, cls in how.known.items() if how.baselines is None or n in how.baselines]
     able = [cls for cls in chosen if training is not None or not cls.needs_training]
     with Progress("judging", len(able) + len(predictors), "predictors", quiet=how.quiet) as progress:
         for cls in able:
@@ -255,6 +264,7 @@ class _Table:
             context=windows.context,
             horizon=windows.horizon,
             task=windows.task,
+            queries=None if windows.query is None else int((windows.query >= 0).sum()),
             windows=len(windows),
             documents=len(set(windows.document.tolist())),
             candidates=self.how.candidates,
@@ -278,7 +288,7 @@ class _Table:
 
 
 def _check_names(predictors: Sequence[Predictor]) -> None:
-    taken = set(BASELINES)
+    taken = {*BASELINES, *QUERY_BASELINES}
     for predictor in predictors:
         if predictor.name in taken:
             raise EvaluationError(
@@ -340,7 +350,9 @@ def open_exam(
     store: Store, windows: Windows, documents: Sequence[int], how: Judging, training: Training | None
 ) -> Exam:
     """The exam of these windows, which are of these documents (indices into `store.documents`)."""
-    chosen = range(len(store.documents)) if how.candidates == "store" else documents
+    chosen = documents
+    if how.candidates == "store":
+        chosen = [i for i, document in enumerate(store.documents) if document.view_of is None]
     ranges = [(store.documents[i].first, store.documents[i].count) for i in chosen]
     pool = make_pool(windows, store.vectors, ranges, store.texts, how.candidates)
     mean = None if training is None else window_mean(training.vectors, training.train)

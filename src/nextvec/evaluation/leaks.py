@@ -41,7 +41,7 @@ def without_leaks(
     """
     documents, which = np.unique(windows.document, return_inverse=True)
     held = [store.documents[i] for i in documents]
-    by_id = known(trained.ids, (key(d.doc_id) for d in held))[which]
+    by_id = known(trained.ids, (key(d.original) for d in held))[which]
     by_text = known(trained.documents, (key(d.sha256) for d in held))[which] & ~by_id
     by_target = known(trained.chunks, chunk_keys(store, windows.target)) & ~by_id & ~by_text
     leaks = Leaks(len(windows), int(by_id.sum()), int(by_text.sum()), int(by_target.sum()))

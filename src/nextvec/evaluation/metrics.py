@@ -60,7 +60,7 @@ class Judgement:
         shape = (len(exam), exam.dimension)
         raw, units = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
         for piece, contexts, lengths in exam.blocks(predictor.context):
-            raw[piece], units[piece] = ask(predictor, contexts, lengths)
+            raw[piece], units[piece] = ask(predictor, contexts, lengths, exam.queries(piece))
         return cls(exam, raw, units, predictor=predictor)
 
     def select(self, which: NDArray[np.bool_] | IntArray | slice) -> Judgement:
@@ -225,8 +225,7 @@ def contrastive_accuracy(j: Judgement) -> Values:
     share = np.ones(len(j.exam), dtype=np.float64)
     for batch in j.exam.batches:
         similar = j.unit[batch].astype(np.float64) @ targets[batch].astype(np.float64).T
-        row, (first, last) = windows.target[batch], windows.read_range
-        other = (row < first[batch][:, None]) | (row > last[batch][:, None])
+        other = ~windows.select(batch).given(windows.target[batch])
         other &= (text[batch][:, None] != text[batch]) & (vector[batch][:, None] != vector[batch])
         farther = other & (similar < np.diag(similar)[:, None])
         count = other.sum(axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,12 @@ UNIT_TOLERANCE = 1e-3
 class Predictor(Protocol):
     """A next-vector predictor.
 
-    `context` is how many of the most recent vectors it uses; the harness never gives it more. Four further
+    `context` is how many of the most recent vectors it uses; the harness never gives it more. Five further
     attributes are read when a predictor has them: `encoder`, the fingerprint of the encoder whose vectors it
     was made for (another store is refused); `facts`, a dictionary that goes into its row of the table
     (parameters, bytes, seconds, ...); `dimension`, the D it takes; `generative`, whether it can be asked for
-    samples (see `nextvec.evaluation.generative`).
+    samples (see `nextvec.evaluation.generative`); `conditional`, whether it can be told what to write
+    towards: then `predict` (and `sample`) takes `queries` [B, D] too, where a row of zeros tells nothing.
     """
 
     @property
@@ -44,9 +45,27 @@ def row_dots(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
     return np.asarray(np.einsum("nd,nd->n", a, b, dtype=np.float64))
 
 
-def ask(predictor: Predictor, contexts: FloatArray, lengths: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Its raw and unit prediction, both [B, D], after `checked`."""
-    raw, units = predictor.predict(contexts, lengths)
+@runtime_checkable
+class ConditionalPredictor(Predictor, Protocol):
+    """A predictor that may be told what to write towards."""
+
+    conditional: bool
+
+    def predict(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """As of any predictor, with queries [B, D]; a row of zeros, or None, tells nothing."""
+        ...
+
+
+def ask(
+    predictor: Predictor, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Its raw and unit prediction, both [B, D], after `checked`; a conditional one is told the queries."""
+    if queries is not None and isinstance(predictor, ConditionalPredictor) and predictor.conditional:
+        raw, units = predictor.predict(contexts, lengths, queries)
+    else:
+        raw, units = predictor.predict(contexts, lengths)
     checked(predictor, raw, units, (len(lengths), contexts.shape[2]))
     return raw, units
 

@@ -62,7 +62,8 @@ class Row:
 
 @dataclass
 class Report:
-    """One table and what it stands on. `eligible` is the mean number of candidates of a window."""
+    """One table and what it stands on. `eligible` is the mean number of candidates of a window; `queries` the
+    number of windows with a query, None in a table without them."""
 
     store: str
     split: str
@@ -82,6 +83,7 @@ class Report:
     left_out: list[str]
     rows: list[Row]
     task: str = "next"
+    queries: int | None = None
     best: dict[str, str] = field(default_factory=dict)
     bootstrap: DocumentBootstrap | None = None
 
@@ -153,6 +155,7 @@ class Report:
             "context": self.context,
             "horizon": self.horizon,
             "task": self.task,
+            "queries": self.queries,
             "windows": self.windows,
             "documents": self.documents,
             "candidates": self.candidates,

@@ -35,13 +35,14 @@ class Pool:
 
     V candidates in store order; positions below are indices into `rows`. Window i chooses among the positions
     low[i] .. high[i] - 1 without read_low[i] .. read_high[i] - 1, which have been read (all but the target,
-    where it lies amid them).
+    where it lies amid them), and without its query.
 
     Attributes:
         kind: "split", "store" or "document".
         rows: [V] row numbers in the store, ascending.
         target: [N] position of the target.
         low, high, read_low, read_high: [N].
+        query: [N] position of the chunk that conditional predictors are told, -1 for none.
         begin, end: [N] position of the first chunk of the target's document, and after its last.
         text, vector: [V] equal numbers mark equal texts, equal vectors.
     """
@@ -53,6 +54,7 @@ class Pool:
     high: IntArray
     read_low: IntArray
     read_high: IntArray
+    query: IntArray
     begin: IntArray
     end: IntArray
     text: IntArray
@@ -63,7 +65,7 @@ class Pool:
 
     def select(self, which: NDArray[np.bool_] | IntArray | slice) -> Pool:
         """The same candidates for some of the windows."""
-        per_window = ("target", "low", "high", "read_low", "read_high", "begin", "end")
+        per_window = ("target", "low", "high", "read_low", "read_high", "query", "begin", "end")
         return replace(self, **{name: getattr(self, name)[which] for name in per_window})
 
     @cached_property
@@ -92,13 +94,14 @@ class Pool:
         for i, positions in self.tied.items():
             within = _count(positions, self.low[i], self.high[i])
             read = _count(positions, self.read_low[i], self.read_high[i]) - self.amid[i]
-            counts[i] = within - read - 1
+            counts[i] = within - read - int(self.query[i] in positions) - 1
         return counts
 
     @cached_property
     def eligible(self) -> IntArray:
-        """[N] candidates that can come before the target, and the target: not read, not tied with it."""
-        return (self.high - self.low) - (self.read_high - self.read_low - self.amid) - self.ties
+        """[N] candidates that can come before the target, and the target: not given, not tied with it."""
+        given = (self.read_high - self.read_low - self.amid) + (self.query >= 0)
+        return (self.high - self.low) - given - self.ties
 
     def chance_recall(self, k: int) -> float:
         """recall@k of a predictor that knows nothing: mean of min(1, k / eligible)."""
@@ -143,11 +146,19 @@ def make_pool(
         high=start + count[document] if own else np.full_like(start, total),
         read_low=read_first + shift,
         read_high=read_last + shift + 1,
+        query=_positions(windows, shift),
         begin=start,
         end=start + count[document],
         text=_number_texts(texts(rows)),
         vector=_number_vectors(vectors, rows),
     )
+
+
+def _positions(windows: Windows, shift: IntArray) -> IntArray:
+    """[N] position of each window's query, -1 for none."""
+    if windows.query is None:
+        return np.full_like(shift, -1)
+    return np.where(windows.query < 0, -1, windows.query + shift)
 
 
 def ranks(units: FloatArray, vectors: VectorSource, pool: Pool) -> IntArray:
@@ -201,6 +212,7 @@ def _leave_out(table: FloatArray, pool: Pool, window: int, position: int) -> Non
         (nothing, pool.low[which] - position),
         (pool.high[which] - position, everything),
         (pool.read_low[which] - position, pool.read_high[which] - position),
+        (pool.query[which] - position, pool.query[which] - position + 1),
         (pool.target[which] - position, pool.target[which] - position + 1),
     ):
         low, high = np.maximum(low, 0), np.minimum(high, width)

@@ -36,11 +36,15 @@ class Rollout:
 def rollable(exam: Exam, steps: int = STEPS) -> IntArray:
     """Windows whose document goes on for all steps, so that every step is a mean over the same windows.
 
-    At a horizon above 1, or of task middle, there are none: the prediction does not follow what was read.
+    At a horizon above 1, or of task middle, there are none: the prediction does not follow what was read. Nor
+    is a window one whose query is the truth of a later step.
     """
     if exam.windows.horizon > 1 or exam.windows.task != "next":
         return np.zeros(0, dtype=np.int64)
-    return np.flatnonzero(exam.pool.target + steps - 1 < exam.pool.end).astype(np.int64)
+    able = exam.pool.target + steps - 1 < exam.pool.end
+    if exam.windows.query is not None:
+        able &= (exam.windows.query < 0) | (exam.windows.query > exam.windows.target + steps - 1)
+    return np.flatnonzero(able).astype(np.int64)
 
 
 def rollout(predictor: Predictor, exam: Exam, steps: int = STEPS, most: int = MOST_WINDOWS) -> Rollout:
@@ -64,8 +68,9 @@ def rollout(predictor: Predictor, exam: Exam, steps: int = STEPS, most: int = MO
     for piece, contexts, lengths in part.blocks(predictor.context):
         last, target = (rows[piece] for rows in (part.windows.last, part.windows.target))
         start, before = unit(gather_rows(exam.vectors, last)), None
+        queries = part.queries(piece)
         for step in range(steps):
-            raw, units = ask(predictor, contexts, lengths)
+            raw, units = ask(predictor, contexts, lengths, queries)
             cosine[piece, step] = row_dots(units, unit(gather_rows(exam.vectors, target + step)))
             drift[piece, step] = row_dots(units, start)
             if before is not None:

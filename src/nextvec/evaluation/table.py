@@ -57,22 +57,26 @@ def _heading(report: Mapping[str, Any]) -> list[str]:
     chance = ", ".join(
         f"{name.replace('recall', 'R')} {value:.4f}" for name, value in report["chance"].items()
     ).replace("mrr", "MRR")
+    given = "read" if report.get("queries") is None else "read or told"
     what = {"split": "chunks of the split's documents", "store": "chunks of the store"}.get(
         report["candidates"], "chunks of the target's document at most"
     )
     return [
         f"Split {report['split']}{sample}{of}: {report['windows']:,} windows of {report['documents']:,} "
         f"documents, context {report['context']}, {_asked(report)}.",
-        f"Candidates: {report['pool']:,} {what}, without what was read ({report['eligible']:,.0f} on "
+        f"Candidates: {report['pool']:,} {what}, without what was {given} ({report['eligible']:,.0f} on "
         f"average). Chance: {chance}.",
     ]
 
 
 def _asked(report: Mapping[str, Any]) -> str:
     """What is predicted; a report from before there were tasks is of task next."""
+    asked = f"horizon {report['horizon']}"
     if report.get("task", "next") == "middle":
-        return "task middle (half of it on either side of the target)"
-    return f"horizon {report['horizon']}"
+        asked = "task middle (half of it on either side of the target)"
+    if (told := report.get("queries")) is not None:
+        asked += f", a later chunk told as query in {told:,} windows"
+    return asked
 
 
 def _cells(report: Mapping[str, Any]) -> list[list[str]]:

@@ -87,7 +87,7 @@ def diagnose_model(store: Store, run: RunPredictor, exam: Exam, how: Judging) ->
         EncoderMismatchError, VectorError: a store of another encoder.
     """
     place = _place(store, run, exam, how)
-    documents = place.judged.of(exam.split)
+    documents = place.judged.judged(exam.split)
     if not documents:
         raise SplitError(
             f"split '{exam.split}' has no documents",
@@ -158,7 +158,8 @@ def _other_splits(place: _Place) -> dict[str, tuple[VectorSource, Windows]]:
     What stands in training is dropped from the others, however much it is: here it only must not mislead.
     """
     store, how, judged = place.store, place.how, place.exam.split
-    documents = {name: place.judged.of(name) for name in SPLITS if judged != "all"} | {"train": place.known}
+    known = tuple(i for i in place.known if store.documents[i].view_of is None)
+    documents = {name: place.judged.judged(name) for name in SPLITS if judged != "all"} | {"train": known}
     found: dict[str, tuple[VectorSource, Windows]] = {}
     for name in (name for name in documents if name != judged):
         try:

@@ -98,7 +98,7 @@ def fit_ensemble(
         )
     runs = [asked(RunPredictor(folder), how) for folder in folders]
     split = split_documents(store, division_of(runs, exam), common(runs, "sources", tuple))
-    training = Training.of(store, split, how.context, how.horizon, how.task)
+    training = Training.of(store, split, how)
     if training is None or training.validation is None:
         raise SplitError(
             "holds no validation windows to fit weights on",

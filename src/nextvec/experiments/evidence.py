@@ -96,7 +96,7 @@ class Evidence:
         """The documents as they were divided for training. Raises SplitError."""
         found = split_documents(self.store, self.division, self.config.data.sources)
         train, validation, test = (tuple(i for i in found.of(n) if i < self.held) for n in SPLITS)
-        return Split(train, validation, test)
+        return Split(train, validation, test, views=found.views)
 
     @cached_property
     def trained_on(self) -> TrainedOn:

@@ -64,8 +64,7 @@ def _example(
     store: Store, windows: Windows, judgement: Judgement, i: int, rows: np.ndarray, candidates: np.ndarray
 ) -> Example:
     scores = candidates @ judgement.unit[i]
-    first, last_read = (int(edge[i]) for edge in windows.read_range)
-    scores[(rows >= first) & (rows <= last_read) & (rows != windows.target[i])] = -np.inf
+    scores[windows.select(np.array([i])).given(rows)[0]] = -np.inf
     nearest = int(rows[int(scores.argmax())])
     last, target, near = store.texts([int(windows.last[i]), int(windows.target[i]), nearest])
     return Example(

@@ -44,6 +44,7 @@ class Judged(Predictor, Protocol):
         folder: where it lies.
         training: sources and split it was trained with.
         horizons, task: what it predicts.
+        conditional: it was trained to be told what to write towards.
         trained_on: keys of every document and chunk it was trained on.
     """
 
@@ -55,6 +56,8 @@ class Judged(Predictor, Protocol):
     def horizons(self) -> tuple[int, ...]: ...
     @property
     def task(self) -> str: ...
+    @property
+    def conditional(self) -> bool: ...
     @property
     def trained_on(self) -> TrainedOn: ...
 
@@ -73,10 +76,17 @@ def judge_runs(store: Store, runs: Sequence[Judged], exam: Exam, how: Judging) -
     baselines are fitted on just what the models were trained on.
 
     Raises:
-        EvaluationError: runs that cannot stand in one table (another horizon, division or training sources).
+        EvaluationError: runs that cannot stand in one table (another horizon, division or training sources),
+            or queries that none of them could use.
         SplitError, LeakError, EncoderMismatchError, WindowError: see `nextvec.evaluation.harness.judge`.
     """
     runs = [asked(run, how) for run in runs]
+    if how.queries and runs and not any(run.conditional for run in runs):
+        raise EvaluationError(
+            "trained without queries, judged with them",
+            where=", ".join(str(run.folder) for run in runs),
+            remedy="judge it without --queries, or beside a run trained with data.conditional above 0",
+        )
     division = division_of(runs, exam)
     trained = exam.train_sources
     if trained is None:
@@ -114,7 +124,7 @@ def judged_windows(
     task: Task = "next",
 ) -> tuple[Windows, tuple[int, ...]]:
     """The windows that `judge_runs` judges, and the documents they are of."""
-    documents = divide(store, division_of(runs, exam), exam.sources, exam.split).of(exam.split)
+    documents = divide(store, division_of(runs, exam), exam.sources, exam.split).judged(exam.split)
     if not documents:
         raise SplitError(
             f"split '{exam.split}' has no documents", where=store.path, remedy="judge another split"
@@ -164,4 +174,4 @@ def training_of(
         return None
     held = tuple(s for s in sources if s in store.sources)
     divided = split_documents(store, division, held)
-    return Training.of(store, divided, how.context, how.horizon, how.task)
+    return Training.of(store, divided, how)

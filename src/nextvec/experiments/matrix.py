@@ -4,7 +4,8 @@ A matrix is a folder: `matrix.toml` (the plan), `runs/<row>-seed<n>/` (a run eac
 Objectives, tasks and any other keys of the configuration are axes beside the models. It may be interrupted at
 any time and started again; a run that fails does not stop the others and is reported. Predictors of another
 task or another horizon answer another question, so each question has a table of its own; the first is the
-main one, the others stand under `others`.
+main one, the others stand under `others`. What was trained with queries is judged both ways: untold beside
+all others, and told in a table of its own.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from nextvec.corpus.store import Store
 from nextvec.data.sampling import Task
 from nextvec.disk import read_json, write_json
 from nextvec.errors import NextvecError, RunError
+from nextvec.evaluation.baselines import QUERY_BASELINES
 from nextvec.evaluation.harness import Judging
 from nextvec.evaluation.report import Report
 from nextvec.evaluation.seeds import merge_seeds
@@ -40,14 +42,26 @@ class Question:
     task: Task
     horizon: int
     context: int
+    queries: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.task}-{self.horizon}" if self.task == "next" else f"{self.task}-of-{self.context}"
+        asked = f"{self.task}-{self.horizon}" if self.task == "next" else f"{self.task}-of-{self.context}"
+        return f"{asked}-with-query" if self.queries else asked
 
     def judging(self, how: Judging) -> Judging:
-        """`how`, for this question."""
-        return replace(how, task=self.task, horizon=self.horizon, context=self.context)
+        """`how`, for this question. Where something is told, the baseline that uses it is always there."""
+        baselines = how.baselines
+        if self.queries and baselines is not None:
+            baselines = (*baselines, *QUERY_BASELINES)
+        return replace(
+            how,
+            task=self.task,
+            horizon=self.horizon,
+            context=self.context,
+            queries=self.queries,
+            baselines=baselines,
+        )
 
 
 def run_matrix(
@@ -92,14 +106,16 @@ def run_matrix(
 
 
 def questions(configs: Mapping[Cell, TrainConfig], how: Judging) -> dict[Question, list[Cell]]:
-    """The cells that answer each question; a cell with several horizons answers several."""
+    """The cells that answer each question; a cell with several horizons answers several, and one trained with
+    queries each of them twice: untold and told."""
     found: dict[Question, list[Cell]] = {}
     for cell, config in configs.items():
         data = config.data
         for horizon in data.horizons:
             # What lies on both sides of a gap is of a fixed width; before a next chunk more may be read.
             context = data.context if data.task == "middle" else how.context
-            found.setdefault(Question(data.task, horizon, context), []).append(cell)
+            for queries in (False, True)[: 1 + (data.conditional > 0)]:
+                found.setdefault(Question(data.task, horizon, context, queries), []).append(cell)
     return found
 
 

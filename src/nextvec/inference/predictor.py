@@ -53,13 +53,25 @@ class ModelPredictor:
         """D."""
         return self.model.d_embed
 
+    @property
+    def conditional(self) -> bool:
+        """Whether it can be told what to write towards."""
+        return self.model.condition is not None
+
     @torch.inference_mode()
-    def predict(self, contexts: FloatArray, lengths: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Raw and unit prediction [B, D] from contexts [B, T, D] padded on the right, lengths [B]."""
+    def predict(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Raw and unit prediction [B, D] from contexts [B, T, D] padded on the right, lengths [B].
+
+        Args:
+            queries: [B, D] what a conditional model is to write towards; a row of zeros tells nothing.
+        """
         device = self.model.scale.device
         x = torch.from_numpy(np.ascontiguousarray(contexts, dtype=np.float32)).to(device)
         n = torch.from_numpy(np.asarray(lengths, dtype=np.int64)).to(device)
-        ahead = self.model(x, n).ahead[torch.arange(len(n), device=device), n - 1]
+        told = None if queries is None else torch.from_numpy(queries).to(device)
+        ahead = self.model(x, n, told).ahead[torch.arange(len(n), device=device), n - 1]
         raw = ahead[:, self.head].float()
         unit = torch.nn.functional.normalize(raw, dim=-1)
         return raw.cpu().numpy(), unit.cpu().numpy()
@@ -70,8 +82,12 @@ class ModelPredictor:
         return self.model.generative and self.head == 0
 
     @torch.inference_mode()
-    def sample(self, contexts: FloatArray, lengths: IntArray, n: int, seed: int) -> FloatArray:
+    def sample(
+        self, contexts: FloatArray, lengths: IntArray, n: int, seed: int, queries: FloatArray | None = None
+    ) -> FloatArray:
         """n raw vectors [n, B, D] that may come next, independent; the same for the same arguments.
+
+        `queries` are as in `predict`.
 
         Raises:
             ModelError: the model only has a point prediction.
@@ -79,8 +95,9 @@ class ModelPredictor:
         device = self.model.scale.device
         x = torch.from_numpy(np.ascontiguousarray(contexts, dtype=np.float32)).to(device)
         read = torch.from_numpy(np.asarray(lengths, dtype=np.int64)).to(device)
+        told = None if queries is None else torch.from_numpy(queries).to(device)
         generator = torch.Generator(device).manual_seed(seed)
-        return self.model.sample(x, n, read, generator=generator).float().cpu().numpy()
+        return self.model.sample(x, n, read, told, generator=generator).float().cpu().numpy()
 
 
 class RunPredictor(ModelPredictor):

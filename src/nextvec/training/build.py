@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nextvec.corpus.store import Store
 from nextvec.data.sampling import Spans
 from nextvec.data.splits import Split
-from nextvec.data.windows import Windows, make_windows
+from nextvec.data.windows import Windows, by_original, make_windows
 from nextvec.errors import WindowError
 from nextvec.models.base import NextVectorModel
 from nextvec.models.registry import build
@@ -89,9 +89,10 @@ def fitting_windows(
     longest = max((store.documents[i].count for i in documents), default=0) - data.horizons[0]
     context = data.context if data.task == "middle" else min(model.config.residual_context, longest)
     try:
-        return make_windows(store, documents, context, data.horizons[0], data.task)
+        windows = make_windows(store, documents, context, data.horizons[0], data.task)
     except WindowError:
         return None
+    return by_original(windows, store.documents)
 
 
 def input_scale(store: Store, spans: Spans, scaling: str) -> float:

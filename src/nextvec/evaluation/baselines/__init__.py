@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from nextvec.evaluation.baselines.base import Baseline
-from nextvec.evaluation.baselines.linear import ExponentialAverages, PositionWeights
+from nextvec.evaluation.baselines.linear import ExponentialAverages, PositionWeights, WeightsWithQuery
 from nextvec.evaluation.baselines.neighbour import NeighbourSuccessor
 from nextvec.evaluation.baselines.ridge import Ridge
 from nextvec.evaluation.baselines.simple import CopyLast, LinearAverage, MeanVector, Random
 
 __all__ = [
     "BASELINES",
+    "QUERY_BASELINES",
     "Baseline",
     "CopyLast",
     "ExponentialAverages",
@@ -19,6 +20,7 @@ __all__ = [
     "PositionWeights",
     "Random",
     "Ridge",
+    "WeightsWithQuery",
 ]
 
 # in the order of the table
@@ -35,3 +37,6 @@ BASELINES: dict[str, type[Baseline]] = {
         NeighbourSuccessor,
     )
 }
+
+# judged after those, where predictors are told what to write towards
+QUERY_BASELINES: dict[str, type[Baseline]] = {WeightsWithQuery.name: WeightsWithQuery}

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 
-from nextvec.data.linear import BACK, WeightSums, Wide, aligned, exponential_averages
-from nextvec.data.windows import FloatArray, IntArray, VectorSource, Windows
+from nextvec.data.linear import BACK, BLOCK_BYTES, WeightSums, Wide, aligned, exponential_averages
+from nextvec.data.windows import (
+    FloatArray,
+    IntArray,
+    VectorSource,
+    Windows,
+    gather_contexts,
+    gather_queries,
+    gather_rows,
+)
 from nextvec.evaluation.baselines.base import Baseline
+from nextvec.evaluation.predictor import unit
 
 
 class WeightedSum(Baseline):
     """A sum of K vectors made from the context, with K weights by least squares."""
 
     needs_training = True
-    kept = ("weights",)
+    kept: ClassVar[tuple[str, ...] | None] = ("weights",)
 
     def __init__(self, context: int, seed: int = 0) -> None:
         super().__init__(context, seed)
@@ -44,6 +55,55 @@ class PositionWeights(WeightedSum):
 
     def features(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:
         return aligned(contexts, lengths, self.context)
+
+
+class WeightsWithQuery(PositionWeights):
+    """Position weights with the query as one more vector; without a query the position weights alone.
+
+    Fitted on the training windows that have a query and on all of them.
+    """
+
+    name = "weights with query"
+    conditional = True
+    kept = ("weights", "weights_with_query")
+
+    def __init__(self, context: int, seed: int = 0) -> None:
+        super().__init__(context, seed)
+        self.weights_with_query: Wide
+
+    def fit(self, vectors: VectorSource, train: Windows, validation: Windows | None) -> None:
+        super().fit(vectors, train, validation)
+        told = train if train.query is None else train.select(train.query >= 0)
+        if train.query is None or len(told) == 0:
+            self.weights_with_query = np.append(self.weights, 0.0)
+        else:
+            self.weights_with_query = WeightSums.summed(self._pieces(vectors, told)).solve()
+        self.facts["parameters"] += len(self.weights_with_query)
+        self.facts["weights"] = [round(float(w), 4) for w in self.weights_with_query]
+
+    def predict(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Raw and unit prediction, both [B, D]; `queries` [B, D] with rows of zeros for none."""
+        raw = self.guess(contexts, lengths)
+        if queries is not None:
+            features = with_query(self.features(contexts, lengths), queries)
+            told = np.einsum("bkd,k->bd", features, self.weights_with_query.astype(np.float32))
+            raw = np.where((queries != 0).any(axis=1, keepdims=True), told, raw)
+        return raw, unit(raw)
+
+    def _pieces(self, vectors: VectorSource, windows: Windows) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """The vectors to be weighted and the targets of windows that all have a query."""
+        for block in windows.blocks(max(1, BLOCK_BYTES // (4 * self.context * vectors.shape[1]))):
+            contexts, lengths = gather_contexts(vectors, block, self.context)
+            queries = gather_queries(vectors, block)
+            assert queries is not None
+            yield with_query(self.features(contexts, lengths), queries), gather_rows(vectors, block.target)
+
+
+def with_query(features: FloatArray, queries: FloatArray) -> FloatArray:
+    """[B, K, D] and [B, D] -> [B, K + 1, D]."""
+    return np.concatenate([features, queries[:, None]], axis=1)
 
 
 class ExponentialAverages(WeightedSum):

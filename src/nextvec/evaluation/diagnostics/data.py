@@ -96,7 +96,7 @@ def diagnose_data(
     """
     how = looking or Looking()
     split = split_documents(store, how.division, how.sources)
-    documents = split.of("all")
+    documents = split.judged("all")
     if not documents:
         raise EvaluationError("holds no documents", where=store.path, remedy="ingest some")
     found = sweep(store, documents, quiet=how.quiet)

@@ -109,9 +109,8 @@ class Mamba2Mixer(nn.Module):
             dt, a = F.softplus(dt + self.dt_bias.to(wide)), -self.log_rate.to(wide).exp()
             y, state = self._scan(values, dt, a, b, c, None if before is None else before[1])
             y = torch.addcmul(y, values, self.skip.to(wide)[:, None]).flatten(2)
-            y = rms_norm(y * F.silu(gate), None, EPS).to(x.dtype)
-        # The norm's weight is multiplied into the matrix, not into every position.
-        out = F.linear(y, self.out.weight * self.norm_weight)
+            y = rms_norm(y * F.silu(gate), self.norm_weight.to(wide), EPS).to(x.dtype)
+        out: Tensor = self.out(y)
         return out, None if window is None or state is None else (window, state)
 
     @staticmethod

@@ -2,9 +2,8 @@
 
 Paper: Sun et al., Retentive Network: A Successor to Transformer for Large Language Models, 2023. Source: the
 form published as torchscale 0.3: RMSNorm before each half, SwiGLU, rotation without the xPos scale.
-Deviations: pairs that are rotated together are (i, i + d/2), not neighbours, which only renames the learned
-projections' rows; dropout on what each half adds, 0 in `brief`. The chunked form divides by the same numbers
-as the parallel one (torchscale's own does not, and differs from it).
+Deviations: the chunked form divides by the same numbers as the parallel one (torchscale's own does not, and
+differs from it); dropout on what each half of a layer adds, 0 in `brief`.
 Parity: torchscale's MultiScaleRetention with the same weights (tests/parity/test_retnet.py).
 """
 
@@ -19,16 +18,12 @@ from torch import Tensor, nn
 from nextvec.models.base import ModelConfig, NextVectorModel
 from nextvec.models.ops.dropout import dropout
 from nextvec.models.ops.norms import RMSNorm, rms_norm
-from nextvec.models.ops.retention import RetentionState, retention, retention_step
-from nextvec.models.ops.rotary import rotate
+from nextvec.models.ops.retention import RetentionState, phases, retention, retention_step
 from nextvec.models.ops.swiglu import SwiGLU
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
 
 EPS = 1e-6
-SLOWEST = 10_000.0  # the last pair of a head turns by 1/SLOWEST a position, the first one by 1
-
-Angles = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +42,9 @@ class RetNetConfig(ModelConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.hidden % (2 * self.heads):
-            raise ValueError(f"hidden = {self.hidden} does not divide into {self.heads} heads of even width")
+            raise ValueError(
+                f"hidden = {self.hidden} does not divide into {self.heads} heads of even width"
+            )
         if self.values % self.heads:
             raise ValueError(f"values = {self.values} does not divide into {self.heads} heads")
 
@@ -68,7 +65,7 @@ class Retention(nn.Module):
         nn.init.xavier_uniform_(self.out.weight)
 
     def forward(
-        self, x: Tensor, start: int, angles: Angles, state: RetentionState | None = None
+        self, x: Tensor, start: int, turns: Tensor, state: RetentionState | None = None
     ) -> tuple[Tensor, RetentionState | None]:
         """x [B, T, H] at positions `start`, `start` + 1, ... -> what is read [B, T, H] and the new state.
 
@@ -80,11 +77,11 @@ class Retention(nn.Module):
             q, k = query_key.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
             v, gate = value_gate.chunk(2, -1)
             v = v.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            q, k = rotate(q, angles), rotate(k * (self.hidden // self.heads) ** -0.5, angles)
             if state is None or x.shape[1] > 1:
-                y, state = retention(q, k, v, start, state)
+                y, state = retention(q, k, v, turns, start, state)
             else:
-                read, state = retention_step(q[:, :, 0], k[:, :, 0], v[:, :, 0], start, state)
+                q, k, v = q[:, :, 0], k[:, :, 0], v[:, :, 0]
+                read, state = retention_step(q, k, v, turns, start, state)
                 y = read[:, :, None]
             y = rms_norm(y, None, EPS).transpose(1, 2).flatten(2)
             y = (F.silu(gate) * y).to(x.dtype)
@@ -110,10 +107,10 @@ class RetNetLayer(nn.Module):
         self.dropout = config.dropout
 
     def forward(
-        self, x: Tensor, start: int, angles: Angles, state: RetentionState | None = None
+        self, x: Tensor, start: int, turns: Tensor, state: RetentionState | None = None
     ) -> tuple[Tensor, RetentionState | None]:
         """x [B, T, H] -> [B, T, H] and the retention's new state."""
-        read, state = self.retention(self.norm(x), start, angles, state)
+        read, state = self.retention(self.norm(x), start, turns, state)
         x = x + dropout(read, self.dropout, self.training)
         return x + dropout(self.ffn(self.ffn_norm(x)), self.dropout, self.training), state
 
@@ -154,23 +151,12 @@ class RetNet(NextVectorModel):
         return hidden[:, 0], state
 
     def _read(self, x: Tensor, start: int, state: State | None) -> tuple[Tensor, State]:
-        angles = rotation(start, x.shape[1], self.head_dim, x)
+        turns = phases(start, x.shape[1], self.head_dim, x)
         hidden: Tensor = self.embed(x).to(x.dtype)
         new: State = {}
         for i, layer in enumerate(self.layers):
             before = RetentionState(state[f"memory.{i}"], state[f"keys.{i}"]) if state else None
-            hidden, after = layer(hidden, start, angles, before)
+            hidden, after = layer(hidden, start, turns, before)
             if after is not None:
                 new[f"memory.{i}"], new[f"keys.{i}"] = after
         return self.norm(hidden), new
-
-
-def rotation(start: int, count: int, width: int, like: Tensor) -> Angles:
-    """Cosine and sine [count, width/2] of positions start..start+count-1, in at least float32: pair i of n
-    turns by SLOWEST^(-i/(n-1)) a position, both ends included.
-    """
-    exact = torch.float32 if like.device.type == "mps" else torch.float64
-    pairs = torch.linspace(0, 1, width // 2, device=like.device, dtype=exact)
-    angle = torch.arange(start, start + count, device=like.device, dtype=exact)[:, None] * SLOWEST**-pairs
-    wide = torch.promote_types(like.dtype, torch.float32)
-    return angle.cos().to(wide), angle.sin().to(wide)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp, log
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -221,9 +221,7 @@ class RWKV(NextVectorModel):
     streaming = "constant"
     paper = 'Peng et al., RWKV-7 "Goose" with Expressive Dynamic State Evolution, 2025'
     complexity = "O(T)"
-    best_for: ClassVar[str] = (
-        "long streams at a constant cost a step; state tracking that attention cannot do"
-    )
+    best_for = "long streams at a constant cost a step; state tracking that attention cannot do"
 
     def __init__(self, config: RWKVConfig) -> None:
         super().__init__(config, width=config.hidden)

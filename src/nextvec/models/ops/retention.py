@@ -1,7 +1,8 @@
 """Multi-scale retention: linear attention whose memory fades at another fixed rate in each head.
 
 Paper: Sun et al., Retentive Network: A Successor to Transformer for Large Language Models, 2023, sections 2.1
-to 2.3. Head h keeps gamma = 1 - 2^(-5-h) of its memory from one position to the next:
+to 2.3. Queries and keys turn with their position, and head h keeps gamma = 1 - 2^(-5-h) of its memory from
+one position to the next:
     S_i = gamma S_{i-1} + k_i v_i^T,    n_i = gamma n_{i-1} + k_i,    y_i = q_i^T S_i / max(r_i, |q_i n_i|),
 with r_i^2 = 1 + gamma + ... + gamma^i. This is the paper's parallel form with its two normalisers, the row of
 decays over sqrt(its sum) and the row of scores over max(1, |its sum|); here n is part of the state, so that
@@ -12,12 +13,14 @@ Shapes: B batch, h heads, T time, d per key, e per value.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-CHUNK = 64  # of 16 to 512 the fastest on a CPU at 3 and 4 heads with d 64 and 256
+SLOWEST = 10_000.0  # the first pair of a key turns by 1 a position, the last one by 1/SLOWEST
+LONGEST = 512  # of a chunk: gamma^-LONGEST must be a number, and is 10^7 in the fastest head
 
 
 class RetentionState(NamedTuple):
@@ -32,43 +35,64 @@ def decay_rates(heads: int, like: Tensor) -> Tensor:
     return 1 - 2.0 ** (-5 - torch.arange(heads, device=like.device)).to(like.dtype)
 
 
+def phases(start: int, count: int, width: int, like: Tensor) -> Tensor:
+    """How positions start..start+count-1 turn: complex [count, width/2], of `like`'s device, its dtype's or
+    float32's precision. Pair i of n, the values 2i and 2i+1, turns by SLOWEST^(-i/(n-1)) a position.
+    """
+    exact = torch.float32 if like.device.type == "mps" else torch.float64
+    pairs = torch.linspace(0, 1, width // 2, device=like.device, dtype=exact)
+    angle = torch.arange(start, start + count, device=like.device, dtype=exact)[:, None] * SLOWEST**-pairs
+    wide = torch.promote_types(like.dtype, torch.float32)
+    return torch.complex(angle.cos().to(wide), angle.sin().to(wide))
+
+
 def retention(
-    q: Tensor, k: Tensor, v: Tensor, start: int, state: RetentionState | None = None, chunk: int = CHUNK
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    turns: Tensor,
+    start: int,
+    state: RetentionState | None = None,
+    chunk: int | None = None,
 ) -> tuple[Tensor, RetentionState | None]:
     """Read T positions, `start`, `start` + 1, ...
 
     Args:
-        q, k: [B, h, T, d], already rotated and scaled; float32 or wider.
+        q, k: [B, h, T, d], d even, neither turned nor scaled; float32 or wider.
         v: [B, h, T, e].
+        turns: `phases` of the T positions.
         start: how many positions were read before.
         state: what they left; None: nothing was read before, and nobody goes on from here.
-        chunk: positions multiplied at once, at most 512 (gamma^-chunk is computed); the result does not
-            depend on it.
+        chunk: positions multiplied at once, at most LONGEST; the result does not depend on it. None: the
+            power of 2 at which the products inside a chunk and those with the memory cost about the same.
     Returns: y [B, h, T, e] and the state after the last position (None where none was given).
     """
+    (_, heads, time, d), e = q.shape, v.shape[-1]
+    length = min(chunk or 2 ** round(math.log2(2 * d * e / (d + e))), LONGEST)
+    gamma = decay_rates(heads, q)
+    # gamma^(i-j) as a product: from its chunk's start on q fades, k by the inverse.
+    inside = torch.arange(time, device=q.device) % length + 1
+    fade = gamma[:, None, None] ** inside[:, None]  # [h, T, 1]
+    q, k = _turn(q, turns * fade), _turn(k, turns * (d**-0.5 / fade))
+    norms = _row_norms(gamma, start, time)
     memory, keys = state if state is not None else (None, None)
-    gamma = decay_rates(q.shape[1], q)
     rows: list[Tensor] = []
-    first = start
-    for qs, ks, vs in zip(q.split(chunk, 2), k.split(chunk, 2), v.split(chunk, 2), strict=True):
-        length, last = qs.shape[2], first + qs.shape[2] == start + q.shape[2]
-        fade = gamma[:, None] ** torch.arange(1, length + 1, device=q.device).to(q.dtype)  # [h, l]
-        # gamma^(i-j) as a product: q fades from the chunk's start on, k by the inverse.
-        qs, ks = qs * fade[..., None], ks / fade[..., None]
+    for i, (qs, ks, vs) in enumerate(zip(*(torch.split(x, length, 2) for x in (q, k, v)), strict=True)):
+        part = slice(i * length, (i + 1) * length)
         scores = (qs @ ks.transpose(-1, -2)).tril()
         y = scores @ vs
         with torch.no_grad():
             total = scores.sum(-1)
             if keys is not None:
                 total += (qs @ keys[..., None])[..., 0]
-            size = torch.maximum(_row_norms(gamma, first, length), total.abs())[..., None]
+            size = torch.maximum(norms[:, part], total.abs_())[..., None]
         if memory is not None:
             y = y + qs @ memory
         rows.append(y / size)
-        if state is not None or not last:
-            memory = _keep(memory, ks.transpose(-1, -2) @ vs, fade[:, -1, None, None])
-            keys = _keep(keys, ks.detach().sum(2), fade[:, -1, None])
-        first += length
+        if state is not None or part.stop < time:
+            last = fade[:, part][:, -1:]
+            memory = _keep(memory, ks.transpose(-1, -2) @ vs, last)
+            keys = _keep(keys, ks.detach().sum(2), last[..., 0])
     y = rows[0] if len(rows) == 1 else torch.cat(rows, 2)
     if state is None or memory is None or keys is None:
         return y, None
@@ -76,14 +100,21 @@ def retention(
 
 
 def retention_step(
-    q: Tensor, k: Tensor, v: Tensor, start: int, state: RetentionState
+    q: Tensor, k: Tensor, v: Tensor, turns: Tensor, start: int, state: RetentionState
 ) -> tuple[Tensor, RetentionState]:
-    """One position: q, k [B, h, d], v [B, h, e] -> y [B, h, e] and the new state."""
+    """One position: q, k [B, h, d], v [B, h, e], turns [1, d/2] -> y [B, h, e] and the new state."""
     gamma = decay_rates(q.shape[1], q)
+    q, k = _turn(q, turns), _turn(k, turns * q.shape[-1] ** -0.5)
     memory = torch.addcmul(k[..., None] * v[..., None, :], state.memory, gamma[:, None, None])
     keys = torch.addcmul(k, state.keys, gamma[:, None])
     size = torch.maximum(_row_norms(gamma, start, 1), (q * keys).sum(-1, keepdim=True).abs())
     return (q[..., None, :] @ memory)[..., 0, :] / size, RetentionState(memory, keys)
+
+
+def _turn(x: Tensor, by: Tensor) -> Tensor:
+    """Multiply the pairs of neighbours in x [..., d], as complex numbers, with `by` [..., d/2]."""
+    pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * by).flatten(-2)
 
 
 def _row_norms(gamma: Tensor, first: int, count: int) -> Tensor:
@@ -98,7 +129,18 @@ def _keep(old: Tensor | None, new: Tensor, fade: Tensor) -> Tensor:
 
 def retention_reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """`retention` from position 0 on, as the paper's parallel form, every pair for itself. For tests."""
-    heads, time = q.shape[1:3]
+    heads, time, d = q.shape[1:]
+    angles = torch.tensor(
+        [[t * SLOWEST ** (-2 * i / (d - 2)) for i in range(d // 2)] for t in range(time)],
+        dtype=torch.float64,
+    )
+    cos, sin = angles.cos().to(q.dtype), angles.sin().to(q.dtype)
+
+    def turned(x: Tensor) -> Tensor:
+        even, odd = x[..., 0::2], x[..., 1::2]
+        return torch.stack((even * cos - odd * sin, odd * cos + even * sin), -1).flatten(-2)
+
+    q, k = turned(q), turned(k) / math.sqrt(d)
     rows: list[Tensor] = []
     for i in range(time):
         weights: list[Tensor] = []

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from nextvec.config import from_dict, merge, read_toml
 from nextvec.errors import ConfigError
+from nextvec.objectives.config import OWN, LossConfig
 from nextvec.training.config import TrainConfig
 
 FOLDER = Path(__file__).parent
@@ -41,14 +42,27 @@ def layer_names(kind: Kind) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (LAYERS / kind).glob("*.toml")))
 
 
-def read_layer(kind: Kind, name: str) -> dict[str, Any]:
-    """A named layer as nested dictionaries. Raises ConfigError for an unknown name, with the nearest."""
+def read_layer(kind: Kind, name: str, flag: str | None = None) -> dict[str, Any]:
+    """A named layer as nested dictionaries.
+
+    An objective says every weight: what its file does not name is 0, so that nothing of the recipe's or the
+    file's own objective is left under it (but for the weight of the loss that a model brings along).
+
+    Args:
+        flag: what errors name as the place of the name.
+    Raises:
+        ConfigError: an unknown name, with the nearest.
+    """
     known = layer_names(kind)
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         remedy = f"did you mean '{close[0]}'?" if close else f"choose one of: {', '.join(known)}"
-        raise ConfigError(f"no {kind.removesuffix('s')} '{name}'", where=f"--{kind}", remedy=remedy)
-    return read_toml(LAYERS / kind / f"{name}.toml")
+        raise ConfigError(f"no {kind.removesuffix('s')} '{name}'", where=flag or f"--{kind}", remedy=remedy)
+    layer = read_toml(LAYERS / kind / f"{name}.toml")
+    if kind == "objectives":
+        unnamed = {term: 0.0 for term in LossConfig().weights() if term != OWN}
+        return {**layer, "loss": {**unnamed, **layer["loss"]}}
+    return layer
 
 
 def make_config(recipe: str, *layers: Mapping[str, Any], where: str | Path = "configuration") -> TrainConfig:
