@@ -123,11 +123,14 @@ def test_opening_reads_no_table(store: Store, monkeypatch: pytest.MonkeyPatch) -
     def refuse(*_: object) -> None:
         raise AssertionError("a table was read")
 
-    monkeypatch.setattr(module, "read_table", refuse)
+    for reader in ("read_table", "read_documents"):
+        monkeypatch.setattr(module, reader, refuse)
     reopened = Store.open(store.path)
     assert reopened.vectors.shape == (40, 8)
     with pytest.raises(AssertionError):
         _ = reopened.documents
+    with pytest.raises(AssertionError):
+        _ = reopened.chunks
 
 
 def test_the_fingerprint_is_of_encoder_chunker_and_normalisation(store: Store) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextvec.config import from_dict
+from nextvec.corpus.store import Document
 from nextvec.data.splits import SPLITS, Split, SplitConfig, own_split, split_documents
 from nextvec.errors import ConfigError, SplitError
 
@@ -21,7 +22,7 @@ def fake_store(ids: list[str], signatures: np.ndarray | None = None, sources: li
     if signatures is None:
         signatures = np.arange(n * 64, dtype=np.uint32).reshape(n, 64)
     sources = sources or ["web"] * n
-    documents = [SimpleNamespace(doc_id=i, source=s) for i, s in zip(ids, sources, strict=True)]
+    documents = [Document(i, s, "", 0, 1, "") for i, s in zip(ids, sources, strict=True)]
     return SimpleNamespace(
         documents=documents,
         minhashes=lambda: signatures,

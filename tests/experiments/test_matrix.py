@@ -40,7 +40,7 @@ def run(world: Store, make_tiny: Callable[..., Any], tmp_path: Path) -> Callable
 
         def configure(cell: Cell) -> Any:
             tiny = make_tiny(cell.model, "optim.max_updates=3", *set, seed=cell.seed)
-            return from_dict(TrainConfig, merge(to_dict(tiny), cell.layer), where="test")
+            return from_dict(TrainConfig, merge(to_dict(tiny), cell.named, cell.layer), where="test")
 
         return run_matrix(world, plan, configure, tmp_path / "m", Exam(), how, jobs=jobs, quiet=True)
 
@@ -64,9 +64,10 @@ def test_axes_are_crossed() -> None:
         "a-infonce-next-hidden=8",
         "a-infonce-next-hidden=16",
     ]
-    last = plan.cells[-1].layer
-    assert last["loss"] == {"mse": 0.0, "infonce": 1.0}
-    assert last["model"] == {"options": {"hidden": 16}}
+    last = plan.cells[-1]
+    assert {term: weight for term, weight in last.named["loss"].items() if weight} == {"infonce": 1.0}
+    assert last.named["data"]["conditional"] == 0
+    assert last.layer == {"model": {"options": {"hidden": 16}}}
     for text in ("data.context", "data.context=", "=5", "data.context=5,5", "data.context=5,,6"):
         with pytest.raises(ConfigError, match="is no axis"):
             parse_axis(text)
@@ -96,11 +97,16 @@ def test_each_question_has_a_table_of_its_own(run, tmp_path: Path) -> None:
     }
     assert models == {
         "main": ["lstm-next", "lstm-multi", "lstm-conditional"],
+        "next-1-with-query": ["lstm-conditional"],
         "next-2": ["lstm-multi"],
         "next-5": ["lstm-multi"],
         "middle-of-6": ["lstm-middle"],
     }
     assert table["others"]["next-5"]["horizon"] == 5
+    told = table["others"]["next-1-with-query"]
+    assert [row["name"] for row in told["rows"]][:3] == ["copy-last", "linear average", "weights with query"]
+    assert 0 < told["queries"] < told["windows"] == table["windows"]
+    assert table["queries"] is None
     assert all(row["cosine"] is not None for other in table["others"].values() for row in other["rows"])
 
 

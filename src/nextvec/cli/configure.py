@@ -41,7 +41,8 @@ class TrainingFlags:
     ] = None
     config: Annotated[Path | None, Parameter(help="A TOML file over the recipe; flags win over it.")] = None
     objective: Annotated[
-        str | None, Parameter(help=f"What is minimised, over recipe and file: {_stems('layers', 'objectives')}.")
+        str | None,
+        Parameter(help=f"What is minimised, over recipe and file: {_stems('layers', 'objectives')}."),
     ] = None
     task: Annotated[
         str | None, Parameter(help=f"What is predicted, over recipe and file: {_stems('layers', 'tasks')}.")
@@ -51,7 +52,8 @@ class TrainingFlags:
         Parameter(help="Baseline the network corrects: none, mean, last, ema, weights or ridge."),
     ] = None
     head: Annotated[
-        str | None, Parameter(help="What makes vectors of hidden states: linear, projection, compact or energy.")
+        str | None,
+        Parameter(help="What makes vectors of hidden states: linear, projection, compact or energy."),
     ] = None
     epochs: Annotated[int | None, Parameter(help="Passes over the training targets.")] = None
     max_updates: Annotated[int | None, Parameter(help="Stop after so many updates.")] = None
@@ -110,9 +112,10 @@ class TrainingFlags:
         return merge(objective, task)
 
     def _min_context(self, file: Mapping[str, Any]) -> int | None:
-        """Recipe brief trains on windows of exactly `context`; --context changes both ends there."""
-        fixed = self.recipe == "brief" and "min_context" not in file.get("data", {})
-        return self.context if fixed else None
+        """Recipe brief and task middle train on windows of exactly `context`; --context changes both ends
+        there."""
+        brief = self.recipe == "brief" and "min_context" not in file.get("data", {})
+        return self.context if brief or self.task == "middle" else None
 
 
 def _whole_numbers(text: str | None, flag: str) -> list[int] | None:

@@ -57,8 +57,8 @@ def ingest(
         int,
         Parameter(
             group=CUTTING,
-            help="Cut every document so many times, the boundaries moved by 1/N of a chunk each time. The extra "
-            "views serve training only.",
+            help="Cut every document so many times, the boundaries moved by 1/N of a chunk each time. "
+            "The extra views serve training only.",
         ),
     ] = 1,
     encoder: Annotated[

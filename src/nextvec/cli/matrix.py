@@ -38,6 +38,12 @@ def matrix(
             help="Any key as an axis, KEY=VALUE,VALUE: --vary model.options.layers=1,2",
         ),
     ] = (),
+    top: Annotated[
+        int,
+        Parameter(
+            help="Diagnose so many of the best by validation too, into OUT/top (the PRD's later phases)."
+        ),
+    ] = 0,
     jobs: Annotated[int, Parameter(help="Runs trained at the same time; they share the cores.")] = 1,
     training: TrainingFlags | None = None,
     judging: JudgingFlags | None = None,
@@ -59,6 +65,11 @@ def matrix(
     from nextvec.models import registry
 
     training, judging = training or TrainingFlags(), judging or JudgingFlags()
+    for axis, given in (("objective", objectives), ("task", tasks)):
+        if given is not None and getattr(training, axis) is not None:
+            raise ConfigError(
+                f"both --{axis} and --{axis}s are given", where="nextvec matrix", remedy=f"keep --{axis}s"
+            )
     chosen = registry.names() if models == "all" else names(models)
     for name in chosen:
         registry.get(name)
@@ -79,6 +90,11 @@ def matrix(
     how = judging.judging(first.data.horizons[0], quiet=quiet)
     table = run_matrix(opened, plan, configure, out, exam, how, jobs=jobs, quiet=quiet)
     output(show(table, markdown=judging.markdown), table, json)
+    if top:
+        from nextvec.experiments.top import carry
+
+        for carried in carry(opened, out, table, top, exam, how):
+            print(f"\n{carried.row}: {carried.diagnosis.diagnosis.headline}\n  everything: {carried.file}")
     if table["failed"]:
         raise SystemExit(1)
 
@@ -86,14 +102,15 @@ def matrix(
 def configurer(
     flags: TrainingFlags, recipe: str = DEFAULT_RECIPE, under: Mapping[str, Any] | None = None
 ) -> Configure:
-    """Cell -> configuration: what its axes set, over the flags, over the layer `under`, over the recipe."""
+    """Cell -> configuration: the keys it varies, over the flags, over its objective and task, over the file,
+    over the layer `under`, over the recipe."""
     from nextvec.training.recipes import make_config
 
     file, given = flags.layers()
 
     def configure(cell: Cell) -> Any:
         own = {"model": {"name": cell.model}, "runtime": {"seed": cell.seed}}
-        layers = (under or {}, file, given, cell.layer, own)
+        layers = (under or {}, file, cell.named, given, cell.layer, own)
         return make_config(flags.recipe or recipe, *layers, where=flags.config or "flags")
 
     return configure

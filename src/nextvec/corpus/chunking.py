@@ -289,7 +289,9 @@ def cut(text: str, spans: Iterable[Span]) -> list[Chunk]:
 def check_phase(phase: Fraction) -> None:
     """Raise ConfigError for what is no part of a chunk."""
     if not 0 <= phase < 1:
-        raise ConfigError(f"phase {phase} is no part of a chunk", where="chunker", remedy="give 0 <= phase < 1")
+        raise ConfigError(
+            f"phase {phase} is no part of a chunk", where="chunker", remedy="give 0 <= phase < 1"
+        )
 
 
 def _check(holds: bool, rule: str) -> None:

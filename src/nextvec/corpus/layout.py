@@ -192,7 +192,7 @@ def open_shard(
 
 
 def read_documents(path: Path, rows: int) -> pa.Table:
-    """One shard's documents with the column `view_of`, of nulls where the shard has none. Raises StoreError."""
+    """One shard's documents; `view_of` is null in all rows where the file lacks it. Raises StoreError."""
     table = read_table(path, rows, DOCUMENT_SCHEMA, VIEW_SCHEMA)
     if "view_of" in table.column_names:
         return table

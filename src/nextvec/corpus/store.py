@@ -221,7 +221,7 @@ def _check_views(documents: Sequence[Document], store: Path) -> None:
             seen.add(document.doc_id)
         elif document.view_of not in seen:
             raise StoreError(
-                f"document '{document.doc_id}' is a view of '{document.view_of}', which does not stand before it",
+                f"document '{document.doc_id}' is a view of '{document.view_of}', not found before it",
                 where=store,
                 remedy="ingest the store anew",
             )

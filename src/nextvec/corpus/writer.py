@@ -199,8 +199,7 @@ class StoreWriter:
         Raises:
             VectorError: wrong shape, NaN, infinity, a zero row or one that float16 cannot hold; the
                 message names the row. DocumentError: an empty document, an id given twice, a view without
-                its original or of another text, or text that
-                is not Unicode. Nothing is written then.
+                its original or of another text, or text that is not Unicode. Nothing is written then.
         """
         chunks = chunk_table(documents)
         self._check_ids(documents)
@@ -249,7 +248,7 @@ class StoreWriter:
                 hashes[document.doc_id] = document.sha256
             elif hashes.get(document.view_of) != document.sha256:
                 raise DocumentError(
-                    f"document '{document.doc_id}' is no view of a document '{document.view_of}' of this store",
+                    f"document '{document.doc_id}' is no view of '{document.view_of}' as this store has it",
                     where=self.path,
                     remedy="write the original first, and views of the same text",
                 )

@@ -128,6 +128,7 @@ def _place(store: Store, config: SplitConfig) -> list[str | None]:
     """The split of every document in store order, a view's being its original's; None is quarantined."""
     whose = originals(store.documents)
     whole = np.unique(whose)
+    placed: list[str | None]
     if config.near_duplicate >= 1:
         placed = [own_split(store.documents[i].doc_id, config) for i in whole.tolist()]
     else:

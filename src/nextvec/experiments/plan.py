@@ -23,12 +23,15 @@ class Cell:
     Attributes:
         row: the cell without its seed: the row of the table that its seeds share.
         model, seed: what is trained.
-        layer: what the axes set, as nested dictionaries of the configuration.
+        named: what its objective and its task set, as nested dictionaries of the configuration: below what
+            the user sets key by key.
+        layer: what the varied keys set: above everything else.
     """
 
     row: str
     model: str
     seed: int
+    named: dict[str, Any] = field(default_factory=dict, hash=False, compare=False)
     layer: dict[str, Any] = field(default_factory=dict, hash=False, compare=False)
 
     @property
@@ -84,18 +87,22 @@ class Plan:
     def cells(self) -> list[Cell]:
         """Seed by seed, so that an interrupted matrix has everything once before anything twice."""
         return [
-            Cell(row, model, seed, layer) for seed in range(self.seeds) for row, model, layer in self._rows()
+            Cell(row, model, seed, named, layer)
+            for seed in range(self.seeds)
+            for row, model, named, layer in self._rows()
         ]
 
     @property
     def rows(self) -> list[str]:
         """The rows of the table, in order."""
-        return [row for row, _, _ in self._rows()]
+        return [row for row, *_ in self._rows()]
 
-    def _rows(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    def _rows(self) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
+        names = bool(self.objectives) + bool(self.tasks)
         for model, *chosen in product(self.models, *self.axes()):
             row = "-".join([model, *(_FREE.sub("_", label) for label, _ in chosen)])
-            yield row, model, merge(*(layer for _, layer in chosen))
+            layers = [layer for _, layer in chosen]
+            yield row, model, merge(*layers[:names]), merge(*layers[names:])
 
 
 def parse_axis(text: str) -> list[tuple[str, dict[str, Any]]]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nextvec.corpus.store import Document, NewDocument, Store, StoreWriter
 from nextvec.data.sampling import Task
-from nextvec.data.windows import FloatArray, IntArray, make_windows
+from nextvec.data.windows import FloatArray, IntArray, make_windows, with_queries
 from nextvec.evaluation.baselines import MeanVector
 from nextvec.evaluation.exam import Exam
 from nextvec.evaluation.predictor import unit
@@ -134,6 +134,7 @@ def make_exam(
     context: int = 3,
     horizon: int = 1,
     task: Task = "next",
+    queries: int | None = None,
     kind: str = "split",
     judged: Sequence[int] | None = None,
     texts: Sequence[str] | None = None,
@@ -143,6 +144,7 @@ def make_exam(
 
     Args:
         vectors: [n, D] with the documents' `counts`, or [documents, length, D].
+        queries: seed of what predictors are told to write towards; None tells nobody.
         judged: indices of the judged documents; None is all.
         texts: of the chunks; None gives every chunk a text of its own.
     """
@@ -152,6 +154,8 @@ def make_exam(
     store = memory_store(flat, counts)
     chosen = range(len(counts)) if judged is None else judged
     windows = make_windows(store, chosen, context, horizon, task)
+    if queries is not None:
+        windows = with_queries(store, windows, queries)
     names = [f"text {i}" for i in range(len(flat))] if texts is None else texts
     among = chosen if kind != "store" else range(len(counts))
     ranges = [(store.documents[i].first, store.documents[i].count) for i in among]

@@ -45,8 +45,9 @@ def layer_names(kind: Kind) -> tuple[str, ...]:
 def read_layer(kind: Kind, name: str, flag: str | None = None) -> dict[str, Any]:
     """A named layer as nested dictionaries.
 
-    An objective says every weight: what its file does not name is 0, so that nothing of the recipe's or the
-    file's own objective is left under it (but for the weight of the loss that a model brings along).
+    A name says everything of its kind, so that nothing else is left under it: what an objective's file does
+    not weigh has the weight 0 (but for the loss that a model brings along), and a task has no queries unless
+    its file says so.
 
     Args:
         flag: what errors name as the place of the name.
@@ -62,7 +63,7 @@ def read_layer(kind: Kind, name: str, flag: str | None = None) -> dict[str, Any]
     if kind == "objectives":
         unnamed = {term: 0.0 for term in LossConfig().weights() if term != OWN}
         return {**layer, "loss": {**unnamed, **layer["loss"]}}
-    return layer
+    return {**layer, "data": {"conditional": 0.0, **layer["data"]}}
 
 
 def make_config(recipe: str, *layers: Mapping[str, Any], where: str | Path = "configuration") -> TrainConfig:
