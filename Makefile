@@ -14,6 +14,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) install --quiet -c constraints.txt torch
 	$(PIP) install --quiet -c constraints.txt -e ".[demo,dev]"
 	$(PIP) check
+	@# A reference of the parity tests: a part of it needs none of its requirements, which would replace torch.
+	$(PIP) install --quiet -c constraints.txt --no-deps torchscale
 	@touch $@
 
 demo: install
@@ -32,6 +34,8 @@ test: lint
 bench: install
 	$(BIN)/python benchmarks/train_throughput.py --synthetic
 	$(BIN)/python benchmarks/retrieval.py --small
+	$(BIN)/python benchmarks/cost_vs_context.py --small
+	$(BIN)/python benchmarks/reference_speed.py --small
 
 clean:
 	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

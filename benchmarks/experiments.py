@@ -27,7 +27,7 @@ class Question:
     asks: str
     flags: tuple[str, ...]
     against: str
-    seeds: int = 3
+    seeds: int = 1
     shown: tuple[str, ...] = ("variance_ratio", "moments_raw")
     updates: str = UPDATES
 
@@ -37,23 +37,25 @@ QUESTIONS = {
         "Which objective for which figure?",
         ("--models", "amn,transformer", "--objectives", OBJECTIVES),
         "mse",
+        seeds=3,
     ),
     "objectives-residual": Question(
         "The same, learning only what exponential averages miss.",
         ("--models", "transformer", "--recipe", "residual", "--objectives", "mse,cosine,infonce,mse-infonce"),
         "mse",
+        seeds=3,
     ),
     "supervision": Question(
         "The loss at every position, or at the last of 32 only? Equal seconds of training.",
         ("--models", "gru,transformer", "--vary", "data.min_context=1,32", "--set", "optim.max_seconds=20"),
         "min_context=1",
+        seeds=2,
         updates="0",
     ),
     "residual": Question(
         "What should a model start from?",
         ("--models", "gru,transformer", "--vary", "model.options.residual=none,last,mean,weights,ridge,ema"),
         "residual=none",
-        seeds=1,
     ),
     "gate": Question(
         "Does a learned gate on the residual help?",
@@ -74,7 +76,6 @@ QUESTIONS = {
         "How deep?",
         ("--models", "gru,transformer", "--vary", "model.options.layers=1,2,4"),
         "layers=2",
-        seeds=1,
     ),
     "epochs": Question(
         "20 epochs or 50?",

@@ -85,7 +85,7 @@ def make_vectors(folder: Path, world: Store) -> None:
 
 
 def make_texts(folder: Path) -> None:
-    for name in ("empty", "texts", "changed", "no-table"):
+    for name in ("empty", "texts", "changed", "no-table", "no-ensemble"):
         (folder / name).mkdir()
     (folder / "texts" / "a.txt").write_text("The ship left the harbour before dawn. Nobody saw it go.")
     (folder / "texts" / "b.txt").write_text("Water boils at lower temperatures on high mountains.")
@@ -98,7 +98,10 @@ def make_texts(folder: Path) -> None:
         json.dumps({"train": ["doc-0"], "validation": ["doc-1"], "test": ["doc-2"]})
     )
     (folder / "twice.json").write_text(json.dumps({"train": ["doc-1"], "test": ["doc-1"]}))
+    one = {"train": ["doc-0"], "validation": [f"doc-{i}" for i in range(1, 20)]}
+    (folder / "one.json").write_text(json.dumps({**one, "test": [f"doc-{i}" for i in range(20, 40)]}))
     (folder / "no-table" / "matrix.json").write_text("[]")
+    (folder / "no-ensemble" / "ensemble.json").write_text('{"members": []}')
 
 
 def make_runs(folder: Path, world: Store, trained: Path) -> None:
@@ -113,6 +116,26 @@ def make_runs(folder: Path, world: Store, trained: Path) -> None:
         json.dumps({k: v for k, v in json.loads(config.read_text()).items() if k != "training"})
     )
     (folder / "unseen-run" / "trained_on.safetensors").unlink()
+    for name, training in (
+        ("salted-run", {"split": {"salt": "other"}}),
+        ("web-run", {"sources": ["web"]}),
+        ("far-run", {"horizons": [3]}),
+    ):
+        shutil.copytree(trained, folder / name)
+        config = folder / name / "config.json"
+        held = json.loads(config.read_text())
+        config.write_text(json.dumps({**held, "training": {**held["training"], **training}}))
+    (folder / "lost-ensemble").mkdir()
+    lost = {"run": "../gone-run", "sha256": "0"}
+    (folder / "lost-ensemble" / "ensemble.json").write_text(
+        json.dumps(
+            {"members": [lost, lost], "raw_weights": [1.0, 0.0], "unit_weights": [1.0, 0.0], "horizon": 1}
+        )
+    )
+    (folder / "old-sweep").mkdir()
+    (folder / "old-sweep" / "sweep.toml").write_text(
+        f'store = "{world.path}"\nmodels = ["lstm"]\ntrials = 1\n'
+    )
     (folder / "old-matrix").mkdir()
     (folder / "old-matrix" / "matrix.toml").write_text(
         f'store = "{world.path}"\nmodels = ["lstm"]\nseeds = 1\n'

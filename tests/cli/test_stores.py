@@ -52,6 +52,17 @@ def test_ingest_and_ingest_again(cli, texts: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("hash_encoder")
+def test_ingest_in_two_phases(cli, tmp_path: Path) -> None:
+    text = " ".join(f"Sentence {k} says something of its own." for k in range(60))
+    (tmp_path / "long.txt").write_text(text)
+    done = cli("ingest", tmp_path / "long.txt", "--out", tmp_path / "store", "--phases", "2")
+    assert done.out.startswith("1 documents and 1 views of documents, ")
+    shown = cli("info", tmp_path / "store")
+    assert "documents    1 with " in shown.out
+    assert "views        1 with " in shown.out
+    assert [d.view_of for d in Store.open(tmp_path / "store").documents] == [None, "long.txt"]
+
+
 def test_ingest_reads_tables_with_options(cli, tmp_path: Path) -> None:
     rows = [{"key": str(i), "body": SENTENCE.format(i, i), "kind": "x"} for i in range(6)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))

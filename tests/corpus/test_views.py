@@ -141,7 +141,7 @@ def article(i: int) -> dict[str, str]:
         "id": f"a{i}",
         "title": f"Article {i}",
         "source": f"s{i % 2}",
-        "text": text_of(4 + i % 7, 9, i % 3),
+        "text": text_of(4 + i % 7, 9, 1 + i % 3),
     }
 
 

@@ -131,6 +131,26 @@ def test_a_perfect_guess_samples_the_distribution(fresh: float, steps: int) -> N
         assert float(part.std(0).mean()) == pytest.approx(width, abs=0.05)
 
 
+@settings(deadline=None)
+@given(st.integers(1, 100), st.integers(0, 2**16))
+def test_a_skip_is_the_best_linear_estimate(level: int, seed: int) -> None:
+    schedule = Schedule(100)
+    torch.manual_seed(seed)
+    prior, free = torch.randn(2, 7, dtype=torch.float64)
+    z0, e = prior + torch.randn(100_000, 7, dtype=torch.float64), torch.randn(100_000, 7, dtype=torch.float64)
+    z = schedule.noised(z0, torch.full((100_000,), level), e)
+    estimate = schedule.skip(z, prior, prior, level)  # of a network that has nothing to add to the prior
+    missed = z0 - estimate
+    assert missed.mean(0).abs().max() < 0.03
+    assert (missed * (z - z.mean(0))).mean(0).abs().max() < 0.03  # z tells no more of what is missed
+    assert float(missed.std()) == pytest.approx(schedule.mix(level)[1], rel=0.02)
+    at = torch.tensor([level, 100])
+    torch.testing.assert_close(
+        schedule.skip(z[:2], z0[:2], None, at)[0], schedule.skip(z[:1], z0[:1], None, level)[0]
+    )
+    assert torch.equal(schedule.skip(free, z0, prior, 100), z0 + 0 * free)  # from noise alone: what is said
+
+
 def test_guidance_by_hand() -> None:
     torch.manual_seed(0)
     told, free = torch.randn(2, 5, 8)

@@ -209,7 +209,7 @@ def train(model: LCM, updates: int, batch: int, time: int) -> tuple[float, float
 @every_diffusion
 def test_training_reduces_the_loss(preset: str) -> None:
     first, last = train(tiny(preset, 2), 60, 16, 4)
-    assert last < 0.6 * first
+    assert last < 0.75 * first
 
 
 @pytest.mark.slow

@@ -89,3 +89,13 @@ def test_long_chunks_in_float32_stay_exact() -> None:
     y, _ = retention(*(x.detach().float() for x in exact), turns(0, 512).to(torch.complex64), 0, chunk=512)
     expected, _ = retention(*exact, turns(0, 512), 0, chunk=32)
     assert (y - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_the_slowest_heads_lose_no_precision() -> None:
+    """At gamma = 1 - 2^-16 a sum of powers in float32 must not be a difference of two numbers next to 1."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 12, 9, WIDTH, dtype=torch.float64) for _ in "qkv")
+    exact = retention_reference(0.1 * q, k, v)
+    single = [x.float() for x in (0.1 * q, k, v)]
+    found, _ = retention(*single, turns(0, 9).to(torch.complex64), 0)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-6)

@@ -53,7 +53,7 @@ class TrainingFlags:
     ] = None
     head: Annotated[
         str | None,
-        Parameter(help="What makes vectors of hidden states: linear, projection, compact or energy."),
+        Parameter(help="What makes vectors of hidden states: linear, projection, compact, unit or energy."),
     ] = None
     epochs: Annotated[int | None, Parameter(help="Passes over the training targets.")] = None
     max_updates: Annotated[int | None, Parameter(help="Stop after so many updates.")] = None

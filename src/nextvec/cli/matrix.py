@@ -82,7 +82,7 @@ def matrix(
             raise ValueError("--jobs must be at least 1")
     except ValueError as e:
         raise ConfigError(
-            str(e), where="nextvec matrix", remedy="name everything once, at least one of each"
+            str(e), where="nextvec matrix", remedy="mend the flag"
         ) from None
     configure = configurer(training)
     first = configure(plan.cells[0])

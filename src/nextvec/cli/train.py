@@ -45,4 +45,19 @@ def train(
         f"{result.epochs} ({result.stopped}), {result.parameters:,} parameters, "
         f"{result.updates:,} updates, {result.seconds:.0f} s\nrun: {result.run}\n"
         f"judge it beside the baselines: nextvec evaluate {result.run} --store {store} --split test"
+        f"{asked_of(Path(result.run))}"
     )
+
+
+def asked_of(run: Path) -> str:
+    """The flags of `nextvec evaluate` that a run's task takes."""
+    from nextvec.training.config import read_config
+    from nextvec.training.session import CONFIG
+
+    data = read_config(run / CONFIG).data
+    flags = [
+        " --task middle" if data.task == "middle" else "",
+        f" --horizon {data.horizons[0]}" if data.horizons[0] > 1 else "",
+        " --queries" if data.conditional else "",
+    ]
+    return "".join(flags)

@@ -61,10 +61,12 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.models or self.seeds < 1:
-            raise ValueError("a matrix needs a model and a seed at least")
+            raise ValueError(
+                f"a matrix needs a model and a seed at least: {len(self.models)} --models, --seeds {self.seeds}"
+            )
         for what in ("models", "objectives", "tasks", "vary"):
             if len(set(getattr(self, what))) != len(getattr(self, what)):
-                raise ValueError(f"{what}: one is named twice")
+                raise ValueError(f"--{what}: one is named twice")
         count = len(self.models) * self.seeds
         for axis in self.axes():
             count *= len(axis)

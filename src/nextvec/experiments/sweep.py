@@ -21,7 +21,7 @@ from nextvec.experiments.spaces import Choice, Space, assignments, space_of
 from nextvec.training.config import TrainConfig
 from nextvec.training.interrupt import TrainingInterrupted
 from nextvec.training.loop import train
-from nextvec.training.session import CONFIG
+from nextvec.training.session import CONFIG, check_config
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -90,10 +90,13 @@ def run_sweep(
     Returns: the JSON of `sweep.json`.
     Raises:
         ConfigError: Optuna is not installed, or its database cannot be reached.
+        ConfigError, SplitError, WindowError, ModelError: no model could be trained whatever is chosen.
+            Nothing is written then.
         RunError: `out` holds another sweep, or no trial could be trained.
         TrainingInterrupted: everything is saved; call again to go on.
     """
     spaces = {model: space_of(model, space) for model in plan.models}
+    _check(store, plan, configure)
     study = open_study(out, plan, url)
     take_up_again(study, out)
     while (left := plan.trials - len(finished(study))) > 0:
@@ -103,7 +106,8 @@ def run_sweep(
         run_trial(store, study, trial, plan, spaces, configure, out)
     figures = summary(study, plan, url)
     if not any(model["complete"] for model in figures["models"]):
-        raise RunError("no trial could be trained to its end", where=out, remedy="see its trials/*/error.txt")
+        errors = [trial["error"] for trial in figures["trials"] if trial["error"]]
+        raise RunError(f"no trial could be trained to its end; the first: {errors[0]}", where=out)
     write_json(out / TABLE, figures)
     write_best(study, plan, out)
     return figures
@@ -118,9 +122,11 @@ def open_study(out: Path, plan: SweepPlan, url: str | None) -> Study:
             "tuning needs Optuna", where="nextvec sweep", remedy="pip install 'nextvec[sweep]'"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    _claim(out, plan)
+    _check_claim(out, plan)
+    if url is None:
+        out.mkdir(parents=True, exist_ok=True)
     try:
-        return optuna.create_study(
+        study = optuna.create_study(
             storage=url or f"sqlite:///{(out / DATABASE).resolve()}",
             study_name="nextvec",
             load_if_exists=True,
@@ -134,6 +140,20 @@ def open_study(out: Path, plan: SweepPlan, url: str | None) -> Study:
             where=url or out / DATABASE,
             remedy="check --study-url, or give another folder",
         ) from None
+    write_toml(out / PLAN, plan)
+    return study
+
+
+def _check(store: Store, plan: SweepPlan, configure: Configure) -> None:
+    """Raise, before anything is written, what would stop every trial of every model."""
+    wrong: list[NextvecError] = []
+    for model in plan.models:
+        try:
+            check_config(store, configure(model, {}))
+        except NextvecError as e:
+            wrong.append(e)
+    if len(wrong) == len(plan.models):
+        raise wrong[0]
 
 
 def take_up_again(study: Study, out: Path) -> None:
@@ -299,8 +319,8 @@ def read_sweep(out: Path) -> dict[str, Any]:
     return table
 
 
-def _claim(out: Path, plan: SweepPlan) -> None:
-    """Write the plan, or check that the one there is the same but for the number of trials."""
+def _check_claim(out: Path, plan: SweepPlan) -> None:
+    """Raise RunError unless there is nothing yet, or the same sweep but for the number of trials."""
     path = out / PLAN
     if path.is_file():
         held = from_dict(SweepPlan, read_toml(path), where=path)
@@ -310,4 +330,3 @@ def _claim(out: Path, plan: SweepPlan) -> None:
         raise RunError(
             "is there already and holds no sweep", where=out, remedy="give another folder with --out"
         )
-    write_toml(path, plan)

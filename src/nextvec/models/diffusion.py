@@ -49,6 +49,22 @@ class Schedule:
         signal, share = self.table(z0)[level].unsqueeze(-1).unbind(-2)
         return signal * z0 + share * noise
 
+    def skip(self, z: Tensor, said: Tensor, prior: Tensor | None, level: Tensor | int) -> Tensor:
+        """An estimate of z0 that lets z itself through: signal z + noise (said - prior) + noise^2 prior.
+
+        For z0 of variance 1 about the prior (0 where there is none), signal z + noise^2 prior is the best
+        linear estimate from z, and noise the size of what it misses (Karras et al., Elucidating the Design
+        Space of Diffusion-Based Generative Models, 2022, section 5). So what a network narrower than D says
+        need not hold all of z. At level T this is `said`.
+
+        Args:
+            z, said, prior: [..., D]; `said` is what a network takes z0 to be.
+            level: [...], or one for all.
+        """
+        signal, share = self.table(z)[level].unsqueeze(-1).unbind(-2)
+        out = signal * z + share * said
+        return out if prior is None else out + (share * share - share) * prior
+
     def trailing(self, steps: int) -> list[int]:
         """`steps` levels from T downwards, evenly spaced, and 0: the levels that a sampler visits.
 

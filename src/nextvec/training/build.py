@@ -15,7 +15,7 @@ from nextvec.corpus.store import Store
 from nextvec.data.sampling import Spans
 from nextvec.data.splits import Split
 from nextvec.data.windows import Windows, by_original, make_windows
-from nextvec.errors import WindowError
+from nextvec.errors import ConfigError, WindowError
 from nextvec.models.base import NextVectorModel
 from nextvec.models.registry import build
 from nextvec.models.transfer import transfer
@@ -46,16 +46,25 @@ class Learner(nn.Module):
 
 def model_options(config: TrainConfig) -> dict[str, Any]:
     """What a configuration says of the network over its preset: the options given, and what the task and the
-    objective ask of any network."""
+    objective ask of any network.
+
+    Raises:
+        ConfigError: an option that task or objective decide is given another value.
+    """
     own = {
-        "horizons": len(config.data.horizons),
-        "conditional": config.data.conditional > 0,
-        "confidence": config.loss.continuation > 0,
+        "horizons": (len(config.data.horizons), "data.horizons"),
+        "conditional": (config.data.conditional > 0, "data.conditional"),
+        "confidence": (config.loss.continuation > 0, "loss.continuation"),
     }
-    return {
-        **{key: value for key, value in own.items() if value is True or value > 1},
-        **config.model.options,
-    }
+    for key, (value, decided_by) in own.items():
+        if config.model.options.get(key, value) != value:
+            raise ConfigError(
+                f"is {config.model.options[key]}, but {decided_by} makes it {value}",
+                where=f"model.options.{key}",
+                remedy=f"leave it out, and set {decided_by}",
+            )
+    asked = {key: value for key, (value, _) in own.items() if value is True or value > 1}
+    return {**asked, **config.model.options}
 
 
 def build_model(store: Store, config: TrainConfig) -> NextVectorModel:

@@ -246,6 +246,7 @@ def refuse_material(config: TrainConfig, training: BatchSource, model: NextVecto
         training.spans.targets_each(config.data.shape).tolist(),
         config.optim.batch_size,
         targets_per_stretch=config.data.shape.stride,
+        stretches_per_document=config.data.max_per_document,
         broken=config.data.broken,
     )
 

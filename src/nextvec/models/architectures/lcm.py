@@ -7,7 +7,8 @@ cross-attention to it and AdaLN from the level of noise).
 Deviations: rotary positions in the cross-attention, too; the denoiser's self-attention sees a vector of zeros
 beside its own position, since with one key its query and key projections would never learn; the One-Tower
 adds the level's embedding to the projected vector, which is the paper's projection of both joined, and adds
-none to clean vectors. Where Meta's code departs from what it means, this does not: guidance drops every
+none to clean vectors; with `skip` (the small presets, narrower than the vectors) the estimate begins with
+the noisy vector. Where Meta's code departs from what it means, this does not: guidance drops every
 position with its probability at any length, a sampler's next level is the one it visits next, nothing divides
 by a signal of zero. The point prediction `raw` is the estimate of the vector from noise alone, the same noise
 always; without guidance `sample` draws from the distribution learned, and more guidance trades diversity for
@@ -43,6 +44,8 @@ class LCMConfig(ModelConfig):
     Attributes:
         denoiser_layers: of the Two-Tower's denoiser.
         levels: T, of noise.
+        skip: let a noisy vector itself through to the estimate (`Schedule.skip`); the paper does not. It is
+            needed where H is less than D: the network could not even repeat what it is given.
         unconditional: share of the positions that are denoised without context in training, for guidance.
         steps, guidance, rescale, fresh: how `sample` goes (see there) where its caller does not say.
     """
@@ -55,6 +58,7 @@ class LCMConfig(ModelConfig):
     dropout: float
     denoiser_layers: int | None = None
     levels: int = 100
+    skip: bool = False
     unconditional: float = 0.15
     steps: int = 40
     guidance: float = 1.0
@@ -182,7 +186,7 @@ class LCM(NextVectorModel):
         levels = torch.cat((torch.full_like(level, self.config.levels), level), 1)
         hidden = self._denoised(z, levels, self._angles(1, T, twice=True), read, self._visible(read, B, T))
         point, denoised = hidden[:, :T], hidden[:, T:]
-        error = (self._clean(denoised, base) - truth).square().mean(-1)
+        error = (self._clean(denoised, base, noisy, level) - truth).square().mean(-1)
         own = error.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
         return self.predict(point, base), {"generative": own}
 
@@ -223,9 +227,10 @@ class LCM(NextVectorModel):
 
         def guess(z: Tensor, level: int) -> Tensor:
             if push == 1.0:
-                return self._clean(self._denoised(z, level, angles, read, seen), base)
-            both = self._denoised(z.repeat(1, 2, 1), level, angles, read, torch.cat((seen, free), 1))
-            both = self._clean(both, base)
+                return self._clean(self._denoised(z, level, angles, read, seen), base, z, level)
+            z = z.repeat(1, 2, 1)
+            hidden = self._denoised(z, level, angles, read, torch.cat((seen, free), 1))
+            both = self._clean(hidden, base, z, level)
             return guided(both[:, :n], both[:, n:], push, c.rescale if push > 1.0 else 0.0)
 
         start = torch.randn(B, n, D, generator=generator, device=x.device, dtype=x.dtype)
@@ -275,9 +280,12 @@ class LCM(NextVectorModel):
         told = self.level(level) if isinstance(level, int) else self.level()[level]
         return self.reader.denoise(self.reader.embed(z) + told, angles, read, seen)
 
-    def _clean(self, hidden: Tensor, base: Tensor | None) -> Tensor:
-        """Hidden states [B, N, H] -> standardised vectors [B, N, D]."""
-        return self.inputs(self.assemble(self.head(hidden), hidden, base), None)
+    def _clean(self, hidden: Tensor, base: Tensor | None, z: Tensor, level: Tensor | int) -> Tensor:
+        """Hidden states [B, N, H] of noisy z [B, N, D] at their levels -> estimates of z0 [B, N, D]."""
+        said = self.inputs(self.assemble(self.head(hidden), hidden, base), None)
+        if not self.config.skip:
+            return said
+        return self.schedule.skip(z, said, None if base is None else self.inputs(base, None), level)
 
     def _angles(self, start: int, count: int, *, twice: bool = False) -> Angles:
         like = self.start

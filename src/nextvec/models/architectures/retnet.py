@@ -42,9 +42,7 @@ class RetNetConfig(ModelConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.hidden % (2 * self.heads):
-            raise ValueError(
-                f"hidden = {self.hidden} does not divide into {self.heads} heads of even width"
-            )
+            raise ValueError(f"hidden = {self.hidden} does not divide into {self.heads} heads of even width")
         if self.values % self.heads:
             raise ValueError(f"values = {self.values} does not divide into {self.heads} heads")
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 SLOWEST = 10_000.0  # the first pair of a key turns by 1 a position, the last one by 1/SLOWEST
-LONGEST = 512  # of a chunk: gamma^-LONGEST must be a number, and is 10^7 in the fastest head
+SHORTEST, LONGEST = 64, 512  # chunks; gamma^-LONGEST must be a number, and is 10^7 in the fastest head
 
 
 class RetentionState(NamedTuple):
@@ -30,9 +30,9 @@ class RetentionState(NamedTuple):
     keys: Tensor
 
 
-def decay_rates(heads: int, like: Tensor) -> Tensor:
-    """gamma [h] = 1 - 2^(-5-h), of `like`'s dtype and device."""
-    return 1 - 2.0 ** (-5 - torch.arange(heads, device=like.device)).to(like.dtype)
+def forgetting(heads: int, like: Tensor) -> Tensor:
+    """1 - gamma = 2^(-5-h) of each head [h], of `like`'s dtype and device."""
+    return 2.0 ** (-5 - torch.arange(heads, device=like.device)).to(like.dtype)
 
 
 def phases(start: int, count: int, width: int, like: Tensor) -> Tensor:
@@ -64,17 +64,18 @@ def retention(
         start: how many positions were read before.
         state: what they left; None: nothing was read before, and nobody goes on from here.
         chunk: positions multiplied at once, at most LONGEST; the result does not depend on it. None: the
-            power of 2 at which the products inside a chunk and those with the memory cost about the same.
+            power of 2 at which the products inside a chunk and those with the memory cost about the same,
+            from SHORTEST to LONGEST: 64 for d, e = 64, 128 and 256 for 256, 512, as measured on a CPU.
     Returns: y [B, h, T, e] and the state after the last position (None where none was given).
     """
     (_, heads, time, d), e = q.shape, v.shape[-1]
-    length = min(chunk or 2 ** round(math.log2(2 * d * e / (d + e))), LONGEST)
-    gamma = decay_rates(heads, q)
+    length = chunk or min(max(2 ** round(math.log2(2 * d * e / (d + e))), SHORTEST), LONGEST)
+    lost = forgetting(heads, q)
     # gamma^(i-j) as a product: from its chunk's start on q fades, k by the inverse.
     inside = torch.arange(time, device=q.device) % length + 1
-    fade = gamma[:, None, None] ** inside[:, None]  # [h, T, 1]
+    fade = (torch.log1p(-lost)[:, None, None] * inside[:, None]).exp()  # [h, T, 1]
     q, k = _turn(q, turns * fade), _turn(k, turns * (d**-0.5 / fade))
-    norms = _row_norms(gamma, start, time)
+    norms = _row_norms(lost, start, time)
     memory, keys = state if state is not None else (None, None)
     rows: list[Tensor] = []
     for i, (qs, ks, vs) in enumerate(zip(*(torch.split(x, length, 2) for x in (q, k, v)), strict=True)):
@@ -103,11 +104,12 @@ def retention_step(
     q: Tensor, k: Tensor, v: Tensor, turns: Tensor, start: int, state: RetentionState
 ) -> tuple[Tensor, RetentionState]:
     """One position: q, k [B, h, d], v [B, h, e], turns [1, d/2] -> y [B, h, e] and the new state."""
-    gamma = decay_rates(q.shape[1], q)
+    lost = forgetting(q.shape[1], q)
+    gamma = 1 - lost
     q, k = _turn(q, turns), _turn(k, turns * q.shape[-1] ** -0.5)
     memory = torch.addcmul(k[..., None] * v[..., None, :], state.memory, gamma[:, None, None])
     keys = torch.addcmul(k, state.keys, gamma[:, None])
-    size = torch.maximum(_row_norms(gamma, start, 1), (q * keys).sum(-1, keepdim=True).abs())
+    size = torch.maximum(_row_norms(lost, start, 1), (q * keys).sum(-1, keepdim=True).abs())
     return (q[..., None, :] @ memory)[..., 0, :] / size, RetentionState(memory, keys)
 
 
@@ -117,10 +119,12 @@ def _turn(x: Tensor, by: Tensor) -> Tensor:
     return torch.view_as_real(pairs * by).flatten(-2)
 
 
-def _row_norms(gamma: Tensor, first: int, count: int) -> Tensor:
-    """sqrt(1 + gamma + ... + gamma^i) for i = first..first+count-1: [h, count]."""
-    terms = torch.arange(first + 1, first + count + 1, device=gamma.device).to(gamma.dtype)
-    return ((1 - gamma[:, None] ** terms) / (1 - gamma[:, None])).sqrt()
+def _row_norms(lost: Tensor, first: int, count: int) -> Tensor:
+    """sqrt(1 + gamma + ... + gamma^i) for i = first..first+count-1: [h, count]. Nothing cancels in the slow
+    heads, whose gamma is next to 1.
+    """
+    terms = torch.arange(first + 1, first + count + 1, device=lost.device).to(lost.dtype)
+    return (-torch.expm1(torch.log1p(-lost)[:, None] * terms) / lost[:, None]).sqrt()
 
 
 def _keep(old: Tensor | None, new: Tensor, fade: Tensor) -> Tensor:
