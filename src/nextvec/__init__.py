@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from nextvec.corpus.store import Store
     from nextvec.inference.predictor import load
     from nextvec.models.registry import build
+    from nextvec.vectors import RawVectors, UnitVectors
 
-__all__ = ["Store", "__version__", "build", "load"]
+__all__ = ["RawVectors", "Store", "UnitVectors", "__version__", "build", "load"]
 
 _LAZY = {
+    "RawVectors": "nextvec.vectors",
+    "UnitVectors": "nextvec.vectors",
     "Store": "nextvec.corpus.store",
     "build": "nextvec.models.registry",
     "load": "nextvec.inference.predictor",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
@@ -55,6 +57,25 @@ def test_every_parameter_of_a_verb_is_explained(cli, verb: str) -> None:
     assert options or "Commands" in told.out
     for line in options:
         assert len(line.split()) > 1, line
+
+
+@pytest.mark.parametrize("verb", ["train", "sweep", "matrix"])
+def test_what_can_be_named_is_listed(cli, verb: str) -> None:
+    from nextvec.models.heads import HeadName
+    from nextvec.models.residual import ResidualName
+    from nextvec.training.recipes import layer_names, recipe_names
+
+    told = " ".join(cli(verb, "--help").out.replace("│", " ").split())
+    for flag, known in (
+        ("--recipe", recipe_names()),
+        ("--objective", layer_names("objectives")),
+        ("--task", layer_names("tasks")),
+        ("--residual", get_args(ResidualName)),
+        ("--head", get_args(HeadName)),
+    ):
+        explained = told.partition(f" {flag} ")[2].partition(" --")[0]
+        for name in known:
+            assert re.search(rf"(?<![\w-]){name}(?![\w-])", explained), (flag, name)
 
 
 def test_the_version(cli) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from nextvec.config import read_toml
 from nextvec.corpus.store import Store
 
 
@@ -101,6 +102,55 @@ def test_a_finished_matrix_takes_more_models_and_seeds_but_no_other_protocol(
     ]
     name = "runs/lstm-seed0/model.safetensors"
     assert snapshot(out)[name] == before[name]
+
+
+def test_objectives_tasks_and_keys_are_axes(cli, tiny: tuple[str, ...], world: Store, tmp_path: Path) -> None:
+    out = tmp_path / "m"
+    done = cli(
+        "matrix", world.path, "--models", "lstm", "--objectives", "mse,cosine", "--tasks", "next,conditional",
+        "--vary", "model.options.hidden=8,16", "--set", "loss.huber=0.5", "--set", "optim.max_updates=2",
+        "--out", out, *tiny, "--no-speed", "--quiet", "--json", tmp_path / "t.json",
+        "--baselines", "copy-last",
+    )  # fmt: skip
+    assert done.code == 0
+    table = json.loads((tmp_path / "t.json").read_text())
+    rows = [
+        f"lstm-{objective}-{task}-hidden={hidden}"
+        for objective in ("mse", "cosine")
+        for task in ("next", "conditional")
+        for hidden in (8, 16)
+    ]
+    assert [row["name"] for row in table["rows"]] == ["copy-last", *rows]
+    told = table["others"]["next-1-with-query"]
+    assert [row["name"] for row in told["rows"]] == [
+        "copy-last", "weights with query", *(row for row in rows if "conditional" in row)
+    ]  # fmt: skip
+    assert "next-1-with-query:" in done.out
+    assert "a later chunk told as query" in done.out
+    for row in rows:
+        held = read_toml(out / "runs" / f"{row}-seed0" / "config.toml")
+        assert held["model"]["options"]["hidden"] == int(row.rpartition("=")[2])
+        assert (held["loss"]["mse"], held["loss"]["cosine"]) == (float("mse" in row), float("cosine" in row))
+        assert held["loss"]["huber"] == 0.5, "what is set key by key wins over the name"
+        assert held["data"]["conditional"] == (0.5 if "conditional" in row else 0)
+    assert cli("compare", out).out == done.out
+
+
+def test_runs_at_the_same_time_give_the_same_table(
+    cli, tiny: tuple[str, ...], world: Store, tmp_path: Path
+) -> None:
+    tables = []
+    for jobs in ("1", "2"):
+        done = cli(
+            "matrix", world.path, "--models", "lstm,mlp", "--out", tmp_path / jobs, *tiny, "--jobs", jobs,
+            "--max-updates", "2", "--no-speed", "--json", tmp_path / f"{jobs}.json",
+        )  # fmt: skip
+        assert done.code == 0
+        tables.append(json.loads((tmp_path / f"{jobs}.json").read_text())["rows"])
+    said = [line for line in done.err.splitlines() if line.startswith("[")]
+    assert sorted(line.split()[1] for line in said) == ["lstm-seed0", "mlp-seed0"]
+    assert all(line.endswith("done") for line in said)
+    assert [row["cosine"] for row in tables[0]] == [row["cosine"] for row in tables[1]]
 
 
 def test_every_model_of_the_registry(cli, tiny: tuple[str, ...], world: Store, tmp_path: Path) -> None:

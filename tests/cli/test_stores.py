@@ -63,6 +63,7 @@ def test_ingest_in_two_phases(cli, tmp_path: Path) -> None:
     assert [d.view_of for d in Store.open(tmp_path / "store").documents] == [None, "long.txt"]
 
 
+@pytest.mark.usefixtures("hash_encoder")
 def test_ingest_reads_tables_with_options(cli, tmp_path: Path) -> None:
     rows = [{"key": str(i), "body": SENTENCE.format(i, i), "kind": "x"} for i in range(6)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -47,12 +47,90 @@ def test_flags_win_over_the_file_and_the_file_over_the_recipe(
     done = cli("train", world.path, "--config", file, "--out", tmp_path / "run", *tiny, "--seed", "3")
     assert done.code == 0
     held = read_toml(tmp_path / "run" / "config.toml")
-    assert held["model"] == {"name": "lstm", "preset": "small", "options": {"hidden": 16}} | {
-        "scaling": held["model"]["scaling"]
-    }
+    model = held["model"]
+    assert (model["name"], model["preset"], model["options"]) == ("lstm", "small", {"hidden": 16})
     assert (held["data"]["context"], held["optim"]["clip"]) == (7, 0.5)
     assert (held["optim"]["epochs"], held["optim"]["batch_size"], held["runtime"]["seed"]) == (1, 4, 3)
     assert held["optim"]["schedule"] == "cosine"
+
+
+def test_a_name_wins_over_the_file_and_a_key_over_the_name(
+    cli, tiny: tuple[str, ...], world: Store, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        "[loss]\nmse = 1.0\nvariance = 0.5\nnear_duplicate = 0.9\n"
+        "[data]\ncontext = 7\nhorizons = [3]\nconditional = 0.5\n"
+    )
+    done = cli(
+        "train", world.path, "--model", "lstm", "--config", file, "--out", tmp_path / "run", *tiny,
+        "--objective", "mse-infonce", "--task", "multi", "--set", "loss.infonce=0.25", "--horizon", "1,2",
+        "--residual", "last", "--head", "compact",
+    )  # fmt: skip
+    assert done.code == 0
+    held = read_toml(tmp_path / "run" / "config.toml")
+    loss = held["loss"]
+    assert (loss["mse"], loss["infonce"], loss["variance"], loss["near_duplicate"]) == (1.0, 0.25, 0.0, 0.9)
+    assert (held["data"]["horizons"], held["data"]["context"], held["data"]["conditional"]) == (
+        [1, 2],
+        7,
+        0.0,
+    )
+    assert held["model"]["options"] == {"residual": "last", "head": "compact", "hidden": 16}
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["training"]["horizons"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("task", "flags", "recall"),
+    [
+        ("middle", ["--context", "4"], "--task middle"),
+        ("next-2", [], "--horizon 2"),
+        ("conditional", [], "--queries"),
+    ],
+)
+def test_a_task_is_trained_and_judged_as_the_run_says(
+    cli,
+    tiny: tuple[str, ...],
+    world: Store,
+    tmp_path: Path,
+    quick_stopwatch: None,
+    task: str,
+    flags: list[str],
+    recall: str,
+) -> None:
+    """The command that `train` prints at its end judges the run."""
+    run = tmp_path / "run"
+    done = cli("train", world.path, "--model", "gru", "--task", task, "--out", run, *tiny, *flags)
+    assert done.code == 0
+    data = read_toml(run / "config.toml")["data"]
+    assert (data["context"] == data["min_context"] == 4) == (task == "middle")
+    command = done.out.splitlines()[-1].partition("nextvec ")[2]
+    assert command.endswith(recall)
+    judged = cli(*command.split(), "--json", "-", "--quiet")
+    assert judged.code == 0
+    assert (judged.json["task"], judged.json["context"]) == (
+        ("middle", 4) if task == "middle" else ("next", 5)
+    )
+    assert judged.json["horizon"] == data["horizons"][0]
+    assert (judged.json["queries"] is not None) == (task == "conditional")
+    assert judged.json["rows"][-1]["name"] == "run"
+
+
+@pytest.mark.parametrize("objective", ["cosine", "infonce", "mse-moment"])
+@pytest.mark.filterwarnings("ignore::nextvec.errors.NextvecWarning")
+def test_an_objective_by_name(
+    cli, tiny: tuple[str, ...], world: Store, tmp_path: Path, objective: str
+) -> None:
+    done = cli(
+        "train", world.path, "--model", "mlp", "--objective", objective, "--out", tmp_path / "run", *tiny
+    )
+    assert done.code == 0
+    line = json.loads((tmp_path / "run" / "history.jsonl").read_text().splitlines()[0])
+    loss = read_toml(tmp_path / "run" / "config.toml")["loss"]
+    for term in objective.split("-"):
+        assert f"loss.{term}" in line["train"]
+        assert loss[term] > 0
+    assert loss["mse"] == ("mse" in objective)
 
 
 def test_recipe_brief_trains_on_windows_of_the_context_asked_for(

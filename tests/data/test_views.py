@@ -208,6 +208,9 @@ def test_no_exam_has_a_window_of_which_a_view_is_in_training(store: Store, plain
     windows = make_windows(store, [original], 2)
     kept, leaks = without_leaks(store, windows, TrainedOn.of(store, views), split="test", limit=1.0)
     assert (len(kept), leaks.same_document_id) == (0, len(windows))
+    windows = make_windows(store, views, 2)
+    kept, leaks = without_leaks(store, windows, TrainedOn.of(store, [original]), split="test", limit=1.0)
+    assert (len(kept), leaks.same_document_id) == (0, len(windows))
 
 
 # Judging

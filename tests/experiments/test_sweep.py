@@ -12,7 +12,7 @@ import torch
 
 from nextvec.config import from_dict, merge, read_toml, to_dict
 from nextvec.corpus.store import Store
-from nextvec.errors import ConfigError, RunError
+from nextvec.errors import ConfigError, NextvecError, RunError
 from nextvec.experiments import sweep
 from nextvec.experiments.spaces import Choice, assignments, named_space, read_space, space_of
 from nextvec.experiments.sweep import SweepPlan, read_sweep, run_sweep
@@ -118,6 +118,28 @@ def test_a_sweep_goes_on_where_it_was_stopped(run, tmp_path: Path, monkeypatch: 
     assert told == [(0, "complete", "trials/0"), (2, "complete", "trials/1"), (3, "complete", "trials/3")]
 
 
+def test_a_sweep_stopped_in_its_last_trial_finishes_it(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(store: Store, config: Any, folder: Path, **options: Any) -> Any:
+        def stop(line: dict[str, Any]) -> None:
+            raise TrainingInterrupted(2, folder, 1)
+
+        return train(store, config, folder, quiet=True, after_epoch=stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "train", stopped)
+        with pytest.raises(TrainingInterrupted):
+            run(1)
+    figures = run(1)
+    assert [(trial["trial"], trial["state"]) for trial in figures["trials"]] == [(1, "complete")]
+
+
+def test_what_can_be_trained_by_no_model_is_said_before_anything_is_written(run, tmp_path: Path) -> None:
+    for change, said in (("loss.mse=0", "every loss weight is zero"), ("data.min_context=20", "longest")):
+        with pytest.raises(NextvecError, match=said):
+            run(1, models=("mlp", "lstm"), set=(change,))
+    assert not (tmp_path / "s").exists()
+
+
 def test_more_trials_may_be_asked_of_a_finished_sweep_but_nothing_else(run) -> None:
     run(1)
     assert len(run(2)["trials"]) == 2
@@ -145,7 +167,8 @@ def test_what_cannot_be_meant(tmp_path: Path) -> None:
             SweepPlan(**{"store": "s", "models": ("a",), "trials": 1, **wrong})
 
 
-def test_a_database_that_is_not_there(world: Store, tmp_path: Path) -> None:
+def test_a_database_that_is_not_there(world: Store, make_tiny: Callable[..., Any], tmp_path: Path) -> None:
     plan = SweepPlan(str(world.path), ("mlp",), 1)
     with pytest.raises(ConfigError, match="cannot be opened"):
-        run_sweep(world, plan, lambda *_: None, tmp_path / "s", url="nowhere://x", quiet=True)  # type: ignore[arg-type]
+        run_sweep(world, plan, lambda *_: make_tiny("mlp"), tmp_path / "s", url="nowhere://x", quiet=True)
+    assert not (tmp_path / "s").exists()

@@ -15,9 +15,10 @@ from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.data.trained import TrainedOn, chunk_keys, key, known
 from nextvec.data.windows import gather_contexts, make_windows
-from nextvec.errors import ConfigError, ModelError, RunError
+from nextvec.errors import ConfigError, ModelError, RunError, VectorError
 from nextvec.inference.predictor import ModelPredictor, RunPredictor
 from nextvec.models.registry import names
+from nextvec.vectors import require_raw, require_unit
 
 D = 8
 
@@ -31,8 +32,7 @@ def contexts_of_all_lengths(width: int, rng: np.random.Generator) -> tuple[np.nd
 @pytest.fixture(params=names())
 def model(request: pytest.FixtureRequest) -> torch.nn.Module:
     torch.manual_seed(0)
-    heads = {"heads": 2} if request.param == "transformer" else {}
-    built = nextvec.build(request.param, d_embed=D, hidden=16, **heads)
+    built = nextvec.build(request.param, d_embed=D, hidden=32)
     with torch.no_grad():
         built.scale.fill_(2.0)
     return built
@@ -192,3 +192,18 @@ def test_a_point_has_no_samples() -> None:
     assert not predictor.generative
     with pytest.raises(ModelError, match="has no distribution to sample from"):
         predictor.sample(*contexts_of_all_lengths(3, np.random.default_rng(1)), 3, seed=5)
+
+
+def test_raw_and_unit_answers_cannot_be_taken_for_each_other(trained: Path) -> None:
+    run = RunPredictor(trained)
+    contexts = np.random.default_rng(0).standard_normal((3, 4, 16)).astype(np.float32)
+    raw, unit = run.answer(contexts, np.array([4, 2, 1]))
+    assert raw.encoder == unit.encoder == run.encoder
+    np.testing.assert_array_equal(raw.values, run.predict(contexts, np.array([4, 2, 1]))[0])
+    np.testing.assert_allclose(np.linalg.norm(unit.values, axis=1), 1, atol=1e-5)
+    assert require_raw(raw) is raw
+    assert require_unit(unit) is unit
+    with pytest.raises(VectorError, match="raw vectors are needed, not UnitVectors"):
+        require_raw(unit)
+    with pytest.raises(VectorError, match="unit vectors are needed, not RawVectors"):
+        require_unit(raw)

@@ -30,7 +30,7 @@ def models(
 
     if name is not None:
         get(name)
-    rows = [row for row in describe(measure=state) if name in (None, row["name"])]
+    rows = describe(measure=state, only=name)
     text = columns(
         [
             "model",

@@ -236,12 +236,12 @@ class _Survey:
                 progress.advance()
                 _check_unicode(document)
                 self._add(document)
-        if self.seen == 0:
-            left_out = "; ".join(f"{n} {reason}" for reason, n in sorted(self.report.skipped.items()))
-            raise DocumentError(
-                "no document to ingest" + (f" (left out: {left_out})" if left_out else ""),
-                remedy="check the sources and options",
-            )
+            if self.seen == 0:
+                left_out = "; ".join(f"{n} {reason}" for reason, n in sorted(self.report.skipped.items()))
+                raise DocumentError(
+                    "no document to ingest" + (f" (left out: {left_out})" if left_out else ""),
+                    remedy="check the sources and options",
+                )
         self.spool.seek(0)
 
     def _add(self, document: SourceDocument) -> None:

@@ -170,9 +170,10 @@ def take_up_again(study: Study, out: Path) -> None:
 
 
 def finished(study: Study) -> list[FrozenTrial]:
-    """The trials that came to an end, one for each folder: of one that was taken up again the last."""
-    ended = [t for t in study.trials if t.state.is_finished()]
-    return list({_folder(t): t for t in ended}.values())
+    """The trials that came to an end, one for each folder: of one that was taken up again the last, which may
+    be yet to come."""
+    last = {_folder(t): t for t in study.trials}
+    return [t for t in last.values() if t.state.is_finished()]
 
 
 def _folder(trial: Trial | FrozenTrial) -> str:

@@ -16,6 +16,7 @@ from nextvec.disk import read_json
 from nextvec.errors import ConfigError, RunError
 from nextvec.models.base import NextVectorModel, count_parameters
 from nextvec.models.saving import WEIGHTS, load_model
+from nextvec.vectors import RawVectors, UnitVectors
 
 
 def load(run: str | Path) -> NextVectorModel:
@@ -138,6 +139,14 @@ class RunPredictor(ModelPredictor):
     def task(self) -> str:
         """Either "next" or "middle"."""
         return str(self.training.get("task", "next"))
+
+    def answer(self, contexts: FloatArray, lengths: IntArray) -> tuple[RawVectors, UnitVectors]:
+        """As `predict`, in types that tell raw from unit: a decoder takes only the first, an index the second.
+
+        Both carry the fingerprint of the encoder in whose space they lie.
+        """
+        raw = RawVectors(self.predict(contexts, lengths)[0], str(self.encoder))
+        return raw, raw.unit()
 
     def aimed(self, horizon: int) -> Self:
         """The same run, answering for one of its horizons. Raises RunError for another."""

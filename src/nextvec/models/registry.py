@@ -98,18 +98,19 @@ def build(name: str, preset: str = "small", d_embed: int = D_TABLE, **overrides:
     return get(name)(config)  # type: ignore[call-arg]  # a subclass sets its own width
 
 
-def describe(*, measure: bool = False) -> list[dict[str, Any]]:
+def describe(*, measure: bool = False, only: str | None = None) -> list[dict[str, Any]]:
     """Every architecture and preset at D = 768, counted on the meta device (no memory is used).
 
     Args:
         measure: also give `state_bytes` of each `small` preset (some seconds).
+        only: this architecture.
 
     Returns: dictionaries of name, preset, parameters, streaming, complexity, best_for, paper, head, residual,
         and of what the file's header says: summary (its first line), parity (what it was proven against) and
         deviations (from its paper).
     """
     rows: list[dict[str, Any]] = []
-    for name in names():
+    for name in names() if only is None else (only,):
         cls = get(name)
         text = importlib.import_module(cls.__module__).__doc__ or ""
         summary = text.strip().split("\n")[0]

@@ -1,0 +1,137 @@
+"""A matrix trained by several processes at a time is stopped like any other: everything is saved, and the same
+command goes on to the table of a matrix that nobody stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nextvec.corpus.store import Store
+from nextvec.training.history import HISTORY
+from nextvec.training.loop import METRICS
+
+CELLS = ("lstm-seed0", "mlp-seed0", "lstm-seed1", "mlp-seed1")
+FLAGS = [
+    "--models=lstm,mlp", "--seeds=2", "--jobs=2", "--device=cpu", "--precision=float32", "--epochs=120",
+    "--batch-size=4", "--lr=0.001", "--set=model.options.hidden=16", "--set=runtime.threads=1",
+    "--set=optim.patience=0", "--no-speed", "--quiet", "--baselines=copy-last",
+]  # fmt: skip
+PATIENCE_S = 120.0
+
+
+def start(world: Store, out: Path) -> subprocess.Popen[str]:
+    """The command in a process group of its own, as a terminal gives it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "nextvec", "matrix", str(world.path), "--out", str(out), *FLAGS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Its exit code and standard error."""
+    try:
+        _, said = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+    return process.returncode, said
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert process.poll() is None, finish(process)
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def figures(out: Path) -> dict[str, Any]:
+    """What the table says, without what depends on the clock."""
+    table = json.loads((out / "matrix.json").read_text())
+    assert table["failed"] == {}
+    return {
+        row["name"]: [
+            {key: seed[key] for key in ("name", "cosine", "mse", "mrr")}
+            for seed in row.get("per_seed", [row])
+        ]
+        for row in table["rows"]
+    }
+
+
+@pytest.fixture(scope="module")
+def unstopped(world: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The figures of a matrix that nobody stops."""
+    out = tmp_path_factory.mktemp("matrices") / "unstopped"
+    code, said = finish(start(world, out))
+    assert (code, [line for line in said.splitlines() if "training on" not in line]) == (0, [])
+    found = figures(out)
+    assert found.keys() == {"copy-last", "lstm", "mlp"}
+    assert len(found["lstm"]) == 2
+    return found
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_matrix_of_several_processes_goes_on_to_the_same_table(
+    world: Store, tmp_path: Path, unstopped: dict[str, Any], signum: signal.Signals
+) -> None:
+    out = tmp_path / "m"
+    process = start(world, out)
+    wait_for(lambda: len(list(out.glob(f"runs/*/{HISTORY}"))) >= 2, process)
+    # Ctrl-C reaches the whole group of the terminal's, SIGTERM the one process that it is sent to.
+    (os.killpg if signum == signal.SIGINT else os.kill)(process.pid, signum)
+    code, said = finish(process)
+    assert code == 128 + signum, said
+    last = said.splitlines()[-1]
+    assert last == (
+        f"nextvec: {out}: stopped by {signum.name}, every run is saved; give the same command again and it goes on"
+    )
+    assert "Traceback" not in said
+    assert not (out / "matrix.json").exists()
+    begun = [name for name in CELLS if (out / "runs" / name).exists()]
+    unfinished = [name for name in begun if not (out / "runs" / name / METRICS).exists()]
+    assert unfinished, "it was stopped while something was trained"
+    for name in unfinished:
+        assert (out / "runs" / name / "last" / "checkpoint.safetensors").is_file()
+        assert not (out / "runs" / name / "error.txt").exists()
+    lengths = {name: len((out / "runs" / name / HISTORY).read_text().splitlines()) for name in begun}
+    code, said = finish(start(world, out))
+    assert code == 0, said
+    for name, length in lengths.items():
+        history = (out / "runs" / name / HISTORY).read_text().splitlines()
+        assert len(history) == 120
+        assert length <= 120
+    assert figures(out) == unstopped
+
+
+def test_a_worker_that_is_killed_is_told_and_the_others_are_kept(world: Store, tmp_path: Path) -> None:
+    out = tmp_path / "m"
+    process = start(world, out)
+    wait_for(lambda: len(list(out.glob(f"runs/*/{HISTORY}"))) >= 2, process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        pytest.skip("this system does not tell a process's children")
+    workers = [int(pid) for pid in children.read_text().split() if _is_worker(int(pid))]
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    code, said = finish(process)
+    assert code == 2
+    assert said.splitlines()[-1] == (
+        f"nextvec: error: {out}: a training process was killed; give it more memory or fewer --jobs"
+    )
+
+
+def _is_worker(pid: int) -> bool:
+    return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
