@@ -7,7 +7,7 @@ import torch
 
 from nextvec.models import registry
 from nextvec.models.base import count_parameters
-from nextvec.models.memory import TrainingMemory, training_memory
+from nextvec.models.memory import TrainingMemory, estimated_memory, training_memory
 
 
 def estimated(
@@ -34,6 +34,19 @@ def test_weights_gradients_and_moments_are_counted() -> None:
     assert found.total == found.weights + 12 * values + found.activations
     assert training_memory(model.double(), 1, 3).moments == 16 * values
     assert model.training
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_architecture_is_estimated_without_building_it(name: str) -> None:
+    found = estimated_memory(name, "brief", 64, batch=2, time=8)
+    if name == "performer":
+        assert found is None, "it counts its passes, which only a value can tell"
+        return
+    with torch.device("meta"):
+        values = count_parameters(registry.build(name, "brief", 64))
+    assert found is not None
+    assert found.moments == 8 * values
+    assert found.activations > 0
 
 
 def test_it_grows_with_batch_and_layers() -> None:

@@ -45,7 +45,7 @@ def models(
         [_cells(row, state=state) for row in rows],
     )
     if name is not None:
-        text = "\n".join([text, *_details(rows[0])])
+        text = "\n".join([text, *_details(rows[0]), *_memory(rows)])
     output(text, rows, json)
 
 
@@ -61,6 +61,22 @@ def _cells(row: dict[str, Any], *, state: bool) -> list[str]:
         row["head"] if row["residual"] == "none" else f"{row['head']} + {row['residual']}",
         row["best_for"],
     ]
+
+
+def _memory(rows: list[dict[str, Any]]) -> list[str]:
+    """What training each preset at D = 768 would take; added to the rows too."""
+    from nextvec.models.memory import estimated_memory
+
+    lines = ["", "Training on batches of 32 x 128 chunks in float32 with AdamW would take (GiB):"]
+    for row in rows:
+        found = estimated_memory(row["name"], row["preset"], 768)
+        row["training_bytes"] = None if found is None else found.total
+        told = "not told without running it"
+        if found is not None:
+            parts = [f"{part / 2**30:.1f}" for part in (found.total, found.activations)]
+            told = f"{parts[0]}, {parts[1]} of it activations"
+        lines.append(f"  {row['preset']}: {told}")
+    return lines
 
 
 def _details(row: dict[str, Any]) -> list[str]:

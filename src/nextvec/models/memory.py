@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from nextvec.models.base import NextVectorModel
+from nextvec.models.registry import build
 
 MOMENTS = 2  # of AdamW
 
@@ -64,6 +66,22 @@ def training_memory(model: NextVectorModel, batch: int, time: int) -> TrainingMe
     activations = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
     del alive
     return TrainingMemory(parameters + buffers, parameters, MOMENTS * parameters, activations)
+
+
+def estimated_memory(
+    name: str, preset: str, d_embed: int, batch: int = 32, time: int = 128
+) -> TrainingMemory | None:
+    """The same of an architecture's preset, in float32, without building it: its tensors have shapes only.
+
+    Returns: None where a training pass asks for a value (performer counts its passes).
+    Raises:
+        ModelError, ConfigError: as `registry.build`.
+    """
+    try:
+        with FakeTensorMode():
+            return training_memory(build(name, preset, d_embed), batch, time)
+    except DataDependentOutputException:
+        return None
 
 
 def _key(tensor: Tensor) -> int:

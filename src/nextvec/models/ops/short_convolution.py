@@ -27,6 +27,15 @@ def short_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return mixed
 
 
+def short_convolution_after(
+    x: Tensor, weight: Tensor, bias: Tensor, window: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same for x that follows `window` [B, K-1, C], the values just before it; and the window after x."""
+    seen = torch.cat((window.to(x.dtype), x), 1)
+    mixed = short_convolution(seen, weight, bias)[:, window.shape[1] :]
+    return mixed, seen[:, x.shape[1] :].clone()
+
+
 class _ShortConvolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

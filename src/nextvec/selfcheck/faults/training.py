@@ -91,7 +91,7 @@ def no_negatives(scene: Scene, faulty: bool) -> Seen:
     "collapse in one epoch (0.54 to 0.34)",
     did="the best model was lost",
     guard="the best checkpoint is kept; training stops on a fall of 20 %",
-    alarm=("NextvecWarning", "the model has collapsed; the run stops, the best is kept"),
+    alarm=("NextvecWarning", "the model has collapsed; the run stops, the best"),
     without={"nextvec.training.loop:COLLAPSE": -math.inf},
 )
 def collapse(scene: Scene, faulty: bool) -> Seen:
