@@ -85,7 +85,7 @@ def _names(model: DistilGPT2) -> list[tuple[str, str, bool]]:
     """Our tensor's name, GPT-2's, and whether theirs is transposed."""
     found = [("wpe.weight", "wpe.weight", False)]
     modules = {f"blocks.{i}.{a}": f"h.{i}.{b}" for i in range(len(model.blocks)) for a, b in MODULES.items()}
-    for ours, theirs in {**modules, "ln_f": "ln_f"}.items():
+    for ours, theirs in {**modules, "norm": "ln_f"}.items():
         matrix = ours.endswith(("_in", "_out"))
         found += [
             (f"{ours}.weight", f"{theirs}.weight", matrix),

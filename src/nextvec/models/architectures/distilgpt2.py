@@ -19,11 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextvec.errors import ModelError
-from nextvec.models.base import ModelConfig, NextVectorModel
+from nextvec.models.base import ModelConfig
 from nextvec.models.ops.attention import cache_append, causal_attention
 from nextvec.models.ops.dropout import dropout
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
+from nextvec.models.stack import Block, Place, Stack
 
 STD = 0.02  # of GPT-2's initial weights
 
@@ -47,12 +48,15 @@ class DistilGPT2Config(ModelConfig):
             raise ValueError(f"hidden = {self.hidden} does not divide into {self.heads} heads")
 
 
-class Block(nn.Module):
+class GPT2Block(Block):
     """LayerNorm, attention, added; LayerNorm, feed-forward, added. Named as in GPT-2."""
+
+    entries = ("keys_values",)
 
     def __init__(self, config: DistilGPT2Config) -> None:
         super().__init__()
-        self.heads, self.dropout = config.heads, config.dropout
+        self.heads, self.head_dim = config.heads, config.hidden // config.heads
+        self.dropout = config.dropout
         self.ln_1 = nn.LayerNorm(config.hidden)
         self.attn_in = nn.Linear(config.hidden, 3 * config.hidden)
         self.attn_out = nn.Linear(config.hidden, config.hidden)
@@ -65,34 +69,26 @@ class Block(nn.Module):
             nn.init.normal_(linear.weight, std=STD / (2 * config.layers) ** 0.5 if adds else STD)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [B, T, H] -> [B, T, H]."""
-        q, k, v = self._qkv(x)
-        return self._add(x, q, k, v)
-
-    def extend(self, x: Tensor, cache: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """The same for x [B, n, H] that follow `length` positions whose keys and values are in `cache`.
-
-        Returns: the output [B, n, H] and the cache [2, B, h, capacity, d].
-        """
-        q, k, v = self._qkv(x)
-        cache = cache_append(cache, torch.stack((k, v)), length)
-        k, v = cache[..., : length + x.shape[1], :]
-        return self._add(x, q, k, v), cache
-
-    def _qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, place: Place, state: State | None) -> tuple[Tensor, State]:
+        """Keys and values are cached as [2, B, h, capacity, d]."""
         q, k, v = self.attn_in(self.ln_1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return q, k, v
-
-    def _add(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        after: State = {}
+        if state is not None:
+            cache = cache_append(state["keys_values"], torch.stack((k, v)), place.start)
+            k, v = cache[..., : place.start + x.shape[1], :]
+            after["keys_values"] = cache
         mixed = causal_attention(q, k, v, self.dropout if self.training else 0.0)
         x = x + dropout(self.attn_out(mixed.transpose(1, 2).flatten(2)), self.dropout, self.training)
         inner = F.gelu(self.mlp_in(self.ln_2(x)), approximate="tanh")
-        return x + dropout(self.mlp_out(inner), self.dropout, self.training)
+        return x + dropout(self.mlp_out(inner), self.dropout, self.training), after
+
+    def initial(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
+        shape = (2, batch, self.heads, 0, self.head_dim)
+        return {"keys_values": torch.empty(shape, device=device, dtype=dtype)}
 
 
 @architecture("distilgpt2")
-class DistilGPT2(NextVectorModel):
+class DistilGPT2(Stack):
     """The state is each layer's cached keys and values."""
 
     Config = DistilGPT2Config
@@ -103,52 +99,19 @@ class DistilGPT2(NextVectorModel):
     best_for = "starting from a pretrained language model's layers"
 
     def __init__(self, config: DistilGPT2Config) -> None:
-        super().__init__(config, width=config.hidden)
-        self.embed = nn.Linear(config.d_embed, config.hidden)
+        blocks = (GPT2Block(config) for _ in range(config.layers))
+        super().__init__(config, config.hidden, blocks, nn.LayerNorm(config.hidden), config.dropout)
         self.wpe = nn.Embedding(config.positions, config.hidden)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.ln_f = nn.LayerNorm(config.hidden)
-        self.heads, self.dropout = config.heads, config.dropout
         nn.init.normal_(self.embed.weight, std=STD)
         nn.init.zeros_(self.embed.bias)
         nn.init.normal_(self.wpe.weight, std=STD)
 
-    def encode(self, x: Tensor) -> Tensor:
-        hidden = self._embed(x, 0)
-        for block in self.blocks:
-            hidden = block(hidden)
-        return self._normed(hidden)
-
-    def encoder_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
-        shape = (2, batch, self.heads, 0, self.embed.out_features // self.heads)
-        state: State = {"position": torch.zeros((), dtype=torch.int64)}
-        for i in range(len(self.blocks)):
-            state[f"keys_values.{i}"] = torch.empty(shape, device=device, dtype=dtype)
-        return state
-
-    def encode_chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        length = int(state["position"])
-        hidden = self._embed(x, length)
-        new: State = {"position": state["position"] + x.shape[1]}
-        for i, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
-            key = f"keys_values.{i}"
-            hidden, new[key] = block.extend(hidden, state[key], length)
-        return self._normed(hidden), new
-
-    def encode_step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        hidden, state = self.encode_chunk(x_t[:, None], state)
-        return hidden[:, 0], state
-
-    def _embed(self, x: Tensor, start: int) -> Tensor:
+    def enter(self, x: Tensor, start: int) -> Tensor:
         end, most = start + x.shape[1], self.wpe.num_embeddings
         if end > most:
             raise ModelError(
                 f"distilgpt2: {end} vectors to read, and it has learned positions for {most}",
                 remedy=f"read at most {most}, or train it with model.options.positions = {end}",
             )
-        return dropout(self.embed(x) + self.wpe.weight[start:end], self.dropout, self.training)
-
-    def _normed(self, hidden: Tensor) -> Tensor:
-        normed: Tensor = self.ln_f(hidden)
-        return normed
+        embedded = self.embed(x) + self.wpe.weight[start:end]
+        return dropout(embedded, self.embed_dropout, self.training)

@@ -19,13 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextvec.errors import ModelError
-from nextvec.models.base import ModelConfig, NextVectorModel
+from nextvec.models.base import ModelConfig
 from nextvec.models.hints import treat
-from nextvec.models.ops.convolution import causal_convolution, short_convolution
+from nextvec.models.ops.convolution import causal_convolution
 from nextvec.models.ops.dropout import dropout
+from nextvec.models.ops.feedforward import FeedForward
 from nextvec.models.ops.precise import Precise, finest, wide
+from nextvec.models.ops.short_convolution import short_convolution, short_convolution_after
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
+from nextvec.models.stack import Block, Place, Stack
 
 TAPS = 3  # of the short convolution
 SIZES = (33, 64, 64, 64)  # of the network that draws the filters: position features, three hidden layers
@@ -92,7 +95,7 @@ class HyenaOperator(nn.Module):
         self.order, self.longs = config.order, config.order - 1
         self.project = nn.Linear(config.hidden, channels)
         bound = TAPS**-0.5
-        self.short = nn.Parameter(torch.empty(TAPS, channels).uniform_(-bound, bound))
+        self.short = nn.Parameter(torch.empty(channels, TAPS).uniform_(-bound, bound))
         self.short_bias = nn.Parameter(torch.empty(channels).uniform_(-bound, bound))
         self.filters = Filters(self.longs, config.hidden, config.max_length)
         self.skip = nn.Parameter(torch.randn(self.longs, config.hidden))
@@ -100,7 +103,7 @@ class HyenaOperator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T, H] -> [B, T, H], the parallel form."""
-        *gates, v, _ = self._project(x, None)
+        *gates, v = self._project(x, None)
         filters = self.filters(x.shape[1])
         for i in range(self.longs):
             v = v * gates[i]
@@ -109,7 +112,7 @@ class HyenaOperator(nn.Module):
 
     def extend(self, x: Tensor, state: State, start: int) -> tuple[Tensor, State]:
         """The same for x [B, n, H] that follows `start` vectors; the state's buffers are written in place."""
-        *gates, v, tail = self._project(x, state["short"])
+        *gates, v, window = self._project(x, state["short"])
         buffers, filters, end = state["buffer"], state["filters"], start + x.shape[1]
         for i in range(self.longs):
             v = v * gates[i]
@@ -120,7 +123,7 @@ class HyenaOperator(nn.Module):
             else:
                 mixed = causal_convolution(seen, filters_i.flip(-1))[..., start:]
             v = torch.addcmul(mixed.to(v.dtype), self.skip[i][:, None], v)
-        return self._join(v, gates[-1], x), {"short": tail, "buffer": buffers, "filters": filters}
+        return self._join(v, gates[-1], x), {"short": window, "buffer": buffers, "filters": filters}
 
     def state(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
         """Before the first vector. The filters stand in it, last weight first, so that no step draws them."""
@@ -133,49 +136,47 @@ class HyenaOperator(nn.Module):
             "filters": filters,
         }
 
-    def _project(self, x: Tensor, tail: Tensor | None) -> tuple[Tensor, ...]:
-        """x [B, T, H] -> the gates in the order of use, the value, each [B, H, T], and the new tail."""
-        y, tail = short_convolution(self.project(x), self.short, self.short_bias, tail)
-        return *y.transpose(1, 2).chunk(self.order + 1, 1), tail
+    def _project(self, x: Tensor, window: Tensor | None) -> tuple[Tensor, ...]:
+        """x [B, T, H] -> the gates in the order of use and the value, each [B, H, T]; and the new window of
+        the short convolution, where one is given."""
+        y = self.project(x).to(self.short.dtype)
+        if window is None:
+            y, after = short_convolution(y, self.short, self.short_bias), ()
+        else:
+            y, *after = short_convolution_after(y, self.short, self.short_bias, window)
+        return *y.transpose(1, 2).chunk(self.order + 1, 1), *after
 
     def _join(self, v: Tensor, gate: Tensor, x: Tensor) -> Tensor:
         mixed: Tensor = self.out((v * gate).transpose(1, 2).to(x.dtype))
         return mixed
 
 
-class HyenaBlock(nn.Module):
-    """x + operator(norm(x)), then x + FFN(norm(x))."""
+class HyenaBlock(Block):
+    """x + operator(norm(x)), then the feed-forward half."""
+
+    entries = ("short", "buffer", "filters")
 
     def __init__(self, config: HyenaConfig) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.hidden)
         self.operator = HyenaOperator(config)
-        self.ffn_norm = nn.LayerNorm(config.hidden)
-        self.ffn_in = nn.Linear(config.hidden, config.ffn)
-        self.ffn_out = nn.Linear(config.ffn, config.hidden)
+        self.feed_forward = FeedForward(config.hidden, config.ffn, config.dropout)
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [B, T, H] -> [B, T, H], the parallel form."""
-        return self.join(x, self.operator(self.norm(x)))
+    def forward(self, x: Tensor, place: Place, state: State | None) -> tuple[Tensor, State]:
+        normed, after = self.norm(x), {}
+        if state is None:
+            y = self.operator(normed)
+        else:
+            y, after = self.operator.extend(normed, state, place.start)
+        return self.feed_forward(x + dropout(y, self.dropout, self.training)), after
 
-    def extend(self, x: Tensor, state: State, start: int) -> tuple[Tensor, State]:
-        """The same for x [B, n, H] that follows `start` vectors."""
-        y, state = self.operator.extend(self.norm(x), state, start)
-        return self.join(x, y), state
-
-    def join(self, x: Tensor, y: Tensor) -> Tensor:
-        """What follows the operator, position by position."""
-        x = x + self._drop(y)
-        inner = self._drop(F.gelu(self.ffn_in(self.ffn_norm(x))))
-        return x + self._drop(self.ffn_out(inner))
-
-    def _drop(self, x: Tensor) -> Tensor:
-        return dropout(x, self.dropout, self.training)
+    def initial(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
+        return self.operator.state(batch, device, dtype)
 
 
 @architecture("hyena")
-class Hyena(NextVectorModel):
+class Hyena(Stack):
     """The state holds each layer's gated vectors, for as many as `max_length`, and its filters.
 
     A step costs as much as the filter is long, and no more vectors than `max_length` can be read.
@@ -189,50 +190,18 @@ class Hyena(NextVectorModel):
     best_for = "contexts of hundreds of vectors up to a known length, read at once"
 
     def __init__(self, config: HyenaConfig) -> None:
-        super().__init__(config, width=config.hidden)
-        self.embed = nn.Linear(config.d_embed, config.hidden)
-        self.blocks = nn.ModuleList(HyenaBlock(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.hidden)
+        blocks = (HyenaBlock(config) for _ in range(config.layers))
+        super().__init__(config, config.hidden, blocks, nn.LayerNorm(config.hidden))
         self.max_length = config.max_length
 
-    def encode(self, x: Tensor) -> Tensor:
-        self._refuse_beyond(x.shape[1])
-        hidden: Tensor = self.embed(x)
-        for block in self.blocks:
-            hidden = block(hidden)
-        normed: Tensor = self.norm(hidden)
-        return normed
-
-    def encoder_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
-        state: State = {"position": torch.zeros((), dtype=torch.int64)}
-        for i, block in enumerate(self.blocks):
-            assert isinstance(block, HyenaBlock)
-            own = block.operator.state(batch, device, dtype)
-            state |= {f"{key}.{i}": value for key, value in own.items()}
-        return state
-
-    def encode_chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        start = int(state["position"])
-        self._refuse_beyond(start + x.shape[1])
-        hidden = self.embed(x)
-        new: State = {"position": state["position"] + x.shape[1]}
-        for i, block in enumerate(self.blocks):
-            assert isinstance(block, HyenaBlock)
-            own = {key: state[f"{key}.{i}"] for key in ("short", "buffer", "filters")}
-            hidden, own = block.extend(hidden, own, start)
-            new |= {f"{key}.{i}": value for key, value in own.items()}
-        return self.norm(hidden), new
-
-    def encode_step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        hidden, state = self.encode_chunk(x_t[:, None], state)
-        return hidden[:, 0], state
-
-    def _refuse_beyond(self, length: int) -> None:
+    def enter(self, x: Tensor, start: int) -> Tensor:
+        length = start + x.shape[1]
         if length > self.max_length:
             raise ModelError(
                 f"hyena reads at most {self.max_length} vectors, its max_length; it was given {length}",
                 remedy="cut the context, or train one with a larger model.options.max_length",
             )
+        return super().enter(x, start)
 
 
 def position_features(time: Tensor) -> Tensor:

@@ -16,14 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextvec.models.base import ModelConfig, NextVectorModel
+from nextvec.models.base import ModelConfig
 from nextvec.models.hints import treat
 from nextvec.models.ops.dropout import dropout
 from nextvec.models.ops.norms import RMSNorm, rms_norm
-from nextvec.models.ops.short_convolution import short_convolution
+from nextvec.models.ops.short_convolution import short_convolution, short_convolution_after
 from nextvec.models.ops.ssd import ssd, ssd_step
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
+from nextvec.models.stack import Block, Place, Stack
 
 EPS = 1e-5
 STEP_SIZES = 1e-3, 0.1  # dt at first, log-uniform
@@ -98,13 +99,12 @@ class Mamba2Mixer(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             sizes = [self.inner, self.inner + 2 * self.state, self.heads]
             gate, mixed, dt = projected.split(sizes, -1)
-            read, window = mixed, None
-            if before is not None:
-                read = torch.cat((before[0], mixed), 1)
-                window = read[:, mixed.shape[1] :].clone()
-            read = short_convolution(read, self.filters.to(wide), self.filter_bias.to(wide))
-            activated = F.silu(read[:, -x.shape[1] :])
-            values, b, c = torch.split(activated, [self.inner, self.state, self.state], -1)
+            taps, bias, window = self.filters.to(wide), self.filter_bias.to(wide), None
+            if before is None:
+                mixed = short_convolution(mixed, taps, bias)
+            else:
+                mixed, window = short_convolution_after(mixed, taps, bias, before[0])
+            values, b, c = torch.split(F.silu(mixed), [self.inner, self.state, self.state], -1)
             values = values.view(*values.shape[:2], self.heads, -1)
             dt, a = F.softplus(dt + self.dt_bias.to(wide)), -self.log_rate.to(wide).exp()
             y, state = self._scan(values, dt, a, b, c, None if before is None else before[1])
@@ -123,8 +123,10 @@ class Mamba2Mixer(nn.Module):
         return y[:, None], state
 
 
-class Mamba2Block(nn.Module):
+class Mamba2Block(Block):
     """x + dropout(mixer(norm(x))); the sum stays in x's dtype, also under autocast."""
+
+    entries = ("window", "ssm")
 
     def __init__(self, mixer: Mamba2Mixer, hidden: int, layers: int, dropout: float) -> None:
         """`layers` of the whole network: each one's output starts smaller by its root, as in GPT-2."""
@@ -135,26 +137,21 @@ class Mamba2Block(nn.Module):
         with torch.no_grad():
             mixer.out.weight.div_(layers**0.5)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [B, T, H] -> [B, T, H]."""
-        return self._add(x, self.mixer(self.norm(x)))
+    def forward(self, x: Tensor, place: Place, state: State | None) -> tuple[Tensor, State]:
+        normed, after = self.norm(x), {}
+        if state is None:
+            y = self.mixer(normed)
+        else:
+            y, (after["window"], after["ssm"]) = self.mixer.extend(normed, (state["window"], state["ssm"]))
+        return x + dropout(y, self.dropout, self.training), after
 
-    def extend(self, x: Tensor, i: int, state: State) -> tuple[Tensor, State]:
-        """The same for x that follows what layer i's entries in `state` have read; and these after it."""
-        y, (window, ssm) = self.mixer.extend(self.norm(x), (state[f"window.{i}"], state[f"ssm.{i}"]))
-        return self._add(x, y), {f"window.{i}": window, f"ssm.{i}": ssm}
-
-    def initial(self, i: int, batch: int, device: torch.device, dtype: torch.dtype) -> State:
-        """Layer i's entries before the first position."""
+    def initial(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
         window, ssm = self.mixer.initial(batch, device, dtype)
-        return {f"window.{i}": window, f"ssm.{i}": ssm}
-
-    def _add(self, x: Tensor, y: Tensor) -> Tensor:
-        return x + dropout(y, self.dropout, self.training)
+        return {"window": window, "ssm": ssm}
 
 
 @architecture("mamba2")
-class Mamba2(NextVectorModel):
+class Mamba2(Stack):
     """The state is each layer's last taps - 1 inputs of the convolution and its matrices, in float32."""
 
     Config = Mamba2Config
@@ -164,36 +161,8 @@ class Mamba2(NextVectorModel):
     best_for = "long documents: it chooses at every chunk what to keep in a state of constant size"
 
     def __init__(self, config: Mamba2Config) -> None:
-        super().__init__(config, width=config.hidden)
-        self.embed = nn.Linear(config.d_embed, config.hidden)
-        self.layers = nn.ModuleList(make_block(config) for _ in range(config.layers))
-        self.norm = RMSNorm(config.hidden, EPS)
-
-    def encode(self, x: Tensor) -> Tensor:
-        hidden: Tensor = self.embed(x).to(x.dtype)
-        for layer in self.layers:
-            hidden = layer(hidden)
-        return self.norm(hidden)  # type: ignore[no-any-return]
-
-    def encoder_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
-        state: State = {}
-        for i, layer in enumerate(self.layers):
-            assert isinstance(layer, Mamba2Block)
-            state |= layer.initial(i, batch, device, dtype)
-        return state
-
-    def encode_chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        hidden: Tensor = self.embed(x).to(x.dtype)
-        new: State = {}
-        for i, layer in enumerate(self.layers):
-            assert isinstance(layer, Mamba2Block)
-            hidden, after = layer.extend(hidden, i, state)
-            new |= after
-        return self.norm(hidden), new
-
-    def encode_step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        hidden, state = self.encode_chunk(x_t[:, None], state)
-        return hidden[:, 0], state
+        blocks = (make_block(config) for _ in range(config.layers))
+        super().__init__(config, config.hidden, blocks, RMSNorm(config.hidden, EPS))
 
 
 def make_block(config: Mamba2Config) -> Mamba2Block:

@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextvec.models.base import ModelConfig, NextVectorModel
+from nextvec.models.base import ModelConfig
 from nextvec.models.ops.dropout import dropout
 from nextvec.models.ops.norms import RMSNorm, rms_norm
 from nextvec.models.ops.retention import RetentionState, phases, retention, retention_step
 from nextvec.models.ops.swiglu import SwiGLU
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
+from nextvec.models.stack import Block, Place, Stack
 
 EPS = 1e-6
 
@@ -93,8 +94,10 @@ class Retention(nn.Module):
         return RetentionState(memory, torch.zeros(batch, self.heads, d, device=device, dtype=wide))
 
 
-class RetNetLayer(nn.Module):
+class RetNetBlock(Block):
     """x + retention(norm(x)), then x + SwiGLU(norm(x)); the sums stay in x's dtype, also under autocast."""
+
+    entries = RetentionState._fields
 
     def __init__(self, config: RetNetConfig) -> None:
         super().__init__()
@@ -104,17 +107,19 @@ class RetNetLayer(nn.Module):
         self.ffn = SwiGLU(config.hidden, config.ffn)
         self.dropout = config.dropout
 
-    def forward(
-        self, x: Tensor, start: int, turns: Tensor, state: RetentionState | None = None
-    ) -> tuple[Tensor, RetentionState | None]:
-        """x [B, T, H] -> [B, T, H] and the retention's new state."""
-        read, state = self.retention(self.norm(x), start, turns, state)
+    def forward(self, x: Tensor, place: Place, state: State | None) -> tuple[Tensor, State]:
+        (turns,), before = place.turns, None if state is None else RetentionState(**state)
+        read, after = self.retention(self.norm(x), place.start, turns, before)
         x = x + dropout(read, self.dropout, self.training)
-        return x + dropout(self.ffn(self.ffn_norm(x)), self.dropout, self.training), state
+        x = x + dropout(self.ffn(self.ffn_norm(x)), self.dropout, self.training)
+        return x, {} if after is None else after._asdict()
+
+    def initial(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
+        return self.retention.initial(batch, device, dtype)._asdict()
 
 
 @architecture("retnet")
-class RetNet(NextVectorModel):
+class RetNet(Stack):
     """The state is each layer's fading sums of keys with values and of keys alone, in float32."""
 
     Config = RetNetConfig
@@ -124,37 +129,9 @@ class RetNet(NextVectorModel):
     best_for = "long documents where nearness matters: memories that fade at fixed rates, constant steps"
 
     def __init__(self, config: RetNetConfig) -> None:
-        super().__init__(config, width=config.hidden)
-        self.embed = nn.Linear(config.d_embed, config.hidden)
-        self.layers = nn.ModuleList(RetNetLayer(config) for _ in range(config.layers))
-        self.norm = RMSNorm(config.hidden, EPS)
+        blocks = (RetNetBlock(config) for _ in range(config.layers))
+        super().__init__(config, config.hidden, blocks, RMSNorm(config.hidden, EPS))
         self.head_dim = config.hidden // config.heads
 
-    def encode(self, x: Tensor) -> Tensor:
-        return self._read(x, 0, None)[0]
-
-    def encoder_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
-        state: State = {"position": torch.zeros((), dtype=torch.int64)}
-        for i, layer in enumerate(self.layers):
-            assert isinstance(layer, RetNetLayer)
-            state[f"memory.{i}"], state[f"keys.{i}"] = layer.retention.initial(batch, device, dtype)
-        return state
-
-    def encode_chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        hidden, new = self._read(x, int(state["position"]), state)
-        return hidden, {**new, "position": state["position"] + x.shape[1]}
-
-    def encode_step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        hidden, state = self.encode_chunk(x_t[:, None], state)
-        return hidden[:, 0], state
-
-    def _read(self, x: Tensor, start: int, state: State | None) -> tuple[Tensor, State]:
-        turns = phases(start, x.shape[1], self.head_dim, x)
-        hidden: Tensor = self.embed(x).to(x.dtype)
-        new: State = {}
-        for i, layer in enumerate(self.layers):
-            before = RetentionState(state[f"memory.{i}"], state[f"keys.{i}"]) if state else None
-            hidden, after = layer(hidden, start, turns, before)
-            if after is not None:
-                new[f"memory.{i}"], new[f"keys.{i}"] = after
-        return self.norm(hidden), new
+    def turns(self, x: Tensor, start: int) -> tuple[Tensor, ...]:
+        return (phases(start, x.shape[1], self.head_dim, x),)

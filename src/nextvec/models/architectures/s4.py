@@ -13,7 +13,6 @@ Parity: the dense recurrence in float64, and the kernel at the roots of unity (t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,14 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextvec.models.base import ModelConfig, NextVectorModel
+from nextvec.models.base import ModelConfig
 from nextvec.models.hints import treat
 from nextvec.models.ops.convolution import causal_convolution
 from nextvec.models.ops.dropout import dropout
+from nextvec.models.ops.feedforward import FeedForward
 from nextvec.models.ops.precise import Precise, finest, wide
 from nextvec.models.ops.state_space import System, bilinear, hippo_legs, kernel, scan, step, zero_order_hold
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
+from nextvec.models.stack import Block, Place, Stack
 
 SHORTEST, LONGEST = 1e-3, 0.1
 """A channel's step: log dt ~ U(log 1e-3, log 0.1), so that it looks back over 10 to 1000 vectors."""
@@ -96,58 +97,52 @@ class StateSpace(Precise):
         """The same for x [B, T, H] that follows the state `modes` [B, H, N/2], and the new state."""
         with torch.autocast(x.device.type, enabled=False):
             u = x.transpose(1, 2).to(finest(x.device))
-            y, modes = scan(system, modes, u)
+            if x.shape[1] == 1:
+                y_t, modes = step(system, modes, u[..., 0])
+                y = y_t[..., None]
+            else:
+                y, modes = scan(system, modes, u)
             y = torch.addcmul(y, self.skip[:, None], u)
         return y.transpose(1, 2).to(x.dtype), modes
 
-    def step(self, x_t: Tensor, system: System, modes: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for one position x_t [B, H]."""
-        with torch.autocast(x_t.device.type, enabled=False):
-            u = x_t.to(finest(x_t.device))
-            y, modes = step(system, modes, u)
-            y = torch.addcmul(y, self.skip, u)
-        return y.to(x_t.dtype), modes
 
+class S4Block(Block):
+    """x + GLU(GELU(state space(norm(x)))), then the feed-forward half.
 
-class S4Block(nn.Module):
-    """x + GLU(GELU(state space(norm(x)))), then x + FFN(norm(x))."""
+    In the state complex numbers are pairs. The discrete system stands in it, so that no step has to make it.
+    """
+
+    entries = ("modes", "system")
 
     def __init__(self, config: S4Config) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.hidden)
         self.space = StateSpace(config)
         self.glu = nn.Linear(config.hidden, 2 * config.hidden)
-        self.ffn_norm = nn.LayerNorm(config.hidden)
-        self.ffn_in = nn.Linear(config.hidden, config.ffn)
-        self.ffn_out = nn.Linear(config.ffn, config.hidden)
+        self.feed_forward = FeedForward(config.hidden, config.ffn, config.dropout)
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [B, T, H] -> [B, T, H], the parallel form."""
-        return self.join(x, self.space(self.norm(x)))
+    def forward(self, x: Tensor, place: Place, state: State | None) -> tuple[Tensor, State]:
+        normed, after = self.norm(x), {}
+        if state is None:
+            y = self.space(normed)
+        else:
+            system = System(*torch.view_as_complex(state["system"]))
+            y, modes = self.space.extend(normed, system, torch.view_as_complex(state["modes"]))
+            after = {"modes": torch.view_as_real(modes), "system": state["system"]}
+        y = F.glu(self.glu(self._drop(F.gelu(y))))
+        return self.feed_forward(x + self._drop(y)), after
 
-    def extend(self, x: Tensor, system: System, modes: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for x [B, T, H] that follows the state `modes` -> [B, T, H] and the new state."""
-        y, modes = self.space.extend(self.norm(x), system, modes)
-        return self.join(x, y), modes
-
-    def step(self, x_t: Tensor, system: System, modes: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for one position x_t [B, H]."""
-        y, modes = self.space.step(self.norm(x_t), system, modes)
-        return self.join(x_t, y), modes
-
-    def join(self, x: Tensor, y: Tensor) -> Tensor:
-        """What follows the state space, position by position."""
-        x = x + self._drop(F.glu(self.glu(self._drop(F.gelu(y)))))
-        inner = self._drop(F.gelu(self.ffn_in(self.ffn_norm(x))))
-        return x + self._drop(self.ffn_out(inner))
+    def initial(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
+        system = _pack(self.space.system()).to(device, finest(device))
+        return {"modes": system.new_zeros(batch, *system.shape[1:]), "system": system}
 
     def _drop(self, x: Tensor) -> Tensor:
         return dropout(x, self.dropout, self.training)
 
 
 @architecture("s4")
-class S4(NextVectorModel):
+class S4(Stack):
     """The state is each channel's N numbers, whatever the context; training costs O(T log T)."""
 
     Config = S4Config
@@ -157,45 +152,8 @@ class S4(NextVectorModel):
     best_for = "long contexts that fade slowly, read one vector at a time with a small state"
 
     def __init__(self, config: S4Config) -> None:
-        super().__init__(config, width=config.hidden)
-        self.embed = nn.Linear(config.d_embed, config.hidden)
-        self.blocks = nn.ModuleList(S4Block(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.hidden)
-
-    def encode(self, x: Tensor) -> Tensor:
-        hidden: Tensor = self.embed(x)
-        for block in self.blocks:
-            hidden = block(hidden)
-        normed: Tensor = self.norm(hidden)
-        return normed
-
-    def encoder_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
-        """Complex numbers as pairs. The discrete systems stand in it, so that no step has to make them."""
-        spaces = [m for m in self.blocks.modules() if isinstance(m, StateSpace)]
-        systems = torch.stack([_pack(space.system()) for space in spaces])
-        shape = (len(self.blocks), batch, *systems.shape[-3:])
-        modes = torch.zeros(shape, device=device, dtype=finest(device))
-        return {"modes": modes, "systems": systems.to(device, finest(device))}
-
-    def encode_chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        hidden, after = self.embed(x), []
-        for block, system, modes in self._layers(state):
-            hidden, modes = block.extend(hidden, system, modes)
-            after.append(torch.view_as_real(modes))
-        return self.norm(hidden), {"modes": torch.stack(after), "systems": state["systems"]}
-
-    def encode_step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        hidden, after = self.embed(x_t), []
-        for block, system, modes in self._layers(state):
-            hidden, modes = block.step(hidden, system, modes)
-            after.append(torch.view_as_real(modes))
-        return self.norm(hidden), {"modes": torch.stack(after), "systems": state["systems"]}
-
-    def _layers(self, state: State) -> Iterator[tuple[S4Block, System, Tensor]]:
-        systems, modes = torch.view_as_complex(state["systems"]), torch.view_as_complex(state["modes"])
-        for block, system, own in zip(self.blocks, systems, modes, strict=True):
-            assert isinstance(block, S4Block)
-            yield block, System(*system), own
+        blocks = (S4Block(config) for _ in range(config.layers))
+        super().__init__(config, config.hidden, blocks, nn.LayerNorm(config.hidden))
 
 
 def _slow(value: Tensor) -> nn.Parameter:

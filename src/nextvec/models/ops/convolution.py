@@ -1,4 +1,4 @@
-"""Causal convolutions: long ones by FFT, short ones by shifted sums, each beside a loop that is obvious.
+"""Causal convolutions with filters as long as the sequence, by FFT.
 
 Papers: Gu et al., S4, 2022; Poli et al., Hyena Hierarchy, 2023. A transform takes twice the length: a shorter
 one would wrap around and show the future. It has no direct form beside it for short sequences: on one core,
@@ -10,7 +10,6 @@ Shapes: B batch, T time, C channels.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nextvec.models.ops.precise import wide
@@ -44,26 +43,6 @@ def fast_size(least: int) -> int:
     return min(sizes)
 
 
-def short_convolution(
-    x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """A causal convolution of each channel with its own few weights.
-
-    Args:
-        x: [B, T, C].
-        weight: [w, C]: the last row is multiplied with the vector just read.
-        bias: [C].
-        tail: [B, w - 1, C], the vectors before x; zeros if None.
-    Returns: y [B, T, C] and the tail after x.
-    """
-    taps, length = len(weight), x.shape[1]
-    seen = F.pad(x, (0, 0, taps - 1, 0)) if tail is None else torch.cat((tail.to(x.dtype), x), 1)
-    y = bias
-    for i in range(taps):
-        y = torch.addcmul(y, seen[:, i : i + length], weight[i])
-    return y, seen[:, length:]
-
-
 def causal_convolution_reference(u: Tensor, k: Tensor) -> Tensor:
     """`causal_convolution` one output at a time, O(T^2). For tests."""
     outputs = []
@@ -71,14 +50,3 @@ def causal_convolution_reference(u: Tensor, k: Tensor) -> Tensor:
         terms = [k[..., t - j] * u[..., j] for j in range(t + 1) if t - j < k.shape[-1]]
         outputs.append(torch.stack(terms).sum(0))
     return torch.stack(outputs, -1)
-
-
-def short_convolution_reference(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`short_convolution` without a tail, one position at a time. For tests."""
-    rows = []
-    for t in range(x.shape[1]):
-        row = bias.expand(x.shape[0], -1)
-        for back in range(min(len(weight), t + 1)):
-            row = row + x[:, t - back] * weight[len(weight) - 1 - back]
-        rows.append(row)
-    return torch.stack(rows, 1)

@@ -30,7 +30,7 @@ def rotary_angles(
     return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
-def rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(x: Tensor, angles: tuple[Tensor, ...]) -> Tensor:
     """Turn x [..., T, d] by `rotary_angles` of its T positions. Same shape and dtype."""
     cos, sin = angles
     first, second = x.chunk(2, -1)
