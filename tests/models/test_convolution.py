@@ -10,8 +10,6 @@ from nextvec.models.ops.convolution import (
     causal_convolution,
     causal_convolution_reference,
     fast_size,
-    short_convolution,
-    short_convolution_reference,
 )
 
 
@@ -55,21 +53,3 @@ def test_precision_is_float32_at_least() -> None:
 @pytest.mark.parametrize(("least", "size"), [(2, 2), (7, 8), (9, 10), (33, 40), (41, 48), (514, 640)])
 def test_transforms_of_fast_sizes(least: int, size: int) -> None:
     assert fast_size(least) == size
-
-
-@pytest.mark.parametrize("length", [1, 2, 3, 10])
-def test_short_as_the_loop_and_from_its_tail(length: int) -> None:
-    torch.manual_seed(0)
-    x = torch.randn(2, length, 5, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(5, dtype=torch.float64, requires_grad=True)
-    found, tail = short_convolution(x, weight, bias)
-    expected = short_convolution_reference(x, weight, bias)
-    torch.testing.assert_close(found, expected)
-    rows, running = [], None
-    for part in (x[:, : length // 2], x[:, length // 2 :]):
-        y, running = short_convolution(part, weight, bias, running)
-        rows.append(y)
-    torch.testing.assert_close(torch.cat(rows, 1), expected)
-    torch.testing.assert_close(running, tail)
-    same_gradients(found, expected, [x, weight, bias])

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from nextvec.models.ops.norms import rms_norm, rms_norm_reference
-from nextvec.models.ops.short_convolution import short_convolution, short_convolution_reference
 from nextvec.models.ops.ssd import ssd, ssd_reference, ssd_step
 
 B, HEADS, P, N = 2, 3, 4, 5
@@ -91,21 +90,6 @@ def test_inside_autocast_it_computes_as_outside() -> None:
         inside.square().sum().backward()
     assert torch.equal(inside, outside)
     assert all(v.grad is not None and v.grad.dtype == torch.float32 for v in given)
-
-
-@pytest.mark.parametrize("time", [1, 3, 4, 9])
-@pytest.mark.parametrize("taps", [1, 2, 4])
-def test_short_convolution(time: int, taps: int) -> None:
-    torch.manual_seed(0)
-    given = [
-        torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((2, time, 6), (6, taps), (6,))
-    ]
-    found, expected = short_convolution(*given), short_convolution_reference(*given)
-    close(found, expected)
-    ours = torch.autograd.grad(found.sin().sum(), given)
-    theirs = torch.autograd.grad(expected.sin().sum(), given)
-    for own, other in zip(ours, theirs, strict=True):
-        close(own, other)
 
 
 @pytest.mark.parametrize("weighted", [True, False])

@@ -7,39 +7,28 @@ reference: it differs from its parallel form.
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import BambaConfig, BambaModel
 
 from nextvec.models import registry
 from nextvec.models.architectures.hybrid import AttentionBlock, Hybrid
-from nextvec.models.architectures.mamba2 import RATES, Mamba2Block
+from nextvec.models.architectures.mamba2 import Mamba2Block
 from nextvec.models.ops.ssd import CHUNK
+from parity.compare import Pairs
+from parity.mamba import mixer_pairs, randomise, same_as_transformers
 
 D, H, LAYERS, EVERY, HEADS, FFN, HEAD_DIM, N, TAPS = 12, 32, 5, 2, 4, 40, 16, 24, 4
-TOLERANCE = 1e-4  # of the largest value; the reference computes in float32 inside, whatever its weights are
 
 
-def pairs(model: Hybrid, reference: BambaModel) -> list[tuple[Tensor, Tensor]]:
+def pairs(model: Hybrid, reference: BambaModel) -> Pairs:
     """Our parameters beside theirs; theirs keep queries, keys and values, and gate and value, apart."""
     found = [(model.norm.weight, reference.final_layernorm.weight)]
-    for own, other in zip(model.layers, reference.layers, strict=True):
+    for own, other in zip(model.blocks, reference.layers, strict=True):
         found.append((own.norm.weight, other.input_layernorm.weight))
         if isinstance(own, Mamba2Block):
-            mixer, mamba = own.mixer, other.mamba
-            found += [
-                (mixer.project.weight, mamba.in_proj.weight),
-                (mixer.filters, mamba.conv1d.weight[:, 0]),
-                (mixer.filter_bias, mamba.conv1d.bias),
-                (mixer.dt_bias, mamba.dt_bias),
-                (mixer.log_rate, mamba.A_log),
-                (mixer.skip, mamba.D),
-                (mixer.norm_weight, mamba.norm.weight),
-                (mixer.out.weight, mamba.out_proj.weight),
-            ]
+            found += mixer_pairs(own.mixer, other.mamba)
             continue
         assert isinstance(own, AttentionBlock)
         attention, ffn = other.self_attn, other.feed_forward
@@ -82,53 +71,13 @@ def hybrid() -> Hybrid:
     sizes = {"hidden": H, "layers": LAYERS, "head_dim": HEAD_DIM, "state": N, "taps": TAPS, "ffn": FFN}
     model = registry.build("hybrid", "brief", D, heads=HEADS, attention_every=EVERY, dropout=0.0, **sizes)
     assert isinstance(model, Hybrid)
-    for name, parameter in model.named_parameters():
-        if name.endswith("log_rate"):
-            nn.init.uniform_(parameter, -1.0, math.log(RATES[1]))
-        elif name.endswith("dt_bias"):
-            nn.init.uniform_(parameter, -4.0, 1.0)
-        else:
-            nn.init.normal_(parameter, 0.1, 0.4)
+    randomise(model)
     return model.double()
-
-
-def close(found: Tensor | None, expected: Tensor | None, what: str) -> None:
-    assert found is not None, what
-    assert expected is not None, what
-    assert expected.abs().max() > 0, what
-    assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max(), what
 
 
 @pytest.mark.parametrize("time", [19, CHUNK + 6])
 def test_as_transformers_bamba(time: int) -> None:
     torch.manual_seed(0)
     model, reference = hybrid(), bamba()
-    with torch.no_grad():
-        for own, other in pairs(model, reference):
-            other.copy_(own)
-    x, weight = torch.randn(2, 2, time, D, dtype=torch.float64)
-    raw = model(x).raw
-    (raw * weight).sum().backward()
-    outside = {name: p.grad for name, p in model.named_parameters() if name.startswith(("embed", "head"))}
 
-    model_gradients = {name: p.grad for name, p in model.named_parameters()}
-    model.zero_grad()
-    expected = model.head(reference(inputs_embeds=model.embed(x), use_cache=False).last_hidden_state)
-    close(raw, expected, "output")
-    (expected * weight).sum().backward()
-    for name, gradient in outside.items():
-        close(gradient, model.get_parameter(name).grad, name)
-    with torch.no_grad():  # so that `pairs` cuts the gradients as it cut the weights
-        for name, parameter in model.named_parameters():
-            gradient = model_gradients[name]
-            assert gradient is not None, name
-            parameter.copy_(gradient)
-        for parameter in (*reference.layers.parameters(), *reference.final_layernorm.parameters()):
-            assert parameter.grad is not None
-            parameter.copy_(parameter.grad)
-    compared = pairs(model, reference)
-    assert sum(p.numel() for p in model.parameters()) == sum(own.numel() for own, _ in compared) + sum(
-        p.numel() for name, p in model.named_parameters() if name in outside
-    )
-    for i, (gradient, other) in enumerate(compared):
-        close(gradient, other, f"couple {i}")
+    same_as_transformers(model, reference, lambda: pairs(model, reference), (2, time, D))

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from nextvec.models import registry
 from nextvec.models.architectures.transformer import Attention, DecoderLayer, Transformer
 from nextvec.models.ops.positions import sinusoidal_reference
+from parity.compare import Pairs, same_as_reference
 
 D, H, HEADS, FFN, LAYERS, T = 12, 32, 4, 56, 3, 19
 
 
-def pairs(ours: Transformer, theirs: nn.TransformerDecoder) -> list[tuple[Tensor, Tensor]]:
+def pairs(ours: Transformer, theirs: nn.TransformerDecoder) -> Pairs:
     """Our parameters beside theirs, shapes equal; theirs keep query, key and value in one tensor."""
-    found: list[tuple[Tensor, Tensor]] = []
+    found: Pairs = []
     for layer, reference in zip(ours.layers, theirs.layers, strict=True):
         assert isinstance(layer, DecoderLayer)
         assert isinstance(reference, nn.TransformerDecoderLayer)
@@ -45,35 +46,16 @@ def test_as_torch_transformer_decoder() -> None:
     decoder = nn.TransformerDecoder(layer, LAYERS).double()
     for parameter in (*model.parameters(), *decoder.parameters()):
         nn.init.normal_(parameter, 0.1, 0.3)
-    couples = pairs(model, decoder)
-    with torch.no_grad():
-        for own, other in couples:
-            other.copy_(own)
+    positions = torch.tensor(sinusoidal_reference(0, T, H), dtype=torch.float64)
+    mask = torch.full((T, T), float("-inf"), dtype=torch.float64).triu(1)
+
+    def run(x: Tensor) -> Tensor:
+        context = model.embed(x) + positions
+        raw: Tensor = model.head(decoder(context, context, tgt_mask=mask, memory_mask=mask))
+        return raw
 
     x = torch.randn(3, T, D, dtype=torch.float64)
-    wanted = torch.randn(3, T, D, dtype=torch.float64)
-    raw = model(x).raw
-    (raw * wanted).sum().backward()
-    ours = [own.grad for own, _ in pairs(model, decoder)]
-    shared = {
-        name: p.grad.clone() for name, p in model.named_parameters() if name.startswith(("embed", "head"))
-    }
-
-    model.zero_grad()
-    context = model.embed(x) + torch.tensor(sinusoidal_reference(0, T, H), dtype=torch.float64)
-    mask = torch.full((T, T), float("-inf"), dtype=torch.float64).triu(1)
-    expected = model.head(decoder(context, context, tgt_mask=mask, memory_mask=mask))
-    torch.testing.assert_close(raw, expected, rtol=1e-10, atol=1e-10)
-    (expected * wanted).sum().backward()
-    for name, gradient in shared.items():
-        torch.testing.assert_close(gradient, model.get_parameter(name).grad, rtol=1e-8, atol=1e-9)
-    for parameter in decoder.parameters():
-        assert parameter.grad is not None
-        parameter.data.copy_(parameter.grad)  # so that `pairs` cuts the gradients as it cut the weights
-    compared = pairs(model, decoder)
-    assert sum(other.numel() for _, other in compared) == sum(p.numel() for p in decoder.parameters())
-    for gradient, (_, other) in zip(ours, compared, strict=True):
-        torch.testing.assert_close(gradient, other.detach(), rtol=1e-8, atol=1e-9)
+    same_as_reference(model, decoder, lambda: pairs(model, decoder), run, x, 1e-8)
 
 
 def test_fresh_weights_are_distributed_as_torch_does() -> None:

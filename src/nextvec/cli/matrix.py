@@ -81,9 +81,7 @@ def matrix(
         if jobs < 1:
             raise ValueError("--jobs must be at least 1")
     except ValueError as e:
-        raise ConfigError(
-            str(e), where="nextvec matrix", remedy="mend the flag"
-        ) from None
+        raise ConfigError(str(e), where="nextvec matrix", remedy="mend the flag") from None
     configure = configurer(training)
     first = configure(plan.cells[0])
     exam = Exam(judging.split, names(judge_sources) or first.data.sources)

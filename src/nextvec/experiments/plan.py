@@ -62,7 +62,7 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.models or self.seeds < 1:
             raise ValueError(
-                f"a matrix needs a model and a seed at least: {len(self.models)} --models, --seeds {self.seeds}"
+                f"a matrix needs a model and a seed: {len(self.models)} --models, --seeds {self.seeds}"
             )
         for what in ("models", "objectives", "tasks", "vary"):
             if len(set(getattr(self, what))) != len(getattr(self, what)):

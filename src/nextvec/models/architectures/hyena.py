@@ -103,7 +103,7 @@ class HyenaOperator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T, H] -> [B, T, H], the parallel form."""
-        *gates, v = self._project(x, None)
+        gates, v, _ = self._project(x, None)
         filters = self.filters(x.shape[1])
         for i in range(self.longs):
             v = v * gates[i]
@@ -112,7 +112,7 @@ class HyenaOperator(nn.Module):
 
     def extend(self, x: Tensor, state: State, start: int) -> tuple[Tensor, State]:
         """The same for x [B, n, H] that follows `start` vectors; the state's buffers are written in place."""
-        *gates, v, window = self._project(x, state["short"])
+        gates, v, after = self._project(x, state["short"])
         buffers, filters, end = state["buffer"], state["filters"], start + x.shape[1]
         for i in range(self.longs):
             v = v * gates[i]
@@ -123,7 +123,7 @@ class HyenaOperator(nn.Module):
             else:
                 mixed = causal_convolution(seen, filters_i.flip(-1))[..., start:]
             v = torch.addcmul(mixed.to(v.dtype), self.skip[i][:, None], v)
-        return self._join(v, gates[-1], x), {"short": window, "buffer": buffers, "filters": filters}
+        return self._join(v, gates[-1], x), {**after, "buffer": buffers, "filters": filters}
 
     def state(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
         """Before the first vector. The filters stand in it, last weight first, so that no step draws them."""
@@ -136,15 +136,16 @@ class HyenaOperator(nn.Module):
             "filters": filters,
         }
 
-    def _project(self, x: Tensor, window: Tensor | None) -> tuple[Tensor, ...]:
+    def _project(self, x: Tensor, window: Tensor | None) -> tuple[list[Tensor], Tensor, State]:
         """x [B, T, H] -> the gates in the order of use and the value, each [B, H, T]; and the new window of
         the short convolution, where one is given."""
-        y = self.project(x).to(self.short.dtype)
+        y, after = self.project(x).to(self.short.dtype), State()
         if window is None:
-            y, after = short_convolution(y, self.short, self.short_bias), ()
+            y = short_convolution(y, self.short, self.short_bias)
         else:
-            y, *after = short_convolution_after(y, self.short, self.short_bias, window)
-        return *y.transpose(1, 2).chunk(self.order + 1, 1), *after
+            y, after["short"] = short_convolution_after(y, self.short, self.short_bias, window)
+        *gates, v = y.transpose(1, 2).chunk(self.order + 1, 1)
+        return gates, v, after
 
     def _join(self, v: Tensor, gate: Tensor, x: Tensor) -> Tensor:
         mixed: Tensor = self.out((v * gate).transpose(1, 2).to(x.dtype))
@@ -164,7 +165,7 @@ class HyenaBlock(Block):
         self.dropout = config.dropout
 
     def forward(self, x: Tensor, place: Place, state: State | None) -> tuple[Tensor, State]:
-        normed, after = self.norm(x), {}
+        normed, after = self.norm(x), State()
         if state is None:
             y = self.operator(normed)
         else:

@@ -72,7 +72,7 @@ class LinformerBlock(Block):
     def forward(self, x: Tensor, place: Place, state: State | None) -> tuple[Tensor, State]:
         q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = rotate(q, place.turns), rotate(k, place.turns)
-        rate, after = self.dropout if self.training else 0.0, {}
+        rate, after = self.dropout if self.training else 0.0, State()
         if state is None:
             mixed = block_lowrank_attention(q, k, v, self.project_k, self.project_v, rate)
         else:

@@ -138,7 +138,7 @@ class Mamba2Block(Block):
             mixer.out.weight.div_(layers**0.5)
 
     def forward(self, x: Tensor, place: Place, state: State | None) -> tuple[Tensor, State]:
-        normed, after = self.norm(x), {}
+        normed, after = self.norm(x), State()
         if state is None:
             y = self.mixer(normed)
         else:

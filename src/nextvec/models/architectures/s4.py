@@ -123,7 +123,7 @@ class S4Block(Block):
         self.dropout = config.dropout
 
     def forward(self, x: Tensor, place: Place, state: State | None) -> tuple[Tensor, State]:
-        normed, after = self.norm(x), {}
+        normed, after = self.norm(x), State()
         if state is None:
             y = self.space(normed)
         else:

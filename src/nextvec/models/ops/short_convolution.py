@@ -27,9 +27,7 @@ def short_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return mixed
 
 
-def short_convolution_after(
-    x: Tensor, weight: Tensor, bias: Tensor, window: Tensor
-) -> tuple[Tensor, Tensor]:
+def short_convolution_after(x: Tensor, weight: Tensor, bias: Tensor, window: Tensor) -> tuple[Tensor, Tensor]:
     """The same for x that follows `window` [B, K-1, C], the values just before it; and the window after x."""
     seen = torch.cat((window.to(x.dtype), x), 1)
     mixed = short_convolution(seen, weight, bias)[:, window.shape[1] :]
