@@ -1,9 +1,9 @@
-"""The questions that the brief left open, each answered by one matrix: the same cap on updates, several seeds,
-judged beside the baselines on documents that no model saw.
+"""The questions that the brief left open, each answered by one matrix: the same cap on updates, judged beside
+the baselines on documents that no model saw.
 
-    python benchmarks/experiments.py STORE --out FOLDER [--only objectives,context] [flags of `nextvec matrix`]
+    python benchmarks/experiments.py STORE --out FOLDER [--only objectives,context] [flags of nextvec matrix]
 
-A folder that was interrupted goes on. Prints one table a question; FOLDER/<question>/matrix.json has all of it.
+A folder that was interrupted goes on. Prints one table a question; FOLDER/QUESTION/matrix.json has all of it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 UPDATES = "300"
+CONTEXTS = "data.context+optim.batch_size=1+512,2+256,3+170,5+102,10+51,20+26,32+16"
 OBJECTIVES = "mse,cosine,infonce,infonce-hard,mse-infonce,mse-moment,mse-variance,infonce-brief"
 
 
@@ -63,8 +64,8 @@ QUESTIONS = {
         "gate=false",
     ),
     "context": Question(
-        "How much context?",
-        ("--models", "gru", "--vary", "data.context=1,2,3,5,10,20,32"),
+        "How much context? The same number of targets in an update.",
+        ("--models", "gru", "--vary", CONTEXTS),
         "context=32",
     ),
     "horizon": Question(

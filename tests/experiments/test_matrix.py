@@ -71,6 +71,12 @@ def test_axes_are_crossed() -> None:
     for text in ("data.context", "data.context=", "=5", "data.context=5,5", "data.context=5,,6"):
         with pytest.raises(ConfigError, match="is no axis"):
             parse_axis(text)
+    (one, first), (two, second) = parse_axis("data.context+optim.batch_size=1+64,8+8")
+    assert (one, two) == ("context=1", "context=8")
+    assert first == {"data": {"context": 1}, "optim": {"batch_size": 64}}
+    assert second == {"data": {"context": 8}, "optim": {"batch_size": 8}}
+    with pytest.raises(ConfigError, match="joins 2 keys"):
+        parse_axis("data.context+optim.batch_size=1,2")
     with pytest.raises(ConfigError, match="did you mean 'infonce'"):
         Plan("store", ("a",), 1, objectives=("infonc",))
     with pytest.raises(ValueError, match="at most"):

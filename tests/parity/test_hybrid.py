@@ -79,5 +79,4 @@ def hybrid() -> Hybrid:
 def test_as_transformers_bamba(time: int) -> None:
     torch.manual_seed(0)
     model, reference = hybrid(), bamba()
-
     same_as_transformers(model, reference, lambda: pairs(model, reference), (2, time, D))

@@ -48,7 +48,6 @@ def test_as_transformers_mamba2(time: int) -> None:
         chunk_size=16,
     )
     reference = Mamba2Model(config).double().eval()
-
     same_as_transformers(model, reference, lambda: pairs(model, reference), (2, time, D))
 
 

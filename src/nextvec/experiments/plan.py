@@ -110,6 +110,9 @@ class Plan:
 def parse_axis(text: str) -> list[tuple[str, dict[str, Any]]]:
     """`data.context=5,10` -> a label and a layer for each value.
 
+    Keys that change together are joined by a plus, and so are their values, as in
+    `data.context+optim.batch_size=1+512,2+256`; the first of them gives the label.
+
     Raises:
         ConfigError: no key, no value, or one named twice.
     """
@@ -119,5 +122,14 @@ def parse_axis(text: str) -> list[tuple[str, dict[str, Any]]]:
         raise ConfigError(
             f"'{text}' is no axis", where="--vary", remedy="write --vary data.context=5,10, each value once"
         )
-    short = key.strip().rpartition(".")[2]
-    return [(f"{short}={value}", parse_assignments([f"{key.strip()}={value}"])) for value in each]
+    keys = [one.strip() for one in key.split("+")]
+    values_of = [value.split("+") if len(keys) > 1 else [value] for value in each]
+    if not all(keys) or any(len(values) != len(keys) for values in values_of):
+        raise ConfigError(
+            f"'{text}' joins {len(keys)} keys", where="--vary", remedy="give as many values, joined by +"
+        )
+    short = keys[0].rpartition(".")[2]
+    return [
+        (f"{short}={values[0]}", parse_assignments(f"{k}={v}" for k, v in zip(keys, values, strict=True)))
+        for values in values_of
+    ]

@@ -1,8 +1,8 @@
 """A matrix as the brief's PRD lays it out: a row a model with its status, loss, time, file and success score.
 
-The PRD's thresholds stand for unit vectors of 768 dimensions; a mean squared error shrinks with 1 / D, so they
-are multiplied by 768 / D here, and the table says so. Its success score was a guess made before training; ours
-is the share of its criteria that are met.
+The PRD's thresholds stand for unit vectors of 768 dimensions; a mean squared error shrinks with 1 / D, so
+they are multiplied by 768 / D here, and the table says so. The PRD guessed its success scores before any
+training; here a score is the share of the PRD's criteria that are met.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class RunPredictor(ModelPredictor):
         return str(self.training.get("task", "next"))
 
     def answer(self, contexts: FloatArray, lengths: IntArray) -> tuple[RawVectors, UnitVectors]:
-        """As `predict`, in types that tell raw from unit: a decoder takes only the first, an index the second.
+        """As `predict`, in types that tell raw from unit: a decoder takes the first, an index the second.
 
         Both carry the fingerprint of the encoder in whose space they lie.
         """
