@@ -157,7 +157,8 @@ def test_every_model_of_the_registry(cli, tiny: tuple[str, ...], world: Store, t
     listed = {row["name"] for row in cli("models", "--json", "-").json}
     done = cli(
         "matrix", world.path, "--models", "all", "--out", tmp_path / "m", *tiny, "--max-updates", "2",
-        "--no-speed", "--quiet", "--json", "-", "--baselines", "copy-last", "--set", "model.options.hidden=32",
+        "--no-speed", "--quiet", "--json", "-", "--baselines", "copy-last",
+        "--set", "model.options.hidden=32",
     )  # fmt: skip
     assert done.json["failed"] == {}
     assert done.code == 0
