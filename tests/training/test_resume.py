@@ -17,9 +17,9 @@ from nextvec.config import write_toml
 from nextvec.errors import RunError
 from nextvec.training import loop
 from nextvec.training.checkpoint import FILE, read_checkpoint
-from nextvec.training.history import read_history
 from nextvec.training.interrupt import TrainingInterrupted
 from nextvec.training.loop import train
+from training.resuming import Killed, assert_equal_runs
 
 DROPOUT = ("model.options.dropout=0.3", "optim.epochs=4", "optim.patience=0")
 CHILD = """
@@ -39,31 +39,12 @@ except NextvecError as error:
 """
 
 
-def assert_equal_runs(a: Path, b: Path) -> None:
-    """Same weights, optimiser and random states, bit for bit, and the same history but for the clock."""
-    first, second = read_checkpoint(a), read_checkpoint(b)
-    assert first.tensors.keys() == second.tensors.keys()
-    assert [name for name, t in first.tensors.items() if not torch.equal(t, second.tensors[name])] == []
-    assert timeless(a) == timeless(b)
-    for name in ("model.safetensors", "final/model.safetensors"):
-        assert (a / name).read_bytes() == (b / name).read_bytes()
-
-
-def timeless(run: Path) -> list[dict]:
-    clock = {"seconds", "train_seconds", "positions_per_second"}
-    return [{k: v for k, v in line.items() if k not in clock} for line in read_history(run)]
-
-
 @pytest.fixture(scope="module")
 def whole(store, tiny, tmp_path_factory) -> Path:
     """A run that nothing happened to."""
     out = tmp_path_factory.mktemp("whole") / "run"
     train(store, tiny(*DROPOUT), out, quiet=True)
     return out
-
-
-class Killed(BaseException):
-    """Stands for the process's death: nothing in the package catches it."""
 
 
 @pytest.mark.parametrize("update", [0, 1, 7, 20, 33])

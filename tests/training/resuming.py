@@ -1,0 +1,29 @@
+"""What the tests of resuming share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from nextvec.training.checkpoint import read_checkpoint
+from nextvec.training.history import read_history
+
+
+def assert_equal_runs(a: Path, b: Path) -> None:
+    """Same weights, optimiser and random states, bit for bit, and the same history but for the clock."""
+    first, second = read_checkpoint(a), read_checkpoint(b)
+    assert first.tensors.keys() == second.tensors.keys()
+    assert [name for name, t in first.tensors.items() if not torch.equal(t, second.tensors[name])] == []
+    assert timeless(a) == timeless(b)
+    for name in ("model.safetensors", "final/model.safetensors"):
+        assert (a / name).read_bytes() == (b / name).read_bytes()
+
+
+def timeless(run: Path) -> list[dict]:
+    clock = {"seconds", "train_seconds", "positions_per_second"}
+    return [{k: v for k, v in line.items() if k not in clock} for line in read_history(run)]
+
+
+class Killed(BaseException):
+    """Stands for the process's death: nothing in the package catches it."""
