@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 UPDATES = "300"
+SUPERVISION = "data.min_context+data.context+optim.batch_size=1+32+16,5+5+32,32+32+16"
 CONTEXTS = "data.context+optim.batch_size=1+512,2+256,3+170,5+102,10+51,20+26,32+16"
 OBJECTIVES = "mse,cosine,infonce,infonce-hard,mse-infonce,mse-moment,mse-variance,infonce-brief"
 
@@ -47,8 +48,8 @@ QUESTIONS = {
         seeds=3,
     ),
     "supervision": Question(
-        "The loss at every position, or at the last of 32 only? Equal seconds of training.",
-        ("--models", "gru,transformer", "--vary", "data.min_context=1,32", "--set", "optim.max_seconds=20"),
+        "The loss at every position, at the last of 5 (the brief's windows) or of 32? Equal seconds.",
+        ("--models", "gru,transformer", "--vary", SUPERVISION, "--set", "optim.max_seconds=20"),
         "min_context=1",
         seeds=2,
         updates="0",
@@ -131,20 +132,20 @@ def table(report: dict[str, Any], question: Question) -> str:
     rows = {row["name"]: row for row in report["rows"]}
     best = sorted({report["best_baseline"][metric] for metric in ("cosine", "recall@5", "mrr")})
     models = [name for name, row in rows.items() if row["kind"] == "model"]
-    shown = [*(f"{metric}" for metric in question.shown)]
-    header = ["predictor", "cosine", "recall@5", "MRR", *shown, "cosine against it", "recall@5 against it"]
+    others = {name: _compared_with(name, models, question.against) for name in models}
+    compared = any(others.values())
+    header = ["predictor", "cosine", "recall@5", "MRR", *question.shown]
+    header += ["cosine against it", "recall@5 against it"] if compared else []
     lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
     for name in [*best, *models]:
         row = rows[name]
         figures = [_with_seeds(row, metric) for metric in ("cosine", "recall@5", "mrr")]
-        figures += [f"{row[metric]:.3f}" for metric in shown]
-        other = _compared_with(name, models, question.against) if row["kind"] == "model" else None
-        differences = [_difference(report, metric, name, other) for metric in ("cosine", "recall@5")]
-        lines.append("| " + " | ".join([name, *figures, *differences]) + " |")
-    compared = (
-        f'"Against it": the difference from the row of the same model that ends in `{question.against}`,'
-    )
-    return "\n".join([*lines, "", f"{compared} 95 % interval over documents; ± std over seeds.", ""])
+        figures += [f"{row[metric]:.3f}" for metric in question.shown]
+        if compared:
+            figures += [_difference(report, m, name, others.get(name)) for m in ("cosine", "recall@5")]
+        lines.append("| " + " | ".join([name, *figures]) + " |")
+    said = f'"Against it": the difference from the row of the same model that ends in `{question.against}`,'
+    return "\n".join([*lines, "", *([f"{said} 95 % interval over documents.", ""] if compared else [])])
 
 
 def _compared_with(name: str, models: list[str], against: str) -> str | None:
