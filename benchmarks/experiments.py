@@ -54,6 +54,12 @@ QUESTIONS = {
         seeds=2,
         updates="0",
     ),
+    "supervision-longer": Question(
+        "The same with 60 seconds.",
+        ("--models", "gru", "--vary", SUPERVISION, "--set", "optim.max_seconds=60"),
+        "min_context=1",
+        updates="0",
+    ),
     "residual": Question(
         "What should a model start from?",
         ("--models", "gru,transformer", "--vary", "model.options.residual=none,last,mean,weights,ridge,ema"),
