@@ -123,7 +123,12 @@ def sentences_by_paragraph(
             last = first
             while last < len(words) and words[last][0] < b:
                 last += 1
-            units.extend(_pieces(paragraph, a, b, words[first:last], maximum))
+            # A word that began in the sentence before and goes on in this one is a word of both.
+            begun = first
+            while begun > 0 and words[begun - 1][1] > a:
+                begun -= 1
+            shared = [(a, end_of) for _, end_of in words[begun:first]]
+            units.extend(_pieces(paragraph, a, b, [*shared, *words[first:last]], maximum))
             first = last
         yield [Span(start + a, start + b, size) for a, b, size in units]
 
