@@ -3,15 +3,23 @@ vector can be learned), a configuration that trains in a second, a trained run."
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from nextvec.config import merge, parse_assignments
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
+
+# The same examples in every run, so that a run says something of the change and not of its luck. To search for
+# new ones: HYPOTHESIS_PROFILE=search make test.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("search", derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 D, LENGTH = 16, 12
 TURN = np.linalg.qr(np.random.default_rng(7).standard_normal((D, D)))[0]
