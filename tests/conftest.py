@@ -15,7 +15,7 @@ from hypothesis import settings
 from nextvec.config import merge, parse_assignments
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
 
-# The same examples in every run, so that a run says something of the change and not of its luck. To search for
+# The same examples in every run, so that a run tells of the change and not of its luck. To search for
 # new ones: HYPOTHESIS_PROFILE=search make test.
 settings.register_profile("same", derandomize=True)
 settings.register_profile("search", derandomize=False)
