@@ -155,10 +155,8 @@ def table(report: dict[str, Any], question: Question) -> str:
 
 
 def _compared_with(name: str, models: list[str], against: str) -> str | None:
-    own = [
-        m for m in models if m.split("-")[0] == name.split("-")[0] and m == f"{name.split('-')[0]}-{against}"
-    ]
-    return own[0] if own and own[0] != name else None
+    other = f"{name.split('-')[0]}-{against}"
+    return other if other in models and other != name else None
 
 
 def _with_seeds(row: dict[str, Any], metric: str) -> str:

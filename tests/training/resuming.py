@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
+from nextvec.training import loop
 from nextvec.training.checkpoint import read_checkpoint
 from nextvec.training.history import read_history
+from nextvec.training.loop import train
 
 
 def assert_equal_runs(a: Path, b: Path) -> None:
@@ -27,3 +30,20 @@ def timeless(run: Path) -> list[dict]:
 
 class Killed(BaseException):
     """Stands for the process's death: nothing in the package catches it."""
+
+
+def killed_and_resumed(store, config, out, monkeypatch, update: int):
+    """Train, die at an update in mid-epoch, go on."""
+    real = loop.update
+
+    def dying(session, batch):
+        if session.state.update == update:
+            raise Killed
+        real(session, batch)
+
+    monkeypatch.setattr(loop, "update", dying)
+    with pytest.raises(Killed):
+        train(store, config, out, quiet=True)
+    monkeypatch.undo()
+    torch.manual_seed(12345)
+    train(store, config, out, resume=True, quiet=True)

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from nextvec.config import write_toml
 from nextvec.errors import RunError
@@ -19,7 +18,7 @@ from nextvec.training import loop
 from nextvec.training.checkpoint import FILE, read_checkpoint
 from nextvec.training.interrupt import TrainingInterrupted
 from nextvec.training.loop import train
-from training.resuming import Killed, assert_equal_runs
+from training.resuming import Killed, assert_equal_runs, killed_and_resumed
 
 DROPOUT = ("model.options.dropout=0.3", "optim.epochs=4", "optim.patience=0")
 CHILD = """
@@ -49,19 +48,8 @@ def whole(store, tiny, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("update", [0, 1, 7, 20, 33])
 def test_death_between_updates_then_resume_changes_no_bit(store, tiny, tmp_path, monkeypatch, whole, update):
-    config, out, real = tiny(*DROPOUT, "runtime.checkpoint_every_s=0.0"), tmp_path / "run", loop.update
-
-    def dying(session, batch):
-        if session.state.update == update:
-            raise Killed
-        real(session, batch)
-
-    monkeypatch.setattr(loop, "update", dying)
-    with pytest.raises(Killed):
-        train(store, config, out, quiet=True)
-    monkeypatch.undo()
-    torch.manual_seed(12345)
-    train(store, config, out, resume=True, quiet=True)
+    config, out = tiny(*DROPOUT, "runtime.checkpoint_every_s=0.0"), tmp_path / "run"
+    killed_and_resumed(store, config, out, monkeypatch, update)
     assert_equal_runs(out, whole)
 
 

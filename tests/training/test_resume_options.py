@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from nextvec.models import registry
-from nextvec.training import loop
 from nextvec.training.loop import train
-from training.resuming import Killed, assert_equal_runs
+from training.resuming import assert_equal_runs, killed_and_resumed
 
 EVERY = {
     "one stretch of a document": ("data.max_per_document=1",),
@@ -29,23 +27,6 @@ EVERY = {
     "samples": ("model.options.head=energy",),
 }  # fmt: skip
 MODELS = [name for name in registry.names() if name != "lstm"]
-
-
-def killed_and_resumed(store, config, out, monkeypatch, update: int):
-    """Train, die at an update in mid-epoch, go on."""
-    real = loop.update
-
-    def dying(session, batch):
-        if session.state.update == update:
-            raise Killed
-        real(session, batch)
-
-    monkeypatch.setattr(loop, "update", dying)
-    with pytest.raises(Killed):
-        train(store, config, out, quiet=True)
-    monkeypatch.undo()
-    torch.manual_seed(12345)
-    train(store, config, out, resume=True, quiet=True)
 
 
 @pytest.mark.filterwarnings("ignore::nextvec.errors.NextvecWarning")

@@ -124,12 +124,12 @@ def _check(store: Store, configs: dict[Cell, TrainConfig], out: Path, exam: Exam
     for cell, config in configs.items():
         _check_same(out / "runs" / cell.name, config)
     wrong: list[NextvecError] = []
-    for config in configs.values():
+    for config in (config for cell, config in configs.items() if cell.seed == 0):  # seeds differ in nothing
         try:
             check_config(store, config)
         except NextvecError as e:
             wrong.append(e)
-    if len(wrong) == len(configs):
+    if len(wrong) == sum(cell.seed == 0 for cell in configs):
         raise wrong[0]
     shared = next(iter(configs.values()))
     judged = replace(exam, division=exam.division or shared.data.split)

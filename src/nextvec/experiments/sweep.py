@@ -109,7 +109,7 @@ def run_sweep(
         errors = [trial["error"] for trial in figures["trials"] if trial["error"]]
         raise RunError(f"no trial could be trained to its end; the first: {errors[0]}", where=out)
     write_json(out / TABLE, figures)
-    write_best(study, plan, out)
+    write_best(figures, out)
     return figures
 
 
@@ -303,9 +303,9 @@ def importance(study: Study) -> dict[str, float]:
     return {key.partition(": ")[2] or key: float(value) for key, value in found.items()}
 
 
-def write_best(study: Study, plan: SweepPlan, out: Path) -> None:
-    """`best/<model>.toml`: the configuration of each model's best trial."""
-    for row in summary(study, plan, None)["models"]:
+def write_best(figures: dict[str, Any], out: Path) -> None:
+    """`best/<model>.toml`: the configuration of each model's best trial, of the figures of `summary`."""
+    for row in figures["models"]:
         if row["best"] is not None:
             found = read_toml(out / row["best"]["folder"] / CONFIG)
             write_toml(out / BEST / f"{row['model']}.toml", from_dict(TrainConfig, found, where=out))

@@ -310,7 +310,8 @@ def conclude(session: Session) -> RunResult:
         updates=state.update,
         positions=state.positions,
     )
-    calibrate(session.out, session.validation)
+    if session.model.confidence is not None:
+        calibrate(session.out, session.validation)
     verified = saved_figures(session.out, session.validation)
     write_json(session.out / METRICS, {**asdict(result), "verified": verified})
     return result

@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nextvec.data.batches import BatchSource
+from nextvec.data.batches import Batch, BatchSource
+from nextvec.models.base import NextVectorModel
 from nextvec.models.confidence import fit_temperature
+from nextvec.models.prediction import Prediction
 from nextvec.models.saving import load_model, save_model
 
 BINS = 15
@@ -47,15 +49,15 @@ def saved_figures(run: Path, batches: BatchSource) -> dict[str, float | int]:
             mse += float((predicted - target).square().mean(dim=-1).sum())
             count += len(target)
             if model.confidence is not None and batch.broken is not None:
-                judged = batch.mask | batch.broken
-                logits.append(model.continuation(prediction, batch.targets)[judged])
-                labels.append(batch.mask[judged].float())
+                logit, label = _continuations(model, prediction, batch)
+                logits.append(logit)
+                labels.append(label)
     figures: dict[str, float | int] = {"cosine": cosine / count, "mse": mse / count, "targets": count}
     if model.confidence is not None and logits:
         probability = model.confidence.probability(torch.cat(logits)).double()
-        label = torch.cat(labels).double()
-        figures["calibration_error"] = calibration_error(probability, label)
-        figures["brier"] = float((probability - label).square().mean())
+        truth = torch.cat(labels).double()
+        figures["calibration_error"] = calibration_error(probability, truth)
+        figures["brier"] = float((probability - truth).square().mean())
     return figures
 
 
@@ -72,12 +74,19 @@ def calibrate(run: Path, batches: BatchSource) -> None:
     with _exact():
         for batch in batches.fixed():
             if batch.broken is not None:
-                judged = batch.mask | batch.broken
                 prediction = model(batch.inputs, None if batch.full else batch.lengths, batch.query)
-                logits.append(model.continuation(prediction, batch.targets)[judged])
-                labels.append(batch.mask[judged].float())
+                logit, label = _continuations(model, prediction, batch)
+                logits.append(logit)
+                labels.append(label)
     model.confidence.temperature.fill_(fit_temperature(torch.cat(logits), torch.cat(labels)))
     save_model(run, model, info)
+
+
+def _continuations(model: NextVectorModel, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits [N] of a batch's true and broken continuations, and labels [N]: 1 and 0."""
+    assert batch.broken is not None
+    judged = batch.mask | batch.broken
+    return model.continuation(prediction, batch.targets)[judged], batch.mask[judged].float()
 
 
 def calibration_error(probability: Tensor, label: Tensor) -> float:
