@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from nextvec.corpus.store import Store
 from nextvec.data.sampling import Spans
 from nextvec.data.splits import Split
-from nextvec.data.windows import Windows, by_original, make_windows
+from nextvec.data.windows import IntArray, Windows, by_original, make_windows
 from nextvec.errors import ConfigError, WindowError
 from nextvec.models.base import NextVectorModel
+from nextvec.models.hints import hints_of
 from nextvec.models.registry import build
 from nextvec.models.transfer import transfer
 from nextvec.objectives.sample import Statistics
@@ -26,7 +27,7 @@ from nextvec.training.residuals import fit_residual, fit_standardiser
 FITTED = ("ema", "weights", "ridge")
 """Residuals that have a solution by least squares to start from."""
 SAMPLED_ROWS = 8192
-"""Vectors that medians and quartiles are taken from, and that distributions are compared with."""
+"""Vectors that distributions are compared with."""
 
 
 class Learner(nn.Module):
@@ -79,8 +80,7 @@ def fit_model(model: NextVectorModel, store: Store, config: TrainConfig, split: 
         transfer(model, config.model.pretrained)
     spans = Spans.of(store.documents, split.train)
     model.scale.fill_(input_scale(store, spans, config.model.scaling))
-    rows = np.concatenate([np.arange(f, f + n) for f, n in zip(spans.first, spans.count, strict=True)])
-    fit_standardiser(model, store.vectors, rows)
+    fit_standardiser(model, store.vectors, rows_of(spans))
     if model.config.residual in FITTED:
         train, validation = (
             fitting_windows(store, split.of(n), config, model) for n in ("train", "validation")
@@ -132,9 +132,14 @@ def statistics_of(store: Store, spans: Spans, scale: float) -> Statistics:
 
 def sampled_rows(store: Store, spans: Spans) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """float32 [N, D]: at most `SAMPLED_ROWS` vectors of `spans`, evenly spread over them."""
-    rows = np.concatenate([np.arange(f, f + n) for f, n in zip(spans.first, spans.count, strict=True)])
+    rows = rows_of(spans)
     chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), SAMPLED_ROWS)).astype(np.int64)]
     return store.vectors.gather(chosen)
+
+
+def rows_of(spans: Spans) -> IntArray:
+    """Every row of `spans`, document by document."""
+    return np.concatenate([np.arange(f, f + n) for f, n in zip(spans.first, spans.count, strict=True)])
 
 
 def blocks(store: Store, spans: Spans) -> Iterable[np.ndarray[tuple[int, int], np.dtype[np.float32]]]:
@@ -148,12 +153,12 @@ def make_optimiser(
 ) -> torch.optim.AdamW:
     """AdamW over what model and objective learn, with the decay where `config.decay` wants it.
 
-    A parameter may carry limits of its own in an attribute `optim` ("weight_decay", "max_lr"): the state
-    matrices of S4 are learned slowly and never decayed. An objective's parameters are not decayed.
+    A parameter may carry limits of its own (`models.hints`): the state matrices of S4 are learned slowly and
+    never decayed. An objective's parameters are not decayed.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
-        own = getattr(parameter, "optim", {})
+        own = hints_of(parameter)
         decays = config.decay == "all" or parameter.ndim > 1
         decay = own.get("weight_decay", config.weight_decay if decays else 0.0)
         if parameter.requires_grad:
