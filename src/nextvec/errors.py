@@ -74,6 +74,10 @@ class TrainingError(NextvecError):
     """Training that cannot go on: a loss that is not finite, all loss weights zero."""
 
 
+class DecoderError(NextvecError):
+    """A decoder that is missing, damaged, or not made for what it is given."""
+
+
 class LeakError(NextvecError):
     """Evaluation material that also stands in training."""
 

@@ -7,6 +7,7 @@ from cyclopts import App
 DIAGNOSES = {
     "data": "Is there anything to learn in a store, and can figures taken on it be trusted?",
     "model": "Where a trained model gains and loses, and whether it has collapsed.",
+    "decoder": "Where text -> vector -> model -> vector -> text breaks: the A/B/C/D test.",
     "run": "What the history of a training run says: losses, gradients, collapse, over-fitting.",
 }
 

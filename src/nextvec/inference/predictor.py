@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 
+from nextvec.corpus.reading import Space
 from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.disk import read_json
@@ -107,6 +108,7 @@ class RunPredictor(ModelPredictor):
     Attributes:
         folder: the run.
         training: context, horizons, task, sources and split it was trained with.
+        space: whose vectors it takes, and how their texts were cut.
     """
 
     def __init__(self, folder: str | Path, name: str | None = None, device: str = "cpu") -> None:
@@ -121,6 +123,7 @@ class RunPredictor(ModelPredictor):
         try:
             self.training: dict[str, Any] = info["training"]
             encoder, context = info["encoder"]["fingerprint"], int(self.training["context"])
+            self.space = Space(info["encoder"], self.training["chunker"], self.training["normalised"])
         except (KeyError, TypeError):
             raise RunError(
                 "does not say what it was trained on", where=self.folder, remedy="train it with nextvec train"

@@ -298,6 +298,8 @@ def provenance(store: Store, config: TrainConfig, split: Split) -> dict[str, Any
         "training": {
             "store": str(store.path.resolve()),
             "store_fingerprint": store.fingerprint,
+            "chunker": store.info["chunker"],
+            "normalised": store.normalised,
             "context": config.data.context,
             "min_context": config.data.min_context,
             "horizons": list(config.data.horizons),

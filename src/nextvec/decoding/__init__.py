@@ -1,0 +1,1 @@
+"""Vectors -> text: the nearest chunks, or decoders that write. Nothing here imports training."""
