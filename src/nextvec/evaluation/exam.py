@@ -29,14 +29,20 @@ SAMPLES = 8
 
 def context_blocks(
     vectors: VectorSource, windows: Windows, width: int
-) -> Iterator[tuple[slice, FloatArray, IntArray]]:
-    """Pieces of the windows with their contexts [B, T, D] (the last `width` read) and lengths [B]."""
-    widest = min(width, int(windows.read.max()))
-    size = max(1, min(BLOCK_WINDOWS, BLOCK_BYTES // (4 * widest * vectors.shape[1])))
-    for start in range(0, len(windows), size):
-        piece = slice(start, start + size)
+) -> Iterator[tuple[IntArray, FloatArray, IntArray]]:
+    """Windows by their indices [B], with their contexts [B, T, D] (the last `width` read) and lengths [B].
+
+    The windows that read least come first, so that a block is hardly wider than what it holds.
+    """
+    order = np.argsort(windows.read, kind="stable")
+    start = 0
+    while start < len(order):
+        widest = min(width, int(windows.read[order[min(start + BLOCK_WINDOWS, len(order)) - 1]]))
+        size = max(1, min(BLOCK_WINDOWS, BLOCK_BYTES // (4 * widest * vectors.shape[1])))
+        piece = order[start : start + size]
         block = windows.select(piece)
-        yield piece, *gather_contexts(vectors, block, min(width, int(block.read.max())))
+        yield piece, *gather_contexts(vectors, block, min(width, int(block.read[-1])))
+        start += size
 
 
 class Exam:
@@ -103,11 +109,11 @@ class Exam:
         """[N, D] the last vectors read, at unit length."""
         return unit(gather_rows(self.vectors, self.windows.last))
 
-    def blocks(self, width: int) -> Iterator[tuple[slice, FloatArray, IntArray]]:
+    def blocks(self, width: int) -> Iterator[tuple[IntArray, FloatArray, IntArray]]:
         """`context_blocks` of the windows."""
         return context_blocks(self.vectors, self.windows, width)
 
-    def queries(self, piece: slice) -> FloatArray | None:
+    def queries(self, piece: IntArray) -> FloatArray | None:
         """[B, D] what a conditional predictor is told of these windows; None in an exam without queries."""
         return gather_queries(self.vectors, self.windows.select(piece))
 

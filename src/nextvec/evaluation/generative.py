@@ -62,29 +62,31 @@ class Generated:
 def generate(predictor: Predictor | None, raw: FloatArray, exam: Exam) -> Generated:
     """Ask a generative predictor for `exam.samples` vectors a window; judge any other by its `raw` [N, D].
 
-    Samples are judged block by block and not kept. The noise is a function of the exam's seed and the block.
+    Samples are judged block by block and not kept. The noise is a function of the exam's seed and the block's first window.
 
     Raises:
         EvaluationError: samples of another shape than asked for, or with NaN.
     """
     if not isinstance(predictor, GenerativePredictor) or not predictor.generative:
         return judged_samples(raw[None], exam.targets)
-    n, parts = exam.samples, []
+    n, parts, asked = exam.samples, [], []
     most = max(1, SAMPLE_BYTES // (4 * n * exam.dimension))
     for piece, contexts, lengths in exam.blocks(predictor.context):
         queries = exam.queries(piece) if getattr(predictor, "conditional", False) else None
         for start in range(0, len(lengths), most):
             some = slice(start, start + most)
-            first = piece.start + start
+            which = piece[some]
             told: dict[str, Any] = {} if queries is None else {"queries": queries[some]}
-            drawn = predictor.sample(contexts[some], lengths[some], n, exam.seed + 7919 * first, **told)
+            drawn = predictor.sample(contexts[some], lengths[some], n, exam.seed + 7919 * int(which[0]), **told)
             _check(predictor, drawn, (n, len(lengths[some]), exam.dimension))
-            parts.append(judged_samples(drawn, exam.targets[first : first + drawn.shape[1]]))
+            parts.append(judged_samples(drawn, exam.targets[which]))
+            asked.append(which)
+    order = np.argsort(np.concatenate(asked))
     return Generated(
-        np.concatenate([part.energy for part in parts]),
-        np.concatenate([part.diversity for part in parts]),
-        np.concatenate([part.variance for part in parts]),
-        np.concatenate([part.error for part in parts]),
+        np.concatenate([part.energy for part in parts])[order],
+        np.concatenate([part.diversity for part in parts])[order],
+        np.concatenate([part.variance for part in parts])[order],
+        np.concatenate([part.error for part in parts])[order],
         n,
     )
 

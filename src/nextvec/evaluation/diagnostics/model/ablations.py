@@ -141,15 +141,15 @@ class _Trial:
         most = max(min(p.context, int(self.windows.read.max())) for p in self.pair)
         keys = self.rng.random((len(self.windows), most))
 
-        def shuffle(contexts: FloatArray, lengths: IntArray, piece: slice) -> tuple[FloatArray, IntArray]:
+        def shuffle(contexts: FloatArray, lengths: IntArray, piece: IntArray) -> tuple[FloatArray, IntArray]:
             return _reorder(contexts, lengths, keys[piece, : contexts.shape[1]]), lengths
 
-        def before_last(contexts: FloatArray, lengths: IntArray, piece: slice) -> tuple[FloatArray, IntArray]:
+        def before_last(contexts: FloatArray, lengths: IntArray, piece: IntArray) -> tuple[FloatArray, IntArray]:
             here = keys[piece, : contexts.shape[1]].copy()
             here[np.arange(len(lengths)), lengths - 1] = 1.0
             return _reorder(contexts, lengths, here), lengths
 
-        def reverse(contexts: FloatArray, lengths: IntArray, piece: slice) -> tuple[FloatArray, IntArray]:
+        def reverse(contexts: FloatArray, lengths: IntArray, piece: IntArray) -> tuple[FloatArray, IntArray]:
             place = np.broadcast_to(-np.arange(contexts.shape[1], dtype=np.float64), contexts.shape[:2])
             return _reorder(contexts, lengths, place), lengths
 
@@ -204,7 +204,7 @@ def _reorder(contexts: FloatArray, lengths: IntArray, keys: NDArray[np.float64])
 def _without(age: int, context: int) -> Change:
     """Leave out the chunk of this age, then keep the last `context` of the rest."""
 
-    def change(contexts: FloatArray, lengths: IntArray, piece: slice) -> tuple[FloatArray, IntArray]:
+    def change(contexts: FloatArray, lengths: IntArray, piece: IntArray) -> tuple[FloatArray, IntArray]:
         ages = lengths[:, None] - 1 - np.arange(contexts.shape[1])
         kept = (ages >= 0) & (ages != age) & (ages < np.where(age < context, context + 1, context))
         order = np.argsort(~kept, axis=1, kind="stable")
