@@ -62,7 +62,8 @@ class Generated:
 def generate(predictor: Predictor | None, raw: FloatArray, exam: Exam) -> Generated:
     """Ask a generative predictor for `exam.samples` vectors a window; judge any other by its `raw` [N, D].
 
-    Samples are judged block by block and not kept. The noise is a function of the exam's seed and the block's first window.
+    Samples are judged block by block and not kept. The noise is a function of the exam's seed and of the
+    block's first window.
 
     Raises:
         EvaluationError: samples of another shape than asked for, or with NaN.
@@ -77,7 +78,9 @@ def generate(predictor: Predictor | None, raw: FloatArray, exam: Exam) -> Genera
             some = slice(start, start + most)
             which = piece[some]
             told: dict[str, Any] = {} if queries is None else {"queries": queries[some]}
-            drawn = predictor.sample(contexts[some], lengths[some], n, exam.seed + 7919 * int(which[0]), **told)
+            drawn = predictor.sample(
+                contexts[some], lengths[some], n, exam.seed + 7919 * int(which[0]), **told
+            )
             _check(predictor, drawn, (n, len(lengths[some]), exam.dimension))
             parts.append(judged_samples(drawn, exam.targets[which]))
             asked.append(which)

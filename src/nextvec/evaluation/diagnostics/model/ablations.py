@@ -144,7 +144,9 @@ class _Trial:
         def shuffle(contexts: FloatArray, lengths: IntArray, piece: IntArray) -> tuple[FloatArray, IntArray]:
             return _reorder(contexts, lengths, keys[piece, : contexts.shape[1]]), lengths
 
-        def before_last(contexts: FloatArray, lengths: IntArray, piece: IntArray) -> tuple[FloatArray, IntArray]:
+        def before_last(
+            contexts: FloatArray, lengths: IntArray, piece: IntArray
+        ) -> tuple[FloatArray, IntArray]:
             here = keys[piece, : contexts.shape[1]].copy()
             here[np.arange(len(lengths)), lengths - 1] = 1.0
             return _reorder(contexts, lengths, here), lengths
