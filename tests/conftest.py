@@ -101,3 +101,40 @@ def trained(world: Store, make_tiny: Callable[..., Any], tmp_path_factory: pytes
     folder = tmp_path_factory.mktemp("runs") / "small-lstm"
     train(world, make_tiny("lstm"), folder, quiet=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def text_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """24 documents of eight sentences (`passages`), cut into sentences, raw float32 vectors of the packaged
+    encoder; copy it before changing anything in it."""
+    from nextvec.corpus.chunking import make_chunker
+    from nextvec.corpus.encoders import EncoderConfig
+    from nextvec.corpus.ingest import ingest
+    from passages import documents
+
+    folder = tmp_path_factory.mktemp("texts")
+    (folder / "texts").mkdir()
+    for name, text in documents().items():
+        (folder / "texts" / f"{name}.txt").write_text(text, encoding="utf-8")
+    ingest(
+        folder / "texts",
+        folder / "store",
+        encoder=EncoderConfig(device="cpu", precision="float32"),
+        chunker=make_chunker("sentence", {"max_words": 20}),
+        dtype="float32",
+        quiet=True,
+    )
+    return Store.open(folder / "store")
+
+
+@pytest.fixture(scope="session")
+def text_run(
+    text_store: Store, make_tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a small GRU trained on `text_store`, three epochs over averages of what was read; copy it
+    before changing anything in it."""
+    from nextvec.training.loop import train
+
+    folder = tmp_path_factory.mktemp("text-runs") / "small-gru"
+    train(text_store, make_tiny("gru", "optim.epochs=3", "model.options.residual=mean"), folder, quiet=True)
+    return folder

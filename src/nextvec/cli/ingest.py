@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from nextvec.cli.common import JsonTarget, Quiet, output
+from nextvec.cli.texts import ENCODING, EncoderOption, Endpoint, configure_encoder
 from nextvec.errors import ConfigError, DocumentError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from nextvec.corpus.encoders import EncoderConfig
 
 READING, CUTTING = Group("Reading documents"), Group("Chunks")
-ENCODING, READY_MADE = Group("Encoder"), Group("Vectors you already have")
+READY_MADE = Group("Vectors you already have")
 
 
 def ingest(
@@ -64,18 +65,8 @@ def ingest(
     encoder: Annotated[
         str, Parameter(group=ENCODING, help="The packaged one, a folder, a hub name, or a server's model.")
     ] = "all-MiniLM-L6-v2",
-    endpoint: Annotated[
-        str | None, Parameter(group=ENCODING, help="URL of an OpenAI-compatible or TEI server.")
-    ] = None,
-    encoder_option: Annotated[
-        tuple[str, ...],
-        Parameter(
-            group=ENCODING,
-            negative=(),
-            help="KEY=VALUE: device, precision, batch_size, max_tokens, prompt; for servers kind, "
-            "key_variable, timeout, retries, dimensions, base64_response.",
-        ),
-    ] = (),
+    endpoint: Endpoint = None,
+    encoder_option: EncoderOption = (),
     dtype: Annotated[
         Literal["float16", "float32"] | None,
         Parameter(group=ENCODING, help="On disk (float16 unless given)."),
@@ -114,7 +105,7 @@ def ingest(
                 "vectors and chunks come together and alone", remedy="give --vectors, --chunks and no sources"
             )
         report: Any = _import(
-            vectors, chunks, out, _configure(encoder, endpoint, encoder_option), encoder_sha256,
+            vectors, chunks, out, configure_encoder(encoder, endpoint, encoder_option), encoder_sha256,
             verify=verify_encoder, dtype=dtype, quiet=quiet, **shards,
         )  # fmt: skip
     elif any(name.endswith(".npz") for name in files):
@@ -128,7 +119,7 @@ def ingest(
             raise DocumentError(
                 "no source is given", where="nextvec ingest", remedy="name a file or a folder"
             )
-        config = _configure(encoder, endpoint, encoder_option)
+        config = configure_encoder(encoder, endpoint, encoder_option)
         at_least = max(min_characters, demo_options().min_characters) if "demo" in sources else min_characters
         options = ReaderOptions(
             source, id_column, title_column, text_column, source_column, text_encoding, headings, at_least,
@@ -145,14 +136,6 @@ def _demo(_: str) -> str:
     from nextvec.corpus.demo import demo_source
 
     return str(demo_source())
-
-
-def _configure(encoder: str, endpoint: str | None, options: tuple[str, ...]) -> EncoderConfig:
-    from nextvec.config import from_dict, parse_assignments
-    from nextvec.corpus.encoders import EncoderConfig
-
-    given = {"name": encoder, "endpoint": endpoint, **parse_assignments(options)}
-    return from_dict(EncoderConfig, given, where="--encoder-option")
 
 
 def _chunker(kind: str, options: tuple[str, ...], encoder: EncoderConfig) -> Chunker:

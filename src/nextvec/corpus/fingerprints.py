@@ -46,16 +46,22 @@ def minhash_text(text: str) -> MinHash:
     Two documents' estimated Jaccard similarity is the share of equal entries (Broder, 1997, "On the
     resemblance and containment of documents"); its standard error is at most 1/16.
     """
+    shingles = ngram_keys(text, SHINGLE_WORDS)
+    return _minhash(shingles if len(shingles) else np.array([text_key(text)], np.uint64))
+
+
+def ngram_keys(text: str, n: int) -> NDArray[np.uint64]:
+    """64-bit keys of every n words in a row, without case and punctuation; none of a text of fewer words."""
     words = _words(text)
-    if len(words) < SHINGLE_WORDS:
-        return _minhash(np.array([text_key(text)], np.uint64))
+    if len(words) < n:
+        return np.zeros(0, np.uint64)
     hashes = np.fromiter((_word_hash(w) for w in words), np.uint64, len(words))
-    n = len(words) - SHINGLE_WORDS + 1
-    shingles = np.zeros(n, np.uint64)
-    for k in range(SHINGLE_WORDS):
+    count = len(words) - n + 1
+    keys = np.zeros(count, np.uint64)
+    for k in range(n):
         # Multiply and add, wrapping: a polynomial in the words, so their order counts.
-        shingles = shingles * _MIX + hashes[k : k + n]
-    return _minhash(shingles)
+        keys = keys * _MIX + hashes[k : k + count]
+    return keys
 
 
 def minhash_vectors(vectors: NDArray[Any]) -> MinHash:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from nextvec.corpus.vectors import FloatArray
+from nextvec.data.trained import TrainedOn
 from nextvec.errors import DecoderError
 from nextvec.vectors import RawVectors, require_raw
 
@@ -37,17 +38,21 @@ class Decoded:
 class Decoder(ABC):
     """Raw vectors in, texts out. A subclass gives `name`, `how`, `encoder`, `dimension` and `texts_of`.
 
+    Leaving it as a context manager closes it.
+
     Attributes:
         name: for people and tables.
         how: whether it retrieves or generates.
         encoder: fingerprint of the encoder whose raw vectors it takes.
         dimension: D.
+        trained_on: keys of what it learned from, on which it is not judged; None where nothing is known.
     """
 
     name: str
     how: ClassVar[How]
     encoder: str
     dimension: int
+    trained_on: TrainedOn | None = None
 
     @abstractmethod
     def texts_of(self, values: FloatArray, n: int) -> list[list[Decoded]]:
@@ -70,6 +75,15 @@ class Decoder(ABC):
         if n < 1:
             raise DecoderError(f"{n} texts a vector", remedy="ask for 1 or more")
         return self.texts_of(values, n) if len(values) else []
+
+    def close(self) -> None:  # noqa: B027  (most hold nothing)
+        """Let go of what it holds beside its memory: nothing, unless a subclass says otherwise."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def text(self, vectors: RawVectors) -> list[str]:
         """The best text of each vector [N, D]. Raises as `decode`."""

@@ -188,7 +188,7 @@ def score(
 
     Args:
         width: how many of the last vectors read are gathered; None takes what the predictor uses.
-        change: what to do to contexts [B, T, D] and lengths [B] of the windows of these indices, before asking.
+        change: what to do to contexts [B, T, D] and lengths [B] before asking, given the windows' indices.
     """
     cosine, mse = np.empty(len(windows)), np.empty(len(windows))
     for piece, contexts, lengths in context_blocks(vectors, windows, width or predictor.context):
