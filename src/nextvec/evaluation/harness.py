@@ -6,7 +6,9 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Protocol, get_args
+
+import numpy as np
 
 from nextvec.data.sampling import Task
 from nextvec.data.splits import Split
@@ -57,6 +59,7 @@ class Judging:
         samples: how many vectors a window a generative predictor is asked for: 0 (no figures of samples) or
             at least 2.
         speed: also measure latency and throughput.
+        keep: keep every predictor's answers in the report (`nextvec.evaluation.answers`).
         quiet: no progress lines.
     """
 
@@ -73,6 +76,7 @@ class Judging:
     leak_limit: float = LIMIT
     samples: int = SAMPLES
     speed: bool = False
+    keep: bool = False
     quiet: bool = False
 
     def __post_init__(self) -> None:
@@ -235,6 +239,8 @@ class _Table:
             row.figures[metric.name] = metric.figure(judgement)
             if metric.values is not None:
                 row.values[metric.name] = metric.values(judgement)
+        if self.how.keep:
+            row.units = judgement.unit.astype(np.float16)
         if self.how.speed:
             row.facts.update(measure_speed(predictor, self.exam.dimension, self.how.context))
         self._warn_of_masks(row)
@@ -280,6 +286,7 @@ class _Table:
             seed=self.how.seed,
             left_out=left_out,
             rows=self.rows,
+            judged=windows if self.how.keep else None,
         )
         if report.documents > 1:
             report.bootstrap = DocumentBootstrap(windows.document, self.how.resamples, self.how.seed)
@@ -297,8 +304,16 @@ def _check_names(predictors: Sequence[Predictor]) -> None:
         taken.add(predictor.name)
 
 
-def check_made_for(predictor: Predictor, store: Store) -> None:
-    """Raises EncoderMismatchError, VectorError: the predictor was made for other vectors than the store's."""
+class Named(Protocol):
+    """Anything with a name; `encoder` and `dimension` are read where it has them."""
+
+    @property
+    def name(self) -> str: ...
+
+
+def check_made_for(predictor: Named, store: Store) -> None:
+    """Raises EncoderMismatchError, VectorError: the predictor (or a decoder) was made for other vectors than
+    the store's."""
     fingerprint = getattr(predictor, "encoder", None)
     if fingerprint is not None and fingerprint != store.encoder.get("fingerprint"):
         raise EncoderMismatchError(

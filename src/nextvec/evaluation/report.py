@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nextvec.data.windows import Windows
 from nextvec.disk import write_json
 from nextvec.evaluation.bootstrap import DocumentBootstrap, Interval
 from nextvec.evaluation.leaks import Leaks
@@ -43,6 +44,7 @@ class Row:
         figures: metric -> figure; None where it cannot be known.
         values: metric -> one value a window [N], for those that are means.
         versus: metric -> its difference from the best baseline by that metric, with interval.
+        units: [N, D] float16 unit predictions, where they were to be kept.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Row:
     figures: dict[str, float | None] = field(default_factory=dict)
     values: dict[str, NDArray[Any]] = field(default_factory=dict)
     versus: dict[str, Interval] = field(default_factory=dict)
+    units: NDArray[np.float16] | None = None
 
     def better(self, metric: str) -> bool | None:
         """Whether it is clearly better (True) or worse (False) than the best baseline; None: neither."""
@@ -63,7 +66,7 @@ class Row:
 @dataclass
 class Report:
     """One table and what it stands on. `eligible` is the mean number of candidates of a window; `queries` the
-    number of windows with a query, None in a table without them."""
+    number of windows with a query, None in a table without them; `judged` the windows, where kept."""
 
     store: str
     split: str
@@ -86,6 +89,7 @@ class Report:
     queries: int | None = None
     best: dict[str, str] = field(default_factory=dict)
     bootstrap: DocumentBootstrap | None = None
+    judged: Windows | None = None
 
     def row(self, name: str) -> Row:
         """The row of one predictor. Raises KeyError."""

@@ -18,7 +18,7 @@ def merge_seeds(report: Report, groups: Mapping[str, Sequence[str]]) -> Report:
 
     Figures are means over the seeds; per-window values too, so that the interval over documents is that of
     the mean. The row keeps every seed's own figures under `per_seed`, and their standard deviation
-    (n - 1; nothing for one seed) under `<metric>_seed_std`.
+    (n - 1; nothing for one seed) under `<metric>_seed_std`. Of predictions, those of the first seed are kept.
 
     Args:
         groups: name of the merged row -> names of its rows. Rows in no group stay as they are.
@@ -47,7 +47,7 @@ def _merge(name: str, rows: Sequence[Row]) -> Row:
         | {k: row.figures.get(k) for k in ("cosine", "mse", "recall@1", "recall@5", "mrr")}
         for row in rows
     ]
-    return Row(name, rows[0].kind, facts, figures, values)
+    return Row(name, rows[0].kind, facts, figures, values, units=rows[0].units)
 
 
 def _merge_facts(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Many models under one protocol: same data, same exam, same baselines, several seeds.
 
-A matrix is a folder: `matrix.toml` (the plan), `runs/<row>-seed<n>/` (a run each), `matrix.json` (the table).
+A matrix is a folder: `matrix.toml` (the plan), `runs/<row>-seed<n>/` (a run each), `matrix.json` (the table),
+`answers.safetensors` (what every predictor answered, window by window; of several seeds the first's).
 Objectives, tasks and any other keys of the configuration are axes beside the models. It may be interrupted at
 any time and started again; a run that fails does not stop the others and is reported. Predictors of another
 task or another horizon answer another question, so each question has a table of its own; the first is the
@@ -20,6 +21,7 @@ from nextvec.corpus.store import Store
 from nextvec.data.sampling import Task
 from nextvec.disk import read_json, write_json
 from nextvec.errors import NextvecError, RunError
+from nextvec.evaluation.answers import ANSWERS, Answers
 from nextvec.evaluation.baselines import QUERY_BASELINES
 from nextvec.evaluation.harness import Judging
 from nextvec.evaluation.report import Report
@@ -100,8 +102,9 @@ def run_matrix(
     tables: dict[Question, Report] = {}
     for question, cells in questions(finished, how).items():
         runs = [RunPredictor(out / "runs" / cell.name) for cell in cells]
-        report = judge_runs(store, runs, exam, question.judging(how))
+        report = judge_runs(store, runs, exam, question.judging(replace(how, keep=not tables)))
         tables[question] = merged(report, plan, cells)
+    Answers.of(next(iter(tables.values())), store.fingerprint).write(out / ANSWERS)
     return write_table(out, tables, plan, failed)
 
 
