@@ -71,6 +71,10 @@ def test_axes_are_crossed() -> None:
     for text in ("data.context", "data.context=", "=5", "data.context=5,5", "data.context=5,,6"):
         with pytest.raises(ConfigError, match="is no axis"):
             parse_axis(text)
+    labels = [
+        label for label, _ in parse_axis("data.context+optim.lr+optim.clip=8+1e-3+1,8+1e-4+1,16+1e-4+0")
+    ]
+    assert labels == ["context=8-lr=1e-3", "context=8-lr=1e-4", "context=16-lr=1e-4"]
     (one, first), (two, second) = parse_axis("data.context+optim.batch_size=1+64,8+8")
     assert (one, two) == ("context=1", "context=8")
     assert first == {"data": {"context": 1}, "optim": {"batch_size": 64}}

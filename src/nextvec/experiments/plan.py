@@ -111,7 +111,7 @@ def parse_axis(text: str) -> list[tuple[str, dict[str, Any]]]:
     """`data.context=5,10` -> a label and a layer for each value.
 
     Keys that change together are joined by a plus, and so are their values, as in
-    `data.context+optim.batch_size=1+512,2+256`; the first of them gives the label.
+    `data.context+optim.batch_size=1+512,2+256`. Enough of them to tell the values apart give the label.
 
     Raises:
         ConfigError: no key, no value, or one named twice.
@@ -128,8 +128,14 @@ def parse_axis(text: str) -> list[tuple[str, dict[str, Any]]]:
         raise ConfigError(
             f"'{text}' joins {len(keys)} keys", where="--vary", remedy="give as many values, joined by +"
         )
-    short = keys[0].rpartition(".")[2]
+    short = [key.rpartition(".")[2] for key in keys]
+    shown = next(
+        n for n in range(1, len(keys) + 1) if len({tuple(v[:n]) for v in values_of}) == len(values_of)
+    )
     return [
-        (f"{short}={values[0]}", parse_assignments(f"{k}={v}" for k, v in zip(keys, values, strict=True)))
+        (
+            "-".join(f"{k}={v}" for k, v in zip(short[:shown], values[:shown], strict=True)),
+            parse_assignments(f"{k}={v}" for k, v in zip(keys, values, strict=True)),
+        )
         for values in values_of
     ]
