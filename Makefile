@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+VEC2TEXT := $(VENV)/share/nextvec/vec2text
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: install demo test lint bench clean
@@ -18,6 +19,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) install --quiet -c constraints.txt --no-deps torchscale
 	@touch $@
 
+# The packages that vec2text runs with, for its tests: 70 MB beside the torch that is there.
+$(VEC2TEXT)/environment.json: src/nextvec/decoding/vec2text/requirements.txt $(VENV)/.installed
+	$(BIN)/nextvec decoder setup vec2text --folder $(VEC2TEXT)
+	@touch $@
+
 demo: install
 	$(BIN)/nextvec demo --out demo
 
@@ -27,7 +33,7 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
+test: lint $(VEC2TEXT)/environment.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4
 
 # Without arguments these run on synthetic vectors; `python benchmarks/NAME.py --help` tells the rest.

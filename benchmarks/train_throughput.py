@@ -26,12 +26,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from nextvec.checkpoint import seed_everything
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.data.windows import gather_contexts, make_windows
 from nextvec.disk import write_json
 from nextvec.models.registry import build
-from nextvec.training.checkpoint import seed_everything
 from nextvec.training.loop import update
 from nextvec.training.recipes import make_config
 from nextvec.training.session import Session, open_session

@@ -10,12 +10,12 @@ import difflib
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from nextvec.disk import write_text
-from nextvec.errors import ConfigError
+from nextvec.errors import ConfigError, RunError
 
 T = TypeVar("T")
 MAX_TOML_BYTES = 2**20
@@ -72,6 +72,12 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries without what is None, and without what is then empty."""
+    nested = {k: given(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+    return {k: v for k, v in nested.items() if v is not None and v != {}}
+
+
 def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str | Path, prefix: str = "") -> T:
     """Build the dataclass `cls` from nested dictionaries, checking every key and type.
 
@@ -103,6 +109,35 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str | Path, pre
         return cls(**built)
     except ValueError as e:
         raise ConfigError(f"{prefix.rstrip('.') or cls.__name__}: {e}", where=where) from None
+
+
+def at_least(config: object, **limits: float) -> None:
+    """Raise ValueError when a field lies below its limit (or is NaN)."""
+    for name, limit in limits.items():
+        value = getattr(config, name)
+        if not value >= limit:
+            raise ValueError(f"{name} is {value}; it must be at least {limit}")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, its keys joined by dots."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        out |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return out
+
+
+def refuse_changes(
+    out: Path, then: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()
+) -> None:
+    """Raise RunError naming the first key, none of `free`, in which two flat configurations differ."""
+    for key in sorted({*then, *now} - set(free)):
+        if then.get(key) != now.get(key):
+            raise RunError(
+                f"the run was started with {key} = {then.get(key)}, not {now.get(key)}",
+                where=out,
+                remedy="resume it with what it was started with, or train into another folder",
+            )
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:

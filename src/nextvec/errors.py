@@ -78,6 +78,10 @@ class DecoderError(NextvecError):
     """A decoder that is missing, damaged, or not made for what it is given."""
 
 
+class RetrievalError(NextvecError):
+    """A search that cannot be answered: more rows than there are, a strategy that lacks what it needs."""
+
+
 class LeakError(NextvecError):
     """Evaluation material that also stands in training."""
 

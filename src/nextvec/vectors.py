@@ -133,6 +133,15 @@ def unit(vectors: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(vectors * scale[..., None].astype(np.float32), dtype=np.float32)
 
 
+def rounding(D: int) -> float:
+    """How far a float32 dot product of unit vectors of D dimensions may be from the exact one.
+
+    |float32 dot - exact dot| <= D 2^-24 (Higham 2002, eq. 3.5), however the sum is ordered; the rest covers
+    rounding of the vectors themselves and of the thresholds.
+    """
+    return 1.01 * (D + 16) * 2.0**-24
+
+
 def _norms(values: NDArray[Any]) -> NDArray[np.float64]:
     """Lengths [...] of [..., D], summed in float64: a float32 sum over D squares can be off in the sixth
     digit."""

@@ -34,6 +34,9 @@ def material(
     make_vectors(folder, world)
     make_texts(folder)
     make_runs(folder, world, trained)
+    make_correctors(folder)
+    (folder / "odd-decoder").mkdir()
+    (folder / "odd-decoder" / "decoder.json").write_text('{"kind": "magic"}')
     return folder
 
 
@@ -140,6 +143,13 @@ def make_runs(folder: Path, world: Store, trained: Path) -> None:
     (folder / "old-matrix" / "matrix.toml").write_text(
         f'store = "{world.path}"\nmodels = ["lstm"]\nseeds = 1\n'
     )
+
+
+def make_correctors(folder: Path) -> None:
+    for name in ("pickled-corrector", "weightless-corrector"):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text('{"embedder_model_name": "gtr_base"}')
+    (folder / "pickled-corrector" / "pytorch_model.bin").write_bytes(b"")
 
 
 def cut(file: Path) -> None:

@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nextvec.data.windows import read_on
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines import CopyLast, LinearAverage
 from nextvec.evaluation.metrics import METRICS, Judgement
 from nextvec.evaluation.predictor import unit
-from nextvec.evaluation.rollout import read_on, rollable, rollout
+from nextvec.evaluation.rollout import rollable, rollout
 
 
 @given(st.data())

@@ -16,9 +16,9 @@ from nextvec.errors import ConfigError, NextvecError, RunError
 from nextvec.experiments import sweep
 from nextvec.experiments.spaces import Choice, assignments, named_space, read_space, space_of
 from nextvec.experiments.sweep import SweepPlan, read_sweep, run_sweep
+from nextvec.interrupt import TrainingInterrupted
 from nextvec.models import registry
 from nextvec.training.config import TrainConfig
-from nextvec.training.interrupt import TrainingInterrupted
 from nextvec.training.loop import train
 from nextvec.training.recipes import make_config
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -54,9 +53,6 @@ TABLE = {
 }
 """The table of the specification, and the faults that stand for each of its rows."""
 
-WAITING = ["decoder of another encoder", "unit output sent to a decoder trained on raw"]
-TRIED = [name for name in FAULTS if name not in WAITING]
-
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
@@ -68,28 +64,17 @@ def test_every_row_of_the_table_has_its_faults() -> None:
     for row, names in TABLE.items():
         assert sorted(names) == sorted(fault.name for fault in FAULTS.values() if fault.row == row)
     assert set(ROWS) - {""} == set(TABLE)
-    assert len({fault.alarm for fault in FAULTS.values() if not fault.not_yet}) > len(TABLE)
+    assert len({fault.alarm for fault in FAULTS.values()}) > len(TABLE)
 
 
-@pytest.mark.parametrize("name", TRIED)
+@pytest.mark.parametrize("name", FAULTS)
 def test_the_fault_is_caught_by_its_own_guard(name: str, scene: Scene) -> None:
     row = try_fault(FAULTS[name], scene)
     assert row.clean_passes, row.detail
     assert row.caught, row.detail
     assert row.needs_guard, row.detail
-    assert row.ok is True
+    assert row.ok
     assert FAULTS[name].alarm.words in row.detail
-
-
-def test_what_cannot_be_tried_yet_counts_as_not_caught(scene: Scene) -> None:
-    assert [name for name, fault in FAULTS.items() if fault.not_yet] == WAITING
-    # When the room of decoders comes, its two faults have to be tried.
-    assert importlib.util.find_spec("nextvec.decoding") is None
-    for name in WAITING:
-        row = try_fault(FAULTS[name], scene)
-        assert (row.caught, row.ok) == (False, None)
-        assert str(row) == f"{name}: not yet: no decoder in this version"
-        assert score([row]) == f"0 of 1 faults caught; not yet: {name}"
 
 
 def test_a_guard_that_sleeps_turns_its_row_red(scene: Scene) -> None:
@@ -108,9 +93,7 @@ def test_a_fault_that_something_else_stops_turns_its_row_red(scene: Scene) -> No
 
 def test_a_clean_input_that_does_not_pass_turns_its_row_red(scene: Scene) -> None:
     fault = FAULTS["one document in two splits"]
-    probe = fault.probe
-    assert probe is not None
-    row = try_fault(replace(fault, name="never", probe=lambda scene, faulty: probe(scene, True)), scene)
+    row = try_fault(replace(fault, name="never", probe=lambda scene, faulty: fault.probe(scene, True)), scene)
     assert (row.caught, row.clean_passes, row.ok) == (True, False, False)
 
 

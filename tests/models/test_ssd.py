@@ -13,14 +13,14 @@ B, HEADS, P, N = 2, 3, 4, 5
 
 
 def inputs(time: int, dtype: torch.dtype = torch.float64, rate: float = 1.0) -> list[Tensor]:
-    """x, dt, a, b, c and the state before, all asking for a gradient."""
+    """x, dt, a, b, c, skip and the state before, all asking for a gradient."""
     torch.manual_seed(time)
     x = torch.randn(B, time, HEADS, P, dtype=dtype)
     dt = torch.rand(B, time, HEADS, dtype=dtype) + 0.05
     a = -rate * (0.5 + torch.rand(HEADS, dtype=dtype))
     b, c = torch.randn(2, B, time, N, dtype=dtype)
-    state = torch.randn(B, N, HEADS, P, dtype=dtype)
-    return [v.clone().requires_grad_() for v in (x, dt, a, b, c, state)]
+    skip, state = torch.randn(HEADS, dtype=dtype), torch.randn(B, N, HEADS, P, dtype=dtype)
+    return [v.clone().requires_grad_() for v in (x, dt, a, b, c, skip, state)]
 
 
 def close(found: Tensor | None, expected: Tensor) -> None:
@@ -34,7 +34,7 @@ def test_as_the_recurrence_forward_and_backward(time: int, fresh: bool) -> None:
     given = inputs(time)
     if fresh:
         given[-1] = torch.zeros_like(given[-1])
-        y, state = ssd(*given[:5], chunk=8)
+        y, state = ssd(*given[:6], chunk=8)
         assert state is None
     else:
         y, state = ssd(*given, chunk=8)
@@ -61,10 +61,10 @@ def test_a_loss_on_the_state_alone_reaches_everything_written() -> None:
 
 
 def test_step_by_step_is_the_same() -> None:
-    x, dt, a, b, c, state = (v.detach() for v in inputs(11))
-    expected, last = ssd(x, dt, a, b, c, state, chunk=4)
+    x, dt, a, b, c, skip, state = (v.detach() for v in inputs(11))
+    expected, last = ssd(x, dt, a, b, c, skip, state, chunk=4)
     for t in range(11):
-        y, state = ssd_step(x[:, t], dt[:, t], a, b[:, t], c[:, t], state)
+        y, state = ssd_step(x[:, t], dt[:, t], a, b[:, t], c[:, t], skip, state)
         close(y, expected[:, t])
     close(last, state)
 
@@ -73,11 +73,11 @@ def test_step_by_step_is_the_same() -> None:
 def test_slow_and_fast_decays_stay_finite(rate: float) -> None:
     """The weights above the diagonal would overflow in the exponential, were they not masked before it."""
     given = inputs(40, torch.float32, rate)
-    y, _ = ssd(*given[:5], chunk=16)
-    expected, _ = ssd_reference(*given[:5], torch.zeros_like(given[-1]))
+    y, _ = ssd(*given[:6], chunk=16)
+    expected, _ = ssd_reference(*given[:6], torch.zeros_like(given[-1]))
     torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
-    wanted = torch.autograd.grad(expected.square().sum(), given[:5])
-    for own, other in zip(torch.autograd.grad(y.square().sum(), given[:5]), wanted, strict=True):
+    wanted = torch.autograd.grad(expected.square().sum(), given[:6])
+    for own, other in zip(torch.autograd.grad(y.square().sum(), given[:6]), wanted, strict=True):
         assert own.isfinite().all()
         assert (own - other).norm() <= 1e-4 * other.norm() + 1e-4
 

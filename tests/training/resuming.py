@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from nextvec.checkpoint import read_checkpoint
 from nextvec.training import loop
-from nextvec.training.checkpoint import read_checkpoint
 from nextvec.training.history import read_history
 from nextvec.training.loop import train
 

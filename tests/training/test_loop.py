@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from nextvec.checkpoint import read_checkpoint, seed_everything
 from nextvec.corpus.store import Store
 from nextvec.data.sampling import Spans, batch_stretches, epoch_rng
 from nextvec.data.splits import split_documents
@@ -18,7 +19,6 @@ from nextvec.models.registry import build
 from nextvec.models.saving import load_model
 from nextvec.training import loop
 from nextvec.training.build import make_optimiser
-from nextvec.training.checkpoint import read_checkpoint, seed_everything
 from nextvec.training.config import OptimConfig
 from nextvec.training.history import Moments, read_history, spread
 from nextvec.training.loop import train

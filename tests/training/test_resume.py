@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from nextvec.checkpoint import FILE, read_checkpoint
 from nextvec.config import write_toml
 from nextvec.errors import RunError
+from nextvec.interrupt import TrainingInterrupted
 from nextvec.training import loop
-from nextvec.training.checkpoint import FILE, read_checkpoint
-from nextvec.training.interrupt import TrainingInterrupted
 from nextvec.training.loop import train
 from training.resuming import Killed, assert_equal_runs, killed_and_resumed
 

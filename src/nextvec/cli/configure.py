@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from nextvec.cli.common import names
-from nextvec.config import merge, parse_assignments, read_toml
+from nextvec.config import given, merge, parse_assignments, read_toml
 from nextvec.errors import ConfigError
 
 DEFAULT_RECIPE = "default"
@@ -99,7 +99,7 @@ class TrainingFlags:
             },
             "runtime": {"device": self.device, "precision": self.precision},
         }
-        return file, merge(self._named(), _given(flags), parse_assignments(self.set))
+        return file, merge(self._named(), given(flags), parse_assignments(self.set))
 
     def _named(self) -> dict[str, Any]:
         """What the objective and the task of these names are."""
@@ -126,9 +126,3 @@ def _whole_numbers(text: str | None, flag: str) -> list[int] | None:
         raise ConfigError(
             f"'{text}' is not a list of whole numbers", where=flag, remedy=f"write {flag} 1 or {flag} 1,2,5"
         ) from None
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what was not given."""
-    nested = {k: _given(v) if isinstance(v, Mapping) else v for k, v in values.items()}
-    return {k: v for k, v in nested.items() if v is not None and v != {}}

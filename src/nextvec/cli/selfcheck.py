@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from nextvec.cli.common import JsonTarget, Quiet, output
 
-MARKS = {True: "ok ", False: "RED", None: "-  "}
+MARKS = {True: "ok ", False: "RED"}
 
 
 def selfcheck(

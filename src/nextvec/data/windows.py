@@ -237,3 +237,18 @@ def gather_contexts(vectors: VectorSource, windows: Windows, width: int) -> tupl
     contexts = gather_rows(vectors, rows)
     contexts[place >= lengths[:, None]] = 0.0
     return contexts, lengths
+
+
+def read_on(
+    contexts: FloatArray, lengths: IntArray, following: FloatArray, width: int
+) -> tuple[FloatArray, IntArray]:
+    """Contexts [B, T, D] with one more vector each [B, D], of which the last `width` are kept."""
+    if contexts.shape[1] < width:
+        contexts = np.concatenate([contexts, np.zeros_like(contexts[:, :1])], axis=1)
+    else:
+        full = lengths == width
+        contexts = contexts.copy()
+        contexts[full, :-1] = contexts[full, 1:]
+        lengths = np.where(full, width - 1, lengths)
+    contexts[np.arange(len(lengths)), lengths] = following
+    return contexts, lengths + 1

@@ -51,12 +51,32 @@ class DocumentBootstrap:
     def interval(self, values: NDArray[np.generic], other: NDArray[np.generic]) -> Interval:
         """Mean of `values` less mean of `other`, both [N], with its 95 % interval (percentile method)."""
         difference = values.astype(np.float64) - other.astype(np.float64)
-        sums = np.bincount(self._document, weights=difference).astype(np.float64)
-        means = self._resampled(sums)
+        means = self._resampled(self._sums(difference), self._windows)
         low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return Interval(float(difference.mean()), float(low), float(high))
 
-    def _resampled(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    def ratio(
+        self,
+        part: NDArray[np.generic],
+        whole: NDArray[np.generic],
+        other_part: NDArray[np.generic],
+        other_whole: NDArray[np.generic],
+    ) -> Interval:
+        """Sum of `part` over sum of `whole`, less the same of the other, all [N], with its 95 % interval."""
+        one, other = (
+            (self._sums(above), self._sums(below))
+            for above, below in ((part, whole), (other_part, other_whole))
+        )
+        drawn = self._resampled(*one) - self._resampled(*other)
+        low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        difference = one[0].sum() / one[1].sum() - other[0].sum() / other[1].sum()
+        return Interval(float(difference), float(low), float(high))
+
+    def _sums(self, values: NDArray[np.generic]) -> NDArray[np.float64]:
+        """Of each document."""
+        return np.bincount(self._document, weights=values.astype(np.float64)).astype(np.float64)
+
+    def _resampled(self, sums: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
         rng = np.random.default_rng(self.seed)
         n = len(sums)
         means = np.empty(self.resamples)
@@ -64,5 +84,5 @@ class DocumentBootstrap:
         for start in range(0, self.resamples, size):
             stop = min(start + size, self.resamples)
             drawn = rng.integers(0, n, size=(stop - start, n))
-            means[start:stop] = sums[drawn].sum(axis=1) / self._windows[drawn].sum(axis=1)
+            means[start:stop] = sums[drawn].sum(axis=1) / weights[drawn].sum(axis=1)
         return means

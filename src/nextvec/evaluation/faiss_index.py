@@ -16,7 +16,8 @@ import numpy as np
 from nextvec.data.windows import FloatArray, IntArray, VectorSource, gather_rows
 from nextvec.errors import MissingDependencyError
 from nextvec.evaluation.predictor import unit
-from nextvec.evaluation.retrieval import CANDIDATE_BLOCK, Pool, exact_cosines, ranks, rounding
+from nextvec.evaluation.retrieval import CANDIDATE_BLOCK, Pool, exact_cosines, ranks
+from nextvec.vectors import rounding
 
 NEAREST = 256
 QUERY_BLOCK = 1024

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray, VectorSource, Windows, gather_rows
 from nextvec.evaluation.predictor import unit
+from nextvec.vectors import rounding
 
 CANDIDATES = ("split", "store", "document")
 INDEXES = ("exact", "faiss")
@@ -223,15 +224,6 @@ def _leave_out(table: FloatArray, pool: Pool, window: int, position: int) -> Non
         if same is not None:
             a, b = np.searchsorted(same, (position, position + width))
             table[i, same[a:b] - position] = -2.0
-
-
-def rounding(D: int) -> float:
-    """How far a float32 dot product of unit vectors of D dimensions may be from the exact one.
-
-    |float32 dot - exact dot| <= D 2^-24 (Higham 2002, eq. 3.5), however the sum is ordered; the rest covers
-    rounding of the vectors themselves and of the thresholds.
-    """
-    return 1.01 * (D + 16) * 2.0**-24
 
 
 def exact_cosines(units: FloatArray, candidates: FloatArray) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.data.windows import FloatArray, IntArray, Windows, gather_rows
+from nextvec.data.windows import IntArray, Windows, gather_rows, read_on
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.exam import Exam
 from nextvec.evaluation.predictor import Predictor, ask, row_dots, unit
@@ -78,18 +78,3 @@ def rollout(predictor: Predictor, exam: Exam, steps: int = STEPS, most: int = MO
             before = units
             contexts, lengths = read_on(contexts, lengths, raw, predictor.context)
     return Rollout(part.windows, cosine, drift, repetition)
-
-
-def read_on(
-    contexts: FloatArray, lengths: IntArray, following: FloatArray, width: int
-) -> tuple[FloatArray, IntArray]:
-    """Contexts [B, T, D] with one more vector each [B, D], of which the last `width` are kept."""
-    if contexts.shape[1] < width:
-        contexts = np.concatenate([contexts, np.zeros_like(contexts[:, :1])], axis=1)
-    else:
-        full = lengths == width
-        contexts = contexts.copy()
-        contexts[full, :-1] = contexts[full, 1:]
-        lengths = np.where(full, width - 1, lengths)
-    contexts[np.arange(len(lengths)), lengths] = following
-    return contexts, lengths + 1

@@ -20,8 +20,8 @@ from nextvec.corpus.store import Store
 from nextvec.disk import write_text
 from nextvec.errors import NextvecError, RunError
 from nextvec.experiments.plan import Cell
+from nextvec.interrupt import StopSignals, TrainingInterrupted
 from nextvec.training.config import TrainConfig
-from nextvec.training.interrupt import StopSignals, TrainingInterrupted
 from nextvec.training.loop import METRICS, train
 from nextvec.training.session import CONFIG
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from nextvec.config import to_dict
 from nextvec.corpus.store import Store
+from nextvec.data.identity import digest
 from nextvec.data.splits import SPLITS, Split, SplitConfig, split_documents
 from nextvec.data.trained import TRAINED_ON, TrainedOn, chunk_keys, key, known
 from nextvec.disk import read_json
@@ -25,7 +26,7 @@ from nextvec.models.base import NextVectorModel
 from nextvec.models.saving import GOLDEN, code_version, load_model
 from nextvec.training.build import model_options
 from nextvec.training.saved import saved_figures
-from nextvec.training.session import digest, split_batches
+from nextvec.training.session import split_batches
 
 TOLERANCE = 1e-6
 WHILE_TRAINING = {"float32": 1e-6, "bfloat16": 2e-3}

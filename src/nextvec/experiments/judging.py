@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 from nextvec.config import from_dict
 from nextvec.corpus.store import Store
@@ -37,21 +37,30 @@ class Exam:
     division: SplitConfig | None = None
 
 
-class Judged(Predictor, Protocol):
-    """A predictor that says what it was trained for and on: a run, or an ensemble of runs.
+@runtime_checkable
+class Trained(Protocol):
+    """What was trained on some documents of a store.
 
     Attributes:
         folder: where it lies.
-        training: sources and split it was trained with.
-        horizons, task: what it predicts.
-        conditional: it was trained to be told what to write towards.
-        trained_on: keys of every document and chunk it was trained on.
+        training: "sources" and "split" it was trained with.
     """
 
     @property
     def folder(self) -> Path: ...
     @property
     def training(self) -> dict[str, Any]: ...
+
+
+class Judged(Predictor, Trained, Protocol):
+    """A predictor that says what it was trained for and on: a run, or an ensemble of runs.
+
+    Attributes:
+        horizons, task: what it predicts.
+        conditional: it was trained to be told what to write towards.
+        trained_on: keys of every document and chunk it was trained on.
+    """
+
     @property
     def horizons(self) -> tuple[int, ...]: ...
     @property
@@ -136,7 +145,7 @@ def judged_windows(
     return windows, documents
 
 
-def division_of(runs: Sequence[Judged], exam: Exam) -> SplitConfig:
+def division_of(runs: Sequence[Trained], exam: Exam) -> SplitConfig:
     """How documents are divided. Raises EvaluationError, SplitError: runs that differ, a file not there."""
     division: SplitConfig = exam.division or common(runs, "split", SplitConfig)
     if division.file is not None and not Path(division.file).is_file():
@@ -144,7 +153,7 @@ def division_of(runs: Sequence[Judged], exam: Exam) -> SplitConfig:
     return division
 
 
-def common(runs: Sequence[Judged], key: str, kind: type[Any]) -> Any:
+def common(runs: Sequence[Trained], key: str, kind: type[Any]) -> Any:
     """What all runs say of `key`; an empty `kind` when there is no run."""
     found = [run.training[key] for run in runs]
     if any(value != found[0] for value in found):

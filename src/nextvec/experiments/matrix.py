@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nextvec.config import from_dict, read_toml, to_dict, write_toml
+from nextvec.config import flatten, from_dict, read_toml, refuse_changes, to_dict, write_toml
 from nextvec.corpus.store import Store
 from nextvec.data.sampling import Task
 from nextvec.disk import read_json, write_json
@@ -31,7 +31,7 @@ from nextvec.experiments.judging import Exam, judge_runs, judged_windows
 from nextvec.experiments.plan import Cell, Plan
 from nextvec.inference.predictor import RunPredictor
 from nextvec.training.config import TrainConfig, read_config
-from nextvec.training.session import CONFIG, check_config, flatten, refuse_changes
+from nextvec.training.session import CONFIG, FREE_TO_CHANGE, check_config
 
 PLAN, TABLE = "matrix.toml", "matrix.json"
 Configure = Callable[[Cell], TrainConfig]
@@ -196,4 +196,4 @@ def _check_same(folder: Path, config: TrainConfig) -> None:
     path = folder / CONFIG
     if path.is_file():
         held = read_config(path)
-        refuse_changes(folder, flatten(to_dict(held)), flatten(to_dict(config)))
+        refuse_changes(folder, flatten(to_dict(held)), flatten(to_dict(config)), FREE_TO_CHANGE)

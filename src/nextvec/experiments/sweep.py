@@ -18,8 +18,8 @@ from nextvec.corpus.store import Store
 from nextvec.disk import read_json, write_json
 from nextvec.errors import ConfigError, NextvecError, RunError
 from nextvec.experiments.spaces import Choice, Space, assignments, space_of
+from nextvec.interrupt import TrainingInterrupted
 from nextvec.training.config import TrainConfig
-from nextvec.training.interrupt import TrainingInterrupted
 from nextvec.training.loop import train
 from nextvec.training.session import CONFIG, check_config
 

@@ -9,13 +9,14 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nextvec.corpus.reading import Space
 from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.disk import read_json
 from nextvec.errors import ConfigError, RunError
-from nextvec.models.base import NextVectorModel, count_parameters
+from nextvec.models.base import NextVectorModel, Prediction, count_parameters
 from nextvec.models.saving import WEIGHTS, load_model
 from nextvec.vectors import RawVectors, UnitVectors
 
@@ -69,14 +70,53 @@ class ModelPredictor:
         Args:
             queries: [B, D] what a conditional model is to write towards; a row of zeros tells nothing.
         """
-        device = self.model.scale.device
-        x = torch.from_numpy(np.ascontiguousarray(contexts, dtype=np.float32)).to(device)
-        n = torch.from_numpy(np.asarray(lengths, dtype=np.int64)).to(device)
-        told = None if queries is None else torch.from_numpy(queries).to(device)
-        ahead = self.model(x, n, told).ahead[torch.arange(len(n), device=device), n - 1]
-        raw = ahead[:, self.head].float()
+        prediction, rows, last = self._answered(contexts, lengths, queries)
+        raw = prediction.ahead[rows, last, self.head].float()
         unit = torch.nn.functional.normalize(raw, dim=-1)
         return raw.cpu().numpy(), unit.cpu().numpy()
+
+    @property
+    def confident(self) -> bool:
+        """Whether it can say how likely a candidate is to follow: it learned that of its nearest horizon."""
+        return self.model.confidence is not None and self.head == 0
+
+    @torch.inference_mode()
+    def continuation(
+        self,
+        contexts: FloatArray,
+        lengths: IntArray,
+        candidates: FloatArray,
+        queries: FloatArray | None = None,
+    ) -> FloatArray:
+        """How likely each of the candidates [B, C, D] is to follow its context rather than come from another
+        document, at even odds: calibrated probabilities [B, C].
+
+        Raises:
+            ModelError: the model was built without confidence.
+        """
+        prediction, rows, last = self._answered(contexts, lengths, queries)
+        extras = {name: extra[rows, last][:, None] for name, extra in prediction.extras.items()}
+        at_last = Prediction(prediction.raw[rows, last][:, None], extras)
+        logit = self.model.continuation(at_last, _tensor(candidates).to(rows.device))
+        assert self.model.confidence is not None
+        found: FloatArray = self.model.confidence.probability(logit).float().cpu().numpy()
+        return found
+
+    def _answered(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None
+    ) -> tuple[Prediction, Tensor, Tensor]:
+        """The prediction at every position, and where each row's last one is: rows [B], positions [B]."""
+        x, n, told = self._tensors(contexts, lengths, queries)
+        return self.model(x, n, told), torch.arange(len(n), device=n.device), n - 1
+
+    def _tensors(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The same where the model is."""
+        device = self.model.scale.device
+        n = torch.from_numpy(np.asarray(lengths, dtype=np.int64)).to(device)
+        told = None if queries is None else _tensor(queries).to(device)
+        return _tensor(contexts).to(device), n, told
 
     @property
     def generative(self) -> bool:
@@ -94,11 +134,8 @@ class ModelPredictor:
         Raises:
             ModelError: the model only has a point prediction.
         """
-        device = self.model.scale.device
-        x = torch.from_numpy(np.ascontiguousarray(contexts, dtype=np.float32)).to(device)
-        read = torch.from_numpy(np.asarray(lengths, dtype=np.int64)).to(device)
-        told = None if queries is None else torch.from_numpy(queries).to(device)
-        generator = torch.Generator(device).manual_seed(seed)
+        x, read, told = self._tensors(contexts, lengths, queries)
+        generator = torch.Generator(x.device).manual_seed(seed)
         return self.model.sample(x, n, read, told, generator=generator).float().cpu().numpy()
 
 
@@ -108,7 +145,6 @@ class RunPredictor(ModelPredictor):
     Attributes:
         folder: the run.
         training: context, horizons, task, sources and split it was trained with.
-        space: whose vectors it takes, and how their texts were cut.
     """
 
     def __init__(self, folder: str | Path, name: str | None = None, device: str = "cpu") -> None:
@@ -122,8 +158,8 @@ class RunPredictor(ModelPredictor):
         model, info = load_model(self.folder)
         try:
             self.training: dict[str, Any] = info["training"]
-            encoder, context = info["encoder"]["fingerprint"], int(self.training["context"])
-            self.space = Space(info["encoder"], self.training["chunker"], self.training["normalised"])
+            self._encoder: dict[str, Any] = info["encoder"]
+            encoder, context = self._encoder["fingerprint"], int(self.training["context"])
         except (KeyError, TypeError):
             raise RunError(
                 "does not say what it was trained on", where=self.folder, remedy="train it with nextvec train"
@@ -139,16 +175,30 @@ class RunPredictor(ModelPredictor):
         return tuple(int(horizon) for horizon in said)
 
     @property
+    def space(self) -> Space:
+        """Whose vectors it takes, and how their texts were cut. Raises RunError: it does not say."""
+        try:
+            return Space(self._encoder, self.training["chunker"], self.training["normalised"])
+        except KeyError:
+            raise RunError(
+                "was trained by a version that did not note how texts are cut",
+                where=self.folder,
+                remedy="train it again to give it texts",
+            ) from None
+
+    @property
     def task(self) -> str:
         """Either "next" or "middle"."""
         return str(self.training.get("task", "next"))
 
-    def answer(self, contexts: FloatArray, lengths: IntArray) -> tuple[RawVectors, UnitVectors]:
+    def answer(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+    ) -> tuple[RawVectors, UnitVectors]:
         """As `predict`, in types that tell raw from unit: a decoder takes the first, an index the second.
 
         Both carry the fingerprint of the encoder in whose space they lie.
         """
-        raw = RawVectors(self.predict(contexts, lengths)[0], str(self.encoder))
+        raw = RawVectors(self.predict(contexts, lengths, queries)[0], str(self.encoder))
         return raw, raw.unit()
 
     def aimed(self, horizon: int) -> Self:
@@ -175,6 +225,11 @@ class RunPredictor(ModelPredictor):
     def trained_on(self) -> TrainedOn:
         """Keys of every document and chunk it was trained on."""
         return TrainedOn.load(self.folder / TRAINED_ON)
+
+
+def _tensor(values: FloatArray) -> Tensor:
+    """float32, of an array that may be read-only, as `RawVectors` are; torch takes only a writable one."""
+    return torch.from_numpy(np.require(values, np.float32, ("C", "W")))
 
 
 def _check_device(device: str) -> None:

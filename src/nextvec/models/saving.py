@@ -7,21 +7,16 @@ tensor, a damaged file or code that computes something else is an error, not a s
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import hashlib
-import importlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from nextvec.config import from_dict, to_dict
@@ -29,18 +24,18 @@ from nextvec.disk import atomic_path, read_json, write_json
 from nextvec.errors import ConfigError, ModelError, RunError
 from nextvec.models import registry
 from nextvec.models.base import NextVectorModel
+from nextvec.models.files import check_golden, check_tensors, exact, read_tensors, source_version
 from nextvec.models.hints import hints_of, treat
 from nextvec.version import __version__
 
 log = logging.getLogger("nextvec.models")
 
 CONFIG, WEIGHTS, GOLDEN = "config.json", "model.safetensors", "golden.safetensors"
-TOLERANCE = 1e-5  # of the golden output's largest value, at least of 1
 GOLDEN_BATCH, GOLDEN_TIME = 2, 8
 MAX_GOLDEN_BYTES = 2**28
 PACKAGE = __package__ or "nextvec.models"
 # They name and store models but compute nothing, so their changes cannot change an output.
-NOT_COMPUTING = {f"{PACKAGE}.registry", f"{PACKAGE}.saving"}
+NOT_COMPUTING = {f"{PACKAGE}.registry", f"{PACKAGE}.saving", f"{PACKAGE}.files"}
 
 
 def save_model(folder: Path, model: NextVectorModel, extra: Mapping[str, Any] | None = None) -> None:
@@ -104,7 +99,7 @@ def load_model(source: str | Path, **download: Any) -> tuple[NextVectorModel, di
             raise RunError(
                 "is not the configuration of a nextvec model", where=folder / CONFIG, remedy="check the path"
             )
-    weights = _read_tensors(folder / WEIGHTS)
+    weights = read_tensors(folder / WEIGHTS)
     model = _assemble(cls, config, weights, folder)
     _check_golden(model, folder, saved_code)
     return model.to(weights["scale"].dtype), info
@@ -114,29 +109,7 @@ def code_version(cls: type[NextVectorModel]) -> str:
     """Short sha256 of the source files of nextvec.models that an architecture's output depends on.
 
     They are its own and, recursively, those it imports (base, heads, residual, the operators it uses)."""
-    found: dict[str, bytes] = {}
-    waiting = [cls.__module__]
-    while waiting:
-        name = waiting.pop()
-        if name in found or name in NOT_COMPUTING:
-            continue
-        path = importlib.import_module(name).__file__
-        assert path is not None
-        found[name] = Path(path).read_bytes()
-        waiting += _imports(found[name])
-    digest = hashlib.sha256()
-    for name in sorted(found):
-        digest.update(f"{name}\0{len(found[name])}\0".encode() + found[name])
-    return digest.hexdigest()[:16]
-
-
-def _imports(source: bytes) -> list[str]:
-    """The modules of nextvec.models that a source file imports at its top level."""
-    return [
-        node.module
-        for node in ast.parse(source).body
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"{PACKAGE}.")
-    ]
+    return source_version(cls.__module__, (PACKAGE,), NOT_COMPUTING)
 
 
 def _get(name: str, where: Path) -> type[NextVectorModel]:
@@ -159,18 +132,7 @@ def _assemble(
         raise RunError(
             e.message, where=e.where, remedy=f"{e.remedy or 'restore the file'} (nextvec {__version__})"
         ) from None
-    expected = {name: value.shape for name, value in model.state_dict().items()}
-    where = folder / WEIGHTS
-    remedy = "restore the file; tensors and configuration must come from the same save"
-    for name in expected:
-        if name not in weights:
-            raise RunError(f"tensor '{name}' is missing", where=where, remedy=remedy)
-    for name, value in weights.items():
-        if name not in expected:
-            raise RunError(f"tensor '{name}' is not part of {cls.architecture}", where=where, remedy=remedy)
-        if value.shape != expected[name]:
-            shapes = f"{list(value.shape)} where the configuration says {list(expected[name])}"
-            raise RunError(f"tensor '{name}' is {shapes}", where=where, remedy=remedy)
+    check_tensors(weights, model.state_dict(), folder / WEIGHTS, cls.architecture)
     hints = {name: hints_of(parameter) for name, parameter in model.named_parameters()}
     model.load_state_dict(weights, assign=True)  # puts new parameters in the place of those with the hints
     for name, parameter in model.named_parameters():
@@ -193,21 +155,9 @@ def _golden_input(model: NextVectorModel) -> dict[str, Tensor]:
     }
 
 
-@contextlib.contextmanager
-def _exact() -> Iterator[None]:
-    """Full float32 arithmetic, whatever the caller has chosen for the sake of speed."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
-
-
 def _answer(model: NextVectorModel, asked: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What the model says of `_golden_input`: raw, and ahead and continuation where it has these."""
-    with _exact():
+    with exact():
         prediction = model(asked["input"], query=asked.get("query"))
         answers = {"raw": prediction.raw}
         if model.config.horizons > 1:
@@ -219,9 +169,7 @@ def _answer(model: NextVectorModel, asked: Mapping[str, Tensor]) -> dict[str, Te
 
 def _check_golden(model: NextVectorModel, folder: Path, saved_code: str) -> None:
     where = folder / GOLDEN
-    if where.is_file() and where.stat().st_size > MAX_GOLDEN_BYTES:
-        raise RunError("is too large for a golden file", where=where, remedy="restore the file")
-    golden = _read_tensors(where)
+    golden = read_tensors(where, max_bytes=MAX_GOLDEN_BYTES)
     asked = {name: value for name, value in golden.items() if name in ("input", "query")}
     try:
         answers = _answer(model, asked) if "input" in asked else {}
@@ -231,36 +179,10 @@ def _check_golden(model: NextVectorModel, folder: Path, saved_code: str) -> None
     wanted = _golden_input(model).keys() | answers.keys()
     if shapes.keys() != wanted or shapes != {name: value.shape for name, value in golden.items()}:
         raise RunError("is not a golden file", where=where, remedy="restore the file")
-    off, allowed = 0.0, True
-    for name, answer in answers.items():
-        this = float((answer - golden[name]).abs().max())
-        allowed &= this <= TOLERANCE * max(1.0, float(golden[name].abs().max()))  # False for NaN
-        off = this if not this <= off else off
-    same_code = saved_code == code_version(type(model))
-    if not allowed:
-        cause = "the weights or the golden file" if same_code else "the code, the weights or the golden file"
-        remedy = "restore the folder" if same_code else f"install the code of version {saved_code} or retrain"
-        raise RunError(
-            f"the loaded model answers off by {off:.1e}: {cause} changed since it was saved",
-            where=folder / WEIGHTS,
-            remedy=remedy,
-        )
-    if not same_code:
+    code = code_version(type(model))
+    check_golden(answers, golden, folder / WEIGHTS, saved_code=saved_code, code=code)
+    if saved_code != code:
         log.info("%s: saved by other code of %s, same answer", folder, model.architecture)
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        # Cloned, because safetensors maps the file: a file cut short later would otherwise end the process.
-        return {name: value.clone() for name, value in load_file(path).items()}
-    except FileNotFoundError:
-        raise RunError("not found", where=path, remedy="restore the file, or save the model again") from None
-    except (SafetensorError, OSError) as e:
-        raise RunError(
-            f"is not a complete safetensors file ({e})",
-            where=path,
-            remedy="restore it, or save the model again",
-        ) from None
 
 
 def _locate(source: str | Path, download: dict[str, Any]) -> Path:

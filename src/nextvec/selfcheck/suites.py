@@ -9,16 +9,13 @@ from typing import Any, Protocol
 
 
 class Row(Protocol):
-    """One check. `str` is one line that says what was expected and what was found.
-
-    `ok` is None for what cannot be tried in this version: it is not red, and it does not count as passed.
-    """
+    """One check. `str` is one line that says what was expected and what was found."""
 
     @property
     def name(self) -> str: ...
 
     @property
-    def ok(self) -> bool | None: ...
+    def ok(self) -> bool: ...
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -36,19 +33,17 @@ class Suite:
     @property
     def red(self) -> list[Row]:
         """The rows that are not as they should be."""
-        return [row for row in self.rows if row.ok is False]
+        return [row for row in self.rows if not row.ok]
 
     @property
     def passed(self) -> int:
         """How many rows are as they should be."""
-        return sum(row.ok is True for row in self.rows)
+        return sum(row.ok for row in self.rows)
 
     @property
     def score(self) -> str:
         """In words."""
-        later = [row.name for row in self.rows if row.ok is None]
-        not_yet = f"; not yet: {', '.join(later)}" if later else ""
-        return f"{self.name}: {self.passed} of {len(self.rows)} in {self.seconds:.1f} s{not_yet}"
+        return f"{self.name}: {self.passed} of {len(self.rows)} in {self.seconds:.1f} s"
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""

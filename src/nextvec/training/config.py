@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from nextvec.config import from_dict, read_toml
+from nextvec.config import at_least, from_dict, read_toml
 from nextvec.data.sampler import Sampling
 from nextvec.data.sampling import SequenceShape
 from nextvec.data.splits import SplitConfig
+from nextvec.hardware import RuntimeConfig
 from nextvec.objectives.config import LossConfig
 
 MAX_CONTEXT = 512
@@ -181,29 +182,6 @@ class OptimConfig:
 
 
 @dataclass(frozen=True)
-class RuntimeConfig:
-    """Where and how it runs.
-
-    Attributes:
-        device: "auto" takes CUDA, then MPS, then the CPU.
-        precision: "auto" takes bfloat16 (autocast) where the processor computes faster in it.
-        seed: of the initial weights, the order of the batches and the dropout.
-        threads: of torch on the CPU; 0 leaves torch's own number.
-        checkpoint_every_s: seconds between checkpoints inside an epoch (there is one after each epoch
-            anyway).
-    """
-
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    seed: int = 0
-    threads: int = 0
-    checkpoint_every_s: float = 300.0
-
-    def __post_init__(self) -> None:
-        at_least(self, seed=0, threads=0, checkpoint_every_s=0)
-
-
-@dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides what a run gives, in sections."""
 
@@ -227,11 +205,3 @@ def read_config(path: Path) -> TrainConfig:
         data["horizons"] = [data.pop("horizon")]
         data.setdefault("max_per_document", 0)
     return from_dict(TrainConfig, found, where=path)
-
-
-def at_least(config: object, **limits: float) -> None:
-    """Raise ValueError when a field lies below its limit (or is NaN)."""
-    for name, limit in limits.items():
-        value = getattr(config, name)
-        if not value >= limit:
-            raise ValueError(f"{name} is {value}; it must be at least {limit}")

@@ -19,6 +19,7 @@ from nextvec.corpus.store import Store
 from nextvec.data.batches import Batch
 from nextvec.disk import write_json
 from nextvec.errors import NextvecWarning, TrainingError
+from nextvec.interrupt import StopSignals, TrainingInterrupted
 from nextvec.models.prediction import Prediction
 from nextvec.models.saving import save_model
 from nextvec.objectives.combine import Loss
@@ -27,7 +28,6 @@ from nextvec.objectives.sample import Sample
 from nextvec.progress import Progress
 from nextvec.training.config import TrainConfig
 from nextvec.training.history import ValidationMeter, loss_names, loss_values, write_history
-from nextvec.training.interrupt import StopSignals, TrainingInterrupted
 from nextvec.training.saved import calibrate, saved_figures
 from nextvec.training.schedule import learning_rate
 from nextvec.training.session import Session, open_session

@@ -6,8 +6,6 @@ trusted for is the file: it is loaded again, in float32 on the CPU, and its erro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,6 +15,7 @@ from torch import Tensor
 from nextvec.data.batches import Batch, BatchSource
 from nextvec.models.base import NextVectorModel
 from nextvec.models.confidence import fit_temperature
+from nextvec.models.files import exact
 from nextvec.models.prediction import Prediction
 from nextvec.models.saving import load_model, save_model
 
@@ -40,7 +39,7 @@ def saved_figures(run: Path, batches: BatchSource) -> dict[str, float | int]:
     count = 0
     logits: list[Tensor] = []
     labels: list[Tensor] = []
-    with _exact():
+    with exact():
         for batch in batches.fixed():
             prediction = model(batch.inputs, None if batch.full else batch.lengths, batch.query)
             ahead = prediction.ahead if batch.targets.ndim == 4 else prediction.raw
@@ -71,7 +70,7 @@ def calibrate(run: Path, batches: BatchSource) -> None:
         return
     logits: list[Tensor] = []
     labels: list[Tensor] = []
-    with _exact():
+    with exact():
         for batch in batches.fixed():
             if batch.broken is not None:
                 prediction = model(batch.inputs, None if batch.full else batch.lengths, batch.query)
@@ -83,10 +82,12 @@ def calibrate(run: Path, batches: BatchSource) -> None:
 
 
 def _continuations(model: NextVectorModel, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Logits [N] of a batch's true and broken continuations, and labels [N]: 1 and 0."""
+    """Of the nearest horizon: logits [N] of a batch's true and broken continuations, labels [N]: 1 and 0."""
     assert batch.broken is not None
-    judged = batch.mask | batch.broken
-    return model.continuation(prediction, batch.targets)[judged], batch.mask[judged].float()
+    several = batch.targets.ndim == 4
+    mask, targets = (batch.mask[..., 0], batch.targets[..., 0, :]) if several else (batch.mask, batch.targets)
+    judged = mask | batch.broken
+    return model.continuation(prediction, targets)[judged], mask[judged].float()
 
 
 def calibration_error(probability: Tensor, label: Tensor) -> float:
@@ -98,15 +99,3 @@ def calibration_error(probability: Tensor, label: Tensor) -> float:
     which = (probability * BINS).long().clamp(max=BINS - 1)
     gap = torch.zeros(BINS, dtype=torch.float64).index_add_(0, which, probability.double() - label.double())
     return float(gap.abs().sum() / len(label))
-
-
-@contextmanager
-def _exact() -> Iterator[None]:
-    """Inference in full float32, whatever the training left switched on."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)

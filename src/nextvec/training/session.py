@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import json
 import logging
 import math
 import platform
@@ -17,14 +15,17 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from nextvec.config import to_dict, write_toml
+from nextvec.checkpoint import read_checkpoint, restore, seed_everything, write_checkpoint
+from nextvec.config import flatten, refuse_changes, to_dict, write_toml
 from nextvec.corpus.store import Store
 from nextvec.data.batches import BatchSource
+from nextvec.data.identity import store_identity
 from nextvec.data.sampling import Spans
 from nextvec.data.splits import Split, split_documents
 from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.disk import write_json
 from nextvec.errors import RunError, SplitError, WindowError
+from nextvec.hardware import Hardware, find_hardware
 from nextvec.models.base import NextVectorModel
 from nextvec.objectives.combine import Objective
 from nextvec.objectives.material import check_material
@@ -35,10 +36,8 @@ from nextvec.training.build import (
     make_optimiser,
     statistics_of,
 )
-from nextvec.training.checkpoint import read_checkpoint, restore, seed_everything, write_checkpoint
 from nextvec.training.config import TrainConfig, read_config
 from nextvec.training.history import HISTORY, RunningMeans, loss_names, read_history
-from nextvec.training.probe import Hardware, find_hardware
 from nextvec.training.schedule import Plateau
 from nextvec.version import __version__
 
@@ -163,7 +162,7 @@ def open_session(store: Store, config: TrainConfig | None, out: Path, *, resume:
     if resume:
         own = read_config(_run_config(out))
         config = config or own
-        refuse_changes(out, flatten(to_dict(own)), flatten(to_dict(config)))
+        refuse_changes(out, flatten(to_dict(own)), flatten(to_dict(config)), FREE_TO_CHANGE)
     elif config is None:
         raise RunError("a new run needs a configuration", where=out)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -278,17 +277,6 @@ def split_batches(store: Store, split: Split, name: str, config: TrainConfig) ->
         raise WindowError(e.message, where=f"split {name} of {store.path}", remedy=e.remedy) from None
 
 
-def store_identity(store: Store, split: Split) -> dict[str, Any]:
-    """What has to be the same for a resumed run to see the same batches."""
-    shards = [shard["vectors_sha256"] for shard in store.info["shards"]]
-    return {
-        "store.fingerprint": store.fingerprint,
-        "store.vectors": digest(shards),
-        "split.train": digest([store.documents[i].doc_id for i in split.train]),
-        "split.validation": digest([store.documents[i].doc_id for i in split.validation]),
-    }
-
-
 def provenance(store: Store, config: TrainConfig, split: Split) -> dict[str, Any]:
     """What a saved model tells of its training: enough to refuse another encoder or a document it was trained
     on.
@@ -311,37 +299,12 @@ def provenance(store: Store, config: TrainConfig, split: Split) -> dict[str, Any
     }
 
 
-def digest(value: Any) -> str:
-    """16 hex digits of the SHA-256 of a string, or of any other value's JSON."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, its keys joined by dots."""
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        out |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return out
-
-
 def _run_config(out: Path) -> Path:
     if not (out / CONFIG).is_file():
         raise RunError(
             "holds no run to resume", where=out, remedy="check the folder, or train without --resume"
         )
     return out / CONFIG
-
-
-def refuse_changes(out: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise RunError naming the first key of two flat configurations that differs and must not."""
-    for key in sorted({*then, *now} - set(FREE_TO_CHANGE)):
-        if then.get(key) != now.get(key):
-            raise RunError(
-                f"the run was started with {key} = {then.get(key)}, not {now.get(key)}",
-                where=out,
-                remedy="resume it with what it was started with, or train into another folder",
-            )
 
 
 def _write_facts(session: Session) -> None:

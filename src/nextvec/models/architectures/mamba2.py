@@ -95,31 +95,28 @@ class Mamba2Mixer(nn.Module):
         self, x: Tensor, before: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         wide = torch.promote_types(x.dtype, torch.float32)
-        projected = self.project(x).to(wide)
+        sizes = [self.inner, self.inner + 2 * self.state, self.heads]
+        gate, mixed, dt = (part.to(wide) for part in self.project(x).split(sizes, -1))
         with torch.autocast(x.device.type, enabled=False):
-            sizes = [self.inner, self.inner + 2 * self.state, self.heads]
-            gate, mixed, dt = projected.split(sizes, -1)
             taps, bias, window = self.filters.to(wide), self.filter_bias.to(wide), None
             if before is None:
                 mixed = short_convolution(mixed, taps, bias)
             else:
                 mixed, window = short_convolution_after(mixed, taps, bias, before[0])
-            values, b, c = torch.split(F.silu(mixed), [self.inner, self.state, self.state], -1)
-            values = values.view(*values.shape[:2], self.heads, -1)
-            dt, a = F.softplus(dt + self.dt_bias.to(wide)), -self.log_rate.to(wide).exp()
-            y, state = self._scan(values, dt, a, b, c, None if before is None else before[1])
-            y = torch.addcmul(y, values, self.skip.to(wide)[:, None]).flatten(2)
-            y = rms_norm(y * F.silu(gate), self.norm_weight.to(wide), EPS).to(x.dtype)
+            y, state = self._scan(F.silu(mixed), dt, None if before is None else before[1])
+            y = rms_norm(y.flatten(2) * F.silu(gate), self.norm_weight.to(wide), EPS).to(x.dtype)
         out: Tensor = self.out(y)
         return out, None if window is None or state is None else (window, state)
 
-    @staticmethod
-    def _scan(
-        x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def _scan(self, mixed: Tensor, dt: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Values, b and c side by side [B, T, ...] and dt before its bias [B, T, h] -> y [B, T, h, P]."""
+        x, b, c = mixed.split([self.inner, self.state, self.state], -1)
+        x = x.unflatten(-1, (self.heads, -1))
+        dt, a = F.softplus(dt + self.dt_bias.to(dt.dtype)), -self.log_rate.to(dt.dtype).exp()
+        skip = self.skip.to(dt.dtype)
         if state is None or x.shape[1] > 1:
-            return ssd(x, dt, a, b, c, state)
-        y, state = ssd_step(x[:, 0], dt[:, 0], a, b[:, 0], c[:, 0], state)
+            return ssd(x, dt, a, b, c, skip, state)
+        y, state = ssd_step(x[:, 0], dt[:, 0], a, b[:, 0], c[:, 0], skip, state)
         return y[:, None], state
 
 

@@ -1,7 +1,7 @@
 """State space duality: a selective state space read chunk by chunk with matrix products.
 
 Paper: Dao and Gu, Transformers are SSMs, 2024, sections 6 and 7. Each head keeps a matrix S [N, P]:
-    S_t = exp(dt_t a) S_{t-1} + dt_t b_t x_t^T,    y_t = c_t^T S_t.
+    S_t = exp(dt_t a) S_{t-1} + dt_t b_t x_t^T,    y_t = c_t^T S_t + skip x_t.
 Inside a chunk this is causal attention with scores c_i b_j, no softmax, and a weight exp(a sum of dt from j+1
 to i); what comes from before the chunk goes through S. Time and memory grow linearly with T.
 
@@ -12,7 +12,7 @@ Shapes: B batch, T time, h heads, P values a head, N state, l positions in a chu
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +22,14 @@ CHUNK = 64  # of 16 to 256 the fastest on a CPU at N 64 and 128, P 32 and 64, 8 
 
 
 def ssd(
-    x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor | None = None, chunk: int = CHUNK
+    x: Tensor,
+    dt: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    skip: Tensor,
+    state: Tensor | None = None,
+    chunk: int = CHUNK,
 ) -> tuple[Tensor, Tensor | None]:
     """Read T positions.
 
@@ -32,110 +39,143 @@ def ssd(
         a: [h] decay rates, below 0.
         b: [B, T, N] what is written into the state, the same in all heads.
         c: [B, T, N] what is read out of it.
+        skip: [h] how much of x itself is added to y.
         state: [B, N, h, P] before the first position; None: nothing was read before, and nobody goes on.
         chunk: positions multiplied at once; the result does not depend on it.
     All of one dtype, float32 or wider; inside, autocast is off.
     Returns: y [B, T, h, P], and the state after the last position (None where none was given).
     """
     with torch.autocast(x.device.type, enabled=False):
-        y, state = _SSD.apply(x, dt, a, b, c, state, chunk)  # type: ignore[no-untyped-call]
+        y, state = _SSD.apply(x, dt, a, b, c, skip, state, chunk)  # type: ignore[no-untyped-call]
     return y, state
 
 
-def ssd_step(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def ssd_step(
+    x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, skip: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
     """One position: x [B, h, P], dt [B, h], b, c [B, N], state [B, N, h, P] -> y [B, h, P], new state."""
     decay = (dt * a).exp()[:, None, :, None]
     state = torch.addcmul(state * decay, b[:, :, None, None], (x * dt[..., None])[:, None])
-    y = torch.bmm(c[:, None], state.flatten(2)).view_as(x)
-    return y, state
+    read = torch.bmm(c[:, None], state.flatten(2)).view_as(x)
+    return torch.addcmul(read, x, skip[:, None]), state
 
 
 class _SSD(torch.autograd.Function):
-    """x, dt, a, b, c, state, chunk -> y and the last state. Keeps the state before each chunk."""
+    """x, dt, a, b, c, skip, state, chunk -> y and the last state. Keeps the state before each chunk.
+
+    What is multiplied head by head lies as [B, h, T, ...]; what all heads share, and the state, as it comes.
+    """
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor | None]:
-        x, dt, a, b, c, state, chunk = inputs
+        x, dt, a, b, c, skip, state, chunk = inputs
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
-        z, states, asked = dt * a, [], state is not None
+        values, steps = x.transpose(1, 2).contiguous(), dt.transpose(1, 2).contiguous()
+        z, states, asked = steps * a[:, None], [], state is not None
         for part in _chunks(x.shape[1], chunk):
             states.append(state)
-            xs, bs, cs = x[:, part] * dt[:, part, :, None], b[:, part], c[:, part]
-            zs = z[:, part].cumsum(1)
+            bs, cs, zs, ds = b[:, part], c[:, part], z[:, :, part].cumsum(-1), steps[:, :, part]
             scores = torch.bmm(cs, bs.transpose(1, 2)).tril_()
-            inside = torch.matmul(_decay(zs).mul_(scores[:, None]), xs.transpose(1, 2)).transpose(1, 2)
-            if state is None:
-                y[:, part] = inside
-            else:
-                past = torch.bmm(cs, state.flatten(2)).view_as(xs)
-                torch.addcmul(inside, past, zs.exp()[..., None], out=y[:, part])
+            inside = torch.matmul(_weights(zs, ds).mul_(scores[:, None]), values[:, :, part])
+            ys = torch.addcmul(inside.transpose(1, 2), x[:, part], skip[:, None], out=y[:, part])
+            if state is not None:
+                past = torch.bmm(cs, state.flatten(2)).view_as(ys)
+                ys.addcmul_(past, _by_time(zs.exp()))
             if asked or part.stop < x.shape[1]:
-                end = zs[:, -1:]
-                xs.mul_((end - zs).exp_()[..., None])
-                written = torch.bmm(bs.transpose(1, 2), xs.flatten(2)).view(len(x), -1, *x.shape[2:])
-                state = written if state is None else written.addcmul_(state, end.exp()[..., None])
-        ctx.save_for_backward(x, dt, a, b, c, *states)
+                written = x[:, part] * _by_time(_to_end(zs, ds))
+                new = torch.bmm(bs.transpose(1, 2), written.flatten(2)).view(len(x), -1, *x.shape[2:])
+                state = new if state is None else new.addcmul_(state, _by_time(zs[..., -1:].exp()))
+        ctx.save_for_backward(values, steps, a, b, c, skip, *states)
         ctx.chunk = chunk
         return y, state if asked else None
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, d_state: Tensor | None) -> tuple[Tensor | None, ...]:
-        x, dt, a, b, c, *states = ctx.saved_tensors
-        like = (x, b, c, dt, dt)
-        dx, db, dc, ddt, dz = (torch.empty_like(v, memory_format=torch.contiguous_format) for v in like)
-        z, parts = dt * a, _chunks(x.shape[1], ctx.chunk)
-        with torch.autocast(x.device.type, enabled=False):
+        values, steps, a, b, c, skip, *states = ctx.saved_tensors
+        dx, db, dc = (torch.empty_like(v, memory_format=torch.contiguous_format) for v in (dy, b, c))
+        d_skip, weighed, dz = (torch.empty_like(steps) for _ in range(3))
+        z, by_head, parts = steps * a[:, None], dy.transpose(1, 2).contiguous(), _chunks(dy.shape[1], ctx.chunk)
+        with torch.autocast(dy.device.type, enabled=False):
             for part, state in zip(reversed(parts), reversed(states), strict=True):
-                one = x[:, part] * dt[:, part, :, None], z[:, part].cumsum(1), b[:, part], c[:, part]
-                dxs, dz[:, part], db[:, part], dc[:, part], d_state = _chunk_backward(
-                    dy[:, part], d_state, *one, state
+                one = _Chunk(
+                    values[:, :, part], steps[:, :, part], z[:, :, part].cumsum(-1), b[:, part], c[:, part]
                 )
-                ddt[:, part] = (dxs * x[:, part]).sum(-1)
-                torch.mul(dxs, dt[:, part, :, None], out=dx[:, part])
-        return dx, ddt.addcmul_(dz, a), (dz * dt).sum((0, 1)), db, dc, d_state, None
+                found, d_state = _chunk_backward(one, by_head[:, :, part], dy[:, part], state, d_state)
+                torch.addcmul(found.x, dy[:, part], skip[:, None], out=dx[:, part])
+                db[:, part], dc[:, part] = found.b, found.c
+                d_skip[..., part], weighed[..., part], dz[..., part] = found.skip, found.weighed, found.z
+        ddt = weighed.div_(steps.clamp(min=torch.finfo(steps.dtype).tiny)).addcmul_(dz, a[:, None])
+        da = dz.mul_(steps).sum((0, 2))
+        return dx, ddt.transpose(1, 2), da, db, dc, d_skip.sum((0, 2)), d_state, None
+
+
+class _Chunk(NamedTuple):
+    """Of the positions of a chunk: values [B, h, l, P], step sizes and summed log decays [B, h, l], b and c
+    [B, l, N]."""
+
+    values: Tensor
+    steps: Tensor
+    z: Tensor
+    b: Tensor
+    c: Tensor
+
+
+class _Found(NamedTuple):
+    """A chunk's gradients. x [B, l, h, P]: without what goes through skip; b, c [B, l, N]; by position and
+    head [B, h, l]: of skip; weighed: of dt where it scales x, times dt; z: of the log decay dt a."""
+
+    x: Tensor
+    b: Tensor
+    c: Tensor
+    skip: Tensor
+    weighed: Tensor
+    z: Tensor
 
 
 def _chunk_backward(
-    dy: Tensor, d_state: Tensor | None, x: Tensor, z: Tensor, b: Tensor, c: Tensor, state: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-    """The gradients of one chunk's x (that is dt x), log decays, b, c and the state before it.
+    chunk: _Chunk, by_head: Tensor, dy: Tensor, state: Tensor | None, d_state: Tensor | None
+) -> tuple[_Found, Tensor | None]:
+    """The gradients of one chunk and of the state [B, N, h, P] before it.
 
-    dy [B, l, h, P] and d_state [B, N, h, P]: of the chunk's output and of the state after it; z: the sums of
-    its log decays.
+    dy [B, l, h, P], by_head (the same, [B, h, l, P]) and d_state: of its output and of the state after it.
     """
+    values, steps, z, b, c = chunk
     # Through the products inside the chunk.
-    decay, scores = _decay(z), torch.bmm(c, b.transpose(1, 2)).tril_()
-    dy_heads = dy.transpose(1, 2).contiguous()
-    dx = torch.matmul((decay * scores[:, None]).transpose(-1, -2), dy_heads).transpose(1, 2)
-    d_weights = torch.matmul(dy_heads, x.permute(0, 2, 3, 1)).mul_(decay)
-    d_scores = d_weights.sum(1).tril_()
+    weights, scores = _weights(z, steps), torch.bmm(c, b.transpose(1, 2)).tril_()
+    dx = torch.matmul((weights * scores[:, None]).transpose(-1, -2), by_head).transpose(1, 2)
+    pairs = torch.matmul(by_head, values.transpose(-1, -2))
+    d_skip = pairs.diagonal(dim1=-2, dim2=-1).clone()
+    d_scores = pairs.mul_(weights).sum(1).tril_()
     db, dc = torch.bmm(d_scores.transpose(1, 2), c), torch.bmm(d_scores, b)
-    pairs = d_weights.mul_(scores.tril_(-1)[:, None])  # what the decay from j + 1 to i does to the loss
-    reads = (pairs.sum(-1) - pairs.sum(-2)).transpose(1, 2)
+    alone = d_skip * steps * scores.diagonal(dim1=-2, dim2=-1)[:, None]
+    pairs.mul_(scores.tril_(-1)[:, None])  # what the decay from j + 1 to i does to the loss
+    weighed = pairs.sum(-2)
+    reads = pairs.sum(-1) - weighed
+    weighed += alone
     decays: Tensor | float = 0.0
     if d_state is not None:  # through the state that the chunk leaves behind
-        to_end = (z[:, -1:] - z).exp_()[..., None]
-        kept = torch.bmm(b, d_state.flatten(2)).view_as(x).mul_(to_end)
-        dx = dx + kept
-        db.baddbmm_((x * to_end).flatten(2), d_state.flatten(2).transpose(1, 2))
-        writes = kept.mul_(x).sum(-1)
-        decays = writes.cumsum(1) - writes  # position t decays what was written before t
+        to_end, by_time = _by_time(_to_end(z, steps)), values.transpose(1, 2)
+        kept = torch.bmm(b, d_state.flatten(2)).view_as(dy).mul_(to_end)
+        db.baddbmm_((by_time * to_end).flatten(2), d_state.flatten(2).transpose(1, 2))
+        writes = (kept * by_time).sum(-1).transpose(1, 2)
+        dx = kept.add_(dx)
+        weighed += writes
+        decays = writes.cumsum(-1) - writes  # position t decays what was written before t
     if state is not None:  # through the state that it found
-        from_start = z.exp()[..., None]
-        reading = (dy * from_start).flatten(2)
-        past = torch.bmm(c, state.flatten(2)).view_as(x).mul_(from_start)
-        reads = reads + (past.mul_(dy)).sum(-1)
-        dc.baddbmm_(reading, state.flatten(2).transpose(1, 2))
-        found = torch.bmm(c.transpose(1, 2), reading).view_as(state)
+        reading = dy * _by_time(z.exp())
+        past = torch.bmm(c, state.flatten(2)).view_as(dy)
+        reads += past.mul_(reading).sum(-1).transpose(1, 2)
+        dc.baddbmm_(reading.flatten(2), state.flatten(2).transpose(1, 2))
+        found = torch.bmm(c.transpose(1, 2), reading.flatten(2)).view_as(state)
         if d_state is not None:
-            passed = d_state * z[:, -1:].exp()[..., None]
-            decays = decays + (passed * state).sum((1, 3))[:, None]
+            passed = d_state * _by_time(z[..., -1:].exp())
+            decays = decays + (passed * state).sum((1, 3))[..., None]
             found += passed
         d_state = found
     else:
         d_state = None
-    return dx, reads.flip(1).cumsum(1).flip(1) + decays, db, dc, d_state
+    return _Found(dx, db, dc, d_skip, weighed, reads.flip(-1).cumsum(-1).flip(-1) + decays), d_state
 
 
 def _chunks(time: int, chunk: int) -> list[slice]:
@@ -143,15 +183,24 @@ def _chunks(time: int, chunk: int) -> list[slice]:
     return [slice(start, min(start + chunk, time)) for start in range(0, time, chunk)]
 
 
-def _decay(z: Tensor) -> Tensor:
-    """Summed log decays z [B, l, h] -> exp(z_i - z_j) [B, h, l, l]; 1 above the diagonal, where it is not
-    used and would overflow."""
-    z = z.transpose(1, 2).contiguous()
-    return (z[..., :, None] - z[..., None, :]).clamp_(max=0).exp_()
+def _weights(z: Tensor, steps: Tensor) -> Tensor:
+    """Summed log decays z and step sizes [B, h, l] -> exp(z_i - z_j) dt_j [B, h, l, l]; dt_j above the
+    diagonal, where it is not used and would overflow."""
+    return (z[..., :, None] - z[..., None, :]).clamp_(max=0).exp_().mul_(steps[..., None, :])
+
+
+def _to_end(z: Tensor, steps: Tensor) -> Tensor:
+    """How much of each position [B, h, l] is in the state after the chunk."""
+    return (z[..., -1:] - z).exp_().mul_(steps)
+
+
+def _by_time(x: Tensor) -> Tensor:
+    """[B, h, l] -> [B, l, h, 1]."""
+    return x.transpose(1, 2)[..., None]
 
 
 def ssd_reference(
-    x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor
+    x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, skip: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
     """`ssd` as the paper's recurrence, one position and one head at a time. For tests."""
     rows: list[Tensor] = []
@@ -162,5 +211,5 @@ def ssd_reference(
             outer = b[:, t, :, None] * x[:, t, h, None, :]
             heads.append(decay * state[:, :, h] + dt[:, t, h, None, None] * outer)
         state = torch.stack(heads, 2)
-        rows.append((c[:, t, :, None, None] * state).sum(1))
+        rows.append((c[:, t, :, None, None] * state).sum(1) + skip[:, None] * x[:, t])
     return torch.stack(rows, 1), state

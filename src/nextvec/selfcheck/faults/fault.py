@@ -7,7 +7,7 @@ import importlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -82,17 +82,15 @@ class Fault:
         did: what it did; guard: what must catch it.
         alarm: how the guard is heard.
         without: the guard switched off: "module:attribute" -> what to put in its place.
-        not_yet: why it cannot be tried in this version; such a fault has no probe and counts as not caught.
     """
 
     name: str
     row: str
     did: str
     guard: str
-    alarm: Alarm = Alarm("", "")
-    probe: Probe | None = None
-    without: Mapping[str, Any] = field(default_factory=dict)
-    not_yet: str = ""
+    alarm: Alarm
+    probe: Probe
+    without: Mapping[str, Any]
 
 
 FAULTS: dict[str, Fault] = {}
@@ -105,21 +103,12 @@ def fault(
     """Register a probe as the fault `name`."""
 
     def register(probe: Probe) -> Probe:
-        _add(Fault(name, row, did, guard, Alarm(*alarm), probe, without))
+        if row not in ROWS or name in FAULTS:
+            raise ValueError(f"fault '{name}': row '{row}' is unknown, or the name is taken")
+        FAULTS[name] = Fault(name, row, did, guard, Alarm(*alarm), probe, without)
         return probe
 
     return register
-
-
-def not_yet(name: str, row: str, *, did: str, guard: str, why: str) -> None:
-    """Register a fault that cannot be tried yet."""
-    _add(Fault(name, row, did, guard, not_yet=why))
-
-
-def _add(made: Fault) -> None:
-    if made.row not in ROWS or made.name in FAULTS:
-        raise ValueError(f"fault '{made.name}': row '{made.row}' is unknown, or the name is taken")
-    FAULTS[made.name] = made
 
 
 @dataclass(frozen=True)
@@ -142,12 +131,11 @@ class FaultRow:
     needs_guard: bool
     seconds: float
     detail: str
-    not_yet: bool = False
 
     @property
-    def ok(self) -> bool | None:
-        """Whether the guard does its work; None for what cannot be tried in this version."""
-        return None if self.not_yet else self.caught and self.clean_passes and self.needs_guard
+    def ok(self) -> bool:
+        """Whether the guard does its work."""
+        return self.caught and self.clean_passes and self.needs_guard
 
     def __str__(self) -> str:
         return f"{self.name}: {self.detail}"
@@ -159,18 +147,6 @@ class FaultRow:
 
 def try_fault(fault: Fault, scene: Scene) -> FaultRow:
     """The clean work, the spoilt work, and the spoilt work with the guard switched off."""
-    about = (fault.name, fault.row, fault.did, fault.guard)
-    if fault.probe is None:
-        waits = f"not yet: {fault.not_yet}"
-        return FaultRow(
-            *about,
-            caught=False,
-            clean_passes=False,
-            needs_guard=False,
-            seconds=0.0,
-            detail=waits,
-            not_yet=True,
-        )
     started = time.perf_counter()
     clean = fault.probe(scene.at(fault.name, "clean"), False)
     spoilt = fault.probe(scene.at(fault.name, "spoilt"), True)
@@ -186,7 +162,10 @@ def try_fault(fault: Fault, scene: Scene) -> FaultRow:
     ]
     wrong = "; ".join(problem for problem in problems if problem)
     return FaultRow(
-        *about,
+        fault.name,
+        fault.row,
+        fault.did,
+        fault.guard,
         caught=sign is not None,
         clean_passes=passes,
         needs_guard=needed,

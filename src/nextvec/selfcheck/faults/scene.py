@@ -124,6 +124,17 @@ def ingest_vectors(
     )  # fmt: skip
 
 
+def turned(vectors: FloatArray, seed: int) -> FloatArray:
+    """Vectors [..., D] as another encoder might give them: turned at random."""
+    turn = np.linalg.qr(np.random.default_rng(seed).standard_normal((D, D)))[0]
+    return np.asarray(vectors @ turn, dtype=np.float32)
+
+
+def store_of_another_encoder(scene: Scene) -> Store:
+    """The shared documents, encoded by encoder-b, of the same dimension."""
+    return make_store(scene.folder / "store", turned(scene.shared.vectors, 3), encoder="encoder-b")
+
+
 def spot_check(store: Store, encoder: TableEncoder) -> Seen:
     """The diagnosis of data with an encoder at hand, red verdicts and warnings as signs."""
     found = diagnose_data(store, Looking(resamples=100, quiet=True), encoder=encoder).verdicts

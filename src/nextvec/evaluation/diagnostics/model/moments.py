@@ -11,6 +11,7 @@ from nextvec.data.windows import FloatArray, IntArray
 from nextvec.evaluation.diagnostics.model.part import Part, Values, table
 from nextvec.evaluation.diagnostics.verdicts import Verdict, short
 from nextvec.evaluation.metrics import Judgement, moments, moments_distance
+from nextvec.evaluation.predictor import unit
 
 STD_FLOOR = 0.01
 """The brief's threshold. Unit vectors have a std near 1/sqrt(D) a dimension, and published encoders have
@@ -107,12 +108,19 @@ class MomentsPart(Part):
 
 def find_moments(judgement: Judgement, documents: IntArray, seed: int = 0) -> MomentsPart:
     """Compare the moments of predictions [N, D] with those of the targets of the same windows."""
-    targets, units = judgement.exam.targets, judgement.exam.target_units
+    return compare_moments(judgement.raw, judgement.unit, judgement.exam.targets, documents, seed)
+
+
+def compare_moments(
+    raw: FloatArray, units: FloatArray, targets: FloatArray, documents: IntArray, seed: int = 0
+) -> MomentsPart:
+    """Compare raw and unit predictions [N, D] with the encoder's vectors [N, D], of these documents [N]."""
+    target_units = unit(targets)
     return MomentsPart(
         encoder=_moments("encoder", targets, targets),
-        encoder_unit=_moments("encoder, unit", units, units),
-        raw=_moments("raw output", judgement.raw, targets),
-        unit=_moments("unit output", judgement.unit, units),
+        encoder_unit=_moments("encoder, unit", target_units, target_units),
+        raw=_moments("raw output", raw, targets),
+        unit=_moments("unit output", units, target_units),
         floor=_halves(targets, documents, seed),
     )
 

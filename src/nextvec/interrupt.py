@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during training: the update is finished, everything is saved, then the run stops."""
+"""Ctrl-C and SIGTERM during a training: the update is finished, everything is saved, then the run stops."""
 
 from __future__ import annotations
 

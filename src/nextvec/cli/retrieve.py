@@ -1,0 +1,256 @@
+"""`nextvec retrieve`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+from nextvec.cli.common import JsonTarget, Quiet, StorePath, names, output
+from nextvec.cli.texts import EncoderFlags, TextFlags, open_text_reader, read_text
+from nextvec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nextvec.corpus.reading import TextReader
+    from nextvec.corpus.store import Store
+    from nextvec.decoding.answers import Passage
+    from nextvec.evaluation.harness import Judging
+    from nextvec.experiments.judging import Exam
+    from nextvec.inference.predictor import RunPredictor
+    from nextvec.retrieval.registry import Options, Reembed
+
+ASKING, COMPARING = Group("Passages for a text"), Group("With --evaluate")
+PREDICTED, QUERY = "predicted", "query"
+
+
+@Parameter(name="*", group=ASKING)
+@dataclass(frozen=True)
+class AskFlags:
+    """How passages are found for a text."""
+
+    strategy: Annotated[
+        str | None,
+        Parameter(
+            help="last, mean, predicted, blend, text (needs --decoder), steered, query, last-query (need "
+            "--query); with re-rankers behind it if wanted, as in predicted+document+mmr: document, recency, "
+            "mmr, refined. Default: predicted, with --query query."
+        ),
+    ] = None
+    query: Annotated[str | None, Parameter(help="A text to steer towards.")] = None
+    k: Annotated[int | None, Parameter(help="How many passages (default: 10).")] = None
+
+
+@Parameter(name="*", group=COMPARING)
+@dataclass(frozen=True)
+class CompareFlags:
+    """How strategies are compared on held-out documents."""
+
+    strategies: Annotated[
+        str | None,
+        Parameter(help="Separated by commas (default: all that the run, --queries and --decoder allow)."),
+    ] = None
+    split: Annotated[str, Parameter(help="train (in-sample), validation, test or all.")] = "test"
+    split_file: Annotated[Path | None, Parameter(help="JSON of document ids (default: the run's).")] = None
+    context: Annotated[int, Parameter(help="Chunks read at least before each target.")] = 5
+    candidates: Annotated[
+        Literal["split", "store"], Parameter(help="What the true next chunk is ranked among.")
+    ] = "split"
+    queries: Annotated[bool, Parameter(negative=(), help="Tell a later chunk of the document as query.")] = (
+        False
+    )
+    windows: Annotated[int | None, Parameter(help="So many windows at most, drawn evenly.")] = None
+    seed: Annotated[int, Parameter(help="Of that draw and of the queries.")] = 0
+    no_speed: Annotated[bool, Parameter(negative=(), help="Do not measure latency.")] = False
+
+    def judging(self, horizon: int, *, quiet: bool) -> Judging:
+        """As the judge takes it."""
+        from nextvec.evaluation.harness import Judging
+
+        return Judging(
+            context=self.context,
+            horizon=horizon,
+            queries=self.queries,
+            candidates=self.candidates,
+            seed=self.seed,
+            speed=not self.no_speed,
+            quiet=quiet,
+        )
+
+    def exam(self, sources: str | None) -> Exam:
+        """Which documents are judged."""
+        from nextvec.data.splits import SplitConfig
+        from nextvec.experiments.judging import Exam
+
+        division = None if self.split_file is None else SplitConfig(file=str(self.split_file.resolve()))
+        return Exam(split=self.split, sources=names(sources), division=division)
+
+
+def retrieve(
+    run: Annotated[Path, Parameter(help="A run folder.")],
+    *,
+    store: StorePath,
+    text: TextFlags | None = None,
+    ask: AskFlags | None = None,
+    evaluate: Annotated[
+        bool, Parameter(negative=(), help="Compare strategies on documents that the run never saw.")
+    ] = False,
+    compare: CompareFlags | None = None,
+    sources: Annotated[str | None, Parameter(help="Only passages of these, separated by commas.")] = None,
+    horizon: Annotated[
+        int | None, Parameter(help="How many chunks ahead (default: the run's nearest).")
+    ] = None,
+    decoder: Annotated[
+        str | None, Parameter(help="nearest, a decoder's folder or vec2text:FOLDER; for strategy text.")
+    ] = None,
+    set: Annotated[
+        tuple[str, ...],
+        Parameter(help="An option of the strategies, as KEY=VALUE: --set blend=0.5", negative=()),
+    ] = (),
+    encoder: EncoderFlags | None = None,
+    device: Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the model predicts.")] = "cpu",
+    json: JsonTarget = None,
+    quiet: Quiet = False,
+) -> None:
+    """Find the passages of a store that come next after a text; or, with --evaluate, find out whether looking
+    ahead helps: strategies on held-out documents, beside search by the last chunk and by the mean.
+    """
+    from nextvec.config import from_dict, parse_assignments
+    from nextvec.corpus.store import Store
+    from nextvec.inference.predictor import RunPredictor
+    from nextvec.retrieval.registry import Options
+
+    _check_use(evaluate, text or TextFlags(), ask or AskFlags(), compare or CompareFlags())
+    options = from_dict(Options, parse_assignments(set), where="--set")
+    read = None if evaluate else read_text(text)
+    opened = Store.open(store)
+    predictor = RunPredictor(run, device=device)
+    predictor = predictor.aimed(predictor.horizons[0] if horizon is None else horizon)
+    task = _Task(opened, predictor, options, encoder, decoder, sources)
+    found = (
+        task.passages(*read, ask or AskFlags()) if read else task.comparison(compare or CompareFlags(), quiet)
+    )
+    output(*found, json)
+
+
+def _check_use(evaluate: bool, text: TextFlags, ask: AskFlags, compare: CompareFlags) -> None:
+    """Flags of the other use would do nothing."""
+    if evaluate and (text, ask) != (TextFlags(), AskFlags()):
+        raise ConfigError(
+            "with --evaluate the texts are the store's own and strategies are named by --strategies",
+            where="--evaluate",
+            remedy=f"leave out the flags of '{ASKING.name}' and --text, --file",
+        )
+    if not evaluate and compare != CompareFlags():
+        raise ConfigError(
+            "flags of a comparison without one", where="nextvec retrieve", remedy="add --evaluate"
+        )
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What both uses need."""
+
+    store: Store
+    run: RunPredictor
+    options: Options
+    encoder: EncoderFlags | None
+    decoder: str | None
+    sources: str | None
+
+    def passages(self, text: str, where: str, ask: AskFlags) -> tuple[str, dict[str, Any]]:
+        """The passages for a text, to print and as JSON."""
+        from nextvec.data.splits import SplitConfig, split_documents
+        from nextvec.decoding.library import Library
+        from nextvec.decoding.nearest import Nearest
+        from nextvec.evaluation.harness import check_made_for
+        from nextvec.retrieval.readings import Reading
+        from nextvec.retrieval.registry import Scene
+        from nextvec.retrieval.strategies import Strategy
+
+        check_made_for(self.run, self.store)
+        strategy = Strategy.named(ask.strategy or (PREDICTED if ask.query is None else QUERY))
+        if ask.query is not None and "query" not in strategy.needs:
+            raise ConfigError(
+                f"strategy '{strategy.name}' takes no query",
+                where="--query",
+                remedy="leave it out, or take the strategy query",
+            )
+        documents = None
+        if self.sources is not None:
+            all_of = split_documents(self.store, SplitConfig(near_duplicate=1.0), names(self.sources))
+            documents = all_of.of("all")
+        library = Library(self.store, Nearest(self.store, documents).index)
+        with self._reembedding() as (reader, reembed):
+            reader = reader or open_text_reader(self.run.space, self.encoder)
+            chunks, vectors = reader.read(text, where)
+            query = None if ask.query is None else reader.encode([_query(ask.query)])
+            reading = Reading.of_text(vectors, library.index, query)
+            scene = Scene(self.run, self.store, library.index, self.options, reembed)
+            found = strategy.find(scene, reading, 10 if ask.k is None else ask.k)
+        pairs = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
+        passages = [library.passage(row, score) for row, score in pairs]
+        known = reading.read[0].tolist()
+        figures = {
+            "run": str(self.run.folder),
+            "store": str(self.store.path),
+            "strategy": strategy.name,
+            "query": ask.query,
+            "read": len(chunks),
+            "left_out": known,
+            "passages": [passage.to_json() for passage in passages],
+        }
+        return describe_passages(passages, strategy.name, len(chunks), len(known)), figures
+
+    def comparison(self, flags: CompareFlags, quiet: bool) -> tuple[str, dict[str, Any]]:
+        """The comparison of strategies, to print and as JSON."""
+        from nextvec.cli.lookahead import describe_comparison
+        from nextvec.experiments.lookahead import compare_strategies
+
+        with self._reembedding() as (_, reembed):
+            found = compare_strategies(
+                self.store,
+                self.run,
+                flags.exam(self.sources),
+                flags.judging(self.run.horizons[self.run.head], quiet=quiet),
+                names(flags.strategies),
+                options=self.options,
+                reembed=reembed,
+                most=flags.windows,
+            ).to_json()
+        return describe_comparison(found), found
+
+    @contextmanager
+    def _reembedding(self) -> Iterator[tuple[TextReader | None, Reembed | None]]:
+        """With a decoder: the reader of its texts, and what decodes and encodes again."""
+        if self.decoder is None:
+            yield None, None
+            return
+        from nextvec.decoding.load import open_decoder
+
+        reader = open_text_reader(self.run.space, self.encoder)
+        with open_decoder(self.decoder, store=self.store, reader=reader) as decoder:
+            yield reader, lambda raw: reader.encode(decoder.text(raw))
+
+
+def _query(text: str) -> str:
+    if not text.strip():
+        raise ConfigError("no text in it", where="--query", remedy="give a few words, or leave it out")
+    return text
+
+
+def describe_passages(passages: list[Passage], strategy: str, read: int, left_out: int) -> str:
+    """Rank, score, document and place of each, its text below."""
+    from nextvec.cli.passages import wrapped
+
+    head = f"{len(passages)} passages by {strategy}, after {read} {'chunk' if read == 1 else 'chunks'}"
+    known = f"; {left_out} chunks of the store left out, because they were read" if left_out else ""
+    lines = [f"{head}{known}."]
+    for rank, passage in enumerate(passages, 1):
+        assert passage.position is not None
+        place = f"{passage.title or passage.document}, chunk {passage.position + 1}"
+        lines += [f"{rank:>3}  {passage.decoded.score:.3f}  {place}", *wrapped(passage.decoded.text)]
+    return "\n".join(lines)

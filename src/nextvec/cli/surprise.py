@@ -1,0 +1,252 @@
+"""`nextvec surprise`."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Group, Parameter, validators
+
+from nextvec.cli.common import JsonTarget, Quiet, columns, names, output
+from nextvec.cli.passages import short
+from nextvec.cli.surprise_curve import draw_curve, terminal
+from nextvec.cli.texts import TEXT, EncoderFlags, TextFile, TextFlags, open_text_reader, read_text
+from nextvec.cli.verdicts import WIDTH
+from nextvec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nextvec.evaluation.boundaries import Rule
+    from nextvec.experiments.segmentation import Row, SegmentationReport
+    from nextvec.experiments.surprise import Surprises
+    from nextvec.inference.predictor import RunPredictor
+
+BOUNDARIES, EVALUATION = Group("Boundaries"), Group("Evaluation")
+Finder = Literal["surprise", "surprise-depth", "surprise-ahead", "cosine-drop", "cosine-gap"]
+
+
+@Parameter(name="*", group=BOUNDARIES)
+@dataclass(frozen=True)
+class ShowFlags:
+    """What is shown of a document."""
+
+    finder: Annotated[
+        Finder,
+        Parameter(
+            help="What topic boundaries are read off: surprise (of the next chunk), surprise-depth (above "
+            "the valleys beside it), surprise-ahead (of the mean of the next chunks), or without the run "
+            "cosine-drop (TextTiling) and cosine-gap (how unlike the blocks on either side are)."
+        ),
+    ] = "surprise-ahead"
+    threshold: Annotated[
+        float | None, Parameter(help="Deviations above the curve's mean that make a boundary.")
+    ] = None
+    peaks: Annotated[
+        int, Parameter(help="So many of the most surprising chunks.", validator=validators.Number(gte=0))
+    ] = 5
+    figure: Annotated[
+        Path | None, Parameter(help="Also draw the curve to this .svg or .png (nextvec[figures]).")
+    ] = None
+
+
+@Parameter(name="*", group=EVALUATION)
+@dataclass(frozen=True)
+class EvaluationFlags:
+    """How finders of boundaries are judged."""
+
+    documents: Annotated[
+        int, Parameter(help="So many documents are joined.", validator=validators.Number(gte=1))
+    ] = 200
+    seed: Annotated[int, Parameter(help="Of joining and resampling.", validator=validators.Number(gte=0))] = 0
+    split: Annotated[str, Parameter(help="test, or train (labelled in-sample).")] = "test"
+    sources: Annotated[str | None, Parameter(help="Join documents of these only.")] = None
+    split_file: Annotated[Path | None, Parameter(help="JSON of document ids (default: the run's).")] = None
+    baselines: Annotated[
+        str | None,
+        Parameter(help="Whose surprise stands beside the run's (default: copy-last,exponential averages)."),
+    ] = None
+
+
+def surprise(
+    run: Annotated[Path, Parameter(help="A run folder.")],
+    file: TextFile = None,
+    *,
+    text: Annotated[str | None, Parameter(group=TEXT, help="The text itself.")] = None,
+    store: Annotated[
+        Path | None, Parameter(group=TEXT, help="A store: with --document or --evaluate.")
+    ] = None,
+    document: Annotated[str | None, Parameter(group=TEXT, help="Id of a document of --store.")] = None,
+    show: ShowFlags | None = None,
+    encoder: EncoderFlags | None = None,
+    evaluate: Annotated[
+        bool,
+        Parameter(
+            group=EVALUATION,
+            negative=(),
+            help="Join held-out documents of --store at known places, and judge who finds these.",
+        ),
+    ] = False,
+    evaluation: EvaluationFlags | None = None,
+    device: Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the model predicts.")] = "cpu",
+    json: JsonTarget = None,
+    quiet: Quiet = False,
+) -> None:
+    """How unexpected each chunk of a text is (1 - cosine of the prediction and what came), drawn as a curve,
+    with the texts at its peaks and the places where topics change.
+
+    The text is a file, --text, or a document of a store. With --evaluate: how well surprise finds the
+    places where documents were joined, by Pk and WindowDiff, beside TextTiling, other baselines and chance.
+    """
+    texts = TextFlags(text, file)
+    if evaluate:
+        unused = {"a text": texts != TextFlags(), "--document": document is not None}
+        _refuse({**unused, "how it is shown": show is not None, "an encoder": encoder is not None})
+        _evaluate(run, _needed(store, "--evaluate"), evaluation or EvaluationFlags(), device, json, quiet)
+        return
+    if evaluation is not None:
+        raise ConfigError("of a table that is not made", where="flags of evaluation", remedy="add --evaluate")
+    show = show or ShowFlags()
+    if show.figure is not None:
+        from nextvec.experiments.surprise_figure import require_figure
+
+        require_figure(show.figure)
+    found = _read(run, texts, store, document, encoder, show, device)
+    if show.figure is not None:
+        from nextvec.experiments.surprise_figure import draw_surprise
+
+        draw_surprise(found, show.figure, show.peaks)
+    output(describe(found, show.peaks), found.to_json(show.peaks), json)
+
+
+def _read(
+    run: Path,
+    texts: TextFlags,
+    store: Path | None,
+    document: str | None,
+    encoder: EncoderFlags | None,
+    show: ShowFlags,
+    device: str,
+) -> Surprises:
+    from nextvec.corpus.store import Store
+    from nextvec.experiments.surprise import surprises_of_document, surprises_of_text
+
+    rule = _rule(show)
+    if document is not None:
+        _refuse({"a text": texts != TextFlags(), "an encoder": encoder is not None}, "--document")
+        opened = Store.open(_needed(store, "--document"))
+        return surprises_of_document(_predictor(run, device), opened, document, show.finder, rule)
+    if store is not None:
+        raise ConfigError("a store alone", where="--store", remedy="add --document ID, or --evaluate")
+    read, where = read_text(texts)
+    predictor = _predictor(run, device)
+    reader = open_text_reader(predictor.space, encoder)
+    return surprises_of_text(predictor, reader, read, where, show.finder, rule)
+
+
+def _evaluate(
+    run: Path, store: Path, flags: EvaluationFlags, device: str, json: str | None, quiet: bool
+) -> None:
+    from nextvec.corpus.store import Store
+    from nextvec.data.splits import SplitConfig
+    from nextvec.experiments.judging import Exam
+    from nextvec.experiments.segmentation import PREDICTORS, judge_segmentation
+
+    division = None if flags.split_file is None else SplitConfig(file=str(flags.split_file.resolve()))
+    report = judge_segmentation(
+        Store.open(store),
+        _predictor(run, device),
+        Exam(flags.split, names(flags.sources), division=division),
+        count=flags.documents,
+        seed=flags.seed,
+        baselines=names(flags.baselines) or PREDICTORS,
+        quiet=quiet,
+    )
+    output(describe_table(report), report.to_json(), json)
+
+
+def _predictor(run: Path, device: str) -> RunPredictor:
+    from nextvec.experiments.surprise import next_predictor
+    from nextvec.inference.predictor import RunPredictor
+
+    return next_predictor(RunPredictor(run, device=device))
+
+
+def _rule(show: ShowFlags) -> Rule | None:
+    from dataclasses import replace
+
+    from nextvec.evaluation.boundaries import CURVES
+
+    return None if show.threshold is None else replace(CURVES[show.finder].usual, threshold=show.threshold)
+
+
+def _needed(store: Path | None, by: str) -> Path:
+    if store is None:
+        raise ConfigError("no store given", where=by, remedy="add --store STORE")
+    return store
+
+
+def _refuse(given: dict[str, bool], beside: str = "--evaluate") -> None:
+    for what, there in given.items():
+        if there:
+            raise ConfigError(f"{what} is of no use beside it", where=beside, remedy="leave one out")
+
+
+def describe(found: Surprises, peaks: int) -> str:
+    """The curve, the chunks at its peaks, the segments."""
+    width, bars = terminal()
+    starts = [first for first, _ in found.segments()[1:]]
+    curve = draw_curve(found.surprise.tolist(), starts, width, bars)
+    mean = float(found.surprise.mean())
+    head = (
+        f"{found.run} read {len(found.texts)} chunks of {found.where}. Surprise is 1 - cosine of what was "
+        f"expected and what came: {mean:.3f} on average, {found.surprise.max():.3f} at most."
+    )
+    blocks = [textwrap.fill(head, WIDTH), "\n".join(curve)]
+    high = found.peaks(peaks)
+    if len(high):
+        lines = [f"  {i + 1:>5}  {found.surprise[i - 1]:.3f}  {short(found.texts[i])}" for i in high]
+        blocks.append("\n".join(["Most surprising chunks", *lines]))
+    segments = [f"  {a + 1:>5} - {b + 1:<5}  {short(found.texts[a])}" for a, b in found.segments()]
+    rule = f"{found.finder}, peaks {found.rule.threshold:g} deviations above its mean"
+    title = f"Segments by {rule}" if len(segments) > 1 else f"One segment by {rule}"
+    return "\n\n".join([*blocks, "\n".join([title, *segments])])
+
+
+def describe_table(report: SegmentationReport) -> str:
+    """What was judged, one row a finder, the verdict."""
+    sample = " (in-sample)" if report.split == "train" else ""
+    of = f" of {', '.join(report.sources)}" if report.sources else ""
+    head = (
+        f"{report.documents} documents joined from segments of {report.origins} documents{of}, split "
+        f"{report.split}{sample} of {report.store}: {report.chunks:,} chunks, {report.boundaries:,} "
+        f"boundaries, a chunk used {report.used:.1f} times. Pk and WindowDiff over pairs {report.k} chunks apart (0 is "
+        "perfect), F1 within one chunk; rules fitted on joined validation documents."
+    )
+    table = columns(
+        ["finder", "Pk", "WindowDiff", "F1", "said", "Pk less the best baseline's", "on validation", "rule"],
+        [_cells(row) for row in report.rows],
+    )
+    legend = (
+        "* best baseline by Pk; + better and - worse than it: 95 % of 1,000 resamples of the documents "
+        "agree. said: boundaries for one there is. rule: threshold / chunks apart / chunks in a block."
+    )
+    return "\n".join(
+        [textwrap.fill(head, WIDTH), "", table, "", textwrap.fill(legend, WIDTH), *report.verdicts()]
+    )
+
+
+def _cells(row: Row) -> list[str]:
+    gap, rule = row.versus.get("pk"), row.rule
+    mark = "*" if gap is None else " " if not gap.clear else "+" if gap.difference < 0 else "-"
+    interval = "" if gap is None else f"{gap.difference:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+    return [
+        row.name,
+        f"{row.pk:.4f}{mark}",
+        f"{row.window_diff:.4f}",
+        f"{row.f1:.3f}",
+        f"{row.said:.2f}",
+        interval,
+        "" if row.validation_pk is None else f"{row.validation_pk:.4f}",
+        "" if rule is None else f"{rule.threshold:g} / {rule.apart} / {rule.width}",
+    ]

@@ -1,0 +1,267 @@
+"""Flags of the verbs that read a text: the text itself, its encoder, the decoder of what is predicted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Group, Parameter, validators
+
+from nextvec.errors import ConfigError, DocumentError, StoreError
+
+if TYPE_CHECKING:
+    from nextvec.corpus.encoders import EncoderConfig
+    from nextvec.corpus.reading import Space, TextReader
+    from nextvec.corpus.store import Store
+    from nextvec.decoding.pipeline import Pipeline
+    from nextvec.inference.predictor import RunPredictor
+    from nextvec.vectors import RawVectors
+
+TEXT, ENCODING, DECODING, VECTOR = Group("Text"), Group("Encoder"), Group("Decoder"), Group("Vectors")
+NEAREST = "nearest"
+STANDARD_INPUT = Path("-")
+
+EncoderOption = Annotated[
+    tuple[str, ...],
+    Parameter(
+        group=ENCODING,
+        negative=(),
+        help="KEY=VALUE: device, precision, batch_size, max_tokens, prompt; for servers kind, "
+        "key_variable, timeout, retries, dimensions, base64_response.",
+    ),
+]
+Endpoint = Annotated[str | None, Parameter(group=ENCODING, help="URL of an OpenAI-compatible or TEI server.")]
+
+Query = Annotated[
+    str | None, Parameter(group=TEXT, help="A text to write towards; for runs trained with queries.")
+]
+PassageCount = Annotated[
+    int,
+    Parameter(
+        group=DECODING,
+        help="So many real passages a prediction; 0 for none, and no store is needed.",
+        validator=validators.Number(gte=0),
+    ),
+]
+
+
+def _check_file(_: object, file: Path | None) -> None:
+    """An option is not taken for a file."""
+    if file is not None and file != STANDARD_INPUT and str(file).startswith("-"):
+        raise ValueError(f"{file} is not a file to read")
+
+
+TextFile = Annotated[
+    Path | None,
+    Parameter(
+        group=TEXT,
+        help="A .txt, .md or .html file (or .gz of it); - is standard input.",
+        allow_leading_hyphen=True,
+        validator=_check_file,
+    ),
+]
+
+
+@Parameter(name="*", group=TEXT)
+@dataclass(frozen=True)
+class TextFlags:
+    """What is read: one of the two."""
+
+    text: Annotated[str | None, Parameter(help="The text itself.")] = None
+    file: TextFile = None
+
+
+@Parameter(name="*", group=ENCODING)
+@dataclass(frozen=True)
+class EncoderFlags:
+    """What makes vectors of the text. By default the encoder that the run or the store names, run here."""
+
+    encoder: Annotated[
+        str | None,
+        Parameter(help="A folder, a hub name or a server's model (default: what the run was trained on)."),
+    ] = None
+    endpoint: Endpoint = None
+    encoder_option: EncoderOption = ()
+
+
+@Parameter(name="*", group=DECODING)
+@dataclass(frozen=True)
+class DecoderFlags:
+    """What makes a text of a predicted vector, and where real passages come from."""
+
+    decoder: Annotated[
+        str,
+        Parameter(help="nearest (real passages only), the folder of a trained decoder, or vec2text:FOLDER."),
+    ] = NEAREST
+    store: Annotated[
+        Path | None,
+        Parameter(help="Where the nearest passages are looked for (default: the store trained on)."),
+    ] = None
+
+
+@Parameter(name="*", group=VECTOR)
+@dataclass(frozen=True)
+class VectorFlags:
+    """The predicted vectors themselves."""
+
+    vector: Annotated[Path | None, Parameter(help="Write them to this .npy, a row a prediction.")] = None
+    output_type: Annotated[
+        Literal["decoder", "cosine"] | None,
+        Parameter(
+            help="Of --vector: decoder is raw, as the encoder would give it (default), cosine unit length."
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Before the work, not after it. Raises ConfigError."""
+        if self.vector is None and self.output_type is not None:
+            raise ConfigError(
+                "says how vectors are written", where="--output-type", remedy="add --vector FILE.npy"
+            )
+        if self.vector is not None and (self.vector.suffix != ".npy" or self.vector.is_dir()):
+            raise ConfigError(f"{self.vector} is no .npy file", where="--vector", remedy="give FILE.npy")
+
+    def write(self, raw: RawVectors) -> None:
+        """[N, D] float32, if they are wanted."""
+        if self.vector is None:
+            return
+        import numpy as np
+
+        from nextvec.disk import atomic_write
+
+        values = (raw.unit() if self.output_type == "cosine" else raw).values
+        atomic_write(self.vector, lambda file: np.save(file, values, allow_pickle=False))
+
+
+def read_text(flags: TextFlags | None) -> tuple[str, str]:
+    """The text, normalised as `nextvec ingest` does, and where it comes from, for errors.
+
+    Raises:
+        ConfigError: no text named, or two.
+        DocumentError: a file that is not there, too long, not UTF-8, of several documents, or without text.
+    """
+    flags = flags or TextFlags()
+    if (flags.text is None) == (flags.file is None):
+        many = "no text" if flags.text is None else "two texts"
+        raise ConfigError(f"{many} given", where="--text", remedy="give one of --text and --file")
+    if flags.text is not None:
+        return _checked(flags.text, "--text"), "--text"
+    assert flags.file is not None
+    if flags.file == STANDARD_INPUT:
+        return _standard_input(), "standard input"
+    return _file(flags.file), str(flags.file)
+
+
+def _file(path: Path) -> str:
+    from nextvec.corpus.documents import ReaderOptions, read_source
+
+    if path.is_dir():
+        raise DocumentError("is a folder", where=path, remedy="name one file of it")
+    documents = list(read_source(path, options=ReaderOptions(limit=2)))
+    if len(documents) != 1:
+        many = "several documents" if documents else "no document"
+        raise DocumentError(f"holds {many}", where=path, remedy="give a file of one text")
+    return documents[0].text
+
+
+def _standard_input() -> str:
+    from nextvec.corpus.readers.base import MAX_DOCUMENT_BYTES
+    from nextvec.corpus.readers.streams import decode, too_long
+
+    data = sys.stdin.buffer.read(MAX_DOCUMENT_BYTES + 1)
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise too_long("standard input")
+    return _checked(decode(data, "utf-8", "standard input"), "standard input")
+
+
+def _checked(text: str, where: str) -> str:
+    from nextvec.corpus.documents import normalise_text
+
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DocumentError(
+            f"character {error.start + 1} is not UTF-8", where=where, remedy="give it as a UTF-8 file"
+        ) from None
+    normal = normalise_text(text)
+    if not normal:
+        raise DocumentError("no text in it", where=where, remedy="give a sentence at least")
+    return normal
+
+
+def configure_encoder(
+    name: str, endpoint: str | None, options: tuple[str, ...], known: Mapping[str, Any] | None = None
+) -> EncoderConfig:
+    """The encoder of `--encoder`, `--endpoint` and `--encoder-option`; `known` is what options go over.
+
+    Raises ConfigError, EncoderError.
+    """
+    from nextvec.config import from_dict, parse_assignments
+    from nextvec.corpus.encoders import EncoderConfig
+
+    given = {"name": name, "endpoint": endpoint, **(known or {}), **parse_assignments(options)}
+    return from_dict(EncoderConfig, given, where="--encoder-option")
+
+
+def open_text_reader(space: Space, flags: EncoderFlags | None = None) -> TextReader:
+    """The reader of texts for a space, with the encoder that it names or the one of the flags.
+
+    Raises:
+        ConfigError: an unknown encoder option.
+        EncoderError: an encoder that cannot be found or reached.
+        EncoderMismatchError: an encoder of another space.
+    """
+    from nextvec.corpus.reading import LOCAL, TextReader
+
+    flags = flags or EncoderFlags()
+    described = space.encoder
+    named = flags.encoder is not None or flags.endpoint is not None
+    if flags == EncoderFlags() or (not named and described.get("kind") != LOCAL):
+        return TextReader(space)
+    known = {} if named else {key: described.get(key) or None for key in ("max_tokens", "prompt")}
+    name = flags.encoder or str(described.get("name"))
+    return TextReader(space, configure_encoder(name, flags.endpoint, flags.encoder_option, known))
+
+
+@contextmanager
+def open_pipeline(
+    predictor: RunPredictor,
+    encoder: EncoderFlags | None = None,
+    decoder: DecoderFlags | None = None,
+    *,
+    passages: bool = True,
+) -> Iterator[Pipeline]:
+    """A run with its encoder, the decoder of the flags and, for `passages`, a store of real ones.
+
+    Raises:
+        EncoderError, DecoderError, StoreError: what is named cannot be had or is of another encoder.
+    """
+    from nextvec.decoding.library import Library
+    from nextvec.decoding.load import open_decoder
+    from nextvec.decoding.pipeline import Pipeline
+
+    decoder = decoder or DecoderFlags()
+    library = Library(_store_of(predictor, decoder.store)) if passages else None
+    reader = open_text_reader(predictor.space, encoder)
+    if decoder.decoder == NEAREST:
+        yield Pipeline(predictor, reader, library=library)
+        return
+    with open_decoder(decoder.decoder, reader=reader) as opened:
+        yield Pipeline(predictor, reader, opened, library)
+
+
+def _store_of(predictor: RunPredictor, named: Path | None) -> Store:
+    from nextvec.corpus.store import Store
+
+    path = Path(predictor.training["store"]) if named is None else named
+    if named is None and not path.is_dir():
+        raise StoreError(
+            f"the store that {predictor.name} was trained on is not there",
+            where=path,
+            remedy="name one: --store STORE; or ask for no passages: --nearest 0",
+        )
+    return Store.open(path)

@@ -1,0 +1,185 @@
+"""The network of the inverter: a small causal transformer over tokens that is told a vector.
+
+The vector becomes the first P positions of the sequence, which every token may look at (Li and Liang,
+Prefix-Tuning, 2021; Morris et al., Text Embeddings Reveal (Almost) As Much As Text, 2023, section 3.1, whose
+zero-step hypothesis model is of this kind), and once more a term that is added to the residual stream
+of every layer, so that no layer has to fetch it by attention.
+Blocks are pre-norm, with rotary positions and SwiGLU; the output layer is the token embedding's transpose.
+Shapes: B batch, L tokens, P prefix, S positions, D embedding, H width, V tokens known (the end included).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nextvec.models.config import MAX_SIZE
+from nextvec.models.ops.attention import cache_append, causal_weights
+from nextvec.models.ops.dropout import dropout
+from nextvec.models.ops.norms import RMSNorm
+from nextvec.models.ops.rotary import rotary_angles, rotate
+from nextvec.models.ops.swiglu import SwiGLU
+
+EPS = 1e-6
+INIT_STD = 0.02
+MAX_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes.
+
+    Attributes:
+        width: H.
+        layers, heads: blocks, and heads of H / heads (an even number) each.
+        ffn: inner width of the feed-forward.
+        prefix: P, positions that the vector takes.
+        dropout: on what every block adds.
+    """
+
+    width: int = 256
+    layers: int = 4
+    heads: int = 4
+    ffn: int = 512
+    prefix: int = 4
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("width", "layers", "heads", "ffn", "prefix"):
+            if not 1 <= getattr(self, name) <= MAX_SIZE:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be from 1 to {MAX_SIZE}")
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} does not divide into {self.heads} heads of an even width")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; it must be in [0, 1)")
+
+
+@dataclass
+class Cache:
+    """Keys and values of the positions read so far, one tensor [2, B, heads, S or more, d] a layer."""
+
+    layers: list[Tensor]
+    told: Tensor
+    length: int
+
+    def chosen(self, rows: Tensor) -> Cache:
+        """For the sequences `rows` [B'] of it, in that order; one may come several times."""
+        return Cache([c.index_select(1, rows) for c in self.layers], self.told[:, rows], self.length)
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each read through a norm and added."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.heads, self.dropout = config.heads, config.dropout
+        self.norm_attention, self.norm_feed = (RMSNorm(config.width, EPS) for _ in range(2))
+        self.query_key_value = nn.Linear(config.width, 3 * config.width, bias=False)
+        self.out = nn.Linear(config.width, config.width, bias=False)
+        self.feed = SwiGLU(config.width, config.ffn)
+
+    def forward(
+        self, x: Tensor, turns: tuple[Tensor, ...], cache: Tensor | None, length: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """x [B, S, H], behind `length` positions that lie in the cache -> [B, S, H], and the cache after."""
+        stacked = self.query_key_value(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1))
+        q, k, v = stacked.permute(2, 0, 3, 1, 4)
+        q, k = rotate(q, turns), rotate(k, turns)
+        if cache is not None:
+            cache = cache_append(cache, torch.stack((k, v)), length)
+            k, v = cache[..., : length + x.shape[1], :]
+        mixed = self.out((causal_weights(q, k) @ v).transpose(1, 2).flatten(2))
+        x = x + dropout(mixed, self.dropout, self.training)
+        return x + dropout(self.feed(self.norm_feed(x)), self.dropout, self.training), cache
+
+
+class Network(nn.Module):
+    """Vectors and the tokens so far in, a score for every token that may come next out.
+
+    Args:
+        config: sizes.
+        dimension: D.
+        vocabulary: tokens of the tokenizer; one more, number `vocabulary`, is the end of the text.
+
+    Attributes:
+        mean, std: [D] of the vectors trained on; the network sees (vector - mean) / std.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: NetworkConfig, dimension: int, vocabulary: int) -> None:
+        super().__init__()
+        self.config, self.end = config, vocabulary
+        H = config.width
+        self.register_buffer("mean", torch.zeros(dimension))
+        self.register_buffer("std", torch.ones(dimension))
+        self.read = nn.Linear(dimension, 2 * H)
+        self.prefix = nn.Linear(2 * H, config.prefix * H)
+        self.tell = nn.Linear(2 * H, (config.layers + 1) * H)
+        self.tokens = nn.Embedding(vocabulary + 1, H)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = RMSNorm(H, EPS)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(module.weight, std=INIT_STD)
+        nn.init.normal_(self.read.weight, std=self.mean.numel() ** -0.5)
+        nn.init.zeros_(self.read.bias)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            for last in (block.out, block.feed.outer):
+                nn.init.normal_(last.weight, std=INIT_STD / (2 * len(self.blocks)) ** 0.5)
+
+    def standardised(self, vectors: Tensor) -> Tensor:
+        """Raw vectors [B, D] as the network sees them."""
+        return (vectors - self.mean) / self.std
+
+    def begin(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Standardised vectors [B, D] -> prefix [B, P, H], and what each layer is told [layers + 1, B, H]."""
+        read = F.gelu(self.read(seen))
+        prefix = self.prefix(read).unflatten(-1, (self.config.prefix, -1))
+        return prefix, self.tell(read).unflatten(-1, (len(self.blocks) + 1, -1)).transpose(0, 1)
+
+    def forward(self, seen: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Standardised vectors [B, D], tokens [B, L] -> hidden [B, L + 1, H], which token i and then the end
+        are told from, and topic [B, H], the vector's own part of it."""
+        prefix, told = self.begin(seen)
+        x = torch.cat((prefix, self.tokens(tokens).to(prefix.dtype)), 1)
+        hidden, _ = self._run(x, told, None, 0)
+        return hidden[:, self.config.prefix - 1 :], told[-1]
+
+    def _run(
+        self, x: Tensor, told: Tensor, cache: Sequence[Tensor] | None, length: int
+    ) -> tuple[Tensor, list[Tensor]]:
+        width = self.config.width // self.config.heads
+        turns = rotary_angles(length, x.shape[1], width, x.device, x.dtype)
+        after: list[Tensor] = []
+        for i, block in enumerate(self.blocks):
+            x, grown = block(x + told[i, :, None], turns, None if cache is None else cache[i], length)
+            if grown is not None:
+                after.append(grown)
+        return self.norm(x) + told[-1, :, None], after
+
+    def start(self, seen: Tensor) -> tuple[Tensor, Cache]:
+        """Standardised vectors [B, D] -> log-probabilities [B, V] of the first token, and the cache."""
+        prefix, told = self.begin(seen)
+        heads = self.config.heads
+        empty = prefix.new_empty(2, len(prefix), heads, 0, self.config.width // heads)
+        hidden, layers = self._run(prefix, told, [empty] * len(self.blocks), 0)
+        return self.log_probabilities(hidden[:, -1]), Cache(layers, told, self.config.prefix)
+
+    def step(self, tokens: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+        """One more token [B] each -> log-probabilities [B, V] of the next. The cache given is used up."""
+        hidden, layers = self._run(self.tokens(tokens)[:, None], cache.told, cache.layers, cache.length)
+        return self.log_probabilities(hidden[:, -1]), Cache(layers, cache.told, cache.length + 1)
+
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        """[..., H] -> [..., V], in float32."""
+        return F.log_softmax(F.linear(hidden, self.tokens.weight).float(), -1)

@@ -1,0 +1,237 @@
+"""Everything one training of an inverter holds, and how it is set up, new or from its checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nextvec.checkpoint import read_checkpoint, restore, seed_everything, write_checkpoint
+from nextvec.config import flatten, from_dict, read_toml, refuse_changes, to_dict, write_toml
+from nextvec.corpus.reading import Space
+from nextvec.corpus.store import Store
+from nextvec.data.identity import store_identity
+from nextvec.data.splits import Split, split_documents
+from nextvec.data.trained import TRAINED_ON, TrainedOn
+from nextvec.decoding.inverter.batches import Pairs, pairs_of, rows_with_text
+from nextvec.decoding.inverter.config import MAX_LENGTH, InverterConfig
+from nextvec.decoding.inverter.network import Network
+from nextvec.decoding.inverter.saving import save_inverter
+from nextvec.decoding.inverter.tokens import Tokens
+from nextvec.errors import DecoderError, RunError, SplitError
+from nextvec.hardware import Hardware, find_hardware
+
+log = logging.getLogger("nextvec.decoding")
+
+CONFIG = "config.toml"
+HISTORY = "history.jsonl"
+FREE_TO_CHANGE = ("runtime.checkpoint_every_s",)
+"""Keys that a resumed training may change: they decide how it works, not what it gives."""
+QUANTILE = 0.99
+STD_FLOOR = 1e-6
+BETAS = (0.9, 0.98)
+BLOCK = 8192
+
+
+@dataclass
+class State:
+    """How far a training has come: all of it is in the checkpoint.
+
+    Attributes:
+        epoch: epochs completed; batch: batches done of the running one.
+        update, tokens, chunks: optimiser steps, tokens predicted and chunks read, so far.
+        seconds: of training so far, validation not counted.
+        best_epoch, best_loss: the best validation so far (0: none yet).
+        stopped: why the training is over; empty while it is not.
+        history: a line an epoch.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    update: int = 0
+    tokens: int = 0
+    chunks: int = 0
+    seconds: float = 0.0
+    best_epoch: int = 0
+    best_loss: float = math.inf
+    stopped: str = ""
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Session:
+    """A training at work. `sums` holds the running epoch's loss, topic loss and token count."""
+
+    store: Store
+    config: InverterConfig
+    out: Path
+    hardware: Hardware
+    tokens: Tokens
+    length: int
+    network: Network
+    optimiser: torch.optim.Optimizer
+    training: Pairs
+    validation: Pairs
+    identity: dict[str, Any]
+    extra: dict[str, Any]
+    sums: Tensor
+    state: State = field(default_factory=State)
+
+    @property
+    def kind(self) -> torch.dtype:
+        """What products are made in."""
+        return torch.bfloat16 if self.hardware.precision == "bfloat16" else torch.float32
+
+    def progress(self, batches: int) -> float:
+        """The share of the whole that is done, in [0, 1], by what is furthest: epochs, updates or the clock;
+        `batches` are those of the running epoch."""
+        state, optim = self.state, self.config.optim
+        done = [(state.epoch + state.batch / batches) / optim.epochs]
+        if optim.max_updates:
+            done.append(state.update / optim.max_updates)
+        if optim.max_seconds:
+            done.append(state.seconds / optim.max_seconds)
+        return min(max(done), 1.0)
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        # JSON has no infinity: before the first validation there is no best loss to write.
+        facts = {
+            "state": {name: value for name, value in asdict(self.state).items() if value != math.inf},
+            "identity": self.identity,
+            "hardware": asdict(self.hardware),
+        }
+        write_checkpoint(self.out, {"network": self.network}, self.optimiser, self.sums, facts)
+
+    def keep(self, validation: dict[str, float]) -> None:
+        """Save the network as the best so far."""
+        extra = {**self.extra, "epoch": self.state.epoch, "validation": validation}
+        save_inverter(self.out, self.network, self.tokens, Space.of(self.store), self.length, extra)
+
+
+def open_session(store: Store, config: InverterConfig | None, out: Path, *, resume: bool) -> Session:
+    """Set a training up; nothing is written before everything is known to fit.
+
+    Args:
+        config: None takes the defaults or, on resume, what the training was started with.
+    Raises:
+        RunError: `out` holds something (without `resume`) or no training (with it), or one of another
+            configuration or store.
+        DecoderError: chunks without text. ConfigError, SplitError: the configuration cannot be carried out.
+    """
+    if resume:
+        own = _own_config(out)
+        config = config or own
+        refuse_changes(out, flatten(to_dict(own)), flatten(to_dict(config)), FREE_TO_CHANGE)
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(
+            "is there already and not empty", where=out, remedy="go on with --resume or give another folder"
+        )
+    config = config or InverterConfig()
+    checkpoint = read_checkpoint(out) if resume else None
+    if config.runtime.threads:
+        torch.set_num_threads(config.runtime.threads)
+    split = split_documents(store, config.data.split, config.data.sources)
+    hardware = Hardware(**checkpoint.facts["hardware"]) if checkpoint else find_hardware(config.runtime)
+    session = _build(store, config, out, split, hardware)
+    if checkpoint:
+        refuse_changes(out, checkpoint.facts["identity"], session.identity)
+        restore(checkpoint, {"network": session.network}, session.optimiser, session.sums, out)
+        session.state = State(**checkpoint.facts["state"])
+    write_toml(out / CONFIG, config)
+    TrainedOn.of(store, split.train).save(out / TRAINED_ON)
+    log.info("training on %s in %s", hardware.device, hardware.precision)
+    return session
+
+
+def _own_config(out: Path) -> InverterConfig:
+    if not (out / CONFIG).is_file():
+        raise RunError(
+            "holds no training to resume", where=out, remedy="check the folder, or train without --resume"
+        )
+    return from_dict(InverterConfig, read_toml(out / CONFIG), where=out / CONFIG)
+
+
+def _build(store: Store, config: InverterConfig, out: Path, split: Split, hardware: Hardware) -> Session:
+    for name in ("train", "validation"):
+        if not split.of(name):
+            remedy = "change data.split or ingest more documents"
+            raise SplitError(f"no document is in the split '{name}'", where=store.path, remedy=remedy)
+    rows, texts = rows_with_text(store, split.train)
+    if not texts:
+        remedy = "import it with its texts, or ingest the documents"
+        raise DecoderError("its chunks have no text to learn from", where=store.path, remedy=remedy)
+    tokens = Tokens.learned(config.tokens.kind, config.tokens.vocabulary - 1, texts)
+    pairs = tokens.encode(texts)
+    length = config.tokens.length or _fitting([len(p) for p in pairs])
+    training = Pairs(store.vectors, rows, pairs, tokens.size, length)
+    validation = pairs_of(store, split.validation, tokens, length, config.data.validation)
+    if len(validation) < 2:
+        remedy = "change data.split or ingest more documents"
+        raise SplitError("fewer than two chunks of text to validate on", where=store.path, remedy=remedy)
+    seed_everything(config.runtime.seed)
+    network = Network(config.network, store.dimension, tokens.size)
+    _standardise(network, training)
+    network.to(hardware.device)
+    return Session(
+        store=store,
+        config=config,
+        out=out,
+        hardware=hardware,
+        tokens=tokens,
+        length=length,
+        network=network,
+        optimiser=make_optimiser(network, config, hardware),
+        training=training,
+        validation=validation,
+        identity={**store_identity(store, split), "tokenizer": tokens.sha256},
+        extra={"config": to_dict(config), "training": _provenance(store, config, split, len(training))},
+        sums=torch.zeros(3, dtype=torch.float64),
+    )
+
+
+def make_optimiser(network: Network, config: InverterConfig, hardware: Hardware) -> torch.optim.AdamW:
+    """AdamW that decays matrices, but neither norms nor biases."""
+    learned = list(network.parameters())
+    groups = [
+        {"params": [p for p in learned if p.ndim > 1], "weight_decay": config.optim.weight_decay},
+        {"params": [p for p in learned if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.optim.lr, betas=BETAS, fused=hardware.device != "mps")
+
+
+def _fitting(lengths: list[int]) -> int:
+    """Tokens that 99 of 100 texts fit in."""
+    return min(math.ceil(float(np.quantile(lengths, QUANTILE))), MAX_LENGTH)
+
+
+def _standardise(network: Network, training: Pairs) -> None:
+    """Take mean and spread of every dimension from the training vectors, in one pass."""
+    count, sums = 0, np.zeros((2, training.vectors.shape[1]))
+    for start in range(0, len(training), BLOCK):
+        block = training.vectors.gather(training.rows[start : start + BLOCK]).astype(np.float64)
+        count += len(block)
+        sums += np.stack([block.sum(0), np.square(block).sum(0)])
+    mean, square = sums / count
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    network.mean.copy_(torch.from_numpy(mean))
+    # A dimension that never varies tells nothing; it must not blow up what hardly varies elsewhere.
+    network.std.copy_(torch.from_numpy(np.maximum(std, max(STD_FLOOR, 1e-3 * float(std.mean())))))
+
+
+def _provenance(store: Store, config: InverterConfig, split: Split, chunks: int) -> dict[str, Any]:
+    """What an inverter tells of its training."""
+    return {
+        "store": str(store.path.resolve()),
+        "store_fingerprint": store.fingerprint,
+        "sources": list(config.data.sources),
+        "split": asdict(config.data.split),
+        "documents": len(split.train),
+        "chunks": chunks,
+    }

@@ -1,0 +1,215 @@
+"""The training of an inverter. `train_inverter` is the whole of it; what it calls stands below it."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nextvec.corpus.store import Store
+from nextvec.decoding.inverter.batches import Batch
+from nextvec.decoding.inverter.config import InverterConfig, OptimConfig
+from nextvec.decoding.inverter.losses import losses
+from nextvec.decoding.inverter.session import HISTORY, Session, open_session
+from nextvec.decoding.inverter.topics import learn_topics
+from nextvec.disk import write_text
+from nextvec.errors import TrainingError
+from nextvec.interrupt import StopSignals, TrainingInterrupted
+from nextvec.progress import Progress
+
+
+@dataclass(frozen=True)
+class InverterResult:
+    """What a finished training says of itself.
+
+    `epoch` is the best by validation; `loss` is its mean loss a token there in nats, `loss_shuffled` the same
+    with the vectors of other chunks: how much less is the vector's worth. `tokens` counts tokens predicted in
+    training, `seconds` what that took. `stopped`: "epochs", "max_updates" or "max_seconds".
+    """
+
+    folder: str
+    epoch: int
+    epochs: int
+    loss: float
+    loss_shuffled: float
+    stopped: str
+    updates: int
+    tokens: int
+    seconds: float
+    parameters: int
+
+
+def train_inverter(
+    store: Store,
+    config: InverterConfig | None,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+) -> InverterResult:
+    """Train an inverter on the (vector, text) pairs of a store's training documents; `out` receives it.
+
+    The best by validation loss lies in `out`, what a resumed training needs in `out/last`.
+
+    Args:
+        config: None takes the defaults or, on resume, the training's own.
+    Raises:
+        RunError: `out` is not empty (or, on resume, holds no training of this configuration and store).
+        DecoderError: chunks without text.
+        TrainingError: a loss or gradient that is not finite; the weights of the update before are kept.
+        TrainingInterrupted: Ctrl-C or SIGTERM; everything is saved.
+        ConfigError, SplitError: the configuration cannot be carried out.
+    """
+    session = open_session(store, config, Path(out), resume=resume)
+    state, epochs = session.state, session.config.optim.epochs
+    total = epochs * len(session.training)
+    with StopSignals() as signals, ExitStack() as stack:
+        if state.update == 0:
+            learn_topics(session, quiet=quiet)
+        bar = Progress("train inverter", total, "chunks", initial=state.chunks, quiet=quiet)
+        progress = stack.enter_context(bar)
+        while not state.stopped:
+            train_epoch(session, signals, progress)
+            finish_epoch(session)
+            progress.advance(0, f"epoch {state.epoch} loss {state.history[-1]['validation']['loss']:.4f}")
+            session.save()
+            stop_if_asked(session, signals)
+    best = state.history[state.best_epoch - 1]["validation"]
+    return InverterResult(
+        folder=str(out),
+        epoch=state.best_epoch,
+        epochs=state.epoch,
+        loss=best["loss"],
+        loss_shuffled=best["loss_shuffled"],
+        stopped=state.stopped,
+        updates=state.update,
+        tokens=state.tokens,
+        seconds=state.seconds,
+        parameters=sum(p.numel() for p in session.network.parameters()),
+    )
+
+
+def train_epoch(session: Session, signals: StopSignals, progress: Progress) -> None:
+    """Make the updates of the running epoch that are still to be made."""
+    state, config = session.state, session.config
+    size, prefix = config.optim.batch_tokens, config.network.prefix
+    planned = session.training.epoch(config.runtime.seed, state.epoch, size, prefix)
+    session.network.train()
+    saved = before = time.monotonic()
+    for chosen in islice(planned, state.batch, None):
+        update(session, session.training.batch(chosen).to(session.hardware.device), len(planned))
+        state.chunks += len(chosen)
+        now = time.monotonic()
+        state.seconds, before = state.seconds + now - before, now
+        progress.advance(len(chosen))
+        stop_if_asked(session, signals)
+        if capped(session):
+            break
+        if now - saved >= config.runtime.checkpoint_every_s:
+            session.save()
+            saved = now
+
+
+def update(session: Session, batch: Batch, batches: int) -> None:
+    """One step of the optimiser; the running epoch has so many `batches`."""
+    state, optim = session.state, session.config.optim
+    for group in session.optimiser.param_groups:
+        group["lr"] = learning_rate(optim, session.progress(batches))
+    loss, topic = losses(session, batch, optim.noise)
+    total = loss + optim.topic * topic if optim.topic else loss
+    total.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(session.network.parameters(), optim.clip)
+    if not math.isfinite(total.item() + norm.item()):
+        raise TrainingError(
+            f"update {state.update + 1} has loss {total.item():.4g} and gradient norm {norm.item():.4g}",
+            where=session.out,
+            remedy="lower optim.lr or optim.clip, or look at the store's vectors: nextvec diagnose data",
+        )
+    session.optimiser.step()
+    session.optimiser.zero_grad(set_to_none=True)
+    count = int(batch.mask.sum())
+    session.sums += torch.tensor([loss.item() * count, topic.item() * count, count], dtype=torch.float64)
+    state.batch += 1
+    state.update += 1
+    state.tokens += count
+
+
+def learning_rate(config: OptimConfig, progress: float) -> float:
+    """The rate when the share `progress` of the training is done: up linearly, then down by a cosine."""
+    if progress < config.warmup:
+        # Not quite 0 at the first update, which would be made for nothing.
+        return config.lr * max(progress / config.warmup, 0.01)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / (1 - config.warmup)))
+
+
+def capped(session: Session) -> str:
+    """Which limit other than that of epochs has been reached, or an empty string."""
+    state, optim = session.state, session.config.optim
+    if optim.max_updates and state.update >= optim.max_updates:
+        return "max_updates"
+    return "max_seconds" if optim.max_seconds and state.seconds >= optim.max_seconds else ""
+
+
+def finish_epoch(session: Session) -> None:
+    """Validate, keep the best network, and write the epoch's line of history."""
+    state = session.state
+    validation = validate(session)
+    state.epoch, state.batch = state.epoch + 1, 0
+    if validation["loss"] < state.best_loss:
+        state.best_epoch, state.best_loss = state.epoch, validation["loss"]
+        session.keep(validation)
+    state.stopped = capped(session) or ("epochs" if state.epoch >= session.config.optim.epochs else "")
+    loss, topic, count = session.sums.tolist()
+    line = {
+        "epoch": state.epoch,
+        "update": state.update,
+        "train": {"loss": loss / count, "topic": topic / count},
+        "validation": validation,
+        "lr": session.optimiser.param_groups[0]["lr"],
+        "seconds": state.seconds,
+        "tokens": state.tokens,
+    }
+    state.history.append(line)
+    lines = "".join(json.dumps(line, allow_nan=False) + "\n" for line in state.history)
+    write_text(session.out / HISTORY, lines)
+    session.sums.zero_()
+
+
+@torch.no_grad()
+def validate(session: Session) -> dict[str, float]:
+    """Losses a token over the validation chunks, without noise: given their own vectors, given those of other
+    chunks, and the guess of tokens from the vector alone."""
+    session.network.eval()
+    pairs, optim = session.validation, session.config.optim
+    others = np.random.default_rng(0).permutation(len(pairs))
+    others = np.roll(others, 1)[np.argsort(others)]  # one cycle: nobody keeps its own
+    sums = np.zeros(4)
+    for chosen in pairs.fixed(optim.batch_tokens, session.config.network.prefix):
+        own = pairs.batch(chosen).to(session.hardware.device)
+        shuffled = pairs.batch(chosen, others[chosen]).to(session.hardware.device)
+        (loss, topic), (control, _) = (losses(session, batch, 0.0) for batch in (own, shuffled))
+        count = int(own.mask.sum())
+        sums += np.array([loss.item() * count, control.item() * count, topic.item() * count, count])
+    loss_sum, control_sum, topic_sum, total = sums.tolist()
+    found = {"loss": loss_sum, "loss_shuffled": control_sum, "topic": topic_sum}
+    if not math.isfinite(sum(found.values())):
+        raise TrainingError(
+            f"epoch {session.state.epoch + 1} ends with validation figures that are not finite",
+            where=session.out,
+            remedy="lower optim.lr or optim.clip",
+        )
+    return {name: value / total for name, value in found.items()}
+
+
+def stop_if_asked(session: Session, signals: StopSignals) -> None:
+    """Save and raise TrainingInterrupted when a signal has come."""
+    if signals.received is not None:
+        session.save()
+        raise TrainingInterrupted(signals.received, session.out, session.state.update)

@@ -1,0 +1,210 @@
+"""Where a document's topic changes: a curve over the places between its chunks, and its high peaks.
+
+A curve says of each place how much speaks for a boundary there; `CURVES` lists them. A `Rule` turns a curve
+into boundaries: peaks that rise above mean + threshold * deviation of the curve (the cutoff of Hearst,
+"TextTiling: Segmenting Text into Multi-paragraph Subtopic Passages", 1997), the highest first, at least
+`apart` chunks from each other. The cutoff moves with the document, so one of a single topic gets boundaries
+too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextvec.data.windows import FloatArray
+from nextvec.evaluation.predictor import Predictor, row_dots, unit
+from nextvec.evaluation.segmentation import Cuts, half_length, pk_errors
+from nextvec.evaluation.surprise import expected
+
+Curve = NDArray[np.float64]
+
+APART = (1, 3, 5)
+WIDTHS = (1, 2, 3, 4, 6, 8)
+THRESHOLDS = np.arange(-1.0, 3.01, 0.1)
+
+
+@dataclass(frozen=True)
+class Read:
+    """A document of T chunks as a curve sees it.
+
+    Attributes:
+        units: [T, D] its vectors, of unit length.
+        expected: [T, D] what a predictor expected each of them to be, of unit length; row 0 is not used.
+    """
+
+    units: FloatArray
+    expected: FloatArray
+
+    @classmethod
+    def of(cls, predictor: Predictor, vectors: FloatArray) -> Read:
+        """A document's raw vectors [T, D], read by a predictor. Raises EvaluationError."""
+        return cls(unit(vectors), expected(predictor, vectors, _Whole(0, len(vectors))))
+
+
+@dataclass(frozen=True)
+class _Whole:
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a curve becomes boundaries.
+
+    Attributes:
+        threshold: deviations above the curve's mean that a peak must reach.
+        apart: chunks between two boundaries at least.
+        width: chunks that make a block, for the curves that compare blocks.
+    """
+
+    threshold: float = 1.0
+    apart: int = 1
+    width: int = 1
+
+
+@dataclass(frozen=True)
+class CurveKind:
+    """A way to look at the places between chunks.
+
+    Attributes:
+        about: one line, the docstring's first.
+        predicts: it uses what a predictor expected.
+        widths: the sizes of a block that are worth a try; (1,) where there are no blocks.
+        usual: the rule for a text of which nothing is known: about what `nextvec surprise --evaluate` fits
+            on real documents joined from segments of 5 to 20 chunks.
+    """
+
+    name: str
+    about: str
+    make: Callable[[Read, int], Curve]
+    predicts: bool
+    widths: tuple[int, ...]
+    usual: Rule
+
+
+CURVES: dict[str, CurveKind] = {}
+
+
+def curve(
+    name: str, usual: Rule, *, predicts: bool = True, widths: tuple[int, ...] = (1,)
+) -> Callable[[Callable[[Read, int], Curve]], Callable[[Read, int], Curve]]:
+    """Register a curve: a function of a `Read` of T chunks and a width -> [T - 1]."""
+
+    def register(make: Callable[[Read, int], Curve]) -> Callable[[Read, int], Curve]:
+        about = (make.__doc__ or "").partition("\n\n")[0]
+        CURVES[name] = CurveKind(name, " ".join(about.split()), make, predicts, widths, usual)
+        return make
+
+    return register
+
+
+@curve("surprise", Rule(1.2, 5))
+def _surprise(read: Read, width: int) -> Curve:
+    """How unexpected the chunk after the place is."""
+    return 1.0 - row_dots(read.expected[1:], read.units[1:])
+
+
+@curve("surprise-depth", Rule(1.6, 5))
+def _surprise_depth(read: Read, width: int) -> Curve:
+    """How far the surprise stands above the valleys on either side of it."""
+    return depth(_surprise(read, width))
+
+
+@curve("surprise-ahead", Rule(0.5, 5, 6), widths=WIDTHS)
+def _surprise_ahead(read: Read, width: int) -> Curve:
+    """How unexpected the mean of the next chunks is: an odd chunk is not yet another topic."""
+    return 1.0 - row_dots(read.expected[1:], blocks(read.units, width)[1])
+
+
+@curve("cosine-drop", Rule(0.6, 5, 6), predicts=False, widths=WIDTHS)
+def _cosine_drop(read: Read, width: int) -> Curve:
+    """TextTiling: how deep the similarity of the blocks before and after the place dips below the hills on
+    either side."""
+    return depth(_cosine_gap(read, width))
+
+
+@curve("cosine-gap", Rule(0.3, 5, 6), predicts=False, widths=WIDTHS)
+def _cosine_gap(read: Read, width: int) -> Curve:
+    """How unlike the blocks before and after the place are."""
+    before, after = blocks(read.units, width)
+    return 1.0 - row_dots(before, after)
+
+
+def blocks(units: FloatArray, width: int) -> tuple[FloatArray, FloatArray]:
+    """For each place the directions [T - 1, D] of the mean of up to `width` chunks before it and after it."""
+    total = np.zeros((len(units) + 1, units.shape[1]))
+    np.cumsum(units, axis=0, dtype=np.float64, out=total[1:])
+    place = np.arange(1, len(units))
+    before = total[place] - total[np.maximum(place - width, 0)]
+    after = total[np.minimum(place + width, len(units))] - total[place]
+    return unit(before), unit(after)
+
+
+def depth(values: Curve) -> Curve:
+    """[n] how far each value stands above the nearest valley to its left and to its right, summed (the depth
+    score of TextTiling, of a curve that is high where blocks are unlike)."""
+    climbed = np.zeros((2, len(values)))
+    for side, along in zip(climbed, (values, values[::-1]), strict=True):
+        for i in range(1, len(along)):
+            if along[i] >= along[i - 1]:
+                side[i] = side[i - 1] + along[i] - along[i - 1]
+    return np.asarray(climbed[0] + climbed[1][::-1])
+
+
+def boundaries(values: Curve, rule: Rule) -> Cuts:
+    """[n] the boundaries that a rule reads off a curve [n]; none where the curve is flat."""
+    place, height = high_peaks(values, rule.apart)
+    cuts = np.zeros(len(values), dtype=np.bool_)
+    cuts[place[height > rule.threshold]] = True
+    return cuts
+
+
+def high_peaks(values: Curve, apart: int) -> tuple[NDArray[np.int64], Curve]:
+    """Places of the peaks of a curve and their heights in deviations above its mean, the highest first; one
+    closer than `apart` to a higher one is left out. Of equal neighbours the last is the peak."""
+    none = np.zeros(0, dtype=np.int64), np.zeros(0)
+    spread = float(values.std()) if len(values) else 0.0
+    if spread == 0.0:
+        return none
+    walled = np.concatenate([[-np.inf], values, [-np.inf]])
+    place = np.flatnonzero((walled[1:-1] >= walled[:-2]) & (walled[1:-1] > walled[2:]))
+    kept: list[int] = []
+    for at in place[np.argsort(-values[place], kind="stable")].tolist():
+        if all(abs(at - other) >= apart for other in kept):
+            kept.append(at)
+    chosen = np.asarray(kept, dtype=np.int64)
+    return chosen, (values[chosen] - values.mean()) / spread
+
+
+def fit_rule(kind: CurveKind, reads: Sequence[Read], truths: Sequence[Cuts]) -> tuple[Rule, float]:
+    """The rule with the lowest Pk on documents whose boundaries are known, and that Pk.
+
+    Of rules that are equally good the first is taken: narrow blocks, few demands.
+    """
+    k = half_length(truths)
+    best: tuple[float, Rule] | None = None
+    for width in kind.widths:
+        curves = [kind.make(read, width) for read in reads]
+        for apart in APART:
+            wrong, pairs = np.zeros(len(THRESHOLDS)), 0
+            for values, true in zip(curves, truths, strict=True):
+                errors = pk_errors(true, _at_thresholds(values, apart), k)
+                wrong += errors.sum(axis=1)
+                pairs += errors.shape[1]
+            at = int(wrong.argmin())
+            if best is None or wrong[at] / pairs < best[0]:
+                best = float(wrong[at] / pairs), Rule(round(float(THRESHOLDS[at]), 2), apart, width)
+    assert best is not None
+    return best[1], best[0]
+
+
+def _at_thresholds(values: Curve, apart: int) -> Cuts:
+    """[thresholds, n] the boundaries at each of THRESHOLDS."""
+    place, height = high_peaks(values, apart)
+    cuts = np.zeros((len(THRESHOLDS), len(values)), dtype=np.bool_)
+    cuts[:, place] = height > THRESHOLDS[:, None]
+    return cuts

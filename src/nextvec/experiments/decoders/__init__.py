@@ -1,0 +1,1 @@
+"""Decoders on trial: held-out vectors in, texts out, encoded again and compared with what is true."""

@@ -1,0 +1,342 @@
+"""Does looking ahead help retrieval, where, and by how much: strategies on held-out documents.
+
+Windows, candidates and ranks are the judge's own. A strategy with re-rankers reorders the candidates that its
+query finds first; what is not among them keeps its place behind.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextvec.corpus.store import Store
+from nextvec.data.windows import FloatArray, IntArray
+from nextvec.errors import EvaluationError, SplitError
+from nextvec.evaluation.diagnostics.model.groups import quantile_parts
+from nextvec.evaluation.diagnostics.model.part import Estimate, Values, estimate, sample
+from nextvec.evaluation.diagnostics.verdicts import short
+from nextvec.evaluation.exam import Exam as Sitting
+from nextvec.evaluation.harness import Judging, check_made_for, open_exam, without_known
+from nextvec.evaluation.leaks import Leaks
+from nextvec.evaluation.predictor import row_dots
+from nextvec.evaluation.retrieval import Pool
+from nextvec.evaluation.speed import one_thread
+from nextvec.experiments.judging import Exam, asked, divide, division_of
+from nextvec.inference.predictor import RunPredictor
+from nextvec.progress import Progress
+from nextvec.retrieval.exact import ExactIndex
+from nextvec.retrieval.readings import Reading
+from nextvec.retrieval.registry import Options, Reembed, Scene
+from nextvec.retrieval.strategies import Strategy, usual
+from nextvec.vectors import UnitVectors
+
+KS = (1, 5, 10, 20)
+METRICS = (*(f"recall@{k}" for k in KS), "mrr")
+REFERENCES = ("last", "mean")
+"""What every strategy is compared with; one with re-rankers is compared with them behind `last`, too."""
+BLOCK = 64
+TIMED, WARM_UP = 50, 3
+TERCILES = 3
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One strategy.
+
+    Attributes:
+        ranks: [N] of the targets, 1 the best.
+        latency_ms: median of finding 20 rows for one reading, on one thread; None where it was not measured.
+    """
+
+    strategy: Strategy
+    ranks: IntArray
+    latency_ms: float | None
+
+    def values(self, metric: str) -> Values:
+        """[N] the figure of each window, whose mean is the metric."""
+        if metric == "mrr":
+            return 1.0 / self.ranks
+        return (self.ranks <= int(metric.partition("@")[2])).astype(np.float64)
+
+    def figure(self, metric: str) -> float:
+        """The metric."""
+        return float(self.values(metric).mean())
+
+
+@dataclass(frozen=True)
+class Group:
+    """Windows that have something in common: the MRR of `last` there, and what others gain over it."""
+
+    name: str
+    windows: int
+    documents: int
+    last: float
+    gains: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Factor:
+    """The windows in groups by one property."""
+
+    name: str
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Strategies on the same windows and candidates."""
+
+    store: Store
+    split: str
+    sitting: Sitting
+    leaks: Leaks | None
+    options: Options
+    outcomes: tuple[Outcome, ...]
+
+    @cached_property
+    def chance(self) -> dict[str, float]:
+        """Each metric of who knows nothing."""
+        pool = self.sitting.pool
+        return {f"recall@{k}": pool.chance_recall(k) for k in KS} | {"mrr": pool.chance_mrr()}
+
+    def outcome(self, name: str) -> Outcome | None:
+        """The strategy of that name, if it was asked."""
+        return next((outcome for outcome in self.outcomes if outcome.strategy.name == name), None)
+
+    def references(self, outcome: Outcome) -> list[Outcome]:
+        """What a strategy is compared with, of those that were asked."""
+        names = [*REFERENCES, "+".join(["last", *outcome.strategy.name.split("+")[1:]])]
+        others = [self.outcome(name) for name in dict.fromkeys(names)]
+        return [other for other in others if other is not None and other is not outcome]
+
+    def gain(self, outcome: Outcome, other: Outcome, metric: str) -> Estimate:
+        """How much better than the other, with the paired interval over documents."""
+        documents = self.sitting.windows.document
+        return estimate(documents, outcome.values(metric), other.values(metric))
+
+    @cached_property
+    def where(self) -> tuple[Factor, ...]:
+        """Where the queries without re-rankers gain and lose against `last`."""
+        last = self.outcome("last")
+        if last is None:
+            return ()
+        others = [o for o in self.outcomes if not o.strategy.rerankers and o is not last]
+        return tuple(
+            Factor(name, tuple(self._group(label, which, last, others) for label, which in parts))
+            for name, parts in self._factors()
+        )
+
+    def _factors(self) -> Iterator[tuple[str, list[tuple[str, Mask]]]]:
+        """Properties of the windows, each with masks [N] and their names."""
+        sitting, windows = self.sitting, self.sitting.windows
+        held = [self.store.documents[i] for i in windows.document.tolist()]
+        sources = np.array([document.source for document in held])
+        yield (
+            "cosine of last and next chunk",
+            _terciles(row_dots(sitting.last_units, sitting.target_units), short),
+        )
+        yield "chunks read", _terciles(windows.read, str)
+        yield "chunks of the document", _terciles(np.array([document.count for document in held]), str)
+        yield "source", [(name, sources == name) for name in np.unique(sources).tolist()]
+
+    def _group(self, name: str, which: Mask, last: Outcome, others: Sequence[Outcome]) -> Group:
+        documents, there = self.sitting.windows.document[which], last.values("mrr")[which]
+        gains = {o.strategy.name: estimate(documents, o.values("mrr")[which], there) for o in others}
+        return Group(name, int(which.sum()), len(np.unique(documents)), float(there.mean()), gains)
+
+    def verdicts(self) -> list[str]:
+        """In words: each query without re-rankers against the better of last and mean, each re-ranker against
+        itself behind `last`."""
+        said = []
+        for outcome in self.outcomes:
+            name, others = outcome.strategy.name, self.references(outcome)
+            if outcome.strategy.rerankers:
+                others = [other for other in others if other.strategy.rerankers]
+            if not others or name in REFERENCES:
+                continue
+            best = max(others, key=lambda other: other.figure("mrr"))
+            gains = [(metric, self.gain(outcome, best, metric)) for metric in METRICS]
+            parts = {
+                "better": [f"{m} {g.show(4, sign=True)}" for m, g in gains if g.clear and g.value > 0],
+                "worse": [f"{m} {g.show(4, sign=True)}" for m, g in gains if g.clear and g.value < 0],
+            }
+            told = [f"{how} by {', '.join(some)}" for how, some in parts.items() if some]
+            said.append(f"{name} against {best.strategy.name}: {'; '.join(told) or 'no clear difference'}.")
+        return said
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready: what was asked, "chance", "strategies" (figures, intervals), "where", "verdicts"."""
+        windows, pool = self.sitting.windows, self.sitting.pool
+        return {
+            "store": str(self.store.path),
+            "encoder": str(self.store.encoder.get("name", "")),
+            "split": self.split,
+            "context": windows.context,
+            "horizon": windows.horizon,
+            "windows": len(windows),
+            "documents": len(np.unique(windows.document)),
+            "queries": None if windows.query is None else int((windows.query >= 0).sum()),
+            "dropped": None if self.leaks is None else self.leaks.dropped,
+            "candidates": pool.kind,
+            "pool": len(pool),
+            "eligible": float(pool.eligible.mean()),
+            "ties": int((pool.ties > 0).sum()),
+            "chance": self.chance,
+            "options": asdict(self.options),
+            "strategies": [self._row(outcome) for outcome in self.outcomes],
+            "where": [asdict(factor) for factor in self.where],
+            "verdicts": self.verdicts(),
+        }
+
+    def _row(self, outcome: Outcome) -> dict[str, Any]:
+        return {
+            "name": outcome.strategy.name,
+            **{metric: outcome.figure(metric) for metric in METRICS},
+            "latency_p50_ms": outcome.latency_ms,
+            "versus": {
+                other.strategy.name: {metric: asdict(self.gain(outcome, other, metric)) for metric in METRICS}
+                for other in self.references(outcome)
+            },
+        }
+
+
+def compare_strategies(
+    store: Store,
+    run: RunPredictor,
+    exam: Exam,
+    how: Judging,
+    names: Sequence[str] = (),
+    *,
+    options: Options | None = None,
+    reembed: Reembed | None = None,
+    most: int | None = None,
+) -> Comparison:
+    """Compare ways of finding the next chunk on one split of a store.
+
+    Args:
+        how: context, horizon, candidates, queries, seed, speed and quiet are taken from here.
+        names: of strategies; none are all that the run and `reembed` allow.
+        reembed: raw predictions decoded to text and encoded again, for `text`.
+        most: so many windows at most, drawn evenly by the seed.
+    Raises:
+        RetrievalError: an unknown strategy, or one that lacks what it needs.
+        EvaluationError: a run that fills gaps, of another horizon; candidates of the own document only.
+        SplitError, WindowError, LeakError, EncoderMismatchError, VectorError: as `nextvec evaluate`.
+    """
+    run = asked(run, how)
+    if how.task != "next" or how.candidates == "document":
+        raise EvaluationError(
+            "strategies are compared by what comes next, among many documents",
+            remedy="judge task 'next' with candidates 'split' or 'store'",
+        )
+    check_made_for(run, store)
+    sitting, leaks = _sit(store, run, exam, how, most)
+    index = ExactIndex(store.vectors, sitting.pool.rows, str(store.encoder["fingerprint"]))
+    scene = Scene(run, store, index, options or Options(), reembed)
+    asked_of = names or usual(scene, told=how.queries)
+    strategies = [Strategy.named(name) for name in dict.fromkeys(asked_of)]
+    ranker = _Ranker(scene, sitting)
+    outcomes = []
+    with Progress("comparing", len(strategies), "strategies", quiet=how.quiet) as progress:
+        for strategy in strategies:
+            ranks = ranker.ranks(strategy)
+            outcomes.append(Outcome(strategy, ranks, ranker.latency(strategy) if how.speed else None))
+            progress.advance(note=strategy.name)
+    return Comparison(store, exam.split, sitting, leaks, scene.options, tuple(outcomes))
+
+
+def _sit(
+    store: Store, run: RunPredictor, exam: Exam, how: Judging, most: int | None
+) -> tuple[Sitting, Leaks | None]:
+    """The judge's windows and candidates."""
+    judged = divide(store, division_of([run], exam), exam.sources, exam.split)
+    documents = judged.judged(exam.split)
+    if not documents:
+        raise SplitError(
+            f"split '{exam.split}' has no documents", where=store.path, remedy="judge another split"
+        )
+    windows = how.windows(store, documents)
+    windows, leaks = without_known(store, windows, exam.split, how, None, run.trained_on)
+    if most is not None:
+        windows = windows.select(sample(len(windows), most, how.seed))
+    return open_exam(store, windows, documents, how, None), leaks
+
+
+class _Ranker:
+    """Ranks of the targets by any strategy; the query vectors of a name are made once."""
+
+    def __init__(self, scene: Scene, sitting: Sitting) -> None:
+        self._scene, self._sitting = scene, sitting
+        self._known: dict[str, tuple[FloatArray, IntArray]] = {}
+
+    def ranks(self, strategy: Strategy) -> IntArray:
+        """[N], 1 the best."""
+        if strategy.base not in self._known:
+            blocks = [strategy.units(self._scene, reading).values for _, reading in self._readings()]
+            units = np.concatenate(blocks)
+            self._known[strategy.base] = units, self._sitting.ranks(units)
+        units, plain = self._known[strategy.base]
+        if not strategy.rerankers:
+            return plain
+        ranks = plain.copy()
+        for piece, reading in self._readings():
+            asked_for = UnitVectors(units[piece], self._scene.index.encoder)
+            found = strategy.candidates(self._scene, reading, asked_for, max(KS))
+            rows = strategy.rerank(self._scene, reading, found).rows
+            ranks[piece] = ranks_among(rows, self._sitting.pool.select(piece), plain[piece])
+        return ranks
+
+    def latency(self, strategy: Strategy) -> float:
+        """Median milliseconds of finding for one reading, from the vectors read to the rows."""
+        windows = self._sitting.windows
+        chosen = sample(len(windows), TIMED, 0)
+        readings = [self._reading(slice(i, i + 1)) for i in chosen.tolist()]
+        spent = []
+        with one_thread():
+            for reading in (*readings[:WARM_UP], *readings):
+                started = time.perf_counter()
+                strategy.find(self._scene, reading, max(KS))
+                spent.append(time.perf_counter() - started)
+        return round(1e3 * float(np.median(spent[-len(readings) :])), 3)
+
+    def _readings(self) -> Iterator[tuple[slice, Reading]]:
+        for start in range(0, len(self._sitting), BLOCK):
+            piece = slice(start, start + BLOCK)
+            yield piece, self._reading(piece)
+
+    def _reading(self, piece: slice) -> Reading:
+        windows = self._sitting.windows.select(piece)
+        return Reading.of_windows(self._scene.store.vectors, windows, self._scene.width)
+
+
+def ranks_among(rows: IntArray, pool: Pool, plain: IntArray) -> IntArray:
+    """[N] rank of each target where the candidates `rows` [N, V], the best first, come before all others.
+
+    As in the judge's ranks, candidates with the target's own text or vector do not count.
+
+    Args:
+        plain: [N] rank without re-ranking, which is that of a target that is not among the candidates.
+    """
+    target = pool.rows[pool.target]
+    there = rows == target[:, None]
+    counts = np.ones(rows.shape, dtype=np.int64)
+    for i, same in pool.tied.items():
+        counts[i] = ~np.isin(rows[i], pool.rows[same])
+    before = np.cumsum(counts, axis=1) - counts
+    place = there.argmax(axis=1)
+    return np.where(there.any(axis=1), 1 + before[np.arange(len(rows)), place], plain)
+
+
+def _terciles(values: NDArray[Any], show: Callable[[Any], str]) -> list[tuple[str, Mask]]:
+    """Three groups of about equal size by values [N], with their bounds as names."""
+    parts = quantile_parts(values, TERCILES)
+    bounds = [[show(end(values[part]).item()) for end in (np.min, np.max)] for part in parts]
+    return [(f"{low} to {high}", part) for (low, high), part in zip(bounds, parts, strict=True)]

@@ -1,0 +1,138 @@
+"""Reading a document with a run: how unexpected each chunk is, and where topics change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from nextvec.corpus.reading import TextReader
+from nextvec.corpus.store import Store
+from nextvec.data.windows import FloatArray, IntArray, gather_rows
+from nextvec.errors import DocumentError, RunError
+from nextvec.evaluation.boundaries import CURVES, Curve, Read, Rule, boundaries, high_peaks
+from nextvec.evaluation.harness import check_made_for
+from nextvec.evaluation.segmentation import Cuts
+from nextvec.inference.predictor import RunPredictor
+
+PEAKS_APART = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Surprises:
+    """A document of T chunks, as a run was surprised by it.
+
+    Attributes:
+        where: what was read.
+        texts: of the T chunks.
+        surprise: [T - 1] 1 - cos(prediction, actual) of each chunk but the first, which nothing precedes.
+        finder, rule: which curve the boundaries were read off, and how.
+        cuts: [T - 1] where a topic is said to end.
+    """
+
+    run: str
+    where: str
+    texts: tuple[str, ...]
+    surprise: Curve
+    finder: str
+    rule: Rule
+    cuts: Cuts
+
+    def peaks(self, most: int) -> IntArray:
+        """Indices of the most surprising chunks, the highest first; of neighbours the higher one only."""
+        place, _ = high_peaks(self.surprise, PEAKS_APART)
+        return np.asarray(place[:most] + 1)
+
+    def segments(self) -> list[tuple[int, int]]:
+        """(first, last) chunk of each segment."""
+        starts = [0, *(np.flatnonzero(self.cuts) + 1).tolist()]
+        return list(zip(starts, [*(s - 1 for s in starts[1:]), len(self.texts) - 1], strict=True))
+
+    def to_json(self, most: int) -> dict[str, Any]:
+        """JSON-ready; chunks are numbered from 0."""
+        opens = [True, *self.cuts.tolist()]
+        values = [None, *self.surprise.tolist()]
+        return {
+            "run": self.run,
+            "document": self.where,
+            "finder": self.finder,
+            "rule": asdict(self.rule),
+            "chunks": [
+                {"surprise": value, "opens_segment": opened, "text": text}
+                for value, opened, text in zip(values, opens, self.texts, strict=True)
+            ],
+            "peaks": self.peaks(most).tolist(),
+            "segments": [list(segment) for segment in self.segments()],
+        }
+
+
+def next_predictor(run: RunPredictor) -> RunPredictor:
+    """The run, answering for the next chunk. Raises RunError where it was not trained to."""
+    if run.task != "next" or 1 not in run.horizons:
+        ahead = ", ".join(map(str, run.horizons))
+        did = f"{ahead} ahead" if run.task == "next" else f"what is missing (task {run.task})"
+        raise RunError(
+            f"was trained to predict {did}",
+            where=run.folder,
+            remedy="give a run that predicts the next chunk",
+        )
+    return run.aimed(1)
+
+
+def surprises_of_text(
+    run: RunPredictor, reader: TextReader, text: str, where: str, finder: str, rule: Rule | None = None
+) -> Surprises:
+    """Read a text.
+
+    Args:
+        run: as `next_predictor` gives it; `reader` is of its space.
+        finder: a name in CURVES; without a rule its usual one holds.
+    Raises:
+        DocumentError: shorter than two chunks. EncoderError: see TextReader.
+    """
+    chunks = reader.chunk(text, where)
+    _check_length(len(chunks), where)
+    texts = [chunk.text for chunk in chunks]
+    return _surprises(run, reader.encode(texts).of(str(run.encoder)).values, texts, where, finder, rule)
+
+
+def surprises_of_document(
+    run: RunPredictor, store: Store, doc_id: str, finder: str, rule: Rule | None = None
+) -> Surprises:
+    """Read a document of a store.
+
+    Raises:
+        StoreError: there is no such document. DocumentError: it is shorter than two chunks.
+        EncoderMismatchError, VectorError: the store is another encoder's than the run's.
+    """
+    check_made_for(run, store)
+    document = store.find(doc_id)
+    _check_length(document.count, doc_id)
+    rows = np.arange(document.first, document.first + document.count, dtype=np.int64)
+    vectors = gather_rows(store.vectors, rows)
+    return _surprises(run, vectors, store.texts(rows), doc_id, finder, rule)
+
+
+def _surprises(
+    run: RunPredictor,
+    vectors: FloatArray,
+    texts: Sequence[str],
+    where: str,
+    finder: str,
+    rule: Rule | None,
+) -> Surprises:
+    kind = CURVES[finder]
+    rule = rule or kind.usual
+    read = Read.of(run, vectors)
+    cuts = boundaries(kind.make(read, rule.width), rule)
+    surprise = CURVES["surprise"].make(read, 1)
+    return Surprises(run.name, where, tuple(texts), surprise, finder, rule, cuts)
+
+
+def _check_length(count: int, where: str) -> None:
+    if count < 2:
+        raise DocumentError(
+            f"{count} chunk: nothing follows it that could surprise", where=where, remedy="give a longer text"
+        )

@@ -1,0 +1,270 @@
+"""What a report is made of: whatever a folder holds, and in words what it does not hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from nextvec.config import from_dict, read_toml
+from nextvec.corpus.store import Store
+from nextvec.disk import read_json
+from nextvec.errors import NextvecError, RunError, StoreError
+from nextvec.evaluation.answers import ANSWERS, Answers
+from nextvec.experiments.matrix import PLAN, TABLE, read_table
+from nextvec.experiments.plan import Plan
+from nextvec.training.history import HISTORY, read_history
+from nextvec.training.loop import METRICS
+from nextvec.training.session import CONFIG, ENVIRONMENT
+
+Need = Literal["rows", "histories", "answers", "store", "deep"]
+"""What a figure may ask for; `Material.missing` says why one is not there."""
+REMEDY = "give a folder made by `nextvec matrix` or `nextvec train`"
+_SEEDED = re.compile(r"(?P<row>.+)-seed(?P<seed>\d+)")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run, finished or not.
+
+    Attributes:
+        name, folder: of the run.
+        row: the row of the table that it belongs to (its seeds share it); a lone run is a row of its own.
+        config: its configuration, as nested dictionaries.
+        history: a dictionary an epoch: "epoch", "update", "train" (loss, cosine), "validation" (loss, cosine,
+            mse, variance_ratio), "lr", "gradient_norm", "seconds" since the start. Empty before the first.
+        facts: what it ran on ("device", "threads", "packages", "parameters"); empty if it never started.
+        result: what it came to ("epoch", "cosine", "seconds", "verified"); None while it is not finished.
+    """
+
+    name: str
+    folder: Path
+    row: str
+    config: dict[str, Any]
+    history: tuple[dict[str, Any], ...]
+    facts: dict[str, Any]
+    result: dict[str, Any] | None
+
+    @classmethod
+    def read(cls, folder: Path, *, row: str | None = None) -> Run:
+        """Read a run folder. Raises RunError, ConfigError naming the file that is damaged."""
+        history = read_history(folder) if (folder / HISTORY).is_file() else []
+        name = folder.resolve().name
+        return cls(
+            name=name,
+            folder=folder,
+            row=name if row is None else row,
+            config=read_toml(folder / CONFIG),
+            history=tuple(history),
+            facts=_object(folder / ENVIRONMENT) or {},
+            result=_object(folder / METRICS),
+        )
+
+    @property
+    def seed(self) -> int:
+        """Of its random numbers."""
+        return int(self.config.get("runtime", {}).get("seed", 0))
+
+    @property
+    def architecture(self) -> str:
+        """Name of the network."""
+        return str(self.config.get("model", {}).get("name", self.row))
+
+
+@dataclass(frozen=True)
+class Material:
+    """A matrix or a run, as far as it got. Use `Material.of`.
+
+    Attributes:
+        folder, kind: what is reported on.
+        runs: every run that was started, row by row and seed by seed.
+        table: the JSON of the judgement (`nextvec.evaluation.report.Report.to_json`); None: not judged yet.
+        plan: of a matrix.
+        answers: what every predictor answered, window by window.
+        store: where vectors and texts lie.
+        deep: whether models may be loaded and run for a figure.
+        missing: what is not there -> why, and what to do about it.
+    """
+
+    folder: Path
+    kind: Literal["matrix", "run"]
+    runs: tuple[Run, ...]
+    table: dict[str, Any] | None
+    plan: Plan | None
+    answers: Answers | None
+    store: Store | None
+    deep: bool = False
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, folder: str | Path, *, store: str | Path | None = None, deep: bool = False) -> Material:
+        """Read all that a folder holds.
+
+        Args:
+            folder: of a matrix or of a run, finished or interrupted.
+            store: where the store lies now; None looks where it lay at training.
+            deep: allow what loads the models again.
+        Raises:
+            RunError: neither a matrix nor a run, or a damaged file in it.
+            StoreError: `store` is none, or another than the one trained on.
+        """
+        folder = Path(folder)
+        if (folder / PLAN).is_file() or (folder / TABLE).is_file():
+            return _read_matrix(folder, store, deep)
+        if (folder / CONFIG).is_file():
+            return _read_run(folder, store, deep)
+        raise RunError("holds neither a matrix nor a run", where=folder, remedy=REMEDY)
+
+    def lacks(self, needs: tuple[Need, ...]) -> str | None:
+        """Why a figure with these needs cannot be drawn; None if it can."""
+        return next((self.missing[need] for need in needs if need in self.missing), None)
+
+    @property
+    def name(self) -> str:
+        """Of what is reported on."""
+        return self.folder.resolve().name
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Every predictor of the table, in its order: "name", "kind", figures, "versus_best_baseline" and,
+        of models, "per_seed"; empty when nothing was judged."""
+        return [] if self.table is None else self.table["rows"]
+
+    @property
+    def models(self) -> list[dict[str, Any]]:
+        """The rows that were trained."""
+        return [row for row in self.rows if row["kind"] == "model"]
+
+    @property
+    def baselines(self) -> list[dict[str, Any]]:
+        """The rows that were not."""
+        return [row for row in self.rows if row["kind"] == "baseline"]
+
+    @cached_property
+    def trained(self) -> tuple[str, ...]:
+        """Names of what was trained, judged or not: those of the table first, in its order."""
+        return tuple(dict.fromkeys([row["name"] for row in self.models] + [run.row for run in self.runs]))
+
+    def runs_of(self, row: str) -> list[Run]:
+        """The runs of one row, by seed."""
+        return sorted((run for run in self.runs if run.row == row), key=lambda run: run.seed)
+
+    @property
+    def histories(self) -> dict[str, tuple[dict[str, Any], ...]]:
+        """Run -> its epochs, of the runs that finished one."""
+        return {run.name: run.history for run in self.runs if run.history}
+
+
+def _read_matrix(folder: Path, store: str | Path | None, deep: bool) -> Material:
+    plan = from_dict(Plan, read_toml(folder / PLAN), where=folder / PLAN) if _there(folder / PLAN) else None
+    runs = tuple(Run.read(run, row=_row(run)) for run in _run_folders(folder / "runs", plan))
+    missing: dict[str, str] = {}
+    table = None
+    if _there(folder / TABLE):
+        table = read_table(folder)
+    else:
+        missing["rows"] = "the matrix was not judged: run `nextvec matrix` with this folder to its end"
+    answers = None
+    if _there(folder / ANSWERS):
+        answers = Answers.read(folder / ANSWERS)
+    else:
+        missing["answers"] = "answers were not kept, window by window: run `nextvec matrix` again"
+    return _material(folder, "matrix", runs, table, plan, answers, store, deep, missing)
+
+
+def _read_run(folder: Path, store: str | Path | None, deep: bool) -> Material:
+    why = "a run alone is not judged: put it beside the baselines with --deep, or in a matrix"
+    runs = (Run.read(folder),)
+    return _material(folder, "run", runs, None, None, None, store, deep, {"rows": why, "answers": why})
+
+
+def _material(
+    folder: Path,
+    kind: Literal["matrix", "run"],
+    runs: tuple[Run, ...],
+    table: dict[str, Any] | None,
+    plan: Plan | None,
+    answers: Answers | None,
+    store: str | Path | None,
+    deep: bool,
+    missing: dict[str, str],
+) -> Material:
+    """Put together what was read, with the store if it can be found."""
+    if not any(run.history for run in runs):
+        missing["histories"] = "no run has finished an epoch yet"
+    opened, why = _find_store(runs, plan, answers, store)
+    if why is not None:
+        missing["store"] = why
+    if not deep:
+        missing["deep"] = "it needs the models themselves: make the report with --deep"
+    return Material(folder, kind, runs, table, plan, answers, opened, deep, missing)
+
+
+def _find_store(
+    runs: tuple[Run, ...], plan: Plan | None, answers: Answers | None, given: str | Path | None
+) -> tuple[Store | None, str | None]:
+    """The store that was trained on, or why it is not there. One that was named must be it."""
+    noted = next((run.facts["store"] for run in runs if "store" in run.facts), plan and plan.store)
+    path = given or noted
+    if path is None:
+        return None, "no run says where its store lies: name it with --store"
+    try:
+        store = Store.open(path)
+        _check_store(store, runs, answers)
+    except StoreError as e:
+        if given is not None:
+            raise
+        return None, f"the store {Path(path).name} cannot be used ({e.message}): name it with --store"
+    return store, None
+
+
+def _check_store(store: Store, runs: tuple[Run, ...], answers: Answers | None) -> None:
+    """Raise StoreError for another store than was trained and judged on."""
+    known = {run.facts["identity"]["store.fingerprint"] for run in runs if "identity" in run.facts}
+    if answers is not None:
+        known.add(answers.store)
+    rows = 0 if answers is None or not len(answers.target) else int(answers.target.max()) + 1
+    if known - {store.fingerprint} or rows > len(store):
+        raise StoreError(
+            "is another store than was trained on", where=store.path, remedy="give that one with --store"
+        )
+
+
+def _run_folders(folder: Path, plan: Plan | None) -> list[Path]:
+    """The runs of a matrix that were started, in the plan's order and then by name."""
+    found = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))}
+    planned = [] if plan is None else _planned(plan)
+    return [found[name] for name in dict.fromkeys([*planned, *found]) if name in found]
+
+
+def _planned(plan: Plan) -> list[str]:
+    try:
+        return sorted((cell.name for cell in plan.cells), key=_order(plan.rows))
+    except NextvecError:
+        return []  # an axis of a later version: the folders are read by their names
+
+
+def _order(rows: list[str]) -> Any:
+    return lambda name: (rows.index(name.rpartition("-seed")[0]), int(name.rpartition("-seed")[2]))
+
+
+def _row(run: Path) -> str:
+    found = _SEEDED.fullmatch(run.name)
+    return run.name if found is None else found["row"]
+
+
+def _there(path: Path) -> bool:
+    return path.is_file()
+
+
+def _object(path: Path) -> dict[str, Any] | None:
+    """A JSON file of a run; None where an unfinished run has none yet."""
+    if not path.is_file():
+        return None
+    found = read_json(path, RunError, remedy="restore the file, or train again")
+    if not isinstance(found, dict):
+        raise RunError("is not a JSON object", where=path, remedy="restore the file, or train again")
+    return found

@@ -1,0 +1,161 @@
+"""What strategies are made of: queries and re-rankers by name, what they are told, what they have at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Generic, Literal, Protocol, TypeVar
+
+import numpy as np
+
+from nextvec.corpus.store import Store
+from nextvec.corpus.vectors import FloatArray, IntArray
+from nextvec.retrieval.index import Found, Index
+from nextvec.retrieval.readings import Reading
+from nextvec.vectors import RawVectors
+
+Need = Literal["decoder", "query", "conditional"]
+REMEDIES: dict[Need, str] = {
+    "decoder": "give a decoder and an encoder of texts",
+    "query": "give a query to steer towards",
+    "conditional": "take a run trained with data.conditional above 0",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the strategies can be told.
+
+    Attributes:
+        recent: `mean` is of so many of the last chunks, and `refined` reads so many before a candidate.
+        blend: share of the prediction beside the last chunk.
+        text: share of the decoded text's vector beside the prediction.
+        query: share of the query's vector beside the prediction, or the last chunk.
+        pool: re-rankers reorder so many candidates.
+        document: added to the cosine of a candidate of the document that is being read.
+        recency: added to that of the very next chunk; e times less for every `reach` chunks farther.
+        trade_off: of mmr, 1 relevant, 0 diverse.
+        refine: share of the chunk after a candidate beside the candidate itself.
+        refined: so many candidates, from the best on, are read by the model.
+    """
+
+    recent: int = 5
+    blend: float = 0.3
+    text: float = 0.5
+    query: float = 0.3
+    pool: int = 200
+    document: float = 0.1
+    recency: float = 0.1
+    reach: float = 8.0
+    trade_off: float = 0.7
+    refine: float = 0.2
+    refined: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("recent", "pool", "refined"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more")
+        for name in ("blend", "text", "query", "trade_off", "refine"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in 0 .. 1")
+        if self.reach <= 0:
+            raise ValueError("reach must be above 0")
+
+
+class Predicts(Protocol):
+    """A run, or whatever else predicts (`nextvec.inference.predictor.RunPredictor`)."""
+
+    @property
+    def context(self) -> int: ...
+    @property
+    def conditional(self) -> bool: ...
+
+    def predict(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Raw and unit prediction, both [B, D]."""
+        ...
+
+
+Reembed = Callable[[RawVectors], RawVectors]
+"""Raw predictions [B, D] decoded to text and encoded again."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What strategies have at hand.
+
+    Attributes:
+        store: the one that the index is of.
+        reembed: what `text` needs.
+    """
+
+    predictor: Predicts
+    store: Store
+    index: Index
+    options: Options = Options()
+    reembed: Reembed | None = None
+
+    @property
+    def width(self) -> int:
+        """How many of the last chunks the strategies look at."""
+        return max(self.predictor.context, self.options.recent)
+
+    def has(self, told: bool) -> frozenset[Need]:
+        """What strategies may need, and is there; `told`: there are queries to steer towards."""
+        there: dict[Need, bool] = {
+            "decoder": self.reembed is not None,
+            "query": told,
+            "conditional": self.predictor.conditional,
+        }
+        return frozenset(need for need, given in there.items() if given)
+
+    @cached_property
+    def _first(self) -> IntArray:
+        return np.array([document.first for document in self.store.documents], dtype=np.int64)
+
+    def document_of(self, rows: IntArray) -> IntArray:
+        """Index into `store.documents` of each row."""
+        return np.asarray(np.searchsorted(self._first, rows, side="right") - 1, dtype=np.int64)
+
+
+Query = Callable[[Scene, Reading], FloatArray]
+"""Directions [B, D] to search in, of unit length."""
+Reranker = Callable[[Scene, Reading, Found], Found]
+"""The same rows in another order."""
+Step = TypeVar("Step", Query, Reranker)
+
+
+@dataclass(frozen=True)
+class Named(Generic[Step]):
+    """A registered query or re-ranker: what it needs, and what it does in a line."""
+
+    function: Step
+    needs: frozenset[Need]
+    summary: str
+
+
+QUERIES: dict[str, Named[Query]] = {}
+RERANKERS: dict[str, Named[Reranker]] = {}
+
+
+def query(name: str, *needs: Need) -> Callable[[Query], Query]:
+    """Register a function as the query `name`; the first line of its docstring is its summary."""
+    return _registering(QUERIES, name, needs)
+
+
+def reranker(name: str, *needs: Need) -> Callable[[Reranker], Reranker]:
+    """Register a function as the re-ranker `name`, likewise."""
+    return _registering(RERANKERS, name, needs)
+
+
+def _registering(table: dict[str, Named[Step]], name: str, needs: tuple[Need, ...]) -> Callable[[Step], Step]:
+    def register(function: Step) -> Step:
+        summary = (function.__doc__ or "").partition("\n")[0]
+        if name in {**QUERIES, **RERANKERS} or "+" in name or not summary:
+            raise ValueError(f"strategy '{name}': the name is taken or holds a +, or nothing says what it is")
+        table[name] = Named(function, frozenset(needs), summary)
+        return function
+
+    return register
