@@ -38,6 +38,7 @@ class Known(Decoder):
 
     def __init__(self, store: Store) -> None:
         self.store, self.encoder, self.dimension = store, store.encoder["fingerprint"], store.dimension
+        self.normalised = store.normalised
         self.name = type(self).__name__.lower()
         self._units = unit(store.vectors[:])
 

@@ -70,8 +70,31 @@ class _Vectors:
         return f"vector {list(map(int, np.argwhere(bad)[0]))}" if bad.ndim else "the vector"
 
 
+@dataclass(frozen=True, eq=False)
 class RawVectors(_Vectors):
-    """Vectors in the encoder's own distribution, of any length. Decoders take these."""
+    """Vectors in the encoder's own distribution, of any length. Decoders take these.
+
+    Attributes:
+        normalised: the distribution is that of the encoder's vectors at unit length, as an imported store may
+            hold them: a prediction of such is about 1 long and nothing for a decoder of raw ones.
+    """
+
+    normalised: bool = False
+
+    def of(self, encoder: str, normalised: bool | None = None) -> Self:
+        """Itself, if it lies in the space of this encoder and, unless None, `normalised` agrees.
+
+        Raises EncoderMismatchError otherwise.
+        """
+        found = super().of(encoder)
+        if normalised not in (None, self.normalised):
+            kinds = ("raw vectors", "vectors at unit length")
+            raise EncoderMismatchError(
+                f"{kinds[self.normalised]} of the encoder {encoder} where its {kinds[not self.normalised]} "
+                "are needed",
+                remedy="use stores, runs and decoders of one kind: ingest the texts to have raw vectors",
+            )
+        return found
 
     def unit(self) -> UnitVectors:
         """Each divided by its length; a zero vector stays zero."""

@@ -83,3 +83,13 @@ def test_vectors_of_another_encoder_are_refused() -> None:
     assert raw.of("one") is raw
     with pytest.raises(EncoderMismatchError, match="of the encoder one where those of other are needed"):
         raw.of("other")
+
+
+def test_vectors_at_unit_length_are_not_taken_for_raw_ones() -> None:
+    values = RawVectors(some(2, 4), "e").unit().values
+    stored = RawVectors(values, "e", normalised=True)
+    assert stored.of("e").of("e", normalised=True) is stored
+    with pytest.raises(EncoderMismatchError, match="vectors at unit length of the encoder e where its raw"):
+        stored.of("e", normalised=False)
+    with pytest.raises(EncoderMismatchError, match="raw vectors of the encoder e where its vectors at unit"):
+        RawVectors(values, "e").of("e", normalised=True)

@@ -58,7 +58,9 @@ def predict(
     predictor = RunPredictor(run, device=device)
     with open_pipeline(predictor, encoder, decoder, passages=nearest > 0) as pipeline:
         found = pipeline.ahead(read, query=query, n=nearest, where=where)
-    vectors.write(RawVectors(np.stack([passage.raw.values for passage in found]), found[0].raw.encoder))
+    first = found[0].raw
+    made = np.stack([passage.raw.values for passage in found])
+    vectors.write(RawVectors(made, first.encoder, first.normalised))
     figures = {"run": str(run), "encoder": predictor.space.encoder["name"], "query": query}
     output(
         "\n\n".join([describe_reading(found[0], predictor.name), *map(describe, found)]),

@@ -83,7 +83,8 @@ class TextReader:
         Raises EncoderError; VectorError for an answer that is not finite.
         """
         vectors = self.encoder.encode(texts, advance)
-        return RawVectors(unit(vectors) if self.space.normalised else vectors, self.fingerprint)
+        normalised = self.space.normalised
+        return RawVectors(unit(vectors) if normalised else vectors, self.fingerprint, normalised)
 
     def read(self, text: str, where: str | None = None) -> tuple[list[Chunk], RawVectors]:
         """Chunks of a text and their vectors [n, D]. Raises DocumentError, EncoderError."""

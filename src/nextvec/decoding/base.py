@@ -45,6 +45,8 @@ class Decoder(ABC):
         how: whether it retrieves or generates.
         encoder: fingerprint of the encoder whose raw vectors it takes.
         dimension: D.
+        normalised: it takes the encoder's vectors at unit length (`RawVectors.normalised`), not raw; None: it
+            looks at directions only and takes both.
         trained_on: keys of what it learned from, on which it is not judged; None where nothing is known.
     """
 
@@ -52,6 +54,7 @@ class Decoder(ABC):
     how: ClassVar[How]
     encoder: str
     dimension: int
+    normalised: bool | None = False
     trained_on: TrainedOn | None = None
 
     @abstractmethod
@@ -63,10 +66,11 @@ class Decoder(ABC):
 
         Raises:
             VectorError: anything but RawVectors; a unit vector has lost the length that a decoder needs.
-            EncoderMismatchError: vectors of another encoder than the decoder was made for.
+            EncoderMismatchError: vectors of another encoder than it was made for, or at unit length where it
+                takes raw ones, or the other way round.
             DecoderError: another shape, or no text asked for.
         """
-        values = require_raw(vectors).of(self.encoder).values
+        values = require_raw(vectors).of(self.encoder, self.normalised).values
         if values.ndim != 2 or values.shape[1] != self.dimension:
             raise DecoderError(
                 f"decoder '{self.name}': vectors of shape {list(values.shape)}",

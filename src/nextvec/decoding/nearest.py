@@ -37,6 +37,7 @@ class Nearest(Decoder):
 
     name = "nearest"
     how: ClassVar[How] = "retrieved"
+    normalised = None
 
     def __init__(
         self, store: Store, documents: Sequence[int] | None = None, trade_off: float | None = None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nextvec.corpus.chunking import Chunk
-from nextvec.corpus.reading import TextReader
+from nextvec.corpus.reading import Space, TextReader
 from nextvec.corpus.vectors import FloatArray, IntArray
 from nextvec.decoding.answers import Confidence, Continuation, NextPassage, Passage, RolledPassage
 from nextvec.decoding.base import Decoder
@@ -63,7 +63,7 @@ class Pipeline:
         decoder: makes texts of predictions.
         library: real passages near predictions.
     Raises:
-        EncoderMismatchError: the parts are of different encoders.
+        EncoderMismatchError: the parts are of different encoders, or the decoder of other lengths.
         RunError: the run fills gaps and does not continue.
     """
 
@@ -80,11 +80,12 @@ class Pipeline:
                 where=predictor.folder,
                 remedy="take a run of task next",
             )
-        others = [reader.fingerprint]
-        others += [decoder.encoder] if decoder is not None else []
-        others += [library.space.fingerprint] if library is not None else []
-        for fingerprint in others:
-            RawVectors(np.zeros(1, np.float32), fingerprint).of(predictor.space.fingerprint)
+        space = predictor.space
+        _vector_of(reader.space).of(space.fingerprint, space.normalised)
+        if library is not None:
+            _vector_of(library.space).of(space.fingerprint)
+        if decoder is not None:
+            _vector_of(space).of(decoder.encoder, decoder.normalised)
         self.predictor, self.reader, self.decoder, self.library = predictor, reader, decoder, library
 
     def next(
@@ -143,7 +144,8 @@ class Pipeline:
             course = replace(course, query=read.query)
         find = None if self.library is None else self._finder(self.library, course, read.known)
         rolled = roll(self.predictor.aimed(1), read.vectors, steps, course, find)
-        raw = RawVectors(np.stack([step.raw for step in rolled.steps]), read.vectors.encoder)
+        made = np.stack([step.raw for step in rolled.steps])
+        raw = RawVectors(made, read.vectors.encoder, read.vectors.normalised)
         known = [read.known]
         for step in rolled.steps:
             landed = [] if step.landing is None else [step.landing.row]
@@ -200,7 +202,7 @@ class Pipeline:
         return NextPassage(
             *read.said,
             horizon,
-            RawVectors(raw.values[0], raw.encoder),
+            RawVectors(raw.values[0], raw.encoder, raw.normalised),
             decoded,
             passages,
             self._confidence(predictor, read, decoded or next(iter(passages), None)),
@@ -267,3 +269,8 @@ class Pipeline:
             return Landing(row, cosine, library.vectors([row], normalised=self.reader.space.normalised)[0])
 
         return find
+
+
+def _vector_of(space: Space) -> RawVectors:
+    """One that says of which space it is."""
+    return RawVectors(np.zeros(1, np.float32), space.fingerprint, space.normalised)

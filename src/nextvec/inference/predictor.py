@@ -198,7 +198,11 @@ class RunPredictor(ModelPredictor):
 
         Both carry the fingerprint of the encoder in whose space they lie.
         """
-        raw = RawVectors(self.predict(contexts, lengths, queries)[0], str(self.encoder))
+        values, normalised = (
+            self.predict(contexts, lengths, queries)[0],
+            self.training.get("normalised", False),
+        )
+        raw = RawVectors(values, str(self.encoder), bool(normalised))
         return raw, raw.unit()
 
     def aimed(self, horizon: int) -> Self:

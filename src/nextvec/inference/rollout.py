@@ -174,7 +174,9 @@ def roll(
         raise ConfigError("no chunks to snap to", where="snap", remedy="name a store")
     length = float(np.linalg.norm(read, axis=1).mean())
     made: list[Step] = []
-    for step in _steps(predictor, RawVectors(read, vectors.encoder), course, find, length):
+    for step in _steps(
+        predictor, RawVectors(read, vectors.encoder, vectors.normalised), course, find, length
+    ):
         made.append(step)
         objection = course.guard.objection(step.drift, step.repetition)
         if len(made) == steps or objection:

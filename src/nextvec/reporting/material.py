@@ -207,8 +207,8 @@ def _find_store(
     runs: tuple[Run, ...], plan: Plan | None, answers: Answers | None, given: str | Path | None
 ) -> tuple[Store | None, str | None]:
     """The store that was trained on, or why it is not there. One that was named must be it."""
-    noted = next((run.facts["store"] for run in runs if "store" in run.facts), plan and plan.store)
-    path = given or noted
+    noted = [run.facts["store"] for run in runs if "store" in run.facts] + ([plan.store] if plan else [])
+    path = given or next(iter(noted), None)
     if path is None:
         return None, "no run says where its store lies: name it with --store"
     try:

@@ -45,6 +45,7 @@ class Inverter(Decoder):
         saved = load_saved(folder)
         self.folder, self.name = Path(folder), "inverter"
         self.space, self.encoder = saved.space, saved.space.fingerprint
+        self.normalised = saved.space.normalised
         self.training: dict[str, Any] = saved.info.get("training", {})
         self.trained_on = _trained_on(self.folder / TRAINED_ON)
         self.network = saved.network.to(device)

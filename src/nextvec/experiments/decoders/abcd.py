@@ -116,11 +116,12 @@ def diagnose_decoder(bench: Bench, decoder: Decoder, run: Judged | None = None) 
         EncoderMismatchError, DecoderError: vectors that the decoder was not made for, or it fails.
         EncoderError: the encoder of the bench fails. EvaluationError: predictions that are not finite.
     """
-    vectors = {"A": bench.targets, "B": _as_raw(bench, bench.target_units)}
+    # B and D are unit vectors under a false name: the fault that they show.
+    vectors = {"A": bench.targets, "B": bench.raw(bench.target_units)}
     given = {"A": bench.target_units, "B": bench.target_units}
     if run is not None:
         raw, units = bench.predict(run)
-        vectors |= {"C": raw, "D": _as_raw(bench, units)}
+        vectors |= {"C": raw, "D": bench.raw(units)}
         given |= {"C": raw.unit().values, "D": units}
     trials = {letter: Trial.of(bench, decoder, vectors[letter], given[letter]) for letter in vectors}
     true = Scores.of(bench, true_texts(bench))
@@ -163,11 +164,6 @@ def _model_side(
 
 def _lengths_of(vectors: RawVectors) -> Values:
     return np.asarray(np.linalg.norm(vectors.values, axis=1), dtype=np.float64)
-
-
-def _as_raw(bench: Bench, units: FloatArray) -> RawVectors:
-    """Unit vectors under a false name: the fault that B and D show."""
-    return RawVectors(units, bench.reader.fingerprint)
 
 
 def _moments(bench: Bench, run: Judged) -> MomentsPart:

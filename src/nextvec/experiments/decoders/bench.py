@@ -93,7 +93,7 @@ class Bench:
     @cached_property
     def targets(self) -> RawVectors:
         """[N, D] their vectors, as stored."""
-        return RawVectors(gather_rows(self.store.vectors, self.windows.target), self.reader.fingerprint)
+        return self.raw(gather_rows(self.store.vectors, self.windows.target))
 
     @cached_property
     def target_units(self) -> FloatArray:
@@ -107,6 +107,10 @@ class Bench:
         others = np.empty(len(self), dtype=np.int64)
         others[order] = np.roll(order, 1)
         return others
+
+    def raw(self, values: FloatArray) -> RawVectors:
+        """Values [N, D] as vectors of the store's kind."""
+        return RawVectors(values, self.reader.fingerprint, self.reader.space.normalised)
 
     def encode(self, texts: Sequence[str], what: str) -> RawVectors:
         """Vectors [n, D] of texts, with a progress bar that says what for."""
@@ -126,7 +130,7 @@ class Bench:
         contexts = np.zeros((len(self), int(lengths.max()), read.shape[1]), dtype=np.float32)
         contexts[np.arange(contexts.shape[1]) < lengths[:, None]] = read
         raw, units = ask(run, contexts, lengths)
-        return RawVectors(raw, self.reader.fingerprint), units
+        return self.raw(raw), units
 
 
 def lay_out(

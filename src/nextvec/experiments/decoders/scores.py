@@ -52,7 +52,8 @@ def write(bench: Bench, decoder: Decoder, vectors: RawVectors) -> Written:
     texts, spent = [], 0.0
     with Progress(f"decoding, {decoder.name}", len(bench), "vectors", quiet=bench.quiet) as progress:
         for start in range(0, len(bench), BLOCK):
-            block = RawVectors(vectors.values[start : start + BLOCK], vectors.encoder)
+            part = vectors.values[start : start + BLOCK]
+            block = RawVectors(part, vectors.encoder, vectors.normalised)
             started = time.perf_counter()
             texts += decoder.text(block)
             spent += time.perf_counter() - started
