@@ -153,11 +153,17 @@ def steps(model: NextVectorModel, state: State, count: int) -> tuple[State, floa
     return state, statistics.median(taken)
 
 
+def longest(name: str, options: argparse.Namespace) -> dict[str, int]:
+    """The option that lets an architecture of a limited length read the longest document asked for."""
+    limits = {"hyena": {"max_length": options.max}, "distilgpt2": {"positions": options.max_context}}
+    return limits.get(name, {})
+
+
 def measure(name: str, options: argparse.Namespace) -> Row:
     """Everything about one architecture, in this process."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = registry.build(name, options.preset, options.dimension)
+    model = registry.build(name, options.preset, options.dimension, **longest(name, options))
     training, short_of = train(model, options)
     streaming, short_of_too = stream(model, options)
     return {

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 PLAIN_INTERVAL_S = 15.0
+LEVELS = "▁▂▃▄▅▆▇█"
+ASCII = str.maketrans(LEVELS, "_.-:=+*#")
+"""For a terminal that has no blocks."""
+
+
+def sparkline(values: Sequence[float], width: int = 16) -> str:
+    """The last `width` values as blocks, from the lowest of them to the highest; equal ones stand low."""
+    shown = values[-width:]
+    low, high = min(shown, default=0.0), max(shown, default=0.0)
+    step = (high - low) / (len(LEVELS) - 1) or 1.0
+    return "".join(LEVELS[round((value - low) / step)] for value in shown)
 
 
 class Progress:
@@ -41,14 +53,15 @@ class Progress:
         elif not self.quiet and kind is None:
             self._line()
 
-    def advance(self, n: int = 1, note: str | None = None) -> None:
-        """Count `n` more units; `note` is a short text shown behind the rate."""
+    def advance(self, n: int = 1, note: str | None = None, live: str | None = None) -> None:
+        """Count `n` more units; `note` is a short text shown behind the rate, `live` what a terminal shows in
+        its place."""
         self.done += n
         if note is not None:
             self.note = note
         if self.bar is not None:
-            if note is not None:
-                self.bar.set_postfix_str(note, refresh=False)
+            if (shown := live or note) is not None:
+                self.bar.set_postfix_str(_encodable(shown), refresh=n == 0)
             self.bar.update(n)
         elif not self.quiet and time.monotonic() - self.last_line >= PLAIN_INTERVAL_S:
             self._line()
@@ -64,3 +77,12 @@ class Progress:
         note = f"  {self.note}" if self.note else ""
         sys.stderr.write(f"{self.what}: {self.done}{total} {self.unit}, {rate:.1f}/s{left}{note}\n")
         sys.stderr.flush()
+
+
+def _encodable(text: str) -> str:
+    """`text` as standard error can show it."""
+    try:
+        text.encode(sys.stderr.encoding or "ascii")
+    except UnicodeEncodeError:
+        return text.translate(ASCII)
+    return text

@@ -200,3 +200,15 @@ def test_every_other_architecture_trains(
     done = cli("train", world.path, "--model", model, "--out", tmp_path / "run", *tiny, "--max-updates", "3")
     assert done.code == 0
     assert "(max_updates)" in done.out
+
+
+def test_tensorboard_is_written_where_it_is_asked_for(
+    cli, tiny: tuple[str, ...], world: Store, tmp_path: Path, stop_training: Callable[[int], None]
+) -> None:
+    command = ("train", world.path, "--out", tmp_path / "run")
+    stop_training(2)
+    stopped = cli(*command, "--model", "lstm", *tiny, "--set", "optim.epochs=2", "--quiet")
+    assert stopped.code == 143
+    assert not (tmp_path / "run" / "tensorboard").exists()
+    assert cli(*command, "--resume", "--tensorboard", "--quiet").code == 0
+    assert len(list((tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*"))) == 1

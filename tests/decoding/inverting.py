@@ -46,7 +46,7 @@ def write_pairs(folder: Path, *, texts: tuple[str, ...] = TEXTS, seed: int = 0) 
         folder / "store",
         encoder={"name": "world", "fingerprint": "world"},
         dimension=D,
-        chunker={"kind": "sentences"},
+        chunker={"kind": "sentence"},
         dtype="float32",
         normalised=False,
     ) as writer:

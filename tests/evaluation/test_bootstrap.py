@@ -61,3 +61,28 @@ def test_clear_means_without_zero() -> None:
 def test_one_document_is_not_enough() -> None:
     with pytest.raises(EvaluationError, match="at least two"):
         DocumentBootstrap(np.zeros(9, dtype=np.int64))
+
+
+def test_a_ratio_of_sums_resamples_both() -> None:
+    rng = np.random.default_rng(1)
+    document = np.repeat(np.arange(12), 6)
+    parts, wholes = rng.random((2, 72)), 1 + rng.random((2, 72))
+    found = DocumentBootstrap(document, resamples=40, seed=3).ratio(parts[0], wholes[0], parts[1], wholes[1])
+    drawn = np.random.default_rng(3).integers(0, 12, size=(40, 12))
+    rows = [np.concatenate([np.flatnonzero(document == d) for d in row]) for row in drawn]
+
+    def difference(at: np.ndarray) -> float:
+        first, second = (p[at].sum() / w[at].sum() for p, w in zip(parts, wholes, strict=True))
+        return float(first - second)
+
+    assert found.difference == pytest.approx(difference(np.arange(72)))
+    by_hand = np.quantile([difference(row) for row in rows], [0.025, 0.975])
+    assert (found.low, found.high) == pytest.approx(tuple(by_hand))
+
+
+def test_a_ratio_to_ones_is_a_mean() -> None:
+    values = np.random.default_rng(2).random((2, 60))
+    interval, ones = DocumentBootstrap(np.repeat(np.arange(10), 6)), np.ones(60)
+    ratio = interval.ratio(values[0], ones, values[1], ones)
+    mean = interval.interval(values[0], values[1])
+    assert (ratio.low, ratio.high) == pytest.approx((mean.low, mean.high))

@@ -9,7 +9,7 @@ from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines import CopyLast, LinearAverage
 from nextvec.evaluation.metrics import METRICS, Judgement
 from nextvec.evaluation.predictor import unit
-from nextvec.evaluation.surprise import surprise
+from nextvec.evaluation.surprise import expected, surprise
 
 
 def document(first: int, count: int) -> SimpleNamespace:
@@ -47,3 +47,12 @@ def test_a_document_of_one_chunk_has_no_surprise_and_nan_is_refused(worlds) -> N
     assert np.isnan(surprise(CopyLast(5), vectors, document(2, 1))).tolist() == [True]
     with pytest.raises(EvaluationError, match="hold NaN"):
         surprise(worlds.Told(lambda c, n: c[:, 0] * np.nan), vectors, document(0, 5))
+
+
+def test_what_was_expected_is_the_predictors_answer(worlds) -> None:
+    vectors = worlds.noisy(np.random.default_rng(0), 1, 20, 8)[0]
+    found = expected(LinearAverage(3), vectors, document(4, 10), least=2)
+    assert not found[:2].any()
+    for t in range(2, 10):
+        read = vectors[4 + max(0, t - 3) : 4 + t]
+        assert found[t] == pytest.approx(unit(read.mean(axis=0)), abs=1e-6)

@@ -17,6 +17,7 @@ from nextvec.data.splits import split_documents
 from nextvec.errors import ConfigError, NextvecWarning, RunError, SplitError, TrainingError, WindowError
 from nextvec.models.registry import build
 from nextvec.models.saving import load_model
+from nextvec.progress import sparkline
 from nextvec.training import loop
 from nextvec.training.build import make_optimiser
 from nextvec.training.config import OptimConfig
@@ -301,3 +302,16 @@ def test_spread_tells_an_oracle_from_a_collapsed_model():
     flat = spread(measured["collapsed"], measured["target"])
     assert flat["variance_ratio"] == pytest.approx(0.0, abs=1e-9)
     assert (flat["std_above_0.01"], flat["std_above_0.01_encoder"]) == (0.0, 1.0)
+
+
+def test_a_terminal_shows_how_validation_goes(store, tiny, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(loop.Progress, "advance", lambda self, *_, **shown: said.append(shown.get("live")))
+    train(store, tiny("optim.epochs=3"), tmp_path / "run", quiet=True)
+    cosines = [line["validation"]["cosine"] for line in read_history(tmp_path / "run")]
+    best = max(cosines)
+    lines = [line for line in said if line is not None]
+    assert [len(line.partition(" ")[0]) for line in lines] == [1, 2, 3]
+    assert lines[-1] == (
+        f"{sparkline(cosines)} {cosines[-1]:.4f}, best {best:.4f} (epoch {cosines.index(best) + 1})"
+    )

@@ -11,9 +11,9 @@ from nextvec.cli.verdicts import WIDTH
 
 METRICS = {"recall@1": "R@1", "recall@5": "R@5", "recall@10": "R@10", "recall@20": "R@20", "mrr": "MRR"}
 LEGEND = (
-    "Differences of MRR, with 95 % intervals over documents; * the interval leaves out 0. A re-ranker is compared "
-    "with itself behind last, too: the next chunk stands in the document that is read, right behind the reader, "
-    "so document and recency know more than any query vector."
+    "Differences of MRR, with 95 % intervals over documents; * the interval leaves out 0. A re-ranker is "
+    "compared with itself behind last, too: the next chunk stands in the document that is read, right behind "
+    "the reader, so document and recency know more than any query vector."
 )
 
 
@@ -34,7 +34,8 @@ def _heading(found: Mapping[str, Any]) -> str:
     chance = ", ".join(f"{METRICS[name]} {value:.4f}" for name, value in found["chance"].items())
     return textwrap.fill(
         f"Split {found['split']}{sample} of {found['encoder']} vectors: {found['windows']:,} windows of "
-        f"{found['documents']:,} documents{told}, context {found['context']}, horizon {found['horizon']}{dropped}. "
+        f"{found['documents']:,} documents{told}, context {found['context']}, "
+        f"horizon {found['horizon']}{dropped}. "
         f"Candidates: {found['pool']:,} chunks of the {found['candidates']}, without what was read "
         f"({found['eligible']:,.0f} on average). Chance: {chance}.",
         WIDTH,

@@ -28,6 +28,7 @@ VERBS = {
     "evaluate": "Judge a run, or the baselines alone, on documents it never saw.",
     "matrix": "Train and judge many models under one protocol.",
     "compare": "Print the table of a finished matrix again.",
+    "report": "Figures, tables and one page of a matrix or a run.",
     "sweep": "Tune models on validation: many short runs, the bad ones stopped early.",
     "diagnose": "Find out what is wrong with data, a model or a run.",
     "predict": "Read a text and tell what comes next: nearest passages, decoded text, confidence.",

@@ -66,6 +66,7 @@ class EvaluationFlags:
         str | None,
         Parameter(help="Whose surprise stands beside the run's (default: copy-last,exponential averages)."),
     ] = None
+    quiet: Quiet = False
 
 
 def surprise(
@@ -90,7 +91,6 @@ def surprise(
     evaluation: EvaluationFlags | None = None,
     device: Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the model predicts.")] = "cpu",
     json: JsonTarget = None,
-    quiet: Quiet = False,
 ) -> None:
     """How unexpected each chunk of a text is (1 - cosine of the prediction and what came), drawn as a curve,
     with the texts at its peaks and the places where topics change.
@@ -102,7 +102,7 @@ def surprise(
     if evaluate:
         unused = {"a text": texts != TextFlags(), "--document": document is not None}
         _refuse({**unused, "how it is shown": show is not None, "an encoder": encoder is not None})
-        _evaluate(run, _needed(store, "--evaluate"), evaluation or EvaluationFlags(), device, json, quiet)
+        _evaluate(run, _needed(store, "--evaluate"), evaluation or EvaluationFlags(), device, json)
         return
     if evaluation is not None:
         raise ConfigError("of a table that is not made", where="flags of evaluation", remedy="add --evaluate")
@@ -144,9 +144,7 @@ def _read(
     return surprises_of_text(predictor, reader, read, where, show.finder, rule)
 
 
-def _evaluate(
-    run: Path, store: Path, flags: EvaluationFlags, device: str, json: str | None, quiet: bool
-) -> None:
+def _evaluate(run: Path, store: Path, flags: EvaluationFlags, device: str, json: str | None) -> None:
     from nextvec.corpus.store import Store
     from nextvec.data.splits import SplitConfig
     from nextvec.experiments.judging import Exam
@@ -160,7 +158,7 @@ def _evaluate(
         count=flags.documents,
         seed=flags.seed,
         baselines=names(flags.baselines) or PREDICTORS,
-        quiet=quiet,
+        quiet=flags.quiet,
     )
     output(describe_table(report), report.to_json(), json)
 
@@ -220,8 +218,8 @@ def describe_table(report: SegmentationReport) -> str:
     head = (
         f"{report.documents} documents joined from segments of {report.origins} documents{of}, split "
         f"{report.split}{sample} of {report.store}: {report.chunks:,} chunks, {report.boundaries:,} "
-        f"boundaries, a chunk used {report.used:.1f} times. Pk and WindowDiff over pairs {report.k} chunks apart (0 is "
-        "perfect), F1 within one chunk; rules fitted on joined validation documents."
+        f"boundaries, a chunk used {report.used:.1f} times. Pk and WindowDiff over pairs {report.k} chunks "
+        "apart (0 is perfect), F1 within one chunk; rules fitted on joined validation documents."
     )
     table = columns(
         ["finder", "Pk", "WindowDiff", "F1", "said", "Pk less the best baseline's", "on validation", "rule"],

@@ -24,10 +24,11 @@ def terminal() -> tuple[int, str]:
 
 
 def draw_curve(values: Sequence[float], starts: Sequence[int], width: int, bars: str = BLOCKS) -> list[str]:
-    """Lines at most `width` long: a column a chunk, or the highest of several where there is no room.
+    """Lines at most `width` long, from 0 to 1 or the highest value: a column a chunk, or the highest of
+    several where there is no room.
 
     Args:
-        values: of chunk 1, 2, ...; chunk 0 has none and stays blank.
+        values: 0 or more, of chunk 1, 2, ...; chunk 0 has none and stays blank.
         starts: chunks that a new topic begins with, marked below the curve.
         bars: nine characters, from an empty place to a full one.
     """
@@ -35,10 +36,11 @@ def draw_curve(values: Sequence[float], starts: Sequence[int], width: int, bars:
     per = -(-count // room)
     columns = -(-count // per)
     wide = max(1, min(WIDEST, room // columns))
-    heights = _eighths(values, per, columns)
+    top = max(1.0, *values)
+    heights = _eighths(values, per, columns, top)
     lines = []
     for row in reversed(range(HEIGHT)):
-        label = f"{max(values):.2f}" if row == HEIGHT - 1 else f"{min(values):.2f}" if row == 0 else ""
+        label = {HEIGHT - 1: f"{top:.2f}", HEIGHT // 2 - 1: f"{top / 2:.2f}"}.get(row, "")
         body = "".join(bars[max(0, min(8, height - 8 * row))] * wide for height in heights)
         lines.append(f"{label:>{LABEL - 1}} {body}".rstrip())
     marks = [" "] * columns * wide
@@ -49,14 +51,12 @@ def draw_curve(values: Sequence[float], starts: Sequence[int], width: int, bars:
     return lines
 
 
-def _eighths(values: Sequence[float], per: int, columns: int) -> list[int]:
-    """Height of each column in eighths of a line: 1 the lowest value, 0 where there is none."""
-    low, high = min(values), max(values)
-    scale = (8 * HEIGHT - 1) / (high - low) if high > low else 0.0
+def _eighths(values: Sequence[float], per: int, columns: int, top: float) -> list[int]:
+    """Height of each column in eighths of a line."""
     heights = []
     for column in range(columns):
         held = values[max(column * per - 1, 0) : (column + 1) * per - 1]
-        heights.append(1 + round((max(held) - low) * scale) if held else 0)
+        heights.append(round(8 * HEIGHT * max(held, default=0.0) / top))
     return heights
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -20,12 +21,16 @@ def train(
     flags: TrainingFlags | None = None,
     seed: Annotated[int | None, Parameter(help="Of the weights, the batches and the dropout.")] = None,
     resume: Annotated[bool, Parameter(negative=(), help="Go on with the run in --out.")] = False,
+    tensorboard: Annotated[
+        bool, Parameter(negative=(), help="Write the history to OUT/tensorboard too (nextvec[tensorboard]).")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Train one model. The best model by validation cosine lies in --out, the last in --out/final."""
     from nextvec.corpus.store import Store
     from nextvec.training.loop import train as run
     from nextvec.training.recipes import make_config
+    from nextvec.training.tensorboard import Scalars
 
     flags = flags or TrainingFlags()
     file, given = flags.layers()
@@ -39,7 +44,8 @@ def train(
         raise ConfigError("no model is named", where="--model", remedy="see `nextvec models`")
     else:
         config = make_config(flags.recipe or DEFAULT_RECIPE, file, given, where=flags.config or "flags")
-    result = run(Store.open(store), config, out, resume=resume, quiet=quiet)
+    with Scalars(out) if tensorboard else nullcontext() as told:
+        result = run(Store.open(store), config, out, resume=resume, quiet=quiet, after_epoch=told)
     print(
         f"{result.model}: best validation cosine {result.cosine:.4f} in epoch {result.epoch} of "
         f"{result.epochs} ({result.stopped}), {result.parameters:,} parameters, "

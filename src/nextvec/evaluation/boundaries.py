@@ -24,7 +24,7 @@ Curve = NDArray[np.float64]
 
 APART = (1, 3, 5)
 WIDTHS = (1, 2, 3, 4, 6, 8)
-THRESHOLDS = np.arange(-1.0, 3.01, 0.1)
+THRESHOLDS = np.round(np.arange(-1.0, 3.01, 0.1), 2)
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def high_peaks(values: Curve, apart: int) -> tuple[NDArray[np.int64], Curve]:
 def fit_rule(kind: CurveKind, reads: Sequence[Read], truths: Sequence[Cuts]) -> tuple[Rule, float]:
     """The rule with the lowest Pk on documents whose boundaries are known, and that Pk.
 
-    Of rules that are equally good the first is taken: narrow blocks, few demands.
+    Of equally good thresholds the one in the middle is taken, of other rules the narrowest block.
     """
     k = half_length(truths)
     best: tuple[float, Rule] | None = None
@@ -195,9 +195,10 @@ def fit_rule(kind: CurveKind, reads: Sequence[Read], truths: Sequence[Cuts]) -> 
                 errors = pk_errors(true, _at_thresholds(values, apart), k)
                 wrong += errors.sum(axis=1)
                 pairs += errors.shape[1]
-            at = int(wrong.argmin())
+            equal = np.flatnonzero(wrong == wrong.min())
+            at = int(equal[len(equal) // 2])
             if best is None or wrong[at] / pairs < best[0]:
-                best = float(wrong[at] / pairs), Rule(round(float(THRESHOLDS[at]), 2), apart, width)
+                best = float(wrong[at] / pairs), Rule(float(THRESHOLDS[at]), apart, width)
     assert best is not None
     return best[1], best[0]
 

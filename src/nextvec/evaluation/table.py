@@ -43,15 +43,16 @@ def format_report(report: Report, *, markdown: bool = False) -> str:
 
 def format_table(report: Mapping[str, Any], *, markdown: bool = False) -> str:
     """The same from the JSON of a report. Columns that no row has a value for are left out."""
-    heading, lines = _heading(report), _lines(_cells(report), markdown=markdown)
+    head, lines = heading(report), _lines(_cells(report), markdown=markdown)
     notes = [LEGEND, *report["notes"]]
     if markdown:
         notes = [f"- {note}" for note in notes]
-        return "\n".join([*heading, "", *lines, "", *notes])
-    return "\n".join([*heading, "", *lines, "", *notes])
+        return "\n".join([*head, "", *lines, "", *notes])
+    return "\n".join([*head, "", *lines, "", *notes])
 
 
-def _heading(report: Mapping[str, Any]) -> list[str]:
+def heading(report: Mapping[str, Any]) -> list[str]:
+    """What was asked, of whom, and among what: the lines above a table."""
     sample = " (in-sample)" if report["in_sample"] else ""
     of = f" of {report['encoder']} vectors" if report["encoder"] else ""
     chance = ", ".join(

@@ -43,8 +43,9 @@ def draw_surprise(found: Surprises, path: Path, peaks: int) -> None:
         high = found.peaks(peaks)
         axis.plot(high + 1, found.surprise[high - 1], "o", color=PEAK, label="peaks")
         axis.set_xlabel("chunk")
+        axis.set_ylim(bottom=0)
         axis.set_ylabel("1 - cos(prediction, actual)")
-        axis.set_title(f"{Path(found.where).name}, read by {found.run}")
+        axis.set_title(f"{found.where}, read by {found.run}")
         axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
         axis.spines[["top", "right"]].set_visible(False)
         kind = path.suffix[1:]

@@ -77,6 +77,7 @@ STYLE: Any = {
     "xtick.color": INK,
     "ytick.color": INK,
     "text.color": INK,
+    "text.parse_math": False,  # names and texts are not ours: a $ in them is a $
     "image.cmap": "cividis",
     "svg.fonttype": "none",
     "svg.hashsalt": "nextvec",
@@ -98,6 +99,7 @@ class Spec:
     needs: tuple[Need, ...]
     section: str
     draw: Draw
+    on_request: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,9 @@ class Look:
 _SPECS: dict[str, Spec] = {}
 
 
-def figure(name: str, *, title: str, caption: str, needs: Sequence[Need]) -> Callable[[Draw], Draw]:
+def figure(
+    name: str, *, title: str, caption: str, needs: Sequence[Need], on_request: bool = False
+) -> Callable[[Draw], Draw]:
     """Register a figure.
 
     Args:
@@ -120,12 +124,13 @@ def figure(name: str, *, title: str, caption: str, needs: Sequence[Need]) -> Cal
         title: what it shows, in a few words.
         caption: how to read it, in a sentence or two; also what is read aloud in the picture's place.
         needs: what of the material must be there (`Material.missing` says why it is not).
+        on_request: only drawn when asked for by name.
     """
 
     def register(draw: Draw) -> Draw:
         assert name not in _SPECS, f"two figures are called {name}"
         section = draw.__module__.rpartition(".")[2]
-        _SPECS[name] = Spec(name, title, caption, tuple(needs), section, draw)
+        _SPECS[name] = Spec(name, title, caption, tuple(needs), section, draw, on_request)
         return draw
 
     return register
@@ -149,14 +154,14 @@ def specs() -> dict[str, Spec]:
 
 
 def chosen(names: Collection[str] | None = None) -> list[Spec]:
-    """The figures of these names; all where none are given. Raises ConfigError naming one that is unknown."""
+    """The figures of these names; all but those on request where none are given. Raises ConfigError naming one that is unknown."""
     known = specs()
     for name in names or ():
         if name not in known:
             raise ConfigError(
                 f"no figure '{name}'", where="--figures", remedy=f"choose of: {', '.join(known)}"
             )
-    return [spec for spec in known.values() if not names or spec.name in names]
+    return [spec for spec in known.values() if (spec.name in names if names else not spec.on_request)]
 
 
 def draw(material: Material, names: Collection[str] | None = None) -> Iterator[tuple[Spec, Figure | str]]:

@@ -11,17 +11,22 @@ from typing import Any, Literal
 
 from nextvec.config import from_dict, read_toml
 from nextvec.corpus.store import Store
+from nextvec.data.splits import SplitConfig
 from nextvec.disk import read_json
 from nextvec.errors import NextvecError, RunError, StoreError
 from nextvec.evaluation.answers import ANSWERS, Answers
+from nextvec.evaluation.diagnostics.data import DataDiagnosis, Looking, diagnose_data
 from nextvec.experiments.matrix import PLAN, TABLE, read_table
 from nextvec.experiments.plan import Plan
+from nextvec.reporting.judged import judge_alone
 from nextvec.training.history import HISTORY, read_history
 from nextvec.training.loop import METRICS
 from nextvec.training.session import CONFIG, ENVIRONMENT
 
 Need = Literal["rows", "histories", "answers", "store", "deep"]
 """What a figure may ask for; `Material.missing` says why one is not there."""
+JUDGED = "judged.json"
+"""The table of a lone run: it stands in the folder of the report."""
 REMEDY = "give a folder made by `nextvec matrix` or `nextvec train`"
 _SEEDED = re.compile(r"(?P<row>.+)-seed(?P<seed>\d+)")
 
@@ -82,6 +87,7 @@ class Material:
         folder, kind: what is reported on.
         runs: every run that was started, row by row and seed by seed.
         table: the JSON of the judgement (`nextvec.evaluation.report.Report.to_json`); None: not judged yet.
+        table_file: the name of the file it stands in.
         plan: of a matrix.
         answers: what every predictor answered, window by window.
         store: where vectors and texts lie.
@@ -98,6 +104,7 @@ class Material:
     store: Store | None
     deep: bool = False
     missing: Mapping[str, str] = field(default_factory=dict)
+    table_file: str = TABLE
 
     @classmethod
     def of(cls, folder: str | Path, *, store: str | Path | None = None, deep: bool = False) -> Material:
@@ -106,7 +113,7 @@ class Material:
         Args:
             folder: of a matrix or of a run, finished or interrupted.
             store: where the store lies now; None looks where it lay at training.
-            deep: allow what loads the models again.
+            deep: allow what loads the models again; a run is put beside the baselines then.
         Raises:
             RunError: neither a matrix nor a run, or a damaged file in it.
             StoreError: `store` is none, or another than the one trained on.
@@ -152,6 +159,22 @@ class Material:
         """The runs of one row, by seed."""
         return sorted((run for run in self.runs if run.row == row), key=lambda run: run.seed)
 
+    @cached_property
+    def diagnosis(self) -> DataDiagnosis | None:
+        """What `nextvec diagnose data` says of the store, nothing being encoded anew; None without one."""
+        if self.store is None:
+            return None
+        division = self.runs[0].config.get("data", {}).get("split", {}) if self.runs else {}
+        if not _there(Path(division.get("file") or "")):
+            division = {key: value for key, value in division.items() if key != "file"}
+        looking = Looking(
+            division=from_dict(SplitConfig, division, where="data.split"),
+            context=5 if self.table is None else int(self.table["context"]),
+            reembed=0,
+            quiet=True,
+        )
+        return diagnose_data(self.store, looking)
+
     @property
     def histories(self) -> dict[str, tuple[dict[str, Any], ...]]:
         """Run -> its epochs, of the runs that finished one."""
@@ -161,64 +184,59 @@ class Material:
 def _read_matrix(folder: Path, store: str | Path | None, deep: bool) -> Material:
     plan = from_dict(Plan, read_toml(folder / PLAN), where=folder / PLAN) if _there(folder / PLAN) else None
     runs = tuple(Run.read(run, row=_row(run)) for run in _run_folders(folder / "runs", plan))
-    missing: dict[str, str] = {}
-    table = None
-    if _there(folder / TABLE):
-        table = read_table(folder)
-    else:
+    table = read_table(folder) if _there(folder / TABLE) else None
+    answers = Answers.read(folder / ANSWERS) if _there(folder / ANSWERS) else None
+    opened, missing = _find_store(runs, plan, answers, store)
+    if table is None:
         missing["rows"] = "the matrix was not judged: run `nextvec matrix` with this folder to its end"
-    answers = None
-    if _there(folder / ANSWERS):
-        answers = Answers.read(folder / ANSWERS)
-    else:
+    if answers is None:
         missing["answers"] = "answers were not kept, window by window: run `nextvec matrix` again"
-    return _material(folder, "matrix", runs, table, plan, answers, store, deep, missing)
+    return Material(
+        folder, "matrix", runs, table, plan, answers, opened, deep, _and_more(missing, runs, deep)
+    )
 
 
 def _read_run(folder: Path, store: str | Path | None, deep: bool) -> Material:
-    why = "a run alone is not judged: put it beside the baselines with --deep, or in a matrix"
     runs = (Run.read(folder),)
-    return _material(folder, "run", runs, None, None, None, store, deep, {"rows": why, "answers": why})
+    opened, missing = _find_store(runs, None, None, store)
+    table = answers = None
+    why = "a run alone is not judged: put it beside the baselines with --deep, or in a matrix"
+    if deep and opened is not None:
+        try:
+            table, answers = judge_alone(opened, folder)
+        except NextvecError as e:
+            why = f"the run could not be judged: {e}"
+    if table is None:
+        missing |= {"rows": why, "answers": why}
+    missing = _and_more(missing, runs, deep)
+    return Material(folder, "run", runs, table, None, answers, opened, deep, missing, JUDGED)
 
 
-def _material(
-    folder: Path,
-    kind: Literal["matrix", "run"],
-    runs: tuple[Run, ...],
-    table: dict[str, Any] | None,
-    plan: Plan | None,
-    answers: Answers | None,
-    store: str | Path | None,
-    deep: bool,
-    missing: dict[str, str],
-) -> Material:
-    """Put together what was read, with the store if it can be found."""
+def _and_more(missing: dict[str, str], runs: tuple[Run, ...], deep: bool) -> dict[str, str]:
     if not any(run.history for run in runs):
         missing["histories"] = "no run has finished an epoch yet"
-    opened, why = _find_store(runs, plan, answers, store)
-    if why is not None:
-        missing["store"] = why
     if not deep:
         missing["deep"] = "it needs the models themselves: make the report with --deep"
-    return Material(folder, kind, runs, table, plan, answers, opened, deep, missing)
+    return missing
 
 
 def _find_store(
     runs: tuple[Run, ...], plan: Plan | None, answers: Answers | None, given: str | Path | None
-) -> tuple[Store | None, str | None]:
-    """The store that was trained on, or why it is not there. One that was named must be it."""
+) -> tuple[Store | None, dict[str, str]]:
+    """The store that was trained on, or under "store" why it is not there. One that was named must be it."""
     noted = [run.facts["store"] for run in runs if "store" in run.facts] + ([plan.store] if plan else [])
     path = given or next(iter(noted), None)
     if path is None:
-        return None, "no run says where its store lies: name it with --store"
+        return None, {"store": "no run says where its store lies: name it with --store"}
     try:
         store = Store.open(path)
         _check_store(store, runs, answers)
     except StoreError as e:
         if given is not None:
             raise
-        return None, f"the store {Path(path).name} cannot be used ({e.message}): name it with --store"
-    return store, None
+        why = f"the store {Path(path).name} cannot be used ({e.message}): name it with --store"
+        return None, {"store": why}
+    return store, {}
 
 
 def _check_store(store: Store, runs: tuple[Run, ...], answers: Answers | None) -> None:

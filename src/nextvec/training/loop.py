@@ -25,7 +25,7 @@ from nextvec.models.saving import save_model
 from nextvec.objectives.combine import Loss
 from nextvec.objectives.regression import cosine_similarity
 from nextvec.objectives.sample import Sample
-from nextvec.progress import Progress
+from nextvec.progress import Progress, sparkline
 from nextvec.training.config import TrainConfig
 from nextvec.training.history import ValidationMeter, loss_names, loss_values, write_history
 from nextvec.training.saved import calibrate, saved_figures
@@ -97,9 +97,7 @@ def train(
         while not state.stopped:
             train_epoch(session, signals, progress)
             finish_epoch(session, validate(session, signals))
-            progress.advance(
-                0, f"epoch {state.epoch} validation cosine {session.history[-1]['validation']['cosine']:.4f}"
-            )
+            tell_epoch(session, progress)
             session.save()
             stop_if_asked(session, signals)
             if after_epoch is not None:
@@ -263,6 +261,17 @@ def finish_epoch(session: Session, validation: dict[str, float]) -> None:
     write_history(session.out, session.history)
     session.means.sums.zero_()
     state.batch, state.epoch_positions, state.epoch_seconds = 0, 0, 0.0
+
+
+def tell_epoch(session: Session, progress: Progress) -> None:
+    """Show the epoch's validation cosine; on a terminal with its course, and the best so far."""
+    state, cosines = session.state, [line["validation"]["cosine"] for line in session.history]
+    best = f"best {state.best_cosine:.4f} (epoch {state.best_epoch})"
+    progress.advance(
+        0,
+        f"epoch {state.epoch} validation cosine {cosines[-1]:.4f}",
+        live=f"{sparkline(cosines)} {cosines[-1]:.4f}, {best}",
+    )
 
 
 def reason_to_stop(session: Session, cosine: float) -> str:

@@ -108,7 +108,7 @@ def train_epoch(session: Session, signals: StopSignals, progress: Progress) -> N
         state.chunks += len(chosen)
         now = time.monotonic()
         state.seconds, before = state.seconds + now - before, now
-        progress.advance(len(chosen))
+        progress.advance(len(chosen), f"loss {float(session.sums[0] / session.sums[2]):.3f}")
         stop_if_asked(session, signals)
         if capped(session):
             break

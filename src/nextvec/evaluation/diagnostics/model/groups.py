@@ -156,6 +156,11 @@ def nearest_cosine(units: FloatArray, vectors: VectorSource, rows: IntArray) -> 
 
     Exact: float32 products in blocks find the row, float64 gives its cosine.
     """
+    return row_dots(units, unit(gather_rows(vectors, nearest_rows(units, vectors, rows))))
+
+
+def nearest_rows(units: FloatArray, vectors: VectorSource, rows: IntArray) -> IntArray:
+    """[N] which of these rows of `vectors` has the largest cosine to each of `units` [N, D], in float32."""
     queries = torch.from_numpy(np.ascontiguousarray(units))
     best = torch.full((len(queries),), -2.0)
     which = torch.zeros(len(queries), dtype=torch.int64)
@@ -167,4 +172,4 @@ def nearest_cosine(units: FloatArray, vectors: VectorSource, rows: IntArray) -> 
             better = value > best[piece]
             which[piece] = torch.where(better, place + start, which[piece])
             best[piece] = torch.where(better, value, best[piece])
-    return row_dots(units, unit(gather_rows(vectors, rows[which.numpy()])))
+    return np.asarray(rows[which.numpy()], dtype=np.int64)

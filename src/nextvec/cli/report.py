@@ -1,0 +1,51 @@
+"""`nextvec report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from nextvec.cli.common import Quiet, names
+from nextvec.errors import ConfigError
+
+ALL, NONE = "all", "none"
+
+
+def report(
+    folder: Annotated[Path, Parameter(help="A matrix or a run, finished or interrupted.")],
+    *,
+    store: Annotated[
+        Path | None, Parameter(help="Where the store lies now (default: where it lay at training).")
+    ] = None,
+    out: Annotated[
+        Path | None, Parameter(help="Folder of the report (default: `report` in the folder).")
+    ] = None,
+    figures: Annotated[str, Parameter(help="Names of figures separated by commas, all or none.")] = ALL,
+    deep: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            help="Load the models too: for figures that look into them, and to judge a lone run beside the "
+            "baselines.",
+        ),
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a matrix or a run into one page, report.html, that needs nothing beside it.
+
+    Every figure is written as PNG and SVG too, every number as CSV, and the PRD's JSON files. What there is no
+    material for is left out, and the page says why.
+    """
+    from nextvec.reporting.material import Material
+    from nextvec.reporting.report import make_report
+
+    out = folder / "report" if out is None else out
+    if out.exists() and not out.is_dir():
+        raise ConfigError("is not a folder", where=out, remedy="give another folder with --out")
+    wanted = None if figures == ALL else () if figures == NONE else names(figures)
+    made = make_report(Material.of(folder, store=store, deep=deep), out, figures=wanted, quiet=quiet)
+    for name, why in made.left_out.items():
+        print(f"left out {name}: {why}")
+    print(f"{made.page}   {made.page.stat().st_size / 1e6:.1f} MB, and {len(made.files)} files beside it")

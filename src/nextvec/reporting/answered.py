@@ -1,0 +1,164 @@
+"""What was answered beside what was true, window by window: the ground of the figures that look at windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nextvec.corpus.store import Store
+from nextvec.data.trained import TRAINED_ON, TrainedOn, key, known
+from nextvec.data.windows import FloatArray, IntArray, Windows, gather_rows
+from nextvec.evaluation.answers import Answers
+from nextvec.evaluation.diagnostics.model.part import sample
+from nextvec.evaluation.exam import Exam
+from nextvec.evaluation.harness import Judging, open_exam
+from nextvec.evaluation.predictor import unit
+from nextvec.reporting.drawing import best_baseline
+from nextvec.reporting.figure import NothingToDraw, canvas, look, wrapped
+from nextvec.reporting.material import Material, Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Values = NDArray[np.float64]
+MOST_PANELS = 16
+MOST_WINDOWS, FEWEST_WINDOWS = 1000, 100
+MOST_PRODUCTS = 2e10
+"""Multiplications that a search for nearest training chunks may take: seconds on one core."""
+COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answers of a matrix, with the store they were given on. N windows of D dimensions.
+
+    Figures ask for the needs "rows", "answers" and "store" before they make one.
+    """
+
+    material: Material
+    answers: Answers
+    store: Store
+
+    @classmethod
+    def of(cls, material: Material) -> Answered:
+        """The answers of a material that has them, and a store. Raises NothingToDraw: of no model."""
+        assert material.answers is not None
+        assert material.store is not None
+        found = cls(material, material.answers, material.store)
+        if not found.models:
+            raise NothingToDraw("no model was judged")
+        return found
+
+    def __len__(self) -> int:
+        return len(self.answers.target)
+
+    @cached_property
+    def models(self) -> tuple[str, ...]:
+        """The models that answered, the best by cosine first."""
+        return models_of(self.material)
+
+    @property
+    def best(self) -> str:
+        """The model with the highest cosine."""
+        return self.models[0]
+
+    @property
+    def baseline(self) -> str | None:
+        """The baseline with the highest cosine; None where none was judged."""
+        best = best_baseline(self.material, "cosine")
+        return None if best is None else best["name"]
+
+    def units(self, row: str) -> FloatArray:
+        """[N, D] predictions of one row, of unit length as far as float16 kept it."""
+        return np.asarray(self.answers.units[row], dtype=np.float32)
+
+    @cached_property
+    def targets(self) -> FloatArray:
+        """[N, D] the true next vectors, of unit length."""
+        return unit(gather_rows(self.store.vectors, self.answers.target))
+
+    @cached_property
+    def lengths(self) -> IntArray:
+        """[N] chunks in each window's document."""
+        return np.array([self.store.documents[i].count for i in self.answers.document], dtype=np.int64)
+
+    @cached_property
+    def exam(self) -> Exam:
+        """The exam that was answered."""
+        table = self.material.table
+        assert table is not None
+        document = self.answers.document
+        first = np.array([self.store.documents[i].first for i in document], dtype=np.int64)
+        horizon, task = table["horizon"], table.get("task", "next")
+        windows = Windows(self.answers.target, first, document, table["context"], horizon, task)
+        how = Judging(context=windows.context, horizon=horizon, task=task, candidates=table["candidates"])
+        return open_exam(self.store, windows, np.unique(document).tolist(), how, None)
+
+    @cached_property
+    def trained(self) -> IntArray:
+        """[n] rows of the chunks trained on, ascending. Raises NothingToDraw: no run lists them."""
+        listed = [run.folder / TRAINED_ON for run in self._first_runs if (run.folder / TRAINED_ON).is_file()]
+        if not listed:
+            raise NothingToDraw("no run here lists what it was trained on")
+        ids = TrainedOn.union([TrainedOn.load(path) for path in listed]).ids
+        documents = self.store.documents
+        keys = np.fromiter((key(d.doc_id) for d in documents), np.uint64, len(documents))
+        rows = [np.arange(documents[i].first, documents[i].first + documents[i].count)
+                for i in np.flatnonzero(known(ids, keys))]  # fmt: skip
+        return np.concatenate([np.zeros(0, np.int64), *rows])
+
+    @property
+    def _first_runs(self) -> list[Run]:
+        return [runs[0] for row in self.models if (runs := self.material.runs_of(row))]
+
+
+def models_of(material: Material) -> tuple[str, ...]:
+    """The models of the table, the best by cosine first."""
+    ranked = sorted(material.models, key=lambda row: -(row["cosine"] or 0.0))
+    return tuple(row["name"] for row in ranked)
+
+
+def panels(
+    names: Sequence[str], *, height: float = 1.55, **options: Any
+) -> tuple[Figure, list[tuple[str, Axes]]]:
+    """A small picture for each name, at most 16, side by side on the same axes.
+
+    Returns: the figure, and the names drawn with their axes.
+    """
+    shown = list(names[:MOST_PANELS])
+    columns = min(COLUMNS, len(shown))
+    rows = ceil(len(shown) / columns)
+    drawn, grid = canvas(height=rows * height + 0.6, rows=rows, columns=columns, **options)
+    flat = list(np.ravel(np.asarray(grid, dtype=object)))
+    for axes in flat[len(shown) :]:
+        axes.remove()
+    for above in flat[max(0, len(shown) - columns) : len(shown)]:
+        above.tick_params(labelbottom=True)
+    if len(names) > len(shown):
+        drawn.text(0.995, 0.005, f"the best {len(shown)} of {len(names)} models", ha="right", va="bottom", size=7)
+    for name, axes in zip(shown, flat, strict=False):
+        axes.set_title(wrapped(name), size=7)
+    return drawn, list(zip(shown, flat, strict=False))
+
+
+def line(axes: Axes, material: Material, row: str, x: Sequence[float], y: ArrayLike) -> None:
+    """A row's values from point to point, as that row looks in every figure."""
+    drawn_as = look(material, row)
+    axes.plot(x, y, color=drawn_as.colour, marker=drawn_as.marker, ls=drawn_as.line, label=row)
+
+
+def searchable(answered: Answered, *, share: float = 1.0, seed: int = 0) -> IntArray:
+    """Windows [n], at most 1,000 and as many as can be compared with all that was trained on in a `share` of
+    the time that a figure may take. Raises NothingToDraw: nothing of what was trained on is here."""
+    products = len(answered.trained) * answered.store.dimension
+    if not products:
+        raise NothingToDraw("the store holds nothing of what was trained on")
+    able = int(share * MOST_PRODUCTS / products)
+    return sample(len(answered), min(MOST_WINDOWS, max(FEWEST_WINDOWS, able)), seed)

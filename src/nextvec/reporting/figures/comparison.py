@@ -1,0 +1,191 @@
+"""All predictors of a table beside each other, by the figures that they are judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from nextvec.evaluation.metrics import KS, METRICS
+from nextvec.reporting.drawing import (
+    LABELS,
+    best_baseline,
+    beside_best,
+    known,
+    legend_outside,
+    mark_best,
+)
+from nextvec.reporting.figure import INK, NothingToDraw, bar_height, bars, canvas, figure, look, wrapped
+from nextvec.reporting.material import Material
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Rows = list[dict[str, Any]]
+SIGNS = {True: "+", False: "\N{MINUS SIGN}", None: " "}
+READING = (
+    "Left: from 0 on. Right: the difference from the best baseline (dashed) with its 95 % interval over documents, "
+    "filled where the interval leaves out 0; ticks: single seeds; a number at the edge lies beyond it."
+)
+
+
+@figure(
+    "cosine_comparison",
+    title="Cosine by predictor",
+    caption=f"Cosine to the true next vector, more is better. {READING}",
+    needs=("rows",),
+)
+def cosine_comparison(material: Material) -> Figure:
+    """Cosine, and its differences from the best baseline."""
+    return _comparison(material, "cosine")
+
+
+@figure(
+    "mse_comparison",
+    title="Squared error by predictor",
+    caption=f"Mean squared error per dimension, less is better. {READING}",
+    needs=("rows",),
+)
+def mse_comparison(material: Material) -> Figure:
+    """Squared error, and its differences from the best baseline."""
+    return _comparison(material, "mse")
+
+
+@figure(
+    "recall_comparison",
+    title="Recall@5 by predictor",
+    caption=f"Share of windows whose true next chunk is among the five nearest, more is better. {READING}",
+    needs=("rows",),
+)
+def recall_comparison(material: Material) -> Figure:
+    """Recall@5, and its differences from the best baseline."""
+    return _comparison(material, "recall@5")
+
+
+@figure(
+    "results",
+    title="Cosine and rank side by side",
+    caption="Every predictor by cosine (ordered by it) and by recall@5: the two order predictors differently. "
+    "Whiskers: 95 % interval, over documents, of the difference from the best baseline; one that reaches over "
+    "the dashed line is not clearly different.",
+    needs=("rows",),
+)
+def results(material: Material) -> Figure:
+    """Bars of both figures for the same rows."""
+    rows = _ordered(material, "cosine")
+    drawn, panels = canvas(width=9, height=bar_height(_names(rows)) + 0.5, columns=2, sharey=True)
+    for axes, metric in zip(panels[0], ("cosine", "recall@5"), strict=True):
+        _bars(axes, material, rows, metric)
+    legend_outside(drawn, below=True)
+    return drawn
+
+
+@figure(
+    "topk_accuracy",
+    title="Recall@k by predictor",
+    caption="Share of windows whose true next chunk is among the k nearest candidates, what was read left out. "
+    "Bold: the best baseline of a column; + clearly better and \N{MINUS SIGN} clearly worse than it.",
+    needs=("rows",),
+)
+def topk_accuracy(material: Material) -> Figure:
+    """A heat map, predictors by k, with chance as its last line."""
+    rows = sorted(known(material.rows, "recall@5"), key=lambda row: -row["recall@5"])
+    names = [*_names(rows), "chance"]
+    assert material.table is not None
+    chance = {"name": "chance", "versus_best_baseline": {}, **material.table["chance"]}
+    drawn, axes = canvas(height=bar_height(names))
+    values = [[row[f"recall@{k}"] for k in KS] for row in [*rows, chance]]
+    image = axes.pcolormesh(values, vmin=0, vmax=1, edgecolor="white", linewidth=1)
+    for place, row in enumerate([*rows, chance]):
+        for column, k in enumerate(KS):
+            _cell(axes, material, row, f"recall@{k}", (column, place))
+    axes.set_yticks([place + 0.5 for place in range(len(names))], [wrapped(name) for name in names])
+    axes.set_xticks([column + 0.5 for column in range(len(KS))], [str(k) for k in KS])
+    axes.invert_yaxis()
+    axes.set_xlabel("k (candidates looked at)")
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    drawn.colorbar(image, ax=axes, label="recall@k (share of windows)", shrink=min(1, 3 / len(names) + 0.4))
+    return drawn
+
+
+def _cell(axes: Axes, material: Material, row: Mapping[str, Any], metric: str, at: tuple[int, int]) -> None:
+    """The number of a cell and how it stands beside the best baseline."""
+    best = best_baseline(material, metric)
+    sign = SIGNS[row["versus_best_baseline"].get(metric, {}).get("better")]
+    axes.text(at[0] + 0.5, at[1] + 0.5, f"{row[metric]:.3f}{sign}", ha="center", va="center",
+              color=INK if row[metric] > 0.5 else "white", weight="bold" if best is not None and best["name"] == row["name"] else "normal")  # fmt: skip
+
+
+def _comparison(material: Material, metric: str) -> Figure:
+    """Bars and, where documents give an interval, the differences from the best baseline beside them."""
+    rows = _ordered(material, metric)
+    paired = any(metric in row["versus_best_baseline"] for row in rows)
+    height = bar_height(_names(rows)) + 0.5
+    drawn, panels = canvas(width=9, height=height, columns=1 + paired, sharey=True)
+    _bars(panels[0, 0] if paired else panels, material, rows, metric)
+    if paired:
+        _differences(panels[0, 1], material, rows, metric)
+    legend_outside(drawn, below=True)
+    return drawn
+
+
+def _bars(axes: Axes, material: Material, rows: Rows, metric: str) -> None:
+    """A bar a row, with the interval beside the best baseline."""
+    values = [row[metric] for row in rows]
+    spread = [beside_best(material, row, metric) for row in rows]
+    bars(axes, material, _names(rows), values, spread)
+    mark_best(axes, material, metric, "x")
+    axes.set_xlabel(LABELS[metric])
+
+
+def _differences(axes: Axes, material: Material, rows: Rows, metric: str) -> None:
+    """The difference of every row from the best baseline; of what lies far from all models the number only."""
+    best = best_baseline(material, metric)
+    assert best is not None
+    found = {
+        place: interval
+        for place, row in enumerate(rows)
+        if (interval := row["versus_best_baseline"].get(metric)) is not None
+    }
+    models = [each for place, each in found.items() if rows[place]["kind"] == "model"] or list(found.values())
+    low = min(0.0, *(each["low"] for each in models))
+    high = max(0.0, *(each["high"] for each in models))
+    margin = 0.12 * (high - low) or 1.0
+    axes.set_xlim(low - margin, high + margin)
+    for place, interval in found.items():
+        style = look(material, rows[place]["name"])
+        middle = interval["difference"]
+        if not low - margin < middle < high + margin:
+            _beyond(axes, middle, place)
+            continue
+        reach = [[middle - interval["low"]], [interval["high"] - middle]]
+        axes.errorbar(middle, place, xerr=reach, fmt=style.marker, color=style.colour, capsize=2,
+                      fillstyle="none" if interval["better"] is None else "full")  # fmt: skip
+        seeds = [seed[metric] - best[metric] for seed in rows[place].get("per_seed", [])]
+        if len(seeds) > 1:
+            axes.plot(seeds, [place] * len(seeds), "|", color=INK, markersize=9)
+    axes.axvline(0, color=INK, linewidth=1, linestyle="--")
+    better = {"higher": "right", "lower": "left"}[METRICS[metric].better or "higher"]
+    axes.set_xlabel(f"less the best baseline's ({better} is better)")
+
+
+def _beyond(axes: Axes, value: float, place: int) -> None:
+    """A number at the edge that it lies beyond."""
+    left = value < axes.get_xlim()[0]
+    text = f"\N{BLACK LEFT-POINTING SMALL TRIANGLE} {value:+.3g}" if left else f"{value:+.3g} \N{BLACK RIGHT-POINTING SMALL TRIANGLE}"
+    axes.text(0.01 if left else 0.99, place, text, transform=axes.get_yaxis_transform(), fontsize=7,
+              ha="left" if left else "right", va="center")  # fmt: skip
+
+
+def _ordered(material: Material, metric: str) -> Rows:
+    """The rows that have the figure, the best first. Raises NothingToDraw."""
+    rows = known(material.rows, metric)
+    if not rows:
+        raise NothingToDraw(f"no predictor has a figure by {metric}")
+    return sorted(rows, key=lambda row: row[metric], reverse=METRICS[metric].better != "lower")
+
+
+def _names(rows: Rows) -> list[str]:
+    return [row["name"] for row in rows]

@@ -1,0 +1,154 @@
+"""Order: what the data's order holds, which chunk a prediction is nearest to, where predictions lead."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextvec.data.windows import IntArray
+from nextvec.evaluation.diagnostics.lags import LagCurve, lag_curves
+from nextvec.evaluation.diagnostics.model.part import sample
+from nextvec.evaluation.diagnostics.model.sequence import ORACLE
+from nextvec.evaluation.diagnostics.sweep import sweep
+from nextvec.evaluation.offsets import offset_cosines, offset_profile
+from nextvec.evaluation.rollout import STEPS
+from nextvec.reporting.answered import Answered, line
+from nextvec.reporting.drawing import known, legend_outside
+from nextvec.reporting.figure import (
+    BASELINE,
+    BEST_BASELINE,
+    COLOURS,
+    INK,
+    MARKERS,
+    NothingToDraw,
+    bar_height,
+    canvas,
+    figure,
+    look,
+    wrapped,
+)
+from nextvec.reporting.material import Material
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from nextvec.corpus.store import Store
+
+MOST_CHUNKS = 100_000
+RESAMPLES = 200
+MOST_SOURCES = 6
+COPY_LAST = "copy-last"
+
+
+@figure(
+    "lag_curve",
+    title="Lag curve of the data",
+    caption="Mean cosine of chunks so many apart in a document, with its 95 % interval over documents. Dashed: "
+    "the same chunks in random order; dotted: chunks of different documents. Where the curve meets the dashed "
+    "line, order carries no signal that cosine could see.",
+    needs=("store",),
+)
+def lag_curve(material: Material) -> Figure:
+    """Everything together, and every source."""
+    assert material.store is not None
+    whole, *parts = lag_curves(sweep(material.store, _some_documents(material.store)), resamples=RESAMPLES)
+    if not whole.lags:
+        raise NothingToDraw("no document has two chunks")
+    drawn, grid = canvas(height=3.8, columns=1 + bool(parts), sharex=True, sharey=True)
+    first, *second = np.ravel(np.asarray(grid, dtype=object))
+    _lags(first, whole)
+    first.set_title(f"all {whole.documents:,} documents", size=8)
+    for number, curve in enumerate(parts[:MOST_SOURCES]):
+        k, cosine = [lag.k for lag in curve.lags], [lag.cosine.mean for lag in curve.lags]
+        shade, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        second[0].plot(k, cosine, color=shade, marker=marker, label=curve.source)
+        second[0].plot(k, [lag.shuffled for lag in curve.lags], color=shade, ls="--", lw=0.9)
+    if parts:
+        second[0].set_title(f"by source (dashed: in random order), {len(parts[:MOST_SOURCES])} of {len(parts)}", size=8)
+    drawn.supxlabel("chunks apart", size=9)
+    first.set_ylabel("mean cosine")
+    legend_outside(drawn, below=True)
+    return drawn
+
+
+def _some_documents(store: Store) -> IntArray:
+    """Originals, evenly spaced over the store: all of them up to 100,000 chunks."""
+    whole = np.array([i for i, d in enumerate(store.documents) if d.view_of is None], dtype=np.int64)
+    if not len(whole):
+        raise NothingToDraw("the store holds no documents")
+    most = max(2, int(len(whole) * MOST_CHUNKS / max(len(store), MOST_CHUNKS)))
+    return whole[sample(len(whole), most, seed=0)]
+
+
+def _lags(axes: Axes, curve: LagCurve) -> None:
+    k = [lag.k for lag in curve.lags]
+    means = [lag.cosine for lag in curve.lags]
+    if all(mean.low is not None for mean in means):
+        axes.fill_between(k, [m.low or 0 for m in means], [m.high or 0 for m in means], color=INK, alpha=0.15)
+    axes.plot(k, [mean.mean for mean in means], color=INK, marker="o", label="all sources")
+    axes.plot(k, [lag.shuffled for lag in curve.lags], color=BEST_BASELINE, ls="--", label="in random order")
+    if np.isfinite(curve.apart):
+        axes.axhline(curve.apart, color=BASELINE, ls=":", label="of different documents")
+    axes.set_xticks(k)
+    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+
+
+@figure(
+    "offset_profile",
+    title="Offset profile",
+    caption="Mean cosine of the predictions to the chunk so many after the target; 0 is the target, below 0 was "
+    "read. A predictor of noisy text is nearest to what it read. The target itself shows how alike chunks are.",
+    needs=("rows", "answers", "store"),
+)
+def offset_profiles(material: Material) -> Figure:
+    """Every model, the best baseline, copy-last and the target."""
+    answered = Answered.of(material)
+    drawn, axes = canvas(height=4.4)
+    others = [row for row in dict.fromkeys((answered.baseline, COPY_LAST)) if row in answered.answers.units]
+    profile = offset_profile(offset_cosines(answered.targets, answered.exam))
+    around = [k for k in profile if k]  # at 0 it is 1, which would press everything else together
+    for side in ([k for k in around if k < 0], [k for k in around if k > 0]):
+        label = ORACLE if side and side[0] < 0 else None
+        axes.plot(side, [profile[k] for k in side], color=INK, lw=2.4, alpha=0.35, label=label)
+    for row in [*others, *answered.models]:
+        profile = offset_profile(offset_cosines(answered.units(row), answered.exam))
+        if row == COPY_LAST:
+            profile.pop(-answered.exam.windows.horizon, None)  # the chunk that was copied: 1 again
+        line(axes, material, row, list(profile), list(profile.values()))
+    axes.axvline(0, color=INK, lw=0.8, ls=":")
+    axes.set_xlabel("chunks after the target")
+    axes.set_ylabel("mean cosine")
+    legend_outside(drawn, below=True)
+    return drawn
+
+
+@figure(
+    "rollout_decay",
+    title="Rollout: reading its own predictions",
+    caption=f"Left: cosine to the truth at the first step (mark) and at step {STEPS} (end of the line), each step "
+    f"reading the predictions before it. Right: cosine of the step {STEPS} prediction to the one before it; at 1 "
+    "it stands still.",
+    needs=("rows",),
+)
+def rollout_decay(material: Material) -> Figure:
+    """Every predictor of the table."""
+    last, repetition = f"rollout@{STEPS}", f"rollout_repetition@{STEPS}"
+    rows = sorted(known(material.rows, "cosine", last, repetition), key=lambda row: -row[last])
+    if not rows:
+        raise NothingToDraw(f"no judged document goes on for {STEPS} chunks after what was read")
+    drawn, grid = canvas(height=bar_height([row["name"] for row in rows]), columns=2, sharey=True)
+    (left, right), shades = grid[0], [look(material, row["name"]) for row in rows]
+    for place, (row, drawn_as) in enumerate(zip(rows, shades, strict=True)):
+        left.plot([row["cosine"], row[last]], [place, place], color=drawn_as.colour, ls=drawn_as.line)
+        left.plot(row["cosine"], place, color=drawn_as.colour, marker=drawn_as.marker)
+        left.plot(row[last], place, color=drawn_as.colour, marker="|", ms=9, mew=1.8)
+        right.plot(row[repetition], place, color=drawn_as.colour, marker=drawn_as.marker)
+    left.set_yticks(range(len(rows)), [wrapped(row["name"]) for row in rows])
+    left.invert_yaxis()
+    left.set_xlabel(f"cosine at step 1 and at step {STEPS}")
+    right.set_xlabel("cosine to its step before")
+    for axes in (left, right):
+        axes.set_xlim(min(0, axes.get_xlim()[0]), max(1, axes.get_xlim()[1]))
+    return drawn

@@ -1,0 +1,163 @@
+"""Where the error is: how it is spread over windows, and what it depends on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextvec.evaluation.diagnostics.model.groups import nearest_cosine, quantile_parts
+from nextvec.evaluation.diagnostics.model.part import spearman
+from nextvec.evaluation.diagnostics.verdicts import short
+from nextvec.reporting.answered import Answered, Values, line, models_of, panels, searchable
+from nextvec.reporting.drawing import best_baseline, legend_outside
+from nextvec.reporting.figure import BEST_BASELINE, INK, NothingToDraw, canvas, figure, look, wrapped
+from nextvec.reporting.material import Material
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BINS = 40
+LENGTHS = 4
+SIMILARITIES = 8
+
+
+@figure(
+    "error_histogram",
+    title="Error of single windows, by cosine",
+    caption="How many windows have which error, 1 - cosine to the true next vector. The dark outline is the "
+    "best baseline.",
+    needs=("rows", "answers"),
+)
+def error_histogram(material: Material) -> Figure:
+    """One histogram a model."""
+    return _histograms(material, "cosine", "1 - cosine")
+
+
+@figure(
+    "mse_histogram",
+    title="Error of single windows, by squared error",
+    caption="How many windows have which mean squared error of the raw output. The dark outline is the best "
+    "baseline by cosine; what lies beyond the 99th percentile of all is counted in the last bar.",
+    needs=("rows", "answers"),
+)
+def mse_histogram(material: Material) -> Figure:
+    """One histogram a model."""
+    return _histograms(material, "mse", "squared error per dimension")
+
+
+def _histograms(material: Material, metric: str, label: str) -> Figure:
+    models, best = models_of(material), best_baseline(material, "cosine")
+    if not models:
+        raise NothingToDraw("no model was judged")
+    baseline = None if best is None else best["name"]
+    errors = {name: _errors(material, name, metric) for name in (*models, baseline) if name is not None}
+    most = float(np.quantile(np.concatenate(list(errors.values())), 0.99 if metric == "mse" else 1.0))
+    edges = np.linspace(0, most or 1.0, BINS + 1)
+    drawn, grid = panels(models, sharex=True, sharey=True)
+    for name, axes in grid:
+        axes.hist(_within(errors[name], most), edges, color=look(material, name).colour, alpha=0.75)
+        if baseline is not None:
+            axes.hist(_within(errors[baseline], most), edges, histtype="step", color=BEST_BASELINE)
+        axes.set_xlim(0, edges[-1])
+    drawn.supxlabel(label, size=9)
+    drawn.supylabel("windows", size=9)
+    return drawn
+
+
+def _errors(material: Material, row: str, metric: str) -> NDArray[np.float32]:
+    """[N] the error of each window by cosine or mse. Raises NothingToDraw: it was not kept."""
+    assert material.answers is not None
+    try:
+        values = material.answers.values[row][metric]
+    except KeyError:
+        raise NothingToDraw(f"no {metric} of single windows was kept for {row}") from None
+    return 1 - values if metric == "cosine" else values
+
+
+def _within(values: NDArray[np.float32], most: float) -> NDArray[np.float32]:
+    return np.minimum(values, np.float32(most))
+
+
+@figure(
+    "error_by_length",
+    title="Error by length of the document",
+    caption="Error of windows (1 - cosine) in documents of so many chunks: box from the lower to the upper "
+    "quartile with the median, whiskers from the 5th to the 95th percentile. Dashes: the best baseline's median.",
+    needs=("rows", "answers", "store"),
+)
+def error_by_length(material: Material) -> Figure:
+    """One panel a model, one box a quarter of the windows."""
+    answered = Answered.of(material)
+    groups = quantile_parts(answered.lengths, LENGTHS)
+    labels = [_range(answered.lengths[which]) for which in groups]
+    places = range(1, len(groups) + 1)
+    drawn, grid = panels(answered.models, height=1.8, sharex=True, sharey=True)
+    for name, axes in grid:
+        error, shade = _errors(material, name, "cosine"), look(material, name).colour
+        boxes = axes.boxplot(
+            [error[which] for which in groups],
+            whis=(5, 95),
+            showfliers=False,
+            widths=0.6,
+            patch_artist=True,
+            medianprops={"color": INK},
+        )
+        for box in boxes["boxes"]:
+            box.set(facecolor=shade, alpha=0.6)
+        if answered.baseline is not None:
+            other = _errors(material, answered.baseline, "cosine")
+            medians = [float(np.median(other[which])) for which in groups]
+            axes.hlines(medians, [p - 0.42 for p in places], [p + 0.42 for p in places],
+                        color=BEST_BASELINE, linestyle="--", linewidth=1.2)  # fmt: skip
+        axes.set_xticks(places, labels, size=7, rotation=30)
+    grid[0][1].set_ylim(bottom=0)
+    drawn.supxlabel("chunks of the document", size=9)
+    drawn.supylabel("1 - cosine", size=9)
+    return drawn
+
+
+def _range(values: NDArray[np.int64]) -> str:
+    low, high = int(values.min()), int(values.max())
+    return str(low) if low == high else f"{low}-{high}"
+
+
+@figure(
+    "error_by_similarity",
+    title="Error by similarity to the training data",
+    caption="Error (1 - cosine) against the cosine of the true next chunk to the nearest chunk trained on. "
+    "Left: windows of the best model, and means of groups of equally many. Right: how much nearer than the "
+    "best baseline each model comes in these groups; above 0 it is better.",
+    needs=("rows", "answers", "store"),
+)
+def error_by_similarity(material: Material) -> Figure:
+    """Windows of the best model, and the lead of every model over the best baseline."""
+    answered = Answered.of(material)
+    which = searchable(answered)
+    nearest = nearest_cosine(answered.targets[which], answered.store.vectors, answered.trained)
+    groups = quantile_parts(nearest, SIMILARITIES)
+    middle = [float(nearest[group].mean()) for group in groups]
+
+    def means(row: str) -> Values:
+        error = _errors(material, row, "cosine")[which]
+        return np.array([float(error[group].mean()) for group in groups])
+
+    drawn, grid = canvas(height=4.0, columns=2)
+    left, right = grid[0]
+    best, shade = _errors(material, answered.best, "cosine")[which], look(material, answered.best).colour
+    left.plot(nearest, best, ".", color=shade, alpha=0.25, ms=4, mew=0, rasterized=True)
+    left.plot(middle, means(answered.best), color=INK, marker="o")
+    left.set_ylim(bottom=0)
+    left.set_ylabel("1 - cosine")
+    left.set_title(f"{wrapped(answered.best)}\nrank correlation {short(spearman(nearest, best), 2)} "
+                   f"over {len(which):,} windows", size=8)  # fmt: skip
+    base = 0.0 if answered.baseline is None else means(answered.baseline)
+    for name in answered.models:
+        line(right, material, name, middle, base - means(name))
+    right.axhline(0, color=BEST_BASELINE, ls="--", lw=1)
+    right.set_ylabel("cosine above the best baseline's" if answered.baseline else "cosine less 1")
+    for axes in (left, right):
+        axes.set_xlabel(f"cosine of the true chunk to the\nnearest of {len(answered.trained):,} trained on")
+    legend_outside(drawn, below=True)
+    return drawn

@@ -1,0 +1,208 @@
+"""What is predicted: in which region of the space, and spread how far over its dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextvec.data.windows import FloatArray, IntArray
+from nextvec.evaluation.diagnostics.model.groups import nearest_rows
+from nextvec.evaluation.diagnostics.model.part import sample
+from nextvec.evaluation.metrics import moments
+from nextvec.reporting.answered import Answered, panels, searchable
+from nextvec.reporting.figure import INK, NothingToDraw, canvas, figure, look, wrapped
+from nextvec.reporting.material import Material
+from nextvec.reporting.topics import find_topics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAPPED = 500
+"""Windows on the map: each is two points, and t-SNE's time grows with their square."""
+FEWEST_MAPPED = 5
+
+
+@figure(
+    "source_confusion",
+    title="Source of the prediction against source of the truth",
+    caption="Of the windows whose true next chunk is from one source (a row), the share whose prediction is "
+    "nearest to a training chunk of another. The true vectors, placed alike, show what could be reached.",
+    needs=("rows", "answers", "store"),
+)
+def source_confusion(material: Material) -> Figure:
+    """The best model, the best baseline, and the truth itself."""
+    answered = Answered.of(material)
+    documents = answered.store.documents
+    names = answered.store.sources
+    of_row = np.repeat([names.index(d.source) for d in documents], [d.count for d in documents])
+    true = of_row[answered.answers.target]
+    if len(np.unique(true)) < 2:
+        raise NothingToDraw(f"every judged document is of one source, {names[true[0]]}")
+    which = searchable(answered, share=1 / 3)
+
+    def placed(units: FloatArray) -> IntArray:
+        nearest = nearest_rows(units[which], answered.store.vectors, answered.trained)
+        return np.asarray(of_row[nearest], dtype=np.int64)
+
+    seen = {row: placed(answered.units(row)) for row in _compared(answered)}
+    return _confusion(names, true[which], {**seen, "the true vectors": placed(answered.targets)})
+
+
+@figure(
+    "topic_confusion",
+    title="Topic of the prediction against topic of the truth",
+    caption="Topics are clusters of the training chunks, named by the terms that stand out in them. Of the "
+    "windows whose true next chunk is of one topic (a row), the share whose prediction falls in each.",
+    needs=("rows", "answers", "store"),
+)
+def topic_confusion(material: Material) -> Figure:
+    """The best model and the best baseline."""
+    answered = Answered.of(material)
+    topics = find_topics(answered.store, answered.trained)
+    if len(topics.names) < 2:
+        raise NothingToDraw("too few chunks were trained on to tell topics apart")
+    seen = {row: topics.of(answered.units(row)) for row in _compared(answered)}
+    return _confusion(topics.names, topics.of(answered.targets), seen)
+
+
+def _compared(answered: Answered) -> list[str]:
+    return [row for row in (answered.best, answered.baseline) if row is not None]
+
+
+def _confusion(names: Sequence[str], true: IntArray, predicted: dict[str, IntArray]) -> Figure:
+    """Shares of every true category [N], side by side for each of those who `predicted` [N]."""
+    there, windows = np.unique(true, return_counts=True)
+    rows = [f"{names[i]} ({n:,})  {i + 1}" for i, n in zip(there, windows, strict=True)]
+    drawn, grid = canvas(height=0.34 * len(rows) + 1.7, columns=len(predicted), sharey=True)
+    for (row, guess), axes in zip(predicted.items(), np.ravel(grid), strict=True):
+        counts = np.zeros((len(names), len(names)))
+        np.add.at(counts, (true, guess), 1)
+        shares = 100 * counts[there] / windows[:, None]
+        image = axes.imshow(shares, vmin=0, vmax=100, aspect="auto")
+        _write_shares(axes, shares)
+        axes.set_xticks(range(len(names)), [str(i + 1) for i in range(len(names))])
+        axes.set_yticks(range(len(rows)), rows, size=7)
+        axes.grid(visible=False)
+        axes.set_title(f"{wrapped(row)}\n{100 * (true == guess).mean():.0f} % right", size=8)
+    np.ravel(grid)[0].set_ylabel("of the true next chunk (windows)")
+    drawn.supxlabel("of the prediction", size=9)
+    drawn.colorbar(image, ax=np.ravel(grid).tolist(), label="% of the windows in a row")
+    return drawn
+
+
+def _write_shares(axes: Axes, shares: NDArray[np.float64]) -> None:
+    """Percentages into the cells of an image, but for those that round to 0."""
+    for (i, j), share in np.ndenumerate(shares):
+        if share >= 0.5:
+            axes.text(j, i, f"{share:.0f}", ha="center", va="center", size=6.5,
+                      color="black" if share > 50 else "white")  # fmt: skip
+
+
+@figure(
+    "prediction_map",
+    title="Map of predictions and true vectors (t-SNE)",
+    caption="Predictions of the best model and the true vectors on one map that keeps near what is near "
+    "(t-SNE). Left the truth, right the predictions; the colour is the error of the window.",
+    needs=("rows", "answers", "store"),
+)
+def prediction_map(material: Material) -> Figure:
+    """The best model's predictions of at most 500 windows."""
+    return _map(Answered.of(material), _tsne, "t-SNE")
+
+
+@figure(
+    "prediction_map_umap",
+    title="Map of predictions and true vectors (UMAP)",
+    caption="The map of predictions and true vectors, made by UMAP, which keeps more of what is far apart.",
+    needs=("rows", "answers", "store"),
+    on_request=True,
+)
+def prediction_map_umap(material: Material) -> Figure:
+    """The same by UMAP, where it is installed."""
+    if find_spec("umap") is None:
+        raise NothingToDraw("UMAP is not installed: pip install nextvec[umap]")
+    return _map(Answered.of(material), _umap, "UMAP")
+
+
+def _map(answered: Answered, project: Any, name: str) -> Figure:
+    which = sample(len(answered), MAPPED, seed=0)
+    if len(which) < FEWEST_MAPPED:
+        raise NothingToDraw(f"{len(which)} windows make no map")
+    both = np.concatenate([answered.targets[which], answered.units(answered.best)[which]])
+    truth, guess = np.split(project(both), 2)
+    error = 1 - answered.material.answers.values[answered.best]["cosine"][which]
+    drawn, grid = canvas(height=3.6, columns=2, sharex=True, sharey=True)
+    titles = ("true next vectors", f"predictions of\n{wrapped(answered.best)}")
+    for axes, points, others, title in zip(grid[0], (truth, guess), (guess, truth), titles, strict=True):
+        axes.scatter(*others.T, s=5, color="#D0D0D0", linewidths=0)
+        seen = axes.scatter(*points.T, s=9, c=error, linewidths=0)
+        axes.set_title(title, size=8)
+        axes.set_xlabel(f"{name} 1 (no unit)")
+        axes.set_xticks([])
+        axes.set_yticks([])
+    grid[0, 0].set_ylabel(f"{name} 2 (no unit)")
+    drawn.colorbar(seen, ax=grid[0].tolist(), label="1 - cosine", shrink=0.8)
+    return drawn
+
+
+def _tsne(points: FloatArray) -> FloatArray:
+    """[n, D] -> [n, 2]; the same for the same points."""
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    perplexity = min(30.0, (len(points) - 1) / 3)
+    with threadpool_limits(1):
+        made = TSNE(perplexity=perplexity, init="pca", metric="cosine", random_state=0).fit_transform(points)
+    return np.asarray(made, dtype=np.float32)
+
+
+def _umap(points: FloatArray) -> FloatArray:
+    """[n, D] -> [n, 2]; the same for the same points."""
+    from umap import UMAP
+
+    neighbours = min(15, len(points) - 1)
+    made = UMAP(n_neighbors=neighbours, metric="cosine", random_state=0, n_jobs=1).fit_transform(points)
+    return np.asarray(made, dtype=np.float32)
+
+
+@figure(
+    "dimension_std",
+    title="Standard deviation of every dimension",
+    caption="One point a dimension: its standard deviation over the true vectors and over the predictions, "
+    "both of unit length. On the dashed line they agree; below it the predictions are narrower, as a mean "
+    "over what may come next is by nature.",
+    needs=("rows", "answers", "store"),
+)
+def dimension_std(material: Material) -> Figure:
+    """One panel a model."""
+    return _dimensions(Answered.of(material), 1, "standard deviation")
+
+
+@figure(
+    "dimension_mean",
+    title="Mean of every dimension",
+    caption="One point a dimension: its mean over the true vectors and over the predictions, both of unit "
+    "length. On the dashed line they agree.",
+    needs=("rows", "answers", "store"),
+)
+def dimension_mean(material: Material) -> Figure:
+    """One panel a model."""
+    return _dimensions(Answered.of(material), 0, "mean")
+
+
+def _dimensions(answered: Answered, which: int, what: str) -> Figure:
+    true = moments(answered.targets)[which]
+    drawn, grid = panels(answered.models, sharex=True, sharey=True)
+    for name, axes in grid:
+        own = moments(answered.units(name))[which]
+        axes.plot(true, own, ".", color=look(answered.material, name).colour, alpha=0.5, ms=4, mew=0,
+                  rasterized=True)  # fmt: skip
+        axes.axline((0, 0), slope=1, color=INK, lw=0.8, ls="--")
+    drawn.supxlabel(f"{what} over the encoder's true vectors", size=9)
+    drawn.supylabel("over the predictions", size=9)
+    return drawn

@@ -1,0 +1,196 @@
+"""What happened epoch by epoch: loss, cosine, learning rate, gradient norm. Of several seeds the mean, and each
+of them as a thin line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextvec.reporting.drawing import legend_outside, magnitudes
+from nextvec.reporting.figure import BEST_BASELINE, bar_height, bars, canvas, figure, look
+from nextvec.reporting.material import Material, Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Value = Callable[[dict[str, Any]], float]
+PANELS = {"train": "training, mean over the epoch", "validation": "validation, at its end"}
+MARKED = 12
+PANEL = 2.6
+NAMED = 3
+
+
+@figure(
+    "loss_comparison",
+    title="Loss over epochs",
+    caption="The loss on training and on validation documents. Losses of different terms or weights are on axes "
+    "of their own: they cannot be compared. Thin lines: single seeds.",
+    needs=("histories",),
+)
+def loss_comparison(material: Material) -> Figure:
+    """Training and validation loss, a line of panels for each loss."""
+    losses = _losses(material)
+    drawn, grid = canvas(width=9, height=0.8 + PANEL * len(losses), rows=len(losses), columns=2,
+                         sharex=True, sharey="row")  # fmt: skip
+    for panels, (name, rows) in zip(grid, losses.items(), strict=True):
+        for axes, part in zip(panels, PANELS, strict=True):
+            _curves(axes, material, rows, lambda line, part=part: line[part]["loss"])
+        panels[0].set_ylabel(f"loss ({name})")
+    return _finished(drawn, grid)
+
+
+@figure(
+    "cosine_curves",
+    title="Cosine over epochs",
+    caption="Cosine of prediction and true next vector on training and on validation documents. Rings: the "
+    "epoch whose model was kept. Thin lines: single seeds.",
+    needs=("histories",),
+)
+def cosine_curves(material: Material) -> Figure:
+    """Training and validation cosine."""
+    drawn, panels = canvas(width=9, height=3.8, columns=2, sharex=True, sharey=True)
+    rows = _rows(material)
+    for axes, part in zip(panels[0], PANELS, strict=True):
+        _curves(axes, material, rows, lambda line, part=part: line[part]["cosine"])
+    for row, runs in rows.items():
+        kept = [kept_epoch(run) for run in runs]
+        panels[0, 1].plot([line["epoch"] for line in kept], [line["validation"]["cosine"] for line in kept],
+                       "o", markersize=9, fillstyle="none", color=look(material, row).colour)  # fmt: skip
+    panels[0, 0].set_ylabel("cosine")
+    return _finished(drawn, panels)
+
+
+@figure(
+    "lr_schedule",
+    title="Learning rate over epochs",
+    caption="The learning rate of the last update of each epoch. Models with the same schedule share a line.",
+    needs=("histories",),
+)
+def lr_schedule(material: Material) -> Figure:
+    """The learning rate, one line for each schedule that there was."""
+    drawn, axes = canvas(width=9, height=3.2)
+    shared: dict[tuple[float, ...], list[str]] = {}
+    for row, runs in _rows(material).items():
+        for run in runs:
+            rates = tuple(line["lr"] for line in run.history)
+            if row not in shared.setdefault(rates, []):
+                shared[rates].append(row)
+    for rates, names in shared.items():
+        style = look(material, names[0])
+        axes.plot(range(1, len(rates) + 1), rates, color=style.colour, marker=style.marker,
+                  linestyle=style.line, markevery=_every(len(rates)), label=_named(names))  # fmt: skip
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("learning rate")
+    axes.yaxis.set_major_formatter("{x:g}")
+    return _finished(drawn, np.array([[axes]]))
+
+
+@figure(
+    "gradient_norms",
+    title="Gradient norm over epochs",
+    caption="Norm of the whole gradient before clipping, mean over the updates of each epoch. The dashed line is "
+    "where it is clipped. Thin lines: single seeds.",
+    needs=("histories",),
+)
+def gradient_norms(material: Material) -> Figure:
+    """The gradient's norm on a scale of magnitudes."""
+    drawn, axes = canvas(width=9, height=3.6)
+    rows = _rows(material)
+    _curves(axes, material, rows, lambda line: line["gradient_norm"] or np.nan)
+    clips = {run.config.get("optim", {}).get("clip", 0.0) for runs in rows.values() for run in runs}
+    for clip in sorted(clips - {0.0}):
+        axes.axhline(clip, color=BEST_BASELINE, linestyle="--", linewidth=1, label=f"clipped at {clip:g}")
+    magnitudes(axes, "y")
+    axes.set_ylabel("gradient norm")
+    return _finished(drawn, np.array([[axes]]))
+
+
+@figure(
+    "validation_loss",
+    title="Validation loss by model",
+    caption="Mean squared error on validation documents at the epoch whose model was kept, whatever loss was "
+    "trained with: losses of different terms cannot be compared. Whiskers: from the least to the greatest seed.",
+    needs=("histories",),
+)
+def validation_loss(material: Material) -> Figure:
+    """A bar a row: the mean of its seeds."""
+    found = {
+        row: [kept_epoch(run)["validation"]["mse"] for run in runs] for row, runs in _rows(material).items()
+    }
+    names = sorted(found, key=lambda row: np.mean(found[row]))
+    drawn, axes = canvas(height=bar_height(names))
+    bars(axes, material, names, [float(np.mean(found[row])) for row in names],
+         [(min(found[row]), max(found[row])) for row in names])  # fmt: skip
+    axes.set_xlabel("validation loss (mse, mean over dimensions)")
+    return drawn
+
+
+def kept_epoch(run: Run) -> dict[str, Any]:
+    """The line of history of the epoch whose model was kept (so far): the first of the best."""
+    if run.config.get("optim", {}).get("select") == "loss":
+        return min(run.history, key=lambda line: line["validation"]["loss"])
+    return max(run.history, key=lambda line: line["validation"]["cosine"])
+
+
+def _rows(material: Material) -> dict[str, list[Run]]:
+    """Row -> its runs that have finished an epoch."""
+    found = {row: [run for run in material.runs_of(row) if run.history] for row in material.trained}
+    return {row: runs for row, runs in found.items() if runs}
+
+
+def _losses(material: Material) -> dict[str, dict[str, list[Run]]]:
+    """Loss in words -> the rows that were trained with it."""
+    found: dict[str, dict[str, list[Run]]] = {}
+    for row, runs in _rows(material).items():
+        found.setdefault(_loss(runs[0]), {})[row] = runs
+    return found
+
+
+def _loss(run: Run) -> str:
+    """The terms of a run's loss with their weights, where they are not 1."""
+    weights = run.config.get("loss", {})
+    terms = [key.removeprefix("loss.") for key in run.history[0]["train"] if key.startswith("loss.")]
+    weighed = [(term, weights.get(term, 1.0)) for term in terms]
+    return " + ".join(term if weight == 1 else f"{weight:g} {term}" for term, weight in weighed)
+
+
+def _curves(axes: Axes, material: Material, rows: dict[str, list[Run]], value: Value) -> None:
+    """A line a row: the mean over its seeds as far as all of them went, and each seed."""
+    for row, runs in rows.items():
+        style = look(material, row)
+        seeds = [np.array([value(line) for line in run.history]) for run in runs]
+        if len(seeds) > 1:
+            for seed in seeds:
+                axes.plot(np.arange(1, len(seed) + 1), seed, color=style.colour, linewidth=0.6, alpha=0.5)
+        shared = min(map(len, seeds))
+        mean = np.mean([seed[:shared] for seed in seeds], axis=0)
+        axes.plot(np.arange(1, shared + 1), mean, color=style.colour, marker=style.marker,
+                  linestyle=style.line, markevery=_every(shared), label=row)  # fmt: skip
+
+
+def _finished(drawn: Figure, grid: Any) -> Figure:
+    """Titles, whole epochs on the x axes, one legend."""
+    from matplotlib.ticker import MaxNLocator
+
+    for axes in grid[-1]:
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if grid.shape[1] == len(PANELS):
+        for axes, title in zip(grid[0], PANELS.values(), strict=True):
+            axes.set_title(title)
+    legend_outside(drawn)
+    return drawn
+
+
+def _named(names: list[str]) -> str:
+    """The first few of several names."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _every(points: int) -> int:
+    """Which points get a marker, so that no more than a dozen do."""
+    return -(-points // MARKED)

@@ -1,0 +1,238 @@
+"""The report: one page that holds everything and needs nothing beside it, and the same as files."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from nextvec.config import write_toml
+from nextvec.disk import write_text
+from nextvec.errors import NextvecError
+from nextvec.evaluation.diagnostics.verdicts import Verdict
+from nextvec.evaluation.table import FACTS, FIGURES, LEGEND, heading
+from nextvec.progress import Progress
+from nextvec.reporting.examples import Example, examples
+from nextvec.reporting.figure import Format, Spec, chosen, draw, save
+from nextvec.reporting.headline import headline
+from nextvec.reporting.material import Material
+from nextvec.reporting.reproduce import CONFIGURATION, command, nested, own, shared
+from nextvec.reporting.tables import write_tables
+
+PAGE = "report.html"
+PLOTS = Path("figures") / "comparison_plots"
+"""Named as in the brief's PRD."""
+LARGE_SVG = 100_000
+"""Bytes from which the page shows a figure as PNG: a vector drawing of many points is the larger of the two."""
+EXAMPLES = 30
+FACTS_SAID = ("nextvec", "python", "platform", "device", "device_name", "precision", "threads", "packages")
+WHAT = {
+    "rows": "The judgement",
+    "histories": "Training curves",
+    "answers": "Answers window by window",
+    "store": "The store",
+    "deep": "What needs the models",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure on the page: `source` is the picture itself, as a data URI."""
+
+    spec: Spec
+    source: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the table: what is shown, what it is sorted by, and how it stands to the best baseline."""
+
+    text: str
+    value: str | float = ""
+    standing: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the page."""
+
+    title: str
+    about: list[str]
+    columns: list[str]
+    rows: list[list[Cell]]
+    notes: list[str]
+
+
+@dataclass
+class Made:
+    """What a report came to.
+
+    Attributes:
+        page: the file to open.
+        files: everything else that was written.
+        left_out: figure -> why it could not be drawn.
+    """
+
+    page: Path
+    files: list[Path] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def make_report(
+    material: Material, out: Path, *, figures: Collection[str] | None = None, quiet: bool = False
+) -> Made:
+    """Write `report.html`, every figure as PNG and SVG, every number as CSV, and the PRD's JSON into `out`.
+
+    Args:
+        figures: names of the figures to draw; None is all of them.
+    Raises:
+        ConfigError: an unknown figure.
+        MissingDependencyError: figures are asked for and matplotlib is not installed.
+    """
+    made = Made(out / PAGE)
+    sections = _sections(material, made, figures, quiet=quiet)
+    made.files += write_tables(material, out)
+    if material.runs:
+        write_toml(out / CONFIGURATION, nested(shared(material)))
+        made.files.append(out / CONFIGURATION)
+    write_text(made.page, page(material, sections, made.left_out))
+    return made
+
+
+def page(material: Material, sections: Mapping[str, Sequence[Picture]], left_out: Mapping[str, str]) -> str:
+    """The page as HTML. Whatever comes from documents, files or folders is escaped."""
+    environment = Environment(
+        loader=PackageLoader("nextvec.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    best, worst = _extremes(material)
+    return environment.get_template("report.html.j2").render(
+        material=material,
+        claims=headline(material),
+        tables=_tables(material),
+        failed={} if material.table is None else material.table["failed"],
+        sections=sections,
+        best=best,
+        worst=worst,
+        verdicts=_verdicts(material),
+        settings=shared(material),
+        differences=_differences(material),
+        environment=_environment(material),
+        command=command(material),
+        configuration=CONFIGURATION,
+        missing=_missing(material, left_out),
+    )
+
+
+def _sections(
+    material: Material, made: Made, names: Collection[str] | None, *, quiet: bool
+) -> dict[str, list[Picture]]:
+    """Draw and write the figures; those that could not be drawn are noted in `made`."""
+    if names is not None and not names:
+        return {}
+    found: dict[str, list[Picture]] = {}
+    with Progress("report", len(chosen(names)), "figures", quiet=quiet) as progress:
+        for spec, drawn in draw(material, names):
+            progress.advance(note=spec.name)
+            if isinstance(drawn, str):
+                made.left_out[spec.name] = drawn
+                continue
+            files = save(drawn, made.page.parent / PLOTS, spec.name)
+            made.files += [made.page.parent / PLOTS / f"{spec.name}.{form}" for form in files]
+            found.setdefault(spec.section, []).append(Picture(spec, _data_uri(files)))
+    return found
+
+
+def _data_uri(files: Mapping[Format, bytes]) -> str:
+    form: Format = "svg" if len(files["svg"]) < LARGE_SVG else "png"
+    kind = {"svg": "image/svg+xml", "png": "image/png"}[form]
+    return f"data:{kind};base64,{base64.b64encode(files[form]).decode()}"
+
+
+def _tables(material: Material) -> list[Table]:
+    """The main table and those of the other questions."""
+    if material.table is None:
+        return []
+    others = material.table.get("others", {})
+    return [_table("Results", material.table), *(_table(name, other) for name, other in others.items())]
+
+
+def _table(title: str, report: Mapping[str, Any]) -> Table:
+    shown = FIGURES | FACTS
+    keys = [key for key in shown if any(row.get(key) is not None for row in report["rows"])]
+    return Table(
+        title=title,
+        about=heading(report),
+        columns=["predictor", *(shown[key][0] for key in keys)],
+        rows=[
+            [Cell(row["name"], row["name"], row["kind"]), *(_cell(report, row, key) for key in keys)]
+            for row in report["rows"]
+        ],
+        notes=[LEGEND, *report["notes"]],
+    )
+
+
+def _cell(report: Mapping[str, Any], row: Mapping[str, Any], key: str) -> Cell:
+    value = row.get(key)
+    if value is None:
+        return Cell("")
+    text = (FIGURES | FACTS)[key][1].format(value)
+    if report["best_baseline"].get(key) == row["name"]:
+        return Cell(f"{text}*", value, "best")
+    better = row["versus_best_baseline"].get(key, {}).get("better")
+    mark, standing = {True: ("+", "above"), False: ("−", "below"), None: ("", "")}[better]
+    return Cell(f"{text}{mark}", value, standing)
+
+
+def _extremes(material: Material) -> tuple[list[Example], list[Example]]:
+    """The best half and the worst half of the examples, where there are answers and texts."""
+    if material.lacks(("rows", "answers", "store")):
+        return [], []
+    found = examples(material, EXAMPLES)
+    half = (len(found) + 1) // 2
+    return found[:half], found[half:][::-1]
+
+
+def _verdicts(material: Material) -> list[Verdict]:
+    """What the data diagnosis says, the gravest first; nothing without a store."""
+    order = ("red", "warning", "note", "ok")
+    try:
+        found = material.diagnosis
+    except NextvecError as e:
+        return [Verdict("diagnosis", "warning", f"the data could not be looked at: {e}")]
+    return [] if found is None else sorted(found.verdicts, key=lambda verdict: order.index(verdict.level))
+
+
+def _differences(material: Material) -> tuple[list[str], list[list[str]]]:
+    """What rows differ in, as columns and lines."""
+    found = own(material)
+    keys = sorted({key for differing in found.values() for key in differing})
+    return keys, [[row, *(_said(found[row].get(key)) for key in keys)] for row in found]
+
+
+def _environment(material: Material) -> dict[str, str]:
+    """What the runs ran on; where they differ, all that was said."""
+    facts = {key: [_said(run.facts.get(key)) for run in material.runs] for key in FACTS_SAID}
+    return {
+        key: "; ".join(said) for key, values in facts.items() if (said := [*dict.fromkeys(filter(None, values))])
+    }
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {each}" for key, each in value.items())
+    return "" if value is None else str(value)
+
+
+def _missing(material: Material, left_out: Mapping[str, str]) -> dict[str, str]:
+    """What is not on the page, and why."""
+    parts = {WHAT[need]: why for need, why in material.missing.items()}
+    figures = {f"Figure {name}": why for name, why in left_out.items() if why not in parts.values()}
+    return parts | figures

@@ -1,0 +1,142 @@
+"""All numbers of a report as CSV, and the three JSON files of the brief's PRD."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nextvec.config import flatten
+from nextvec.disk import write_json, write_text
+from nextvec.reporting.material import JUDGED, Material
+
+Line = Mapping[str, Any]
+NOT_FLAT = ("versus_best_baseline", "per_seed")
+RETRIEVAL = ("median_rank", "mrr")
+INFERENCE = (
+    "latency_p50_ms",
+    "latency_p95_ms",
+    "latency_p99_ms",
+    "throughput",
+    "predict_seconds",
+    "parameters",
+    "bytes",
+)
+
+
+def write_tables(material: Material, folder: Path) -> list[Path]:
+    """Write every table that there is material for, into `folder`.
+
+    `rows.csv` (a predictor a line), `versus_best_baseline.csv`, `pairs.csv` (every two rows), `seeds.csv` (a
+    run a line), `history.csv` (an epoch of a run a line), `windows.csv` (a window a line, the cosine of each
+    predictor), and the PRD's `validation_results.json`, `retrieval_results.json` and
+    `inference_benchmarks.json`. The table of a lone run too, which no matrix keeps: `judged.json`.
+
+    Returns: what was written.
+    """
+    written = []
+    for name, lines in csv_tables(material).items():
+        if lines:
+            written.append(folder / f"{name}.csv")
+            write_text(written[-1], as_csv(lines))
+    for name, found in prd_files(material).items():
+        written.append(folder / f"{name}.json")
+        write_json(written[-1], found)
+    if material.kind == "run" and material.table is not None:
+        written.append(folder / JUDGED)
+        write_json(written[-1], material.table)
+    return written
+
+
+def as_csv(lines: Sequence[Line]) -> str:
+    """Lines of one table under the names of all their keys, in the order they first come; None is empty."""
+    out = io.StringIO()
+    keys = list(dict.fromkeys(key for line in lines for key in line))
+    writer = csv.DictWriter(out, keys, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()
+
+
+def csv_tables(material: Material) -> dict[str, list[Line]]:
+    """Name -> lines; a table that there is nothing for is empty."""
+    return {
+        "rows": [{k: v for k, v in row.items() if k not in NOT_FLAT} for row in material.rows],
+        "versus_best_baseline": [
+            {"name": row["name"], "metric": metric, **versus}
+            for row in material.rows
+            for metric, versus in row["versus_best_baseline"].items()
+        ],
+        "pairs": [] if material.table is None else list(material.table.get("pairs", [])),
+        "seeds": [
+            {"row": row["name"], **seed} for row in material.models for seed in row.get("per_seed", [])
+        ],
+        "history": [
+            {"run": run.name, "row": run.row, "seed": run.seed, **flatten(line)}
+            for run in material.runs
+            for line in run.history
+        ],
+        "windows": list(_windows(material)),
+    }
+
+
+def _windows(material: Material) -> Iterable[Line]:
+    """Every judged window: its document, the rows of its last chunk read and of its target, the cosines."""
+    answers = material.answers
+    if answers is None:
+        return
+    documents = None if material.store is None else material.store.documents
+    for i, (document, last, target) in enumerate(
+        zip(answers.document.tolist(), answers.last.tolist(), answers.target.tolist(), strict=True)
+    ):
+        name = document if documents is None else documents[document].doc_id
+        cosines = {row: round(float(values["cosine"][i]), 6) for row, values in answers.values.items()}
+        yield {"document": name, "last_row": last, "target_row": target, **cosines}
+
+
+def prd_files(material: Material) -> dict[str, dict[str, Any]]:
+    """The files that the PRD names, by name: those of the judgement only where there is one."""
+    found: dict[str, dict[str, Any]] = {"validation_results": _validation(material)}
+    if material.table is not None:
+        found["retrieval_results"] = _retrieval(material.table)
+        found["inference_benchmarks"] = _inference(material)
+    return found
+
+
+def _validation(material: Material) -> dict[str, Any]:
+    """All models on the validation documents: every run's result, or its last epoch while it has none."""
+    return {
+        "metric": "cosine and mse on the validation documents, of the model as it was saved",
+        "models": {
+            row: {run.name: run.result or _so_far(run.history) for run in material.runs_of(row)}
+            for row in material.trained
+        },
+    }
+
+
+def _so_far(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {"finished": False, **({} if not history else {"last_epoch": history[-1]})}
+
+
+def _retrieval(table: dict[str, Any]) -> dict[str, Any]:
+    """Top-K accuracy on the judged documents, beside what it is among."""
+    about = ("split", "windows", "documents", "candidates", "pool", "eligible", "chance", "best_baseline")
+    return {
+        **{key: table[key] for key in about},
+        "predictors": {
+            row["name"]: {k: v for k, v in row.items() if k in RETRIEVAL or k.startswith("recall@")}
+            for row in table["rows"]
+        },
+    }
+
+
+def _inference(material: Material) -> dict[str, Any]:
+    """Speed and size: one context at a time on one thread, and in batches of 256 on all."""
+    return {
+        "predictors": {
+            row["name"]: {key: row[key] for key in INFERENCE if row.get(key) is not None}
+            for row in material.rows
+        },
+    }

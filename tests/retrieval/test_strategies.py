@@ -1,0 +1,281 @@
+"""Every registered strategy: distinct rows, none that was read; and what each of them is for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nextvec.config import from_dict
+from nextvec.corpus.store import Store
+from nextvec.data.windows import FloatArray, IntArray, Windows, make_windows, with_queries
+from nextvec.errors import ConfigError, RetrievalError
+from nextvec.retrieval.exact import ExactIndex
+from nextvec.retrieval.index import Found
+from nextvec.retrieval.readings import Reading
+from nextvec.retrieval.registry import QUERIES, RERANKERS, Options, Scene, query, reranker
+from nextvec.retrieval.strategies import Strategy, summaries, usual
+from nextvec.vectors import RawVectors, unit
+
+K = 7
+
+
+class Turning:
+    """Knows the world's rotation: predicts the last vector turned once, and adds the query to it."""
+
+    context = 3
+    conditional = True
+
+    def __init__(self, store: Store) -> None:
+        before = np.concatenate([store.vectors[d.first : d.first + d.count - 1] for d in store.documents])
+        after = np.concatenate([store.vectors[d.first + 1 : d.first + d.count] for d in store.documents])
+        self.turn = np.linalg.lstsq(before, after, rcond=None)[0].astype(np.float32)
+        self.widest = 0
+
+    def predict(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        self.widest = max(self.widest, contexts.shape[1])
+        raw = contexts[np.arange(len(lengths)), lengths - 1] @ self.turn
+        raw = raw if queries is None else raw + queries
+        return raw, unit(raw)
+
+
+@pytest.fixture(scope="module")
+def scene(world: Store) -> Scene:
+    return Scene(
+        Turning(world),
+        world,
+        ExactIndex.of(world),
+        Options(pool=50),
+        reembed=lambda raw: RawVectors(-raw.values, raw.encoder),
+    )
+
+
+@pytest.fixture(scope="module")
+def windows(world: Store) -> Windows:
+    return with_queries(world, make_windows(world, [3, 8, 20], context=4), 0)
+
+
+@pytest.fixture(scope="module")
+def reading(world: Store, scene: Scene, windows: Windows) -> Reading:
+    return Reading.of_windows(world.vectors, windows, scene.width)
+
+
+def find(name: str, scene: Scene, reading: Reading, k: int = K) -> Found:
+    return Strategy.named(name).find(scene, reading, k)
+
+
+@pytest.mark.parametrize(
+    "name", [*QUERIES, *(f"predicted+{name}" for name in RERANKERS), "last+document+mmr+refined"]
+)
+def test_every_strategy_returns_distinct_rows_that_were_not_read(
+    scene: Scene, reading: Reading, windows: Windows, name: str
+) -> None:
+    found = find(name, scene, reading)
+    assert found.rows.shape == found.scores.shape == (len(windows), K)
+    assert np.isfinite(found.scores).all()
+    for i, rows in enumerate(found.rows.tolist()):
+        assert len(set(rows)) == K
+        read = set(range(windows.first[i], windows.last[i] + 1)) | {int(windows.query[i])}
+        assert not read & set(rows)
+    # one reading at a time gives what all at once do
+    alone = Reading.of_windows(scene.store.vectors, windows.select(slice(5, 6)), scene.width)
+    assert find(name, scene, alone).rows.tolist() == found.rows[5:6].tolist()
+
+
+def test_who_knows_what_comes_next_finds_it_first(scene: Scene, reading: Reading, windows: Windows) -> None:
+    first = {
+        name: find(name, scene, reading).rows[:, 0] == windows.target
+        for name in ("last", "mean", "predicted")
+    }
+    assert first["predicted"].mean() > 0.95
+    assert first["last"].mean() < 0.2
+    assert first["mean"].mean() < 0.2
+    assert scene.predictor.widest <= scene.predictor.context + 1  # of refined: what was read, and a candidate
+
+
+def test_query_vectors_are_what_they_say(scene: Scene, reading: Reading, windows: Windows) -> None:
+    said = {name: Strategy.named(name).units(scene, reading).values for name in QUERIES}
+    vectors = scene.store.vectors
+    np.testing.assert_allclose(said["last"], unit(vectors[windows.last]), atol=1e-6)
+    # context 4: the first window of a document has only these to take the mean of
+    few = unit(vectors[windows.first[0] : windows.first[0] + 4].mean(axis=0))
+    np.testing.assert_allclose(said["mean"][0], few, atol=1e-6)
+    five = unit(vectors[windows.last[3] - 4 : windows.last[3] + 1].mean(axis=0))
+    np.testing.assert_allclose(said["mean"][3], five, atol=1e-6)
+    raw = vectors[windows.last] @ scene.predictor.turn
+    np.testing.assert_allclose(said["predicted"], unit(raw), atol=1e-6)
+    np.testing.assert_allclose(said["blend"], unit(0.7 * said["last"] + 0.3 * said["predicted"]), atol=1e-6)
+    np.testing.assert_allclose(said["text"], np.zeros_like(raw), atol=1e-6)  # reembed turned it round
+    told = windows.query >= 0
+    towards = unit(vectors[np.maximum(windows.query, 0)])
+    assert 0 < told.sum() < len(told)
+    np.testing.assert_allclose(said["steered"][told], unit(raw + vectors[windows.query])[told], atol=1e-6)
+    np.testing.assert_allclose(
+        said["query"][told], unit(0.7 * said["steered"] + 0.3 * towards)[told], atol=1e-6
+    )
+    np.testing.assert_allclose(
+        said["last-query"][told], unit(0.7 * said["last"] + 0.3 * towards)[told], atol=1e-6
+    )
+    for name, untold in (("steered", "predicted"), ("query", "predicted"), ("last-query", "last")):
+        np.testing.assert_array_equal(said[name][~told], said[untold][~told])
+
+
+def test_an_unconditional_model_is_not_told(world: Store, scene: Scene, reading: Reading) -> None:
+    plain = Turning(world)
+    plain.conditional = False
+    other = replace(scene, predictor=plain)
+    told = np.flatnonzero(reading.queries.any(axis=1))
+    expected = unit(0.7 * find_units("predicted", other, reading) + 0.3 * unit(reading.queries))
+    np.testing.assert_allclose(find_units("query", other, reading)[told], expected[told], atol=1e-6)
+    with pytest.raises(RetrievalError, match="strategy 'steered': the run was trained without queries"):
+        find("steered", other, reading)
+
+
+def find_units(name: str, scene: Scene, reading: Reading) -> FloatArray:
+    return Strategy.named(name).units(scene, reading).values
+
+
+def test_document_and_recency_bring_their_own_forward(
+    scene: Scene, reading: Reading, windows: Windows
+) -> None:
+    sure = replace(scene, options=Options(pool=480, document=10.0, recency=10.0))
+    left = (
+        np.array([scene.store.documents[i].count for i in windows.document])
+        - 1
+        + windows.first
+        - windows.last
+    )
+    own = scene.document_of(find("last+document", sure, reading).rows) == windows.document[:, None]
+    queried = (windows.query >= 0).astype(int)
+    assert (own.sum(axis=1) == np.minimum(left - queried, K)).all()
+    rows = find("last+recency", sure, reading).rows
+    assert (rows[:, 0] == np.where(windows.query == windows.target, windows.target + 1, windows.target)).all()
+    off = replace(scene, options=Options(document=0.0, recency=0.0))
+    for name in ("document", "recency"):
+        assert (find(f"last+{name}", off, reading).rows == find("last", off, reading).rows).all()
+
+
+def test_refined_prefers_what_goes_on_as_expected(scene: Scene, reading: Reading, windows: Windows) -> None:
+    """The last chunk's nearest rows are of every document; only where the world turns as it should does the
+    model, having read a candidate, expect its successor: everywhere here, so it decides by nothing else."""
+    last = find("last", scene, reading, 20)
+    refined = find(
+        "last+refined", replace(scene, options=Options(pool=20, refined=20, refine=1.0)), reading, 20
+    )
+    assert {*map(frozenset, last.rows.tolist())} == {*map(frozenset, refined.rows.tolist())}
+    ends = {d.first + d.count - 1 for d in scene.store.documents}
+    for rows, scores in zip(refined.rows.tolist(), refined.scores, strict=True):
+        known = [(row, score) for row, score in zip(rows, scores, strict=True) if row not in ends]
+        vectors = scene.store.vectors
+        for row, score in known:
+            expected = (
+                unit(vectors[row : row + 1] @ scene.predictor.turn)[0] @ unit(vectors[row + 1 : row + 2])[0]
+            )
+            assert score == pytest.approx(expected, abs=1e-5)
+        at_ends = [score for row, score in zip(rows, scores, strict=True) if row in ends]
+        assert at_ends == pytest.approx([np.mean([score for _, score in known])] * len(at_ends), abs=1e-5)
+
+
+def test_mmr_of_one_is_the_plain_ranking(scene: Scene, reading: Reading) -> None:
+    plain = find("predicted", scene, reading)
+    same = find("predicted+mmr", replace(scene, options=Options(trade_off=1.0)), reading)
+    assert (plain.rows == same.rows).all()
+    diverse = find("predicted+mmr", replace(scene, options=Options(trade_off=0.0)), reading)
+    assert (diverse.rows[:, 0] == plain.rows[:, 0]).all()
+    assert (diverse.rows[:, 1:] != plain.rows[:, 1:]).any()
+
+
+def test_a_new_text_and_one_that_is_in_the_store(world: Store, scene: Scene) -> None:
+    rows = np.arange(27, 32)
+    known = Reading.of_text(RawVectors(world.vectors[rows], "world"), scene.index)
+    assert known.place.tolist() == [31]
+    assert [r.tolist() for r in known.read] == [rows.tolist()]
+    assert not set(find("last", scene, known).rows[0].tolist()) & set(rows.tolist())
+    assert find("predicted", scene, known).rows[0, 0] == 32
+    rng = np.random.default_rng(0)
+    new = Reading.of_text(RawVectors(rng.standard_normal((2, 16)).astype(np.float32), "world"), scene.index)
+    assert [r.tolist() for r in new.read] == [[]]
+    assert find("last+document", scene, new).rows.shape == (1, K)
+    single = Reading.of_text(RawVectors(world.vectors[5:6], "world"), scene.index)
+    assert find("mean", scene, single).rows.tolist() == find("last", scene, single).rows.tolist()
+
+
+def test_a_run_that_reads_one_vector_can_refine(world: Store, reading: Reading) -> None:
+    short = Turning(world)
+    short.context = 1
+    found = find("predicted+refined", Scene(short, world, ExactIndex.of(world)), reading)
+    assert found.rows.shape == (len(reading), K)
+    assert short.widest == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("best", "strategy 'best': no query 'best'; choose one of: last, mean, predicted"),
+        ("last+best", "no re-ranker 'best'; choose one of: document, recency, mmr, refined"),
+        ("document", "no query 'document'"),
+        ("last+", "no re-ranker ''"),
+    ],
+)
+def test_unknown_strategies(name: str, says: str) -> None:
+    with pytest.raises(RetrievalError, match=says.replace("+", r"\+")):
+        Strategy.named(name)
+
+
+def test_what_a_strategy_needs_is_said(world: Store, scene: Scene, windows: Windows) -> None:
+    bare = replace(scene, reembed=None)
+    untold = Reading.of_windows(world.vectors, replace(windows, query=None), scene.width)
+    with pytest.raises(RetrievalError, match="strategy 'text': there is no decoder; give a decoder"):
+        find("text", bare, untold)
+    for name in ("query", "last-query", "steered"):
+        with pytest.raises(RetrievalError, match=f"strategy '{name}': there is no query; give a query"):
+            find(name, bare, untold)
+    assert usual(bare, told=False)[:4] == ("last", "mean", "predicted", "blend")
+    assert {name.partition("+")[0] for name in usual(bare, told=False)} == {
+        "last",
+        "mean",
+        "predicted",
+        "blend",
+    }
+    assert set(QUERIES) <= set(usual(scene, told=True))
+    with pytest.raises(RetrievalError, match=f"{len(world) + 1} rows wanted"):
+        find("last+mmr", scene, untold, len(world) + 1)
+
+
+def test_more_rows_than_the_pool(world: Store, scene: Scene, reading: Reading) -> None:
+    few = replace(scene, options=Options(pool=3))
+    assert find("last+document", few, reading, 9).rows.shape == (len(reading), 9)
+    small = ExactIndex.of(world, documents=[3])
+    unread = Reading.of_windows(world.vectors, make_windows(world, [8], context=4), scene.width)
+    assert find("last+mmr", replace(scene, index=small), unread, 12).rows.shape == (len(unread), 12)
+
+
+def test_options_are_checked() -> None:
+    for given, says in (
+        ({"pool": 0}, "pool must be 1 or more"),
+        ({"blend": 1.5}, "blend must be in 0 .. 1"),
+        ({"reach": 0.0}, "reach must be above 0"),
+        ({"blnd": 0.5}, "did you mean 'blend'"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            from_dict(Options, given, where="--set")
+
+
+def test_names_are_taken_once_and_told() -> None:
+    assert all(len(summary) > 20 for summary in summaries().values())
+    assert list(summaries())[-1] == "+refined"
+    for register, name in ((query, "last"), (reranker, "last"), (query, "a+b")):
+        with pytest.raises(ValueError, match="the name is taken or holds a"):
+            register(name)(lambda *_: None)
+    assert "a+b" not in QUERIES
+
+
+def test_equal_scores_keep_their_order() -> None:
+    found = Found(np.array([[0.9, 0.5, 0.5]], dtype=np.float32), np.array([[4, 2, 9]]))
+    again = found.scored(np.array([[0.1, 0.7, 0.7]], dtype=np.float32))
+    assert again.rows.tolist() == [[2, 9, 4]]
+    np.testing.assert_allclose(again.scores, [[0.7, 0.7, 0.1]])
+    assert again.first(2).rows.tolist() == [[2, 9]]
