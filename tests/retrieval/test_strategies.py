@@ -141,18 +141,14 @@ def find_units(name: str, scene: Scene, reading: Reading) -> FloatArray:
 def test_document_and_recency_bring_their_own_forward(
     scene: Scene, reading: Reading, windows: Windows
 ) -> None:
-    sure = replace(scene, options=Options(pool=480, document=10.0, recency=10.0))
-    left = (
-        np.array([scene.store.documents[i].count for i in windows.document])
-        - 1
-        + windows.first
-        - windows.last
-    )
-    own = scene.document_of(find("last+document", sure, reading).rows) == windows.document[:, None]
-    queried = (windows.query >= 0).astype(int)
-    assert (own.sum(axis=1) == np.minimum(left - queried, K)).all()
-    rows = find("last+recency", sure, reading).rows
-    assert (rows[:, 0] == np.where(windows.query == windows.target, windows.target + 1, windows.target)).all()
+    sure = replace(scene, options=Options(pool=200, document=10.0, recency=100.0))
+    pool = find("last", sure, reading, 200).rows
+    documents = [find("last+document", sure, reading).rows, find("last+recency", sure, reading).rows]
+    for i, (rows, home) in enumerate(zip(pool, windows.document, strict=True)):
+        own = rows[scene.document_of(rows) == home]
+        assert documents[0][i].tolist() == [*own, *rows[~np.isin(rows, own)]][:K]
+        nearest = np.sort(own)  # what was read is left out: all of its own come after the reader
+        assert documents[1][i].tolist()[: min(3, len(own))] == nearest.tolist()[:3]
     off = replace(scene, options=Options(document=0.0, recency=0.0))
     for name in ("document", "recency"):
         assert (find(f"last+{name}", off, reading).rows == find("last", off, reading).rows).all()

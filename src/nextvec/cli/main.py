@@ -29,6 +29,7 @@ VERBS = {
     "matrix": "Train and judge many models under one protocol.",
     "compare": "Print the table of a finished matrix again.",
     "report": "Figures, tables and one page of a matrix or a run.",
+    "card": "Write the model card of a run.",
     "sweep": "Tune models on validation: many short runs, the bad ones stopped early.",
     "diagnose": "Find out what is wrong with data, a model or a run.",
     "predict": "Read a text and tell what comes next: nearest passages, decoded text, confidence.",

@@ -11,6 +11,7 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 PLAIN = "  ...::##"
 LABEL = 7
 WIDEST = 3
+GAP = 8
 
 
 def terminal() -> tuple[int, str]:
@@ -64,6 +65,7 @@ def _numbers(columns: int, per: int, wide: int) -> str:
     """Numbers of chunks, from 1, below the columns that begin with them."""
     line = ""
     for column in range(columns):
-        if column * wide >= len(line) + (8 if line else 0):
-            line = line.ljust(column * wide) + str(column * per + 1)
-    return line[: columns * wide] if len(line) > columns * wide else line
+        number, place = str(column * per + 1), column * wide
+        if place >= len(line) + (GAP if line else 0) and place + len(number) <= columns * wide:
+            line = line.ljust(place) + number
+    return line

@@ -28,8 +28,11 @@ def train(
 ) -> None:
     """Train one model. The best model by validation cosine lies in --out, the last in --out/final."""
     from nextvec.corpus.store import Store
+    from nextvec.experiments.judging import evaluate_flags
+    from nextvec.training.config import read_config
     from nextvec.training.loop import train as run
     from nextvec.training.recipes import make_config
+    from nextvec.training.session import CONFIG
     from nextvec.training.tensorboard import Scalars
 
     flags = flags or TrainingFlags()
@@ -51,19 +54,5 @@ def train(
         f"{result.epochs} ({result.stopped}), {result.parameters:,} parameters, "
         f"{result.updates:,} updates, {result.seconds:.0f} s\nrun: {result.run}\n"
         f"judge it beside the baselines: nextvec evaluate {result.run} --store {store} --split test"
-        f"{asked_of(Path(result.run))}"
+        f"{evaluate_flags(read_config(out / CONFIG).data)}"
     )
-
-
-def asked_of(run: Path) -> str:
-    """The flags of `nextvec evaluate` that a run's task takes."""
-    from nextvec.training.config import read_config
-    from nextvec.training.session import CONFIG
-
-    data = read_config(run / CONFIG).data
-    flags = [
-        " --task middle" if data.task == "middle" else "",
-        f" --horizon {data.horizons[0]}" if data.horizons[0] > 1 else "",
-        " --queries" if data.conditional else "",
-    ]
-    return "".join(flags)

@@ -17,7 +17,7 @@ from nextvec.disk import atomic_path
 from nextvec.errors import RunError
 
 if TYPE_CHECKING:
-    from nextvec.corpus.store import Store
+    from nextvec.corpus.store import Document, Store
 
 TRAINED_ON = "trained_on.safetensors"
 Keys = NDArray[np.uint64]
@@ -81,6 +81,11 @@ class TrainedOn:
         if any(k.dtype != np.uint64 or k.ndim != 1 for k in keys):
             raise _no_list(path, "not uint64 keys")
         return cls(*(_sorted(k) for k in keys))
+
+    def among(self, documents: Sequence[Document]) -> IntArray:
+        """Indices of the documents of a store that were seen, by their ids."""
+        keys = np.fromiter((key(d.doc_id) for d in documents), np.uint64, len(documents))
+        return np.flatnonzero(known(self.ids, keys)).astype(np.int64)
 
 
 def _no_list(path: Path, why: str) -> RunError:

@@ -18,6 +18,7 @@ from nextvec.evaluation.harness import Judging, Training, judge
 from nextvec.evaluation.leaks import without_leaks
 from nextvec.evaluation.predictor import Predictor
 from nextvec.evaluation.report import Report
+from nextvec.training.config import DataConfig
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,16 @@ def asked(run: Some, how: Judging) -> Some:
             remedy=f"judge it with --horizon {run.horizons[0]}",
         )
     return run.aimed(how.horizon)
+
+
+def evaluate_flags(data: DataConfig) -> str:
+    """The flags with which `nextvec evaluate` asks what was trained for, each after a space."""
+    flags = [
+        " --task middle" if data.task == "middle" else "",
+        f" --horizon {data.horizons[0]}" if data.horizons[0] > 1 else "",
+        " --queries" if data.conditional else "",
+    ]
+    return "".join(flags)
 
 
 def judged_windows(

@@ -162,3 +162,9 @@ def searchable(answered: Answered, *, share: float = 1.0, seed: int = 0) -> IntA
         raise NothingToDraw("the store holds nothing of what was trained on")
     able = int(share * MOST_PRODUCTS / products)
     return sample(len(answered), min(MOST_WINDOWS, max(FEWEST_WINDOWS, able)), seed)
+
+
+def legend_height(rows: Sequence[str]) -> float:
+    """Inches that the names of these rows take below a figure (`drawing.legend_outside`)."""
+    lines = max((wrapped(row).count("\n") + 1 for row in rows), default=0)
+    return 0.2 + 0.15 * lines * ceil((len(rows) + 3) / 3)

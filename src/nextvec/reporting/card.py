@@ -10,24 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from huggingface_hub import EvalResult, ModelCardData
 
 from nextvec.corpus.reading import LOCAL
 from nextvec.corpus.store import Store
-from nextvec.data.trained import TRAINED_ON, TrainedOn, key, known
+from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.disk import read_json, write_text
 from nextvec.errors import RunError
 from nextvec.evaluation.bootstrap import LEVEL
-from nextvec.evaluation.metrics import METRICS
-from nextvec.evaluation.report import COMPARED
-from nextvec.evaluation.table import FIGURES
 from nextvec.experiments.judging import evaluate_flags
-from nextvec.experiments.matrix import TABLE, read_table
 from nextvec.models.saving import CONFIG as MODEL
 from nextvec.models.saving import WEIGHTS
-from nextvec.reporting.material import JUDGED, Material, Run
+from nextvec.reporting.material import Material, Run
 from nextvec.reporting.pages import render
+from nextvec.reporting.standing import Standing
 from nextvec.training.config import DataConfig, TrainConfig, read_config
 from nextvec.training.session import CONFIG
 
@@ -37,59 +33,6 @@ UNKNOWN = "unknown"
 """As the Hub calls a licence that nobody has named."""
 TRAIN_AGAIN = "restore the file, or train again"
 Facts = dict[str, str]
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where a run stands in a table that it was judged in.
-
-    Attributes:
-        table: all of it.
-        row: the row of the run and, where there are several, of the other seeds.
-        own: the figures of the run alone.
-    """
-
-    table: Mapping[str, Any]
-    row: Mapping[str, Any]
-    own: Mapping[str, Any]
-
-    @classmethod
-    def find(cls, material: Material) -> Standing | None:
-        """Of the run of `material`: as it was judged just now, by the matrix that it belongs to, or by its own
-        last report; None where it was not. Raises RunError for a damaged table."""
-        folder = material.folder.resolve()
-        if material.table is not None:
-            return cls._in(material.table, WEIGHTS)
-        matrix = folder.parents[1] if len(folder.parents) > 1 else folder
-        if (matrix / TABLE).is_file():
-            found = cls._in(read_table(matrix), f"{folder.parent.name}/{folder.name}/{WEIGHTS}")
-            if found is not None:
-                return found
-        if (folder / JUDGED).is_file():
-            return cls._in(read_json(folder / JUDGED, RunError, remedy="make the report again"), WEIGHTS)
-        return None
-
-    @classmethod
-    def _in(cls, table: Mapping[str, Any], weights: str) -> Standing | None:
-        """In the first of the tables that judged this file of weights."""
-        for each in (table, *table.get("others", {}).values()):
-            for row in each["rows"]:
-                for own in row.get("per_seed", []):
-                    if own.get("model_file") == weights:
-                        return cls(each, row, {**row, **own} if row["seeds"] == 1 else own)
-        return None
-
-    def figures(self) -> Iterator[tuple[str, float, str, Mapping[str, Any] | None]]:
-        """Metric, the row's figure, the best baseline's name and the difference from it; what is not known of
-        the row is left out."""
-        for metric in COMPARED:
-            figure, best = self.row.get(metric), self.table["best_baseline"].get(metric)
-            if figure is not None and best is not None:
-                yield metric, figure, best, self.row["versus_best_baseline"].get(metric)
-
-    def baseline(self, name: str, metric: str) -> float:
-        """A figure of one baseline."""
-        return float(next(row[metric] for row in self.table["rows"] if row["name"] == name))
 
 
 @dataclass(frozen=True)
@@ -165,8 +108,7 @@ def make_card(material: Material, *, licence: str = UNKNOWN) -> str:
         sources=sources(subject),
         protocol=protocol_facts(subject),
         standing=subject.standing,
-        judged=None if subject.standing is None else judged(subject.standing),
-        seeds=None if subject.standing is None else seeds(subject.standing),
+        cells=[] if subject.standing is None else [each.cells() for each in subject.standing.beside],
         limits=list(limits(subject, licence)),
         use=use(subject),
         dimension=subject.dimension,
@@ -177,13 +119,13 @@ def make_card(material: Material, *, licence: str = UNKNOWN) -> str:
     )
 
 
-def write_card(folder: Path, text: str) -> Path:
-    """Put a card into a run. Raises RunError: a README.md is there that somebody else wrote."""
-    path = folder / CARD
-    if path.is_file() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
-        raise RunError("was not written by nextvec card", where=path, remedy="move it away, or give --out FILE")
+def write_card(path: Path, text: str) -> None:
+    """Put a card in its place. Raises RunError: a file is there that somebody else wrote."""
+    if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
+        raise RunError(
+            "was not written by nextvec card", where=path, remedy="move it away, or give another with --out"
+        )
     write_text(path, text)
-    return path
 
 
 def metadata(subject: Subject, licence: str) -> str:
@@ -204,20 +146,26 @@ def metadata(subject: Subject, licence: str) -> str:
 def results(subject: Subject, standing: Standing) -> Iterator[EvalResult]:
     """The run's own figures; the intervals are of the row's difference from the best baseline."""
     table = standing.table
-    for metric, _, best, difference in standing.figures():
-        if standing.own.get(metric) is None:
+    for each in standing.beside:
+        if standing.own.get(each.metric) is None:
             continue
-        interval = {} if difference is None else {k: difference[k] for k in ("difference", "low", "high")}
+        known = each.difference or {}
+        interval = {key: known[key] for key in ("difference", "low", "high") if key in known}
         yield EvalResult(
             task_type="feature-extraction",
             task_name=asked(subject.config.data),
             dataset_type="nextvec-store",
             dataset_name=subject.store_name,
             dataset_split=table["split"],
-            metric_type=metric,
-            metric_name=f"{metric} on {table['windows']} windows of {table['documents']} documents",
-            metric_value=standing.own[metric],
-            metric_args={"best_baseline": best, **interval, "confidence": LEVEL, "seeds": standing.row["seeds"]},
+            metric_type=each.metric,
+            metric_name=f"{each.metric} on {table['windows']} windows of {table['documents']} documents",
+            metric_value=standing.own[each.metric],
+            metric_args={
+                "best_baseline": each.best,
+                **interval,
+                "confidence": LEVEL,
+                "seeds": standing.row["seeds"],
+            },
         )
 
 
@@ -234,7 +182,9 @@ def asked(data: DataConfig) -> str:
 def what(subject: Subject) -> str:
     """The model in a sentence or two."""
     count = "" if subject.parameters is None else f" with {subject.parameters:,} parameters"
-    read = f"up to {subject.config.data.context} chunks of a document as vectors of {subject.dimension} numbers"
+    read = (
+        f"up to {subject.config.data.context} chunks of a document as vectors of {subject.dimension} numbers"
+    )
     told = " It can be told a later chunk to write towards." if subject.config.data.conditional else ""
     return (
         f"A {subject.run.architecture}{count} that reads {read}, made by the encoder {subject.encoder}, "
@@ -278,8 +228,7 @@ def sources(subject: Subject) -> list[tuple[str, str, str]]:
     if subject.store is None or not listed.is_file():
         return []
     documents = subject.store.documents
-    keys = np.fromiter((key(d.doc_id) for d in documents), np.uint64, len(documents))
-    seen = [documents[i] for i in np.flatnonzero(known(TrainedOn.load(listed).ids, keys))]
+    seen = [documents[i] for i in TrainedOn.load(listed).among(documents)]
     counted, chunks = Counter(d.source for d in seen), Counter[str]()
     for document in seen:
         chunks[document.source] += document.count
@@ -290,12 +239,12 @@ def protocol_facts(subject: Subject) -> Facts:
     """How it was trained, and what came of it on the validation documents."""
     config, run = subject.config, subject.run
     optim, data = config.optim, config.data
-    options = ", ".join(f"{name} {value}" for name, value in config.model.options.items())
+    options = [f"{name} {value}" for name, value in config.model.options.items()]
     weights = config.loss.weights()
     terms = [name.removeprefix("loss.") for name in run.history[0]["train"] if name.startswith("loss.")]
     best = max(run.history, key=lambda line: line["epoch"] == subject.saved.get("epoch"))
     return {
-        "Architecture": f"{config.model.name}, preset {config.model.preset}{f', {options}' if options else ''}",
+        "Architecture": ", ".join([config.model.name, f"preset {config.model.preset}", *options]),
         "Task": asked(data),
         "Context": f"{data.min_context} to {data.context} chunks",
         "Loss": ", ".join(f"{weights[name]:g} x {name}" for name in terms),
@@ -322,37 +271,6 @@ def ended(run: Run) -> str:
     return ", not finished" if run.result is None else f", until {run.result['stopped']}"
 
 
-def judged(standing: Standing) -> dict[str, Any]:
-    """What the template says of the table: "on", "rows" [metric, figure, best baseline, its, difference,
-    reading]."""
-    table = standing.table
-    words = {True: "better", False: "worse", None: "not told apart"}
-    rows = []
-    for metric, figure, best, difference in standing.figures():
-        form = FIGURES[metric][1]
-        said = "", ""
-        if difference is not None:
-            middle, low, high = (form.replace("{:", "{:+").format(difference[k]) for k in ("difference", "low", "high"))
-            said = f"{middle} [{low}, {high}]", words[difference["better"]]
-        direction = METRICS[metric].better
-        rows.append([f"{metric} ({direction} is better)", form.format(figure), best,
-                     form.format(standing.baseline(best, metric)), *said])  # fmt: skip
-    return {"rows": rows, "chance": table["chance"].get("recall@1")}
-
-
-def seeds(standing: Standing) -> str:
-    """Of how many runs the figures are, and this run's own among several."""
-    count = standing.row["seeds"]
-    if count == 1:
-        return "The figures are of this run."
-    own = ", ".join(
-        f"{metric} {FIGURES[metric][1].format(standing.own[metric])}"
-        for metric in ("cosine", "mse", "recall@1", "recall@5", "mrr")
-        if standing.own.get(metric) is not None
-    )
-    return f"The figures are means of {count} runs that differ in their seed only. This run alone: {own}."
-
-
 def use(subject: Subject) -> list[str]:
     """What it is meant for."""
     if subject.config.data.task == "middle":
@@ -368,31 +286,16 @@ def limits(subject: Subject, licence: str) -> Iterator[str]:
     """What must not be expected of it."""
     yield "It predicts vectors, not text: a search or a decoder makes text of them, and may add errors."
     yield (
-        f"It reads vectors of {subject.encoder} (the fingerprint is checked), of documents cut as above. Those "
-        "of any other encoder mean nothing to it."
+        f"It reads vectors of {subject.encoder} (the fingerprint is checked), of documents cut as above. "
+        "Those of any other encoder mean nothing to it."
     )
     yield "It says nothing about documents unlike those above. What these are biased towards, it is too."
     if subject.run.result is None:
         yield "Its training was interrupted: these are the best weights so far."
     standing = subject.standing
     if standing is not None:
-        yield from standing_limits(standing)
+        yield from standing.limits()
     if not subject.saved["config"].get("confidence"):
         yield "It gives no probability that a passage follows."
     if licence == UNKNOWN:
         yield "Nobody has named a licence for the weights, nor for the documents behind them."
-
-
-def standing_limits(standing: Standing) -> Iterator[str]:
-    """What the table says against it."""
-    found = list(standing.figures())
-    worse = [f"{metric} ({best})" for metric, _, best, d in found if d is not None and d["better"] is False]
-    if worse:
-        yield f"A simple baseline is clearly better by {', '.join(worse)}: use that one where it is what counts."
-    if not any(d is not None and d["better"] for _, _, _, d in found):
-        yield "It is not clearly better than the best baseline by any figure."
-    if standing.table["in_sample"]:
-        yield "It was judged on documents that it was trained on: that says nothing of new ones."
-    if standing.row["seeds"] == 1:
-        yield "One run was trained: what another seed would change is not known."
-    yield "The documents judged are of the same store as those trained on; other documents may be harder."

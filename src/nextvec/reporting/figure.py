@@ -154,18 +154,22 @@ def specs() -> dict[str, Spec]:
 
 
 def chosen(names: Collection[str] | None = None) -> list[Spec]:
-    """The figures of these names; all but those on request where none are given. Raises ConfigError naming one that is unknown."""
+    """The figures of these names; where no names are given all but those on request.
+
+    Raises:
+        ConfigError: a name that no figure has.
+    """
     known = specs()
     for name in names or ():
         if name not in known:
             raise ConfigError(
                 f"no figure '{name}'", where="--figures", remedy=f"choose of: {', '.join(known)}"
             )
-    return [spec for spec in known.values() if (spec.name in names if names else not spec.on_request)]
+    return [spec for spec in known.values() if (not spec.on_request if names is None else spec.name in names)]
 
 
 def draw(material: Material, names: Collection[str] | None = None) -> Iterator[tuple[Spec, Figure | str]]:
-    """Draw figures one after the other, all where no names are given.
+    """Draw figures one after the other: those `chosen`.
 
     Yields: the figure with its picture or, in the picture's place, the reason in words why there is none.
     """

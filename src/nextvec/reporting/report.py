@@ -8,27 +8,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from nextvec.config import write_toml
 from nextvec.disk import write_text
 from nextvec.errors import NextvecError
 from nextvec.evaluation.diagnostics.verdicts import Verdict
 from nextvec.evaluation.table import FACTS, FIGURES, LEGEND, heading
 from nextvec.progress import Progress
-from nextvec.reporting.examples import Example, examples
+from nextvec.reporting.examples import NEEDS, Example, extremes, write_qualitative
 from nextvec.reporting.figure import Format, Spec, chosen, draw, save
 from nextvec.reporting.headline import headline
 from nextvec.reporting.material import Material
+from nextvec.reporting.pages import render
 from nextvec.reporting.reproduce import CONFIGURATION, command, nested, own, shared
 from nextvec.reporting.tables import write_tables
 
 PAGE = "report.html"
-PLOTS = Path("figures") / "comparison_plots"
-"""Named as in the brief's PRD."""
+PLOTS = "comparison_plots"
+"""Beside the JSON files, as the brief's PRD has it."""
 LARGE_SVG = 100_000
-"""Bytes from which the page shows a figure as PNG: a vector drawing of many points is the larger of the two."""
-EXAMPLES = 30
+"""Bytes from which the page shows a figure as PNG: of many points a vector drawing is the larger."""
+EXAMPLES = 10
+"""Of the best answered windows, and as many of the worst."""
 FACTS_SAID = ("nextvec", "python", "platform", "device", "device_name", "precision", "threads", "packages")
 WHAT = {
     "rows": "The judgement",
@@ -96,6 +96,8 @@ def make_report(
     made = Made(out / PAGE)
     sections = _sections(material, made, figures, quiet=quiet)
     made.files += write_tables(material, out)
+    if (qualitative := write_qualitative(material, out)) is not None:
+        made.files.append(qualitative)
     if material.runs:
         write_toml(out / CONFIGURATION, nested(shared(material)))
         made.files.append(out / CONFIGURATION)
@@ -105,15 +107,9 @@ def make_report(
 
 def page(material: Material, sections: Mapping[str, Sequence[Picture]], left_out: Mapping[str, str]) -> str:
     """The page as HTML. Whatever comes from documents, files or folders is escaped."""
-    environment = Environment(
-        loader=PackageLoader("nextvec.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     best, worst = _extremes(material)
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         material=material,
         claims=headline(material),
         tables=_tables(material),
@@ -192,12 +188,10 @@ def _cell(report: Mapping[str, Any], row: Mapping[str, Any], key: str) -> Cell:
 
 
 def _extremes(material: Material) -> tuple[list[Example], list[Example]]:
-    """The best half and the worst half of the examples, where there are answers and texts."""
-    if material.lacks(("rows", "answers", "store")):
+    """The windows answered best and worst, where there are answers and texts."""
+    if material.lacks(NEEDS) or not material.models:
         return [], []
-    found = examples(material, EXAMPLES)
-    half = (len(found) + 1) // 2
-    return found[:half], found[half:][::-1]
+    return extremes(material, EXAMPLES)
 
 
 def _verdicts(material: Material) -> list[Verdict]:
@@ -221,7 +215,9 @@ def _environment(material: Material) -> dict[str, str]:
     """What the runs ran on; where they differ, all that was said."""
     facts = {key: [_said(run.facts.get(key)) for run in material.runs] for key in FACTS_SAID}
     return {
-        key: "; ".join(said) for key, values in facts.items() if (said := [*dict.fromkeys(filter(None, values))])
+        key: "; ".join(said)
+        for key, values in facts.items()
+        if (said := [*dict.fromkeys(filter(None, values))])
     }
 
 

@@ -72,7 +72,7 @@ class Strategy:
         return found
 
     def candidates(self, scene: Scene, reading: Reading, units: UnitVectors, k: int) -> Found:
-        """What the query vectors find: k rows, or as many as the re-rankers are to see of those there are."""
+        """What the query vectors find: k rows; for re-rankers `Options.pool`, if each text has so many."""
         if self.rerankers:
             free = scene.index.size - max(len(rows) for rows in reading.read)
             k = max(k, min(scene.options.pool, free))

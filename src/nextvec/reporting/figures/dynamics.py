@@ -13,7 +13,7 @@ from nextvec.evaluation.diagnostics.model.sequence import ORACLE
 from nextvec.evaluation.diagnostics.sweep import sweep
 from nextvec.evaluation.offsets import offset_cosines, offset_profile
 from nextvec.evaluation.rollout import STEPS
-from nextvec.reporting.answered import Answered, line
+from nextvec.reporting.answered import Answered, legend_height, line
 from nextvec.reporting.drawing import known, legend_outside
 from nextvec.reporting.figure import (
     BASELINE,
@@ -66,9 +66,12 @@ def lag_curve(material: Material) -> Figure:
         second[0].plot(k, cosine, color=shade, marker=marker, label=curve.source)
         second[0].plot(k, [lag.shuffled for lag in curve.lags], color=shade, ls="--", lw=0.9)
     if parts:
-        second[0].set_title(f"by source (dashed: in random order), {len(parts[:MOST_SOURCES])} of {len(parts)}", size=8)
-    drawn.supxlabel("chunks apart", size=9)
+        which = "by source" if len(parts) <= MOST_SOURCES else f"{MOST_SOURCES} of {len(parts)} sources"
+        second[0].set_title(f"{which} (dashed: in random order)", size=8)
+    first.set_ylim(bottom=min(0, first.get_ylim()[0]))
     first.set_ylabel("mean cosine")
+    for axes in (first, *second):
+        axes.set_xlabel("chunks apart")
     legend_outside(drawn, below=True)
     return drawn
 
@@ -92,7 +95,6 @@ def _lags(axes: Axes, curve: LagCurve) -> None:
     if np.isfinite(curve.apart):
         axes.axhline(curve.apart, color=BASELINE, ls=":", label="of different documents")
     axes.set_xticks(k)
-    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
 
 
 @figure(
@@ -105,7 +107,7 @@ def _lags(axes: Axes, curve: LagCurve) -> None:
 def offset_profiles(material: Material) -> Figure:
     """Every model, the best baseline, copy-last and the target."""
     answered = Answered.of(material)
-    drawn, axes = canvas(height=4.4)
+    drawn, axes = canvas(height=3.2 + legend_height(answered.models))
     others = [row for row in dict.fromkeys((answered.baseline, COPY_LAST)) if row in answered.answers.units]
     profile = offset_profile(offset_cosines(answered.targets, answered.exam))
     around = [k for k in profile if k]  # at 0 it is 1, which would press everything else together
@@ -127,9 +129,9 @@ def offset_profiles(material: Material) -> Figure:
 @figure(
     "rollout_decay",
     title="Rollout: reading its own predictions",
-    caption=f"Left: cosine to the truth at the first step (mark) and at step {STEPS} (end of the line), each step "
-    f"reading the predictions before it. Right: cosine of the step {STEPS} prediction to the one before it; at 1 "
-    "it stands still.",
+    caption=f"Left: cosine to the truth at the first step (mark, over all windows) and at step {STEPS} (end of "
+    "the line, over documents that go on so far), each step reading the predictions before it. Right: mean cosine "
+    "of each step's prediction to the one before; at 1 it stands still.",
     needs=("rows",),
 )
 def rollout_decay(material: Material) -> Figure:
@@ -148,7 +150,7 @@ def rollout_decay(material: Material) -> Figure:
     left.set_yticks(range(len(rows)), [wrapped(row["name"]) for row in rows])
     left.invert_yaxis()
     left.set_xlabel(f"cosine at step 1 and at step {STEPS}")
-    right.set_xlabel("cosine to its step before")
+    right.set_xlabel("mean cosine to the step before")
     for axes in (left, right):
         axes.set_xlim(min(0, axes.get_xlim()[0]), max(1, axes.get_xlim()[1]))
     return drawn

@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from nextvec.evaluation.diagnostics.model.groups import nearest_cosine, quantile_parts
 from nextvec.evaluation.diagnostics.model.part import spearman
 from nextvec.evaluation.diagnostics.verdicts import short
-from nextvec.reporting.answered import Answered, Values, line, models_of, panels, searchable
+from nextvec.reporting.answered import (
+    Answered,
+    Values,
+    legend_height,
+    line,
+    models_of,
+    panels,
+    searchable,
+)
 from nextvec.reporting.drawing import best_baseline, legend_outside
 from nextvec.reporting.figure import BEST_BASELINE, INK, NothingToDraw, canvas, figure, look, wrapped
 from nextvec.reporting.material import Material
@@ -143,7 +151,7 @@ def error_by_similarity(material: Material) -> Figure:
         error = _errors(material, row, "cosine")[which]
         return np.array([float(error[group].mean()) for group in groups])
 
-    drawn, grid = canvas(height=4.0, columns=2)
+    drawn, grid = canvas(height=2.9 + legend_height(answered.models), columns=2)
     left, right = grid[0]
     best, shade = _errors(material, answered.best, "cosine")[which], look(material, answered.best).colour
     left.plot(nearest, best, ".", color=shade, alpha=0.25, ms=4, mew=0, rasterized=True)
@@ -156,7 +164,7 @@ def error_by_similarity(material: Material) -> Figure:
     for name in answered.models:
         line(right, material, name, middle, base - means(name))
     right.axhline(0, color=BEST_BASELINE, ls="--", lw=1)
-    right.set_ylabel("cosine above the best baseline's" if answered.baseline else "cosine less 1")
+    right.set_ylabel("cosine above the\nbest baseline's" if answered.baseline else "cosine less 1")
     for axes in (left, right):
         axes.set_xlabel(f"cosine of the true chunk to the\nnearest of {len(answered.trained):,} trained on")
     legend_outside(drawn, below=True)

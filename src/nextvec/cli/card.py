@@ -1,0 +1,32 @@
+"""`nextvec card`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def card(
+    run: Annotated[Path, Parameter(help="A run folder, finished or interrupted.")],
+    *,
+    store: Annotated[
+        Path | None, Parameter(help="Where its store lies now (default: where it lay at training).")
+    ] = None,
+    license: Annotated[
+        str, Parameter(help="Of the weights, as the Hub names licences: mit, cc-by-4.0...")
+    ] = "unknown",
+    out: Annotated[Path | None, Parameter(help="The file (default: RUN/README.md).")] = None,
+) -> None:
+    """Write the model card of a run: README.md, with the metadata that the Hugging Face Hub reads.
+
+    Results are those of the matrix that the run belongs to, or of its last `nextvec report --deep`; where it
+    was not judged, the card says so.
+    """
+    from nextvec.reporting.card import CARD, make_card, write_card
+    from nextvec.reporting.material import Material
+
+    path = run / CARD if out is None else out
+    write_card(path, make_card(Material.of(run, store=store), licence=license))
+    print(path)

@@ -1,0 +1,235 @@
+"""What only the models themselves can tell: their confidence, their raw output, their attention, their course."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from nextvec.data.windows import FloatArray, IntArray
+from nextvec.evaluation.baselines import CopyLast
+from nextvec.evaluation.diagnostics.model.groups import quantile_parts
+from nextvec.evaluation.diagnostics.model.part import sample
+from nextvec.evaluation.diagnostics.verdicts import short
+from nextvec.evaluation.exam import Exam
+from nextvec.evaluation.metrics import Judgement, moments
+from nextvec.evaluation.predictor import Predictor, row_dots
+from nextvec.evaluation.rollout import rollable, rollout
+from nextvec.inference.predictor import RunPredictor
+from nextvec.models.architectures.amn import AMN
+from nextvec.reporting.answered import Answered, Values, legend_height, line, panels
+from nextvec.reporting.drawing import legend_outside
+from nextvec.reporting.figure import BASELINE, INK, NothingToDraw, canvas, figure, look, wrapped
+from nextvec.reporting.material import Material, Need
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NEEDS: tuple[Need, ...] = ("rows", "answers", "store", "deep")
+ASKED, ROLLED = 500, 100
+BINS = 10
+STEPS = 10
+READ, SHOWN = 8, 62
+EXAMPLES = (("well predicted", 0.05), ("usual", 0.5), ("badly predicted", 0.95))
+
+
+def opened(answered: Answered) -> Iterator[RunPredictor]:
+    """The first run of every model, loaded, answering for the horizon that was judged."""
+    for row in answered.models:
+        runs = answered.material.runs_of(row)
+        if runs:
+            predictor = RunPredictor(runs[0].folder, row)
+            yield predictor.aimed(answered.exam.windows.horizon)
+
+
+def _some(answered: Answered) -> Exam:
+    return answered.exam.select(sample(len(answered), ASKED, seed=0))
+
+
+@figure(
+    "calibration",
+    title="Calibration of confidence",
+    caption="How often a candidate that a model gives such a probability is the one that really follows; half of "
+    "the candidates are, the others are chunks of other documents. On the dashed line it is as often as it says.",
+    needs=NEEDS,
+)
+def calibration(material: Material) -> Figure:
+    """Every model that was trained with confidence."""
+    answered = Answered.of(material)
+    exam = _some(answered)
+    if len(np.unique(exam.windows.document)) < 2:
+        raise NothingToDraw("one document was judged: there are no chunks of others to tell apart")
+    drawn, axes = canvas(height=4.6)
+    for predictor in opened(answered):
+        if predictor.confident:
+            said, true = _continuations(predictor, exam)
+            parts = [which for which in _tenths(said) if which.any()]
+            off = sum(which.sum() * abs(said[which].mean() - true[which].mean()) for which in parts) / len(said)
+            line(axes, material, predictor.name, [said[p].mean() for p in parts], [true[p].mean() for p in parts])
+            axes.lines[-1].set_label(f"{predictor.name}: off by {short(float(off))}")
+    if not axes.lines:
+        raise NothingToDraw("no model was trained with confidence (loss.continuation)")
+    _diagonal(axes, "probability that the candidate follows, as predicted", "share that follows")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    legend_outside(drawn, below=True)
+    return drawn
+
+
+def _continuations(predictor: RunPredictor, exam: Exam) -> tuple[Values, Values]:
+    """[2 n] predicted probabilities of the true chunks and of as many of other documents; [2 n] 1 and 0."""
+    others = exam.targets[_elsewhere(exam.windows.document)]
+    said = np.empty((len(exam), 2))
+    for piece, contexts, lengths in exam.blocks(predictor.context):
+        candidates = np.stack([exam.targets[piece], others[piece]], axis=1)
+        said[piece] = predictor.continuation(contexts, lengths, candidates)
+    return said.ravel(), np.tile([1.0, 0.0], len(exam))
+
+
+def _elsewhere(document: IntArray) -> IntArray:
+    """[N] for each window one of another document, drawn the same each time."""
+    rng = np.random.default_rng(0)
+    return np.array([rng.choice(np.flatnonzero(document != own)) for own in document], dtype=np.int64)
+
+
+def _tenths(values: Values) -> list[Any]:
+    """Masks [N] of the values in [0, 1] in ten bins of equal width."""
+    label = np.minimum((values * BINS).astype(np.int64), BINS - 1)
+    return [label == i for i in range(BINS)]
+
+
+def _diagonal(axes: Axes, x: str, y: str) -> None:
+    axes.axline((0, 0), slope=1, color=INK, lw=0.8, ls="--")
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+
+
+@figure(
+    "length_calibration",
+    title="Calibration of cosine",
+    caption="The length of a raw output over that of true vectors is the cosine it can expect to score, if it is "
+    "the mean of what may come next. Tenths of the windows by that length, and the cosine they scored; below the "
+    "dashed line a model is over-confident.",
+    needs=NEEDS,
+)
+def length_calibration(material: Material) -> Figure:
+    """Every model."""
+    answered = Answered.of(material)
+    exam = _some(answered)
+    size = float(np.sqrt(row_dots(exam.targets, exam.targets).mean()))
+    drawn, axes = canvas(height=3.6 + legend_height(answered.models))
+    for predictor in opened(answered):
+        asked = Judgement.of(predictor, exam)
+        length = np.sqrt(row_dots(asked.raw, asked.raw)) / size
+        parts = quantile_parts(np.round(length, 6), BINS)
+        scored = [float(asked.cosines[part].mean()) for part in parts]
+        line(axes, material, predictor.name, [float(length[part].mean()) for part in parts], scored)
+    _diagonal(axes, "length of the raw output over that of true vectors", "cosine scored")
+    legend_outside(drawn, below=True)
+    return drawn
+
+
+@figure(
+    "raw_dimensions",
+    title="Mean and standard deviation of every dimension, raw output",
+    caption="One coloured point a dimension: its standard deviation over the encoder's vectors and over the raw "
+    "output; grey: its mean. On the dashed line they agree.",
+    needs=NEEDS,
+)
+def raw_dimensions(material: Material) -> Figure:
+    """One panel a model."""
+    answered = Answered.of(material)
+    exam = _some(answered)
+    true = moments(exam.targets)
+    drawn, grid = panels(answered.models, sharex=True, sharey=True)
+    room = dict(grid)
+    for predictor in opened(answered):
+        if predictor.name in room:
+            own, axes = moments(Judgement.of(predictor, exam).raw), room[predictor.name]
+            shades = (BASELINE, look(material, predictor.name).colour)
+            for encoders, models, shade in zip(true, own, shades, strict=True):
+                axes.plot(encoders, models, ".", color=shade, alpha=0.5, ms=4, mew=0, rasterized=True)
+            axes.axline((0, 0), slope=1, color=INK, lw=0.8, ls="--")
+    drawn.supxlabel("over the encoder's vectors", size=9)
+    drawn.supylabel("over the raw predictions", size=9)
+    return drawn
+
+
+@figure(
+    "rollout_curve",
+    title="Rollout step by step",
+    caption="Each step reads the predictions before it as if they were text. Left: cosine to the true chunk of that "
+    "step; right: to the last chunk that was really read.",
+    needs=NEEDS,
+)
+def rollout_curve(material: Material) -> Figure:
+    """Every model, and copy-last."""
+    answered = Answered.of(material)
+    exam = answered.exam
+    steps = next((n for n in range(STEPS, 1, -1) if len(rollable(exam, n))), None)
+    if steps is None:
+        raise NothingToDraw("no judged document goes on for two chunks after what was read, one at a time")
+    drawn, grid = canvas(height=2.9 + legend_height(answered.models), columns=2)
+    left, right = grid[0]
+    every: list[Predictor] = [CopyLast(exam.windows.context), *opened(answered)]
+    for predictor in every:
+        found = rollout(predictor, exam, steps, ROLLED)
+        line(left, material, predictor.name, range(1, steps + 1), found.cosine.mean(axis=0))
+        line(right, material, predictor.name, range(1, steps + 1), found.drift.mean(axis=0))
+    left.set_ylabel("cosine to the truth")
+    right.set_ylabel("cosine to the last chunk read")
+    for axes in (left, right):
+        axes.set_xlabel("step")
+        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+    legend_outside(drawn, below=True)
+    return drawn
+
+
+@figure(
+    "attention_maps",
+    title="What the attention mixture network attends to",
+    caption=f"The last {READ} chunks of three windows, and how much each of them counts once the chunk of a row is "
+    "read (columns have the rows' numbers). The last row makes the prediction.",
+    needs=NEEDS,
+)
+def attention_maps(material: Material) -> Figure:
+    """Three windows of the best attention mixture network: well, as usual and badly predicted."""
+    answered = Answered.of(material)
+    network = next((p for p in opened(answered) if isinstance(p.model, AMN)), None)
+    if network is None:
+        raise NothingToDraw("no attention mixture network (amn) was judged")
+    cosine = answered.answers.values[network.name]["cosine"]
+    order = np.argsort(-cosine, kind="stable")
+    drawn, grid = canvas(height=2.3 * len(EXAMPLES) + 0.4, rows=len(EXAMPLES))
+    for (name, quantile), axes in zip(EXAMPLES, np.ravel(grid), strict=True):
+        window = int(order[round(quantile * (len(order) - 1))])
+        weights, rows = _attention(network, answered.exam.select(np.array([window])))
+        image = axes.imshow(np.where(np.tri(len(rows), dtype=bool), weights, np.nan), vmin=0, vmax=1, aspect="auto")
+        read, target = answered.store.texts(rows), answered.store.texts(answered.answers.target[[window]])[0]
+        axes.set_yticks(range(len(rows)), [f"{_short(text)}  {i + 1}" for i, text in enumerate(read)], size=6.5)
+        axes.set_xticks(range(len(rows)), [str(i + 1) for i in range(len(rows))], size=6.5)
+        axes.grid(visible=False)
+        axes.set_title(f"{name}, cosine {short(float(cosine[window]), 2)}. Then came: {_short(target)}", size=7,
+                       loc="right")  # fmt: skip
+    drawn.suptitle(wrapped(network.name), size=8)
+    drawn.colorbar(image, ax=np.ravel(grid).tolist(), label="attention", shrink=0.5)
+    return drawn
+
+
+@torch.inference_mode()
+def _attention(network: RunPredictor, exam: Exam) -> tuple[FloatArray, IntArray]:
+    """How much each position of a window's last chunks takes from each of them [T, T], and their rows [T]."""
+    _, contexts, lengths = next(exam.blocks(min(READ, network.context)))
+    x, n = torch.from_numpy(contexts), torch.from_numpy(lengths)
+    found = network.model(x, n, return_attention=True).extras["attention"][0].float().numpy()
+    count = int(lengths[0])
+    rows = np.array([int(exam.windows.back(step)[0]) for step in range(count - 1, -1, -1)], dtype=np.int64)
+    return found[:count, :count], rows
+
+
+def _short(text: str) -> str:
+    """A text in one line that every font can show."""
+    line_ = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line_ if len(line_) <= SHOWN else f"{line_[: SHOWN - 3]}..."

@@ -1,0 +1,128 @@
+"""`nextvec retrieve`: the passages that come next after a text, and what looking ahead is worth."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nextvec.corpus.store import Store
+from nextvec.retrieval.registry import QUERIES, RERANKERS
+from passages import documents
+
+RIVER = documents()["river-arden"]
+NEW = "The river at Foxley rises under the moor. Salmon come up to Foxley in autumn. A ferryman rows people across."
+
+
+@pytest.fixture(autouse=True)
+def one_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loaded once for all tests of this file, as it is by name."""
+    from nextvec.corpus import reading
+
+    real = reading.load_encoder
+    monkeypatch.setattr(reading, "load_encoder", lambda config: LOADED.setdefault(config, real(config)))
+
+
+LOADED: dict[Any, Any] = {}
+
+
+def test_passages_for_a_text(
+    cli: Callable[..., Any], text_store: Store, text_run: Path, tmp_path: Path
+) -> None:
+    asked = ("retrieve", text_run, "--store", text_store.path, "--text", NEW, "--k", 3)
+    done = cli(*asked, "--json", tmp_path / "said.json")
+    assert (done.code, done.err) == (0, "")
+    said = json.loads((tmp_path / "said.json").read_text())
+    assert (said["strategy"], said["query"], said["left_out"]) == ("predicted", None, [])
+    assert len(said["passages"]) == 3
+    assert done.out.startswith(f"3 passages by predicted, after {said['read']} chunks.")
+    scores = [passage["score"] for passage in said["passages"]]
+    assert scores == sorted(scores, reverse=True)
+    for rank, passage in enumerate(said["passages"], 1):
+        document = text_store.find(passage["document"])
+        assert passage["text"] == text_store.texts([document.first + passage["position"]])[0]
+        head = f"{rank}  {passage['score']:.3f}  {passage['title'] or passage['document']}, chunk "
+        assert f"{head}{passage['position'] + 1}\n" in done.out
+        assert " ".join(passage["text"].split()) in " ".join(done.out.split())
+
+
+def test_what_was_read_is_left_out(cli: Callable[..., Any], text_store: Store, text_run: Path) -> None:
+    document = text_store.find("river-arden.txt")
+    for strategy in ("last", "mean+document", "predicted+recency+mmr", "blend+refined"):
+        asked = ("retrieve", text_run, "--store", text_store.path, "--text", RIVER, "--k", 20)
+        said = cli(*asked, "--strategy", strategy, "--json", "-").json
+        rows = [passage["row"] for passage in said["passages"]]
+        assert len(set(rows)) == 20
+        assert set(range(document.first, document.first + document.count)) <= set(said["left_out"])
+        assert not set(rows) & set(said["left_out"])
+
+
+def test_a_query_is_mixed_in(cli: Callable[..., Any], text_store: Store, text_run: Path) -> None:
+    asked = (
+        "retrieve",
+        text_run,
+        "--store",
+        text_store.path,
+        "--text",
+        NEW,
+        "--query",
+        "rye bread from the oven",
+    )
+    plain, all_of_it = (cli(*asked, *more, "--json", "-").json for more in ((), ("--set", "query=1.0")))
+    assert plain["strategy"] == all_of_it["strategy"] == "query"
+    assert "bakery" in all_of_it["passages"][0]["document"]
+    assert len(all_of_it["passages"]) == 10
+
+
+def test_the_text_strategy_and_sources(cli: Callable[..., Any], text_store: Store, text_run: Path) -> None:
+    asked = (
+        "retrieve",
+        text_run,
+        "--store",
+        text_store.path,
+        "--text",
+        NEW,
+        "--strategy",
+        "text",
+        "--json",
+        "-",
+    )
+    said = cli(*asked, "--decoder", "nearest", "--set", "text=1.0").json
+    expected = cli(*asked[:-4], "--json", "-").json
+    # the decoded text is the chunk nearest to the prediction; encoded again it finds itself
+    assert said["passages"][0]["row"] == expected["passages"][0]["row"]
+    assert said["passages"][0]["score"] == pytest.approx(1, abs=1e-2)
+    [source] = text_store.sources
+    assert cli(*asked, "--decoder", "nearest", "--sources", source).json["passages"]
+
+
+@pytest.mark.usefixtures("quick_stopwatch")
+def test_strategies_compared(cli: Callable[..., Any], world: Store, trained: Path, tmp_path: Path) -> None:
+    asked = ("retrieve", trained, "--store", world.path, "--evaluate", "--queries", "--quiet")
+    done = cli(*asked, "--json", tmp_path / "said.json")
+    assert (done.code, done.err) == (0, "")
+    said = json.loads((tmp_path / "said.json").read_text())
+    names = [row["name"] for row in said["strategies"]]
+    assert set(QUERIES) - set(names) == {"text", "steered"}
+    for row in said["strategies"]:
+        figures = [f"{row[m]:.4f}" for m in ("recall@1", "recall@5", "recall@10", "recall@20", "mrr")]
+        assert re.search(rf"^{re.escape(row['name'])} +{' +'.join(figures)} ", done.out, re.MULTILINE)
+    assert f"{said['windows']} windows of {said['documents']} documents, a later chunk told" in done.out
+    assert "Chance: R@1" in done.out
+    assert all(factor["name"] in done.out for factor in said["where"])
+    assert said["verdicts"][0].split()[0] in done.out
+    few = cli(*asked, "--strategies", "last,predicted", "--windows", 9, "--no-speed", "--json", "-").json
+    assert [row["name"] for row in few["strategies"]] == ["last", "predicted"]
+    assert (few["windows"], few["strategies"][0]["latency_p50_ms"]) == (9, None)
+    assert "p50" not in cli(*asked, "--strategies", "last", "--no-speed").out
+
+
+def test_every_strategy_is_told_in_the_help(cli: Callable[..., Any]) -> None:
+    told = " ".join(cli("retrieve", "--help").out.replace("│", " ").split())
+    explained = told.partition(" --strategy ")[2].partition(" --query ")[0]
+    for name in (*QUERIES, *RERANKERS):
+        assert re.search(rf"(?<![\w-]){name}(?![\w-])", explained), name
