@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -80,3 +81,16 @@ def test_what_can_be_named_is_listed(cli, verb: str) -> None:
 
 def test_the_version(cli) -> None:
     assert cli("--version").out.strip() == __version__
+
+
+def test_an_output_that_lacks_a_character_shows_another() -> None:
+    program = "from nextvec.cli.main import run; print('before'); run(['models', 'caf\\u00e9'])"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii:strict"},
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert b"caf?" in done.stderr
+    assert b"Traceback" not in done.stderr

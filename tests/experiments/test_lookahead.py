@@ -65,7 +65,8 @@ def test_every_strategy_is_compared(everything: Comparison) -> None:
     assert [row["name"] for row in said["strategies"]] == names
     for row in said["strategies"]:
         assert all(0 <= row[metric] <= 1 for metric in METRICS)
-        assert set(row["versus"]) <= {"last", "mean", f"last+{row['name'].partition('+')[2]}"}
+        controls = {row["control"]} - {None}
+        assert set(row["versus"]) == ({"last", "mean"} | controls) - {row["name"]}
         assert all(set(gains) == set(METRICS) for gains in row["versus"].values())
     assert said["queries"] == said["windows"] - said["documents"]
 
@@ -137,7 +138,7 @@ def test_where_it_helps(world: Store, trained: Path) -> None:
         assert sum(group.windows for group in factor.groups) == len(found.sitting)
         parts = [group.windows * group.gains["predicted"].value for group in factor.groups]
         assert sum(parts) / len(found.sitting) == pytest.approx(whole)
-        assert set(factor.groups[0].gains) == {"mean", "predicted", "blend"}
+        assert set(factor.groups[0].gains) == {"mean", "predicted", "blend", "last-mean"}
     assert [group.name for group in found.where[-1].groups] == ["books", "web"]
     assert compare_strategies(world, RunPredictor(trained), Exam(), HOW, ["mean"]).where == ()
 

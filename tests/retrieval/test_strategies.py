@@ -175,6 +175,29 @@ def test_refined_prefers_what_goes_on_as_expected(scene: Scene, reading: Reading
         assert at_ends == pytest.approx([np.mean([score for _, score in known])] * len(at_ends), abs=1e-5)
 
 
+def test_passage_prefers_what_goes_on_near_the_last_chunk(scene: Scene, reading: Reading) -> None:
+    only = replace(scene, options=Options(pool=20, refined=20, refine=1.0))
+    found = find("last+passage", only, reading, 20)
+    ends = {d.first + d.count - 1 for d in scene.store.documents}
+    units = unit(scene.store.vectors[:])
+    for last, rows, scores in zip(unit(reading.last), found.rows.tolist(), found.scores, strict=True):
+        for row, score in zip(rows, scores, strict=True):
+            if row not in ends:
+                assert score == pytest.approx(last @ units[row + 1], abs=1e-5)
+
+
+def test_every_control_asks_no_model(scene: Scene) -> None:
+    names = {name: Strategy.named(name).control for name in usual(scene, told=True)}
+    assert names["predicted"] == "last"
+    assert names["blend+refined"] == "last-mean+passage"
+    assert names["last+mmr"] is None
+    for name, control in names.items():
+        asks = {"predicted", "blend", "text", "steered", "query", "refined"} & set(name.split("+"))
+        assert (control is not None) == bool(asks)
+        assert control is None or control in names
+        assert control is None or Strategy.named(control).control is None
+
+
 def test_mmr_of_one_is_the_plain_ranking(scene: Scene, reading: Reading) -> None:
     plain = find("predicted", scene, reading)
     same = find("predicted+mmr", replace(scene, options=Options(trade_off=1.0)), reading)
@@ -211,7 +234,7 @@ def test_a_run_that_reads_one_vector_can_refine(world: Store, reading: Reading) 
     ("name", "says"),
     [
         ("best", "strategy 'best': no query 'best'; choose one of: last, mean, predicted"),
-        ("last+best", "no re-ranker 'best'; choose one of: document, recency, mmr, refined"),
+        ("last+best", "no re-ranker 'best'; choose one of: document, recency, mmr, passage, refined"),
         ("document", "no query 'document'"),
         ("last+", "no re-ranker ''"),
     ],
@@ -229,12 +252,12 @@ def test_what_a_strategy_needs_is_said(world: Store, scene: Scene, windows: Wind
     for name in ("query", "last-query", "steered"):
         with pytest.raises(RetrievalError, match=f"strategy '{name}': there is no query; give a query"):
             find(name, bare, untold)
-    assert usual(bare, told=False)[:4] == ("last", "mean", "predicted", "blend")
     assert {name.partition("+")[0] for name in usual(bare, told=False)} == {
         "last",
         "mean",
         "predicted",
         "blend",
+        "last-mean",
     }
     assert set(QUERIES) <= set(usual(scene, told=True))
     with pytest.raises(RetrievalError, match=f"{len(world) + 1} rows wanted"):

@@ -15,8 +15,11 @@ def card(
         Path | None, Parameter(help="Where its store lies now (default: where it lay at training).")
     ] = None,
     license: Annotated[
-        str, Parameter(help="Of the weights, as the Hub names licences: mit, cc-by-4.0...")
-    ] = "unknown",
+        str | None,
+        Parameter(
+            help="Of the weights, as the Hub names it, mit or cc-by-4.0 (default: as the card there has it)."
+        ),
+    ] = None,
     out: Annotated[Path | None, Parameter(help="The file (default: RUN/README.md).")] = None,
 ) -> None:
     """Write the model card of a run: README.md, with the metadata that the Hugging Face Hub reads.
@@ -24,9 +27,7 @@ def card(
     Results are those of the matrix that the run belongs to, or of its last `nextvec report --deep`; where it
     was not judged, the card says so.
     """
-    from nextvec.reporting.card import CARD, make_card, write_card
+    from nextvec.reporting.card import write_card
     from nextvec.reporting.material import Material
 
-    path = run / CARD if out is None else out
-    write_card(path, make_card(Material.of(run, store=store), licence=license))
-    print(path)
+    print(write_card(Material.of(run, store=store), out, licence=license))

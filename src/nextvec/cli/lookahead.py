@@ -11,9 +11,9 @@ from nextvec.cli.verdicts import WIDTH
 
 METRICS = {"recall@1": "R@1", "recall@5": "R@5", "recall@10": "R@10", "recall@20": "R@20", "mrr": "MRR"}
 LEGEND = (
-    "Differences of MRR, with 95 % intervals over documents; * the interval leaves out 0. A re-ranker is "
-    "compared with itself behind last, too: the next chunk stands in the document that is read, right behind "
-    "the reader, so document and recency know more than any query vector."
+    "Differences of MRR, with 95 % intervals over documents; * the interval leaves out 0. A control does as "
+    "much without the model: last for predicted, last-mean for blend, last-query for query, passage for refined. "
+    "The next chunk stands right behind the reader: document and recency know more than any query vector."
 )
 
 
@@ -45,17 +45,17 @@ def _heading(found: Mapping[str, Any]) -> str:
 def _table(found: Mapping[str, Any]) -> str:
     rows = found["strategies"]
     others = [name for name in ("last", "mean") if any(name in row["versus"] for row in rows)]
-    behind = any(set(row["versus"]) - {"last", "mean"} for row in rows)
+    controlled = any(row["control"] in row["versus"] for row in rows)
     timed = any(row["latency_p50_ms"] is not None for row in rows)
     header = ["strategy", *METRICS.values(), *(["p50 ms"] if timed else [])]
-    header += [f"MRR less {name}'s" for name in others] + (["less last+...'s"] if behind else [])
+    header += [f"MRR less {name}'s" for name in others] + (["MRR less control's"] if controlled else [])
     body = []
     for row in rows:
         cells = [row["name"], *(f"{row[metric]:.4f}" for metric in METRICS)]
         cells += [f"{row['latency_p50_ms']:.1f}"] if timed else []
         cells += [_gain(row["versus"].get(name)) for name in others]
-        own = [gains for name, gains in row["versus"].items() if name not in ("last", "mean")]
-        body.append([*cells, *([_gain(own[0] if own else None)] if behind else [])])
+        cells += [_gain(row["versus"].get(row["control"]))] if controlled else []
+        body.append(cells)
     return columns(header, body)
 
 

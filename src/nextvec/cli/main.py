@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError
@@ -58,6 +59,10 @@ def run(arguments: Sequence[str] | None = None) -> None:
     # The tokenizers' fork warning and its threads are of no use here, and no verb may call home.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A terminal that lacks a character of some text shows ? for it.
+            stream.reconfigure(errors="replace")
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("nextvec").setLevel(logging.INFO)
     warnings.showwarning = _show_warning

@@ -35,9 +35,9 @@ class AskFlags:
     strategy: Annotated[
         str | None,
         Parameter(
-            help="last, mean, predicted, blend, text (needs --decoder), steered, query, last-query (need "
-            "--query); with re-rankers behind it if wanted, as in predicted+document+mmr: document, recency, "
-            "mmr, refined. Default: predicted, with --query query."
+            help="last, mean, predicted, blend, last-mean, text (needs --decoder), steered, query, "
+            "last-query (need --query); with re-rankers behind it if wanted, as in predicted+document+mmr: "
+            "document, recency, mmr, passage, refined. Default: predicted, with --query query."
         ),
     ] = None
     query: Annotated[str | None, Parameter(help="A text to steer towards.")] = None

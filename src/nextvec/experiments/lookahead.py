@@ -7,7 +7,7 @@ query finds first; what is not among them keeps its place behind.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nextvec.corpus.store import Store
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.errors import EvaluationError, SplitError
-from nextvec.evaluation.diagnostics.model.groups import quantile_parts
+from nextvec.evaluation.diagnostics.model.groups import named_parts
 from nextvec.evaluation.diagnostics.model.part import Estimate, Values, estimate, sample
 from nextvec.evaluation.diagnostics.verdicts import short
 from nextvec.evaluation.exam import Exam as Sitting
@@ -39,7 +39,7 @@ from nextvec.vectors import UnitVectors
 KS = (1, 5, 10, 20)
 METRICS = (*(f"recall@{k}" for k in KS), "mrr")
 REFERENCES = ("last", "mean")
-"""What every strategy is compared with; one with re-rankers is compared with them behind `last`, too."""
+"""What every strategy is compared with, beside its control."""
 BLOCK = 64
 TIMED, WARM_UP = 50, 3
 TERCILES = 3
@@ -113,8 +113,9 @@ class Comparison:
 
     def references(self, outcome: Outcome) -> list[Outcome]:
         """What a strategy is compared with, of those that were asked."""
-        names = [*REFERENCES, "+".join(["last", *outcome.strategy.name.split("+")[1:]])]
-        others = [self.outcome(name) for name in dict.fromkeys(names)]
+        control = outcome.strategy.control
+        names = dict.fromkeys([*REFERENCES, *([control] if control else [])])
+        others = [self.outcome(name) for name in names]
         return [other for other in others if other is not None and other is not outcome]
 
     def gain(self, outcome: Outcome, other: Outcome, metric: str) -> Estimate:
@@ -141,10 +142,13 @@ class Comparison:
         sources = np.array([document.source for document in held])
         yield (
             "cosine of last and next chunk",
-            _terciles(row_dots(sitting.last_units, sitting.target_units), short),
+            named_parts(row_dots(sitting.last_units, sitting.target_units), short, TERCILES),
         )
-        yield "chunks read", _terciles(windows.read, str)
-        yield "chunks of the document", _terciles(np.array([document.count for document in held]), str)
+        yield "chunks read", named_parts(windows.read, str, TERCILES)
+        yield (
+            "chunks of the document",
+            named_parts(np.array([document.count for document in held]), str, TERCILES),
+        )
         yield "source", [(name, sources == name) for name in np.unique(sources).tolist()]
 
     def _group(self, name: str, which: Mask, last: Outcome, others: Sequence[Outcome]) -> Group:
@@ -153,14 +157,14 @@ class Comparison:
         return Group(name, int(which.sum()), len(np.unique(documents)), float(there.mean()), gains)
 
     def verdicts(self) -> list[str]:
-        """In words: each query without re-rankers against the better of last and mean, each re-ranker against
-        itself behind `last`."""
+        """In words: what asks the model against its control; without re-rankers, against the best of that,
+        last and mean."""
         said = []
         for outcome in self.outcomes:
-            name, others = outcome.strategy.name, self.references(outcome)
-            if outcome.strategy.rerankers:
-                others = [other for other in others if other.strategy.rerankers]
-            if not others or name in REFERENCES:
+            strategy, others = outcome.strategy, self.references(outcome)
+            if strategy.rerankers:
+                others = [other for other in others if other.strategy.name == strategy.control]
+            if strategy.control is None or not others:
                 continue
             best = max(others, key=lambda other: other.figure("mrr"))
             gains = [(metric, self.gain(outcome, best, metric)) for metric in METRICS]
@@ -169,7 +173,9 @@ class Comparison:
                 "worse": [f"{m} {g.show(4, sign=True)}" for m, g in gains if g.clear and g.value < 0],
             }
             told = [f"{how} by {', '.join(some)}" for how, some in parts.items() if some]
-            said.append(f"{name} against {best.strategy.name}: {'; '.join(told) or 'no clear difference'}.")
+            said.append(
+                f"{strategy.name} against {best.strategy.name}: {'; '.join(told) or 'no clear difference'}."
+            )
         return said
 
     def to_json(self) -> dict[str, Any]:
@@ -199,6 +205,7 @@ class Comparison:
     def _row(self, outcome: Outcome) -> dict[str, Any]:
         return {
             "name": outcome.strategy.name,
+            "control": outcome.strategy.control,
             **{metric: outcome.figure(metric) for metric in METRICS},
             "latency_p50_ms": outcome.latency_ms,
             "versus": {
@@ -333,10 +340,3 @@ def ranks_among(rows: IntArray, pool: Pool, plain: IntArray) -> IntArray:
     before = np.cumsum(counts, axis=1) - counts
     place = there.argmax(axis=1)
     return np.where(there.any(axis=1), 1 + before[np.arange(len(rows)), place], plain)
-
-
-def _terciles(values: NDArray[Any], show: Callable[[Any], str]) -> list[tuple[str, Mask]]:
-    """Three groups of about equal size by values [N], with their bounds as names."""
-    parts = quantile_parts(values, TERCILES)
-    bounds = [[show(end(values[part]).item()) for end in (np.min, np.max)] for part in parts]
-    return [(f"{low} to {high}", part) for (low, high), part in zip(bounds, parts, strict=True)]

@@ -160,8 +160,7 @@ class SegmentationReport:
     rows: tuple[Row, ...]
 
     def verdicts(self) -> list[str]:
-        """How the run stands, by its finder that did best on validation, against the best baseline and
-        against TextTiling."""
+        """How the run stands against the best baseline, by its curve that did best on validation."""
         own = [row for row in self.rows if row.kind == "model"]
         chosen = min(own, key=lambda row: row.validation_pk or 0.0)
         gap = chosen.versus["pk"]

@@ -1,9 +1,9 @@
-"""What was answered beside what was true, window by window: the ground of the figures that look at windows."""
+"""What was answered beside what was true, window by window: for the figures that look at single windows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Values = NDArray[np.float64]
 MOST_PANELS = 16
+MOST_SEEN = 5000
+"""Windows whose vectors are looked at: all of most test splits, and no memory of a very large one."""
 MOST_WINDOWS, FEWEST_WINDOWS = 1000, 100
 MOST_PRODUCTS = 2e10
 """Multiplications that a search for nearest training chunks may take: seconds on one core."""
@@ -40,6 +42,9 @@ class Answered:
     """The answers of a matrix, with the store they were given on. N windows of D dimensions.
 
     Figures ask for the needs "rows", "answers" and "store" before they make one.
+
+    Attributes:
+        answers: to N of the judged windows.
     """
 
     material: Material
@@ -47,11 +52,15 @@ class Answered:
     store: Store
 
     @classmethod
-    def of(cls, material: Material) -> Answered:
-        """The answers of a material that has them, and a store. Raises NothingToDraw: of no model."""
+    def of(cls, material: Material, most: int = MOST_SEEN) -> Answered:
+        """Of a material that has answers and a store: of at most so many windows, drawn the same each time.
+
+        Raises:
+            NothingToDraw: no model was judged.
+        """
         assert material.answers is not None
         assert material.store is not None
-        found = cls(material, material.answers, material.store)
+        found = cls(material, _some(material.answers, most), material.store)
         if not found.models:
             raise NothingToDraw("no model was judged")
         return found
@@ -119,6 +128,21 @@ class Answered:
         return [runs[0] for row in self.models if (runs := self.material.runs_of(row))]
 
 
+def _some(answers: Answers, most: int) -> Answers:
+    count = len(answers.target)
+    if count <= most:
+        return answers
+    which = sample(count, most, seed=0)
+    return replace(
+        answers,
+        target=answers.target[which],
+        last=answers.last[which],
+        document=answers.document[which],
+        values={row: {name: v[which] for name, v in own.items()} for row, own in answers.values.items()},
+        units={row: units[which] for row, units in answers.units.items()},
+    )
+
+
 def models_of(material: Material) -> tuple[str, ...]:
     """The models of the table, the best by cosine first."""
     ranked = sorted(material.models, key=lambda row: -(row["cosine"] or 0.0))
@@ -142,7 +166,7 @@ def panels(
     for above in flat[max(0, len(shown) - columns) : len(shown)]:
         above.tick_params(labelbottom=True)
     if len(names) > len(shown):
-        drawn.text(0.995, 0.005, f"the best {len(shown)} of {len(names)} models", ha="right", va="bottom", size=7)
+        drawn.text(0.995, 0.005, f"the best {len(shown)} of {len(names)} models", ha="right", size=7)
     for name, axes in zip(shown, flat, strict=False):
         axes.set_title(wrapped(name), size=7)
     return drawn, list(zip(shown, flat, strict=False))

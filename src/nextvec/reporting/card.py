@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,11 +13,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from nextvec.corpus.reading import LOCAL
+from nextvec.corpus.reading import LOCAL, UNKNOWN_CHUNKER
 from nextvec.corpus.store import Store
 from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.disk import read_json, write_text
-from nextvec.errors import RunError
+from nextvec.errors import ConfigError, RunError
 from nextvec.evaluation.bootstrap import LEVEL
 from nextvec.experiments.judging import evaluate_flags
 from nextvec.models.saving import CONFIG as MODEL
@@ -31,6 +32,7 @@ CARD = "README.md"
 MARK = "<!-- Written by nextvec card, which replaces no README.md without this line. -->"
 UNKNOWN = "unknown"
 """As the Hub calls a licence that nobody has named."""
+LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 TRAIN_AGAIN = "restore the file, or train again"
 Facts = dict[str, str]
 
@@ -119,13 +121,33 @@ def make_card(material: Material, *, licence: str = UNKNOWN) -> str:
     )
 
 
-def write_card(path: Path, text: str) -> None:
-    """Put a card in its place. Raises RunError: a file is there that somebody else wrote."""
-    if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
-        raise RunError(
-            "was not written by nextvec card", where=path, remedy="move it away, or give another with --out"
+def write_card(material: Material, path: Path | None = None, *, licence: str | None = None) -> Path:
+    """Put the card of a run into its folder, or elsewhere. Returns where.
+
+    Args:
+        licence: of the weights; None keeps the one that the card there names.
+    Raises:
+        ConfigError: no licence's name.
+        RunError: what `make_card` raises, or a file is there that somebody else wrote.
+    """
+    if licence is not None and not LICENCE.fullmatch(licence):
+        raise ConfigError(
+            f"'{licence}' is no name of a licence",
+            where="--license",
+            remedy="write it as the Hub does: mit, apache-2.0, cc-by-4.0, other",
         )
-    write_text(path, text)
+    path = material.folder / CARD if path is None else path
+    if path.exists():
+        held = path.read_text(encoding="utf-8", errors="replace")
+        if MARK not in held:
+            raise RunError(
+                "was not written by nextvec card",
+                where=path,
+                remedy="move it away, or give another with --out",
+            )
+        licence = licence or held.partition("\nlicense: ")[2].partition("\n")[0]
+    write_text(path, make_card(material, licence=licence or UNKNOWN))
+    return path
 
 
 def metadata(subject: Subject, licence: str) -> str:
@@ -181,13 +203,11 @@ def asked(data: DataConfig) -> str:
 
 def what(subject: Subject) -> str:
     """The model in a sentence or two."""
-    count = "" if subject.parameters is None else f" with {subject.parameters:,} parameters"
-    read = (
-        f"up to {subject.config.data.context} chunks of a document as vectors of {subject.dimension} numbers"
-    )
+    count = "" if subject.parameters is None else f", {subject.parameters:,} parameters"
     told = " It can be told a later chunk to write towards." if subject.config.data.conditional else ""
     return (
-        f"A {subject.run.architecture}{count} that reads {read}, made by the encoder {subject.encoder}, "
+        f"This model ({subject.run.architecture}{count}) reads up to {subject.config.data.context} chunks "
+        f"of a document as vectors of {subject.dimension} numbers, made by the encoder {subject.encoder}, "
         f"and predicts {asked(subject.config.data)}.{told}"
     )
 
@@ -196,6 +216,8 @@ def data_facts(subject: Subject) -> Facts:
     """What it was trained on."""
     training, facts = subject.saved["training"], subject.run.facts
     chunker = ", ".join(f"{name} {value}" for name, value in training.get("chunker", {}).items())
+    if training.get("chunker", {}).get("kind") == UNKNOWN_CHUNKER:
+        chunker = "imported with their vectors: how they were cut is not known"
     limited = ", ".join(training.get("sources", [])) or "all"
     return {
         "Store": subject.store_name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from nextvec.reporting.figure import BEST_BASELINE, wrapped
+from nextvec.reporting.figure import BEST_BASELINE
 from nextvec.reporting.material import Material
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ LABELS = {
     "recall@5": "recall@5 of the true next chunk",
 }
 LEGEND_ROWS = 24
+NARROW = (1, 1.5, 2, 3, 4, 5, 7)
 
 
 def known(rows: Sequence[dict[str, Any]], *metrics: str) -> list[dict[str, Any]]:
@@ -46,7 +47,7 @@ def mark_best(axes: Axes, material: Material, metric: str, which: Literal["x", "
     best = best_baseline(material, metric)
     if best is not None:
         line = axes.axvline if which == "x" else axes.axhline
-        label = f"best baseline by {metric}: {best['name']}"
+        label = f"best baseline by {metric}:{' ' if which == 'x' else chr(10)}{best['name']}"
         line(best[metric], color=BEST_BASELINE, linestyle="--", linewidth=1.1, label=label)
 
 
@@ -55,7 +56,7 @@ def legend_outside(drawn: Figure, *, below: bool = False) -> None:
     found: dict[str, Any] = {}
     for axes in drawn.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(wrapped(label), handle)
+            found.setdefault(label, handle)
     if not found:
         return
     place = "outside lower center" if below else "outside right upper"
@@ -64,11 +65,13 @@ def legend_outside(drawn: Figure, *, below: bool = False) -> None:
 
 
 def magnitudes(axes: Axes, which: Literal["x", "y"], *, counted: bool = False) -> None:
-    """A scale of orders of magnitude, labelled at 1, 2 and 5; what is `counted` in k and M."""
+    """A scale of orders of magnitude, labelled at 1, 2 and 5 and, in a narrow span, between them; what is
+    `counted` in k and M. Call it when all is drawn: the span is that of the axis then."""
     from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=NARROW if high < 8 * low else (1, 2, 5)))
     axis.set_major_formatter(EngFormatter(sep="") if counted else FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

@@ -253,14 +253,23 @@ def bars(
     names: Sequence[str],
     values: Sequence[float],
     spread: Sequence[tuple[float, float]] | None = None,
+    *,
+    best: str | None = None,
 ) -> None:
     """Bars from left to right, one a row of the table, the first on top. They start at 0 in any case.
 
+    Baselines are hatched. Models have their colours while no two have the same; more of them share one.
+
     Args:
         spread: (low, high) of each value: the interval that is drawn over its bar.
+        best: the baseline to be marked.
     """
     places = range(len(names))
-    colours = [look(material, name).colour for name in names]
+    apart = len(material.trained) <= len(COLOURS)
+    colours = [
+        BEST_BASELINE if name == best else look(material, name).colour
+        if apart or name not in material.trained else COLOURS[0] for name in names
+    ]  # fmt: skip
     hatches = ["" if name in material.trained else "///" for name in names]
     low_high = None
     if spread is not None:

@@ -10,10 +10,11 @@ from typing import Any
 
 from nextvec.config import write_toml
 from nextvec.disk import write_text
-from nextvec.errors import NextvecError
+from nextvec.errors import NextvecError, RunError
 from nextvec.evaluation.diagnostics.verdicts import Verdict
 from nextvec.evaluation.table import FACTS, FIGURES, LEGEND, heading
 from nextvec.progress import Progress
+from nextvec.reporting.card import write_card
 from nextvec.reporting.examples import NEEDS, Example, extremes, write_qualitative
 from nextvec.reporting.figure import Format, Spec, chosen, draw, save
 from nextvec.reporting.headline import headline
@@ -102,6 +103,11 @@ def make_report(
         write_toml(out / CONFIGURATION, nested(shared(material)))
         made.files.append(out / CONFIGURATION)
     write_text(made.page, page(material, sections, made.left_out))
+    if material.kind == "run":
+        try:
+            made.files.append(write_card(material))
+        except RunError as e:
+            made.left_out["the model card"] = str(e)
     return made
 
 

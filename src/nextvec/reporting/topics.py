@@ -1,4 +1,4 @@
-"""What a store's chunks are about: clusters of their vectors, named by the terms that stand out in their texts."""
+"""What a store's chunks are about: clusters of their vectors, named by what stands out in their texts."""
 
 from __future__ import annotations
 

@@ -23,19 +23,25 @@ def mean(scene: Scene, reading: Reading) -> FloatArray:
     return unit(contexts.sum(axis=1) / lengths[:, None])
 
 
-@query("predicted")
+@query("predicted", control="last")
 def predicted(scene: Scene, reading: Reading) -> FloatArray:
     """What the model expects next."""
     return unit(_raw(scene, reading))
 
 
-@query("blend")
+@query("blend", control="last-mean")
 def blend(scene: Scene, reading: Reading) -> FloatArray:
     """Between the last chunk and what the model expects."""
     return _mixed(last(scene, reading), predicted(scene, reading), scene.options.blend)
 
 
-@query("text", "decoder")
+@query("last-mean")
+def last_with_mean(scene: Scene, reading: Reading) -> FloatArray:
+    """Between the last chunk and the mean: what a blend is worth without a model."""
+    return _mixed(last(scene, reading), mean(scene, reading), scene.options.blend)
+
+
+@query("text", "decoder", control="last")
 def text(scene: Scene, reading: Reading) -> FloatArray:
     """What the model expects, mixed with that same vector decoded to text and encoded again."""
     assert scene.reembed is not None
@@ -44,13 +50,13 @@ def text(scene: Scene, reading: Reading) -> FloatArray:
     return _mixed(raw.unit().values, back.unit().values, scene.options.text)
 
 
-@query("steered", "query", "conditional")
+@query("steered", "query", "conditional", control="last-query")
 def steered(scene: Scene, reading: Reading) -> FloatArray:
     """What a conditional model expects, told of the query."""
     return unit(_raw(scene, reading, reading.queries))
 
 
-@query("query", "query")
+@query("query", "query", control="last-query")
 def mixed_with_query(scene: Scene, reading: Reading) -> FloatArray:
     """What the model expects (told of the query if it is conditional), mixed with the query's own vector."""
     expected = steered if scene.predictor.conditional else predicted

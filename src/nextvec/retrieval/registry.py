@@ -29,7 +29,7 @@ class Options:
 
     Attributes:
         recent: `mean` is of so many of the last chunks, and `refined` reads so many before a candidate.
-        blend: share of the prediction beside the last chunk.
+        blend: share of the prediction, or of the mean, beside the last chunk.
         text: share of the decoded text's vector beside the prediction.
         query: share of the query's vector beside the prediction, or the last chunk.
         pool: re-rankers reorder so many candidates.
@@ -37,7 +37,7 @@ class Options:
         recency: added to that of the very next chunk; e times less for every `reach` chunks farther.
         trade_off: of mmr, 1 relevant, 0 diverse.
         refine: share of the chunk after a candidate beside the candidate itself.
-        refined: so many candidates, from the best on, are read by the model.
+        refined: `refined` and `passage` look at the chunks after so many candidates, from the best on.
     """
 
     recent: int = 5
@@ -129,10 +129,15 @@ Step = TypeVar("Step", Query, Reranker)
 
 @dataclass(frozen=True)
 class Named(Generic[Step]):
-    """A registered query or re-ranker: what it needs, and what it does in a line."""
+    """A registered query or re-ranker: what it needs, and what it does in a line.
+
+    Attributes:
+        control: the one that does as much without the model; None where no model is asked.
+    """
 
     function: Step
     needs: frozenset[Need]
+    control: str | None
     summary: str
 
 
@@ -140,22 +145,24 @@ QUERIES: dict[str, Named[Query]] = {}
 RERANKERS: dict[str, Named[Reranker]] = {}
 
 
-def query(name: str, *needs: Need) -> Callable[[Query], Query]:
+def query(name: str, *needs: Need, control: str | None = None) -> Callable[[Query], Query]:
     """Register a function as the query `name`; the first line of its docstring is its summary."""
-    return _registering(QUERIES, name, needs)
+    return _registering(QUERIES, name, needs, control)
 
 
-def reranker(name: str, *needs: Need) -> Callable[[Reranker], Reranker]:
+def reranker(name: str, *needs: Need, control: str | None = None) -> Callable[[Reranker], Reranker]:
     """Register a function as the re-ranker `name`, likewise."""
-    return _registering(RERANKERS, name, needs)
+    return _registering(RERANKERS, name, needs, control)
 
 
-def _registering(table: dict[str, Named[Step]], name: str, needs: tuple[Need, ...]) -> Callable[[Step], Step]:
+def _registering(
+    table: dict[str, Named[Step]], name: str, needs: tuple[Need, ...], control: str | None
+) -> Callable[[Step], Step]:
     def register(function: Step) -> Step:
         summary = (function.__doc__ or "").partition("\n")[0]
         if name in {**QUERIES, **RERANKERS} or "+" in name or not summary:
             raise ValueError(f"strategy '{name}': the name is taken or holds a +, or nothing says what it is")
-        table[name] = Named(function, frozenset(needs), summary)
+        table[name] = Named(function, frozenset(needs), control, summary)
         return function
 
     return register

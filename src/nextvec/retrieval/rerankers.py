@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,38 +37,45 @@ def diverse(scene: Scene, reading: Reading, found: Found) -> Found:
     return found.ordered(mmr(found.scores, candidates, found.rows.shape[1], scene.options.trade_off))
 
 
-@reranker("refined")
+@reranker("passage")
+def passage(scene: Scene, reading: Reading, found: Found) -> Found:
+    """Prefer candidates whose own next chunk is near the last one read, too."""
+    return _with_successors(scene, found, lambda i, _: unit(reading.last[i : i + 1]))
+
+
+@reranker("refined", control="passage")
 def refined(scene: Scene, reading: Reading, found: Found) -> Found:
     """Let the model read each candidate too: prefer those after which it expects what does follow."""
-    share = scene.options.refine
     contexts, lengths = reading.recent(min(scene.options.recent, scene.predictor.context - 1))
-    met = np.stack(
-        [
-            _met(scene, context[:length], rows)
-            for context, length, rows in zip(contexts, lengths, found.rows, strict=True)
-        ]
-    )
-    return found.scored((1 - share) * found.scores + share * met)
+
+    def expected(i: int, rows: IntArray) -> FloatArray:
+        before = np.repeat(contexts[i : i + 1, : lengths[i]], len(rows), axis=0)
+        read = np.concatenate([before, gather_rows(scene.store.vectors, rows)[:, None]], axis=1)
+        return scene.predictor.predict(read, np.full(len(rows), read.shape[1], dtype=np.int64))[1]
+
+    return _with_successors(scene, found, expected)
 
 
-def _met(scene: Scene, context: FloatArray, rows: IntArray) -> FloatArray:
-    """[V] cosine of each candidate's successor to what the model expects after context [T, D] and candidate.
+def _with_successors(scene: Scene, found: Found, expected: Callable[[int, IntArray], FloatArray]) -> Found:
+    """The candidates by their own scores and by how near their successors are to what is expected of these.
 
-    Candidates that are not looked at, or have no successor, get the mean of the others.
+    Only the best of them are looked at; others, and those at a document's end, get the mean of these.
+
+    Args:
+        expected: unit vectors [V, D] (or [1, D] for all) that should follow the rows [V] found for text i.
     """
-    met = np.full(len(rows), np.nan, dtype=np.float32)
-    asked = np.arange(min(scene.options.refined, len(rows)))
-    after = np.minimum(rows[asked] + 1, len(scene.store) - 1)
-    asked = asked[(after > rows[asked]) & (scene.document_of(after) == scene.document_of(rows[asked]))]
-    if len(asked) == 0:
-        return np.zeros_like(met)
-    candidates = gather_rows(scene.store.vectors, rows[asked])
-    contexts = np.concatenate([np.repeat(context[None], len(asked), axis=0), candidates[:, None]], axis=1)
-    lengths = np.full(len(asked), contexts.shape[1], dtype=np.int64)
-    _, expected = scene.predictor.predict(contexts, lengths)
-    successors = unit(gather_rows(scene.store.vectors, rows[asked] + 1))
-    met[asked] = np.einsum("vd,vd->v", expected, successors)
-    return np.where(np.isnan(met), np.nanmean(met), met)
+    share = scene.options.refine
+    met = np.zeros_like(found.scores)
+    for i, rows in enumerate(found.rows):
+        after = np.minimum(rows + 1, len(scene.store) - 1)
+        inside = (after > rows) & (scene.document_of(after) == scene.document_of(rows))
+        asked = np.flatnonzero(inside[: scene.options.refined])
+        if len(asked):
+            successors = unit(gather_rows(scene.store.vectors, after[asked]))
+            cosines = (expected(i, rows[asked]) * successors).sum(axis=1)
+            met[i] = cosines.mean()
+            met[i, asked] = cosines
+    return found.scored((1 - share) * found.scores + share * met)
 
 
 def _same_document(scene: Scene, reading: Reading, rows: IntArray) -> NDArray[np.bool_]:

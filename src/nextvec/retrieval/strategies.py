@@ -24,7 +24,7 @@ REMEDIES: dict[Need, str] = {
     "query": "give a query to steer towards",
     "conditional": "take a run trained with data.conditional above 0",
 }
-COMPARED = ("last", "predicted", "blend")
+COMPARED = ("last", "last-mean", "predicted", "blend")
 """Queries that `usual` puts every re-ranker behind."""
 
 
@@ -54,6 +54,14 @@ class Strategy:
     def base(self) -> str:
         """The name of its query."""
         return self.name.partition("+")[0]
+
+    @property
+    def control(self) -> str | None:
+        """The name of the strategy that does as much without the model; None for one that asks no model."""
+        parts = self.name.split("+")
+        controls = [QUERIES[parts[0]].control, *(RERANKERS[part].control for part in parts[1:])]
+        without = "+".join(control or part for control, part in zip(controls, parts, strict=True))
+        return None if without == self.name else without
 
     def units(self, scene: Scene, reading: Reading) -> UnitVectors:
         """The query vectors [B, D]. Raises RetrievalError: something that it needs is not there."""

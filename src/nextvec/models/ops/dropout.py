@@ -6,6 +6,9 @@ seventh of the training time of the brief's transformer. Here a 64-bit draw deci
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,7 +22,12 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """
     if not training or p == 0.0 or x.device.type != "cpu":
         return F.dropout(x, p, training)
-    dropped = round(p * 65536)
-    draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    keep = draws.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 32768
-    return x * keep * (65536 / (65536 - dropped))
+    keep, factor = kept(x.shape, p)
+    return x * keep * factor
+
+
+def kept(shape: Sequence[int], p: float) -> tuple[Tensor, float]:
+    """Which values of a tensor on the CPU are kept, a boolean of its shape, and by what they are multiplied."""
+    dropped, size = round(p * 65536), math.prod(shape)
+    draws = torch.empty((size + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    return draws.view(torch.int16)[:size].view(*shape) >= dropped - 32768, 65536 / (65536 - dropped)

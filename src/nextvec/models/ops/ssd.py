@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nextvec.models.ops.spans import spans
+
 CHUNK = 64  # of 16 to 256 the fastest on a CPU at N 64 and 128, P 32 and 64, 8 and 24 heads
 
 
@@ -72,7 +74,7 @@ class _SSD(torch.autograd.Function):
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
         values, steps = x.transpose(1, 2).contiguous(), dt.transpose(1, 2).contiguous()
         z, states, asked = steps * a[:, None], [], state is not None
-        for part in _chunks(x.shape[1], chunk):
+        for part in spans(x.shape[1], chunk):
             states.append(state)
             bs, cs, zs, ds = b[:, part], c[:, part], z[:, :, part].cumsum(-1), steps[:, :, part]
             scores = torch.bmm(cs, bs.transpose(1, 2)).tril_()
@@ -95,7 +97,7 @@ class _SSD(torch.autograd.Function):
         values, steps, a, b, c, skip, *states = ctx.saved_tensors
         dx, db, dc = (torch.empty_like(v, memory_format=torch.contiguous_format) for v in (dy, b, c))
         d_skip, weighed, dz = (torch.empty_like(steps) for _ in range(3))
-        z, by_head, parts = steps * a[:, None], dy.transpose(1, 2).contiguous(), _chunks(dy.shape[1], ctx.chunk)
+        z, by_head, parts = steps * a[:, None], dy.transpose(1, 2).contiguous(), spans(dy.shape[1], ctx.chunk)
         with torch.autocast(dy.device.type, enabled=False):
             for part, state in zip(reversed(parts), reversed(states), strict=True):
                 one = _Chunk(
@@ -176,11 +178,6 @@ def _chunk_backward(
     else:
         d_state = None
     return _Found(dx, db, dc, d_skip, weighed, reads.flip(-1).cumsum(-1).flip(-1) + decays), d_state
-
-
-def _chunks(time: int, chunk: int) -> list[slice]:
-    """Slices of at most `chunk` that make up 0..time-1."""
-    return [slice(start, min(start + chunk, time)) for start in range(0, time, chunk)]
 
 
 def _weights(z: Tensor, steps: Tensor) -> Tensor:

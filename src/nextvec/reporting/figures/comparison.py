@@ -14,7 +14,7 @@ from nextvec.reporting.drawing import (
     legend_outside,
     mark_best,
 )
-from nextvec.reporting.figure import INK, NothingToDraw, bar_height, bars, canvas, figure, look, wrapped
+from nextvec.reporting.figure import BEST_BASELINE, INK, NothingToDraw, bar_height, bars, canvas, figure, look, wrapped
 from nextvec.reporting.material import Material
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def results(material: Material) -> Figure:
     "topk_accuracy",
     title="Recall@k by predictor",
     caption="Share of windows whose true next chunk is among the k nearest candidates, what was read left out. "
-    "Bold: the best baseline of a column; + clearly better and \N{MINUS SIGN} clearly worse than it.",
+    "Ordered by recall@5. Bold: the best baseline of a column; + clearly better and \N{MINUS SIGN} clearly worse than it.",
     needs=("rows",),
 )
 def topk_accuracy(material: Material) -> Figure:
@@ -106,7 +106,7 @@ def topk_accuracy(material: Material) -> Figure:
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    drawn.colorbar(image, ax=axes, label="recall@k (share of windows)", shrink=min(1, 3 / len(names) + 0.4))
+    drawn.colorbar(image, ax=axes, label="recall@k (share of windows)", shrink=0.5, anchor=(0, 1))
     return drawn
 
 
@@ -135,7 +135,8 @@ def _bars(axes: Axes, material: Material, rows: Rows, metric: str) -> None:
     """A bar a row, with the interval beside the best baseline."""
     values = [row[metric] for row in rows]
     spread = [beside_best(material, row, metric) for row in rows]
-    bars(axes, material, _names(rows), values, spread)
+    best = best_baseline(material, metric)
+    bars(axes, material, _names(rows), values, spread, best=None if best is None else best["name"])
     mark_best(axes, material, metric, "x")
     axes.set_xlabel(LABELS[metric])
 
@@ -166,7 +167,8 @@ def _differences(axes: Axes, material: Material, rows: Rows, metric: str) -> Non
         seeds = [seed[metric] - best[metric] for seed in rows[place].get("per_seed", [])]
         if len(seeds) > 1:
             axes.plot(seeds, [place] * len(seeds), "|", color=INK, markersize=9)
-    axes.axvline(0, color=INK, linewidth=1, linestyle="--")
+    axes.axvline(0, color=BEST_BASELINE, linewidth=1.1, linestyle="--")
+    axes.locator_params(axis="x", nbins=5)
     better = {"higher": "right", "lower": "left"}[METRICS[metric].better or "higher"]
     axes.set_xlabel(f"less the best baseline's ({better} is better)")
 

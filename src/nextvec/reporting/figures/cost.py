@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from nextvec.evaluation.metrics import LINEAR_AVERAGE
 from nextvec.reporting.drawing import LABELS, beside_best, known, legend_outside, magnitudes, mark_best
-from nextvec.reporting.figure import INK, NothingToDraw, bar_height, bars, canvas, figure, look
+from nextvec.reporting.figure import INK, NothingToDraw, bar_height, bars, canvas, figure, look, wrapped
 from nextvec.reporting.material import Material
 
 if TYPE_CHECKING:
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Rows = list[dict[str, Any]]
+LINE = 72
+COSTS = {
+    "parameters": "a number of parameters",
+    "seconds": "a training time",
+    "latency_p50_ms": "a latency (judged without --speed?)",
+}
 WHISKERS = (
     "Whiskers: 95 % interval, over documents, of the difference from the best baseline (dashed); one that reaches "
     "over the line is not clearly different."
@@ -63,10 +70,12 @@ def latency_vs_performance(material: Material) -> Figure:
     drawn, axes = _scatter(material, shown, "latency_p50_ms", "latency_p95_ms")
     front = pareto_front(shown, "latency_p50_ms")
     axes.step([row["latency_p50_ms"] for row in front], [row["cosine"] for row in front], where="post",
-              color=INK, linewidth=1, zorder=1, label="Pareto front")  # fmt: skip
+              color=INK, linewidth=1, zorder=1, marker="o", markersize=13, fillstyle="none",
+              label="Pareto front")  # fmt: skip
     magnitudes(axes, "x")
     below = [f"{row['name']} {row['cosine']:.3f}" for row in rows if row["cosine"] < floor]
-    axes.set_xlabel("\n".join(["latency of one prediction, batch 1, p50 to p95 (ms)", *_below(below)]))
+    said = fill(f"below the axis: {', '.join(below)}", LINE) if below else ""
+    axes.set_xlabel(f"latency of one prediction, batch 1, p50 to p95 (ms)\n{said}".rstrip())
     return _finished(drawn, axes, material)
 
 
@@ -101,7 +110,7 @@ def _costing(rows: Rows, cost: str) -> Rows:
     """The rows with a cosine and a cost that is known and not 0. Raises NothingToDraw."""
     found = [row for row in known(rows, "cosine", cost) if row[cost] > 0]
     if not found:
-        raise NothingToDraw(f"no row of the table tells its {cost.removesuffix('_p50_ms')}")
+        raise NothingToDraw(f"{COSTS[cost]} above 0 is in no row of the table")
     return found
 
 
@@ -114,7 +123,7 @@ def _scatter(material: Material, rows: Rows, cost: str, upto: str | None = None)
         low, high = beside_best(material, row, "cosine")
         right = None if upto is None else [[0], [max((row.get(upto) or x) - x, 0)]]
         axes.errorbar(x, y, xerr=right, yerr=[[max(y - low, 0)], [max(high - y, 0)]], fmt=style.marker,
-                      color=style.colour, markersize=7, elinewidth=0.8, label=row["name"])  # fmt: skip
+                      color=style.colour, markersize=7, elinewidth=0.8, label=wrapped(row["name"]))  # fmt: skip
     axes.set_ylabel(LABELS["cosine"])
     return drawn, axes
 
@@ -123,11 +132,6 @@ def _floor(rows: Rows) -> float:
     """The least cosine worth showing: of the models and the linear average, the least."""
     shown = [row["cosine"] for row in rows if row["kind"] == "model" or row["name"] == LINEAR_AVERAGE]
     return min(shown, default=-1.0)
-
-
-def _below(names: list[str]) -> list[str]:
-    """What is not shown, in a line below the axis."""
-    return [f"below the axis: {', '.join(names)}"] if names else []
 
 
 def _finished(drawn: Figure, axes: Axes, material: Material) -> Figure:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextvec.data.windows import IntArray
 from nextvec.evaluation.diagnostics.lags import LagCurve, lag_curves
 from nextvec.evaluation.diagnostics.model.part import sample
 from nextvec.evaluation.diagnostics.model.sequence import ORACLE
@@ -45,9 +44,9 @@ COPY_LAST = "copy-last"
 @figure(
     "lag_curve",
     title="Lag curve of the data",
-    caption="Mean cosine of chunks so many apart in a document, with its 95 % interval over documents. Dashed: "
-    "the same chunks in random order; dotted: chunks of different documents. Where the curve meets the dashed "
-    "line, order carries no signal that cosine could see.",
+    caption="Mean cosine of chunks so many apart in a document, with its 95 % interval over documents. "
+    "Dashed: the same chunks in random order; dotted: chunks of different documents. Where the "
+    "curve meets the dashed line, order carries no signal that cosine could see.",
     needs=("store",),
 )
 def lag_curve(material: Material) -> Figure:
@@ -76,13 +75,13 @@ def lag_curve(material: Material) -> Figure:
     return drawn
 
 
-def _some_documents(store: Store) -> IntArray:
+def _some_documents(store: Store) -> list[int]:
     """Originals, evenly spaced over the store: all of them up to 100,000 chunks."""
     whole = np.array([i for i, d in enumerate(store.documents) if d.view_of is None], dtype=np.int64)
     if not len(whole):
         raise NothingToDraw("the store holds no documents")
     most = max(2, int(len(whole) * MOST_CHUNKS / max(len(store), MOST_CHUNKS)))
-    return whole[sample(len(whole), most, seed=0)]
+    return list(whole[sample(len(whole), most, seed=0)].tolist())
 
 
 def _lags(axes: Axes, curve: LagCurve) -> None:
@@ -100,8 +99,9 @@ def _lags(axes: Axes, curve: LagCurve) -> None:
 @figure(
     "offset_profile",
     title="Offset profile",
-    caption="Mean cosine of the predictions to the chunk so many after the target; 0 is the target, below 0 was "
-    "read. A predictor of noisy text is nearest to what it read. The target itself shows how alike chunks are.",
+    caption="Mean cosine of the predictions to the chunk so many after the target; 0 is the target, below "
+    "0 was read. A predictor of noisy text is nearest to what it read. The target itself shows "
+    "how alike chunks are.",
     needs=("rows", "answers", "store"),
 )
 def offset_profiles(material: Material) -> Figure:
@@ -129,9 +129,10 @@ def offset_profiles(material: Material) -> Figure:
 @figure(
     "rollout_decay",
     title="Rollout: reading its own predictions",
-    caption=f"Left: cosine to the truth at the first step (mark, over all windows) and at step {STEPS} (end of "
-    "the line, over documents that go on so far), each step reading the predictions before it. Right: mean cosine "
-    "of each step's prediction to the one before; at 1 it stands still.",
+    caption=f"Left: cosine to the truth at the first step (mark, over all windows) and at step {STEPS} "
+    "(end of the line, over documents that go on so far), each step reading the predictions "
+    "before it. Right: mean cosine of each step's prediction to the one before; at 1 it stands "
+    "still.",
     needs=("rows",),
 )
 def rollout_decay(material: Material) -> Figure:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nextvec.evaluation.answers import Answers
 from nextvec.evaluation.diagnostics.model.groups import nearest_cosine, quantile_parts
 from nextvec.evaluation.diagnostics.model.part import spearman
 from nextvec.evaluation.diagnostics.verdicts import short
@@ -34,8 +35,8 @@ SIMILARITIES = 8
 @figure(
     "error_histogram",
     title="Error of single windows, by cosine",
-    caption="How many windows have which error, 1 - cosine to the true next vector. The dark outline is the "
-    "best baseline.",
+    caption="How many windows have which error, 1 - cosine to the true next vector. The dark outline is "
+    "the best baseline.",
     needs=("rows", "answers"),
 )
 def error_histogram(material: Material) -> Figure:
@@ -46,8 +47,9 @@ def error_histogram(material: Material) -> Figure:
 @figure(
     "mse_histogram",
     title="Error of single windows, by squared error",
-    caption="How many windows have which mean squared error of the raw output. The dark outline is the best "
-    "baseline by cosine; what lies beyond the 99th percentile of all is counted in the last bar.",
+    caption="How many windows have which mean squared error of the raw output. The dark outline is the "
+    "best baseline by cosine; what lies beyond the 99th percentile of all is counted in the last "
+    "bar.",
     needs=("rows", "answers"),
 )
 def mse_histogram(material: Material) -> Figure:
@@ -56,13 +58,16 @@ def mse_histogram(material: Material) -> Figure:
 
 
 def _histograms(material: Material, metric: str, label: str) -> Figure:
+    assert material.answers is not None
     models, best = models_of(material), best_baseline(material, "cosine")
     if not models:
         raise NothingToDraw("no model was judged")
     baseline = None if best is None else best["name"]
-    errors = {name: _errors(material, name, metric) for name in (*models, baseline) if name is not None}
+    errors = {
+        name: _errors(material.answers, name, metric) for name in (*models, baseline) if name is not None
+    }
     most = float(np.quantile(np.concatenate(list(errors.values())), 0.99 if metric == "mse" else 1.0))
-    edges = np.linspace(0, most or 1.0, BINS + 1)
+    edges = np.linspace(0, most or 1.0, BINS + 1).tolist()
     drawn, grid = panels(models, sharex=True, sharey=True)
     for name, axes in grid:
         axes.hist(_within(errors[name], most), edges, color=look(material, name).colour, alpha=0.75)
@@ -74,11 +79,10 @@ def _histograms(material: Material, metric: str, label: str) -> Figure:
     return drawn
 
 
-def _errors(material: Material, row: str, metric: str) -> NDArray[np.float32]:
+def _errors(answers: Answers, row: str, metric: str) -> NDArray[np.float32]:
     """[N] the error of each window by cosine or mse. Raises NothingToDraw: it was not kept."""
-    assert material.answers is not None
     try:
-        values = material.answers.values[row][metric]
+        values = answers.values[row][metric]
     except KeyError:
         raise NothingToDraw(f"no {metric} of single windows was kept for {row}") from None
     return 1 - values if metric == "cosine" else values
@@ -91,8 +95,9 @@ def _within(values: NDArray[np.float32], most: float) -> NDArray[np.float32]:
 @figure(
     "error_by_length",
     title="Error by length of the document",
-    caption="Error of windows (1 - cosine) in documents of so many chunks: box from the lower to the upper "
-    "quartile with the median, whiskers from the 5th to the 95th percentile. Dashes: the best baseline's median.",
+    caption="Error of windows (1 - cosine) in documents of so many chunks: box from the lower to the "
+    "upper quartile with the median, whiskers from the 5th to the 95th percentile. Dashes: the "
+    "best baseline's median.",
     needs=("rows", "answers", "store"),
 )
 def error_by_length(material: Material) -> Figure:
@@ -103,7 +108,7 @@ def error_by_length(material: Material) -> Figure:
     places = range(1, len(groups) + 1)
     drawn, grid = panels(answered.models, height=1.8, sharex=True, sharey=True)
     for name, axes in grid:
-        error, shade = _errors(material, name, "cosine"), look(material, name).colour
+        error, shade = _errors(answered.answers, name, "cosine"), look(material, name).colour
         boxes = axes.boxplot(
             [error[which] for which in groups],
             whis=(5, 95),
@@ -115,7 +120,7 @@ def error_by_length(material: Material) -> Figure:
         for box in boxes["boxes"]:
             box.set(facecolor=shade, alpha=0.6)
         if answered.baseline is not None:
-            other = _errors(material, answered.baseline, "cosine")
+            other = _errors(answered.answers, answered.baseline, "cosine")
             medians = [float(np.median(other[which])) for which in groups]
             axes.hlines(medians, [p - 0.42 for p in places], [p + 0.42 for p in places],
                         color=BEST_BASELINE, linestyle="--", linewidth=1.2)  # fmt: skip
@@ -134,9 +139,9 @@ def _range(values: NDArray[np.int64]) -> str:
 @figure(
     "error_by_similarity",
     title="Error by similarity to the training data",
-    caption="Error (1 - cosine) against the cosine of the true next chunk to the nearest chunk trained on. "
-    "Left: windows of the best model, and means of groups of equally many. Right: how much nearer than the "
-    "best baseline each model comes in these groups; above 0 it is better.",
+    caption="Error (1 - cosine) against the cosine of the true next chunk to the nearest chunk trained "
+    "on. Left: windows of the best model, and means of groups of equally many. Right: how much "
+    "nearer than the best baseline each model comes in these groups; above 0 it is better.",
     needs=("rows", "answers", "store"),
 )
 def error_by_similarity(material: Material) -> Figure:
@@ -148,13 +153,14 @@ def error_by_similarity(material: Material) -> Figure:
     middle = [float(nearest[group].mean()) for group in groups]
 
     def means(row: str) -> Values:
-        error = _errors(material, row, "cosine")[which]
+        error = _errors(answered.answers, row, "cosine")[which]
         return np.array([float(error[group].mean()) for group in groups])
 
     drawn, grid = canvas(height=2.9 + legend_height(answered.models), columns=2)
     left, right = grid[0]
-    best, shade = _errors(material, answered.best, "cosine")[which], look(material, answered.best).colour
-    left.plot(nearest, best, ".", color=shade, alpha=0.25, ms=4, mew=0, rasterized=True)
+    best = _errors(answered.answers, answered.best, "cosine")[which]
+    shade, alpha = look(material, answered.best).colour, min(0.8, max(0.25, 100 / len(which)))
+    left.plot(nearest, best, ".", color=shade, alpha=alpha, ms=4, mew=0, rasterized=True)
     left.plot(middle, means(answered.best), color=INK, marker="o")
     left.set_ylim(bottom=0)
     left.set_ylabel("1 - cosine")

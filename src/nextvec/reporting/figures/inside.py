@@ -1,12 +1,13 @@
-"""What only the models themselves can tell: their confidence, their raw output, their attention, their course."""
+"""What only the models themselves can tell: how sure they are, what they put out, what they attend to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.evaluation.baselines import CopyLast
@@ -23,6 +24,7 @@ from nextvec.reporting.answered import Answered, Values, legend_height, line, pa
 from nextvec.reporting.drawing import legend_outside
 from nextvec.reporting.figure import BASELINE, INK, NothingToDraw, canvas, figure, look, wrapped
 from nextvec.reporting.material import Material, Need
+from nextvec.training.saved import calibration_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +35,7 @@ ASKED, ROLLED = 500, 100
 BINS = 10
 STEPS = 10
 READ, SHOWN = 8, 62
-EXAMPLES = (("well predicted", 0.05), ("usual", 0.5), ("badly predicted", 0.95))
+EXAMPLES = {"well predicted": 0.05, "usual": 0.5, "badly predicted": 0.95}
 
 
 def opened(answered: Answered) -> Iterator[RunPredictor]:
@@ -52,8 +54,9 @@ def _some(answered: Answered) -> Exam:
 @figure(
     "calibration",
     title="Calibration of confidence",
-    caption="How often a candidate that a model gives such a probability is the one that really follows; half of "
-    "the candidates are, the others are chunks of other documents. On the dashed line it is as often as it says.",
+    caption="How often a candidate that a model gives such a probability is the one that really follows; "
+    "half of the candidates are, the others are chunks of other documents. On the dashed line it "
+    "is as often as it says.",
     needs=NEEDS,
 )
 def calibration(material: Material) -> Figure:
@@ -66,10 +69,11 @@ def calibration(material: Material) -> Figure:
     for predictor in opened(answered):
         if predictor.confident:
             said, true = _continuations(predictor, exam)
-            parts = [which for which in _tenths(said) if which.any()]
-            off = sum(which.sum() * abs(said[which].mean() - true[which].mean()) for which in parts) / len(said)
-            line(axes, material, predictor.name, [said[p].mean() for p in parts], [true[p].mean() for p in parts])
-            axes.lines[-1].set_label(f"{predictor.name}: off by {short(float(off))}")
+            parts = _tenths(said)
+            observed = [float(true[part].mean()) for part in parts]
+            line(axes, material, predictor.name, [float(said[part].mean()) for part in parts], observed)
+            off = calibration_error(torch.from_numpy(said), torch.from_numpy(true))
+            axes.lines[-1].set_label(f"{predictor.name}: off by {short(off)}")
     if not axes.lines:
         raise NothingToDraw("no model was trained with confidence (loss.continuation)")
     _diagonal(axes, "probability that the candidate follows, as predicted", "share that follows")
@@ -94,10 +98,10 @@ def _elsewhere(document: IntArray) -> IntArray:
     return np.array([rng.choice(np.flatnonzero(document != own)) for own in document], dtype=np.int64)
 
 
-def _tenths(values: Values) -> list[Any]:
-    """Masks [N] of the values in [0, 1] in ten bins of equal width."""
+def _tenths(values: Values) -> list[NDArray[np.bool_]]:
+    """Masks [N] of the values in [0, 1] in ten bins of equal width, without empty ones."""
     label = np.minimum((values * BINS).astype(np.int64), BINS - 1)
-    return [label == i for i in range(BINS)]
+    return [label == i for i in np.unique(label)]
 
 
 def _diagonal(axes: Axes, x: str, y: str) -> None:
@@ -109,9 +113,9 @@ def _diagonal(axes: Axes, x: str, y: str) -> None:
 @figure(
     "length_calibration",
     title="Calibration of cosine",
-    caption="The length of a raw output over that of true vectors is the cosine it can expect to score, if it is "
-    "the mean of what may come next. Tenths of the windows by that length, and the cosine they scored; below the "
-    "dashed line a model is over-confident.",
+    caption="The length of a raw output over that of true vectors is the cosine it can expect to score, "
+    "if it is the mean of what may come next. Tenths of the windows by that length, and the "
+    "cosine they scored; below the dashed line a model is over-confident.",
     needs=NEEDS,
 )
 def length_calibration(material: Material) -> Figure:
@@ -134,8 +138,8 @@ def length_calibration(material: Material) -> Figure:
 @figure(
     "raw_dimensions",
     title="Mean and standard deviation of every dimension, raw output",
-    caption="One coloured point a dimension: its standard deviation over the encoder's vectors and over the raw "
-    "output; grey: its mean. On the dashed line they agree.",
+    caption="One coloured point a dimension: its standard deviation over the encoder's vectors and over "
+    "the raw output; grey: its mean. On the dashed line they agree.",
     needs=NEEDS,
 )
 def raw_dimensions(material: Material) -> Figure:
@@ -160,8 +164,8 @@ def raw_dimensions(material: Material) -> Figure:
 @figure(
     "rollout_curve",
     title="Rollout step by step",
-    caption="Each step reads the predictions before it as if they were text. Left: cosine to the true chunk of that "
-    "step; right: to the last chunk that was really read.",
+    caption="Each step reads the predictions before it as if they were text. Left: cosine to the true "
+    "chunk of that step; right: to the last chunk that was really read.",
     needs=NEEDS,
 )
 def rollout_curve(material: Material) -> Figure:
@@ -190,8 +194,8 @@ def rollout_curve(material: Material) -> Figure:
 @figure(
     "attention_maps",
     title="What the attention mixture network attends to",
-    caption=f"The last {READ} chunks of three windows, and how much each of them counts once the chunk of a row is "
-    "read (columns have the rows' numbers). The last row makes the prediction.",
+    caption=f"The last {READ} chunks of three windows, and how much each of them counts once the chunk of "
+    "a row is read (columns have the rows' numbers). The last row makes the prediction.",
     needs=NEEDS,
 )
 def attention_maps(material: Material) -> Figure:
@@ -202,19 +206,21 @@ def attention_maps(material: Material) -> Figure:
         raise NothingToDraw("no attention mixture network (amn) was judged")
     cosine = answered.answers.values[network.name]["cosine"]
     order = np.argsort(-cosine, kind="stable")
+    windows = [int(order[round(quantile * (len(order) - 1))]) for quantile in EXAMPLES.values()]
+    found = [_attention(network, answered.exam.select(np.array([window]))) for window in windows]
     drawn, grid = canvas(height=2.3 * len(EXAMPLES) + 0.4, rows=len(EXAMPLES))
-    for (name, quantile), axes in zip(EXAMPLES, np.ravel(grid), strict=True):
-        window = int(order[round(quantile * (len(order) - 1))])
-        weights, rows = _attention(network, answered.exam.select(np.array([window])))
-        image = axes.imshow(np.where(np.tri(len(rows), dtype=bool), weights, np.nan), vmin=0, vmax=1, aspect="auto")
-        read, target = answered.store.texts(rows), answered.store.texts(answered.answers.target[[window]])[0]
-        axes.set_yticks(range(len(rows)), [f"{_short(text)}  {i + 1}" for i, text in enumerate(read)], size=6.5)
+    most = max(float(weights[-1].max()) for weights, _ in found)
+    for name, window, (weights, rows), axes in zip(EXAMPLES, windows, found, np.ravel(grid), strict=True):
+        seen = np.where(np.tri(len(rows), dtype=bool), weights, np.nan)
+        image = axes.imshow(seen, vmin=0, vmax=most, aspect="auto")
+        *read, came = map(_short, answered.store.texts([*rows, answered.answers.target[window]]))
+        axes.set_yticks(range(len(rows)), [f"{text}  {i + 1}" for i, text in enumerate(read)], size=6.5)
         axes.set_xticks(range(len(rows)), [str(i + 1) for i in range(len(rows))], size=6.5)
         axes.grid(visible=False)
-        axes.set_title(f"{name}, cosine {short(float(cosine[window]), 2)}. Then came: {_short(target)}", size=7,
-                       loc="right")  # fmt: skip
+        said = f"{name}, cosine {short(float(cosine[window]), 2)}. Then came: {came}"
+        axes.set_title(said, size=7, loc="right")
     drawn.suptitle(wrapped(network.name), size=8)
-    drawn.colorbar(image, ax=np.ravel(grid).tolist(), label="attention", shrink=0.5)
+    drawn.colorbar(image, ax=np.ravel(grid).tolist(), label="attention", shrink=0.5, extend="max")
     return drawn
 
 
@@ -230,6 +236,6 @@ def _attention(network: RunPredictor, exam: Exam) -> tuple[FloatArray, IntArray]
 
 
 def _short(text: str) -> str:
-    """A text in one line that every font can show."""
-    line_ = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line_ if len(line_) <= SHOWN else f"{line_[: SHOWN - 3]}..."
+    """A text, or its beginning, in one line of what can be shown."""
+    shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 3]}..."

@@ -30,8 +30,9 @@ FEWEST_MAPPED = 5
 @figure(
     "source_confusion",
     title="Source of the prediction against source of the truth",
-    caption="Of the windows whose true next chunk is from one source (a row), the share whose prediction is "
-    "nearest to a training chunk of another. The true vectors, placed alike, show what could be reached.",
+    caption="Of the windows whose true next chunk is from one source (a row), the share whose prediction "
+    "is nearest to a training chunk of another. The true vectors, placed alike, show what could "
+    "be reached.",
     needs=("rows", "answers", "store"),
 )
 def source_confusion(material: Material) -> Figure:
@@ -56,8 +57,9 @@ def source_confusion(material: Material) -> Figure:
 @figure(
     "topic_confusion",
     title="Topic of the prediction against topic of the truth",
-    caption="Topics are clusters of the training chunks, named by the terms that stand out in them. Of the "
-    "windows whose true next chunk is of one topic (a row), the share whose prediction falls in each.",
+    caption="Topics are clusters of the training chunks, named by the terms that stand out in them. Of "
+    "the windows whose true next chunk is of one topic (a row), the share whose prediction falls "
+    "in each.",
     needs=("rows", "answers", "store"),
 )
 def topic_confusion(material: Material) -> Figure:
@@ -143,7 +145,7 @@ def _map(answered: Answered, project: Any, name: str) -> Figure:
         raise NothingToDraw(f"{len(which)} windows make no map")
     both = np.concatenate([answered.targets[which], answered.units(answered.best)[which]])
     truth, guess = np.split(project(both), 2)
-    error = 1 - answered.material.answers.values[answered.best]["cosine"][which]
+    error = 1 - answered.answers.values[answered.best]["cosine"][which]
     drawn, grid = canvas(height=3.6, columns=2, sharex=True, sharey=True)
     titles = ("true next vectors", f"predictions of\n{wrapped(answered.best)}")
     for axes, points, others, title in zip(grid[0], (truth, guess), (guess, truth), titles, strict=True):
@@ -181,9 +183,9 @@ def _umap(points: FloatArray) -> FloatArray:
 @figure(
     "dimension_std",
     title="Standard deviation of every dimension",
-    caption="One point a dimension: its standard deviation over the true vectors and over the predictions, "
-    "both of unit length. On the dashed line they agree; below it the predictions are narrower, as a mean "
-    "over what may come next is by nature.",
+    caption="One point a dimension: its standard deviation over the true vectors and over the "
+    "predictions, both of unit length. On the dashed line they agree; below it the predictions "
+    "are narrower, as a mean over what may come next is by nature.",
     needs=("rows", "answers", "store"),
 )
 def dimension_std(material: Material) -> Figure:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextvec.reporting.drawing import legend_outside, magnitudes
-from nextvec.reporting.figure import BEST_BASELINE, bar_height, bars, canvas, figure, look
+from nextvec.reporting.figure import BEST_BASELINE, bar_height, bars, canvas, figure, look, wrapped
 from nextvec.reporting.material import Material, Run
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def loss_comparison(material: Material) -> Figure:
 )
 def cosine_curves(material: Material) -> Figure:
     """Training and validation cosine."""
-    drawn, panels = canvas(width=9, height=3.8, columns=2, sharex=True, sharey=True)
+    drawn, panels = canvas(width=9, height=3.8, columns=2, sharex=True)
     rows = _rows(material)
     for axes, part in zip(panels[0], PANELS, strict=True):
         _curves(axes, material, rows, lambda line, part=part: line[part]["cosine"])
@@ -168,7 +168,7 @@ def _curves(axes: Axes, material: Material, rows: dict[str, list[Run]], value: V
         shared = min(map(len, seeds))
         mean = np.mean([seed[:shared] for seed in seeds], axis=0)
         axes.plot(np.arange(1, shared + 1), mean, color=style.colour, marker=style.marker,
-                  linestyle=style.line, markevery=_every(shared), label=row)  # fmt: skip
+                  linestyle=style.line, markevery=_every(shared), label=wrapped(row))  # fmt: skip
 
 
 def _finished(drawn: Figure, grid: Any) -> Figure:
@@ -186,9 +186,9 @@ def _finished(drawn: Figure, grid: Any) -> Figure:
 
 
 def _named(names: list[str]) -> str:
-    """The first few of several names."""
+    """The first few of several names, one under the other."""
     more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    return "\n".join([*map(wrapped, names[:NAMED]), *([f"and {more} more"] if more > 0 else [])])
 
 
 def _every(points: int) -> int:

@@ -121,10 +121,17 @@ def quantile_groups(
     case: Case, values: NDArray[Any], show: Callable[[Any], str], count: int = QUANTILES
 ) -> tuple[Group, ...]:
     """The windows in `count` groups of about equal size by `values` [N]; equal values stay together."""
+    return tuple(group(case, name, part) for name, part in named_parts(values, show, count))
+
+
+def named_parts(
+    values: NDArray[Any], show: Callable[[Any], str], count: int
+) -> list[tuple[str, NDArray[np.bool_]]]:
+    """`quantile_parts`, each with its bounds as a name."""
     parts = quantile_parts(values, count)
     bounds = [(show(values[p].min().item()), show(values[p].max().item())) for p in parts]
     names = [low if low == high else f"{low} to {high}" for low, high in bounds]
-    return tuple(group(case, name, part) for name, part in zip(names, parts, strict=True))
+    return list(zip(names, parts, strict=True))
 
 
 def quantile_parts(values: NDArray[Any], count: int) -> list[NDArray[np.bool_]]:

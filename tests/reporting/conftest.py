@@ -1,0 +1,61 @@
+"""A small matrix and what else a report is made of."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nextvec.corpus.store import Store
+from nextvec.evaluation.harness import Judging
+from nextvec.experiments.judging import Exam
+from nextvec.experiments.matrix import TABLE, run_matrix
+from nextvec.experiments.plan import Plan
+from nextvec.reporting.material import Material
+from nextvec.training.loop import METRICS
+
+HOW = Judging(resamples=100, speed=True, quiet=True)
+
+
+@pytest.fixture(scope="session")
+def matrix(world: Store, make_tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a matrix of an AMN and an LSTM, two seeds each, two epochs, judged beside all baselines;
+    copy it before changing anything in it."""
+    out = tmp_path_factory.mktemp("matrix") / "small"
+    plan = Plan(str(world.path), ("amn", "lstm"), 2)
+    run_matrix(world, plan, lambda cell: make_tiny(cell.model, seed=cell.seed), out, Exam(), HOW, quiet=True)
+    return out
+
+
+@pytest.fixture(scope="session")
+def material(matrix: Path) -> Material:
+    """All of `matrix`, with its store."""
+    return Material.of(matrix)
+
+
+@pytest.fixture(scope="session")
+def deep_material(matrix: Path) -> Material:
+    """The same, and figures may load its models."""
+    return Material.of(matrix, deep=True)
+
+
+@pytest.fixture
+def interrupted_matrix(matrix: Path, tmp_path: Path) -> Path:
+    """The matrix as it is before it was judged, one run having one epoch, one none."""
+    folder = tmp_path / "interrupted"
+    shutil.copytree(matrix, folder)
+    for name in (TABLE, "answers.safetensors", *(f"runs/lstm-seed{n}/{METRICS}" for n in (0, 1))):
+        (folder / name).unlink()
+    history = folder / "runs/lstm-seed0/history.jsonl"
+    history.write_text(history.read_text().splitlines(keepends=True)[0])
+    (folder / "runs/lstm-seed1/history.jsonl").unlink()
+    return folder
+
+
+@pytest.fixture
+def interrupted_run(interrupted_matrix: Path) -> Path:
+    """A run that was stopped in its second epoch."""
+    return interrupted_matrix / "runs" / "lstm-seed0"
