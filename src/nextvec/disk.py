@@ -66,6 +66,14 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def refuse_taken(
+    folder: Path, error: type[NextvecError], remedy: str, why: str = "is there already and not empty"
+) -> None:
+    """Raise `error` where a folder to be filled is something already: a file, or a folder with anything in it."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise error(why, where=folder, remedy=remedy)
+
+
 def read_json(path: Path, error: type[NextvecError], *, remedy: str | None = None) -> Any:
     """Read a JSON file of bounded size; whatever is wrong with it becomes `error`."""
     try:

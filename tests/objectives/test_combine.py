@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextvec.errors import ConfigError, NextvecWarning, TrainingError
-from nextvec.objectives.combine import Objective
+from nextvec.objectives.combine import Objective, needs_statistics
 from nextvec.objectives.config import LossConfig
 
 
@@ -90,6 +90,30 @@ def test_a_models_own_loss_is_weighed_with_the_rest(sample):
     assert set(Objective(LossConfig())(one, own=own).terms) == {"mse"}
     with pytest.raises(TrainingError, match=r"loss\.generative: the model gives no such loss"):
         alone(one)
+
+
+@pytest.mark.parametrize(
+    ("weights", "needed"),
+    [
+        ({"mse": 1.0, "cosine": 1.0}, False),
+        ({"infonce": 1.0}, False),
+        ({"infonce": 1.0, "bank": 8}, True),
+        ({"bank": 8}, False),
+        ({"moment": 0.1}, True),
+        ({"variance": 1.0, "variance_form": "brief"}, False),
+        ({"variance": 1.0, "variance_form": "encoder"}, True),
+        ({"mmd": 1.0, "mmd_against": "batch"}, False),
+        ({"mmd": 1.0, "mmd_against": "encoder"}, True),
+    ],
+)
+def test_statistics_are_needed_just_where_a_term_refuses_to_be_without(weights, needed):
+    config = LossConfig(**weights)
+    assert needs_statistics(config) == needed
+    if needed:
+        with pytest.raises(ConfigError, match="needs the encoder's statistics"):
+            Objective(config)
+    else:
+        assert Objective(config).weights == config.active()
 
 
 def test_only_what_is_weighed_is_computed_and_kept(statistics):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nextvec.disk import atomic_path, read_json, sha256_file, write_json, write_text
+from nextvec.disk import atomic_path, read_json, refuse_taken, sha256_file, write_json, write_text
 from nextvec.errors import StoreError
 
 
@@ -29,6 +29,19 @@ def test_written_files_follow_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o644
+
+
+def test_a_folder_to_be_filled_is_new_or_empty(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for free in (tmp_path / "new", tmp_path / "empty"):
+        refuse_taken(free, StoreError, "go elsewhere")
+    (tmp_path / "file").write_text("x")
+    for taken in (tmp_path, tmp_path / "file"):
+        with pytest.raises(StoreError, match="is there already and not empty.*go elsewhere") as raised:
+            refuse_taken(taken, StoreError, "go elsewhere")
+        assert raised.value.where == str(taken)
+    with pytest.raises(StoreError, match="holds no matrix"):
+        refuse_taken(tmp_path, StoreError, "go elsewhere", why="is there already and holds no matrix")
 
 
 def test_json_round_trip_and_digest(tmp_path: Path) -> None:

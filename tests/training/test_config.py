@@ -7,7 +7,7 @@ import pytest
 from nextvec.config import from_dict, read_toml, to_dict, write_toml
 from nextvec.errors import ConfigError
 from nextvec.training.config import TrainConfig, read_config
-from nextvec.training.recipes import make_config, recipe_names
+from nextvec.training.recipes import make_config, read_layer, recipe_names
 
 MODEL = {"model": {"name": "lstm"}}
 
@@ -34,6 +34,13 @@ def test_a_recipe_survives_toml(name, tmp_path):
     config = make_config(name, MODEL)
     write_toml(tmp_path / "config.toml", config)
     assert from_dict(TrainConfig, read_toml(tmp_path / "config.toml"), where="file") == config
+
+
+@pytest.mark.parametrize("objective", ["infonce-brief", "mse-moment"])
+def test_a_recipe_on_a_base_is_the_base_with_the_objective(objective):
+    layer = read_layer("objectives", objective)
+    assert make_config(objective, MODEL) == make_config("default", MODEL, layer)
+    assert make_config(objective, MODEL).loss != make_config("default", MODEL).loss
 
 
 def test_later_layers_win():

@@ -53,6 +53,23 @@ def test_death_between_updates_then_resume_changes_no_bit(store, tiny, tmp_path,
     assert_equal_runs(out, whole)
 
 
+@pytest.mark.parametrize(
+    ("residual", "said"), [("ridge", {"weights", "lambda", "positions"}), ("last", set())]
+)
+def test_a_run_tells_what_its_residual_was_found_to_be_also_after_a_resume(
+    store, tiny, tmp_path, monkeypatch, residual, said
+):
+    options = (f"model.options.residual={residual}", "optim.epochs=1", "runtime.checkpoint_every_s=0.0")
+    config, told = tiny(*options), []
+    train(store, config, tmp_path / "whole", quiet=True)
+    killed_and_resumed(store, config, tmp_path / "resumed", monkeypatch, 2)
+    for run in ("whole", "resumed"):
+        told.append(json.loads((tmp_path / run / "run.json").read_text())["fitted"])
+    assert told[0] == told[1]
+    assert told[0].keys() == ({"residual", *said} if said else set())
+    assert told[0].get("residual", "last") == residual
+
+
 @pytest.mark.parametrize("victim", ["save_model", "write_history", "conclude", "validate", "finish_epoch"])
 def test_death_at_the_end_of_an_epoch_then_resume_changes_no_bit(
     store, tiny, tmp_path, monkeypatch, whole, victim

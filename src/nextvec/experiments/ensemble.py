@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from nextvec.corpus.store import Store
 from nextvec.data.splits import split_documents
 from nextvec.data.trained import TrainedOn
-from nextvec.disk import atomic_path, read_json, write_json
+from nextvec.disk import atomic_path, read_json, refuse_taken, write_json
 from nextvec.errors import EvaluationError, RunError, SplitError
 from nextvec.evaluation.baselines import BASELINES, Baseline
 from nextvec.evaluation.ensemble import Ensemble, Mixture, fit_mixture
@@ -89,8 +89,7 @@ def fit_ensemble(
         EvaluationError: too few members, runs that do not go together, or a baseline that cannot be kept.
         SplitError: no validation documents.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError("is there already and not empty", where=out, remedy="give another folder")
+    refuse_taken(out, RunError, "give another folder")
     if not folders or not 2 <= len(folders) + len(baselines) <= MAX_MEMBERS:
         raise EvaluationError(
             f"{len(folders)} runs and {len(baselines)} baselines",

@@ -19,7 +19,7 @@ from typing import Any
 from nextvec.config import flatten, from_dict, read_toml, refuse_changes, to_dict, write_toml
 from nextvec.corpus.store import Store
 from nextvec.data.sampling import Task
-from nextvec.disk import read_json, write_json
+from nextvec.disk import read_json, refuse_taken, write_json
 from nextvec.errors import NextvecError, RunError
 from nextvec.evaluation.answers import ANSWERS, Answers
 from nextvec.evaluation.baselines import QUERY_BASELINES
@@ -184,9 +184,9 @@ def _claim(out: Path, plan: Plan) -> None:
             raise RunError(
                 f"holds a matrix of {held.store}", where=out, remedy="give another folder with --out"
             )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(
-            "is there already and holds no matrix", where=out, remedy="give another folder with --out"
+    else:
+        refuse_taken(
+            out, RunError, "give another folder with --out", why="is there already and holds no matrix"
         )
     write_toml(path, plan)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nextvec.config import from_dict, read_toml, write_toml
 from nextvec.corpus.store import Store
-from nextvec.disk import read_json, write_json
+from nextvec.disk import read_json, refuse_taken, write_json
 from nextvec.errors import ConfigError, NextvecError, RunError
 from nextvec.experiments.spaces import Choice, Space, assignments, space_of
 from nextvec.interrupt import TrainingInterrupted
@@ -327,7 +327,7 @@ def _check_claim(out: Path, plan: SweepPlan) -> None:
         held = from_dict(SweepPlan, read_toml(path), where=path)
         if replace(held, trials=plan.trials) != plan:
             raise RunError("holds another sweep", where=out, remedy="give another folder with --out")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(
-            "is there already and holds no sweep", where=out, remedy="give another folder with --out"
+    else:
+        refuse_taken(
+            out, RunError, "give another folder with --out", why="is there already and holds no sweep"
         )

@@ -33,6 +33,12 @@ class Loss:
     terms: dict[str, Tensor]
 
 
+def needs_statistics(config: LossConfig) -> bool:
+    """Whether a term that a configuration weighs has to know the encoder's vectors."""
+    weighed = (name for name, weight in config.weights().items() if weight > 0 and name in TERMS)
+    return any(TERMS[name].needs_statistics(config) for name in weighed)
+
+
 def keep_graph(value: Tensor) -> None:
     """Differentiate `value` into the leaves of its graph, which stays usable."""
     torch.autograd.backward(value, retain_graph=True)

@@ -51,6 +51,10 @@ class InfoNCE(Term):
     documents: Tensor
     found: Tensor
 
+    @classmethod
+    def needs_statistics(cls, config: LossConfig) -> str:
+        return "a memory bank" if config.bank else ""
+
     def __init__(self, config: LossConfig, statistics: Statistics | None) -> None:
         """
         Raises:
@@ -60,7 +64,7 @@ class InfoNCE(Term):
         if config.learn_temperature:
             self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
         if config.bank:
-            mean = self.known(statistics, "a memory bank").mean
+            mean = self.known(statistics).mean
             self.register_buffer("targets", mean.new_zeros(config.bank, len(mean)))
             self.register_buffer("documents", torch.full((config.bank,), EMPTY))
         self.register_buffer("found", torch.zeros((), dtype=torch.bool))

@@ -69,15 +69,18 @@ class Discrepancy(Term):
     distance: Tensor
     within_rows: Tensor
 
+    @classmethod
+    def needs_statistics(cls, config: LossConfig) -> str:
+        return 'loss.mmd_against "encoder"' if config.mmd_against == "encoder" else ""
+
     def __init__(self, config: LossConfig, statistics: Statistics | None) -> None:
         """
         Raises:
             ConfigError: against the encoder's vectors, and no statistics.
         """
         super().__init__(config, statistics)
-        if config.mmd_against == "encoder":
-            known = self.known(statistics, 'loss.mmd_against "encoder"')
-            rows = known.some(config.mmd_rows)
+        if self.needs_statistics(config):
+            rows = self.known(statistics).some(config.mmd_rows)
             distance = mean_distance(rows)
             self.register_buffer("rows", rows)
             self.register_buffer("distance", distance)

@@ -36,15 +36,18 @@ class Variance(Term):
 
     goal: Tensor
 
+    @classmethod
+    def needs_statistics(cls, config: LossConfig) -> str:
+        return 'loss.variance_form "encoder"' if config.variance_form == "encoder" else ""
+
     def __init__(self, config: LossConfig, statistics: Statistics | None) -> None:
         """
         Raises:
             ConfigError: form "encoder" without statistics.
         """
         super().__init__(config, statistics)
-        if config.variance_form == "encoder":
-            known = self.known(statistics, 'loss.variance_form "encoder"')
-            self.register_buffer("goal", known.unit_std.clone())
+        if self.needs_statistics(config):
+            self.register_buffer("goal", self.known(statistics).unit_std.clone())
 
     def forward(self, sample: Sample) -> Tensor:
         """Scalar."""
@@ -70,13 +73,17 @@ class Moment(Term):
     target_mean: Tensor
     target_std: Tensor
 
+    @classmethod
+    def needs_statistics(cls, config: LossConfig) -> str:
+        return "moment matching"
+
     def __init__(self, config: LossConfig, statistics: Statistics | None) -> None:
         """
         Raises:
             ConfigError: no statistics.
         """
         super().__init__(config, statistics)
-        known = self.known(statistics, "moment matching")
+        known = self.known(statistics)
         self.register_buffer("target_mean", known.mean.clone())
         self.register_buffer("target_std", known.std.clone())
 

@@ -36,11 +36,16 @@ class Term(nn.Module):
     def forward(self, sample: Sample) -> Tensor:
         """Scalar."""
 
-    def known(self, statistics: Statistics | None, what: str) -> Statistics:
+    @classmethod
+    def needs_statistics(cls, config: LossConfig) -> str:
+        """What of the configuration asks for the encoder's statistics, in words; empty where nothing does."""
+        return ""
+
+    def known(self, statistics: Statistics | None) -> Statistics:
         """The statistics, or ConfigError that says what they are needed for."""
         if statistics is None:
             raise ConfigError(
-                f"{what} needs the encoder's statistics, and none are given",
+                f"{self.needs_statistics(self.config)} needs the encoder's statistics, and none are given",
                 where=f"loss.{self.name}",
                 remedy="give the objective those of the training vectors",
             )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nextvec.corpus.store import Store
-from nextvec.data.trained import TRAINED_ON, TrainedOn, key, known
+from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.data.windows import FloatArray, IntArray, Windows, gather_rows
 from nextvec.evaluation.answers import Answers
 from nextvec.evaluation.diagnostics.model.part import sample
@@ -116,11 +116,10 @@ class Answered:
         listed = [run.folder / TRAINED_ON for run in self._first_runs if (run.folder / TRAINED_ON).is_file()]
         if not listed:
             raise NothingToDraw("no run here lists what it was trained on")
-        ids = TrainedOn.union([TrainedOn.load(path) for path in listed]).ids
+        seen = TrainedOn.union([TrainedOn.load(path) for path in listed])
         documents = self.store.documents
-        keys = np.fromiter((key(d.doc_id) for d in documents), np.uint64, len(documents))
         rows = [np.arange(documents[i].first, documents[i].first + documents[i].count)
-                for i in np.flatnonzero(known(ids, keys))]  # fmt: skip
+                for i in seen.among(documents)]  # fmt: skip
         return np.concatenate([np.zeros(0, np.int64), *rows])
 
     @property

@@ -10,12 +10,14 @@ from nextvec.reporting.material import Material
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.container import BarContainer
     from matplotlib.figure import Figure
 
 LABELS = {
     "cosine": "cosine to the true next vector",
     "mse": "mean squared error of the raw prediction",
     "recall@5": "recall@5 of the true next chunk",
+    "mrr": "mean reciprocal rank of the true next chunk",
 }
 LEGEND_ROWS = 24
 NARROW = (1, 1.5, 2, 3, 4, 5, 7)
@@ -59,9 +61,19 @@ def legend_outside(drawn: Figure, *, below: bool = False) -> None:
             found.setdefault(label, handle)
     if not found:
         return
-    place = "outside lower center" if below else "outside right upper"
-    columns = min(len(found), 3) if below else -(-len(found) // LEGEND_ROWS)
-    drawn.legend(list(found.values()), list(found), loc=place, ncols=columns)
+    handles, labels = list(found.values()), list(found)
+    if below:
+        drawn.legend(handles, labels, loc="outside lower center", ncols=min(len(found), 3))
+    else:
+        drawn.legend(handles, labels, loc="outside right upper", ncols=-(-len(found) // LEGEND_ROWS))
+
+
+def write_values(axes: Axes, made: BarContainer, form: str) -> None:
+    """The value of each bar at its end, where bars from 0 look alike."""
+    axes.bar_label(made, fmt=form, padding=4, fontsize=8)
+    low, high = axes.get_xlim()
+    room = 0.12 * (high - low)
+    axes.set_xlim(low - room if low < 0 else low, high + room)
 
 
 def magnitudes(axes: Axes, which: Literal["x", "y"], *, counted: bool = False) -> None:
@@ -73,5 +85,7 @@ def magnitudes(axes: Axes, which: Literal["x", "y"], *, counted: bool = False) -
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=NARROW if high < 8 * low else (1, 2, 5)))
-    axis.set_major_formatter(EngFormatter(sep="") if counted else FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(
+        EngFormatter(sep="") if counted else FuncFormatter(lambda value, _: f"{value:g}")
+    )
     axis.set_minor_formatter(NullFormatter())

@@ -26,6 +26,7 @@ from __future__ import annotations
 import io
 import pkgutil
 import re
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -39,6 +40,7 @@ from nextvec.reporting.material import Material, Need
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.container import BarContainer
     from matplotlib.figure import Figure
 
 Draw = Callable[[Material], "Figure"]
@@ -195,7 +197,9 @@ def render(drawn: Figure, form: Format) -> bytes:
 
     file = io.BytesIO()
     unsaid = {"svg": ("Date", "Creator"), "png": ("Software",)}[form]
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # Texts of any language: the SVG has the letters, the PNG a box for those that the font lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         drawn.savefig(file, format=form, metadata=dict.fromkeys(unsaid))
     return file.getvalue()
 
@@ -255,10 +259,11 @@ def bars(
     spread: Sequence[tuple[float, float]] | None = None,
     *,
     best: str | None = None,
-) -> None:
+) -> BarContainer:
     """Bars from left to right, one a row of the table, the first on top. They start at 0 in any case.
 
     Baselines are hatched. Models have their colours while no two have the same; more of them share one.
+    The legend may tell which is which.
 
     Args:
         spread: (low, high) of each value: the interval that is drawn over its bar.
@@ -270,13 +275,18 @@ def bars(
         BEST_BASELINE if name == best else look(material, name).colour
         if apart or name not in material.trained else COLOURS[0] for name in names
     ]  # fmt: skip
+    kinds = [
+        "best baseline" if name == best else "baseline" if name not in material.trained
+        else "_" if apart else "model" for name in names
+    ]  # fmt: skip
     hatches = ["" if name in material.trained else "///" for name in names]
     low_high = None
     if spread is not None:
         pairs = zip(values, spread, strict=True)
         low_high = tuple(zip(*((max(v - low, 0), max(high - v, 0)) for v, (low, high) in pairs), strict=True))
-    axes.barh(places, values, color=colours, hatch=hatches, edgecolor="white", linewidth=0.4, xerr=low_high,
-              error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2})  # fmt: skip
+    made = axes.barh(places, values, color=colours, hatch=hatches, edgecolor="white", linewidth=0.4,
+                     xerr=low_high, error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2},
+                     label=kinds)  # fmt: skip
     axes.set_yticks(places, [wrapped(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
@@ -285,3 +295,4 @@ def bars(
         axes.set_xlim(left=0)
     if most == 0:
         axes.set_xlim(right=0 if least else 1)
+    return made

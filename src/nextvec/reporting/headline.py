@@ -184,7 +184,7 @@ def _so_far(material: Material, run: Run) -> Claim:
 
 
 def _called(material: Material, run: Run) -> str:
-    return run.name if material.kind == "run" else f"The furthest run, {run.name},"
+    return run.name if material.kind == "run" else f"The best run so far, {run.name},"
 
 
 def _file(material: Material, run: Run, name: str) -> str:

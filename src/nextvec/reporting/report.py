@@ -75,7 +75,7 @@ class Made:
     Attributes:
         page: the file to open.
         files: everything else that was written.
-        left_out: figure -> why it could not be drawn.
+        left_out: figure, or the model card -> why it could not be made.
     """
 
     page: Path
@@ -86,7 +86,8 @@ class Made:
 def make_report(
     material: Material, out: Path, *, figures: Collection[str] | None = None, quiet: bool = False
 ) -> Made:
-    """Write `report.html`, every figure as PNG and SVG, every number as CSV, and the PRD's JSON into `out`.
+    """Write `report.html`, every figure as PNG and SVG, every number as CSV, and the PRD's JSON into `out`; of a
+    run its model card too, into the run.
 
     Args:
         figures: names of the figures to draw; None is all of them.

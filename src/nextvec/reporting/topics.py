@@ -19,7 +19,7 @@ TOPICS = 8
 CHUNKS_A_TOPIC = 10
 MOST_CHUNKS = 4000
 TERMS = 3
-COMMON = 0.3
+COMMON = 0.6
 WORD = r"(?u)\b[^\W\d_]{3,}\b"
 
 

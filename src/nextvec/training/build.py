@@ -73,9 +73,13 @@ def build_model(store: Store, config: TrainConfig) -> NextVectorModel:
     return build(config.model.name, config.model.preset, store.dimension, **model_options(config))
 
 
-def fit_model(model: NextVectorModel, store: Store, config: TrainConfig, split: Split) -> None:
+def fit_model(model: NextVectorModel, store: Store, config: TrainConfig, split: Split) -> dict[str, Any]:
     """Set what is not learned from scratch: scale, standardiser and baseline from the training vectors, and
-    the weights of a pretrained body."""
+    the weights of a pretrained body.
+
+    Returns: the baseline's name and what it was found to be (see `fit_residual`); empty where it has nothing to
+        be fitted.
+    """
     if config.model.pretrained:
         transfer(model, config.model.pretrained)
     spans = Spans.of(store.documents, split.train)
@@ -86,7 +90,9 @@ def fit_model(model: NextVectorModel, store: Store, config: TrainConfig, split: 
             fitting_windows(store, split.of(n), config, model) for n in ("train", "validation")
         )
         if train is not None:
-            fit_residual(model, store.vectors, train, validation)
+            found = fit_residual(model, store.vectors, train, validation)
+            return {"residual": model.config.residual, **found}
+    return {}
 
 
 def fitting_windows(

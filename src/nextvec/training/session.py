@@ -23,11 +23,11 @@ from nextvec.data.identity import store_identity
 from nextvec.data.sampling import Spans
 from nextvec.data.splits import Split, split_documents
 from nextvec.data.trained import TRAINED_ON, TrainedOn
-from nextvec.disk import write_json
+from nextvec.disk import refuse_taken, write_json
 from nextvec.errors import RunError, SplitError, WindowError
 from nextvec.hardware import Hardware, find_hardware
 from nextvec.models.base import NextVectorModel
-from nextvec.objectives.combine import Objective
+from nextvec.objectives.combine import Objective, needs_statistics
 from nextvec.objectives.material import check_material
 from nextvec.training.build import (
     Learner,
@@ -90,7 +90,7 @@ class State:
 @dataclass
 class Session:
     """A run at work. `network` is the model behind Fabric (autocast, later DDP) as `Learner` has it;
-    `model` is the model itself.
+    `model` is the model itself; `fitted` is what its residual was found to be before the first update.
     """
 
     store: Store
@@ -108,6 +108,7 @@ class Session:
     identity: dict[str, Any]
     extra: dict[str, Any]
     trained_on: TrainedOn
+    fitted: dict[str, Any]
     state: State = field(default_factory=State)
     history: list[dict[str, Any]] = field(default_factory=list)
     clock: float = field(default_factory=time.perf_counter)
@@ -145,7 +146,7 @@ class Session:
 
     def save(self) -> None:
         """Write the checkpoint."""
-        facts = {"state": asdict(self.state), "identity": self.identity}
+        facts = {"state": asdict(self.state), "identity": self.identity, "fitted": self.fitted}
         write_checkpoint(self.out, self.learned, self.optimiser, self.means.sums, facts)
 
 
@@ -165,10 +166,8 @@ def open_session(store: Store, config: TrainConfig | None, out: Path, *, resume:
         refuse_changes(out, flatten(to_dict(own)), flatten(to_dict(config)), FREE_TO_CHANGE)
     elif config is None:
         raise RunError("a new run needs a configuration", where=out)
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(
-            "is there already and not empty", where=out, remedy="go on with --resume or give another folder"
-        )
+    else:
+        refuse_taken(out, RunError, "go on with --resume or give another folder")
     checkpoint = read_checkpoint(out) if resume else None
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
@@ -179,6 +178,7 @@ def open_session(store: Store, config: TrainConfig | None, out: Path, *, resume:
     if checkpoint:
         refuse_changes(out, checkpoint.facts["identity"]["store"], session.identity["store"])
         stored = checkpoint.facts["state"]
+        session.fitted = checkpoint.facts.get("fitted", {})
         session.state = State(**{**stored, "plateau": Plateau(**stored["plateau"])})
         restore(checkpoint, session.learned, session.optimiser, session.means.sums, out)
         done = read_history(out) if session.state.epoch else []
@@ -194,9 +194,9 @@ def _build(store: Store, config: TrainConfig, out: Path, hardware: Hardware, *, 
     seed_everything(config.runtime.seed)
     model = build_model(store, config)
     refuse_material(config, training, model)
-    if fresh:  # the checkpoint has it all
-        fit_model(model, store, config, split)
-    statistics = statistics_of(store, training.spans, float(model.scale))
+    fitted = fit_model(model, store, config, split) if fresh else {}  # the checkpoint has it all
+    asked = needs_statistics(config.loss)
+    statistics = statistics_of(store, training.spans, float(model.scale)) if asked else None
     objective = Objective(config.loss, statistics, generative=model.generative)
     # We say ourselves which precision was taken.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -221,6 +221,7 @@ def _build(store: Store, config: TrainConfig, out: Path, hardware: Hardware, *, 
         identity={"hardware": asdict(hardware), "store": store_identity(store, split)},
         extra=provenance(store, config, split),
         trained_on=TrainedOn.of(store, split.train),
+        fitted=fitted,
     )
 
 
@@ -325,6 +326,7 @@ def _write_facts(session: Session) -> None:
         "targets": session.training.targets,
         "validation_targets": session.validation.targets,
         "scale": float(session.model.scale),
+        "fitted": session.fitted,
         "resumed_at_update": session.state.update,
         "store": session.extra["training"]["store"],
         "history": HISTORY,

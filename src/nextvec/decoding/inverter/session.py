@@ -24,6 +24,7 @@ from nextvec.decoding.inverter.config import MAX_LENGTH, InverterConfig
 from nextvec.decoding.inverter.network import Network
 from nextvec.decoding.inverter.saving import save_inverter
 from nextvec.decoding.inverter.tokens import Tokens
+from nextvec.disk import refuse_taken
 from nextvec.errors import DecoderError, RunError, SplitError
 from nextvec.hardware import Hardware, find_hardware
 
@@ -129,10 +130,8 @@ def open_session(store: Store, config: InverterConfig | None, out: Path, *, resu
         own = _own_config(out)
         config = config or own
         refuse_changes(out, flatten(to_dict(own)), flatten(to_dict(config)), FREE_TO_CHANGE)
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(
-            "is there already and not empty", where=out, remedy="go on with --resume or give another folder"
-        )
+    else:
+        refuse_taken(out, RunError, "go on with --resume or give another folder")
     config = config or InverterConfig()
     checkpoint = read_checkpoint(out) if resume else None
     if config.runtime.threads:

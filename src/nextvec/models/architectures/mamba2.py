@@ -111,7 +111,7 @@ class Mamba2Mixer(nn.Module):
     def _scan(self, mixed: Tensor, dt: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Values, b and c side by side [B, T, ...] and dt before its bias [B, T, h] -> y [B, T, h, P]."""
         x, b, c = torch.split(mixed, [self.inner, self.state, self.state], -1)
-        x = x.unflatten(-1, (self.heads, -1))
+        x = x.view(*x.shape[:2], self.heads, -1)
         dt, a = F.softplus(dt + self.dt_bias.to(dt.dtype)), -self.log_rate.to(dt.dtype).exp()
         skip = self.skip.to(dt.dtype)
         if state is None or x.shape[1] > 1:

@@ -27,7 +27,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 
 
 def kept(shape: Sequence[int], p: float) -> tuple[Tensor, float]:
-    """Which values of a tensor on the CPU are kept, a boolean of its shape, and by what they are multiplied."""
+    """Which values of a tensor on the CPU are kept (boolean, of its shape), and what multiplies those."""
     dropped, size = round(p * 65536), math.prod(shape)
     draws = torch.empty((size + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     return draws.view(torch.int16)[:size].view(*shape) >= dropped - 32768, 65536 / (65536 - dropped)

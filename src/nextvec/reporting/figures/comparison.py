@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nextvec.evaluation.metrics import KS, METRICS
+from nextvec.evaluation.metrics import METRICS
 from nextvec.reporting.drawing import (
     LABELS,
-    best_baseline,
     beside_best,
+    best_baseline,
     known,
     legend_outside,
     mark_best,
 )
-from nextvec.reporting.figure import BEST_BASELINE, INK, NothingToDraw, bar_height, bars, canvas, figure, look, wrapped
+from nextvec.reporting.figure import (
+    BEST_BASELINE,
+    INK,
+    NothingToDraw,
+    bar_height,
+    bars,
+    canvas,
+    figure,
+    look,
+    wrapped,
+)
 from nextvec.reporting.material import Material
 
 if TYPE_CHECKING:
@@ -23,9 +33,10 @@ if TYPE_CHECKING:
 
 Rows = list[dict[str, Any]]
 SIGNS = {True: "+", False: "\N{MINUS SIGN}", None: " "}
+ARROWS = ("\N{BLACK LEFT-POINTING SMALL TRIANGLE}", "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}")
 READING = (
-    "Left: from 0 on. Right: the difference from the best baseline (dashed) with its 95 % interval over documents, "
-    "filled where the interval leaves out 0; ticks: single seeds; a number at the edge lies beyond it."
+    "Left: from 0 on. Right: the difference from the best baseline (dashed) with its 95 % interval over "
+    "documents, filled where the interval leaves out 0; ticks: single seeds; numbers lie beyond the edge."
 )
 
 
@@ -65,16 +76,17 @@ def recall_comparison(material: Material) -> Figure:
 @figure(
     "results",
     title="Cosine and rank side by side",
-    caption="Every predictor by cosine (ordered by it) and by recall@5: the two order predictors differently. "
-    "Whiskers: 95 % interval, over documents, of the difference from the best baseline; one that reaches over "
-    "the dashed line is not clearly different.",
+    caption="Every predictor by cosine (ordered by it) and by rank: the two order predictors differently. "
+    "Whiskers: 95 % interval, over documents, of the difference from the best baseline; one that reaches "
+    "over the dashed line is not clearly different.",
     needs=("rows",),
 )
 def results(material: Material) -> Figure:
     """Bars of both figures for the same rows."""
     rows = _ordered(material, "cosine")
+    rank = "recall@5" if known(rows, "recall@5") else "mrr"
     drawn, panels = canvas(width=9, height=bar_height(_names(rows)) + 0.5, columns=2, sharey=True)
-    for axes, metric in zip(panels[0], ("cosine", "recall@5"), strict=True):
+    for axes, metric in zip(panels[0], ("cosine", rank), strict=True):
         _bars(axes, material, rows, metric)
     legend_outside(drawn, below=True)
     return drawn
@@ -83,24 +95,28 @@ def results(material: Material) -> Figure:
 @figure(
     "topk_accuracy",
     title="Recall@k by predictor",
-    caption="Share of windows whose true next chunk is among the k nearest candidates, what was read left out. "
-    "Ordered by recall@5. Bold: the best baseline of a column; + clearly better and \N{MINUS SIGN} clearly worse than it.",
+    caption="Share of windows whose true next chunk is among the k nearest candidates, what was read left "
+    "out. Ordered by mean reciprocal rank. Bold: the best baseline of a column; + clearly better and "
+    "\N{MINUS SIGN} clearly worse than it.",
     needs=("rows",),
 )
 def topk_accuracy(material: Material) -> Figure:
     """A heat map, predictors by k, with chance as its last line."""
-    rows = sorted(known(material.rows, "recall@5"), key=lambda row: -row["recall@5"])
-    names = [*_names(rows), "chance"]
+    rows = _ordered(material, "mrr")
     assert material.table is not None
     chance = {"name": "chance", "versus_best_baseline": {}, **material.table["chance"]}
+    ks = sorted(int(metric.removeprefix("recall@")) for metric in chance if metric.startswith("recall@"))
+    if not ks:
+        raise NothingToDraw("there are too few candidates for a recall")
+    names = [*_names(rows), "chance"]
     drawn, axes = canvas(height=bar_height(names))
-    values = [[row[f"recall@{k}"] for k in KS] for row in [*rows, chance]]
+    values = [[row[f"recall@{k}"] for k in ks] for row in [*rows, chance]]
     image = axes.pcolormesh(values, vmin=0, vmax=1, edgecolor="white", linewidth=1)
     for place, row in enumerate([*rows, chance]):
-        for column, k in enumerate(KS):
+        for column, k in enumerate(ks):
             _cell(axes, material, row, f"recall@{k}", (column, place))
     axes.set_yticks([place + 0.5 for place in range(len(names))], [wrapped(name) for name in names])
-    axes.set_xticks([column + 0.5 for column in range(len(KS))], [str(k) for k in KS])
+    axes.set_xticks([column + 0.5 for column in range(len(ks))], [str(k) for k in ks])
     axes.invert_yaxis()
     axes.set_xlabel("k (candidates looked at)")
     axes.tick_params(length=0)
@@ -112,10 +128,10 @@ def topk_accuracy(material: Material) -> Figure:
 
 def _cell(axes: Axes, material: Material, row: Mapping[str, Any], metric: str, at: tuple[int, int]) -> None:
     """The number of a cell and how it stands beside the best baseline."""
-    best = best_baseline(material, metric)
+    weight = "bold" if best_baseline(material, metric) is row else "normal"
     sign = SIGNS[row["versus_best_baseline"].get(metric, {}).get("better")]
     axes.text(at[0] + 0.5, at[1] + 0.5, f"{row[metric]:.3f}{sign}", ha="center", va="center",
-              color=INK if row[metric] > 0.5 else "white", weight="bold" if best is not None and best["name"] == row["name"] else "normal")  # fmt: skip
+              color=INK if row[metric] > 0.5 else "white", weight=weight)  # fmt: skip
 
 
 def _comparison(material: Material, metric: str) -> Figure:
@@ -142,7 +158,7 @@ def _bars(axes: Axes, material: Material, rows: Rows, metric: str) -> None:
 
 
 def _differences(axes: Axes, material: Material, rows: Rows, metric: str) -> None:
-    """The difference of every row from the best baseline; of what lies far from all models the number only."""
+    """The difference of every row from the best baseline; of what lies far from all models the number."""
     best = best_baseline(material, metric)
     assert best is not None
     found = {
@@ -176,7 +192,7 @@ def _differences(axes: Axes, material: Material, rows: Rows, metric: str) -> Non
 def _beyond(axes: Axes, value: float, place: int) -> None:
     """A number at the edge that it lies beyond."""
     left = value < axes.get_xlim()[0]
-    text = f"\N{BLACK LEFT-POINTING SMALL TRIANGLE} {value:+.3g}" if left else f"{value:+.3g} \N{BLACK RIGHT-POINTING SMALL TRIANGLE}"
+    text = f"{ARROWS[0]} {value:+.3g}" if left else f"{value:+.3g} {ARROWS[1]}"
     axes.text(0.01 if left else 0.99, place, text, transform=axes.get_yaxis_transform(), fontsize=7,
               ha="left" if left else "right", va="center")  # fmt: skip
 

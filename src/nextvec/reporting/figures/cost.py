@@ -6,7 +6,15 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from nextvec.evaluation.metrics import LINEAR_AVERAGE
-from nextvec.reporting.drawing import LABELS, beside_best, known, legend_outside, magnitudes, mark_best
+from nextvec.reporting.drawing import (
+    LABELS,
+    beside_best,
+    known,
+    legend_outside,
+    magnitudes,
+    mark_best,
+    write_values,
+)
 from nextvec.reporting.figure import INK, NothingToDraw, bar_height, bars, canvas, figure, look, wrapped
 from nextvec.reporting.material import Material
 
@@ -19,11 +27,11 @@ LINE = 72
 COSTS = {
     "parameters": "a number of parameters",
     "seconds": "a training time",
-    "latency_p50_ms": "a latency (judged without --speed?)",
+    "latency_p50_ms": "a latency",
 }
 WHISKERS = (
-    "Whiskers: 95 % interval, over documents, of the difference from the best baseline (dashed); one that reaches "
-    "over the line is not clearly different."
+    "Whiskers: 95 % interval, over documents, of the difference from the best baseline (dashed); one that "
+    "reaches over the line is not clearly different."
 )
 
 
@@ -58,8 +66,8 @@ def training_time_vs_performance(material: Material) -> Figure:
 @figure(
     "latency_vs_performance",
     title="Latency against cosine",
-    caption="Cosine of each predictor by the time of one prediction, batch 1: its median, and the whisker to the "
-    "95th percentile. The line is the Pareto front: nothing is both faster and better than what stands on it.",
+    caption="Cosine of each predictor by the time of one prediction, batch 1: its median, and the whisker to "
+    "the 95th percentile. The line is the Pareto front: nothing is faster and better than what is ringed.",
     needs=("rows",),
 )
 def latency_vs_performance(material: Material) -> Figure:
@@ -82,8 +90,8 @@ def latency_vs_performance(material: Material) -> Figure:
 @figure(
     "efficiency",
     title="Cosine per million parameters",
-    caption="Cosine divided by millions of trained parameters. It favours the small: a linear average has next to "
-    "none, so look at the cosine beside it.",
+    caption="Cosine divided by millions of trained parameters. It favours the small: a linear average has "
+    "none at all, so look at the cosine beside it.",
     needs=("rows",),
 )
 def efficiency(material: Material) -> Figure:
@@ -92,7 +100,8 @@ def efficiency(material: Material) -> Figure:
     per_million = {row["name"]: row["cosine"] / row["parameters"] * 1e6 for row in rows}
     names = sorted(per_million, key=lambda name: -per_million[name])
     drawn, axes = canvas(height=bar_height(names))
-    bars(axes, material, names, [per_million[name] for name in names])
+    made = bars(axes, material, names, [per_million[name] for name in names])
+    write_values(axes, made, "{:.3f}")
     axes.set_xlabel("cosine per million parameters")
     return drawn
 
@@ -122,8 +131,9 @@ def _scatter(material: Material, rows: Rows, cost: str, upto: str | None = None)
         x, y = row[cost], row["cosine"]
         low, high = beside_best(material, row, "cosine")
         right = None if upto is None else [[0], [max((row.get(upto) or x) - x, 0)]]
-        axes.errorbar(x, y, xerr=right, yerr=[[max(y - low, 0)], [max(high - y, 0)]], fmt=style.marker,
-                      color=style.colour, markersize=7, elinewidth=0.8, label=wrapped(row["name"]))  # fmt: skip
+        reach = [[max(y - low, 0)], [max(high - y, 0)]]
+        axes.errorbar(x, y, xerr=right, yerr=reach, fmt=style.marker, color=style.colour, markersize=7,
+                      elinewidth=0.8, label=wrapped(row["name"]))  # fmt: skip
     axes.set_ylabel(LABELS["cosine"])
     return drawn, axes
 

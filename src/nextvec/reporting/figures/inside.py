@@ -220,6 +220,8 @@ def attention_maps(material: Material) -> Figure:
         said = f"{name}, cosine {short(float(cosine[window]), 2)}. Then came: {came}"
         axes.set_title(said, size=7, loc="right")
     drawn.suptitle(wrapped(network.name), size=8)
+    drawn.supxlabel("chunk attended to", size=8)
+    drawn.supylabel("chunk read", size=8)
     drawn.colorbar(image, ax=np.ravel(grid).tolist(), label="attention", shrink=0.5, extend="max")
     return drawn
 

@@ -79,7 +79,12 @@ def _compared(answered: Answered) -> list[str]:
 def _confusion(names: Sequence[str], true: IntArray, predicted: dict[str, IntArray]) -> Figure:
     """Shares of every true category [N], side by side for each of those who `predicted` [N]."""
     there, windows = np.unique(true, return_counts=True)
-    rows = [f"{names[i]} ({n:,})  {i + 1}" for i, n in zip(there, windows, strict=True)]
+    rows = [f"{names[i]} ({n:,})" for i, n in zip(there, windows, strict=True)]
+    if len(rows) == len(names):
+        rows, columns = [f"{row}  {i}" for i, row in enumerate(rows, 1)], [str(i + 1) for i in there]
+        turn: dict[str, Any] = {}
+    else:
+        columns, turn = list(names), {"rotation": 40, "ha": "right", "size": 7}
     drawn, grid = canvas(height=0.34 * len(rows) + 2.2, columns=len(predicted), sharey=True)
     for (row, guess), axes in zip(predicted.items(), np.ravel(grid), strict=True):
         counts = np.zeros((len(names), len(names)))
@@ -87,7 +92,7 @@ def _confusion(names: Sequence[str], true: IntArray, predicted: dict[str, IntArr
         shares = 100 * counts[there] / windows[:, None]
         image = axes.imshow(shares, vmin=0, vmax=100, aspect="auto")
         _write_shares(axes, shares)
-        _name_columns(axes, names, numbered=len(rows) == len(names))
+        axes.set_xticks(range(len(names)), columns, **turn)
         axes.set_yticks(range(len(rows)), rows, size=7)
         axes.grid(visible=False)
         axes.set_title(f"{wrapped(row)}\n{100 * (true == guess).mean():.0f} % right", size=8)
@@ -95,14 +100,6 @@ def _confusion(names: Sequence[str], true: IntArray, predicted: dict[str, IntArr
     drawn.supxlabel("of the prediction", size=9)
     drawn.colorbar(image, ax=np.ravel(grid).tolist(), label="% of the windows in a row")
     return drawn
-
-
-def _name_columns(axes: Axes, names: Sequence[str], *, numbered: bool) -> None:
-    """By the numbers that stand beside the rows, where every category has a row."""
-    if numbered:
-        axes.set_xticks(range(len(names)), [str(i + 1) for i in range(len(names))])
-    else:
-        axes.set_xticks(range(len(names)), names, size=7, rotation=40, ha="right")
 
 
 def _write_shares(axes: Axes, shares: NDArray[np.float64]) -> None:

@@ -1,15 +1,18 @@
-"""What happened epoch by epoch: loss, cosine, learning rate, gradient norm. Of several seeds the mean, and each
-of them as a thin line."""
+"""What happened epoch by epoch: loss, cosine, learning rate, gradient norm. Of several seeds the mean, and
+each of them as a thin line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextvec.reporting.drawing import legend_outside, magnitudes
-from nextvec.reporting.figure import BEST_BASELINE, bar_height, bars, canvas, figure, look, wrapped
+from nextvec.objectives.config import LossConfig
+from nextvec.reporting.drawing import legend_outside, magnitudes, write_values
+from nextvec.reporting.figure import BEST_BASELINE, LINE, bar_height, bars, canvas, figure, look, wrapped
 from nextvec.reporting.material import Material, Run
 
 if TYPE_CHECKING:
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Value = Callable[[dict[str, Any]], float]
+Options = tuple[tuple[str, str], ...]
+WEIGHTS = frozenset(LossConfig().weights())
 PANELS = {"train": "training, mean over the epoch", "validation": "validation, at its end"}
 MARKED = 12
 PANEL = 2.6
@@ -26,8 +31,8 @@ NAMED = 3
 @figure(
     "loss_comparison",
     title="Loss over epochs",
-    caption="The loss on training and on validation documents. Losses of different terms or weights are on axes "
-    "of their own: they cannot be compared. Thin lines: single seeds.",
+    caption="The loss on training and on validation documents. Losses of different terms or weights are on "
+    "axes of their own: they cannot be compared. Thin lines: single seeds.",
     needs=("histories",),
 )
 def loss_comparison(material: Material) -> Figure:
@@ -37,8 +42,8 @@ def loss_comparison(material: Material) -> Figure:
                          sharex=True, sharey="row")  # fmt: skip
     for panels, (name, rows) in zip(grid, losses.items(), strict=True):
         for axes, part in zip(panels, PANELS, strict=True):
-            _curves(axes, material, rows, lambda line, part=part: line[part]["loss"])
-        panels[0].set_ylabel(f"loss ({name})")
+            _curves(axes, material, rows, partial(_of, part, "loss"))
+        panels[0].set_ylabel(fill(f"loss ({name})", LINE))
     return _finished(drawn, grid)
 
 
@@ -54,12 +59,12 @@ def cosine_curves(material: Material) -> Figure:
     drawn, panels = canvas(width=9, height=3.8, columns=2, sharex=True)
     rows = _rows(material)
     for axes, part in zip(panels[0], PANELS, strict=True):
-        _curves(axes, material, rows, lambda line, part=part: line[part]["cosine"])
+        _curves(axes, material, rows, partial(_of, part, "cosine"))
+        axes.set_ylabel("cosine")
     for row, runs in rows.items():
         kept = [kept_epoch(run) for run in runs]
         panels[0, 1].plot([line["epoch"] for line in kept], [line["validation"]["cosine"] for line in kept],
                        "o", markersize=9, fillstyle="none", color=look(material, row).colour)  # fmt: skip
-    panels[0, 0].set_ylabel("cosine")
     return _finished(drawn, panels)
 
 
@@ -91,8 +96,8 @@ def lr_schedule(material: Material) -> Figure:
 @figure(
     "gradient_norms",
     title="Gradient norm over epochs",
-    caption="Norm of the whole gradient before clipping, mean over the updates of each epoch. The dashed line is "
-    "where it is clipped. Thin lines: single seeds.",
+    caption="Norm of the whole gradient before clipping, mean over the updates of each epoch. The dashed "
+    "line is where it is clipped. Thin lines: single seeds.",
     needs=("histories",),
 )
 def gradient_norms(material: Material) -> Figure:
@@ -112,7 +117,7 @@ def gradient_norms(material: Material) -> Figure:
     "validation_loss",
     title="Validation loss by model",
     caption="Mean squared error on validation documents at the epoch whose model was kept, whatever loss was "
-    "trained with: losses of different terms cannot be compared. Whiskers: from the least to the greatest seed.",
+    "trained with: losses of different terms cannot be compared. Whiskers: from seed to seed.",
     needs=("histories",),
 )
 def validation_loss(material: Material) -> Figure:
@@ -122,8 +127,10 @@ def validation_loss(material: Material) -> Figure:
     }
     names = sorted(found, key=lambda row: np.mean(found[row]))
     drawn, axes = canvas(height=bar_height(names))
-    bars(axes, material, names, [float(np.mean(found[row])) for row in names],
-         [(min(found[row]), max(found[row])) for row in names])  # fmt: skip
+    several = any(len(seeds) > 1 for seeds in found.values())
+    spread = [(min(found[row]), max(found[row])) for row in names] if several else None
+    made = bars(axes, material, names, [float(np.mean(found[row])) for row in names], spread)
+    write_values(axes, made, "{:.6f}")
     axes.set_xlabel("validation loss (mse, mean over dimensions)")
     return drawn
 
@@ -142,19 +149,33 @@ def _rows(material: Material) -> dict[str, list[Run]]:
 
 
 def _losses(material: Material) -> dict[str, dict[str, list[Run]]]:
-    """Loss in words -> the rows that were trained with it."""
-    found: dict[str, dict[str, list[Run]]] = {}
+    """Loss in words -> the rows that were trained with it. Options are said where the terms do not tell two
+    losses apart."""
+    found: dict[tuple[str, Options], dict[str, list[Run]]] = {}
     for row, runs in _rows(material).items():
         found.setdefault(_loss(runs[0]), {})[row] = runs
-    return found
+    named = {}
+    for (terms, options), rows in found.items():
+        others = [theirs for said, theirs in found if said == terms]
+        own = [option for option in options if any(option not in theirs for theirs in others)]
+        named[", ".join([terms, *(f"{name} {value}" for name, value in own)])] = rows
+    return named
 
 
-def _loss(run: Run) -> str:
-    """The terms of a run's loss with their weights, where they are not 1."""
-    weights = run.config.get("loss", {})
+def _loss(run: Run) -> tuple[str, Options]:
+    """The terms of a run's loss with their weights, where they are not 1; and its options."""
+    section = run.config.get("loss", {})
     terms = [key.removeprefix("loss.") for key in run.history[0]["train"] if key.startswith("loss.")]
-    weighed = [(term, weights.get(term, 1.0)) for term in terms]
-    return " + ".join(term if weight == 1 else f"{weight:g} {term}" for term, weight in weighed)
+    weighed = [(term, section.get(term, 1.0)) for term in terms]
+    said = " + ".join(term if weight == 1 else f"{weight:g} {term}" for term, weight in weighed)
+    scaling = run.config.get("model", {}).get("scaling", "")
+    options = {**section, "scaling": scaling}
+    return said, tuple((name, str(value)) for name, value in options.items() if name not in WEIGHTS)
+
+
+def _of(part: str, name: str, line: dict[str, Any]) -> float:
+    """A figure of one epoch, "loss" or "cosine", of "train" or "validation"."""
+    return float(line[part][name])
 
 
 def _curves(axes: Axes, material: Material, rows: dict[str, list[Run]], value: Value) -> None:

@@ -4,6 +4,9 @@
 and is what we recommend to users; `brief` is the product brief to the letter, so that its figures can be had
 again. A layer is a part of a configuration with a name: an objective (the section `loss`) or a task (the
 section `data`), each a TOML file in `training/layers/`. A matrix takes them as axes.
+
+A recipe may begin with `base = "NAME"`, the recipe it changes, and `objective = "NAME"`, which goes over that;
+its own sections go over both.
 """
 
 from __future__ import annotations
@@ -34,7 +37,13 @@ def read_recipe(name: str) -> dict[str, Any]:
         raise ConfigError(
             f"no recipe '{name}'", where="recipe", remedy=f"choose one of: {', '.join(recipe_names())}"
         )
-    return read_toml(FOLDER / f"{name}.toml")
+    own = read_toml(FOLDER / f"{name}.toml")
+    base, objective = own.pop("base", None), own.pop("objective", None)
+    return merge(
+        read_recipe(base) if base else {},
+        read_layer("objectives", objective, flag=f"recipe '{name}'") if objective else {},
+        own,
+    )
 
 
 def layer_names(kind: Kind) -> tuple[str, ...]:

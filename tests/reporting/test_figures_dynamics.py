@@ -1,0 +1,201 @@
+"""The figures of order, and those that load the models again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+
+from nextvec.corpus.store import Store
+from nextvec.evaluation.diagnostics.lags import lag_curves
+from nextvec.evaluation.diagnostics.sweep import sweep
+from nextvec.evaluation.harness import Judging
+from nextvec.experiments.judging import Exam
+from nextvec.experiments.matrix import run_matrix
+from nextvec.experiments.plan import Plan
+from nextvec.reporting.answered import Answered
+from nextvec.reporting.figure import NothingToDraw, draw, render
+from nextvec.reporting.figures import dynamics, inside
+from nextvec.reporting.figures.dynamics import lag_curve, offset_profiles, rollout_decay
+from nextvec.reporting.figures.inside import (
+    attention_maps,
+    calibration,
+    length_calibration,
+    raw_dimensions,
+    rollout_curve,
+)
+from nextvec.reporting.material import Material
+from reporting.answers import of_windows, with_oracle
+
+
+def lines(axes: Axes) -> dict[str, tuple[list[float], list[float]]]:
+    """Label -> x and y of the lines that have one."""
+    return {
+        str(line.get_label()): (list(map(float, line.get_xdata())), list(map(float, line.get_ydata())))
+        for line in axes.lines
+    }
+
+
+def test_the_lag_curve_is_that_of_the_diagnosis(material: Material) -> None:
+    store = material.store
+    assert store is not None
+    whole, *parts = lag_curves(sweep(store, range(len(store.documents))), resamples=10)
+    first, second = lag_curve(material).axes
+    assert lines(first)["all sources"][1] == pytest.approx([lag.cosine.mean for lag in whole.lags])
+    assert lines(first)["in random order"][1] == pytest.approx([lag.shuffled for lag in whole.lags])
+    for part in parts:
+        assert lines(second)[str(part.source)][1] == pytest.approx([lag.cosine.mean for lag in part.lags])
+
+
+def test_of_a_large_store_some_documents_are_read(
+    material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dynamics, "MOST_CHUNKS", 120)
+    assert lag_curve(material).axes[0].get_title() == "all 10 documents"
+
+
+def test_an_oracle_peaks_at_the_target(material: Material) -> None:
+    drawn = offset_profiles(with_oracle(material, "lstm"))
+    seen = lines(drawn.axes[0])
+    k, cosine = seen["lstm"]
+    assert cosine[k.index(0)] == pytest.approx(1, abs=1e-3)
+    assert max(cosine) == cosine[k.index(0)]
+    others = [c for at, c in zip(k, cosine, strict=True) if at]
+    sides = [line for line in drawn.axes[0].lines if line.get_linewidth() > 2]
+    assert others == pytest.approx([float(y) for side in sides for y in side.get_ydata()], abs=1e-3)
+    assert -1 not in seen["copy-last"][0]
+
+
+def test_rollout_needs_only_the_table(material: Material) -> None:
+    bare = replace(material, answers=None, store=None)
+    left, right = rollout_decay(bare).axes
+    names = [label.get_text() for label in left.get_yticklabels()]
+    for row in material.rows:
+        place = names.index(row["name"])
+        at = [line for line in left.lines if set(line.get_ydata()) == {place}]
+        assert list(at[0].get_xdata()) == pytest.approx([row["cosine"], row["rollout@5"]])
+        (repeated,) = (line for line in right.lines if set(line.get_ydata()) == {place})
+        assert repeated.get_xdata()[0] == row["rollout_repetition@5"]
+
+
+def test_nothing_rolls_out_of_short_documents(material: Material) -> None:
+    assert material.table is not None
+    rows = [{**row, "rollout@5": None} for row in material.rows]
+    with pytest.raises(NothingToDraw, match="goes on for 5 chunks"):
+        rollout_decay(replace(material, table={**material.table, "rows": rows}))
+
+
+def test_models_are_loaded_only_when_asked(material: Material) -> None:
+    names = ["calibration", "length_calibration", "raw_dimensions", "rollout_curve", "attention_maps"]
+    assert all("--deep" in str(found) for _, found in draw(material, names))
+
+
+def test_attention_stands_beside_the_texts(deep_material: Material) -> None:
+    drawn = attention_maps(deep_material)
+    store, answers = deep_material.store, deep_material.answers
+    assert store is not None
+    assert answers is not None
+    maps = [axes for axes in drawn.axes if axes.images]
+    assert len(maps) == 3
+    for axes in maps:
+        weights = np.ma.filled(axes.images[0].get_array(), np.nan)
+        assert np.nansum(weights, axis=1) == pytest.approx(np.ones(len(weights)), abs=1e-5)
+        assert np.isnan(weights[np.triu_indices(len(weights), 1)]).all()
+        read = [label.get_text() for label in axes.get_yticklabels()]
+        came = axes.get_title(loc="right").partition("Then came: ")[2]
+        target = next(int(row) for row in answers.target if store.texts([int(row)]) == [came])
+        texts = store.texts(range(target - len(read), target))
+        assert [label.rpartition("  ")[0] for label in read] == texts
+
+
+def test_without_an_attention_mixture_there_is_no_map(deep_material: Material) -> None:
+    assert deep_material.table is not None
+    rows = [row for row in deep_material.rows if row["name"] != "amn"]
+    with pytest.raises(NothingToDraw, match="no attention mixture network"):
+        attention_maps(replace(deep_material, table={**deep_material.table, "rows": rows}))
+
+
+def test_texts_are_shown_as_they_are(deep_material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+    strange = "cost $x_{1}$ \\frac \x07 <b>&amp;\n 漢字 " + "y" * 100
+    shown = inside._short(strange)
+    assert shown.startswith("cost $x_{1}$ \\frac <b>&amp; 漢字 yyy")
+    assert len(shown) == inside.SHOWN
+    monkeypatch.setattr(Store, "texts", lambda self, rows: [strange] * len(rows))
+    ((_, drawn),) = draw(deep_material, ["attention_maps"])
+    assert not isinstance(drawn, str)
+    svg = render(drawn, "svg").decode()
+    assert "cost $x_{1}$ \\frac &lt;b&gt;&amp;amp; 漢字" in svg
+    assert render(drawn, "png").startswith(b"\x89PNG")
+
+
+def test_raw_output_is_that_of_the_models(deep_material: Material) -> None:
+    ground = Answered.of(deep_material)
+    drawn = raw_dimensions(deep_material)
+    for predictor in inside.opened(ground):
+        axes = next(axes for axes in drawn.axes if axes.get_title() == predictor.name)
+        contexts = np.concatenate([c for _, c, _ in ground.exam.blocks(12)])
+        lengths = np.concatenate([n for _, _, n in ground.exam.blocks(12)])
+        raw, _ = predictor.predict(contexts, lengths)
+        assert axes.lines[1].get_ydata() == pytest.approx(raw.std(axis=0), abs=1e-5)
+        assert axes.lines[0].get_xdata() == pytest.approx(ground.exam.targets.mean(axis=0), abs=1e-5)
+
+
+def test_rollout_step_by_step_begins_with_the_prediction(deep_material: Material) -> None:
+    left, right = rollout_curve(deep_material).axes
+    steps, cosine = lines(left)["lstm"]
+    ground = Answered.of(deep_material)
+    able = (ground.exam.pool.target + len(steps) - 1) < ground.exam.pool.end
+    first = (ground.units("lstm") * ground.targets).sum(axis=1)
+    assert len(steps) == 7
+    assert cosine[0] == pytest.approx(float(first[able].mean()), abs=1e-3)
+    assert lines(right)["copy-last"][1] == pytest.approx([1] * 7)
+
+
+def test_expected_cosine_beside_the_scored_one(deep_material: Material) -> None:
+    drawn = length_calibration(deep_material)
+    ground = Answered.of(deep_material)
+    for name in ("amn", "lstm"):
+        expected, scored = lines(drawn.axes[0])[name]
+        assert expected == sorted(expected)
+        assert min(expected) > 0
+        own = (ground.units(name) * ground.targets).sum(axis=1)
+        assert min(own) - 1e-3 <= min(scored) <= max(scored) <= max(own) + 1e-3
+
+
+def test_calibration_needs_confidence(deep_material: Material) -> None:
+    with pytest.raises(NothingToDraw, match="no model was trained with confidence"):
+        calibration(deep_material)
+    with pytest.raises(NothingToDraw, match="one document was judged"):
+        assert deep_material.answers is not None
+        calibration(of_windows(deep_material, np.flatnonzero(
+            deep_material.answers.document == deep_material.answers.document[0])))  # fmt: skip
+
+
+def test_calibration_of_a_model_with_confidence(
+    world: Store, make_tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    sure = ("loss.continuation=0.1", "data.broken=0.3")
+    run_matrix(
+        world,
+        Plan(str(world.path), ("gru",), 1),
+        lambda cell: make_tiny(cell.model, *sure, seed=cell.seed),
+        tmp_path / "m",
+        Exam(),
+        Judging(resamples=20, quiet=True, baselines=("copy-last",)),
+        quiet=True,
+    )
+    material = Material.of(tmp_path / "m", deep=True)
+    axes = calibration(material).axes[0]
+    ((label, (said, follows)),) = ((k, v) for k, v in lines(axes).items() if k.startswith("gru: off by "))
+    assert said == sorted(said)
+    assert all(0 <= value <= 1 for value in (*said, *follows))
+    ground = Answered.of(material)
+    every, true = inside._continuations(next(inside.opened(ground)), ground.exam)
+    assert true.mean() == 0.5
+    assert every[true == 1].mean() > every[true == 0].mean()
+    assert label != "gru: off by -"

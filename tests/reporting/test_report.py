@@ -1,0 +1,255 @@
+"""The page: whole, by itself, safe whatever the documents say, and there whatever is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nextvec.corpus.store import NewDocument, Store, StoreWriter
+from nextvec.data.splits import SplitConfig
+from nextvec.evaluation.harness import Judging
+from nextvec.experiments.judging import Exam
+from nextvec.experiments.matrix import run_matrix
+from nextvec.experiments.plan import Plan
+from nextvec.reporting import figure
+from nextvec.reporting.headline import headline
+from nextvec.reporting.material import Material
+from nextvec.reporting.report import LARGE_SVG, make_report, page
+from nextvec.reporting.reproduce import command, nested, own, shared
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+LARGEST = 5_000_000
+EVIL = '<script>alert("x")</script> & <img src=x onerror=y> {{ 7 * 7 }}'
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: text, tags, attributes; unclosed tags are an error."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+@pytest.fixture(scope="module")
+def report(deep_material: Material, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report with everything in it."""
+    out = tmp_path_factory.mktemp("report")
+    make_report(deep_material, out, quiet=True)
+    return out
+
+
+def test_everything_is_written(report: Path) -> None:
+    names = {path.name for path in report.iterdir()}
+    assert {"report.html", "comparison_plots", "configuration.toml", "rows.csv", "history.csv"} <= names
+    assert {"validation_results.json", "retrieval_results.json", "inference_benchmarks.json"} <= names
+    plots = {path.name for path in (report / "comparison_plots").iterdir()}
+    for name in ("loss_comparison", "cosine_comparison", "topk_accuracy", "params_vs_performance"):
+        assert {f"{name}.png", f"{name}.svg"} <= plots
+
+
+def test_the_page_needs_nothing_beside_it(report: Path) -> None:
+    text = (report / "report.html").read_text()
+    assert len(text) < LARGEST
+    found = Page(text)
+    for tag, attributes in found.tags:
+        assert tag not in ("link", "iframe", "object", "base")
+        for name in ("src", "href", "srcset", "data", "action"):
+            assert re.match(r"$|#|data:image/(png|svg\+xml);base64,", attributes.get(name, "")), (tag, name)
+    assert re.search(r"https?://|@import|url\(", text) is None
+    policy = [a["content"] for tag, a in found.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy[0].startswith("default-src 'none'")
+
+
+def test_the_page_has_it_all(report: Path, deep_material: Material) -> None:
+    found = Page((report / "report.html").read_text())
+    for row in deep_material.rows:
+        assert row["name"] in found.text
+    for claim in headline(deep_material):
+        assert claim.text in found.text
+    assert command(deep_material) in found.text
+    assert "optim.lr" in found.text
+    assert deep_material.runs[0].facts["platform"] in found.text
+    drawn = {a["id"] for tag, a in found.tags if tag == "figure"}
+    assert drawn == {f"figure-{path.stem}" for path in (report / "comparison_plots").glob("*.png")}
+    pictures = [attributes for tag, attributes in found.tags if tag == "img"]
+    assert len(pictures) == len(drawn)
+    assert all(len(picture["alt"]) > 20 for picture in pictures)
+    assert "The worst answered" in found.text
+
+
+def test_links_lead_somewhere_and_ids_are_unique(report: Path) -> None:
+    found = Page((report / "report.html").read_text())
+    ids = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {attributes["href"] for tag, attributes in found.tags if tag == "a"}
+    assert len(targets) > 5
+    assert targets <= {f"#{name}" for name in ids}
+
+
+def test_the_table_can_be_sorted(report: Path, deep_material: Material) -> None:
+    text = (report / "report.html").read_text()
+    table = text[text.index('<table class="sortable">') : text.index("</table>")]
+    assert table.count("<button") == table.count('scope="col"') > 10
+    for row in deep_material.rows:
+        assert f'data-value="{row["cosine"]}"' in table
+
+
+def test_the_same_material_gives_the_same_page(report: Path, matrix: Path, tmp_path: Path) -> None:
+    names = ["loss_comparison", "topk_accuracy"]
+    pages = []
+    for out in (tmp_path / "a", tmp_path / "b"):
+        make_report(Material.of(matrix), out, figures=names, quiet=True)
+        pages.append((out / "report.html").read_bytes())
+    assert pages[0] == pages[1]
+
+
+def test_large_drawings_are_shown_as_png(report: Path) -> None:
+    found = Page((report / "report.html").read_text())
+    pictures = [attributes["src"] for tag, attributes in found.tags if tag == "img"]
+    sizes = [path.stat().st_size for path in (report / "comparison_plots").glob("*.svg")]
+    assert sum(source.startswith("data:image/png") for source in pictures) == sum(
+        size >= LARGE_SVG for size in sizes
+    )
+
+
+def test_texts_of_documents_are_escaped(tmp_path: Path, make_tiny: Callable[..., Any]) -> None:
+    out = small_matrix(tmp_path, make_tiny, texts=EVIL)
+    material = Material.of(out)
+    made = make_report(material, tmp_path / "report", figures=[], quiet=True)
+    text = made.page.read_text()
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+    found = Page(text)
+    assert " ".join(EVIL.split()) in found.text
+    assert sum(tag == "script" for tag, _ in found.tags) == 1
+
+
+def test_a_store_of_ten_documents(tmp_path: Path, make_tiny: Callable[..., Any]) -> None:
+    out = small_matrix(tmp_path, make_tiny)
+    material = Material.of(out)
+    assert material.store is not None
+    assert len(material.store.documents) == 10
+    made = make_report(material, tmp_path / "report", quiet=True)
+    found = Page(made.page.read_text())
+    assert "By cosine the best model is lstm (the only one)" in found.text
+    assert {"cosine_comparison", "loss_comparison", "params_vs_performance"}.isdisjoint(made.left_out)
+
+
+def small_matrix(tmp_path: Path, make_tiny: Callable[..., Any], texts: str = "Something") -> Path:
+    """One model, one seed, one epoch, ten documents of eight chunks each, two of them judged."""
+    rng = np.random.default_rng(0)
+    with StoreWriter(
+        tmp_path / "ten",
+        encoder={"name": "ten", "fingerprint": "ten"},
+        dimension=16,
+        chunker={"kind": "sentences"},
+        dtype="float32",
+        normalised=True,
+    ) as writer:
+        documents = [
+            NewDocument.from_chunks(
+                f"d{i}", [f"{texts} {i} {k}" for k in range(8)], source=texts, title=texts
+            )
+            for i in range(10)
+        ]
+        vectors = rng.standard_normal((80, 16)).astype(np.float32)
+        writer.add_shard(documents, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), path="test")
+    ids = [f"d{i}" for i in range(10)]
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": ids[:6], "validation": ids[6:8], "test": ids[8:]}))
+    config = make_tiny("lstm", "optim.epochs=1", f"data.split.file={split}")
+    plan = Plan(str(tmp_path / "ten"), ("lstm",), 1)
+    store = Store.open(tmp_path / "ten")
+    how = Judging(resamples=20, quiet=True)
+    exam = Exam(division=SplitConfig(file=str(split)))
+    run_matrix(store, plan, lambda cell: config, tmp_path / "m", exam, how, quiet=True)
+    return tmp_path / "m"
+
+
+def test_an_interrupted_matrix_has_a_report(interrupted_matrix: Path, tmp_path: Path) -> None:
+    made = make_report(Material.of(interrupted_matrix), tmp_path, quiet=True)
+    found = Page(made.page.read_text())
+    assert "loss_comparison" not in made.left_out
+    assert "the matrix was not judged" in made.left_out["cosine_comparison"]
+    assert "The judgement : the matrix was not judged" in found.text
+    assert "Nothing was judged beside the baselines yet" in found.text
+
+
+def test_an_interrupted_run_has_a_report(interrupted_run: Path, tmp_path: Path) -> None:
+    made = make_report(Material.of(interrupted_run), tmp_path, quiet=True)
+    found = Page(made.page.read_text())
+    assert "was interrupted; its best cosine" in found.text
+    assert "loss_comparison" not in made.left_out
+
+
+def test_a_run_that_never_began_has_a_report(interrupted_run: Path, tmp_path: Path) -> None:
+    for name in ("history.jsonl", "run.json", "model.safetensors"):
+        (interrupted_run / name).unlink()
+    made = make_report(Material.of(interrupted_run), tmp_path, quiet=True)
+    text = Page(made.page.read_text()).text
+    assert "Nothing was trained to the end of an epoch yet." in text
+    assert "no run says where its store lies" in text
+    assert set(made.left_out) >= {spec.name for spec in figure.chosen()}
+
+
+def test_a_deep_report_of_a_run_puts_it_beside_the_baselines(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "small-lstm"
+    shutil.copytree(trained, run)
+    made = make_report(
+        Material.of(run, deep=True), tmp_path / "out", figures=["cosine_comparison"], quiet=True
+    )
+    text = Page(made.page.read_text()).text
+    assert "By cosine the best model is small-lstm (the only one)" in text
+    assert "judged.json" in {path.name for path in made.files}
+
+
+def test_what_failed_is_said(material: Material) -> None:
+    table = {**(material.table or {}), "failed": {"gru-seed0": "loss is <nan>"}}
+    assert "gru-seed0 : loss is <nan>" in Page(page(replace(material, table=table), {}, {})).text
+
+
+def test_the_command_makes_it_again(material: Material, trained: Path) -> None:
+    assert command(material) == (
+        "nextvec matrix store --models amn,lstm --seeds 2 --config configuration.toml --out small"
+    )
+    assert command(Material.of(trained)) == (
+        "nextvec train store --model lstm --config configuration.toml --out small-lstm"
+    )
+
+
+def test_the_shared_configuration_and_the_own_make_up_every_run(material: Material) -> None:
+    common = shared(material)
+    assert common["optim.lr"] == 1e-2
+    assert "model.name" not in common
+    assert own(material) == {"amn": {"model.name": "amn"}, "lstm": {"model.name": "lstm"}}
+    assert nested({"a.b": 1, "a.c.d": 2, "e": 3}) == {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
