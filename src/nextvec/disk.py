@@ -69,7 +69,7 @@ def write_json(path: Path, value: object) -> None:
 def refuse_taken(
     folder: Path, error: type[NextvecError], remedy: str, why: str = "is there already and not empty"
 ) -> None:
-    """Raise `error` where a folder to be filled is something already: a file, or a folder with anything in it."""
+    """Raise `error` where a folder that is to be filled is a file, or has anything in it already."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise error(why, where=folder, remedy=remedy)
 

@@ -29,7 +29,14 @@ TEXTS = (
 TINY = {
     "network": {"width": 32, "layers": 2, "heads": 2, "ffn": 64, "prefix": 2, "dropout": 0.0},
     "tokens": {"vocabulary": 320},
-    "optim": {"lr": 0.01, "batch_tokens": 512, "topic_updates": 2, "noise": 0.0, "max_updates": 4},
+    "optim": {
+        "lr": 0.01,
+        "batch_tokens": 512,
+        "topic_updates": 2,
+        "noise": 0.0,
+        "max_updates": 4,
+        "epochs": 10,
+    },
     "runtime": {"device": "cpu", "precision": "float32", "threads": 1},
 }
 

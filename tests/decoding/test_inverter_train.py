@@ -17,7 +17,7 @@ from nextvec.checkpoint import read_checkpoint
 from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.data.trained import TrainedOn
-from nextvec.decoding.inverter import Writing, load_inverter, train, train_inverter
+from nextvec.decoding.inverter import Writing, load_inverter, topics, train, train_inverter
 from nextvec.decoding.inverter.batches import Pairs
 from nextvec.decoding.inverter.session import open_session
 from nextvec.errors import DecoderError, RunError, SplitError, TrainingError
@@ -93,6 +93,26 @@ def test_stopped_and_resumed_as_if_never_stopped(
     assert [n for n, t in whole.tensors.items() if not torch.equal(t, resumed.tensors[n])] == []
     for name in ("model.safetensors", "tokenizer.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
+
+
+def test_stopped_before_the_first_update(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(store, "optim.noise=0.3", "optim.max_updates=2")
+    train_inverter(store, config, tmp_path / "whole", quiet=True)
+    real = topics.topic_loss
+
+    def stopping(session, batch):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(session, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(topics, "topic_loss", stopping)
+        with pytest.raises(TrainingInterrupted, match="after update 0"):
+            train_inverter(store, config, tmp_path / "stopped", quiet=True)
+    train_inverter(store, None, tmp_path / "stopped", resume=True, quiet=True)
+    whole, resumed = (tmp_path / name / "model.safetensors" for name in ("whole", "stopped"))
+    assert whole.read_bytes() == resumed.read_bytes()
 
 
 def test_only_the_same_training_is_resumed(store: Store, tmp_path: Path) -> None:

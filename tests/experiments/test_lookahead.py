@@ -66,8 +66,12 @@ def test_every_strategy_is_compared(everything: Comparison) -> None:
     for row in said["strategies"]:
         assert all(0 <= row[metric] <= 1 for metric in METRICS)
         controls = {row["control"]} - {None}
+        controls |= {"predicted"} if row["name"] in ("steered", "query", "last-query") else set()
         assert set(row["versus"]) == ({"last", "mean"} | controls) - {row["name"]}
         assert all(set(gains) == set(METRICS) for gains in row["versus"].values())
+    lines = [line.partition(":")[0] for line in said["verdicts"]]
+    assert {"steered against predicted", "query against predicted"} <= set(lines)
+    assert len(lines) == len(set(lines))
     assert said["queries"] == said["windows"] - said["documents"]
 
 

@@ -98,7 +98,6 @@ def test_a_models_own_loss_is_weighed_with_the_rest(sample):
         ({"mse": 1.0, "cosine": 1.0}, False),
         ({"infonce": 1.0}, False),
         ({"infonce": 1.0, "bank": 8}, True),
-        ({"bank": 8}, False),
         ({"moment": 0.1}, True),
         ({"variance": 1.0, "variance_form": "brief"}, False),
         ({"variance": 1.0, "variance_form": "encoder"}, True),

@@ -37,7 +37,7 @@ def test_a_folder_to_be_filled_is_new_or_empty(tmp_path: Path) -> None:
         refuse_taken(free, StoreError, "go elsewhere")
     (tmp_path / "file").write_text("x")
     for taken in (tmp_path, tmp_path / "file"):
-        with pytest.raises(StoreError, match="is there already and not empty.*go elsewhere") as raised:
+        with pytest.raises(StoreError, match=r"is there already and not empty.*go elsewhere") as raised:
             refuse_taken(taken, StoreError, "go elsewhere")
         assert raised.value.where == str(taken)
     with pytest.raises(StoreError, match="holds no matrix"):

@@ -71,7 +71,7 @@ class TextReader:
         return self.space.fingerprint
 
     def chunk(self, text: str, where: str | None = None) -> list[Chunk]:
-        """The text's chunks, one at least. Raises DocumentError, naming `where`, for a text of white space."""
+        """The text's chunks, one at least. Raises DocumentError, naming `where`, for one of white space."""
         chunks = self.chunker.chunk(text.rstrip())
         if not chunks:
             raise DocumentError("no text in it", where=where or "text", remedy="give a sentence at least")
@@ -97,7 +97,7 @@ def _load(space: Space, given: Encoder | EncoderConfig | None) -> Encoder:
     if given is None:
         if kind == UNKNOWN_CHUNKER:
             raise EncoderError(
-                f"vectors imported on trust as those of '{name}'; nothing proves which encoder continues them",
+                f"vectors imported on trust as those of '{name}': nothing proves which encoder goes on",
                 remedy="import them with --verify-encoder, or ingest the texts, and train again",
             )
         if kind != LOCAL:

@@ -40,6 +40,7 @@ KS = (1, 5, 10, 20)
 METRICS = (*(f"recall@{k}" for k in KS), "mrr")
 REFERENCES = ("last", "mean")
 """What every strategy is compared with, beside its control."""
+UNTOLD = "predicted"
 BLOCK = 64
 TIMED, WARM_UP = 50, 3
 TERCILES = 3
@@ -112,9 +113,12 @@ class Comparison:
         return next((outcome for outcome in self.outcomes if outcome.strategy.name == name), None)
 
     def references(self, outcome: Outcome) -> list[Outcome]:
-        """What a strategy is compared with, of those that were asked."""
-        control = outcome.strategy.control
-        names = dict.fromkeys([*REFERENCES, *([control] if control else [])])
+        """What a strategy is compared with, of those that were asked; one that is told a query with the
+        prediction that is not, too."""
+        strategy = outcome.strategy
+        names = dict.fromkeys([*REFERENCES, *([strategy.control] if strategy.control else [])])
+        if "query" in strategy.needs:
+            names |= {UNTOLD: None}
         others = [self.outcome(name) for name in names]
         return [other for other in others if other is not None and other is not outcome]
 
@@ -157,8 +161,8 @@ class Comparison:
         return Group(name, int(which.sum()), len(np.unique(documents)), float(there.mean()), gains)
 
     def verdicts(self) -> list[str]:
-        """In words: what asks the model against its control; without re-rankers, against the best of that,
-        last and mean."""
+        """In words: what asks the model against its control; without re-rankers, against the best of all that
+        it is compared with; what is told a query, against the prediction that is not."""
         said = []
         for outcome in self.outcomes:
             strategy, others = outcome.strategy, self.references(outcome)
@@ -167,16 +171,21 @@ class Comparison:
             if strategy.control is None or not others:
                 continue
             best = max(others, key=lambda other: other.figure("mrr"))
-            gains = [(metric, self.gain(outcome, best, metric)) for metric in METRICS]
-            parts = {
-                "better": [f"{m} {g.show(4, sign=True)}" for m, g in gains if g.clear and g.value > 0],
-                "worse": [f"{m} {g.show(4, sign=True)}" for m, g in gains if g.clear and g.value < 0],
-            }
-            told = [f"{how} by {', '.join(some)}" for how, some in parts.items() if some]
-            said.append(
-                f"{strategy.name} against {best.strategy.name}: {'; '.join(told) or 'no clear difference'}."
-            )
+            untold = [
+                other for other in others if "query" in strategy.needs and other.strategy.name == UNTOLD
+            ]
+            said += [self._verdict(outcome, other) for other in dict.fromkeys([best, *untold])]
         return said
+
+    def _verdict(self, outcome: Outcome, other: Outcome) -> str:
+        gains = [(metric, self.gain(outcome, other, metric)) for metric in METRICS]
+        parts = {
+            "better": [f"{m} {g.show(4, sign=True)}" for m, g in gains if g.clear and g.value > 0],
+            "worse": [f"{m} {g.show(4, sign=True)}" for m, g in gains if g.clear and g.value < 0],
+        }
+        told = [f"{how} by {', '.join(some)}" for how, some in parts.items() if some]
+        pair = f"{outcome.strategy.name} against {other.strategy.name}"
+        return f"{pair}: {'; '.join(told) or 'no clear difference'}."
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready: what was asked, "chance", "strategies" (figures, intervals), "where", "verdicts"."""

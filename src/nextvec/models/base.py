@@ -215,15 +215,29 @@ class NextVectorModel(  # type: ignore[call-arg]
         Returns:
             The prediction and {} or {"generative": scalar}, which is in the model's scale.
         """
-        if not isinstance(self.head, GenerativeHead):
+        if not self.generative:
             return self(x, lengths, query), {}
         if target.ndim == 4:
             target, mask = target[..., 0, :], mask[..., 0]
         x = self.read(x, lengths)
-        hidden, base = self.encode(self.inputs(x, self.asked(query, len(x)))), self.residual(x)
+        inputs, goal = self.inputs(x, self.asked(query, len(x))), target.to(x.dtype) / self.scale
+        prediction, own = self.generate(inputs, self.residual(x), goal, mask)
+        return prediction, {"generative": own}
+
+    def generate(
+        self, inputs: Tensor, base: Tensor | None, target: Tensor, mask: Tensor
+    ) -> tuple[Prediction, Tensor]:
+        """What `learn` asks of a generative model: the prediction, and the loss of its distribution (scalar).
+
+        Args:
+            inputs, base, target: [B, T, D] what the backbone reads, the baseline, and what comes next, in the
+                model's scale.
+            mask: [B, T] which targets count.
+        """
+        assert isinstance(self.head, GenerativeHead)
+        hidden = self.encode(inputs)
         samples = self.assemble(self.head.draw(hidden, self.head.draws), hidden, base)
-        own = self.head.score(samples, target.to(samples.dtype) / self.scale, mask)
-        return self.predict(hidden, base), {"generative": own}
+        return self.predict(hidden, base), self.head.score(samples, target, mask)
 
     def sample(
         self,

@@ -77,8 +77,8 @@ def fit_model(model: NextVectorModel, store: Store, config: TrainConfig, split: 
     """Set what is not learned from scratch: scale, standardiser and baseline from the training vectors, and
     the weights of a pretrained body.
 
-    Returns: the baseline's name and what it was found to be (see `fit_residual`); empty where it has nothing to
-        be fitted.
+    Returns: the baseline's name and what it was found to be (see `fit_residual`); empty where it has nothing
+        to be fitted.
     """
     if config.model.pretrained:
         transfer(model, config.model.pretrained)

@@ -77,7 +77,7 @@ class OptimConfig:
     lr: float = 2e-3
     weight_decay: float = 0.05
     batch_tokens: int = 2048
-    epochs: int = 10
+    epochs: int = 3
     max_updates: int = 0
     max_seconds: float = 0.0
     warmup: float = 0.03

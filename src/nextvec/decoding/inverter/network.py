@@ -46,7 +46,7 @@ class NetworkConfig:
     heads: int = 4
     ffn: int = 512
     prefix: int = 4
-    dropout: float = 0.1
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("width", "layers", "heads", "ffn", "prefix"):

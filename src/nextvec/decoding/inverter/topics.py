@@ -14,6 +14,7 @@ import torch
 
 from nextvec.decoding.inverter.losses import topic_loss
 from nextvec.decoding.inverter.session import BETAS, Session
+from nextvec.interrupt import StopSignals, TrainingInterrupted
 from nextvec.progress import Progress
 
 BATCH = 256
@@ -21,9 +22,13 @@ LR = 3e-3
 WARMUP = 50
 
 
-def learn_topics(session: Session, *, quiet: bool) -> None:
+def learn_topics(session: Session, signals: StopSignals, *, quiet: bool) -> None:
     """Make `optim.topic_updates` updates of what leads from a vector to the tokens. Draws on torch's global
-    generator (the noise)."""
+    generator (the noise).
+
+    Raises:
+        TrainingInterrupted: Ctrl-C or SIGTERM; nothing is saved of it, a resumed training begins here again.
+    """
     network, config, pairs = session.network, session.config, session.training
     updates = config.optim.topic_updates
     learned = [*network.read.parameters(), *network.tell.parameters(), *network.tokens.parameters()]
@@ -44,3 +49,5 @@ def learn_topics(session: Session, *, quiet: bool) -> None:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             progress.advance(note=f"loss {loss.item():.3f}")
+            if signals.received is not None:
+                raise TrainingInterrupted(signals.received, session.out, 0)

@@ -72,7 +72,7 @@ def train_inverter(
     total = epochs * len(session.training)
     with StopSignals() as signals, ExitStack() as stack:
         if state.update == 0:
-            learn_topics(session, quiet=quiet)
+            learn_topics(session, signals, quiet=quiet)
         bar = Progress("train inverter", total, "chunks", initial=state.chunks, quiet=quiet)
         progress = stack.enter_context(bar)
         while not state.stopped:

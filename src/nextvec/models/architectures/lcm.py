@@ -160,26 +160,17 @@ class LCM(NextVectorModel):
         hidden, state = self.encode_chunk(x_t[:, None], state)
         return hidden[:, 0], state
 
-    def learn(
-        self,
-        x: Tensor,
-        lengths: Tensor | None,
-        target: Tensor,
-        mask: Tensor,
-        query: Tensor | None = None,
-    ) -> tuple[Prediction, dict[str, Tensor]]:
+    def generate(
+        self, inputs: Tensor, base: Tensor | None, target: Tensor, mask: Tensor
+    ) -> tuple[Prediction, Tensor]:
         """The point prediction, and for a diffusion the squared error of the denoised vectors, each at a
-        random level, in standardised units (mean over D). See `NextVectorModel.learn`."""
+        random level, in standardised units (mean over D). See `NextVectorModel.generate`."""
         if not self.diffuses:
-            return super().learn(x, lengths, target, mask, query)
-        if target.ndim == 4:
-            target, mask = target[..., 0, :], mask[..., 0]
-        x = self.read(x, lengths)
-        B, T, _ = x.shape
-        read, base = self._read(self.inputs(x, self.asked(query, B))), self.residual(x)
-        truth = (target.to(x.dtype) / self.scale).masked_fill(~mask[..., None], 0.0)
-        truth = self.inputs(truth, None)
-        level = torch.randint(1, self.config.levels + 1, (B, T), device=x.device)
+            return super().generate(inputs, base, target, mask)
+        B, T, _ = inputs.shape
+        read = self._read(inputs)
+        truth = self.inputs(target.masked_fill(~mask[..., None], 0.0), None)
+        level = torch.randint(1, self.config.levels + 1, (B, T), device=inputs.device)
         noisy = self.schedule.noised(truth, level, torch.randn_like(truth))
         # Both in one pass: from noise alone with all of the context, and from the random level.
         z = torch.cat((self.start.expand(B, T, -1), noisy), 1)
@@ -188,7 +179,7 @@ class LCM(NextVectorModel):
         point, denoised = hidden[:, :T], hidden[:, T:]
         error = (self._clean(denoised, base, noisy, level) - truth).square().mean(-1)
         own = error.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
-        return self.predict(point, base), {"generative": own}
+        return self.predict(point, base), own
 
     @torch.no_grad()
     def sample(

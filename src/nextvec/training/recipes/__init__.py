@@ -5,8 +5,8 @@ and is what we recommend to users; `brief` is the product brief to the letter, s
 again. A layer is a part of a configuration with a name: an objective (the section `loss`) or a task (the
 section `data`), each a TOML file in `training/layers/`. A matrix takes them as axes.
 
-A recipe may begin with `base = "NAME"`, the recipe it changes, and `objective = "NAME"`, which goes over that;
-its own sections go over both.
+A recipe may begin with `base = "NAME"`, the recipe it changes, and `objective = "NAME"`, which goes over
+that; its own sections go over both.
 """
 
 from __future__ import annotations
