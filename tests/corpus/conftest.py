@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from corpus.ingesting import Run
+from nextvec.corpus.chunking import Chunker, ParagraphChunker
+from nextvec.corpus.ingest import IngestReport, ingest
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
 
 ENCODER = {"name": "test", "fingerprint": "f" * 64}
@@ -49,6 +52,29 @@ class TextEncoder:
 @pytest.fixture
 def text_encoder() -> type[TextEncoder]:
     return TextEncoder
+
+
+@pytest.fixture
+def chunker() -> Chunker:
+    """What `run` cuts with; a file of tests may have another."""
+    return ParagraphChunker()
+
+
+@pytest.fixture
+def run(tmp_path: Path, text_encoder: type, chunker: Chunker) -> Run:
+    """Ingest into tmp_path/"store", 20 chunks a shard, with the encoder made of hashes."""
+
+    def call(source: Path, out: str = "store", **changes: object) -> IngestReport:
+        options: dict[str, object] = {
+            "encoder": text_encoder(),
+            "chunker": chunker,
+            "shard_chunks": 20,
+            "quiet": True,
+            **changes,
+        }
+        return ingest(source, tmp_path / out, **options)  # type: ignore[arg-type]
+
+    return call
 
 
 @pytest.fixture

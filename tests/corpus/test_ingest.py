@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -12,14 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from corpus.ingesting import Run, contents, write
 from nextvec.corpus.chunking import ParagraphChunker, WordChunker
 from nextvec.corpus.documents import ReaderOptions
 from nextvec.corpus.encoders import EncoderConfig
-from nextvec.corpus.ingest import IngestReport, continued, ingest, shards
+from nextvec.corpus.ingest import continued, shards
 from nextvec.corpus.store import Store, StoreWriter
 from nextvec.errors import DocumentError, EncoderError, EncoderMismatchError, NextvecError, StoreError
-
-Run = Callable[..., IngestReport]
 
 
 def article(i: int, paragraphs: int | None = None) -> dict[str, str]:
@@ -28,35 +26,9 @@ def article(i: int, paragraphs: int | None = None) -> dict[str, str]:
     return {"id": f"a{i:03d}", "title": f"Article {i}", "source": f"s{i % 2}", "text": text}
 
 
-def write(path: Path, articles: list[dict[str, str]]) -> Path:
-    path.write_text("".join(json.dumps(a) + "\n" for a in articles))
-    return path
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return write(tmp_path / "articles.jsonl", [article(i) for i in range(30)])
-
-
-@pytest.fixture
-def run(tmp_path: Path, text_encoder: type) -> Run:
-    """Ingest into tmp_path/"store" by paragraphs, 20 chunks a shard, with the encoder made of hashes."""
-
-    def call(source: Path, out: str = "store", **changes: object) -> IngestReport:
-        options: dict[str, object] = {
-            "encoder": text_encoder(),
-            "chunker": ParagraphChunker(),
-            "shard_chunks": 20,
-            "quiet": True,
-            **changes,
-        }
-        return ingest(source, tmp_path / out, **options)  # type: ignore[arg-type]
-
-    return call
 
 
 def test_documents_become_chunks_with_their_vectors(run: Run, source: Path, text_encoder: type) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from corpus.ingesting import Run, contents, write
 from nextvec.corpus.chunking import (
     Chunk,
     Chunker,
@@ -22,14 +22,13 @@ from nextvec.corpus.chunking import (
     WordChunker,
 )
 from nextvec.corpus.fingerprints import minhash_text, text_sha256
-from nextvec.corpus.ingest import ALIKE, KNOWN, KNOWN_VIEW, IngestReport, ingest
+from nextvec.corpus.ingest import ALIKE, KNOWN, KNOWN_VIEW
 from nextvec.corpus.npz import export_npz
 from nextvec.corpus.spans import word_spans
 from nextvec.corpus.store import NewDocument, Store, StoreWriter, describe_store
 from nextvec.corpus.views import originals, shifts
 from nextvec.errors import ConfigError, DocumentError, EncoderError, StoreError
 
-Run = Callable[..., IngestReport]
 WORDS = WordChunker(12, 4, 20)
 HALF, QUARTER = Fraction(1, 2), Fraction(1, 4)
 
@@ -147,35 +146,14 @@ def article(i: int) -> dict[str, str]:
     }
 
 
-def write(path: Path, articles: list[dict[str, str]]) -> Path:
-    path.write_text("".join(json.dumps(a) + "\n" for a in articles))
-    return path
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return write(tmp_path / "articles.jsonl", [article(i) for i in range(12)])
 
 
 @pytest.fixture
-def run(tmp_path: Path, text_encoder: type) -> Run:
-    """Ingest into tmp_path/"store" by words, 20 chunks a shard, with the encoder made of hashes."""
-
-    def call(source: Path, out: str = "store", **changes: object) -> IngestReport:
-        options: dict[str, object] = {
-            "encoder": text_encoder(),
-            "chunker": WORDS,
-            "shard_chunks": 20,
-            "quiet": True,
-            **changes,
-        }
-        return ingest(source, tmp_path / out, **options)  # type: ignore[arg-type]
-
-    return call
+def chunker() -> Chunker:
+    return WORDS
 
 
 def test_views_are_documents_of_their_own(run: Run, source: Path, text_encoder: type) -> None:

@@ -32,7 +32,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.mark.parametrize(("kind", "texts"), [("bpe", 12), ("bytes", 4)])
 def test_a_few_texts_are_learned_by_heart(store: Store, tmp_path: Path, kind: str, texts: int) -> None:
-    updates = 240
+    updates = 120
     asked = ("network.width=64", "network.heads=4", "optim.lr=0.004", "optim.epochs=1", "optim.max_updates=0")
     config = tiny(store, f"tokens.kind={kind}", *asked)
     session = open_session(store, config, tmp_path, resume=False)

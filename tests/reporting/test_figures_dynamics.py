@@ -104,7 +104,7 @@ def test_attention_stands_beside_the_texts(deep_material: Material) -> None:
     assert len(maps) == 3
     for axes in maps:
         weights = np.ma.filled(axes.images[0].get_array(), np.nan)
-        assert np.nansum(weights, axis=1) == pytest.approx(np.ones(len(weights)), abs=1e-5)
+        assert np.nansum(weights, axis=1) == pytest.approx(np.arange(len(weights)) + 1, abs=1e-5)
         assert np.isnan(weights[np.triu_indices(len(weights), 1)]).all()
         read = [label.get_text() for label in axes.get_yticklabels()]
         came = axes.get_title(loc="right").partition("Then came: ")[2]

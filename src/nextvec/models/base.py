@@ -18,7 +18,7 @@ from nextvec.errors import ModelError
 from nextvec.models.confidence import Continuation
 from nextvec.models.config import ModelConfig
 from nextvec.models.generation import GenerativeHead
-from nextvec.models.heads import make_head, silence_head
+from nextvec.models.heads import make_head, silence_head, silenced
 from nextvec.models.prediction import Prediction
 from nextvec.models.residual import State, make_residual
 from nextvec.models.standardise import Standardiser
@@ -110,9 +110,9 @@ class NextVectorModel(  # type: ignore[call-arg]
         if config.residual != "none" and config.residual not in self.loud_residuals:
             for head in (self.head, *self.further_heads):
                 silence_head(head)
-        self.gate = _silent(nn.Linear(width, 1)) if config.gate else None
+        self.gate = silenced(nn.Linear(width, 1)) if config.gate else None
         self.standardiser = Standardiser(D) if config.standardise else None
-        self.condition = _silent(nn.Linear(D, D, bias=False)) if config.conditional else None
+        self.condition = silenced(nn.Linear(D, D, bias=False)) if config.conditional else None
         self.confidence = Continuation(width) if config.confidence else None
         self.register_buffer("scale", torch.ones(()))
 
@@ -229,10 +229,7 @@ class NextVectorModel(  # type: ignore[call-arg]
     ) -> tuple[Prediction, Tensor]:
         """What `learn` asks of a generative model: the prediction, and the loss of its distribution (scalar).
 
-        Args:
-            inputs, base, target: [B, T, D] what the backbone reads, the baseline, and what comes next, in the
-                model's scale.
-            mask: [B, T] which targets count.
+        inputs (what the backbone reads), base, target [B, T, D]: in the model's scale. mask [B, T].
         """
         assert isinstance(self.head, GenerativeHead)
         hidden = self.encode(inputs)
@@ -392,13 +389,6 @@ class NextVectorModel(  # type: ignore[call-arg]
             f"{self.architecture}: the input is {kind} {list(x.shape)}",
             remedy=f"give floating point vectors of shape {shape.format(self.d_embed)}",
         )
-
-
-def _silent(linear: nn.Linear) -> nn.Linear:
-    nn.init.zeros_(linear.weight)
-    if linear.bias is not None:
-        nn.init.zeros_(linear.bias)
-    return linear
 
 
 def clone_state(state: State) -> State:

@@ -50,9 +50,15 @@ class UnitHead(nn.Linear):
 
 def silence_head(head: nn.Module) -> None:
     """Set the last Linear of a head to zero: it then says nothing until it has learned something."""
-    last = [module for module in head.modules() if isinstance(module, nn.Linear)][-1]
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
+    silenced([module for module in head.modules() if isinstance(module, nn.Linear)][-1])
+
+
+def silenced(linear: nn.Linear) -> nn.Linear:
+    """The same Linear, set to zero."""
+    nn.init.zeros_(linear.weight)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
+    return linear
 
 
 def _mlp(width: int, inner: int, d_embed: int) -> nn.Sequential:

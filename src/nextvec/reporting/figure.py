@@ -28,6 +28,7 @@ import pkgutil
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -188,7 +189,23 @@ def draw(material: Material, names: Collection[str] | None = None) -> Iterator[t
             except NothingToDraw as e:
                 yield spec, str(e)
                 continue
+            lay_out(drawn)
         yield spec, drawn
+
+
+def lay_out(drawn: Figure) -> None:
+    """Find a place for everything, once for all formats: it takes longer than the drawing."""
+    with _any_letters():
+        drawn.draw_without_rendering()
+    drawn.set_layout_engine("none")
+
+
+@contextmanager
+def _any_letters() -> Iterator[None]:
+    """Texts of any language: the SVG has the letters, the PNG a box for those that the font lacks."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        yield
 
 
 def render(drawn: Figure, form: Format) -> bytes:
@@ -197,9 +214,7 @@ def render(drawn: Figure, form: Format) -> bytes:
 
     file = io.BytesIO()
     unsaid = {"svg": ("Date", "Creator"), "png": ("Software",)}[form]
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        # Texts of any language: the SVG has the letters, the PNG a box for those that the font lacks.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+    with matplotlib.rc_context(STYLE), _any_letters():
         drawn.savefig(file, format=form, metadata=dict.fromkeys(unsaid))
     return file.getvalue()
 
@@ -266,7 +281,7 @@ def bars(
     The legend may tell which is which.
 
     Args:
-        spread: (low, high) of each value: the interval that is drawn over its bar.
+        spread: (low, high) of each value: the interval that is drawn over its bar; NaN draws none.
         best: the baseline to be marked.
     """
     places = range(len(names))

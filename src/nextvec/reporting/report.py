@@ -86,8 +86,8 @@ class Made:
 def make_report(
     material: Material, out: Path, *, figures: Collection[str] | None = None, quiet: bool = False
 ) -> Made:
-    """Write `report.html`, every figure as PNG and SVG, every number as CSV, and the PRD's JSON into `out`; the
-    model card of a run into the run.
+    """Write `report.html`, every figure as PNG and SVG, every number as CSV, and the PRD's JSON into `out`.
+    A run gets its model card too.
 
     Args:
         figures: names of the figures to draw; None is all of them.

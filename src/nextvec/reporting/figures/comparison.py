@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 from nextvec.evaluation.metrics import METRICS
@@ -77,8 +78,8 @@ def recall_comparison(material: Material) -> Figure:
     "results",
     title="Cosine and rank side by side",
     caption="Every predictor by cosine (ordered by it) and by rank: the two order predictors differently. "
-    "Whiskers: 95 % interval, over documents, of the difference from the best baseline; one that reaches "
-    "over the dashed line is not clearly different.",
+    "Whiskers of models: 95 % interval, over documents, of the difference from the best baseline; one that "
+    "reaches over the dashed line is not clearly different.",
     needs=("rows",),
 )
 def results(material: Material) -> Figure:
@@ -148,9 +149,11 @@ def _comparison(material: Material, metric: str) -> Figure:
 
 
 def _bars(axes: Axes, material: Material, rows: Rows, metric: str) -> None:
-    """A bar a row, with the interval beside the best baseline."""
+    """A bar a row; on those of models the interval beside the best baseline."""
     values = [row[metric] for row in rows]
-    spread = [beside_best(material, row, metric) for row in rows]
+    spread = [
+        beside_best(material, row, metric) if row["kind"] == "model" else (nan, nan) for row in rows
+    ]  # fmt: skip
     best = best_baseline(material, metric)
     bars(axes, material, _names(rows), values, spread, best=None if best is None else best["name"])
     mark_best(axes, material, metric, "x")

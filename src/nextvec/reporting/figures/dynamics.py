@@ -140,7 +140,7 @@ def rollout_decay(material: Material) -> Figure:
     last, repetition = f"rollout@{STEPS}", f"rollout_repetition@{STEPS}"
     rows = sorted(known(material.rows, "cosine", last, repetition), key=lambda row: -row[last])
     if not rows:
-        raise NothingToDraw(f"no judged document goes on for {STEPS} chunks after what was read")
+        raise NothingToDraw(f"no rollout: no document goes on for {STEPS} chunks, or another task was judged")
     drawn, grid = canvas(height=bar_height([row["name"] for row in rows]), columns=2, sharey=True)
     (left, right), shades = grid[0], [look(material, row["name"]) for row in rows]
     for place, (row, drawn_as) in enumerate(zip(rows, shades, strict=True)):

@@ -174,7 +174,7 @@ def rollout_curve(material: Material) -> Figure:
     exam = answered.exam
     steps = next((n for n in range(STEPS, 1, -1) if len(rollable(exam, n))), None)
     if steps is None:
-        raise NothingToDraw("no judged document goes on for two chunks after what was read, one at a time")
+        raise NothingToDraw("no rollout: no document goes on for two chunks, or another task was judged")
     drawn, grid = canvas(height=2.9 + legend_height(answered.models), columns=2)
     left, right = grid[0]
     every: list[Predictor] = [CopyLast(exam.windows.context), *opened(answered)]
@@ -195,7 +195,8 @@ def rollout_curve(material: Material) -> Figure:
     "attention_maps",
     title="What the attention mixture network attends to",
     caption=f"The last {READ} chunks of three windows, and how much each of them counts once the chunk of "
-    "a row is read (columns have the rows' numbers). The last row makes the prediction.",
+    "a row is read (columns have the rows' numbers): 1 is an even share of all that was read by then. "
+    "The last row makes the prediction.",
     needs=NEEDS,
 )
 def attention_maps(material: Material) -> Figure:
@@ -209,7 +210,7 @@ def attention_maps(material: Material) -> Figure:
     windows = [int(order[round(quantile * (len(order) - 1))]) for quantile in EXAMPLES.values()]
     found = [_attention(network, answered.exam.select(np.array([window]))) for window in windows]
     drawn, grid = canvas(height=2.3 * len(EXAMPLES) + 0.4, rows=len(EXAMPLES))
-    most = max(float(weights[-1].max()) for weights, _ in found)
+    most = max(float(weights.max()) for weights, _ in found)
     for name, window, (weights, rows), axes in zip(EXAMPLES, windows, found, np.ravel(grid), strict=True):
         seen = np.where(np.tri(len(rows), dtype=bool), weights, np.nan)
         image = axes.imshow(seen, vmin=0, vmax=most, aspect="auto")
@@ -222,19 +223,20 @@ def attention_maps(material: Material) -> Figure:
     drawn.suptitle(wrapped(network.name), size=8)
     drawn.supxlabel("chunk attended to", size=8)
     drawn.supylabel("chunk read", size=8)
-    drawn.colorbar(image, ax=np.ravel(grid).tolist(), label="attention", shrink=0.5, extend="max")
+    drawn.colorbar(image, ax=np.ravel(grid).tolist(), label="attention over an even share", shrink=0.5)
     return drawn
 
 
 @torch.inference_mode()
 def _attention(network: RunPredictor, exam: Exam) -> tuple[FloatArray, IntArray]:
-    """How much each position of a window's last chunks takes from each of them [T, T], and their rows [T]."""
+    """How much each position of a window's last chunks takes from each of them [T, T], in even shares of what
+    it has read, and their rows [T]."""
     _, contexts, lengths = next(exam.blocks(min(READ, network.context)))
     x, n = torch.from_numpy(contexts), torch.from_numpy(lengths)
     found = network.model(x, n, return_attention=True).extras["attention"][0].float().numpy()
     count = int(lengths[0])
     rows = np.array([int(exam.windows.back(step)[0]) for step in range(count - 1, -1, -1)], dtype=np.int64)
-    return found[:count, :count], rows
+    return found[:count, :count] * np.arange(1, count + 1, dtype=np.float32)[:, None], rows
 
 
 def _short(text: str) -> str:
