@@ -64,6 +64,14 @@ def test_ingest_in_two_phases(cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("hash_encoder")
+def test_ingest_reads_texts_in_the_encoding_named(cli, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("Überall rauscht das Meer an die Küste.".encode("latin-1"))
+    done = cli("ingest", tmp_path / "a.txt", "--out", tmp_path / "store", "--text-encoding", "latin-1")
+    assert done.code == 0
+    assert Store.open(tmp_path / "store").document_text("a.txt") == "Überall rauscht das Meer an die Küste."
+
+
+@pytest.mark.usefixtures("hash_encoder")
 def test_ingest_reads_tables_with_options(cli, tmp_path: Path) -> None:
     rows = [{"key": str(i), "body": SENTENCE.format(i, i), "kind": "x"} for i in range(6)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))

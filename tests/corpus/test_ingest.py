@@ -103,7 +103,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from conftest import TextEncoder
+from corpus.conftest import TextEncoder
 from nextvec.corpus import ingest as room, writer
 from nextvec.corpus.chunking import ParagraphChunker
 
@@ -143,7 +143,7 @@ def test_after_kill_9_the_store_ends_up_the_same(
         sys.executable,
         "-c",
         KILLED,
-        str(Path(__file__).parent),
+        str(Path(__file__).parents[1]),
         str(source),
         str(tmp_path / "store"),
         at,

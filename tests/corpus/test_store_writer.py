@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from corpus.ingesting import contents
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
 from nextvec.errors import DocumentError, EncoderMismatchError, NextvecError, StoreError, VectorError
 
@@ -19,10 +20,6 @@ def one(doc_id: str = "new", chunks: int = 3) -> NewDocument:
 
 def vectors(n: int = 3, d: int = 8) -> np.ndarray:
     return np.random.default_rng(n * d).standard_normal((n, d))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_appending_adds_a_shard_and_rewrites_none(store: Store, writer: Make) -> None:

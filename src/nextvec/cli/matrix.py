@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,10 +15,43 @@ from nextvec.cli.evaluate import JUDGING, JudgingFlags
 from nextvec.errors import ConfigError
 
 if TYPE_CHECKING:
+    from nextvec.corpus.store import Store
     from nextvec.experiments.matrix import Configure
-    from nextvec.experiments.plan import Cell
+    from nextvec.experiments.plan import Cell, Plan
 
 AXES = Group("Axes")
+
+
+@Parameter(name="*", group=AXES)
+@dataclass(frozen=True)
+class AxisFlags:
+    """What differs between the runs of one architecture, but for the seed."""
+
+    objectives: Annotated[str | None, Parameter(help="Objectives by name, separated by commas.")] = None
+    tasks: Annotated[str | None, Parameter(help="Tasks by name, separated by commas.")] = None
+    vary: Annotated[
+        tuple[str, ...],
+        Parameter(negative=(), help="Any key as an axis, KEY=VALUE,VALUE: --vary model.options.layers=1,2"),
+    ] = ()
+
+    def plan(self, store: Store, models: str, seeds: int, training: TrainingFlags) -> Plan:
+        """The combinations asked for. Raises ConfigError, ModelError."""
+        from nextvec.experiments.plan import Plan
+        from nextvec.models import registry
+
+        for axis, given in (("objective", self.objectives), ("task", self.tasks)):
+            if given is not None and getattr(training, axis) is not None:
+                raise ConfigError(
+                    f"both --{axis} and --{axis}s are given", where="nextvec matrix", remedy=f"keep --{axis}s"
+                )
+        chosen = registry.names() if models == "all" else names(models)
+        for name in chosen:
+            registry.get(name)
+        place, axes = str(store.path.resolve()), (names(self.objectives), names(self.tasks), self.vary)
+        try:
+            return Plan(place, tuple(chosen), seeds, *axes)
+        except ValueError as e:
+            raise ConfigError(str(e), where="nextvec matrix", remedy="mend the flag") from None
 
 
 def matrix(
@@ -26,18 +60,7 @@ def matrix(
     models: Annotated[str, Parameter(help="Architectures separated by commas, or all.")],
     out: Annotated[Path, Parameter(help="Folder of the matrix; an interrupted one goes on.")],
     seeds: Annotated[int, Parameter(help="Runs of each combination, with seeds 0, 1, ...")] = 1,
-    objectives: Annotated[
-        str | None, Parameter(group=AXES, help="Objectives by name, separated by commas.")
-    ] = None,
-    tasks: Annotated[str | None, Parameter(group=AXES, help="Tasks by name, separated by commas.")] = None,
-    vary: Annotated[
-        tuple[str, ...],
-        Parameter(
-            group=AXES,
-            negative=(),
-            help="Any key as an axis, KEY=VALUE,VALUE: --vary model.options.layers=1,2",
-        ),
-    ] = (),
+    axes: AxisFlags | None = None,
     top: Annotated[
         int,
         Parameter(
@@ -61,27 +84,12 @@ def matrix(
     from nextvec.corpus.store import Store
     from nextvec.experiments.judging import Exam
     from nextvec.experiments.matrix import run_matrix
-    from nextvec.experiments.plan import Plan
-    from nextvec.models import registry
 
     training, judging = training or TrainingFlags(), judging or JudgingFlags()
-    for axis, given in (("objective", objectives), ("task", tasks)):
-        if given is not None and getattr(training, axis) is not None:
-            raise ConfigError(
-                f"both --{axis} and --{axis}s are given", where="nextvec matrix", remedy=f"keep --{axis}s"
-            )
-    chosen = registry.names() if models == "all" else names(models)
-    for name in chosen:
-        registry.get(name)
     opened = Store.open(store)
-    try:
-        plan = Plan(
-            str(opened.path.resolve()), tuple(chosen), seeds, names(objectives), names(tasks), tuple(vary)
-        )
-        if jobs < 1:
-            raise ValueError("--jobs must be at least 1")
-    except ValueError as e:
-        raise ConfigError(str(e), where="nextvec matrix", remedy="mend the flag") from None
+    plan = (axes or AxisFlags()).plan(opened, models, seeds, training)
+    if jobs < 1:
+        raise ConfigError("--jobs must be at least 1", where="nextvec matrix", remedy="mend the flag")
     configure = configurer(training)
     first = configure(plan.cells[0])
     exam = Exam(judging.split, names(judge_sources) or first.data.sources)

@@ -97,13 +97,7 @@ def import_vectors(
             named). EncoderError, EncoderMismatchError: no encoder named, or the sample disagrees.
             StoreError: see `StoreWriter`.
     """
-    array, table = open_npy(Path(vectors)), _open_chunks(Path(chunks))
-    if len(array) != table.metadata.num_rows:
-        raise VectorError(
-            f"{len(array)} vectors for {table.metadata.num_rows} chunks of {chunks}",
-            where=vectors,
-            remedy="give one row of each for every chunk",
-        )
+    array, table = _open_both(Path(vectors), Path(chunks))
     if encoder is None:
         description = describe_encoder(encoder_name, encoder_sha256, array.shape[1])
     else:
@@ -111,19 +105,11 @@ def import_vectors(
     check_place(Path(out))
     check_encoder(Path(out), description, array.shape[1])
     normalised = check_vectors(array, str(vectors), quiet=quiet)
-    normalises = normalised if encoder_normalises is None else encoder_normalises
+    normalises = encoder_normalises
     if encoder is not None:
         _compare(encoder, array, _documents(table, Path(chunks)), str(vectors))
         normalises = encoder.normalises
-    with StoreWriter(
-        out,
-        encoder=description,
-        dimension=array.shape[1],
-        chunker=IMPORTED,
-        dtype=dtype or ("float16" if array.dtype == np.float16 else "float32"),
-        normalised=normalised,
-        encoder_normalises=normalises,
-    ) as writer:
+    with imported_writer(out, description, array, dtype, normalised, normalises) as writer:
         wanted, skipped = _survey(_documents(table, Path(chunks)), array, writer.known, str(chunks))
         total = sum(wanted.values())
         with Progress("import", total, "chunks", quiet=quiet) as progress:
@@ -133,6 +119,42 @@ def import_vectors(
                 progress.advance(sum(len(d.texts) for d in batch))
     return ImportReport(
         str(out), len(wanted), total, {KNOWN: skipped} if skipped else {}, normalised, encoder is not None
+    )
+
+
+def _open_both(vectors: Path, chunks: Path) -> tuple[NDArray[Any], pq.ParquetFile]:
+    """The vectors and the table, of one length. Raises VectorError, DocumentError."""
+    array, table = open_npy(vectors), _open_chunks(chunks)
+    if len(array) != table.metadata.num_rows:
+        raise VectorError(
+            f"{len(array)} vectors for {table.metadata.num_rows} chunks of {chunks}",
+            where=vectors,
+            remedy="give one row of each for every chunk",
+        )
+    return array, table
+
+
+def imported_writer(
+    out: str | Path,
+    encoder: dict[str, Any],
+    vectors: NDArray[Any],
+    dtype: str | None,
+    normalised: bool,
+    normalises: bool | None,
+) -> StoreWriter:
+    """A writer for `vectors` [n, D] that came from elsewhere.
+
+    dtype: on disk; None: float16 for float16, else float32. normalises: whether their encoder ends with an L2
+    norm; None: when they are unit.
+    """
+    return StoreWriter(
+        out,
+        encoder=encoder,
+        dimension=vectors.shape[1],
+        chunker=IMPORTED,
+        dtype=dtype or ("float16" if vectors.dtype == np.float16 else "float32"),
+        normalised=normalised,
+        encoder_normalises=normalised if normalises is None else normalises,
     )
 
 

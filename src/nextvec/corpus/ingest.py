@@ -125,23 +125,24 @@ def ingest(
         if survey.chunks:
             log.info("encoding on %s", encoder.path)
         with Progress("encode", survey.chunks, "chunks", quiet=quiet) as progress:
-            for batch in shards(_unspool(spool), shard_chunks, lambda d: len(d.texts)):
-                encoding.run(batch, writer, progress)
-        report = IngestReport(
-            store=str(path),
-            documents=survey.documents,
-            views=survey.views,
-            chunks=survey.chunks,
-            shards=len(writer.info["shards"]) - before,
-            skipped=dict(sorted(read.skipped.items())),
-            truncated=encoding.truncated,
-            seconds=time.monotonic() - started,
-            encoding_seconds=encoding.seconds,
-            path=encoder.path,
-        )
-    if report.truncated:
-        log.warning("%d chunks are longer than the encoder reads and were cut", report.truncated)
-    return report
+            encoding.run(shards(_unspool(spool), shard_chunks, lambda d: len(d.texts)), writer, progress)
+        added = len(writer.info["shards"]) - before
+    return _report(path, survey, encoding, added, time.monotonic() - started)
+
+
+def _report(path: Path, survey: _Survey, encoding: _Encoding, added: int, seconds: float) -> IngestReport:
+    return IngestReport(
+        store=str(path),
+        documents=survey.documents,
+        views=survey.views,
+        chunks=survey.chunks,
+        shards=added,
+        skipped=dict(sorted(survey.report.skipped.items())),
+        truncated=encoding.truncated,
+        seconds=seconds,
+        encoding_seconds=encoding.seconds,
+        path=encoding.encoder.path,
+    )
 
 
 def _writer(path: Path, encoder: Encoder, chunker: Chunker, dtype: str) -> StoreWriter:
@@ -329,8 +330,14 @@ class _Encoding:
         self.seconds = 0.0
         self.truncated: int | None = None if max_tokens is None else 0
 
-    def run(self, documents: list[NewDocument], writer: StoreWriter, progress: Progress) -> None:
-        """Encode the documents' chunks as one shard and write it."""
+    def run(self, batches: Iterable[list[NewDocument]], writer: StoreWriter, progress: Progress) -> None:
+        """Encode each batch of documents as one shard and write it."""
+        for documents in batches:
+            self._run(documents, writer, progress)
+        if self.truncated:
+            log.warning("%d chunks are longer than the encoder reads and were cut", self.truncated)
+
+    def _run(self, documents: list[NewDocument], writer: StoreWriter, progress: Progress) -> None:
         texts = [text for document in documents for text in document.texts]
         started = time.monotonic()
         counts = self.encoder.count_tokens(texts)

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.corpus.chains import Chain, chain_windows
-from nextvec.corpus.imports import IMPORT_SHARD_CHUNKS, IMPORTED, check_vectors, describe_encoder
+from nextvec.corpus.imports import IMPORT_SHARD_CHUNKS, check_vectors, describe_encoder, imported_writer
 from nextvec.corpus.ingest import KNOWN, is_known, shards
 from nextvec.corpus.npz_archive import new_member, open_arrays
 from nextvec.corpus.store import Store
-from nextvec.corpus.writer import NewDocument, StoreWriter, check_encoder, check_place
+from nextvec.corpus.writer import NewDocument, check_encoder, check_place
 from nextvec.disk import atomic_path
 from nextvec.errors import DocumentError, StoreError, VectorError, WindowError
 from nextvec.progress import Progress
@@ -97,14 +97,8 @@ def import_npz(
         check_encoder(Path(out), description, arrays["target_vectors"].shape[1])
         windows = _Windows.of(arrays, source or path.stem)
         normalised = windows.check(str(path), quiet=quiet)
-        with StoreWriter(
-            out,
-            encoder=description,
-            dimension=windows.targets.shape[1],
-            chunker=IMPORTED,
-            dtype=dtype or ("float16" if windows.targets.dtype == np.float16 else "float32"),
-            normalised=normalised,
-            encoder_normalises=normalised if encoder_normalises is None else encoder_normalises,
+        with imported_writer(
+            out, description, windows.targets, dtype, normalised, encoder_normalises
         ) as writer:
             new = [chain for chain in windows.chains if not windows.is_known(chain, writer.known, path)]
             total = sum(map(windows.length, new))
