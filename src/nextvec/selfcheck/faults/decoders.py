@@ -35,7 +35,7 @@ def answers(scene: Scene) -> tuple[RawVectors, UnitVectors]:
     did=DID,
     guard="the encoder's fingerprint in vectors and decoder; a mismatch is an error",
     alarm=("EncoderMismatchError", "vectors of the encoder encoder-a where those of encoder-b are needed"),
-    without={"nextvec.vectors:RawVectors.of": lambda self, encoder: self},
+    without={"nextvec.vectors:RawVectors.of": lambda self, encoder, normalised=None: self},
 )
 def decoder_of_another_encoder(scene: Scene, faulty: bool) -> Seen:
     """The run's prediction goes to the decoder of the same documents under another encoder."""
@@ -49,7 +49,9 @@ def decoder_of_another_encoder(scene: Scene, faulty: bool) -> Seen:
     did="gibberish",
     guard="raw and unit outputs are different types; a decoder takes raw",
     alarm=("VectorError", "raw vectors are needed, not UnitVectors"),
-    without={"nextvec.decoding.base:require_raw": lambda vectors: vectors},
+    without={
+        "nextvec.decoding.base:require_raw": lambda vectors: RawVectors(vectors.values, vectors.encoder)
+    },
 )
 def unit_output_decoded(scene: Scene, faulty: bool) -> Seen:
     """The run's other output goes to the decoder."""
