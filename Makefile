@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 VEC2TEXT := $(VENV)/share/nextvec/vec2text
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test test-browser lint bench clean
 
 install: $(VENV)/.installed
 
@@ -35,6 +35,11 @@ lint: install
 
 test: lint $(VEC2TEXT)/environment.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4
+
+# The playground and the report in a real browser; needs Debian's chromium (apt-get install chromium).
+test-browser: install
+	$(PIP) install --quiet -c constraints.txt -e ".[browser]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
 
 # Without arguments these run on synthetic vectors; `python benchmarks/NAME.py --help` tells the rest.
 bench: install
