@@ -52,6 +52,17 @@ def test_passages_for_a_text(
         assert " ".join(passage["text"].split()) in " ".join(done.out.split())
 
 
+def test_every_index_finds_the_same(
+    cli: Callable[..., Any], text_store: Store, text_run: Path, tmp_path: Path
+) -> None:
+    asked = ("retrieve", text_run, "--store", text_store.path, "--text", RIVER, "--sources", "texts")
+    plain = cli(*asked, "--json", "-").json
+    assert plain["index"] == "exact"
+    for index in ("faiss", f"milvus:{tmp_path / 'milvus.db'}"):
+        said = cli(*asked, "--index", index, "--json", "-").json
+        assert said == {**plain, "index": index.partition(":")[0]}
+
+
 def test_what_was_read_is_left_out(cli: Callable[..., Any], text_store: Store, text_run: Path) -> None:
     document = text_store.find("river-arden.txt")
     for strategy in ("last", "mean+document", "predicted+recency+mmr", "blend+refined"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nextvec.corpus.store import Store
 from nextvec.errors import EncoderMismatchError, RetrievalError, VectorError
-from nextvec.retrieval import exact
+from nextvec.retrieval import exact, settling
 from nextvec.retrieval.exact import ExactIndex
 from nextvec.vectors import RawVectors, UnitVectors, unit
 
@@ -44,8 +44,8 @@ def test_as_sorting_all_cosines(
     without = [rng.choice(2 * size, rng.integers(0, 2 * size), replace=False) for _ in range(queries)]
     left = [rows[~np.isin(rows, out)] for out in without]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exact, "ROW_BLOCK", block)
-        patch.setattr(exact, "QUERY_BLOCK", 2)
+        patch.setattr(settling, "ROW_BLOCK", block)
+        patch.setattr(settling, "QUERY_BLOCK", 2)
         patch.setattr(exact, "SPARE", 2)
         patch.setattr(exact, "HELD_BYTES", 2**30 if held else 0)
         index = ExactIndex(vectors, rows, "e")

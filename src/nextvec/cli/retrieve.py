@@ -42,6 +42,13 @@ class AskFlags:
     ] = None
     query: Annotated[str | None, Parameter(help="A text to steer towards.")] = None
     k: Annotated[int | None, Parameter(help="How many passages (default: 10).")] = None
+    index: Annotated[
+        str | None,
+        Parameter(
+            help="Where the store's vectors are searched: exact (default), faiss, faiss-hnsw[:FOLDER], "
+            "pgvector:URI, pgvector-hnsw:URI, milvus:FILE.db, milvus:URI. What is not there yet is loaded."
+        ),
+    ] = None
 
 
 @Parameter(name="*", group=COMPARING)
@@ -165,8 +172,8 @@ class _Task:
         """The passages for a text, to print and as JSON."""
         from nextvec.data.splits import SplitConfig, split_documents
         from nextvec.decoding.library import Library
-        from nextvec.decoding.nearest import Nearest
         from nextvec.evaluation.harness import check_made_for
+        from nextvec.retrieval.backends import open_index
         from nextvec.retrieval.readings import Reading
         from nextvec.retrieval.registry import Scene
         from nextvec.retrieval.strategies import Strategy
@@ -183,7 +190,7 @@ class _Task:
         if self.sources is not None:
             all_of = split_documents(self.store, SplitConfig(near_duplicate=1.0), names(self.sources))
             documents = all_of.of("all")
-        library = Library(self.store, Nearest(self.store, documents).index)
+        library = Library(self.store, open_index(ask.index or "exact", self.store, documents))
         with self._reembedding() as (reader, reembed):
             reader = reader or open_text_reader(self.run.space, self.encoder)
             chunks, vectors = reader.read(text, where)
@@ -198,6 +205,7 @@ class _Task:
             "run": str(self.run.folder),
             "store": str(self.store.path),
             "strategy": strategy.name,
+            "index": library.index.name,
             "query": ask.query,
             "read": len(chunks),
             "left_out": known,

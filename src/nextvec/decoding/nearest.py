@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import pyarrow.compute as pc
-
 from nextvec.corpus.store import Store
 from nextvec.corpus.vectors import FloatArray
 from nextvec.data.windows import gather_rows
 from nextvec.decoding.base import Decoded, Decoder, How
 from nextvec.errors import DecoderError
+from nextvec.retrieval.engine import Shelf
 from nextvec.retrieval.exact import ExactIndex
 from nextvec.retrieval.index import Found
 from nextvec.retrieval.mmr import mmr
@@ -48,10 +47,9 @@ class Nearest(Decoder):
                 remedy="give 0 (diverse) to 1 (relevant)",
             )
         self.store, self.trade_off = store, trade_off
-        index = ExactIndex.of(store, documents)
-        written = pc.utf8_length(pc.utf8_trim_whitespace(store.chunks["text"])).to_numpy() > 0
-        self.index = ExactIndex(store.vectors, index.rows[written[index.rows]], index.encoder)
-        self.encoder, self.dimension = index.encoder, index.dimension
+        shelf = Shelf.of(store, documents)
+        self.index = ExactIndex(shelf.vectors, shelf.rows, shelf.encoder)
+        self.encoder, self.dimension = self.index.encoder, self.index.dimension
 
     def texts_of(self, values: FloatArray, n: int) -> list[list[Decoded]]:
         """The n chunks for each of the values [N, D]; all there are where these are fewer."""

@@ -9,14 +9,12 @@ figure is the same whichever index is chosen; what differs is time and memory.
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 
 from nextvec.data.windows import FloatArray, IntArray, VectorSource, gather_rows
-from nextvec.errors import MissingDependencyError
 from nextvec.evaluation.predictor import unit
 from nextvec.evaluation.retrieval import CANDIDATE_BLOCK, Pool, exact_cosines, ranks
+from nextvec.retrieval.engine import require_package
 from nextvec.vectors import rounding
 
 NEAREST = 256
@@ -25,10 +23,7 @@ QUERY_BLOCK = 1024
 
 def require_faiss() -> None:
     """Raises MissingDependencyError where faiss is not installed."""
-    if importlib.util.find_spec("faiss") is None:
-        raise MissingDependencyError(
-            "index 'faiss' needs faiss, which is not installed", remedy="pip install nextvec[faiss]"
-        )
+    require_package("index 'faiss'", "faiss", "faiss")
 
 
 class FaissIndex:

@@ -1,0 +1,57 @@
+"""Where the vectors are searched: in memory, in a file, in a database, in a cluster; the same answers.
+
+A back end is written as its name, `faiss`, where needed with an address behind it,
+`pgvector:postgresql://localhost/passages`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nextvec.corpus.store import Store
+from nextvec.errors import RetrievalError
+from nextvec.retrieval import exact, faiss, milvus, pgvector
+from nextvec.retrieval.engine import BACKENDS, Backend, Shelf
+from nextvec.retrieval.index import Index
+
+REGISTERED = (exact, faiss, milvus, pgvector)
+"""The modules whose back ends are known because they are imported here; engines are imported when used."""
+
+
+def find_backend(spec: str) -> tuple[Backend, str | None]:
+    """A back end and its address, from `name` or `name:address`.
+
+    Raises:
+        RetrievalError: an unknown name; an address missing, or one too many. The address is not repeated: it
+            may hold a password.
+    """
+    name, colon, address = spec.partition(":")
+    if name not in BACKENDS:
+        raise RetrievalError(f"no index '{name}'", remedy=f"choose one of: {', '.join(sorted(BACKENDS))}")
+    found = BACKENDS[name]
+    if found.address == "needed" and not address:
+        raise RetrievalError(
+            "where it keeps its vectors is not said", where=f"index '{name}'", remedy=f"write {name}:ADDRESS"
+        )
+    if colon and (found.address == "none" or not address):
+        raise RetrievalError(
+            "takes no such address", where=f"index '{name}'", remedy=f"write {name} without the colon"
+        )
+    return found, address or None
+
+
+def open_index(spec: str, store: Store, documents: Sequence[int] | None = None) -> Index:
+    """The index of the chunks of a store that have a text.
+
+    What the back end does not hold yet is loaded, which can take minutes; what it holds under the store's
+    fingerprint is used as it is.
+
+    Args:
+        spec: as `find_backend` reads it.
+        documents: indices into `store.documents`: only chunks of these; None is of all originals.
+    Raises:
+        RetrievalError: as `find_backend`; no chunk with a text; the engine cannot be reached or refuses.
+        MissingDependencyError: its package is not installed.
+    """
+    found, address = find_backend(spec)
+    return found.open(Shelf.of(store, documents), address)

@@ -1,0 +1,168 @@
+"""Back ends: engines that hold vectors and name the nearest ones, each under the name that `--index` takes.
+
+An engine only names candidates. Their cosines come from the store, so that one whose copy is damaged can miss
+rows, but cannot make a score up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow.compute as pc
+
+from nextvec.corpus.store import Store
+from nextvec.corpus.vectors import FloatArray, IntArray
+from nextvec.data.identity import digest
+from nextvec.data.windows import VectorSource, gather_rows
+from nextvec.errors import MissingDependencyError, RetrievalError
+from nextvec.retrieval.index import Index
+from nextvec.retrieval.settling import LEFT_OUT, SPARE, Candidates, SettlingIndex, Without
+from nextvec.vectors import unit
+
+LOAD_BYTES = 2**24
+"""So many bytes of vectors are handed to an engine at once."""
+
+
+def originals(store: Store, documents: Sequence[int] | None = None) -> IntArray:
+    """Rows of these documents (indices into `store.documents`), by default of all that are no views."""
+    if documents is None:
+        documents = [i for i, document in enumerate(store.documents) if document.view_of is None]
+    held = [store.documents[i] for i in sorted(set(documents))]
+    rows = [np.arange(d.first, d.first + d.count, dtype=np.int64) for d in held]
+    return np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Shelf:
+    """Rows of a store that an engine is to hold; what it calls a place is an index into `rows`.
+
+    Attributes:
+        rows: [n], ascending.
+    """
+
+    store: Store
+    rows: IntArray
+
+    @classmethod
+    def of(cls, store: Store, documents: Sequence[int] | None = None) -> Shelf:
+        """The chunks that have a text, of these documents; by default of all originals."""
+        rows = originals(store, documents)
+        written = pc.utf8_length(pc.utf8_trim_whitespace(store.chunks["text"])).to_numpy() > 0
+        return cls(store, rows[written[rows]])
+
+    @property
+    def vectors(self) -> VectorSource:
+        """Of the whole store."""
+        return self.store.vectors
+
+    @property
+    def encoder(self) -> str:
+        """The fingerprint of its encoder."""
+        return str(self.store.encoder["fingerprint"])
+
+    @cached_property
+    def identity(self) -> str:
+        """16 hex digits over the vectors of the store and which of them are held."""
+        shards = [shard["vectors_sha256"] for shard in self.store.info["shards"]]
+        rows = hashlib.sha256(self.rows.astype("<i8").tobytes()).hexdigest()
+        return digest([self.store.fingerprint, shards, rows])
+
+    def blocks(self) -> Iterator[tuple[int, FloatArray]]:
+        """(place of the first, unit vectors [.., D] of LOAD_BYTES at most)."""
+        count = max(1, LOAD_BYTES // (4 * self.vectors.shape[1]))
+        for start in range(0, len(self.rows), count):
+            yield start, unit(gather_rows(self.vectors, self.rows[start : start + count]))
+
+
+class EngineIndex(SettlingIndex):
+    """An index whose candidates an engine names.
+
+    Attributes:
+        most: so many candidates can be had of the engine for a query.
+    """
+
+    most: ClassVar[int] = 2**31 - 1
+
+    def __init__(self, shelf: Shelf) -> None:
+        super().__init__(shelf.vectors, shelf.rows, shelf.encoder)
+
+    @abstractmethod
+    def _ask(self, queries: FloatArray, n: int) -> tuple[FloatArray, IntArray]:
+        """Inner products and places, both [Q, n], the best first; place -1 where it found no more."""
+
+    def _candidates(self, queries: FloatArray, k: int, out: Without) -> Candidates:
+        n = min(k + SPARE + out.most, self.size, self.most)
+        scores, places = self._ask(queries, n)
+        if places.max(initial=-1) >= self.size:
+            raise RetrievalError(
+                f"names row {int(places.max())} of {self.size}",
+                where=f"index '{self.name}'",
+                remedy="delete what it holds, so that it is loaded again",
+            )
+        beyond = np.full(len(queries), -np.inf, dtype=np.float32)
+        if self.exact and n < self.size:
+            beyond = scores[:, -1]
+        lacking = ((0, 0), (0, max(0, k - n)))
+        scores, places = np.pad(scores, lacking), np.pad(places, lacking, constant_values=-1)
+        missing = places < 0
+        scores = np.where(missing | out.among(places), np.float32(LEFT_OUT), scores)
+        return Candidates(scores, np.where(missing, 0, places), beyond)
+
+
+def padded(found: Sequence[tuple[Sequence[float], Sequence[int]]], n: int) -> tuple[FloatArray, IntArray]:
+    """Scores and places of each query as arrays [Q, n], -1 for the places that are missing."""
+    scores = np.full((len(found), n), LEFT_OUT, dtype=np.float32)
+    places = np.full((len(found), n), -1, dtype=np.int64)
+    for i, (some, at) in enumerate(found):
+        scores[i, : len(some)], places[i, : len(at)] = some, at
+    return scores, places
+
+
+def require_package(what: str, package: str, extra: str) -> None:
+    """Raises MissingDependencyError where an optional package is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise MissingDependencyError(
+            f"{what} needs {package}, which is not installed", remedy=f"pip install nextvec[{extra}]"
+        )
+
+
+Opening = Callable[[Shelf, str | None], Index]
+"""The index of a shelf at an address; what is not there yet is loaded."""
+Address = Literal["none", "optional", "needed"]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A registered back end.
+
+    Attributes:
+        address: whether its name is followed by a colon and where it keeps what it holds.
+        summary: what it is, in a line.
+    """
+
+    open: Opening
+    address: Address
+    summary: str
+
+
+BACKENDS: dict[str, Backend] = {}
+
+
+def backend(name: str, address: Address = "none") -> Callable[[Opening], Opening]:
+    """Register a function as the back end `name`; the first line of its docstring is its summary."""
+
+    def register(function: Opening) -> Opening:
+        summary = (function.__doc__ or "").partition("\n")[0]
+        if name in BACKENDS or ":" in name or not summary:
+            raise ValueError(f"back end '{name}': taken, or holds a colon, or nothing says what it is")
+        BACKENDS[name] = Backend(function, address, summary)
+        return function
+
+    return register

@@ -1,0 +1,143 @@
+"""Milvus: a collection for each set of rows, named by their fingerprint.
+
+The address is a file that ends in .db (Milvus Lite, in this process) or the URI of a cluster,
+`https://host:19530`; its token is read from NEXTVEC_MILVUS_TOKEN, never from the address.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from nextvec.corpus.vectors import FloatArray, IntArray
+from nextvec.errors import RetrievalError
+from nextvec.retrieval.engine import EngineIndex, Shelf, backend, padded, require_package
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
+WHAT, TOKEN = "index 'milvus'", "NEXTVEC_MILVUS_TOKEN"
+CONNECT_SECONDS = 10.0
+DIMENSIONS = 32_768
+"""The most that Milvus takes."""
+
+
+class MilvusIndex(EngineIndex):
+    """Asks a collection, which compares with every row. Safe to share between threads."""
+
+    name = "milvus"
+    exact = True
+    most = 16_384
+
+    def __init__(self, shelf: Shelf, address: str) -> None:
+        super().__init__(shelf)
+        self._collection = f"nextvec_{shelf.identity}"
+        self._client = _connected(address)
+        try:
+            _load(self._client, self._collection, shelf)
+        except Exception as e:  # noqa: BLE001 - pymilvus and its transport share no base class
+            self._client.close()
+            raise _error(e) from None
+
+    def close(self) -> None:
+        """Give the connection, or the file, back."""
+        self._client.close()
+
+    def _ask(self, queries: FloatArray, n: int) -> tuple[FloatArray, IntArray]:
+        try:
+            found = self._client.search(
+                self._collection, data=[*queries], limit=n, anns_field="vector", output_fields=["place"]
+            )
+        except Exception as e:  # noqa: BLE001 - as above
+            raise _error(e) from None
+        return padded(
+            [([hit["distance"] for hit in hits], [hit["place"] for hit in hits]) for hits in found], n
+        )
+
+
+def _connected(address: str) -> MilvusClient:
+    """Raises RetrievalError: not an address, or nobody answers there."""
+    parts = urlsplit(address)
+    remote = parts.scheme in ("http", "https")
+    if parts.password is not None or not (remote or address.endswith(".db")):
+        raise RetrievalError(
+            "this is no address of Milvus, or holds a password",
+            where=WHAT,
+            remedy=f"write milvus:FILE.db or milvus:https://host:19530, its token in {TOKEN}",
+        )
+    from pymilvus import MilvusClient
+
+    token = os.environ.get(TOKEN, "") if remote else ""
+    try:
+        if not remote:
+            Path(address).resolve().parent.mkdir(parents=True, exist_ok=True)
+        return MilvusClient(address, token=token, timeout=CONNECT_SECONDS)
+    except Exception as e:  # noqa: BLE001 - as above
+        raise _error(e) from None
+
+
+def _load(client: MilvusClient, collection: str, shelf: Shelf) -> None:
+    """Fill the collection, unless it is there: it gets its name only once it is complete."""
+    if not client.has_collection(collection):
+        filling = f"{collection}_{secrets.token_hex(4)}"
+        try:
+            _fill(client, filling, shelf)
+            client.rename_collection(filling, collection)
+        except Exception:
+            if client.has_collection(filling):
+                client.drop_collection(filling)
+            if not client.has_collection(collection):  # unless somebody else was faster
+                raise
+    client.load_collection(collection)
+    [held] = client.query(collection, filter="", output_fields=["count(*)"], consistency_level="Strong")
+    if held["count(*)"] != len(shelf.rows):
+        raise RetrievalError(
+            f"the collection {collection} does not hold the {len(shelf.rows)} rows that it is named after",
+            where=WHAT,
+            remedy="drop it, and it is loaded again",
+        )
+
+
+def _fill(client: MilvusClient, collection: str, shelf: Shelf) -> None:
+    from pymilvus import DataType
+
+    dimension = shelf.vectors.shape[1]
+    if dimension > DIMENSIONS:
+        raise RetrievalError(
+            f"takes vectors of {DIMENSIONS} dimensions at most, these have {dimension}",
+            where=WHAT,
+            remedy="take the index exact or faiss",
+        )
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("place", DataType.INT64, is_primary=True)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimension)
+    index = client.prepare_index_params()
+    index.add_index("vector", index_type="FLAT", metric_type="IP")
+    client.create_collection(collection, schema=schema, index_params=index, consistency_level="Strong")
+    for start, units in shelf.blocks():
+        rows: list[dict[str, Any]] = [{"place": i, "vector": vector} for i, vector in enumerate(units, start)]
+        client.insert(collection, rows)
+    client.flush(collection)
+
+
+def _error(cause: Exception) -> RetrievalError:
+    """What Milvus said."""
+    if isinstance(cause, RetrievalError):
+        return cause
+    said = str(getattr(cause, "message", cause)).strip().partition("\n")[0]
+    return RetrievalError(
+        f"Milvus says: {said or type(cause).__name__}",
+        where=WHAT,
+        remedy=f"check its address, that it runs, and the token in {TOKEN}",
+    )
+
+
+@backend("milvus", "needed")
+def _open(shelf: Shelf, address: str | None) -> MilvusIndex:
+    """A file of Milvus Lite, or a cluster: exact."""
+    require_package(WHAT, "pymilvus", "milvus")
+    assert address is not None  # `find_backend` sees to it
+    return MilvusIndex(shelf, address)

@@ -1,0 +1,219 @@
+"""PostgreSQL with pgvector: a table for each set of rows, named by their fingerprint.
+
+The address is a libpq URI, `postgresql://user@host/database`; a password belongs in PGPASSWORD or in the
+password file, where libpq looks for it, and not on a command line.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from nextvec.corpus.vectors import FloatArray, IntArray
+from nextvec.errors import RetrievalError
+from nextvec.retrieval.engine import EngineIndex, Shelf, backend, padded, require_package
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+EXTRA = "pgvector"
+CONNECT_SECONDS = 10
+TABLE_MOST, GRAPH_MOST = 16_000, 2_000
+"""Dimensions that pgvector stores, and indexes."""
+INLINE = 2_000
+"""Vectors of so many dimensions fit in a page, and so are kept in the row: reading them from beside the table
+costs more than comparing them."""
+SEARCH_WIDTH = 200
+"""How many rows a walk of the graph keeps in sight; it goes on until it has as many as are asked for."""
+
+NEAREST = """
+    SELECT q.number, f.place, f.away
+    FROM unnest(%s::vector[]) WITH ORDINALITY AS q(vector, number)
+    CROSS JOIN LATERAL (
+        SELECT t.place, t.vector <#> q.vector AS away FROM {table} t ORDER BY away LIMIT %s
+    ) f
+    ORDER BY q.number, f.away
+"""
+"""`<#>` is the negative inner product."""
+
+
+class PgvectorIndex(EngineIndex):
+    """Asks a table. Safe to share between threads, which then take turns; a lost connection is made anew.
+
+    Args:
+        graph: walk an HNSW index instead of reading the whole table.
+    """
+
+    def __init__(self, shelf: Shelf, address: str, graph: bool) -> None:
+        super().__init__(shelf)
+        self.name, self.exact = ("pgvector-hnsw", False) if graph else ("pgvector", True)
+        self._server = _Server(address, f"index '{self.name}'")
+        self._table = f"nextvec_{shelf.identity}"
+        self._lock = threading.Lock()
+        self._held = self._server.connect(self._settings)
+        _load(self._server, self._held, self._table, shelf, graph)
+
+    @property
+    def _settings(self) -> tuple[str, ...]:
+        if self.exact:  # another index of the same table may have an HNSW index, which would be taken
+            return ("SET enable_indexscan = off",)
+        return (
+            "SET enable_seqscan = off",
+            f"SET hnsw.ef_search = {SEARCH_WIDTH}",
+            "SET hnsw.iterative_scan = strict_order",
+        )
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._held.close()
+
+    def _ask(self, queries: FloatArray, n: int) -> tuple[FloatArray, IntArray]:
+        found: list[tuple[list[float], list[int]]] = [([], []) for _ in queries]
+        for number, place, away in self._rows(queries, n):
+            scores, places = found[number - 1]
+            scores.append(-away)
+            places.append(place)
+        return padded(found, n)
+
+    def _rows(self, queries: FloatArray, n: int) -> list[tuple[int, int, float]]:
+        import psycopg
+        from psycopg import sql
+
+        statement = sql.SQL(NEAREST).format(table=sql.Identifier(self._table))
+        with self._lock:
+            for last_try in (False, True):
+                if self._held.closed:
+                    self._held = self._server.connect(self._settings)
+                try:
+                    with self._held.cursor(binary=True) as cursor:
+                        return cursor.execute(statement, ([*queries], n)).fetchall()
+                except psycopg.Error as e:
+                    if last_try or not self._held.closed:
+                        raise self._server.error(e) from None
+        raise AssertionError("the second try returns or raises")
+
+
+class _Server:
+    """A database's address, and errors that keep its password."""
+
+    def __init__(self, address: str, what: str) -> None:
+        from psycopg.conninfo import conninfo_to_dict
+
+        self.address, self.what = address, what
+        try:
+            self.parts = conninfo_to_dict(address)
+        except Exception:  # noqa: BLE001 - its message may repeat the password
+            raise RetrievalError(
+                "this is no address of a database",
+                where=what,
+                remedy=f"write {EXTRA}:postgresql://user@host/database",
+            ) from None
+
+    def connect(self, settings: tuple[str, ...]) -> Connection[Any]:
+        """A connection that knows vectors and has these settings. Raises RetrievalError."""
+        import psycopg
+        from pgvector.psycopg import register_vector
+
+        seconds = self.parts.get("connect_timeout", CONNECT_SECONDS)
+        connection: Connection[Any] | None = None
+        try:
+            connection = psycopg.connect(self.address, autocommit=True, connect_timeout=seconds)
+            connection.execute("SET client_min_messages = warning")
+            if not connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone():
+                connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            register_vector(connection)
+            for setting in settings:
+                connection.execute(setting)
+        except psycopg.Error as e:
+            if connection is not None:
+                connection.close()
+            raise self.error(e) from None
+        return connection
+
+    def error(self, cause: Exception) -> RetrievalError:
+        """What the database said, without the password."""
+        said = str(cause).strip().partition("\n")[0]
+        password = self.parts.get("password")
+        if password:
+            said = said.replace(str(password), "***")
+        place = "/".join(str(self.parts[key]) for key in ("host", "dbname") if key in self.parts)
+        return RetrievalError(
+            f"the database {place or 'of this machine'} says: {said}",
+            where=self.what,
+            remedy="check its address, that it runs, and that the extension vector can be created in it",
+        )
+
+
+def _load(server: _Server, connection: Connection[Any], table: str, shelf: Shelf, graph: bool) -> None:
+    """Fill the table, unless it is there: it appears only once it is complete."""
+    import psycopg
+    from psycopg import sql
+
+    dimension, most = shelf.vectors.shape[1], GRAPH_MOST if graph else TABLE_MOST
+    if dimension > most:
+        raise RetrievalError(
+            f"takes vectors of {most} dimensions at most, these have {dimension}",
+            where=server.what,
+            remedy="take the index exact or faiss",
+        )
+    name = sql.Identifier(table)
+    try:
+        with connection.transaction():
+            # of two that load the same rows the second waits, and finds them
+            connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (table,))
+            there = connection.execute("SELECT to_regclass(%s)", (f'"{table}"',)).fetchone()
+            if there is None or there[0] is None:
+                _fill(connection, name, shelf)
+            if graph:
+                connection.execute(
+                    sql.SQL(
+                        "CREATE INDEX IF NOT EXISTS {index} ON {table} USING hnsw (vector vector_ip_ops)"
+                    ).format(index=sql.Identifier(f"{table}_hnsw"), table=name)
+                )
+    except psycopg.Error as e:
+        raise server.error(e) from None
+    held = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(name)).fetchone()
+    if held is None or held[0] != len(shelf.rows):
+        raise RetrievalError(
+            f"the table {table} does not hold the {len(shelf.rows)} rows that it is named after",
+            where=server.what,
+            remedy="drop it, and it is loaded again",
+        )
+
+
+def _fill(connection: Connection[Any], name: Any, shelf: Shelf) -> None:
+    from psycopg import sql
+
+    connection.execute(
+        sql.SQL("CREATE TABLE {} (place bigint NOT NULL, vector vector({}) NOT NULL)").format(
+            name, sql.Literal(shelf.vectors.shape[1])
+        )
+    )
+    if shelf.vectors.shape[1] <= INLINE:
+        connection.execute(sql.SQL("ALTER TABLE {} ALTER COLUMN vector SET STORAGE PLAIN").format(name))
+    copy = sql.SQL("COPY {} (place, vector) FROM STDIN WITH (FORMAT BINARY)").format(name)
+    with connection.cursor().copy(copy) as rows:
+        rows.set_types(["int8", "vector"])
+        for start, units in shelf.blocks():
+            for place, vector in enumerate(units, start):
+                rows.write_row((place, vector))
+    connection.execute(sql.SQL("ANALYZE {}").format(name))
+
+
+@backend("pgvector", "needed")
+def _table(shelf: Shelf, address: str | None) -> PgvectorIndex:
+    """A table of PostgreSQL, read as a whole: exact."""
+    return _open(shelf, address, graph=False)
+
+
+@backend("pgvector-hnsw", "needed")
+def _graph(shelf: Shelf, address: str | None) -> PgvectorIndex:
+    """The same table with an HNSW index: fast, finds nearly all."""
+    return _open(shelf, address, graph=True)
+
+
+def _open(shelf: Shelf, address: str | None, graph: bool) -> PgvectorIndex:
+    for package in ("psycopg", "pgvector"):
+        require_package("index 'pgvector'", package, EXTRA)
+    assert address is not None  # `find_backend` sees to it
+    return PgvectorIndex(shelf, address, graph)
