@@ -9,6 +9,8 @@ import pytest
 
 from nextvec.corpus import demo as corpus_demo
 from nextvec.corpus.readers.base import ReaderOptions
+from nextvec.errors import MissingDependencyError
+from nextvec.reporting import report
 
 WORDS = ["harbour", "tide", "lamp", "keeper", "winter", "ships", "rope", "stone", "letter", "salt", "bell"]
 
@@ -32,7 +34,7 @@ def small_articles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("hash_encoder", "small_articles", "quick_stopwatch")
-def test_the_demo(cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_demo(cli, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "demo"
     done = cli("demo", "--out", out, *tiny)
     assert done.code == 0
@@ -47,10 +49,19 @@ def test_the_demo(cli, tiny: tuple[str, ...], tmp_path: Path) -> None:
     for label in ("last read ", "came next ", "nearest   "):
         assert sum(line.startswith(f"    {label}") for line in done.out.splitlines()) == 2 * examples(table)
     assert f"table    {out / 'matrix' / 'matrix.json'}" in done.out
+    page = out / "matrix" / "report" / "report.html"
+    assert f"report   {page}   (open it in a browser)" in done.out
+    assert all(f">{name}<" in page.read_text() for name in models)
+
+    def undrawable(*_: object, **__: object) -> None:
+        raise MissingDependencyError("matplotlib is not installed", remedy="install it")
+
+    monkeypatch.setattr(report, "make_report", undrawable)
     again = cli("demo", "--out", out, *tiny, "--quiet")
     assert again.code == 0
     assert again.out.startswith("0 articles added, 30 in ")
     assert "train " not in again.err
+    assert "report   left out: matplotlib is not installed" in again.out
 
 
 def examples(table: dict) -> int:

@@ -27,8 +27,9 @@ def demo(
 ) -> None:
     """The whole main job on real text: ingest a small English Wikipedia, train four models, judge them.
 
-    Interrupted, it goes on where it was. The articles are those of the shortened dump in the gensim wheel
-    (CC BY-SA 3.0, by the contributors of the English Wikipedia).
+    It ends with a report, one page to open in a browser. Interrupted, it goes on where it was. The articles
+    are those of the shortened dump in the gensim wheel (CC BY-SA 3.0, by the contributors of the English
+    Wikipedia).
     """
     from nextvec.cli.matrix import configurer, show
     from nextvec.corpus.chunking import make_chunker
@@ -62,9 +63,24 @@ def demo(
     )
     print(f"\n{show(table, markdown=False)}\n")
     _print_examples(store, out / "matrix", table)
+    _report(out / "matrix", quiet)
     _print_places(out, table, time.monotonic() - started)
     if table["failed"]:
         raise SystemExit(1)
+
+
+def _report(matrix: Path, quiet: bool) -> None:
+    """The page; without the packages that draw it is left out, and said to be."""
+    from nextvec.errors import MissingDependencyError
+    from nextvec.reporting.material import Material
+    from nextvec.reporting.report import make_report
+
+    try:
+        made = make_report(Material.of(matrix, deep=True), matrix / "report", quiet=quiet)
+    except MissingDependencyError as error:
+        print(f"report   left out: {error}")
+    else:
+        print(f"report   {made.page}   (open it in a browser)")
 
 
 def _print_examples(store: Any, matrix: Path, table: dict[str, Any]) -> None:
