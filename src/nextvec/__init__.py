@@ -3,6 +3,7 @@
     import nextvec
     model = nextvec.build("lstm", preset="small", d_embed=384)   # a fresh module
     model = nextvec.load("runs/lstm")                            # a trained one
+    predictor = nextvec.Predictor.load("runs/lstm")              # the same, or an export, ready for use
     store = nextvec.Store.open("stores/wikipedia")
 
 The names are resolved on first use (PEP 562): importing nextvec imports neither torch nor numpy.
@@ -16,13 +17,15 @@ from nextvec.version import __version__
 
 if TYPE_CHECKING:
     from nextvec.corpus.store import Store
+    from nextvec.inference.api import Predictor
     from nextvec.inference.predictor import load
     from nextvec.models.registry import build
     from nextvec.vectors import RawVectors, UnitVectors
 
-__all__ = ["RawVectors", "Store", "UnitVectors", "__version__", "build", "load"]
+__all__ = ["Predictor", "RawVectors", "Store", "UnitVectors", "__version__", "build", "load"]
 
 _LAZY = {
+    "Predictor": "nextvec.inference.api",
     "RawVectors": "nextvec.vectors",
     "UnitVectors": "nextvec.vectors",
     "Store": "nextvec.corpus.store",

@@ -90,6 +90,18 @@ class EvaluationError(NextvecError):
     """A judgement that would mean nothing: no windows, k larger than the pool."""
 
 
+class ServerError(NextvecError):
+    """A server that cannot be reached, refuses, or answers nonsense.
+
+    Attributes:
+        status: of its answer; None where there was none.
+        kind: what the server calls the error, such as "invalid_request_error".
+    """
+
+    status: int | None = None
+    kind: str | None = None
+
+
 class MissingDependencyError(NextvecError):
     """An optional package that the chosen option needs is not installed."""
 

@@ -80,7 +80,11 @@ class JudgingFlags:
 
 def evaluate(
     *runs: Annotated[
-        str, Parameter(help="Folders of runs or ensembles, or the word baselines to judge these alone.")
+        str,
+        Parameter(
+            help="Folders of runs or ensembles, addresses of servers (http://HOST:PORT, or with #MODEL), or "
+            "the word baselines to judge these alone."
+        ),
     ],
     store: Annotated[Path, Parameter(help="The store to judge on; it may be another than trained on.")],
     flags: JudgingFlags | None = None,

@@ -33,7 +33,7 @@ CONFIDENCES = {
 
 
 def predict(
-    run: Annotated[Path, Parameter(help="A run folder.")],
+    run: Annotated[Path, Parameter(help="A run folder, or an export of one.")],
     *,
     text: TextFlags | None = None,
     query: Query = None,
@@ -49,13 +49,13 @@ def predict(
     """
     import numpy as np
 
-    from nextvec.inference.predictor import RunPredictor
+    from nextvec.inference.opening import open_predictor
     from nextvec.vectors import RawVectors
 
     vectors = vector or VectorFlags()
     vectors.check()
     read, where = read_text(text)
-    predictor = RunPredictor(run, device=device)
+    predictor = open_predictor(run, device)
     with open_pipeline(predictor, encoder, decoder, passages=nearest > 0) as pipeline:
         found = pipeline.ahead(read, query=query, n=nearest, where=where)
     first = found[0].raw

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nextvec.decoding.answers import Passage
     from nextvec.evaluation.harness import Judging
     from nextvec.experiments.judging import Exam
-    from nextvec.inference.predictor import RunPredictor
+    from nextvec.inference.base import TrainedPredictor
     from nextvec.retrieval.registry import Options, Reembed
 
 ASKING, COMPARING = Group("Passages for a text"), Group("With --evaluate")
@@ -97,7 +97,7 @@ class CompareFlags:
 
 
 def retrieve(
-    run: Annotated[Path, Parameter(help="A run folder.")],
+    run: Annotated[Path, Parameter(help="A run folder, or an export of one.")],
     *,
     store: StorePath,
     text: TextFlags | None = None,
@@ -127,14 +127,14 @@ def retrieve(
     """
     from nextvec.config import from_dict, parse_assignments
     from nextvec.corpus.store import Store
-    from nextvec.inference.predictor import RunPredictor
+    from nextvec.inference.opening import open_predictor
     from nextvec.retrieval.registry import Options
 
     _check_use(evaluate, text or TextFlags(), ask or AskFlags(), compare or CompareFlags())
     options = from_dict(Options, parse_assignments(set), where="--set")
     read = None if evaluate else read_text(text)
     opened = Store.open(store)
-    predictor = RunPredictor(run, device=device)
+    predictor = open_predictor(run, device)
     predictor = predictor.aimed(predictor.horizons[0] if horizon is None else horizon)
     task = _Task(opened, predictor, options, encoder, decoder, sources)
     found = (
@@ -162,7 +162,7 @@ class _Task:
     """What both uses need."""
 
     store: Store
-    run: RunPredictor
+    run: TrainedPredictor
     options: Options
     encoder: EncoderFlags | None
     decoder: str | None

@@ -80,7 +80,7 @@ class CourseFlags:
 
 
 def rollout(
-    run: Annotated[Path, Parameter(help="A run folder.")],
+    run: Annotated[Path, Parameter(help="A run folder, or an export of one.")],
     *,
     steps: Annotated[int, Parameter(help="How far, in chunks.")] = 5,
     text: TextFlags | None = None,
@@ -97,7 +97,7 @@ def rollout(
 
     The guard ends it where it drifts off or stands still; what a step says is told as by `nextvec predict`.
     """
-    from nextvec.inference.predictor import RunPredictor
+    from nextvec.inference.opening import open_predictor
 
     vectors = vector or VectorFlags()
     vectors.check()
@@ -105,7 +105,7 @@ def rollout(
     if steps < 1:
         raise ConfigError(f"a rollout of {steps} steps", where="--steps", remedy="ask for 1 or more")
     read, where = read_text(text)
-    predictor = RunPredictor(run, device=device)
+    predictor = open_predictor(run, device)
     wanted = nearest > 0 or course.snap is not None
     with open_pipeline(predictor, encoder, decoder, passages=wanted) as pipeline:
         found = pipeline.rollout(read, steps, course, query=query, n=nearest, where=where)

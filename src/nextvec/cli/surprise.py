@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nextvec.evaluation.boundaries import Rule
     from nextvec.experiments.segmentation import Row, SegmentationReport
     from nextvec.experiments.surprise import Surprises
-    from nextvec.inference.predictor import RunPredictor
+    from nextvec.inference.base import TrainedPredictor
 
 BOUNDARIES, EVALUATION = Group("Boundaries"), Group("Evaluation")
 Finder = Literal["surprise", "surprise-depth", "surprise-ahead", "cosine-drop", "cosine-gap"]
@@ -163,11 +163,11 @@ def _evaluate(run: Path, store: Path, flags: EvaluationFlags, device: str, json:
     output(describe_table(report), report.to_json(), json)
 
 
-def _predictor(run: Path, device: str) -> RunPredictor:
+def _predictor(run: Path, device: str) -> TrainedPredictor:
     from nextvec.experiments.surprise import next_predictor
-    from nextvec.inference.predictor import RunPredictor
+    from nextvec.inference.opening import open_predictor
 
-    return next_predictor(RunPredictor(run, device=device))
+    return next_predictor(open_predictor(run, device))
 
 
 def _rule(show: ShowFlags) -> Rule | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nextvec.corpus.reading import Space, TextReader
     from nextvec.corpus.store import Store
     from nextvec.decoding.pipeline import Pipeline
-    from nextvec.inference.predictor import RunPredictor
+    from nextvec.inference.base import TrainedPredictor
     from nextvec.vectors import RawVectors
 
 TEXT, ENCODING, DECODING, VECTOR = Group("Text"), Group("Encoder"), Group("Decoder"), Group("Vectors")
@@ -229,7 +229,7 @@ def open_text_reader(space: Space, flags: EncoderFlags | None = None) -> TextRea
 
 @contextmanager
 def open_pipeline(
-    predictor: RunPredictor,
+    predictor: TrainedPredictor,
     encoder: EncoderFlags | None = None,
     decoder: DecoderFlags | None = None,
     *,
@@ -254,7 +254,7 @@ def open_pipeline(
         yield Pipeline(predictor, reader, opened, library)
 
 
-def _store_of(predictor: RunPredictor, named: Path | None) -> Store:
+def _store_of(predictor: TrainedPredictor, named: Path | None) -> Store:
     from nextvec.corpus.store import Store
 
     path = Path(predictor.training["store"]) if named is None else named

@@ -15,8 +15,9 @@ from nextvec.decoding.answers import Confidence, Continuation, NextPassage, Pass
 from nextvec.decoding.base import Decoder
 from nextvec.decoding.library import Library
 from nextvec.errors import ConfigError, DocumentError, NextvecWarning, RunError
-from nextvec.inference.predictor import RunPredictor
+from nextvec.inference.base import TrainedPredictor
 from nextvec.inference.rollout import Course, Find, Landing, Step, roll
+from nextvec.retrieval.readings import Reading
 from nextvec.vectors import RawVectors, UnitVectors, unit
 
 SAMPLES, SAMPLING_SEED = 32, 0
@@ -27,7 +28,7 @@ class Read:
     """A text as far as a run reads it.
 
     Attributes:
-        chunks: all of the text's.
+        chunks: all of the text's; none where vectors were given in its place.
         vectors: [T, D] of the last of them, as many as the run reads.
         query: [D] what it is steered towards.
         known: rows of the library that hold a chunk of the text.
@@ -46,7 +47,8 @@ class Read:
     @property
     def said(self) -> tuple[int, int, str]:
         """Chunks that are read, chunks of the text, and the last one."""
-        return len(self.vectors.values), len(self.chunks), self.chunks[-1].text
+        read = len(self.vectors.values)
+        return (read, len(self.chunks), self.chunks[-1].text) if self.chunks else (read, read, "")
 
     @property
     def window(self) -> tuple[FloatArray, IntArray]:
@@ -69,7 +71,7 @@ class Pipeline:
 
     def __init__(
         self,
-        predictor: RunPredictor,
+        predictor: TrainedPredictor,
         reader: TextReader,
         decoder: Decoder | None = None,
         library: Library | None = None,
@@ -92,8 +94,7 @@ class Pipeline:
         self, text: str, *, query: str | None = None, n: int = 5, where: str | None = None
     ) -> NextPassage:
         """What follows a text, at the run's nearest horizon. Arguments and errors are those of `ahead`."""
-        horizon = self.predictor.horizons[0]
-        return self._next(self.read(text, query, where), horizon, n)
+        return self.after(self.read(text, query, where), self.predictor.horizons[0], n)
 
     def ahead(
         self, text: str, *, query: str | None = None, n: int = 5, where: str | None = None
@@ -110,7 +111,7 @@ class Pipeline:
             EncoderError, DecoderError: as their work raises them.
         """
         read = self.read(text, query, where)
-        return [self._next(read, horizon, n) for horizon in self.predictor.horizons]
+        return [self.after(read, horizon, n) for horizon in self.predictor.horizons]
 
     def rollout(
         self,
@@ -132,13 +133,16 @@ class Pipeline:
             ConfigError: no steps asked for; snapping without a library, or to one whose vectors have other
                 lengths.
         """
+        return self.go_on(self.read(text, query, where), steps, course, n)
+
+    def go_on(self, read: Read, steps: int, course: Course | None = None, n: int = 1) -> Continuation:
+        """`rollout` from what was read. Arguments and errors are those of it."""
         if 1 not in self.predictor.horizons:
             raise RunError(
                 f"predicts {', '.join(map(str, self.predictor.horizons))} ahead: there is nothing to read on",
                 where=self.predictor.folder,
                 remedy="take a run with horizon 1",
             )
-        read = self.read(text, query, where)
         course = course or Course()
         if read.query is not None:
             course = replace(course, query=read.query)
@@ -160,23 +164,41 @@ class Pipeline:
         return Continuation(*read.said, tuple(passages), rolled.objection, raw)
 
     def read(self, text: str, query: str | None = None, where: str | None = None) -> Read:
-        """Cut a text and encode as much of it as the run reads. Warns of a text shorter than any that the run
-        was trained on. Raises as `ahead`."""
+        """`look`, with a warning of a text shorter than any that the run was trained on."""
+        read = self.look(text, query, where)
+        if (short := self.shortage(read)) is not None:
+            warnings.warn(f"{where or 'the text'}: {short}: give a longer text", NextvecWarning, stacklevel=2)
+        return read
+
+    def look(self, text: str, query: str | None = None, where: str | None = None) -> Read:
+        """Cut a text and encode as much of it as the run reads. Raises as `ahead`."""
         asked = self._query(query)
         chunks = self.reader.chunk(text, where)
         last = chunks[-self.predictor.context :]
-        least = int(self.predictor.training.get("min_context", 1))
-        if len(last) < least:
-            warnings.warn(
-                f"{where or 'the text'}: {len(last)} chunks; {self.predictor.name} was trained with {least} "
-                "and more before a target: give a longer text",
-                NextvecWarning,
-                stacklevel=2,
-            )
         vectors = self.reader.encode([chunk.text for chunk in last])
         texts = [chunk.text for chunk in chunks]
         known = np.zeros(0, np.int64) if self.library is None else self.library.rows_of(texts)
         return Read(chunks, vectors, asked, known)
+
+    def take(self, vectors: RawVectors, query: str | None = None) -> Read:
+        """Vectors [T, D] in place of a text; what the library holds of them is known.
+
+        Raises RunError: a query for a run that takes none. EncoderMismatchError: of another encoder.
+        """
+        asked = self._query(query)
+        last = vectors.values[-self.predictor.context :]
+        read = RawVectors(last, vectors.encoder, vectors.normalised).of(str(self.predictor.encoder))
+        known = np.zeros(0, np.int64)
+        if self.library is not None:
+            known = Reading.of_text(vectors, self.library.index).read[0]
+        return Read([], read, asked, known)
+
+    def shortage(self, read: Read) -> str | None:
+        """In words, what a run was trained with and this lacks; None where it is long enough."""
+        there, least = len(read.vectors.values), int(self.predictor.training.get("min_context", 1))
+        if there >= least:
+            return None
+        return f"{there} chunks; {self.predictor.name} was trained with {least} and more before a target"
 
     def _query(self, query: str | None) -> FloatArray | None:
         if query is None:
@@ -193,7 +215,8 @@ class Pipeline:
         vector: FloatArray = self.reader.encode([query.strip()]).values[0]
         return vector
 
-    def _next(self, read: Read, horizon: int, n: int) -> NextPassage:
+    def after(self, read: Read, horizon: int, n: int = 5) -> NextPassage:
+        """What follows what was read, at a horizon of the run. Arguments and errors are those of `ahead`."""
         predictor = self.predictor.aimed(horizon)
         raw, _ = predictor.answer(*read.window, read.queries)
         [decoded], [nearest] = self._decoded(raw), self._nearest(raw, n, [read.known])
@@ -226,7 +249,7 @@ class Pipeline:
         return self.library.passage(step.landing.row, step.landing.cosine)
 
     def _judged(
-        self, predictor: RunPredictor, read: Read, passages: Sequence[Passage | None]
+        self, predictor: TrainedPredictor, read: Read, passages: Sequence[Passage | None]
     ) -> list[Passage | None]:
         """The same with their probabilities, where the run has any to state."""
         there = [passage for passage in passages if passage is not None]
@@ -244,7 +267,9 @@ class Pipeline:
             return self.library.vectors([row], normalised=self.reader.space.normalised)
         return self.reader.encode([passage.decoded.text]).values
 
-    def _confidence(self, predictor: RunPredictor, read: Read, answer: Passage | None) -> Confidence | None:
+    def _confidence(
+        self, predictor: TrainedPredictor, read: Read, answer: Passage | None
+    ) -> Confidence | None:
         if answer is not None and answer.probability is not None:
             return Confidence("continuation", answer.probability)
         if not predictor.generative:

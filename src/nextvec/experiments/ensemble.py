@@ -26,6 +26,9 @@ from nextvec.evaluation.ensemble import Ensemble, Mixture, fit_mixture
 from nextvec.evaluation.harness import Judging, Training
 from nextvec.evaluation.predictor import Predictor
 from nextvec.experiments.judging import Exam, asked, common, division_of
+from nextvec.experiments.remote import SCHEMES, RemoteRun
+from nextvec.inference.base import TrainedPredictor
+from nextvec.inference.opening import open_predictor
 from nextvec.inference.predictor import RunPredictor
 from nextvec.models.saving import WEIGHTS
 
@@ -177,9 +180,11 @@ def load(folder: str | Path) -> EnsembleRun:
     return EnsembleRun(folder, runs, baselines, mixture)
 
 
-def load_judged(folder: str | Path, device: str = "cpu") -> RunPredictor | EnsembleRun:
-    """A run or an ensemble, whichever lies there."""
-    return load(folder) if (Path(folder) / FILE).is_file() else RunPredictor(folder, device=device)
+def load_judged(folder: str | Path, device: str = "cpu") -> TrainedPredictor | EnsembleRun | RemoteRun:
+    """A run, an export or an ensemble, whichever lies there; or a server's model, by its address."""
+    if str(folder).startswith(SCHEMES):
+        return RemoteRun(str(folder))
+    return load(folder) if (Path(folder) / FILE).is_file() else open_predictor(folder, device)
 
 
 def _fitted(name: str, training: Training, how: Judging) -> Baseline:

@@ -28,7 +28,7 @@ from nextvec.evaluation.predictor import row_dots
 from nextvec.evaluation.retrieval import Pool
 from nextvec.evaluation.speed import one_thread
 from nextvec.experiments.judging import Exam, asked, divide, division_of
-from nextvec.inference.predictor import RunPredictor
+from nextvec.inference.base import TrainedPredictor
 from nextvec.progress import Progress
 from nextvec.retrieval.exact import ExactIndex
 from nextvec.retrieval.readings import Reading
@@ -226,7 +226,7 @@ class Comparison:
 
 def compare_strategies(
     store: Store,
-    run: RunPredictor,
+    run: TrainedPredictor,
     exam: Exam,
     how: Judging,
     names: Sequence[str] = (),
@@ -270,7 +270,7 @@ def compare_strategies(
 
 
 def _sit(
-    store: Store, run: RunPredictor, exam: Exam, how: Judging, most: int | None
+    store: Store, run: TrainedPredictor, exam: Exam, how: Judging, most: int | None
 ) -> tuple[Sitting, Leaks | None]:
     """The judge's windows and candidates."""
     judged = divide(store, division_of([run], exam), exam.sources, exam.split)

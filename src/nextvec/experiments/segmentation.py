@@ -28,7 +28,7 @@ from nextvec.evaluation.harness import Judging, check_made_for, fitted
 from nextvec.evaluation.predictor import Kind, Predictor
 from nextvec.evaluation.segmentation import Cuts, found, half_length, pk_errors, window_diff_errors
 from nextvec.experiments.judging import Exam, common, division_of, judged_windows, training_of
-from nextvec.inference.predictor import RunPredictor
+from nextvec.inference.base import TrainedPredictor
 from nextvec.progress import Progress
 
 SEGMENTS, CHUNKS = (4, 8), (5, 20)
@@ -181,7 +181,7 @@ class SegmentationReport:
 
 def judge_segmentation(
     store: Store,
-    run: RunPredictor,
+    run: TrainedPredictor,
     exam: Exam,
     *,
     count: int = 200,
@@ -220,7 +220,7 @@ def judge_segmentation(
     return table.report(store, exam)
 
 
-def _documents(store: Store, run: RunPredictor, exam: Exam, split: str) -> list[int]:
+def _documents(store: Store, run: TrainedPredictor, exam: Exam, split: str) -> list[int]:
     """Of the split, those that the run was not trained on."""
     of = Exam(split, exam.sources, exam.train_sources, exam.division)
     windows, _ = judged_windows(store, [run], of, context=1, horizon=1)
@@ -228,7 +228,7 @@ def _documents(store: Store, run: RunPredictor, exam: Exam, split: str) -> list[
     return documents
 
 
-def _fitted(store: Store, run: RunPredictor, exam: Exam, names: Sequence[str]) -> list[Predictor]:
+def _fitted(store: Store, run: TrainedPredictor, exam: Exam, names: Sequence[str]) -> list[Predictor]:
     for name in names:
         if name not in BASELINES:
             raise EvaluationError(

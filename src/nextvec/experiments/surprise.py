@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,9 +15,10 @@ from nextvec.errors import DocumentError, RunError
 from nextvec.evaluation.boundaries import CURVES, Curve, Read, Rule, boundaries, high_peaks
 from nextvec.evaluation.harness import check_made_for
 from nextvec.evaluation.segmentation import Cuts
-from nextvec.inference.predictor import RunPredictor
+from nextvec.inference.base import TrainedPredictor
 
 PEAKS_APART = 2
+Run = TypeVar("Run", bound=TrainedPredictor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,7 @@ class Surprises:
         }
 
 
-def next_predictor(run: RunPredictor) -> RunPredictor:
+def next_predictor(run: Run) -> Run:
     """The run, answering for the next chunk. Raises RunError where it was not trained to."""
     if run.task != "next" or 1 not in run.horizons:
         ahead = ", ".join(map(str, run.horizons))
@@ -82,7 +83,7 @@ def next_predictor(run: RunPredictor) -> RunPredictor:
 
 
 def surprises_of_text(
-    run: RunPredictor, reader: TextReader, text: str, where: str, finder: str, rule: Rule | None = None
+    run: TrainedPredictor, reader: TextReader, text: str, where: str, finder: str, rule: Rule | None = None
 ) -> Surprises:
     """Read a text.
 
@@ -99,7 +100,7 @@ def surprises_of_text(
 
 
 def surprises_of_document(
-    run: RunPredictor, store: Store, doc_id: str, finder: str, rule: Rule | None = None
+    run: TrainedPredictor, store: Store, doc_id: str, finder: str, rule: Rule | None = None
 ) -> Surprises:
     """Read a document of a store.
 
@@ -116,7 +117,7 @@ def surprises_of_document(
 
 
 def _surprises(
-    run: RunPredictor,
+    run: TrainedPredictor,
     vectors: FloatArray,
     texts: Sequence[str],
     where: str,

@@ -14,7 +14,7 @@ import numpy as np
 
 from nextvec.data.windows import FloatArray, IntArray, read_on
 from nextvec.errors import ConfigError, ModelError
-from nextvec.inference.predictor import ModelPredictor
+from nextvec.inference.base import VectorPredictor
 from nextvec.vectors import RawVectors, UnitVectors, unit
 
 SEEDS_PER_ROLLOUT = 2**20
@@ -146,7 +146,7 @@ class Course:
 
 
 def roll(
-    predictor: ModelPredictor,
+    predictor: VectorPredictor,
     vectors: RawVectors,
     steps: int,
     course: Course | None = None,
@@ -185,7 +185,7 @@ def roll(
 
 
 def _steps(
-    predictor: ModelPredictor, vectors: RawVectors, course: Course, find: Find | None, length: float
+    predictor: VectorPredictor, vectors: RawVectors, course: Course, find: Find | None, length: float
 ) -> Iterator[Step]:
     """Step after step without end."""
     width = predictor.context
@@ -210,7 +210,7 @@ def _steps(
 
 
 def _predicted(
-    predictor: ModelPredictor, contexts: FloatArray, lengths: IntArray, course: Course, number: int
+    predictor: VectorPredictor, contexts: FloatArray, lengths: IntArray, course: Course, number: int
 ) -> FloatArray:
     """[D] the point prediction, or a draw that is the same for the same seed and step."""
     queries = None if course.query is None else course.query[None]

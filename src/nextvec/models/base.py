@@ -19,7 +19,7 @@ from nextvec.models.confidence import Continuation
 from nextvec.models.config import ModelConfig
 from nextvec.models.generation import GenerativeHead
 from nextvec.models.heads import make_head, silence_head, silenced
-from nextvec.models.prediction import Prediction
+from nextvec.models.prediction import Prediction, at_last
 from nextvec.models.residual import State, make_residual
 from nextvec.models.standardise import Standardiser
 
@@ -128,6 +128,10 @@ class NextVectorModel(  # type: ignore[call-arg]
     def encoder_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
         """The backbone's state before the first vector."""
 
+    def encode_last(self, x: Tensor, last: Tensor | None) -> Tensor:
+        """What `encode` gives at position `last` [B] of each row of x (None: the very last) -> [B, H]."""
+        return at_last(self.encode(x), last)
+
     def encode_chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """x [B, T, D] that follows what `state` has read -> hidden states [B, T, H] and the new state."""
         hidden: list[Tensor] = []
@@ -151,6 +155,11 @@ class NextVectorModel(  # type: ignore[call-arg]
         """
         x = self.read(x, lengths)
         return self.predict(self.encode(self.inputs(x, self.asked(query, len(x)))), self.residual(x))
+
+    def after(self, x: Tensor, lengths: Tensor | None = None, query: Tensor | None = None) -> Prediction:
+        """`forward` where only the prediction after each row's last vector is wanted: a Prediction of [B, D],
+        with as little done for the other positions as the architecture allows."""
+        return self.predict(*self._after(x, lengths, query))
 
     def extend(self, x: Tensor, state: State) -> tuple[Prediction, State]:
         """Read a whole chunk x [B, T, D] after what `state` has read (the chunked form).
@@ -257,11 +266,7 @@ class NextVectorModel(  # type: ignore[call-arg]
                 f"{self.architecture} with the head '{self.config.head}' has no distribution to sample from",
                 remedy="build it with a generative head, or take `raw`",
             )
-        x = self.read(x, lengths)
-        hidden, base = self.encode(self.inputs(x, self.asked(query, len(x)))), self.residual(x)
-        rows = torch.arange(len(x), device=x.device)
-        last = torch.full_like(rows, x.shape[1] - 1) if lengths is None else lengths.to(x.device) - 1
-        hidden, base = hidden[rows, last], None if base is None else base[rows, last]
+        hidden, base = self._after(x, lengths, query)
         return self.assemble(self.head.draw(hidden, n, generator), hidden, base) * self.scale
 
     def continuation(self, prediction: Prediction, candidate: Tensor) -> Tensor:
@@ -382,6 +387,15 @@ class NextVectorModel(  # type: ignore[call-arg]
         from nextvec.models.saving import save_model
 
         save_model(save_directory, self, {})
+
+    def _after(self, x: Tensor, lengths: Tensor | None, query: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Hidden state [B, H] and baseline [B, D] after each row's last vector."""
+        batch, length = x.shape[:2]
+        x = self.read(x, lengths)
+        last = None if lengths is None else lengths.to(x.device) - 1
+        hidden = self.encode_last(self.inputs(x, self.asked(query, batch)), last)
+        end = torch.full((batch,), length - 1, device=x.device) if last is None else last
+        return hidden, self.residual.after(x, end)
 
     def _wrong_input(self, x: Tensor, shape: str) -> ModelError:
         kind = str(x.dtype).removeprefix("torch.")

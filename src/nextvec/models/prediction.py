@@ -35,3 +35,10 @@ class Prediction:
         """All horizons, nearest first: [B, T, K, D] ([B, K, D] from a step)."""
         first = self.raw.unsqueeze(-2)
         return first if self.further is None else torch.cat((first, self.further), -2)
+
+
+def at_last(values: Tensor, last: Tensor | None) -> Tensor:
+    """values [B, T, ...] at position `last` [B] of each row, or at the very last one of all -> [B, ...]."""
+    if last is None:
+        return values[:, -1]
+    return values[torch.arange(values.shape[0], device=values.device), last]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from nextvec.errors import ModelError
 from nextvec.models.hints import treat
+from nextvec.models.prediction import at_last
 
 ResidualName = Literal["none", "mean", "last", "ema", "weights", "ridge"]
 RESIDUALS: tuple[str, ...] = get_args(ResidualName)
@@ -36,6 +37,11 @@ class Baseline(nn.Module):
     def forward(self, x: Tensor) -> Tensor | None:
         """x [B, T, D] -> [B, T, D], position t from vectors 0..t only; None where there is no baseline."""
         return None
+
+    def after(self, x: Tensor, last: Tensor) -> Tensor | None:
+        """The same after position `last` [B] of each row alone, [B, D]. What follows it in x is zeros."""
+        base = self(x)
+        return None if base is None else at_last(base, last)
 
     def init_state(self, batch: int, d_embed: int, device: torch.device, dtype: torch.dtype) -> State:
         """The state before the first vector."""
@@ -95,6 +101,9 @@ class RunningMean(Baseline):
         count = torch.arange(1, x.shape[1] + 1, device=x.device)
         return x.cumsum(1, dtype=_wide(x.dtype)).div_(count[:, None]).to(x.dtype)
 
+    def after(self, x: Tensor, last: Tensor) -> Tensor:
+        return (x.sum(1, dtype=_wide(x.dtype)) / (last + 1)[:, None]).to(x.dtype)
+
     def init_state(self, batch: int, d_embed: int, device: torch.device, dtype: torch.dtype) -> State:
         total = torch.zeros(batch, d_embed, device=device, dtype=_wide(dtype))
         return {self.sum_key: total, self.count_key: torch.zeros((), device=device, dtype=torch.int64)}
@@ -124,6 +133,14 @@ class ExponentialAverages(Baseline):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.chunk(x, self.init_state(x.shape[0], x.shape[2], x.device, x.dtype))[0]
+
+    def after(self, x: Tensor, last: Tensor) -> Tensor:
+        wide = x.to(_wide(x.dtype))
+        decays = wide.new_tensor(DECAYS)[:, None, None]
+        age = last[:, None] - torch.arange(x.shape[1], device=x.device)
+        powers = (decays ** age.clamp(min=0)).masked_fill(age < 0, 0.0)  # [K, B, T]
+        shares = self.weights.to(wide.dtype)[:, None, None] * powers / powers.sum(-1, keepdim=True)
+        return (shares.sum(0)[:, None] @ wide)[:, 0].to(x.dtype)
 
     def init_state(self, batch: int, d_embed: int, device: torch.device, dtype: torch.dtype) -> State:
         sums = torch.zeros(batch, len(DECAYS), d_embed, device=device, dtype=_wide(dtype))
@@ -211,6 +228,17 @@ class PositionWeights(Baseline):
         mixed, state = self.chunk(x_t[:, None], state)
         return mixed[:, 0], state
 
+    def after(self, x: Tensor, last: Tensor) -> Tensor:
+        weights = self.weights[last.clamp(max=self.context - 1)].to(_wide(x.dtype))
+        recent = self.recent(x, last).to(weights.dtype)
+        return (weights[:, None] @ recent)[:, 0].to(x.dtype)
+
+    def recent(self, x: Tensor, last: Tensor) -> Tensor:
+        """The last c vectors of each row [B, c, D], youngest first, zeros for what is absent."""
+        past = torch.nn.functional.pad(x, (0, 0, self.context - 1, 0))
+        place = (last + self.context - 1)[:, None] - torch.arange(self.context, device=x.device)
+        return past.gather(1, place[..., None].expand(-1, -1, x.shape[2]))
+
     def mix(self, aged: Sequence[Tensor], place: Tensor) -> Tensor:
         """c tensors [B, T, D], youngest first, at positions `place` [T] -> [B, T, D] in at least float32."""
         weights = self.weights[place.clamp(max=self.context - 1)]  # [T, c]; what is absent is a zero vector
@@ -232,6 +260,13 @@ class Ridge(PositionWeights):
     def __init__(self, context: int, d_embed: int, key: str = "residual") -> None:
         super().__init__(context, key)
         self.deviation = nn.Parameter(torch.zeros(context, d_embed, d_embed))
+
+    def after(self, x: Tensor, last: Tensor) -> Tensor:
+        recent = self.recent(x, last)
+        wide = _wide(x.dtype)
+        moved = recent.flatten(1).to(wide) @ self.deviation.flatten(0, 1).to(wide)
+        full = (last >= self.context - 1)[:, None]
+        return super().after(x, last) + (moved * full).to(x.dtype)
 
     def mix(self, aged: Sequence[Tensor], place: Tensor) -> Tensor:
         mixed = super().mix(aged, place)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def load_model(source: str | Path, **download: Any) -> tuple[NextVectorModel, di
         RunError: missing, truncated or renamed files or tensors, an unknown architecture, or an answer that
             differs from the golden one by more than 1e-5 (of its largest value, if that is above 1).
     """
-    folder = _locate(source, download)
+    folder = locate(source, **download)
     info = read_json(folder / CONFIG, RunError, remedy="give a folder that nextvec saved a model in")
     match info:
         case {"architecture": str(name), "config": dict(config), "code_version": str(saved_code)}:
@@ -185,8 +185,15 @@ def _check_golden(model: NextVectorModel, folder: Path, saved_code: str) -> None
         log.info("%s: saved by other code of %s, same answer", folder, model.architecture)
 
 
-def _locate(source: str | Path, download: dict[str, Any]) -> Path:
-    """The local folder of a path or of a Hub id. A name whose first part is a folder here is a path."""
+def locate(source: str | Path, *, also: Sequence[str] = (), **download: Any) -> Path:
+    """The local folder of a path or of a Hub id. A name whose first part is a folder here is a path.
+
+    Args:
+        also: further files to fetch from the Hub, where they are there.
+        download: as in `load_model`.
+    Raises:
+        RunError: neither.
+    """
     path = Path(source)
     if path.is_dir():
         return path
@@ -196,7 +203,7 @@ def _locate(source: str | Path, download: dict[str, Any]) -> Path:
             "no such folder", where=source, remedy="give the folder of a run, or a Hub id owner/name"
         )
     try:
-        found = snapshot_download(source, allow_patterns=[CONFIG, WEIGHTS, GOLDEN], **download)
+        found = snapshot_download(source, allow_patterns=[CONFIG, WEIGHTS, GOLDEN, *also], **download)
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as e:
         reason = str(e).strip().split("\n")[0]
         raise RunError(

@@ -4,7 +4,9 @@ fitted where a part of it is fitted and not learned, and given to an optimiser."
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,31 @@ FITTED = ("ema", "weights", "ridge")
 """Residuals that have a solution by least squares to start from."""
 SAMPLED_ROWS = 8192
 """Vectors that distributions are compared with."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from in place of fresh weights.
+
+    Attributes:
+        weights: the state of a model of the configuration's sizes, scale and baseline included.
+        origin: where they come from, JSON; it stays with the run.
+        keep_zeros: weights of matrices that are exactly 0 are not learned.
+    """
+
+    weights: Mapping[str, Tensor]
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    keep_zeros: bool = False
+
+
+def hold_zeros(model: nn.Module) -> None:
+    """From now on the weights of matrices that are exactly 0 get no gradient. An optimiser that has not moved
+    them yet then never does, and decay leaves 0 at 0."""
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.ndim > 1:
+            kept = (parameter != 0).detach()
+            if not kept.all():
+                parameter.register_hook(partial(torch.mul, kept))  # type: ignore[no-untyped-call]
 
 
 class Learner(nn.Module):

@@ -26,6 +26,7 @@ from nextvec.objectives.combine import Loss
 from nextvec.objectives.regression import cosine_similarity
 from nextvec.objectives.sample import Sample
 from nextvec.progress import Progress, sparkline
+from nextvec.training.build import Start
 from nextvec.training.config import TrainConfig
 from nextvec.training.history import ValidationMeter, loss_names, loss_values, write_history
 from nextvec.training.saved import calibrate, saved_figures
@@ -65,6 +66,7 @@ def train(
     out: str | Path,
     *,
     resume: bool = False,
+    start: Start | None = None,
     quiet: bool = False,
     after_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> RunResult:
@@ -74,6 +76,7 @@ def train(
     needs in `out/last`. On resume, `config` may be None: the run's own is taken.
 
     Args:
+        start: what a new run starts from in place of fresh weights.
         after_epoch: called with each epoch's line of the history once everything is saved; what it raises
             ends the run.
     Raises:
@@ -82,7 +85,7 @@ def train(
         TrainingInterrupted: Ctrl-C or SIGTERM; everything is saved.
         ConfigError, SplitError, WindowError, ModelError: the configuration cannot be carried out.
     """
-    session = open_session(store, config, Path(out), resume=resume)
+    session = open_session(store, config, Path(out), resume=resume, start=start)
     state = session.state
     with (
         StopSignals() as signals,

@@ -31,8 +31,10 @@ from nextvec.objectives.combine import Objective, needs_statistics
 from nextvec.objectives.material import check_material
 from nextvec.training.build import (
     Learner,
+    Start,
     build_model,
     fit_model,
+    hold_zeros,
     make_optimiser,
     statistics_of,
 )
@@ -146,15 +148,23 @@ class Session:
 
     def save(self) -> None:
         """Write the checkpoint."""
-        facts = {"state": asdict(self.state), "identity": self.identity, "fitted": self.fitted}
+        facts = {
+            "state": asdict(self.state),
+            "identity": self.identity,
+            "fitted": self.fitted,
+            "origin": self.extra.get("origin"),
+        }
         write_checkpoint(self.out, self.learned, self.optimiser, self.means.sums, facts)
 
 
-def open_session(store: Store, config: TrainConfig | None, out: Path, *, resume: bool) -> Session:
+def open_session(
+    store: Store, config: TrainConfig | None, out: Path, *, resume: bool, start: Start | None = None
+) -> Session:
     """Set a run up; nothing is written before everything is known to fit.
 
     Args:
         config: may be None on resume: the run's own is taken.
+        start: what a new run starts from in place of fresh weights.
     Raises:
         RunError: `out` holds something (without `resume`) or nothing (with it), or the run there was made
             with another configuration or store.
@@ -174,13 +184,14 @@ def open_session(store: Store, config: TrainConfig | None, out: Path, *, resume:
     hardware = (
         Hardware(**checkpoint.facts["identity"]["hardware"]) if checkpoint else find_hardware(config.runtime)
     )
-    session = _build(store, config, out, hardware, fresh=checkpoint is None)
+    session = build_session(store, config, out, hardware, start, fresh=checkpoint is None)
     if checkpoint:
         refuse_changes(out, checkpoint.facts["identity"]["store"], session.identity["store"])
         stored = checkpoint.facts["state"]
         session.fitted = checkpoint.facts.get("fitted", {})
         session.state = State(**{**stored, "plateau": Plateau(**stored["plateau"])})
         restore(checkpoint, session.learned, session.optimiser, session.means.sums, out)
+        remember(session, checkpoint.facts.get("origin"))
         done = read_history(out) if session.state.epoch else []
         session.history = [line for line in done if line["epoch"] <= session.state.epoch]
     _write_facts(session)
@@ -188,13 +199,27 @@ def open_session(store: Store, config: TrainConfig | None, out: Path, *, resume:
     return session
 
 
-def _build(store: Store, config: TrainConfig, out: Path, hardware: Hardware, *, fresh: bool) -> Session:
+def build_session(
+    store: Store,
+    config: TrainConfig,
+    out: Path,
+    hardware: Hardware,
+    start: Start | None = None,
+    *,
+    fresh: bool = True,
+) -> Session:
+    """A run before its first update (of which nothing is on disk), or, not `fresh`, before its checkpoint is
+    read into it. Raises as `open_session`."""
     split = split_documents(store, config.data.split, config.data.sources)
     training, validation = (split_batches(store, split, name, config) for name in ("train", "validation"))
     seed_everything(config.runtime.seed)
     model = build_model(store, config)
     refuse_material(config, training, model)
-    fitted = fit_model(model, store, config, split) if fresh else {}  # the checkpoint has it all
+    fitted: dict[str, Any] = {}
+    if start is not None:
+        model.load_state_dict(dict(start.weights))
+    elif fresh:  # otherwise the checkpoint has it all
+        fitted = fit_model(model, store, config, split)
     asked = needs_statistics(config.loss)
     statistics = statistics_of(store, training.spans, float(model.scale)) if asked else None
     objective = Objective(config.loss, statistics, generative=model.generative)
@@ -205,7 +230,7 @@ def _build(store: Store, config: TrainConfig, out: Path, hardware: Hardware, *, 
     objective.to(fabric.device)
     optimiser = make_optimiser(model, objective, config.optim, fused=hardware.device != "mps")
     names = (*loss_names(objective), "cosine", "gradient_norm")
-    return Session(
+    session = Session(
         store=store,
         config=config,
         out=out,
@@ -223,6 +248,17 @@ def _build(store: Store, config: TrainConfig, out: Path, hardware: Hardware, *, 
         trained_on=TrainedOn.of(store, split.train),
         fitted=fitted,
     )
+    if start is not None:
+        remember(session, {**start.origin, "keep_zeros": start.keep_zeros})
+    return session
+
+
+def remember(session: Session, origin: dict[str, Any] | None) -> None:
+    """What a run that did not start from fresh weights says of that, and holds to."""
+    if origin is not None:
+        session.extra["origin"] = origin
+        if origin["keep_zeros"]:
+            hold_zeros(session.model)
 
 
 def check_config(store: Store, config: TrainConfig) -> None:

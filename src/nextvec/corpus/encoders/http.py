@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import datetime
-import email.utils
 import json
 import logging
 import os
@@ -20,6 +18,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from nextvec.client.wire import waiting_time
 from nextvec.corpus.encoders.base import Advance, digest
 from nextvec.corpus.vectors import FloatArray
 from nextvec.errors import EncoderError
@@ -163,7 +162,7 @@ class HttpEncoder:
             except (httpx.TransportError, httpx.StreamError) as e:
                 problem, headers = f"cannot be reached ({type(e).__name__}: {e})", {}
             if attempt < self._retries:
-                wait = _waiting_time(headers.get("retry-after"), attempt)
+                wait = waiting_time(headers.get("retry-after"), attempt)
                 if wait > MAX_WAIT_S:
                     raise EncoderError(
                         f"{problem}, come back in {wait:.0f} s", where=self._where, remedy="try later"
@@ -267,18 +266,3 @@ def _remedy(status: int) -> str:
     if status == 413:
         return "lower the batch size"
     return "check the address and the model's name"
-
-
-def _waiting_time(retry_after: str | None, attempt: int) -> float:
-    """Seconds to wait: what the server asks for (seconds or a date), else 0.5, 1, 2, ... up to 30."""
-    if retry_after:
-        if retry_after.strip().isdecimal():
-            return float(retry_after)
-        try:
-            when = email.utils.parsedate_to_datetime(retry_after)
-            if when.tzinfo is None:
-                when = when.replace(tzinfo=datetime.UTC)
-            return max((when - datetime.datetime.now(datetime.UTC)).total_seconds(), 0.0)
-        except ValueError:
-            log.warning("Retry-After '%s' is not understood", retry_after)
-    return float(min(0.5 * 2**attempt, 30.0))

@@ -126,7 +126,7 @@ class LCM(NextVectorModel):
             hidden: Tensor = self.reader(x)[0]
             return hidden
         read = self._read(x)
-        return self._from_noise(read, len(x), 0, x.shape[1])
+        return self._from_noise(read, x.shape[0], 0, x.shape[1])
 
     def encoder_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
         shape = (2, batch, self.config.heads, 0, self.reader.head_width)

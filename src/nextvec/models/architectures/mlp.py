@@ -74,7 +74,7 @@ class MLP(NextVectorModel):
         time = torch.arange(first, first + windows.shape[1], device=past.device)
         slot = torch.arange(self.context, device=past.device)
         mask = (time[:, None] + slot >= self.context - 1).to(past.dtype)  # [T, c]
-        return self._layers(torch.cat((windows, mask.expand(len(past), -1, -1)), 2))
+        return self._layers(torch.cat((windows, mask.expand(past.shape[0], -1, -1)), 2))
 
     def _layers(self, inputs: Tensor) -> Tensor:
         hidden = dropout(F.gelu(self.first(inputs)), self.dropout, self.training)

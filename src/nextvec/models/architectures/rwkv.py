@@ -274,5 +274,5 @@ def vector(values: Tensor) -> nn.Parameter:
 def change(x: Tensor, last: Tensor | None) -> Tensor:
     """What leads from each vector of x [B, T, H] back to the one before; the first follows `last` [B, H]
     (or zeros)."""
-    before = x.new_zeros(len(x), 1, x.shape[-1]) if last is None else last[:, None].to(x.dtype)
+    before = x.new_zeros(x.shape[0], 1, x.shape[-1]) if last is None else last[:, None].to(x.dtype)
     return torch.cat((before, x[:, :-1]), 1) - x

@@ -16,55 +16,73 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextvec.models.base import ModelConfig, NextVectorModel
-from nextvec.models.ops.attention import cache_append, causal_attention
+from nextvec.models.ops.attention import attention_at, cache_append, causal_attention
 from nextvec.models.ops.dropout import dropout
 from nextvec.models.ops.positions import sinusoidal
+from nextvec.models.prediction import at_last
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig(ModelConfig):
-    """hidden: H; layers; heads: of H / heads each; ffn: inner width; dropout: everywhere torch has it."""
+    """hidden: H; layers; heads: of head_width each, by default H / heads (a model some of whose heads were
+    pruned has fewer of the same width); ffn: inner width; dropout: everywhere torch has it."""
 
     hidden: int
     layers: int
     heads: int
     ffn: int
     dropout: float
+    head_width: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.hidden % self.heads:
+        if self.head_width is None and self.hidden % self.heads:
             raise ValueError(f"hidden = {self.hidden} does not divide into {self.heads} heads")
+
+    @property
+    def inner(self) -> int:
+        """Of all heads side by side."""
+        return self.heads * (self.head_width or self.hidden // self.heads)
 
 
 class Attention(nn.Module):
-    """Multi-head causal attention: queries from x, keys and values from the memory (x itself, or not)."""
+    """Multi-head causal attention: queries from x, keys and values from the memory (x itself, or not).
 
-    def __init__(self, hidden: int, heads: int, dropout: float) -> None:
+    `inner` is the width of all heads together.
+    """
+
+    def __init__(self, hidden: int, heads: int, dropout: float, inner: int | None = None) -> None:
         super().__init__()
+        inner = inner or hidden
         self.heads, self.dropout = heads, dropout
-        self.query = nn.Linear(hidden, hidden)
-        self.key_value = nn.Linear(hidden, 2 * hidden)
-        self.out = nn.Linear(hidden, hidden)
+        self.query = nn.Linear(hidden, inner)
+        self.key_value = nn.Linear(hidden, 2 * inner)
+        self.out = nn.Linear(inner, hidden)
         for projection in (self.query, self.key_value):
             # As torch.nn.MultiheadAttention: Xavier over the three projections stacked, zero biases.
-            bound = (6 / (4 * hidden)) ** 0.5
+            bound = (6 / (hidden + 3 * inner)) ** 0.5
             nn.init.uniform_(projection.weight, -bound, bound)
             nn.init.zeros_(projection.bias)
         nn.init.zeros_(self.out.bias)
 
     def keys_values(self, memory: Tensor) -> Tensor:
-        """memory [B, S, H] -> keys and values stacked [2, B, heads, S, H/heads]."""
+        """memory [B, S, H] -> keys and values stacked [2, B, heads, S, head_width]."""
         stacked: Tensor = self.key_value(memory).unflatten(-1, (2, self.heads, -1))
         return stacked.permute(2, 0, 3, 1, 4)
 
-    def forward(self, x: Tensor, keys_values: Tensor) -> Tensor:
-        """x [B, T, H], the last T of the S positions in `keys_values` -> [B, T, H]."""
+    def forward(self, x: Tensor, keys_values: Tensor, last: Tensor | None = None) -> Tensor:
+        """x [B, T, H], the last T of the S positions in `keys_values` -> [B, T, H].
+
+        With `last` [B], x is [B, 1, H]: what stands at that position of each row.
+        """
         q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k, v = keys_values.unbind()
-        mixed = causal_attention(q, k, v, self.dropout if self.training else 0.0)
+        if last is None:
+            mixed = causal_attention(q, k, v, self.dropout if self.training else 0.0)
+        else:
+            mixed = attention_at(last, q, k, v)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -74,8 +92,8 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.self_attention = Attention(config.hidden, config.heads, config.dropout)
-        self.cross_attention = Attention(config.hidden, config.heads, config.dropout)
+        sizes = (config.hidden, config.heads, config.dropout, config.inner)
+        self.self_attention, self.cross_attention = Attention(*sizes), Attention(*sizes)
         self.ffn_in = nn.Linear(config.hidden, config.ffn)
         self.ffn_out = nn.Linear(config.ffn, config.hidden)
         self.norms = nn.ModuleList(nn.LayerNorm(config.hidden) for _ in range(3))
@@ -86,6 +104,13 @@ class DecoderLayer(nn.Module):
         x = self._add(0, x, self.self_attention(x, self.self_attention.keys_values(x)))
         x = self._add(1, x, self.cross_attention(x, self.cross_attention.keys_values(memory)))
         return self._feed_forward(x)
+
+    def last(self, x: Tensor, memory: Tensor, last: Tensor | None) -> Tensor:
+        """The same at position `last` [B] of each row alone (None: the very last) -> [B, H]."""
+        asking, own, cross = at_last(x, last)[:, None], self.self_attention, self.cross_attention
+        asking = self._add(0, asking, own(asking, own.keys_values(x), last))
+        asking = self._add(1, asking, cross(asking, cross.keys_values(memory), last))
+        return self._feed_forward(asking)[:, 0]
 
     def extend(
         self, x: Tensor, memory: Tensor, own: Tensor, cross: Tensor, length: int
@@ -125,7 +150,7 @@ class Transformer(NextVectorModel):
         super().__init__(config, width=config.hidden)
         self.embed = nn.Linear(config.d_embed, config.hidden)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
-        self.heads, self.dropout = config.heads, config.dropout
+        self.heads, self.inner, self.dropout = config.heads, config.inner, config.dropout
 
     def encode(self, x: Tensor) -> Tensor:
         memory = hidden = self._embed(x, 0)
@@ -133,8 +158,16 @@ class Transformer(NextVectorModel):
             hidden = layer(hidden, memory)
         return hidden
 
+    def encode_last(self, x: Tensor, last: Tensor | None) -> Tensor:
+        memory = hidden = self._embed(x, 0)
+        *layers, top = self.layers
+        for layer in layers:
+            hidden = layer(hidden, memory)
+        assert isinstance(top, DecoderLayer)
+        return top.last(hidden, memory, last)
+
     def encoder_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
-        shape = (2, batch, self.heads, 0, self.embed.out_features // self.heads)
+        shape = (2, batch, self.heads, 0, self.inner // self.heads)
         state = {"position": torch.zeros((), dtype=torch.int64)}
         for i in range(len(self.layers)):
             for cache in self.caches:

@@ -35,9 +35,16 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> T
             with torch.autocast("cpu", enabled=False):
                 mixed: Tensor = _Blockwise.apply(q, k, v, dropout, BLOCK)  # type: ignore[no-untyped-call]
             return mixed
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=queries > 1)
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
     mask = None if queries == 1 else causal_mask(queries, keys, q.device)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+
+
+def attention_at(last: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of one query a row, q [B, h, 1, d], that stands at position `last` [B] of k, v [B, h, S, d].
+    For inference; returns [B, h, 1, d]."""
+    seen = torch.arange(k.shape[-2], device=k.device) <= last[:, None]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None, None])
 
 
 class _Blockwise(torch.autograd.Function):

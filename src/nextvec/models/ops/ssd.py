@@ -85,7 +85,7 @@ class _SSD(torch.autograd.Function):
                 ys.addcmul_(past, _by_time(zs.exp()))
             if asked or part.stop < x.shape[1]:
                 written = x[:, part] * _by_time(_to_end(zs, ds))
-                new = torch.bmm(bs.transpose(1, 2), written.flatten(2)).view(len(x), -1, *x.shape[2:])
+                new = torch.bmm(bs.transpose(1, 2), written.flatten(2)).view(x.shape[0], -1, *x.shape[2:])
                 state = new if state is None else new.addcmul_(state, _by_time(zs[..., -1:].exp()))
         ctx.save_for_backward(values, steps, a, b, c, skip, *states)
         ctx.chunk = chunk

@@ -175,7 +175,7 @@ def state_space_reference(
         backward = torch.linalg.inv(identity - width / 2 * matrix)
         transition = backward @ (identity + width / 2 * matrix)
         into = width * backward @ b[..., None]
-    x = torch.zeros_like(b).expand(len(inputs), -1, -1)
+    x = torch.zeros_like(b).expand(inputs.shape[0], -1, -1)
     outputs = []
     for now in inputs.unbind(-1):
         x = (transition @ x[..., None] + into * now[..., None, None])[..., 0]

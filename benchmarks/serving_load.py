@@ -1,0 +1,98 @@
+"""Requests a second and latency under 32 connections: a naive FastAPI endpoint, ours by JSON, npy; LitServe.
+
+    python benchmarks/serving_load.py RUN                    # 60 s each, in turns
+    python benchmarks/serving_load.py RUN --seconds 6        # a try
+
+Every server is a process of its own with one thread for the model, and all serve the same run; those that
+are not measured are stopped (SIGSTOP). The load generator is a process of its own, too (`serving_http.py`).
+Before any is measured, all must give the same vector. The seconds are divided into turns, so that whatever
+else the machine does falls on all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nextvec.disk import write_json
+from serving_http import summary
+from serving_servers import Server, context, dimension_of, request_of
+
+GENERATOR = Path(__file__).with_name("serving_http.py")
+ROWS = {
+    "naive": ("naive", "naive FastAPI: pydantic lists, eager model"),
+    "json": ("ours", "nextvec serve, JSON"),
+    "npy": ("ours", "nextvec serve, npy"),
+    "litserve": ("litserve", "LitServe, JSON, batches"),
+}
+
+
+def measured(port: int, request: Path, seconds: float, connections: int) -> tuple[np.ndarray, float]:
+    """Samples [N, 3] of one turn, and its seconds."""
+    samples = request.with_suffix(".npy")
+    command = [sys.executable, str(GENERATOR), str(port), str(request), "--samples", str(samples)]
+    command += ["--connections", str(connections), "--seconds", str(seconds)]
+    said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return np.load(samples, allow_pickle=False), float(said["seconds"])
+
+
+def compare(run: Path, seconds: float, connections: int, turns: int, length: int) -> dict[str, Any]:
+    """Figures of every row of ROWS."""
+    vectors = context(dimension_of(run), length)
+    requests = {name: request_of(name, vectors) for name in ROWS}
+    found: dict[str, list[tuple[np.ndarray, float]]] = {name: [] for name in ROWS}
+    with ExitStack() as held, tempfile.TemporaryDirectory() as folder:
+        servers = {}
+        for kind in dict.fromkeys(kind for kind, _ in ROWS.values()):
+            servers[kind] = held.enter_context(Server(kind, run))
+        answers = {name: servers[kind].ready(requests[name]) for name, (kind, _) in ROWS.items()}
+        for name, answer in answers.items():
+            np.testing.assert_allclose(answer, answers["naive"], atol=1e-4, err_msg=name)
+        for server in servers.values():
+            server.pause()
+        for _ in range(turns):
+            for name, (kind, _) in ROWS.items():
+                file = Path(folder) / f"{name}.request"
+                file.write_bytes(requests[name])
+                servers[kind].proceed()
+                measured(servers[kind].port, file, min(1.0, seconds / 10), connections)  # warm
+                found[name].append(measured(servers[kind].port, file, seconds / turns, connections))
+                servers[kind].pause()
+    return {
+        name: summary(np.concatenate([part for part, _ in parts]), sum(taken for _, taken in parts))
+        for name, parts in found.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--seconds", type=float, default=60, help="of each row")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--length", type=int, default=5, help="vectors of the context")
+    parser.add_argument("--json", type=Path)
+    flags = parser.parse_args()
+    found = compare(flags.run, flags.seconds, flags.connections, flags.turns, flags.length)
+    base = found["naive"]["per_second"]
+    print(f"{'server':<44} {'req/s':>8} {'x naive':>8} {'p50 ms':>8} {'p99 ms':>8} {'errors':>7}")
+    for name, row in found.items():
+        errors = sum(n for code, n in row["statuses"].items() if code != "200")
+        print(
+            f"{ROWS[name][1]:<44} {row['per_second']:>8.0f} {row['per_second'] / base:>8.2f} "
+            f"{row['p50_ms']:>8.1f} {row['p99_ms']:>8.1f} {errors:>7}"
+        )
+    if flags.json is not None:
+        write_json(flags.json, {"run": flags.run.name, "connections": flags.connections, "rows": found})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""`nextvec export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from nextvec.cli.common import JsonTarget, output
+
+if TYPE_CHECKING:
+    from nextvec.inference.export import Exported
+
+
+def export(
+    run: Annotated[str, Parameter(help="A run folder, or a hub id of one.")],
+    *,
+    format: Annotated[Literal["onnx", "openvino"], Parameter(help="What it is written for.")] = "onnx",
+    precision: Annotated[
+        Literal["fp32", "bf16", "int8"],
+        Parameter(help="Of weights and products: int8 for onnx, bf16 for openvino, fp32 for both."),
+    ] = "fp32",
+    store: Annotated[
+        Path | None,
+        Parameter(help="Compare export and run on windows of this store (default: seeded vectors)."),
+    ] = None,
+    out: Annotated[
+        Path | None, Parameter(help="Folder to write (default: RUN-FORMAT-PRECISION beside the run).")
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        Parameter(help="Least cosine to the run; below it nothing is written (fp32: .9999, else .999)."),
+    ] = None,
+    json: JsonTarget = None,
+) -> None:
+    """Write a run for a faster engine, and tell how close its predictions are to the run's. The folder is
+    taken by predict, retrieve, evaluate and serve in the place of a run.
+    """
+    from nextvec.corpus.store import Store
+    from nextvec.inference.export import export_predictor
+    from nextvec.inference.predictor import RunPredictor
+
+    opened = None if store is None else Store.open(store)
+    predictor = RunPredictor(run)
+    target = out or Path(
+        f"{Path(run).resolve() if Path(run).is_dir() else predictor.name}-{format}-{precision}"
+    )
+    made = export_predictor(predictor, target, format, precision, store=opened, tolerance=tolerance)
+    figures = {
+        "run": run,
+        "export": str(made.folder),
+        "bytes": made.bytes,
+        "time": made.time,
+        "parity": made.parity.to_json(),
+    }
+    output(describe(made), figures, json)
+
+
+def describe(made: Exported) -> str:
+    """Where it is and how close."""
+    parity = made.parity
+    lines = [
+        f"{made.folder}  {made.bytes / 2**20:.1f} MiB"
+        + ("" if made.time is None else f", contexts of one length: {made.time}"),
+        f"beside the run on {parity.windows} windows of {parity.source}:",
+        f"  largest difference  {parity.largest_difference:.2e}",
+        f"  cosine              {parity.cosine_mean:.6f} in the mean, {parity.cosine_min:.6f} at the least "
+        f"({parity.tolerance:g} asked for)",
+    ]
+    if parity.recall_before is not None and parity.recall_after is not None:
+        lines.append(
+            f"  recall@5            {parity.recall_before:.4f} before, {parity.recall_after:.4f} after"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,210 @@
+"""What travels between client and server, and how it is sent again: npy, base64, retries."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from nextvec.errors import ServerError
+
+FloatArray = NDArray[np.float32]
+
+NPY, JSON = "application/x-npy", "application/json"
+MAX_ANSWER_BYTES = 2**28
+MAX_WAIT_S = 60.0
+LATER = (429, 503)
+"""The request was refused before any work: it may be sent again."""
+REACH = "check the address, and that the server runs"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A server's answer, read to its end."""
+
+    path: str
+    status: int
+    headers: Mapping[str, str]
+    data: bytes
+
+
+class Wire:
+    """Requests to one address. Arguments and errors are those of `Client`."""
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        timeout: float,
+        retries: int,
+        transport: httpx.BaseTransport | None,
+    ) -> None:
+        self.url, self.retries = checked_url(url), retries
+        self.http = httpx.Client(
+            base_url=self.url,
+            timeout=timeout,
+            follow_redirects=False,
+            trust_env=False,
+            transport=transport,
+            headers={} if api_key is None else {"authorization": f"Bearer {api_key}"},
+        )
+
+    def post(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Any:
+        """JSON there, JSON back."""
+        data = json.dumps(body, allow_nan=False).encode()
+        return self.parsed(self.send("POST", path, data, {"content-type": JSON, **(headers or {})}))
+
+    def npy(
+        self,
+        path: str,
+        values: FloatArray,
+        options: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> FloatArray:
+        """An array there, an array [N, D] back."""
+        sent = {"content-type": NPY, "accept": NPY, **(headers or {})}
+        answer = self.send("POST", path, to_npy(values), sent, options)
+        try:
+            found = np.load(io.BytesIO(answer.data), allow_pickle=False)
+        except ValueError as error:
+            raise self.nonsense(path, error) from None
+        return np.atleast_2d(np.asarray(found, dtype=np.float32))
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Answer:
+        """One request, sent again while the server says that it can be. Raises ServerError."""
+        where = f"{self.url}{path}"
+        for attempt in range(self.retries + 1):
+            try:
+                answer = self._once(method, path, data, headers, options)
+            except httpx.ConnectError as error:
+                # Nothing was sent, so nothing was done: another try does no harm.
+                problem: ServerError = ServerError(f"cannot be reached ({error})", where=where, remedy=REACH)
+                wait = waiting_time(None, attempt)
+            except httpx.TransportError as error:
+                broken = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                raise ServerError(f"gave no answer ({broken})", where=where, remedy=REACH) from None
+            else:
+                if answer.status < 300:
+                    return answer
+                problem = _refusal(answer, where)
+                wait = waiting_time(answer.headers.get("retry-after"), attempt)
+                if answer.status not in LATER or wait > MAX_WAIT_S:
+                    raise problem
+            if attempt < self.retries:
+                time.sleep(wait)
+        raise problem
+
+    def _once(
+        self,
+        method: str,
+        path: str,
+        data: bytes | None,
+        headers: Mapping[str, str] | None,
+        options: Mapping[str, Any] | None,
+    ) -> Answer:
+        """One request, its answer read to the end. Raises httpx.TransportError, and ServerError: too long."""
+        with self.http.stream(method, path, content=data, headers=headers, params=options) as response:
+            read = bytearray()
+            for piece in response.iter_bytes():
+                read += piece
+                if len(read) > MAX_ANSWER_BYTES:
+                    raise self.nonsense(path, f"more than {MAX_ANSWER_BYTES >> 20} MiB")
+            return Answer(path, response.status_code, response.headers, bytes(read))
+
+    def parsed(self, answer: Answer) -> Any:
+        """An answer's JSON. Raises ServerError."""
+        try:
+            return json.loads(answer.data)
+        except (ValueError, RecursionError) as error:
+            raise self.nonsense(answer.path, error) from None
+
+    def nonsense(self, path: str, why: object) -> ServerError:
+        """The error of an answer that no server of ours gives."""
+        return ServerError(
+            f"an answer that is not understood ({why})", where=f"{self.url}{path}", remedy="check the address"
+        )
+
+
+def checked_url(url: str) -> str:
+    """The address without a slash at its end. Raises ServerError: it is none."""
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise ServerError(f"is not an address ({error})", where=url, remedy="give http://HOST:PORT") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ServerError("is not an http address", where=url, remedy="give http://HOST:PORT")
+    if parsed.userinfo:
+        raise ServerError(
+            "holds a password", where=parsed.host, remedy="give a key as api_key or in NEXTVEC_API_KEY"
+        )
+    return str(parsed).rstrip("/")
+
+
+def to_npy(values: FloatArray) -> bytes:
+    """An array as an npy file."""
+    file = io.BytesIO()
+    np.save(file, np.ascontiguousarray(values, dtype="<f4"), allow_pickle=False)
+    return file.getvalue()
+
+
+def packed(values: FloatArray) -> str:
+    """Base64 of little-endian float32, row by row."""
+    return base64.b64encode(np.ascontiguousarray(values, dtype="<f4").tobytes()).decode("ascii")
+
+
+def unpacked(coded: str) -> FloatArray:
+    """[D] what `packed` made of one vector. Raises ValueError."""
+    return np.frombuffer(base64.b64decode(coded, validate=True), dtype="<f4").astype(np.float32)
+
+
+def rows_of(envelope: Mapping[str, Any]) -> FloatArray:
+    """[N, D] the vectors of an answer, in their order; base64 or lists of numbers."""
+    rows = sorted(envelope["data"], key=lambda item: int(item["index"]))
+    coded = [item["embedding"] for item in rows]
+    return np.stack([unpacked(one) if isinstance(one, str) else np.asarray(one, np.float32) for one in coded])
+
+
+def waiting_time(retry_after: str | None, attempt: int) -> float:
+    """Seconds to wait: what the server asks for (seconds or a date), else 0.5, 1, 2, ... up to 30."""
+    if retry_after:
+        if retry_after.strip().isdecimal():
+            return float(retry_after)
+        try:
+            when = parsedate_to_datetime(retry_after)
+        except ValueError:
+            # Nothing that HTTP knows: the usual waiting time.
+            return waiting_time(None, attempt)
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        return max((when - datetime.now(UTC)).total_seconds(), 0.0)
+    return float(min(0.5 * 2**attempt, 30.0))
+
+
+def _refusal(answer: Answer, where: str) -> ServerError:
+    """What the server says is wrong."""
+    try:
+        said = json.loads(answer.data)["error"]
+        message, remedy, kind = str(said["message"]), said.get("remedy"), said.get("type")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        message = " ".join(answer.data[:200].decode("utf-8", "replace").split())
+        remedy = kind = None
+    error = ServerError(f"answered {answer.status}: {message}", where=where, remedy=remedy)
+    error.status, error.kind = answer.status, kind
+    return error

@@ -1,0 +1,1 @@
+"""Models made smaller after training: whole units removed, or single weights set to zero."""

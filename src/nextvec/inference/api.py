@@ -1,0 +1,115 @@
+"""`nextvec.Predictor`: a trained model in a program of one's own.
+
+predictor = nextvec.Predictor.load("runs/lstm")
+raw, unit = predictor.predict(vectors)          # [T, D] read -> what comes next
+with_each = predictor.stream()                  # or vector by vector: with_each.push(vector)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nextvec.data.windows import FloatArray
+from nextvec.errors import VectorError
+from nextvec.inference.base import TrainedPredictor
+from nextvec.inference.opening import open_predictor
+from nextvec.inference.rollout import Course, Find, Rolled, roll
+from nextvec.inference.stream import Session
+from nextvec.vectors import RawVectors, UnitVectors
+
+Vectors = FloatArray | RawVectors
+"""float32 [T, D]; as RawVectors they carry their encoder, which is then checked."""
+
+
+class Answer(NamedTuple):
+    """Predictions [N, D] ([D] of one context): raw for decoders, unit for cosine and retrieval."""
+
+    raw: RawVectors
+    unit: UnitVectors
+
+
+class Predictor:
+    """A trained model at work. Safe to share between threads.
+
+    Attributes:
+        run: the run or export behind it, which says how it was trained.
+    """
+
+    def __init__(self, run: TrainedPredictor) -> None:
+        self.run = run
+
+    @classmethod
+    def load(
+        cls, path: str | Path, device: str = "cpu", engine: str | None = None, *, threads: int = 1
+    ) -> Predictor:
+        """A run folder, a hub id of one, or an export. Arguments and errors are those of `open_predictor`."""
+        return cls(open_predictor(path, device, engine, threads=threads))
+
+    @property
+    def context(self) -> int:
+        """How many of the last vectors `predict` reads."""
+        return self.run.context
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        return self.run.dimension
+
+    def ahead(self, horizon: int) -> Predictor:
+        """The same, predicting another of the run's horizons. Raises RunError for one it has not learned."""
+        return Predictor(self.run.aimed(horizon))
+
+    def predict(self, vectors: Vectors, query: FloatArray | None = None) -> Answer:
+        """What follows vectors [T, D], the last `context` of which are read: an answer of [D].
+
+        Args:
+            query: [D] what a conditional model is to write towards.
+        Raises:
+            VectorError: another shape, NaN or infinity.
+            EncoderMismatchError: vectors of another encoder.
+            ModelError: a query for a model that takes none.
+        """
+        raw, unit = self.predict_batch([vectors], None if query is None else np.asarray(query)[None])
+        first = RawVectors(raw.values[0], raw.encoder, raw.normalised)
+        return Answer(first, UnitVectors(unit.values[0], unit.encoder))
+
+    def predict_batch(self, many: Sequence[Vectors], queries: FloatArray | None = None) -> Answer:
+        """What follows each of many contexts [T_i, D], computed together: an answer of [N, D].
+
+        `queries` [N, D] and errors are as in `predict`.
+        """
+        read = [self._values(vectors)[-self.context :] for vectors in many]
+        if not read:
+            raise VectorError("no context to predict from", remedy="give one [T, D] or more")
+        lengths = np.array([len(vectors) for vectors in read], dtype=np.int64)
+        contexts = np.zeros((len(read), int(lengths.max()), self.dimension), dtype=np.float32)
+        for row, vectors in zip(contexts, read, strict=True):
+            row[: len(vectors)] = vectors
+        return Answer(*self.run.answer(contexts, lengths, queries))
+
+    def stream(self, query: FloatArray | None = None) -> Session:
+        """A session that reads vectors one by one and predicts after each. Of a run it keeps the model's own
+        state, so that every vector counts, not only the last `context`."""
+        return self.run.stream(query)
+
+    def rollout(
+        self, vectors: Vectors, steps: int, course: Course | None = None, find: Find | None = None
+    ) -> Rolled:
+        """Go on from vectors [T, D] for so many steps, each reading those before it (`rollout.roll`)."""
+        values = self._values(vectors)
+        normalised = bool(self.run.training.get("normalised", False))
+        return roll(self.run, RawVectors(values, str(self.run.encoder), normalised), steps, course, find)
+
+    def _values(self, vectors: Vectors) -> FloatArray:
+        """[T, D], checked."""
+        encoder = str(self.run.encoder)
+        held = vectors.of(encoder) if isinstance(vectors, RawVectors) else RawVectors(vectors, encoder)
+        if held.values.ndim != 2 or held.dimension != self.dimension or not len(held.values):
+            raise VectorError(
+                f"a context of shape {list(held.values.shape)}", remedy=f"give vectors [T, {self.dimension}]"
+            )
+        return held.values

@@ -1,0 +1,229 @@
+"""Every engine of every model, in turns: latency, throughput, memory, agreement, and the floor."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nextvec.config import at_least
+from nextvec.data.windows import FloatArray
+from nextvec.errors import ConfigError, NextvecError
+from nextvec.inference.bench.process import EngineError, EngineProcess
+from nextvec.inference.bench.stopwatch import percentiles_ms
+from nextvec.inference.bench.subjects import EXPORTS, TORCH, Subject, exported
+from nextvec.progress import Progress
+from nextvec.vectors import unit
+
+ENGINES = (*TORCH, *EXPORTS)
+DEFAULT_ENGINES = ("eager", "compiled", "onnx", "onnx-int8", "openvino")
+ROUNDS = 5
+AGREEMENT = 64
+"""Contexts on which the engines are compared with eager."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is measured.
+
+    Attributes:
+        engines: of `ENGINES`.
+        batches: contexts predicted at once; the latency is of batch 1, which is always measured.
+        context: vectors read before each prediction.
+        seconds: spent on each batch size of each engine, in `ROUNDS` turns.
+        threads: of every engine.
+        device: of eager and compiled; exports run on the CPU.
+    Raises:
+        ConfigError: an unknown engine, or a number that cannot be meant.
+    """
+
+    engines: tuple[str, ...] = DEFAULT_ENGINES
+    batches: tuple[int, ...] = (1, 8, 32, 128, 256)
+    context: int = 5
+    seconds: float = 2.0
+    threads: int = 1
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in self.engines:
+            if name not in ENGINES:
+                raise ConfigError(
+                    f"no engine '{name}'", where="--engines", remedy=f"choose of: {', '.join(ENGINES)}"
+                )
+        if "eager" not in self.engines:
+            raise ConfigError(
+                "the others are compared with eager", where="--engines", remedy="name eager among the engines"
+            )
+        try:
+            at_least(self, context=1, threads=1, seconds=0)
+        except ValueError as e:
+            raise ConfigError(str(e), where="nextvec bench inference", remedy="give another number") from None
+        if not self.batches or min(self.batches) < 1:
+            raise ConfigError("holds no batch sizes", where="--batches", remedy="write --batches 1,8,32")
+
+
+@dataclass
+class Row:
+    """One engine of one model. Without figures, `reason` says why.
+
+    Attributes:
+        bytes: of the weights on disk, as this engine has them.
+        latency: "p50_ms", "p95_ms", "p99_ms" of batch 1.
+        throughput: contexts a second by batch size, from the median time of a batch.
+        peak_bytes: of the process; grown_bytes: of these, what came after the program itself was loaded;
+            device_bytes: the device's, where that is not the CPU.
+        cosine, cosine_min: to eager's answers, mean and smallest.
+        floor_ms: the time in which the weights can be read from memory once; in a processor's cache they are
+            read faster.
+        speedup: eager's p50 over its own.
+    """
+
+    model: str
+    engine: str
+    reason: str | None = None
+    parameters: int | None = None
+    bytes: int | None = None
+    latency: dict[str, float] = field(default_factory=dict)
+    throughput: dict[int, float] = field(default_factory=dict)
+    peak_bytes: int | None = None
+    grown_bytes: int | None = None
+    device_bytes: int | None = None
+    cosine: float | None = None
+    cosine_min: float | None = None
+    floor_ms: float | None = None
+    speedup: float | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The rows, what was asked, and `bandwidth`: bytes a second read and written by large copies."""
+
+    bench: Bench
+    bandwidth: dict[str, float]
+    rows: tuple[Row, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready: "bench", "bandwidth" by device, "rows"."""
+        return asdict(self)
+
+
+def measure(subjects: Sequence[Subject], bench: Bench, *, quiet: bool = False) -> Measured:
+    """Measure every model with every engine. One model's engines are loaded together and take turns.
+
+    An engine that cannot be had has a row with its reason.
+
+    Raises:
+        ConfigError: not even eager could be run.
+    """
+    rows: list[Row] = []
+    bandwidth: dict[str, list[float]] = {}
+    total = len(subjects) * len(bench.engines)
+    with Progress("bench", total, "engines", quiet=quiet) as progress:
+        for subject in subjects:
+            rows += _measure_one(subject, bench, bandwidth)
+            progress.advance(len(bench.engines))
+    best = {device: max(found) for device, found in bandwidth.items()}
+    for row in rows:
+        device = bench.device if row.engine in TORCH else "cpu"
+        if row.bytes is not None and device in best:
+            row.floor_ms = row.bytes / best[device] * 1e3
+    return Measured(bench, best, tuple(rows))
+
+
+def _measure_one(subject: Subject, bench: Bench, bandwidth: dict[str, list[float]]) -> list[Row]:
+    """The rows of one model; what copies in memory took goes to `bandwidth`."""
+    rows = {engine: Row(subject.name, engine) for engine in bench.engines}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nextvec-bench-")))
+        running: dict[str, EngineProcess] = {}
+        for engine, row in rows.items():
+            with _reason(row):
+                process = stack.enter_context(EngineProcess(_job(subject, engine, bench, folder)))
+                facts = process.start()
+                row.parameters, row.bytes = facts["parameters"], facts["bytes"]
+                running[engine] = process
+        devices = {"cpu", bench.device}
+        copying = {d: stack.enter_context(EngineProcess.copying(d, bench.threads)) for d in devices}
+        if rows["eager"].reason is not None:
+            raise ConfigError(
+                f"eager cannot run: {rows['eager'].reason}", where=subject.name, remedy="check run and device"
+            )
+        for process in copying.values():
+            process.start()
+        _take_turns(rows, running, copying, bench, bandwidth)
+        _finish(rows, running, folder)
+    return list(rows.values())
+
+
+def _job(subject: Subject, engine: str, bench: Bench, folder: Path) -> dict[str, Any]:
+    """What the engine's process is told; an export is made first, under `folder`."""
+    torch = engine in TORCH
+    path = subject.path if torch else exported(subject.path, engine, folder / engine)
+    return {
+        "path": str(path), "engine": engine, "torch": torch, "device": bench.device if torch else "cpu",
+        "threads": bench.threads, "context": bench.context, "length": subject.length,
+    }  # fmt: skip
+
+
+def _take_turns(
+    rows: dict[str, Row],
+    running: dict[str, EngineProcess],
+    copying: dict[str, EngineProcess],
+    bench: Bench,
+    bandwidth: dict[str, list[float]],
+) -> None:
+    """Round by round, so that a load on the machine that comes and goes meets all of them."""
+    from nextvec.inference.bench.worker import COPIED_BYTES
+
+    batches = sorted({1, *bench.batches})
+    times: dict[tuple[str, int], list[float]] = {(e, batch): [] for e in running for batch in batches}
+    for _ in range(ROUNDS):
+        for batch in batches:
+            for engine, process in running.items():
+                with _reason(rows[engine]):
+                    if rows[engine].reason is None:
+                        spent = process.ask("time", batch=batch, seconds=bench.seconds / ROUNDS)
+                        times[engine, batch] += spent["times"]
+        for device, process in copying.items():
+            fastest = min(process.ask("time", batch=1, seconds=0.0)["times"])
+            bandwidth.setdefault(device, []).append(2 * COPIED_BYTES / fastest)
+    for engine in running:
+        if rows[engine].reason is None:
+            rows[engine].latency = percentiles_ms(times[engine, 1])
+            rows[engine].throughput = {
+                batch: batch / float(np.median(times[engine, batch])) for batch in batches
+            }
+
+
+def _finish(rows: dict[str, Row], running: dict[str, EngineProcess], folder: Path) -> None:
+    """Memory, agreement with eager, and how much faster than it."""
+    answers: dict[str, FloatArray] = {}
+    for engine, process in running.items():
+        row, file = rows[engine], folder / f"{engine}.npy"
+        with _reason(row):
+            if row.reason is None:
+                memory = process.ask("memory")
+                row.peak_bytes, row.grown_bytes, row.device_bytes = (
+                    memory[key] for key in ("peak", "grown", "device")
+                )
+                process.ask("answer", batch=AGREEMENT, file=str(file))
+                answers[engine] = np.load(file, allow_pickle=False)
+    eager = rows["eager"]
+    for engine, answer in answers.items():
+        cosine = (unit(answer) * unit(answers["eager"])).sum(1)
+        rows[engine].cosine, rows[engine].cosine_min = float(cosine.mean()), float(cosine.min())
+        rows[engine].speedup = eager.latency["p50_ms"] / rows[engine].latency["p50_ms"]
+
+
+@contextmanager
+def _reason(row: Row) -> Iterator[None]:
+    """What keeps an engine from running becomes its row's reason."""
+    try:
+        yield
+    except (EngineError, NextvecError) as e:
+        row.reason = str(e)

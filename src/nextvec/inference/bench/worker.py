@@ -1,0 +1,144 @@
+"""One engine in a process of its own: its memory is its own, and so are its threads.
+
+Asked by lines of JSON on standard input, it answers each with one on standard output. It is started by
+`nextvec.inference.bench.process`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nextvec.inference.bench.material import sample_contexts
+from nextvec.inference.bench.stopwatch import Call, seconds_of
+from nextvec.inference.opening import open_predictor
+
+COPY = "copy"
+"""In place of an engine: large copies in memory, for the floor."""
+COPIED_BYTES = 2**28
+MIN_CALLS, WARM_UP = 3, 3
+Answer = dict[str, Any]
+
+
+class Worker:
+    """What stays between two questions: the engine, and what it is asked to read."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        """
+        Args:
+            job: "path", "engine", "device", "threads", "context", "length" (of the vectors).
+        """
+        torch.set_num_threads(job["threads"])
+        self.device = job["device"]
+        before = peak_bytes()
+        self.batch: Callable[[int], Call]
+        if job["engine"] == COPY:
+            self.batch, self.facts = self._copies(), {}
+        else:
+            predictor = open_predictor(
+                job["path"], job["device"], job["engine"] if job["torch"] else None, threads=job["threads"]
+            )
+            self.predictor = predictor
+            self.contexts = partial(sample_contexts, predictor.dimension, job["context"], job["length"])
+            self.batch = self._predictions
+            self.facts = {key: predictor.facts[key] for key in ("parameters", "bytes")}
+        self.before, self.warm = before, set[int]()
+
+    def time(self, batch: int, seconds: float) -> Answer:
+        """Seconds of every call on `batch` contexts until `seconds` are spent. The first calls of a batch are
+        not counted: there it compiles, and finds its memory."""
+        call = self.batch(batch)
+        if batch not in self.warm:
+            self.warm.add(batch)
+            for _ in range(WARM_UP):
+                call()
+        end, times = time.perf_counter() + seconds, list[float]()
+        while len(times) < MIN_CALLS or time.perf_counter() < end:
+            times.append(seconds_of(call))
+        return {"times": times}
+
+    def answer(self, batch: int, file: str) -> Answer:
+        """Write what it predicts of `batch` contexts to a file, float32 [B, D]."""
+        contexts = self.contexts(batch)
+        raw, _ = self.predictor.predict(contexts, np.full(batch, contexts.shape[1]))
+        np.save(file, raw, allow_pickle=False)
+        return {}
+
+    def memory(self) -> Answer:
+        """Peak bytes of the process, how many of them came with the engine, and on the device."""
+        peak = peak_bytes()
+        return {"peak": peak, "grown": peak - self.before, "device": device_peak(self.device)}
+
+    def _predictions(self, batch: int) -> Call:
+        contexts = self.contexts(batch)
+        # The answer comes back as an array in the computer's own memory, so a device is waited for.
+        return partial(self.predictor.predict, contexts, np.full(batch, contexts.shape[1]))
+
+    def _copies(self) -> Callable[[int], Call]:
+        source = torch.ones(COPIED_BYTES // 4, device=self.device)
+        target = torch.empty_like(source)
+
+        def copy() -> None:
+            target.copy_(source)
+            synchronise(self.device)
+
+        return lambda _: copy
+
+
+def synchronise(device: str) -> None:
+    """Wait for what was started there."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
+def device_peak(device: str) -> int | None:
+    """Bytes that torch held there at most (of mps: holds now); None for the CPU."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return torch.mps.driver_allocated_memory() if device == "mps" else None
+
+
+def peak_bytes() -> int:
+    """The largest resident size of this process so far."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # of this program alone; rusage counts from before it was started
+        lines = status.read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10
+
+
+def serve() -> None:
+    """Answer until standard input ends. Whatever goes wrong is an answer too: {"error": ...}."""
+    out = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):  # nothing else may speak on the line
+        worker: Worker | None = None
+        for line in sys.stdin:
+            question = json.loads(line)
+            try:
+                answer: Answer
+                if worker is None:
+                    worker = Worker(question)
+                    answer = {"facts": worker.facts}
+                else:
+                    answer = getattr(worker, question.pop("ask"))(**question)
+            except Exception as e:  # noqa: BLE001 - an engine may raise anything; it is its row's reason
+                answer = {"error": " ".join(f"{e}".split())[:300] or type(e).__name__}
+            print(json.dumps(answer), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    serve()

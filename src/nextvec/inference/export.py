@@ -1,0 +1,225 @@
+"""A run as a folder for another engine: its graph, what the run says of itself, and how close the two are."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from nextvec.data.trained import TRAINED_ON
+from nextvec.disk import atomic_path, fsync_folder, refuse_taken, sha256_file, write_json
+from nextvec.errors import ConfigError, ModelError, RunError
+from nextvec.inference.engines import TorchEngine
+from nextvec.inference.exported import GOLDEN, MANIFEST, VERSION
+from nextvec.inference.graphs import Graph, make_graph, seeded
+from nextvec.inference.parity import TOLERANCES, Parity, compare, material
+from nextvec.inference.predictor import ModelPredictor, RunPredictor
+from nextvec.inference.quantise import quantised
+from nextvec.inference.runtimes import open_graph, runtime
+from nextvec.models.base import count_parameters
+from nextvec.version import __version__
+
+if TYPE_CHECKING:
+    from nextvec.corpus.store import Store
+
+Format = Literal["onnx", "openvino"]
+Precision = Literal["fp32", "bf16", "int8"]
+GRAPHS = {"onnx": "model.onnx", "openvino": "model.xml"}
+GOLDEN_ROWS, GOLDEN_SEED = 4, 1
+PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written where, and how close it is to the run."""
+
+    folder: Path
+    parity: Parity
+    time: int | None
+    bytes: int
+
+
+def export_run(
+    run: str | Path,
+    out: Path,
+    format: Format = "onnx",
+    precision: Precision = "fp32",
+    *,
+    store: Store | None = None,
+    tolerance: float | None = None,
+) -> Exported:
+    """`export_predictor` for a run folder or a hub id."""
+    return export_predictor(RunPredictor(run), out, format, precision, store=store, tolerance=tolerance)
+
+
+def export_predictor(
+    predictor: ModelPredictor,
+    out: Path,
+    format: Format = "onnx",
+    precision: Precision = "fp32",
+    *,
+    store: Store | None = None,
+    tolerance: float | None = None,
+    any_length: bool = True,
+) -> Exported:
+    """Write the folder `out` for a run's model (or a bare one's), or nothing.
+
+    Args:
+        store: whose windows the two are compared on; None takes seeded vectors.
+        tolerance: the least cosine of any of them; None is .9999 for fp32, .999 for bf16 and int8.
+        any_length: False makes a graph of one length, the context, without trying for any.
+    Raises:
+        RunError: `out` is not empty; the export is farther from the run than `tolerance`.
+        ConfigError: a precision that the format, or this processor, does not have; a tolerance that is no
+            cosine.
+        ModelError: the model cannot be written as a graph.
+        MissingDependencyError: the format's packages are not installed.
+        EncoderMismatchError, WindowError: a store that is not for this run.
+    """
+    tolerance = TOLERANCES[precision] if tolerance is None else tolerance
+    _check(predictor, format, precision, tolerance)
+    refuse_taken(out, RunError, "give another folder with --out, or remove it")
+    asked = material(predictor, store)
+    graph = make_graph(predictor.model, predictor.context, any_length=any_length)
+    if precision == "int8":
+        graph = quantised(graph)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as made:
+        folder = Path(made) / out.name
+        folder.mkdir()
+        _write_graph(graph, folder / GRAPHS[format])
+        engine = open_graph(folder / GRAPHS[format], format, precision, graph.inputs, graph.time, 1)
+        parity = compare(TorchEngine(predictor.model), engine, asked, tolerance)
+        _refuse_far(parity, precision, predictor.name)
+        _write_golden(predictor, folder / GOLDEN)
+        if isinstance(predictor, RunPredictor) and (predictor.folder / TRAINED_ON).is_file():
+            shutil.copyfile(predictor.folder / TRAINED_ON, folder / TRAINED_ON)
+        files: dict[str, dict[str, Any]] = {
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            for path in sorted(folder.iterdir())
+        }
+        told = _described(predictor, graph, format, precision)
+        write_json(folder / MANIFEST, {**told, "files": files, "parity": parity.to_json()})
+        if out.is_dir():
+            out.rmdir()  # empty, as was checked
+        folder.replace(out)
+    fsync_folder(out.parent)
+    return Exported(out, parity, graph.time, sum(entry["bytes"] for entry in files.values()))
+
+
+def _check(predictor: ModelPredictor, format: str, precision: str, tolerance: float) -> None:
+    if format not in get_args(Format) or precision not in get_args(Precision):
+        raise ConfigError(f"no export of format '{format}' and precision '{precision}'", where="export")
+    if not 0 < tolerance <= 1:
+        raise ConfigError(f"tolerance is {tolerance:g}", remedy="give a cosine, such as 0.999")
+    if predictor.model.scale.device.type != "cpu":
+        raise ConfigError(
+            "the model is not on the CPU", where="export", remedy="open the run with device cpu"
+        )
+    if format == "onnx" and precision == "bf16":
+        raise ConfigError(
+            "ONNX Runtime does not compute in bf16 on a CPU",
+            where="--precision",
+            remedy="give int8 or fp32, or --format openvino",
+        )
+    if format == "openvino":
+        ov = runtime("openvino", "openvino")
+        if precision == "int8":
+            raise ConfigError(
+                "OpenVINO does not run ONNX Runtime's quantised operators",
+                where="--precision",
+                remedy="give bf16 or fp32, or --format onnx",
+            )
+        able = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "bf16" and "BF16" not in able:
+            raise ConfigError(
+                "this processor has no bf16 arithmetic", where="--precision", remedy="give --precision fp32"
+            )
+
+
+def _write_graph(graph: Graph, path: Path) -> None:
+    if path.suffix == ".onnx":
+        path.write_bytes(graph.proto.SerializeToString())
+        return
+    ov = runtime("openvino", "openvino")
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "model.onnx"
+        plain.write_bytes(graph.proto.SerializeToString())
+        try:
+            converted = ov.convert_model(plain)
+        except Exception as e:  # noqa: BLE001  its classes are not public
+            reason = str(e).strip().split("\n")[0][:200]
+            raise ModelError(
+                f"OpenVINO does not take this graph ({reason})", remedy="give --format onnx"
+            ) from None
+        ov.save_model(converted, path, compress_to_fp16=False)
+
+
+def _refuse_far(parity: Parity, precision: str, name: str) -> None:
+    if parity.cosine_min >= parity.tolerance:
+        return
+    raise RunError(
+        f"in {precision} it is too far from the run: cosine {parity.cosine_min:.6f} at the least, "
+        f"{parity.tolerance:g} is asked for",
+        where=name,
+        remedy="give --precision fp32, or a lower --tolerance",
+    )
+
+
+def _write_golden(predictor: ModelPredictor, path: Path) -> None:
+    """What the run answers, for the engine to answer again wherever the export is opened."""
+    contexts, lengths = seeded(predictor.model, GOLDEN_ROWS, predictor.context, GOLDEN_SEED)
+    lengths[:] = contexts.shape[1]
+    golden = {"input": contexts}
+    if predictor.conditional:
+        golden["query"] = np.ascontiguousarray(contexts[:, 0])
+    raw = TorchEngine(predictor.model)(contexts, lengths, golden.get("query"))
+    with atomic_path(path) as temporary:
+        save_file({**golden, "raw": np.ascontiguousarray(raw)}, temporary)
+
+
+def _described(predictor: ModelPredictor, graph: Graph, format: str, precision: str) -> dict[str, Any]:
+    run = predictor if isinstance(predictor, RunPredictor) else None
+    model = predictor.model
+    horizons = list(run.horizons) if run else list(range(1, model.config.horizons + 1))
+    left_out = []
+    if model.generative:
+        left_out.append("samples")
+    if model.confidence is not None:
+        left_out.append("confidence")
+    return {
+        "nextvec_export": VERSION,
+        "format": format,
+        "precision": precision,
+        "graph": GRAPHS[format],
+        "inputs": list(graph.inputs),
+        "time": graph.time,
+        "run": predictor.name,
+        "architecture": model.architecture,
+        "dimension": predictor.dimension,
+        "context": predictor.context,
+        "horizons": horizons,
+        "parameters": count_parameters(model),
+        "left_out": left_out,
+        "encoder": run.described if run else {},
+        "training": run.training if run else {"context": predictor.context, "horizons": horizons},
+        "facts": {key: predictor.facts[key] for key in ("seconds", "epoch") if key in predictor.facts},
+        "versions": {"nextvec": __version__, "python": platform.python_version(), **_installed()},
+    }
+
+
+def _installed() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

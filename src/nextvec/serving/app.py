@@ -1,0 +1,199 @@
+"""The application: models, limits and routes put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import IO, Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp
+
+from nextvec.errors import NextvecError
+from nextvec.serving import health
+from nextvec.serving.arms import Answered
+from nextvec.serving.auth import GUARDED, Keys
+from nextvec.serving.batching import Batcher
+from nextvec.serving.door import Door
+from nextvec.serving.errors import Refusal, of_framework, refusal_of
+from nextvec.serving.exchange import exchange_of
+from nextvec.serving.limits import Lane
+from nextvec.serving.logs import RequestLog
+from nextvec.serving.metrics import Metrics
+from nextvec.serving.models import ServedModels
+from nextvec.serving.page import page_routes
+from nextvec.serving.routes import (
+    decode,
+    encode,
+    predict,
+    retrieve,
+    rollout,
+    sessions,
+    surprise,
+    text,
+    training,
+)
+from nextvec.serving.routes import models as models_routes
+from nextvec.serving.schemas import components
+from nextvec.serving.sessions import Sessions
+from nextvec.serving.settings import Settings
+from nextvec.serving.work import Workers
+from nextvec.version import __version__
+
+WORKING = (predict, text, encode, decode, retrieve, rollout, surprise, sessions)
+PARTS = (health, models_routes, training, *WORKING)
+VECTORS, TEXTS = "vectors", "texts"
+
+
+class Server(FastAPI):
+    """FastAPI with the door around everything, its own middleware too."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The door and all that is behind it; around it the answers to pages of other origins, if any."""
+        state = self.state
+        door = Door(
+            super().build_middleware_stack(),
+            state.settings,
+            keys=Keys(state.settings.api_keys),
+            state=state.state,
+            lanes={"/v1/predict": state.lanes[VECTORS], "": state.lanes[TEXTS]},
+            direct={"/v1/predict": predict.predict},
+            metrics=state.metrics,
+            requests=state.requests,
+        )
+        return _across_origins(door, state.settings.cors_origins)
+
+    def openapi(self) -> dict[str, Any]:
+        """The description of the routes, with the dimension of the models that are served."""
+        if self.openapi_schema is None:
+            found = super().openapi()
+            dimensions = {model.dimension for model in self.state.models}
+            schemas = found.setdefault("components", {}).setdefault("schemas", {})
+            schemas |= components(dimensions.pop() if len(dimensions) == 1 else None)
+            if self.state.settings.api_keys:
+                _guard(found)
+        assert self.openapi_schema is not None
+        return self.openapi_schema
+
+
+def _guard(openapi: dict[str, Any]) -> None:
+    """Say which operations need a key."""
+    openapi["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, operations in openapi["paths"].items():
+        if path.startswith(GUARDED):
+            for operation in operations.values():
+                operation["security"] = [{"key": []}]
+
+
+def create_app(settings: Settings, models: ServedModels, log: IO[bytes] | None = None) -> Server:
+    """The server's application.
+
+    Its lifespan warms the models and opens the threads; `app.state.state.phase` says where it is.
+
+    Args:
+        settings: the limits.
+        models: what is served.
+        log: takes a line of JSON a request; None keeps no log.
+    """
+    app = Server(
+        title="nextvec",
+        summary="Predicts the next vector of a document read as a sequence of embedding vectors.",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan,
+    )
+    metrics = Metrics()
+    lanes = {
+        VECTORS: Lane(settings.queue, settings.max_wait),
+        TEXTS: Lane(settings.text_queue, settings.work_timeout),
+    }
+    for name, lane in lanes.items():
+        metrics.watch(name, partial(getattr, lane, "under_way"))
+    state = app.state
+    state.settings, state.models, state.metrics, state.lanes = settings, models, metrics, lanes
+    state.state, state.requests, state.answered = health.State(metrics.ready.set), RequestLog(log), Answered()
+    state.workers = Workers(settings.text_threads, settings.work_timeout)
+    state.sessions = Sessions()
+    for kind in (NextvecError, Refusal, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, _told)
+    for part in PARTS:
+        app.include_router(part.router)
+    app.router.routes.extend(page_routes())
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Threads while it runs; ready once the models are warm."""
+    state = app.state
+    settings, metrics = state.settings, state.metrics
+    for model in state.models:
+        sizes, seconds = metrics.batch_size.labels(model.name), metrics.batch_seconds.labels(model.name)
+        model.batcher = Batcher(settings.max_batch, settings.batch_wait, partial(_observed, sizes, seconds))
+    warming = asyncio.create_task(_warm(app))
+    try:
+        yield
+    finally:
+        warming.cancel()
+        state.state.enter("draining")
+        for model in state.models:
+            model.batcher.close()
+        state.workers.close()
+        state.requests.flush()
+
+
+async def _warm(app: FastAPI) -> None:
+    state: health.State = app.state.state
+    try:
+        for model in app.state.models:
+            await asyncio.to_thread(model.warm, app.state.settings.max_batch)
+    except Exception as error:  # noqa: BLE001 - whoever runs the application raises it
+        state.fail(error)
+    if state.phase == "loading":
+        state.enter("ready")
+
+
+def _observed(sizes: Any, seconds: Any, rows: int, took: float) -> None:
+    sizes.observe(rows)
+    seconds.observe(took)
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    """Errors from behind the router, in the one shape. The door logs what nobody foresaw."""
+    refusal = of_framework(error) or refusal_of(error)
+    exchange_of(request).code = refusal.code
+    headers = {name.decode(): value.decode() for name, value in refusal.headers()}
+    if refusal.status == 405:
+        headers["allow"] = ", ".join(sorted(_allowed(request)))
+    return Response(refusal.body(), refusal.status, headers)
+
+
+def _allowed(request: Request) -> set[str]:
+    """The methods of a path; the framework names those of the first of its routes only."""
+    routes = [*request.app.routes, *(route for part in PARTS for route in part.router.routes)]
+    there = (
+        route
+        for route in routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+    )
+    return {method for route in there for method in route.methods or ()}
+
+
+def _across_origins(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["authorization", "content-type", "x-sticky-key", "x-request-id"],
+        expose_headers=["x-request-id", "x-nextvec-model", "x-nextvec-arm", "retry-after"],
+    )

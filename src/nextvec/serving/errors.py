@@ -1,0 +1,139 @@
+"""What a client is told when it gets no answer: one shape for everything, as OpenAI clients know it."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from nextvec.errors import (
+    DecoderError,
+    EncoderError,
+    EncoderMismatchError,
+    MissingDependencyError,
+    NextvecError,
+    StoreError,
+)
+
+INVALID, DENIED, NOT_FOUND = "invalid_request_error", "authentication_error", "not_found_error"
+BUSY, OURS = "overloaded_error", "server_error"
+TYPES = {401: DENIED, 404: NOT_FOUND, 429: BUSY, 503: BUSY, 500: OURS, 501: OURS, 504: OURS}
+
+UNFORESEEN = "internal_error"
+OURS_TO_MEND = (StoreError, DecoderError, MissingDependencyError)
+"""Errors that the client can do nothing about, whatever it sends."""
+
+
+class Refusal(Exception):  # noqa: N818 - not every refusal is an error
+    """A request that is not answered.
+
+    Args:
+        status: of HTTP.
+        message: what is wrong, in one sentence without a final full stop.
+        code: the same for a program, in snake case.
+        param: the field at fault.
+        remedy: what the client can do, in the imperative.
+        retry_after: seconds until it may try again.
+        close: whether the connection ends with it, because its body is not read to the end.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str,
+        param: str | None = None,
+        remedy: str | None = None,
+        retry_after: int | None = None,
+        close: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code = status, message, code
+        self.param, self.remedy, self.retry_after, self.close = param, remedy, retry_after, close
+
+    def to_json(self) -> dict[str, Any]:
+        """The body, before it is bytes."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": TYPES.get(self.status, INVALID),
+                "param": self.param,
+                "code": self.code,
+                "remedy": self.remedy,
+            }
+        }
+
+    def body(self) -> bytes:
+        """The body."""
+        return orjson.dumps(self.to_json())
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Those of the answer, without its length."""
+        found = [(b"content-type", b"application/json")]
+        if self.retry_after is not None:
+            found.append((b"retry-after", b"%d" % self.retry_after))
+        if self.status == 401:
+            found.append((b"www-authenticate", b"Bearer"))
+        return found
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """What a client is told of an error; of one that nobody foresaw, only that.
+
+    A path of this machine is left out: it is nobody's business.
+    """
+    if isinstance(error, Refusal):
+        return error
+    if not isinstance(error, NextvecError):
+        return Refusal(500, "the server failed", code=UNFORESEEN, remedy="report the X-Request-Id")
+    local = isinstance(error, EncoderError) and not isinstance(error, EncoderMismatchError)
+    theirs = not local and not isinstance(error, OURS_TO_MEND)
+    where = error.where
+    return Refusal(
+        422 if theirs else 500,
+        " ".join(error.message.split()),
+        code=_snake(type(error).__name__.removesuffix("Error")),
+        param=None if where is None or "/" in where else where,
+        remedy=error.remedy if theirs else None,
+    )
+
+
+def of_framework(error: Exception) -> Refusal | None:
+    """The same for what FastAPI finds; None for errors that are not its own."""
+    if isinstance(error, RequestValidationError):
+        return _of_validation(error)
+    if not isinstance(error, HTTPException):
+        return None
+    phrase = HTTPStatus(error.status_code).phrase
+    return Refusal(
+        error.status_code,
+        phrase.lower(),
+        code=phrase.lower().replace(" ", "_"),
+        remedy="see /openapi.json for the routes",
+    )
+
+
+def _of_validation(error: RequestValidationError) -> Refusal:
+    """The first of what is wrong with the fields. What was sent is not said again."""
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return Refusal(
+            400, "the body is no JSON", code="invalid_json", remedy="send one JSON object in UTF-8"
+        )
+    param = ".".join(map(str, first["loc"][1:])) or str(first["loc"][0])
+    return Refusal(
+        422,
+        f"{param}: {first['msg']}",
+        code="invalid_field",
+        param=param,
+        remedy="see /openapi.json for the fields",
+    )
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

@@ -1,0 +1,140 @@
+"""Vectors as texts: the server's decoder, or the nearest passages of its store."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Annotated, Literal
+
+import numpy as np
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from nextvec.corpus.reading import TextReader
+from nextvec.data.windows import FloatArray, IntArray
+from nextvec.decoding.base import Decoder
+from nextvec.serving.arms import assigned
+from nextvec.serving.bodies import windows_of
+from nextvec.serving.errors import Refusal
+from nextvec.serving.models import ServedModel
+from nextvec.serving.schemas import WORKING, errors
+from nextvec.serving.settings import Settings
+from nextvec.serving.texts import Ask, PassageTold, Vectors, library_of, passage_told, raw_of, texts_of
+from nextvec.serving.work import run_blocking
+
+router = APIRouter(prefix="/v1", tags=["texts"])
+
+MAX_VECTORS, MAX_TEXTS = 64, 20
+UNIT = 1e-3  # so near to 1 is the length of a vector that was normalised
+APART = 0.02  # raw vectors that are nearer to 1 cannot be told from normalised ones
+PROBE = "The ship left the harbour before dawn."
+
+
+class Decode(Ask):
+    """Vectors, each of which becomes texts."""
+
+    input: Vectors = Field(description="vectors [N, D], or base64 of one or of each")
+    n: Annotated[int, Field(ge=1, le=MAX_TEXTS, description="texts a vector")] = 1
+
+
+class TextTold(BaseModel):
+    """A text for a vector."""
+
+    text: str
+    score: float = Field(description="higher is better, on the decoder's own scale")
+    how: Literal["retrieved", "generated"]
+    passage: PassageTold | None = Field(description="where it stands, if it was retrieved")
+
+
+class TextsTold(BaseModel):
+    """The texts of one vector, the best first."""
+
+    object: Literal["texts"] = "texts"
+    index: int
+    texts: list[TextTold]
+
+
+class DecodedList(BaseModel):
+    """All of them."""
+
+    object: Literal["list"] = "list"
+    model: str
+    decoder: str
+    data: list[TextsTold]
+
+
+@router.post("/decode", summary="Make texts of vectors.", responses=errors(*WORKING, 409))
+async def decode(request: Request, ask: Decode) -> DecodedList:
+    """By the server's decoder; without one, the nearest passages of its store. A decoder takes raw vectors,
+    as /v1/predict gives them; unit ones are refused where raw ones have another length."""
+    model = assigned(request, ask.model, ask.user)
+    return await run_blocking(request, decoded, model, ask, request.app.state.settings)
+
+
+def decoded(model: ServedModel, ask: Decode, settings: Settings) -> DecodedList:
+    """The answer. Raises Refusal, DecoderError."""
+    pipeline = texts_of(model)
+    windows = windows_of(ask.input, model.dimension, settings)
+    values = np.concatenate(list(windows))
+    if len(values) > MAX_VECTORS:
+        raise Refusal(
+            422,
+            f"{len(values)} vectors, {MAX_VECTORS} are taken",
+            code="too_many_vectors",
+            param="input",
+            remedy="send fewer a request",
+        )
+    if pipeline.decoder is None:
+        return _retrieved(model, values, ask.n)
+    _check_raw(pipeline.decoder, pipeline.reader, values)
+    found = pipeline.decoder.decode(raw_of(model, values), ask.n)
+    data = [
+        TextsTold(
+            index=i,
+            texts=[TextTold(text=d.text, score=d.score, how=d.how, passage=None) for d in some],
+        )
+        for i, some in enumerate(found)
+    ]
+    return DecodedList(model=model.name, decoder=pipeline.decoder.name, data=data)
+
+
+def _retrieved(model: ServedModel, values: FloatArray, n: int) -> DecodedList:
+    library = library_of(texts_of(model))
+    nothing: IntArray = np.zeros(0, dtype=np.int64)
+    found = library.nearest(raw_of(model, values).unit(), n, [nothing] * len(values))
+    data = [
+        TextsTold(
+            index=i,
+            texts=[
+                TextTold(
+                    text=passage.decoded.text,
+                    score=passage.decoded.score,
+                    how="retrieved",
+                    passage=passage_told(passage, library),
+                )
+                for passage in some
+            ],
+        )
+        for i, some in enumerate(found)
+    ]
+    return DecodedList(model=model.name, decoder="nearest", data=data)
+
+
+def _check_raw(decoder: Decoder, reader: TextReader, values: FloatArray) -> None:
+    """Raises Refusal 422: unit vectors for a decoder that needs the length of raw ones."""
+    if decoder.normalised is not False or abs(_usual_length(reader) - 1) < APART:
+        return
+    off = np.abs(np.linalg.norm(values, axis=1) - 1)
+    if (off < UNIT).any():
+        raise Refusal(
+            422,
+            f"vector {int(np.argmin(off))} is of unit length: the decoder takes raw ones",
+            code="not_raw",
+            param="input",
+            remedy="ask /v1/predict for the output_type decoder",
+        )
+
+
+@lru_cache(maxsize=8)
+def _usual_length(reader: TextReader) -> float:
+    """Of a text's raw vector."""
+    return float(np.linalg.norm(reader.encode([PROBE]).values))

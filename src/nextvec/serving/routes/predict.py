@@ -1,0 +1,160 @@
+"""Vectors in, predicted vectors out: the hot path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+
+from nextvec.data.windows import FloatArray
+from nextvec.serving.arms import assigned
+from nextvec.serving.bodies import Windows, embeddings, npy_bytes, read_json, read_npy, vector_of, windows_of
+from nextvec.serving.errors import Refusal
+from nextvec.serving.exchange import exchange_of
+from nextvec.serving.models import ServedModel
+from nextvec.serving.schemas import JSON, NPY, PREDICT, PREDICTED, WORKING, errors
+from nextvec.serving.settings import Settings
+from nextvec.serving.work import patiently
+from nextvec.vectors import unit
+
+router = APIRouter(prefix="/v1", tags=["vectors"])
+
+IN_QUERY = ("model", "output_type", "horizon", "user")
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request on vectors; its vectors are checked once the model is known."""
+
+    input: Any
+    model: str | None = None
+    output_type: str = "decoder"
+    horizon: int | None = None
+    encoding_format: str = "float"
+    query: Any = None
+    user: str | None = None
+
+    def check(self) -> Asked:
+        """Itself. Raises Refusal 422 naming the field at fault."""
+        for name, kind, said in (
+            ("model", str, "text"),
+            ("user", str, "text"),
+            ("horizon", int, "whole number"),
+        ):
+            value = getattr(self, name)
+            if value is not None and type(value) is not kind:
+                raise _wrong(name, f"it is no {said}")
+        if self.output_type not in ("decoder", "cosine"):
+            raise _wrong("output_type", "it is neither decoder nor cosine")
+        if self.encoding_format not in ("float", "base64"):
+            raise _wrong("encoding_format", "it is neither float nor base64")
+        return self
+
+
+@router.post(
+    "/predict",
+    summary="Predict the vector that comes next.",
+    response_class=Response,
+    openapi_extra=PREDICT,
+    responses={200: PREDICTED, **errors(*WORKING)},
+)
+async def predict(request: Request) -> Response:
+    """Of every context the vector that comes next: raw, as the encoder would give it (`output_type` decoder),
+    or at unit length (cosine). As npy where npy is sent or accepted, else as JSON."""
+    kind, accept = _types(request.scope["headers"])
+    exchange = exchange_of(request)
+    if kind == NPY:
+        asked = _of_query(read_npy(exchange.body), request.scope["query_string"])
+    elif kind == JSON:
+        asked = _of_json(exchange.body)
+    else:
+        raise Refusal(
+            415, "the content type is not taken", code="unsupported_type", remedy=f"send {JSON} or {NPY}"
+        )
+    model = assigned(request, asked.model, asked.user)
+    windows = windows_of(asked.input, model.dimension, request.app.state.settings)
+    exchange.vectors = sum(map(len, windows))
+    values = await _predicted(request, model, windows, asked)
+    if NPY in accept or (kind == NPY and JSON not in accept):
+        return Response(npy_bytes(values), media_type=NPY)
+    usage = {"vectors": exchange.vectors}
+    told = embeddings(values, model.name, asked.encoding_format, output_type=asked.output_type, usage=usage)
+    return Response(told, media_type=JSON)
+
+
+async def _predicted(request: Request, model: ServedModel, windows: Windows, asked: Asked) -> FloatArray:
+    """[N, D]."""
+    settings: Settings = request.app.state.settings
+    query = None
+    if asked.query is not None:
+        if not model.conditional:
+            raise _wrong("query", f"{model.name} was not trained to take one")
+        query = vector_of(asked.query, model.dimension, "query")
+    work = model.predict(windows, asked.horizon, query)
+    raw = await patiently(request, work, settings.work_timeout)
+    return unit(finite(raw)) if asked.output_type == "cosine" else finite(raw)
+
+
+def finite(raw: FloatArray) -> FloatArray:
+    """The predictions. Raises Refusal 422: vectors so large that the model's sums overflow."""
+    if not np.isfinite(raw).all():
+        raise Refusal(
+            422,
+            "the model has no finite answer to these vectors",
+            code="not_finite",
+            param="input",
+            remedy="send vectors as the model's encoder gives them",
+        )
+    return raw
+
+
+def _types(headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
+    """Content type without its parameters, and what is accepted."""
+    kind = accept = ""
+    for name, value in headers:
+        if name == b"content-type":
+            kind = value.partition(b";")[0].strip().lower().decode("latin-1")
+        elif name == b"accept":
+            accept = value.decode("latin-1").lower()
+    return kind, accept
+
+
+def _of_json(body: bytes) -> Asked:
+    given = read_json(body)
+    try:
+        return Asked(**given).check()
+    except TypeError:
+        unknown = sorted(given.keys() - Asked.__dataclass_fields__.keys())
+        if unknown:
+            raise _wrong(unknown[0][:100], "there is no such field") from None
+        raise _wrong("input", "it is missing") from None
+
+
+def _of_query(values: np.ndarray[Any, Any], query: bytes) -> Asked:
+    """Options beside a binary body."""
+    if not query:
+        return Asked(values)
+    try:
+        given = dict(parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=16))
+    except ValueError:
+        raise Refusal(400, "the query string cannot be read", code="invalid_query") from None
+    unknown = sorted(given.keys() - set(IN_QUERY))
+    if unknown:
+        raise _wrong(unknown[0][:100], f"it is none of {', '.join(IN_QUERY)}")
+    horizon = given.pop("horizon", None)
+    if horizon is not None and not (horizon.isascii() and horizon.isdigit() and len(horizon) < 10):
+        raise _wrong("horizon", "it is no whole number")
+    return Asked(values, horizon=None if horizon is None else int(horizon), **given).check()
+
+
+def _wrong(param: str, message: str) -> Refusal:
+    return Refusal(
+        422,
+        f"{param}: {message}",
+        code="invalid_field",
+        param=param,
+        remedy="see /openapi.json for the fields",
+    )

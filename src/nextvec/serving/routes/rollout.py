@@ -1,0 +1,141 @@
+"""On and on from a text, or from vectors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from nextvec.decoding.answers import RolledPassage
+from nextvec.decoding.pipeline import Pipeline
+from nextvec.inference.rollout import Course, Guard, Snap
+from nextvec.serving.arms import assigned
+from nextvec.serving.errors import Refusal
+from nextvec.serving.models import ServedModel
+from nextvec.serving.schemas import WORKING, errors
+from nextvec.serving.settings import Settings
+from nextvec.serving.texts import (
+    DecodedTold,
+    Encoded,
+    Numbers,
+    Passages,
+    PassageTold,
+    Sources,
+    decoded_told,
+    library_of,
+    passage_told,
+    passages_told,
+    read_source,
+    texts_of,
+    vector_told,
+    wanted,
+)
+from nextvec.serving.work import run_blocking
+
+router = APIRouter(prefix="/v1", tags=["texts"])
+
+MAX_STEPS = 64
+
+
+class Rollout(Sources):
+    """Where it begins, how far it goes, and what holds it on course (as of `nextvec rollout`)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"text": "The mill stood by the river. Then it froze.", "steps": 2}]}
+    )
+
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 5
+    passages: Passages = None
+    min_cosine: Annotated[
+        float | None,
+        Field(ge=-1, le=1, description="stop when the cosine to the last chunk read falls below"),
+    ] = None
+    max_repetition: Annotated[
+        float, Field(ge=-1, le=1, description="stop when the cosine to the step before rises above")
+    ] = 0.999
+    rescale: Annotated[bool, Field(description="bring predictions to the mean length of what was read")] = (
+        True
+    )
+    snap: Annotated[bool, Field(description="pull predictions to the nearest passages; needs a store")] = (
+        False
+    )
+    snap_threshold: Annotated[float, Field(ge=-1, le=1)] = 0.6
+    snap_blend: Annotated[float, Field(ge=0, le=1)] = 0.5
+    seed: Annotated[
+        int | None,
+        Field(ge=0, lt=2**32, description="draw every step; for models with the capability samples"),
+    ] = None
+    encoding_format: Encoded = "float"
+
+    def course(self, pipeline: Pipeline) -> Course:
+        """As a rollout takes it. Raises Refusal 409: snapping without a store."""
+        if self.snap:
+            library_of(pipeline)
+        guard = Guard(self.min_cosine, self.max_repetition, self.rescale)
+        return Course(
+            guard, Snap(self.snap_threshold, self.snap_blend) if self.snap else None, seed=self.seed
+        )
+
+
+class StepTold(BaseModel):
+    """One step."""
+
+    step: int = Field(description="from 1")
+    embedding: Numbers = Field(description="the prediction, raw")
+    length: float = Field(description="of the prediction before it was rescaled")
+    drift: float = Field(description="cosine to the last chunk that was really read")
+    repetition: float | None = Field(description="cosine to the step before; null at the first")
+    snapped: PassageTold | None = Field(description="the passage it was pulled to")
+    decoded: DecodedTold | None
+    passages: list[PassageTold]
+
+
+class RolledOut(BaseModel):
+    """All steps."""
+
+    object: Literal["rollout"] = "rollout"
+    model: str
+    read: int
+    steps: list[StepTold]
+    objection: str | None = Field(description="why it ended before the last step that was asked for")
+
+
+@router.post("/rollout", summary="Go on step by step.", responses=errors(*WORKING, 409))
+async def rollout(request: Request, ask: Rollout) -> RolledOut:
+    """Every step reads those before it as if they were text."""
+    model = assigned(request, ask.model, ask.user)
+    return await run_blocking(request, rolled_out, model, ask, request.app.state.settings)
+
+
+def rolled_out(model: ServedModel, ask: Rollout, settings: Settings) -> RolledOut:
+    """The answer. Raises Refusal, and what the pipeline raises."""
+    pipeline = texts_of(model)
+    if ask.seed is not None and not pipeline.predictor.generative:
+        raise Refusal(
+            422,
+            f"{model.name} has no distribution to draw from",
+            code="invalid_field",
+            param="seed",
+            remedy="leave it out",
+        )
+    n = wanted(pipeline, ask.passages, 1)
+    course = ask.course(pipeline)
+    found = pipeline.go_on(read_source(model, ask, settings), ask.steps, course, n)
+    steps = [_told(step, pipeline, ask.encoding_format) for step in found.steps]
+    return RolledOut(model=model.name, read=found.read, steps=steps, objection=found.objection)
+
+
+def _told(rolled: RolledPassage, pipeline: Pipeline, encoding: str) -> StepTold:
+    step, library = rolled.step, pipeline.library
+    snapped = rolled.snapped
+    return StepTold(
+        step=rolled.number,
+        embedding=vector_told(step.raw, encoding),
+        length=step.length,
+        drift=step.drift,
+        repetition=step.repetition,
+        snapped=None if snapped is None or library is None else passage_told(snapped, library),
+        decoded=decoded_told(rolled.decoded),
+        passages=passages_told(rolled.nearest, pipeline),
+    )

@@ -1,0 +1,173 @@
+"""What the description of the routes (`/openapi.json`) says of bodies. On the hot path nothing is parsed with
+these: `bodies.py` reads vectors without making objects of their numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+VECTOR = {"$ref": "#/components/schemas/Vector"}
+ENCODED = {
+    "type": "string",
+    "format": "float32-base64",
+    "contentEncoding": "base64",
+    "description": "little-endian float32, vector after vector",
+}
+JSON, NPY = "application/json", "application/x-npy"
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None = Field(description="the field at fault")
+    code: str
+    remedy: str | None = Field(description="what to do about it")
+
+
+class ErrorAnswer(BaseModel):
+    """Every answer that is none."""
+
+    error: ErrorDetail
+
+
+class Health(BaseModel):
+    """A health check."""
+
+    status: str = Field(examples=["ready"])
+
+
+STATUSES = {
+    400: "It cannot be read: no JSON, no npy.",
+    401: "No valid API key.",
+    404: "No such model.",
+    408: "The body came too slowly.",
+    409: "Not now, or not on this server.",
+    413: "The body is too large.",
+    415: "A content type that is not taken.",
+    422: "It can be read and not be meant: a wrong dimension, NaN, rows of different lengths.",
+    429: "Too many requests are under way; Retry-After tells when to come again.",
+    500: "The server failed.",
+    503: "Models are loading, or the server ends.",
+    504: "No answer in time.",
+}
+WORKING = (400, 401, 404, 408, 413, 415, 422, 429, 503, 504)
+"""What every route that works on a body may answer."""
+
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def errors(*statuses: int) -> Responses:
+    """`responses=` of a route, for these statuses."""
+    retry = {"headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}}
+    return {
+        status: {"model": ErrorAnswer, "description": STATUSES[status]}
+        | (retry if status in (429, 503) else {})
+        for status in statuses
+    }
+
+
+def vector_schema(dimension: int | None) -> dict[str, Any]:
+    """One vector of the served models; of any length where they differ in it."""
+    bound = {"minItems": 1} if dimension is None else {"minItems": dimension, "maxItems": dimension}
+    return {"type": "array", "items": {"type": "number", "minimum": -1e30, "maximum": 1e30}, **bound}
+
+
+def components(dimension: int | None) -> dict[str, Any]:
+    """The schemas that the routes on vectors refer to."""
+    return {"Vector": vector_schema(dimension), "Vectors": CONTEXTS, "Embeddings": EMBEDDINGS}
+
+
+def _many(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "minItems": 1, "items": items}
+
+
+CONTEXTS: dict[str, Any] = {
+    "description": "A context [T, D] or a list of them, of any lengths: lists of numbers, or base64 of each.",
+    "anyOf": [_many(VECTOR), _many(_many(VECTOR)), ENCODED, _many(ENCODED)],
+}
+EMBEDDINGS: dict[str, Any] = {
+    "type": "object",
+    "required": ["object", "model", "data", "usage"],
+    "properties": {
+        "object": {"const": "list"},
+        "model": {"type": "string"},
+        "output_type": {"enum": ["decoder", "cosine"], "description": "raw, or at unit length"},
+        "data": _many(
+            {
+                "type": "object",
+                "required": ["object", "index", "embedding"],
+                "properties": {
+                    "object": {"const": "embedding"},
+                    "index": {"type": "integer"},
+                    "embedding": {"anyOf": [{"type": "array", "items": {"type": "number"}}, ENCODED]},
+                },
+            }
+        ),
+        "usage": {
+            "type": "object",
+            "required": ["vectors"],
+            "properties": {"vectors": {"type": "integer", "description": "that were sent"}},
+        },
+    },
+}
+
+MODEL = {"type": ["string", "null"], "description": "by default the server chooses"}
+OUTPUT = {"type": "string", "enum": ["decoder", "cosine"], "default": "decoder"}
+HORIZON = {
+    "type": ["integer", "null"],
+    "description": "chunks ahead, one of the model's; by default its nearest",
+}
+USER = {"type": ["string", "null"], "description": "sticks to one arm of a split"}
+ASKED: dict[str, Any] = {
+    "type": "object",
+    "required": ["input"],
+    "additionalProperties": False,
+    "properties": {
+        "input": {"$ref": "#/components/schemas/Vectors"},
+        "model": MODEL,
+        "output_type": OUTPUT,
+        "horizon": HORIZON,
+        "encoding_format": {"type": "string", "enum": ["float", "base64"], "default": "float"},
+        "query": {
+            "anyOf": [VECTOR, ENCODED, {"type": "null"}],
+            "description": "a vector to write towards, for models with the capability query",
+        },
+        "user": USER,
+    },
+}
+BINARY = {"type": "string", "format": "binary", "description": "an .npy file of floating point numbers"}
+STICKY_HEADER = {
+    "name": "X-Sticky-Key",
+    "in": "header",
+    "required": False,
+    "description": "sticks to one arm of a split",
+    "schema": {"type": "string", "pattern": "^[!-~]{1,200}$"},
+}
+
+
+def _in_query(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    said = "beside an npy body; in JSON it is a field"
+    return {"name": name, "in": "query", "required": False, "description": said, "schema": schema}
+
+
+QUERY_FIELDS = (
+    ("model", {"type": "string"}),
+    ("output_type", OUTPUT),
+    ("horizon", {"type": "integer"}),
+    ("user", {"type": "string"}),
+)
+PREDICT: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {JSON: {"schema": ASKED}, NPY: {"schema": BINARY}},
+    },
+    "parameters": [STICKY_HEADER, *(_in_query(*field) for field in QUERY_FIELDS)],
+}
+PREDICTED: dict[str, Any] = {
+    "description": "The predictions, one a context.",
+    "content": {JSON: {"schema": {"$ref": "#/components/schemas/Embeddings"}}, NPY: {"schema": BINARY}},
+}

@@ -1,0 +1,148 @@
+"""Streaming sessions: a model's state kept between requests. Bounded in number, memory and time."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from nextvec.inference.stream import Session
+from nextvec.serving.errors import Refusal
+from nextvec.serving.models import ServedModel
+
+MOST, MOST_BYTES, IDLE_SECONDS = 256, 2**30, 600.0
+MAX_POSITION = 65536
+
+
+@dataclass(eq=False)
+class Stream:
+    """One session.
+
+    Attributes:
+        id: cannot be guessed; whoever knows it may go on with the session.
+        horizon: its predictions are so many vectors ahead.
+        used: when it was asked for last, on the clock of `Sessions`.
+    """
+
+    id: str
+    model: ServedModel
+    session: Session
+    horizon: int
+    used: float
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def turn(self, vectors: int) -> Iterator[Session]:
+        """The session, for one push of so many vectors at a time: their order would be anybody's guess.
+
+        Raises Refusal 409: another push is under way, or it has read as much as one session may.
+        """
+        if not self._turn.acquire(blocking=False):
+            raise Refusal(
+                409,
+                "another push of this session is under way",
+                code="session_busy",
+                remedy="wait for its answer, then send the next",
+            )
+        try:
+            if self.session.position + vectors > MAX_POSITION:
+                raise Refusal(
+                    409,
+                    f"a session reads {MAX_POSITION} vectors at most",
+                    code="session_full",
+                    remedy="open another one",
+                )
+            yield self.session
+        finally:
+            self._turn.release()
+
+
+class Sessions:
+    """All sessions of a server. Its methods are called on the event loop.
+
+    Args:
+        most: sessions at a time.
+        most_bytes: of their states together, before a push.
+        idle: seconds after which one that nobody asks for is forgotten.
+        clock: tells seconds.
+    """
+
+    def __init__(
+        self,
+        most: int = MOST,
+        most_bytes: int = MOST_BYTES,
+        idle: float = IDLE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._streams: dict[str, Stream] = {}  # the longest unused first
+        self._most, self._most_bytes, self.idle, self._clock = most, most_bytes, idle, clock
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def open(self, model: ServedModel, session: Session, horizon: int) -> Stream:
+        """A new one. Raises Refusal 429: there are too many."""
+        self._forget()
+        if len(self._streams) >= self._most:
+            raise self._full(f"{self._most} sessions are open")
+        stream = Stream(secrets.token_urlsafe(24), model, session, horizon, self._clock())
+        self._streams[stream.id] = stream
+        return stream
+
+    def find(self, identity: str) -> Stream:
+        """The one of this id, which is used now. Raises Refusal 404."""
+        self._forget()
+        stream = self._streams.pop(identity, None)
+        if stream is None:
+            raise _unknown()
+        stream.used = self._clock()
+        self._streams[identity] = stream
+        return stream
+
+    def grow(self, identity: str) -> Stream:
+        """As `find`, for a push. Raises Refusal 429: the states of all sessions take too much memory."""
+        stream = self.find(identity)
+        if sum(other.session.state_bytes for other in self._streams.values()) > self._most_bytes:
+            raise self._full("the sessions' states take all the memory that they may")
+        return stream
+
+    def close(self, identity: str) -> None:
+        """Forget one. Raises Refusal 404."""
+        self._forget()
+        if self._streams.pop(identity, None) is None:
+            raise _unknown()
+
+    def left(self, stream: Stream) -> float:
+        """Seconds until it is forgotten, if nobody asks for it."""
+        return max(0.0, stream.used + self.idle - self._clock())
+
+    def _forget(self) -> None:
+        """Those that nobody asked for."""
+        now = self._clock()
+        while self._streams:
+            oldest = next(iter(self._streams.values()))
+            if now - oldest.used <= self.idle:
+                return
+            del self._streams[oldest.id]
+
+    def _full(self, why: str) -> Refusal:
+        oldest = next(iter(self._streams.values()))
+        return Refusal(
+            429,
+            why,
+            code="too_many_sessions",
+            remedy="delete sessions that are not needed any more",
+            retry_after=max(1, int(self.left(oldest)) + 1),
+        )
+
+
+def _unknown() -> Refusal:
+    return Refusal(
+        404,
+        "no such session: it was deleted, or nobody asked for it for too long",
+        code="session_not_found",
+        remedy="open another one: POST /v1/sessions",
+    )

@@ -1,0 +1,243 @@
+"""What the routes on texts share: what is asked for, what is told of passages, what must be there for it."""
+
+from __future__ import annotations
+
+from inspect import signature
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from nextvec.client.wire import packed
+from nextvec.corpus.documents import normalise_text
+from nextvec.data.windows import FloatArray
+from nextvec.decoding.answers import Passage
+from nextvec.decoding.library import Library
+from nextvec.decoding.pipeline import Pipeline, Read
+from nextvec.inference.engines import tensors
+from nextvec.inference.predictor import ModelPredictor
+from nextvec.serving.bodies import windows_of
+from nextvec.serving.errors import Refusal
+from nextvec.serving.models import ServedModel
+from nextvec.serving.settings import Settings
+from nextvec.vectors import RawVectors
+
+MAX_PASSAGES, MAX_CHUNKS = 100, 1024
+
+Model = Annotated[str | None, Field(description="by default the server chooses")]
+User = Annotated[str | None, Field(description="sticks to one arm of a split")]
+Text = Annotated[str, Field(min_length=1, pattern=r"\S", description="paragraphs, in the order of reading")]
+Query = Annotated[
+    str | None,
+    Field(pattern=r"\S", description="a text to write towards, for models with the capability query"),
+]
+Vectors = Annotated[Any, WithJsonSchema({"allOf": [{"$ref": "#/components/schemas/Vectors"}]})]
+Passages = Annotated[
+    int | None, Field(ge=0, le=MAX_PASSAGES, description="real passages wanted; needs a store")
+]
+Encoded = Annotated[
+    Literal["float", "base64"], Field(description="of vectors: numbers, or little-endian float32")
+]
+
+Numbers = list[float] | str
+"""A vector as it is told: numbers, or base64."""
+
+
+class Ask(BaseModel):
+    """A request; a field that is not known is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    model: Model = None
+    user: User = None
+
+
+class Sources(Ask):
+    """A request that reads a text, or vectors in its place."""
+
+    text: Annotated[str | None, Field(min_length=1, pattern=r"\S")] = None
+    input: Annotated[
+        Any, WithJsonSchema({"anyOf": [{"$ref": "#/components/schemas/Vectors"}, {"type": "null"}]})
+    ] = None
+    query: Query = None
+
+
+class ChunkTold(BaseModel):
+    """A chunk of the text. Offsets count characters of the text after its line ends were made one kind."""
+
+    start: int
+    end: int
+    text: str
+    read: bool = Field(description="whether the model read it; it reads the last ones of a long text")
+
+
+class PassageTold(BaseModel):
+    """A chunk of the store."""
+
+    text: str
+    score: float = Field(description="higher is better; the cosine, unless candidates were reordered")
+    cosine: float | None = Field(description="to what was searched for; null where candidates were reordered")
+    title: str | None
+    source: str | None
+    doc_id: str
+    position: int = Field(description="of the chunk in its document, from 0")
+    probability: float | None = Field(description="that it follows, where the model was trained to say")
+
+
+class DecodedTold(BaseModel):
+    """What a decoder made of a vector."""
+
+    text: str
+    score: float
+    how: Literal["retrieved", "generated"]
+    probability: float | None = None
+
+
+def texts_of(model: ServedModel) -> Pipeline:
+    """Texts in and out of a model. Raises Refusal 409: the server cannot read texts for it."""
+    if model.pipeline is None:
+        raise Refusal(
+            409,
+            f"the server has no encoder for {model.name}",
+            code="no_encoder",
+            remedy="send vectors, or start the server where the model's encoder is",
+        )
+    return model.pipeline
+
+
+def library_of(pipeline: Pipeline) -> Library:
+    """The passages of the server's store. Raises Refusal 409: it has none."""
+    if pipeline.library is None:
+        raise Refusal(
+            409, "no store was given", code="no_store", remedy="start the server with --store STORE"
+        )
+    return pipeline.library
+
+
+def wanted(pipeline: Pipeline, passages: int | None, default: int) -> int:
+    """How many passages to tell: by default as many as usual where there is a store. Raises Refusal 409."""
+    if passages is None:
+        return 0 if pipeline.library is None else default
+    if passages > 0:
+        library_of(pipeline)
+    return passages
+
+
+def checked_text(text: str, settings: Settings, param: str = "text") -> str:
+    """The text as `nextvec ingest` would read it. Raises Refusal 422: too long, or white space."""
+    if len(text) > settings.max_text:
+        raise Refusal(
+            422,
+            f"{len(text)} characters, {settings.max_text} are taken",
+            code="text_too_long",
+            param=param,
+            remedy="send its last part: models read the last chunks",
+        )
+    found = normalise_text(text)
+    if not found:
+        raise Refusal(422, "there is no text in it", code="empty", param=param, remedy="send a sentence")
+    return found
+
+
+def check_chunks(count: int, param: str = "text") -> None:
+    """Raises Refusal 422: more chunks than are encoded for one request."""
+    if count > MAX_CHUNKS:
+        raise Refusal(
+            422,
+            f"{count} chunks, {MAX_CHUNKS} are taken",
+            code="too_many_chunks",
+            param=param,
+            remedy="send it in parts",
+        )
+
+
+def context_of(model: ServedModel, given: Any, settings: Settings) -> RawVectors:
+    """One context [T, D] of a JSON field or an array. Raises Refusal 422."""
+    windows = windows_of(given, model.dimension, settings)
+    if len(windows) != 1:
+        raise Refusal(
+            422,
+            f"{len(windows)} contexts, one is taken",
+            code="wrong_shape",
+            param="input",
+            remedy="send [T, D]",
+        )
+    return raw_of(model, windows[0])
+
+
+def raw_of(model: ServedModel, values: Any) -> RawVectors:
+    """Vectors [.., D] as ones of the model's space."""
+    predictor = model.predictor
+    return RawVectors(values, str(predictor.encoder), bool(predictor.training.get("normalised", False)))
+
+
+def read_source(model: ServedModel, ask: Sources, settings: Settings) -> Read:
+    """What is read: the text, or the vectors. Raises Refusal 422: neither, or both."""
+    pipeline = texts_of(model)
+    if (ask.text is None) == (ask.input is None):
+        what = "neither text nor input" if ask.text is None else "both text and input"
+        raise Refusal(422, what, code="invalid_field", param="text", remedy="send one of the two")
+    if ask.text is None:
+        return pipeline.take(context_of(model, ask.input, settings), ask.query)
+    return pipeline.look(checked_text(ask.text, settings), ask.query)
+
+
+def chunks_told(read: Read) -> list[ChunkTold]:
+    """All chunks of the text; the last ones are read."""
+    unread = len(read.chunks) - len(read.vectors.values)
+    return [
+        ChunkTold(start=chunk.start, end=chunk.end, text=chunk.text, read=i >= unread)
+        for i, chunk in enumerate(read.chunks)
+    ]
+
+
+def passage_told(passage: Passage, library: Library, *, reordered: bool = False) -> PassageTold:
+    """A passage of the library, with its source."""
+    assert passage.document is not None
+    assert passage.position is not None
+    return PassageTold(
+        text=passage.decoded.text,
+        score=passage.decoded.score,
+        cosine=None if reordered else passage.decoded.score,
+        title=passage.title,
+        source=library.store.find(passage.document).source,
+        doc_id=passage.document,
+        position=passage.position,
+        probability=passage.probability,
+    )
+
+
+def passages_told(passages: tuple[Passage, ...], pipeline: Pipeline) -> list[PassageTold]:
+    """Each of them; there are none without a library."""
+    if pipeline.library is None:
+        return []
+    return [passage_told(passage, pipeline.library) for passage in passages]
+
+
+def decoded_told(passage: Passage | None) -> DecodedTold | None:
+    """A decoder's text, if there is one."""
+    if passage is None:
+        return None
+    decoded = passage.decoded
+    return DecodedTold(
+        text=decoded.text, score=decoded.score, how=decoded.how, probability=passage.probability
+    )
+
+
+def vector_told(values: FloatArray, encoding: str) -> Numbers:
+    """A vector [D] in an answer."""
+    numbers: list[float] = values.tolist()
+    return packed(values) if encoding == "base64" else numbers
+
+
+@torch.inference_mode()
+def attention_of(predictor: Any, read: Read) -> list[float] | None:
+    """How much the model takes from each of the T vectors read, [T], 1 in sum; None where it cannot tell."""
+    if not isinstance(predictor, ModelPredictor):
+        return None
+    model = predictor.model
+    if "return_attention" not in signature(model.forward).parameters:
+        return None
+    asked = tensors(model, *read.window, read.queries)
+    found: list[float] = model(*asked, return_attention=True).extras["attention"][0, -1].float().tolist()
+    return found

@@ -1,0 +1,214 @@
+"""Exports: as close to the run as they say, taken in its place, refused where they would not be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract.lab import MODELS, make
+from nextvec.corpus.store import Store
+from nextvec.disk import sha256_file
+from nextvec.errors import ConfigError, EncoderMismatchError, MissingDependencyError, ModelError, RunError
+from nextvec.inference import runtimes
+from nextvec.inference.export import Exported, export_predictor
+from nextvec.inference.exported import ExportedPredictor
+from nextvec.inference.graphs import make_graph, seeded
+from nextvec.inference.opening import open_predictor
+from nextvec.inference.predictor import ModelPredictor, RunPredictor
+from nextvec.inference.stream import WindowSession
+
+CONTEXT = 6
+
+
+@pytest.fixture(scope="module")
+def run(trained: Path) -> RunPredictor:
+    return RunPredictor(trained)
+
+
+@pytest.fixture(scope="module")
+def made(run: RunPredictor, world: Store, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export_predictor(run, tmp_path_factory.mktemp("exports") / "small", store=world)
+
+
+def test_an_export_answers_as_its_run(made: Exported, run: RunPredictor, world: Store) -> None:
+    exported = ExportedPredictor(made.folder)
+    assert made.time is None
+    for longest in (1, 2, 7, 32):
+        contexts, lengths = seeded(run.model, 5, longest, seed=longest)
+        expected = run.predict(contexts, lengths)[0]
+        for i, n in enumerate(lengths):
+            contexts[i, n:] = np.nan  # padding is not looked at
+        np.testing.assert_allclose(exported.predict(contexts, lengths)[0], expected, atol=1e-5)
+    told = ("context", "encoder", "dimension", "horizons", "task", "space", "training", "conditional")
+    assert all(getattr(exported, name) == getattr(run, name) for name in told)
+    np.testing.assert_array_equal(exported.trained_on.chunks, run.trained_on.chunks)
+    assert not exported.confident
+    assert not exported.generative
+    with pytest.raises(ModelError, match="no distribution"):
+        exported.sample(contexts, lengths, 1, 0)
+
+
+def test_what_was_compared_is_recorded(made: Exported, world: Store) -> None:
+    held = json.loads((made.folder / "export.json").read_text())
+    parity = held["parity"]
+    assert parity == made.parity.to_json()
+    assert (parity["source"], parity["windows"]) == (world.path.name, 256)
+    assert parity["cosine_min"] >= 0.9999
+    assert parity["recall_before"] == parity["recall_after"] > 0
+    assert held["encoder"] == world.encoder
+    assert {"torch", "onnx", "onnxruntime", "nextvec"} <= held["versions"].keys()
+
+
+def test_int8_is_smaller_and_close(made: Exported, run: RunPredictor, tmp_path: Path) -> None:
+    small = export_predictor(run, tmp_path / "int8", "onnx", "int8", tolerance=0.99, any_length=False)
+    graph = "model.onnx"
+    assert (small.folder / graph).stat().st_size < 0.8 * (made.folder / graph).stat().st_size
+    assert 0.99 <= small.parity.cosine_min < 0.99999999
+    assert (small.parity.recall_before, small.parity.recall_after) == (None, None)
+    assert "seeded" in small.parity.source
+
+
+def test_openvino_answers_as_the_run(run: RunPredictor, tmp_path: Path) -> None:
+    made = export_predictor(run, tmp_path / "ov", "openvino", any_length=False)
+    exported = open_predictor(made.folder)
+    assert exported.engine.name == "openvino"
+    assert made.time == 32
+    contexts, lengths = seeded(run.model, 6, 9)
+    expected = run.predict(contexts, lengths)[0]
+    with ThreadPoolExecutor(4) as pool:
+        for raw, _ in pool.map(lambda _: exported.predict(contexts, lengths), range(12)):
+            np.testing.assert_allclose(raw, expected, atol=1e-5)
+
+
+def test_many_threads_share_an_export(made: Exported, run: RunPredictor) -> None:
+    exported = ExportedPredictor(made.folder)
+    contexts, lengths = seeded(run.model, 64, 8)
+    alone = [exported.predict(contexts[i : i + 1], lengths[i : i + 1])[0][0] for i in range(64)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(
+            pool.map(lambda i: exported.predict(contexts[i : i + 1], lengths[i : i + 1])[0][0], range(64))
+        )
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_a_stream_of_an_export(made: Exported) -> None:
+    assert isinstance(ExportedPredictor(made.folder).stream(), WindowSession)
+
+
+def test_what_is_too_far_is_not_written(run: RunPredictor, tmp_path: Path) -> None:
+    with pytest.raises(
+        RunError, match=r"in int8 it is too far from the run: cosine .* give --precision fp32"
+    ):
+        export_predictor(run, tmp_path / "far", "onnx", "int8", tolerance=0.9999999, any_length=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_asked_for(run: RunPredictor, made: Exported, make_world, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError, match="does not compute in bf16 on a CPU"):
+        export_predictor(run, out, "onnx", "bf16")
+    with pytest.raises(ConfigError, match="OpenVINO does not run ONNX Runtime's quantised"):
+        export_predictor(run, out, "openvino", "int8")
+    with pytest.raises(ConfigError, match="tolerance is 2"):
+        export_predictor(run, out, tolerance=2.0)
+    with pytest.raises(RunError, match="is there already"):
+        export_predictor(run, made.folder)
+    with pytest.raises(EncoderMismatchError, match="give a store of the run's encoder"):
+        export_predictor(run, out, store=make_world(tmp_path / "other", encoder="another"))
+    assert not out.exists()
+
+
+def test_a_missing_package(run: RunPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(module: str) -> None:
+        raise ImportError(module)
+
+    monkeypatch.setattr(runtimes.importlib, "import_module", missing)
+    with pytest.raises(MissingDependencyError, match=r"pip install nextvec\[onnx\]"):
+        export_predictor(run, tmp_path / "out")
+
+
+@pytest.mark.parametrize("spoil", ["graph", "manifest", "newer", "outside", "golden", "gone"])
+def test_a_damaged_export(made: Exported, tmp_path: Path, spoil: str) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(made.folder, folder)
+    manifest = folder / "export.json"
+    held = json.loads(manifest.read_text())
+    if spoil == "graph":
+        (folder / "model.onnx").write_bytes(b"nothing")
+    elif spoil == "golden":
+        (folder / "golden.safetensors").write_bytes(b"nothing")
+    elif spoil == "gone":
+        (folder / "model.onnx").unlink()
+    elif spoil == "manifest":
+        manifest.write_text("{}")
+    elif spoil == "newer":
+        manifest.write_text(json.dumps({**held, "nextvec_export": 99}))
+    else:
+        (tmp_path / "model.onnx").write_bytes((folder / "model.onnx").read_bytes())
+        files = {**held["files"], "../model.onnx": held["files"]["model.onnx"]}
+        manifest.write_text(json.dumps({**held, "files": files, "graph": "../model.onnx"}))
+    with pytest.raises(RunError):
+        ExportedPredictor(folder)
+
+
+def test_an_export_that_answers_otherwise_here(made: Exported, tmp_path: Path) -> None:
+    """As on a processor whose sums of bytes overflow: another graph that passes for the right one."""
+    folder = tmp_path / "copy"
+    shutil.copytree(made.folder, folder)
+    other = make_graph(make("lstm"), 32, any_length=False)
+    (folder / "model.onnx").write_bytes(other.proto.SerializeToString())
+    held = json.loads((folder / "export.json").read_text())
+    path = folder / "model.onnx"
+    held["files"]["model.onnx"] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    held["time"] = 32
+    (folder / "export.json").write_text(json.dumps(held))
+    with pytest.raises(RunError, match="answers otherwise than the run here"):
+        ExportedPredictor(folder)
+
+
+def test_horizons_and_queries_are_exported(tmp_path: Path) -> None:
+    model = make("gru", horizons=3, conditional=True)
+    predictor = ModelPredictor(model, CONTEXT, "mine")
+    exported = ExportedPredictor(export_predictor(predictor, tmp_path / "x").folder)
+    contexts, lengths = seeded(model, 4, CONTEXT)
+    queries = contexts[::-1, 0].copy()
+    for horizon in (1, 3):
+        predictor.head = horizon - 1
+        aimed = exported.aimed(horizon)
+        for told in (queries, None):
+            np.testing.assert_allclose(
+                aimed.predict(contexts, lengths, told)[0],
+                predictor.predict(contexts, lengths, told)[0],
+                atol=1e-5,
+            )
+    assert exported.conditional
+
+
+REFUSED = {"performer": "cummax", "rwkv": "solve_triangular", "s4": "atanh"}
+"""Architectures that need an operator that ONNX does not have (of s4: complex numbers)."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_every_architecture(name: str, tmp_path: Path) -> None:
+    """Exported with parity, at every length up to its context, and in a batch of any size; or refused."""
+    model = make(name)
+    predictor = ModelPredictor(model, CONTEXT, "mine")
+    if name in REFUSED:
+        with pytest.raises(ModelError, match=f"{name} cannot be written as a graph .*{REFUSED[name]}"):
+            export_predictor(predictor, tmp_path / "x")
+        return
+    made = export_predictor(predictor, tmp_path / "x")
+    exported = ExportedPredictor(made.folder)
+    for rows in (1, 5):
+        for longest in range(1, CONTEXT + 1):
+            contexts, lengths = seeded(model, rows, longest, seed=longest)
+            expected = predictor.predict(contexts, lengths)[0]
+            np.testing.assert_allclose(exported.predict(contexts, lengths)[0], expected, rtol=0, atol=1e-4)
+    held = json.loads((made.folder / "export.json").read_text())
+    assert held["left_out"] == (["samples"] if model.generative else [])

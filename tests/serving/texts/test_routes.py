@@ -1,0 +1,178 @@
+"""What the routes on texts tell, against what the parts behind them say themselves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nextvec.client import Client
+from nextvec.corpus.reading import TextReader
+from nextvec.corpus.store import Store
+from nextvec.decoding.library import Library
+from nextvec.decoding.pipeline import Pipeline
+from nextvec.errors import ServerError
+from nextvec.inference.predictor import RunPredictor
+from nextvec.serving.errors import Refusal
+from nextvec.serving.models import ServedModel
+from nextvec.serving.routes.decode import Decode, decoded
+from nextvec.serving.routes.retrieve import Retrieve, retrieved
+from nextvec.serving.routes.rollout import Rollout, rolled_out
+from nextvec.serving.routes.text import PredictText, predicted
+from nextvec.serving.settings import Settings
+from passages import documents
+
+RIVER = documents()["river-arden"]
+START = ". ".join(RIVER.split(". ")[:6]) + "."
+
+
+@pytest.fixture(scope="module")
+def reader(text_run: Path) -> TextReader:
+    return TextReader(RunPredictor(text_run).space)
+
+
+@pytest.fixture(scope="module")
+def make(text_run: Path, text_store: Store, reader: TextReader) -> Callable[..., ServedModel]:
+    def make(store: bool = True, texts: bool = True) -> ServedModel:
+        predictor = RunPredictor(text_run)
+        library = Library(text_store) if store else None
+        return ServedModel("gru", predictor, Pipeline(predictor, reader, None, library) if texts else None)
+
+    return make
+
+
+def test_a_text_is_predicted_from_as_by_the_pipeline(
+    client: Client, make: Callable[..., ServedModel]
+) -> None:
+    told = client.predict_text(START, passages=3)
+    pipeline = make().pipeline
+    assert pipeline is not None
+    found = pipeline.next(START, n=3)
+    assert (told["model"], told["horizon"], told["read"]) == ("gru", 1, found.read)
+    assert [p["text"] for p in told["passages"]] == [p.decoded.text for p in found.nearest]
+    cosines = [p.decoded.score for p in found.nearest]
+    np.testing.assert_allclose([p["cosine"] for p in told["passages"]], cosines, atol=1e-5)
+    assert all(p["source"] and p["doc_id"] for p in told["passages"])
+    assert [START[c["start"] : c["end"]] for c in told["chunks"]] == [c["text"] for c in told["chunks"]]
+    assert told["decoded"] is None
+
+
+def test_attention_is_told_where_there_is_one(client: Client) -> None:
+    told = client.predict_text(START, model="amn", attention=True)
+    assert len(told["attention"]) == told["read"]
+    assert sum(told["attention"]) == pytest.approx(1, abs=1e-5)
+    other = client.predict_text(START, attention=True)
+    assert other["attention"] is None
+    assert any("attention" in note for note in other["notes"])
+
+
+def test_encoded_texts_are_the_readers_vectors(client: Client, reader: TextReader) -> None:
+    texts = ["The mill stood by the river.", "Then it froze."]
+    raw = client.encode(texts)
+    np.testing.assert_allclose(raw, reader.encode(texts).values, atol=1e-4)
+    units = client.encode(texts[0], output_type="cosine")
+    np.testing.assert_allclose(np.linalg.norm(units, axis=1), 1, atol=1e-5)
+
+
+def test_a_chunks_own_vector_is_decoded_to_it(client: Client, text_store: Store) -> None:
+    [found] = client.decode(text_store.vectors[5], n=2)
+    assert found["texts"][0]["text"] == text_store.texts([5])[0]
+    assert found["texts"][0]["how"] == "retrieved"
+    assert found["texts"][0]["score"] == pytest.approx(1, abs=1e-4)
+
+
+def test_what_was_read_is_not_retrieved(client: Client, text_store: Store) -> None:
+    found = client.retrieve(START, n=20)
+    assert len(found) == 20
+    assert not {p["text"] for p in found} & set(START.split("\n"))
+    of_vectors = client.retrieve(vectors=client.encode(text_store.texts(range(4))), n=20)
+    assert not {p["text"] for p in of_vectors} & set(text_store.texts(range(4)))
+    reordered = client.retrieve(START, n=3, strategy="blend+recency")
+    assert [p["cosine"] for p in reordered] == [None] * 3
+
+
+def test_a_rollout_of_a_text_is_that_of_its_vectors(client: Client, make: Callable[..., ServedModel]) -> None:
+    pipeline = make().pipeline
+    assert pipeline is not None
+    vectors = pipeline.reader.read(START)[1].values
+    by_text = client.rollout(START, steps=3, max_repetition=1.0)
+    by_vectors = client.rollout(vectors=vectors, steps=3, max_repetition=1.0, passages=0)
+    assert [step["step"] for step in by_text["steps"]] == [1, 2, 3]
+    a, b = ([step["embedding"] for step in found["steps"]] for found in (by_text, by_vectors))
+    np.testing.assert_allclose(a, b, atol=1e-4)
+    assert [len(step["passages"]) for step in by_vectors["steps"]] == [0, 0, 0]
+
+
+def test_surprise_is_told_of_every_chunk_but_the_first(client: Client) -> None:
+    told = client.surprise(RIVER + " " + documents()["bakery-bellrock"])
+    values = [chunk["surprise"] for chunk in told["chunks"]]
+    assert values[0] is None
+    assert all(0 <= value <= 2 for value in values[1:])
+    assert told["mean"] == pytest.approx(np.mean(values[1:]))
+    assert told["boundaries"] == [i for i, c in enumerate(told["chunks"]) if c["opens_segment"] and i]
+
+
+def test_a_session_predicts_what_the_whole_context_does(client: Client, text_store: Store) -> None:
+    vectors = text_store.vectors[:6]
+    with client.session() as session:
+        first = session.push(vectors[0])
+        rest = session.push(vectors[1:])
+        said = session.describe()
+        assert (said["position"], said["model"], said["streaming"]) == (6, "gru", "constant")
+        assert said["state_bytes"] > 0
+    assert first.shape == (384,)
+    np.testing.assert_allclose(rest[-1], client.predict(vectors), atol=1e-5)
+    np.testing.assert_allclose(first, client.predict(vectors[:1]), atol=1e-5)
+    with pytest.raises(ServerError, match="no such session") as caught:
+        session.describe()
+    assert caught.value.status == 404
+
+
+def test_a_session_reads_texts(client: Client, reader: TextReader) -> None:
+    with client.session() as session:
+        told = session.push_text(START, passages=2)
+        assert told["position"] == len(told["chunks"])
+        expected = client.predict(reader.read(START)[1].values)
+        np.testing.assert_allclose(told["chunks"][-1]["embedding"], expected, atol=1e-4)
+        assert len(told["passages"]) == 2
+
+
+def test_pushes_at_the_same_time_are_taken_one_by_one(client: Client, text_store: Store) -> None:
+    many = np.repeat(text_store.vectors[:64], 16, axis=0)
+    outcomes: list[object] = []
+    with client.session() as session:
+
+        def push() -> None:
+            try:
+                outcomes.append(len(session.push(many)))
+            except ServerError as error:
+                outcomes.append(error.status)
+
+        threads = [threading.Thread(target=push) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(outcomes) <= {1024, 409}
+        assert session.describe()["position"] == 1024 * outcomes.count(1024) >= 1024
+
+
+def test_without_a_store_the_routes_say_so(make: Callable[..., ServedModel]) -> None:
+    bare, settings = make(store=False), Settings()
+    vector = [[0.1] * 384]
+    for answer in (
+        lambda: retrieved(bare, Retrieve(text=START), settings),
+        lambda: decoded(bare, Decode(input=vector), settings),
+        lambda: rolled_out(bare, Rollout(text=START, snap=True), settings),
+        lambda: predicted(bare, PredictText(text=START, passages=3), settings),
+    ):
+        with pytest.raises(Refusal, match="no store was given") as caught:
+            answer()
+        assert (caught.value.status, caught.value.code) == (409, "no_store")
+    assert predicted(bare, PredictText(text=START), settings).passages == []
+    with pytest.raises(Refusal, match="no encoder") as caught:
+        predicted(make(texts=False), PredictText(text=START), settings)
+    assert caught.value.status == 409
