@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -120,7 +121,9 @@ def _written(model: NextVectorModel, context: int, time: int | None) -> Graph:
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as e:
-        reason = str(e.__cause__ or e).strip().split("\n")[0][:200]
+        said = str(e.__cause__ or e)
+        operator = re.search(r"target=torch\.ops\.(aten\.\w+)", said)
+        reason = f"ONNX lacks {operator[1]}" if operator else said.strip().split("\n")[0][:200]
         raise ModelError(
             f"{model.architecture} cannot be written as a graph ({reason})", remedy="serve the run itself"
         ) from None

@@ -95,7 +95,7 @@ class OnnxEngine(GraphEngine):
         options.log_severity_level = 3  # errors only: its warnings are about the graph, not the user's doing
         # Waiting threads sleep: a spinning one takes its core from the server beside it.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")
+        # session.set_denormal_as_zero stays off: it would change the arithmetic of the thread that asks.
         try:
             # From bytes there is no folder that a graph could name other files in.
             held = graph if isinstance(graph, bytes) else graph.read_bytes()
