@@ -2,6 +2,7 @@
 
     python benchmarks/serving_load.py RUN                    # 60 s each, in turns
     python benchmarks/serving_load.py RUN --seconds 6        # a try
+    python benchmarks/serving_load.py RUN --export EXPORT    # ours with an export of the run, too
 
 Every server is a process of its own with one thread for the model, and all serve the same run; those that
 are not measured are stopped (SIGSTOP). The load generator is a process of its own, too (`serving_http.py`).
@@ -33,6 +34,7 @@ ROWS = {
     "npy": ("ours", "nextvec serve, npy"),
     "litserve": ("litserve", "LitServe, JSON, batches"),
 }
+EXPORT = {"export": ("ours", "nextvec serve, npy, the export")}
 
 
 def measured(port: int, request: Path, seconds: float, connections: int) -> tuple[np.ndarray, float]:
@@ -44,28 +46,32 @@ def measured(port: int, request: Path, seconds: float, connections: int) -> tupl
     return np.load(samples, allow_pickle=False), float(said["seconds"])
 
 
-def compare(run: Path, seconds: float, connections: int, turns: int, length: int) -> dict[str, Any]:
-    """Figures of every row of ROWS."""
+def compare(
+    run: Path, seconds: float, connections: int, turns: int, length: int, export: Path | None = None
+) -> dict[str, Any]:
+    """Figures of every row of ROWS, and of the export."""
+    rows = ROWS if export is None else ROWS | EXPORT
     vectors = context(dimension_of(run), length)
-    requests = {name: request_of(name, vectors) for name in ROWS}
-    found: dict[str, list[tuple[np.ndarray, float]]] = {name: [] for name in ROWS}
+    requests = {name: request_of("npy" if name in EXPORT else name, vectors) for name in rows}
+    served = {name: (kind, export if name in EXPORT else run) for name, (kind, _) in rows.items()}
+    found: dict[str, list[tuple[np.ndarray, float]]] = {name: [] for name in rows}
     with ExitStack() as held, tempfile.TemporaryDirectory() as folder:
         servers = {}
-        for kind in dict.fromkeys(kind for kind, _ in ROWS.values()):
-            servers[kind] = held.enter_context(Server(kind, run))
-        answers = {name: servers[kind].ready(requests[name]) for name, (kind, _) in ROWS.items()}
+        for kind, model in dict.fromkeys(served.values()):
+            servers[kind, model] = held.enter_context(Server(kind, model))
+        answers = {name: servers[which].ready(requests[name]) for name, which in served.items()}
         for name, answer in answers.items():
             np.testing.assert_allclose(answer, answers["naive"], atol=1e-4, err_msg=name)
         for server in servers.values():
             server.pause()
         for _ in range(turns):
-            for name, (kind, _) in ROWS.items():
-                file = Path(folder) / f"{name}.request"
+            for name, which in served.items():
+                file, server = Path(folder) / f"{name}.request", servers[which]
                 file.write_bytes(requests[name])
-                servers[kind].proceed()
-                measured(servers[kind].port, file, min(1.0, seconds / 10), connections)  # warm
-                found[name].append(measured(servers[kind].port, file, seconds / turns, connections))
-                servers[kind].pause()
+                server.proceed()
+                measured(server.port, file, min(1.0, seconds / 10), connections)  # warm
+                found[name].append(measured(server.port, file, seconds / turns, connections))
+                server.pause()
     return {
         name: summary(np.concatenate([part for part, _ in parts]), sum(taken for _, taken in parts))
         for name, parts in found.items()
@@ -79,15 +85,16 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--length", type=int, default=5, help="vectors of the context")
+    parser.add_argument("--export", type=Path, help="a folder that nextvec export made of the run")
     parser.add_argument("--json", type=Path)
     flags = parser.parse_args()
-    found = compare(flags.run, flags.seconds, flags.connections, flags.turns, flags.length)
+    found = compare(flags.run, flags.seconds, flags.connections, flags.turns, flags.length, flags.export)
     base = found["naive"]["per_second"]
     print(f"{'server':<44} {'req/s':>8} {'x naive':>8} {'p50 ms':>8} {'p99 ms':>8} {'errors':>7}")
     for name, row in found.items():
         errors = sum(n for code, n in row["statuses"].items() if code != "200")
         print(
-            f"{ROWS[name][1]:<44} {row['per_second']:>8.0f} {row['per_second'] / base:>8.2f} "
+            f"{(ROWS | EXPORT)[name][1]:<44} {row['per_second']:>8.0f} {row['per_second'] / base:>8.2f} "
             f"{row['p50_ms']:>8.1f} {row['p99_ms']:>8.1f} {errors:>7}"
         )
     if flags.json is not None:

@@ -176,7 +176,10 @@ def answer_of(body: bytes) -> np.ndarray:
 
 
 def dimension_of(run: Path) -> int:
-    """D of a run."""
+    """D of a run, or of an export."""
+    exported = run / "export.json"
+    if exported.is_file():
+        return int(json.loads(exported.read_text())["dimension"])
     return int(json.loads((run / "config.json").read_text())["config"]["d_embed"])
 
 

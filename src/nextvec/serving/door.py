@@ -6,6 +6,7 @@ it ever waits for the network. What is on the hot path goes straight to its endp
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
@@ -35,6 +36,9 @@ SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 WORK, FREE = "/v1/", frozenset({"/v1/outcomes"})  # what needs a place in a lane, and what costs nothing
 DROPPED = 64 * 1024  # bytes
+PAUSE = 0.02
+"""Seconds before a refusal for load is told: who asks again at once, whatever Retry-After says, would
+otherwise keep the loop so busy with refusals that a model in torch hardly gets the interpreter."""
 GONE = 499  # as other servers note a client that did not wait
 
 
@@ -130,6 +134,8 @@ class Door:
         exchange.code = refusal.code
         if refusal.status in (429, 503):
             self._metrics.rejected.labels(refusal.code).inc()
+        if refusal.status == 429:
+            await asyncio.sleep(PAUSE)
         await _refuse(
             send, receive, refusal, linger=refusal.close or _leaves_much(scope["headers"], exchange)
         )

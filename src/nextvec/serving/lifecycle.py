@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable
 from types import FrameType
 
@@ -15,6 +16,9 @@ from nextvec.serving.protocol import Protocol
 from nextvec.serving.settings import Settings
 
 TICK, BACKLOG = 0.02, 1024
+SWITCH = 0.00005
+"""Seconds that a thread keeps the interpreter from others. A model in torch gives it up at every operation;
+with Python's 5 ms, a loop that is busy refusing requests would let it do 200 operations a second."""
 
 
 class Listening(uvicorn.Server):
@@ -112,6 +116,7 @@ def serve(app: Server, opened: socket.socket, said: Callable[[str], None] = prin
     server = Listening(configured(app), app)
     host, port = opened.getsockname()[:2]
     opened.listen(BACKLOG)
+    sys.setswitchinterval(SWITCH)
     said(f"http://{f'[{host}]' if ':' in host else host}:{port}")
     server.run(sockets=[opened])
     if app.state.state.failure is not None:
