@@ -55,6 +55,8 @@ class Connection(asyncio.Protocol):
         status = int(head[9:12])
         self.buffer.clear()
         self.pending = False
+        if b"\r\nconnection: close" in head:
+            self.transport.close()
         self.load.answered(self, status)
 
     def connection_lost(self, error: Exception | None) -> None:
