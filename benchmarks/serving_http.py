@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import json
 import random
+import sys
 import time
 from collections import deque
 from pathlib import Path
@@ -162,6 +163,15 @@ class Load:
         self.samples += [(due, 0.0, 0) for due in self.waiting]
         for connection in self.idle:
             connection.transport.close()
+
+
+def command_of(
+    port: int, request: Path, samples: Path, seconds: float, connections: int, rate: float | None = None
+) -> list[str]:
+    """The generator as a process: closed loop, or open loop at a rate."""
+    command = [sys.executable, __file__, str(port), str(request), "--samples", str(samples)]
+    command += ["--seconds", str(seconds), "--connections", str(connections)]
+    return command if rate is None else [*command, "--rate", str(rate)]
 
 
 def summary(samples: np.ndarray, seconds: float) -> dict[str, Any]:

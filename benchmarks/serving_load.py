@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,10 +23,9 @@ from typing import Any
 import numpy as np
 
 from nextvec.disk import write_json
-from serving_http import summary
+from serving_http import command_of, summary
 from serving_servers import Server, context, dimension_of, request_of
 
-GENERATOR = Path(__file__).with_name("serving_http.py")
 ROWS = {
     "naive": ("naive", "naive FastAPI: pydantic lists, eager model"),
     "json": ("ours", "nextvec serve, JSON"),
@@ -40,8 +38,7 @@ EXPORT = {"export": ("ours", "nextvec serve, npy, the export")}
 def measured(port: int, request: Path, seconds: float, connections: int) -> tuple[np.ndarray, float]:
     """Samples [N, 3] of one turn, and its seconds."""
     samples = request.with_suffix(".npy")
-    command = [sys.executable, str(GENERATOR), str(port), str(request), "--samples", str(samples)]
-    command += ["--connections", str(connections), "--seconds", str(seconds)]
+    command = command_of(port, request, samples, seconds, connections)
     said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return np.load(samples, allow_pickle=False), float(said["seconds"])
 

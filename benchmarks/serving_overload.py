@@ -16,7 +16,6 @@ import argparse
 import json
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -27,10 +26,9 @@ import httpx
 import numpy as np
 
 from nextvec.disk import write_json
-from serving_http import summary
+from serving_http import command_of, summary
 from serving_servers import Server, context, dimension_of, raw, request_of
 
-GENERATOR = Path(__file__).with_name("serving_http.py")
 TIMES, MOST, EVERY, SLOW = 4, 2048, 0.05, 2.0
 CONNECTIONS = (
     4,
@@ -50,16 +48,7 @@ class Bench:
         self.file.write_bytes(request)
 
     def start(self, seconds: float, connections: int, rate: float | None = None) -> subprocess.Popen[str]:
-        command = [sys.executable, str(GENERATOR), str(self.server.port), str(self.file)]
-        command += [
-            "--samples",
-            str(self.samples),
-            "--seconds",
-            str(seconds),
-            "--connections",
-            str(connections),
-        ]
-        command += [] if rate is None else ["--rate", str(rate)]
+        command = command_of(self.server.port, self.file, self.samples, seconds, connections, rate)
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def finish(self, load: subprocess.Popen[str]) -> tuple[dict[str, Any], np.ndarray]:

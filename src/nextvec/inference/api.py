@@ -100,9 +100,7 @@ class Predictor:
         self, vectors: Vectors, steps: int, course: Course | None = None, find: Find | None = None
     ) -> Rolled:
         """Go on from vectors [T, D] for so many steps, each reading those before it (`rollout.roll`)."""
-        values = self._values(vectors)
-        normalised = bool(self.run.training.get("normalised", False))
-        return roll(self.run, RawVectors(values, str(self.run.encoder), normalised), steps, course, find)
+        return roll(self.run, self.run.vectors(self._values(vectors)), steps, course, find)
 
     def _values(self, vectors: Vectors) -> FloatArray:
         """[T, D], checked."""

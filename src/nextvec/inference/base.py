@@ -135,19 +135,16 @@ class TrainedPredictor(VectorPredictor):
         """Either "next" or "middle"."""
         return str(self.training.get("task", "next"))
 
-    def typed(self, raw: FloatArray) -> tuple[RawVectors, UnitVectors]:
-        """Raw predictions in types that tell raw from unit: a decoder takes the first, an index the second.
-
-        Both carry the fingerprint of the encoder in whose space they lie.
-        """
-        vectors = RawVectors(raw, str(self.encoder), bool(self.training.get("normalised", False)))
-        return vectors, vectors.unit()
+    def vectors(self, values: FloatArray) -> RawVectors:
+        """Vectors [.., D] as ones of the space that it reads and predicts in, its encoder's."""
+        return RawVectors(values, str(self.encoder), bool(self.training.get("normalised", False)))
 
     def answer(
         self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
     ) -> tuple[RawVectors, UnitVectors]:
-        """As `predict`, `typed`."""
-        return self.typed(self.predict(contexts, lengths, queries)[0])
+        """As `predict`, in types that tell raw from unit: a decoder takes the first, an index the second."""
+        raw = self.vectors(self.predict(contexts, lengths, queries)[0])
+        return raw, raw.unit()
 
     def aimed(self, horizon: int) -> Self:
         """The same, answering for one of its horizons. Raises RunError for another."""

@@ -130,7 +130,7 @@ def named_models(given: tuple[str, ...]) -> dict[str, str]:
 def shares(text: str | None) -> dict[str, float]:
     """`a=0.9,b=0.1` -> shares by name. Raises ConfigError."""
     found: dict[str, float] = {}
-    for part in (text or "").split(",") if text is not None else ():
+    for part in () if text is None else text.split(","):
         name, _, share = part.partition("=")
         try:
             found[name.strip()] = float(share)

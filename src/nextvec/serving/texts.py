@@ -162,13 +162,7 @@ def context_of(model: ServedModel, given: Any, settings: Settings) -> RawVectors
             param="input",
             remedy="send [T, D]",
         )
-    return raw_of(model, windows[0])
-
-
-def raw_of(model: ServedModel, values: Any) -> RawVectors:
-    """Vectors [.., D] as ones of the model's space."""
-    predictor = model.predictor
-    return RawVectors(values, str(predictor.encoder), bool(predictor.training.get("normalised", False)))
+    return model.predictor.vectors(windows[0])
 
 
 def read_source(model: ServedModel, ask: Sources, settings: Settings) -> Read:

@@ -18,7 +18,7 @@ from nextvec.serving.errors import Refusal
 from nextvec.serving.models import ServedModel
 from nextvec.serving.schemas import WORKING, errors
 from nextvec.serving.settings import Settings
-from nextvec.serving.texts import Ask, PassageTold, Vectors, library_of, passage_told, raw_of, texts_of
+from nextvec.serving.texts import Ask, PassageTold, Vectors, library_of, passage_told, texts_of
 from nextvec.serving.work import run_blocking
 
 router = APIRouter(prefix="/v1", tags=["texts"])
@@ -86,7 +86,7 @@ def decoded(model: ServedModel, ask: Decode, settings: Settings) -> DecodedList:
     if pipeline.decoder is None:
         return _retrieved(model, values, ask.n)
     _check_raw(pipeline.decoder, pipeline.reader, values)
-    found = pipeline.decoder.decode(raw_of(model, values), ask.n)
+    found = pipeline.decoder.decode(model.predictor.vectors(values), ask.n)
     data = [
         TextsTold(
             index=i,
@@ -100,7 +100,7 @@ def decoded(model: ServedModel, ask: Decode, settings: Settings) -> DecodedList:
 def _retrieved(model: ServedModel, values: FloatArray, n: int) -> DecodedList:
     library = library_of(texts_of(model))
     nothing: IntArray = np.zeros(0, dtype=np.int64)
-    found = library.nearest(raw_of(model, values).unit(), n, [nothing] * len(values))
+    found = library.nearest(model.predictor.vectors(values).unit(), n, [nothing] * len(values))
     data = [
         TextsTold(
             index=i,

@@ -29,7 +29,6 @@ from nextvec.serving.texts import (
     checked_text,
     context_of,
     passages_told,
-    raw_of,
     texts_of,
     vector_told,
     wanted,
@@ -280,7 +279,7 @@ def _read_text(stream: Stream, ask: PushText, settings: Settings) -> TextRead:
     ]
     passages = []
     if n > 0 and pipeline.library is not None:
-        last: RawVectors = raw_of(model, raw[-1:])
+        last: RawVectors = model.predictor.vectors(raw[-1:])
         [near] = pipeline.library.nearest(last.unit(), n, [pipeline.library.rows_of(texts)])
         passages = passages_told(tuple(near), pipeline)
     return TextRead(id=stream.id, model=model.name, position=position, chunks=told, passages=passages)
