@@ -5,17 +5,12 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 from PIL import Image
 
@@ -29,6 +24,7 @@ from nextvec.evaluation.harness import Judging
 from nextvec.experiments.judging import Exam
 from nextvec.experiments.matrix import run_matrix
 from nextvec.experiments.plan import Plan
+from server_process import serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -129,20 +125,5 @@ def matrix(library: Store, make_tiny: Callable[..., Any], tmp_path_factory: pyte
 def server(matrix: Path, library: Store) -> Iterator[str]:
     """Address of `nextvec serve` with an AMN, a GRU and the store they were trained on."""
     runs = [f"{name}={matrix / 'runs' / f'{name}-seed0'}" for name in ("amn", "gru")]
-    command = [sys.executable, "-m", "nextvec", "serve", *runs, "--store", str(library.path), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        found = re.search(r"http://\S+", process.stdout.readline())
-        assert found is not None, "the server did not start"
-        wait_until_ready(found[0])
-        yield found[0]
-        process.terminate()
-        assert process.wait(timeout=60) == 0
-
-
-def wait_until_ready(url: str, seconds: float = 60) -> None:
-    """Its models are loaded before it listens, and warm a moment later."""
-    end = time.monotonic() + seconds
-    while httpx.get(f"{url}/health/ready").status_code != 200:
-        assert time.monotonic() < end, "the server did not get ready"
-        time.sleep(0.1)
+    with serving(*runs, "--store", str(library.path)) as url:
+        yield url
