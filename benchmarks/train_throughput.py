@@ -34,7 +34,7 @@ from nextvec.disk import write_json
 from nextvec.models.registry import build
 from nextvec.training.loop import update
 from nextvec.training.recipes import make_config
-from nextvec.training.session import Session, open_session
+from nextvec.training.session import TrainingSession, open_session
 
 CONTEXT, BATCH = 5, 32
 WARM_UP = 5
@@ -104,7 +104,7 @@ def our_loop(
     layers["runtime"] = {"device": "cpu"}
     session = open_session(store, make_config("default", layers), folder, resume=False)
 
-    def steps(session: Session) -> Iterator[int]:
+    def steps(session: TrainingSession) -> Iterator[int]:
         while True:
             for batch in session.training.epoch(session.state.epoch):
                 session.network.train()

@@ -32,7 +32,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"cannot be read ({e})", where=path) from None
     except tomllib.TOMLDecodeError as e:
-        raise ConfigError(f"is not TOML ({e})", where=path, remedy="mend the line named") from None
+        raise ConfigError(f"is not TOML ({e})", where=path, remedy="correct the line named") from None
 
 
 def write_toml(path: Path, config: object) -> None:

@@ -189,9 +189,9 @@ def test_the_end_follows_a_text_but_not_a_cut_one(store: Store) -> None:
 
 
 def test_the_rate_rises_and_falls() -> None:
-    from nextvec.decoding.inverter.config import OptimConfig
+    from nextvec.decoding.inverter.config import InverterOptimConfig
 
-    config = OptimConfig(lr=1.0, warmup=0.1)
+    config = InverterOptimConfig(lr=1.0, warmup=0.1)
     rates = [train.learning_rate(config, p / 100) for p in range(101)]
     assert rates[0] == pytest.approx(0.01)
     assert max(rates) == rates[10] == pytest.approx(1.0)

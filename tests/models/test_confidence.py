@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from nextvec.errors import ModelError
-from nextvec.models.confidence import Continuation, fit_temperature
+from nextvec.models.confidence import ContinuationHead, fit_temperature
 
 
 @pytest.mark.parametrize("true", [0.3, 1.0, 4.0])
@@ -45,7 +45,7 @@ def test_what_cannot_be_calibrated(logits: torch.Tensor, labels: torch.Tensor) -
 
 
 def test_an_untrained_probability_is_of_the_cosine_alone() -> None:
-    head = Continuation(4)
+    head = ContinuationHead(4)
     predicted, candidate = torch.randn(5, 3), torch.randn(5, 3)
     judged = head(torch.randn(5, 4))
     logit = head.logit(judged, predicted, candidate)

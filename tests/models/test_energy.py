@@ -13,7 +13,7 @@ from nextvec.errors import ModelError
 from nextvec.evaluation.generative import energy_score
 from nextvec.models import registry
 from nextvec.models.energy import EnergyHead, energy_loss
-from nextvec.models.heads import silence_head
+from nextvec.models.heads import zero_init_head
 
 D = 6
 
@@ -46,7 +46,7 @@ def test_the_loss_is_proper(width: float, shift: float, seed: int) -> None:
 def test_equal_samples_have_a_slope_to_learn_by() -> None:
     torch.manual_seed(0)
     head = EnergyHead(8, D)
-    silence_head(head)
+    zero_init_head(head)
     hidden, target, mask = torch.randn(2, 3, 8), torch.randn(2, 3, D), torch.ones(2, 3, dtype=torch.bool)
     assert not head(hidden).any()
     optimizer = torch.optim.Adam(head.parameters(), lr=1e-2)

@@ -12,9 +12,9 @@ from nextvec.models.hints import hints_of
 from nextvec.models.residual import (
     BLOCK,
     DECAYS,
-    ExponentialAverages,
-    PositionWeights,
-    Ridge,
+    ExponentialResidual,
+    RidgeResidual,
+    WeightsResidual,
     ema_reference,
     weights_reference,
 )
@@ -23,7 +23,7 @@ from nextvec.models.residual import (
 @pytest.mark.parametrize("length", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 3])
 def test_parallel_chunked_and_step_forms_equal_the_reference(length: int) -> None:
     torch.manual_seed(0)
-    module = ExponentialAverages().double()
+    module = ExponentialResidual().double()
     torch.nn.init.normal_(module.weights)
     x = torch.randn(2, length, 3, dtype=torch.float64, requires_grad=True)
     out = module(x)
@@ -46,10 +46,10 @@ def test_parallel_chunked_and_step_forms_equal_the_reference(length: int) -> Non
 
 @pytest.mark.parametrize("context", [1, 2, 5])
 @pytest.mark.parametrize("length", [1, 2, 4, 5, 6, 17])
-@pytest.mark.parametrize("kind", [PositionWeights, Ridge])
+@pytest.mark.parametrize("kind", [WeightsResidual, RidgeResidual])
 def test_position_weights_and_ridge_equal_the_reference(kind: type, length: int, context: int) -> None:
     torch.manual_seed(0)
-    module = (Ridge(context, 3) if kind is Ridge else PositionWeights(context)).double()
+    module = (RidgeResidual(context, 3) if kind is RidgeResidual else WeightsResidual(context)).double()
     parameters = list(module.parameters())
     for parameter in parameters:
         torch.nn.init.normal_(parameter)
@@ -75,12 +75,12 @@ def test_position_weights_and_ridge_equal_the_reference(kind: type, length: int,
 def test_unfitted_they_are_the_mean_of_what_is_there() -> None:
     x = torch.randn(2, 9, 4)
     expected = torch.stack([x[:, max(0, t - 2) : t + 1].mean(1) for t in range(9)], 1)
-    for module in (PositionWeights(3), Ridge(3, 4)):
+    for module in (WeightsResidual(3), RidgeResidual(3, 4)):
         torch.testing.assert_close(module(x), expected)
 
 
 def test_a_solution_is_taken_whole_or_not_at_all() -> None:
-    module = Ridge(2, 3)
+    module = RidgeResidual(2, 3)
     before = {name: value.clone() for name, value in module.named_parameters()}
     table, matrix = torch.randn(2, 2, dtype=torch.float64), torch.randn(2, 3, 3)
     for wrong in (
@@ -89,7 +89,7 @@ def test_a_solution_is_taken_whole_or_not_at_all() -> None:
         {"weights": table, "deviation": matrix, "more": table},
         {"weights": table, "deviation": matrix * float("nan")},
     ):
-        with pytest.raises(ModelError, match=r"Ridge cannot take.*\[2, 3, 3\]"):
+        with pytest.raises(ModelError, match=r"RidgeResidual cannot take.*\[2, 3, 3\]"):
             module.fit(**wrong)
         assert all(torch.equal(value, before[name]) for name, value in module.named_parameters())
     module.fit(weights=table, deviation=matrix)
@@ -98,9 +98,9 @@ def test_a_solution_is_taken_whole_or_not_at_all() -> None:
 
 
 def test_fitted_scalars_are_not_decayed_away() -> None:
-    for module in (ExponentialAverages(), PositionWeights(3), Ridge(3, 4)):
+    for module in (ExponentialResidual(), WeightsResidual(3), RidgeResidual(3, 4)):
         assert hints_of(module.weights) == {"weight_decay": 0.0}
-    assert not hints_of(Ridge(3, 4).deviation)  # decay pulls it towards the position weights
+    assert not hints_of(RidgeResidual(3, 4).deviation)  # decay pulls it towards the position weights
 
 
 def test_the_judges_averages_have_the_same_decays() -> None:
@@ -117,7 +117,7 @@ def test_an_untrained_model_is_just_its_baseline(name: str) -> None:
 
 @torch.inference_mode()
 def test_autocast_does_not_round_the_averages() -> None:
-    module, x = ExponentialAverages(), torch.randn(1, 40, 4)
+    module, x = ExponentialResidual(), torch.randn(1, 40, 4)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = module(x)
     torch.testing.assert_close(rounded, module(x), rtol=0, atol=0)

@@ -1,4 +1,4 @@
-"""What a stack of blocks does around them: places, turns, and each block's own entries in the state."""
+"""What a stack of blocks does around them: places, rotary, and each block's own entries in the state."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Sums(Stack):
         blocks = (RunningSum() for _ in range(LAYERS))
         super().__init__(SumsConfig(d_embed=D), H, blocks, nn.LayerNorm(H), dropout=0.5)
 
-    def turns(self, x: Tensor, start: int) -> tuple[Tensor, ...]:
+    def rotary(self, x: Tensor, start: int) -> tuple[Tensor, ...]:
         return (torch.arange(start, start + x.shape[1]),)
 
 
@@ -78,8 +78,8 @@ def test_all_blocks_are_told_the_same_place() -> None:
     model.extend(torch.randn(B, 2, D), state)
     first, second = (block.places for block in model.blocks)
     assert [place.start for place in first] == [0, 5]
-    assert first[1].turns[0].tolist() == [5, 6]
-    assert all(a.turns[0] is b.turns[0] for a, b in zip(first, second, strict=True))  # made once
+    assert first[1].rotary[0].tolist() == [5, 6]
+    assert all(a.rotary[0] is b.rotary[0] for a, b in zip(first, second, strict=True))  # made once
 
 
 @pytest.mark.parametrize("training", [True, False])

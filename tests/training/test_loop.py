@@ -21,7 +21,7 @@ from nextvec.progress import sparkline
 from nextvec.training import loop
 from nextvec.training.build import make_optimiser
 from nextvec.training.config import OptimConfig
-from nextvec.training.history import Moments, read_history, spread
+from nextvec.training.history import RunningMoments, read_history, spread
 from nextvec.training.loop import train
 
 D = 12  # of the tiny store
@@ -283,7 +283,7 @@ def test_decay_spares_biases_unless_told_otherwise():
 @pytest.mark.parametrize("dimension", [3, 17])
 def test_moments_are_numpys(dimension):
     rows = torch.randn(100, dimension, dtype=torch.float64)
-    moments = Moments(dimension, torch.device("cpu"))
+    moments = RunningMoments(dimension, torch.device("cpu"))
     for block in rows.split(7):
         moments.add(block)
     assert moments.variance.numpy() == pytest.approx(rows.numpy().var(axis=0), rel=1e-9)
@@ -294,7 +294,7 @@ def test_spread_tells_an_oracle_from_a_collapsed_model():
     moments = {"target": rows, "oracle": rows, "collapsed": rows.mean(0).expand(500, 8), "half": rows / 2}
     measured = {}
     for name, vectors in moments.items():
-        measured[name] = Moments(8, torch.device("cpu"))
+        measured[name] = RunningMoments(8, torch.device("cpu"))
         measured[name].add(vectors)
     assert spread(measured["oracle"], measured["target"])["variance_ratio"] == pytest.approx(1.0)
     assert spread(measured["half"], measured["target"])["variance_ratio"] == pytest.approx(0.25)

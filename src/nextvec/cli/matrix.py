@@ -51,7 +51,7 @@ class AxisFlags:
         try:
             return Plan(place, tuple(chosen), seeds, *axes)
         except ValueError as e:
-            raise ConfigError(str(e), where="nextvec matrix", remedy="mend the flag") from None
+            raise ConfigError(str(e), where="nextvec matrix", remedy="correct the flag") from None
 
 
 def matrix(
@@ -89,7 +89,7 @@ def matrix(
     opened = Store.open(store)
     plan = (axes or AxisFlags()).plan(opened, models, seeds, training)
     if jobs < 1:
-        raise ConfigError("--jobs must be at least 1", where="nextvec matrix", remedy="mend the flag")
+        raise ConfigError("--jobs must be at least 1", where="nextvec matrix", remedy="correct the flag")
     configure = configurer(training)
     first = configure(plan.cells[0])
     exam = Exam(judging.split, names(judge_sources) or first.data.sources)

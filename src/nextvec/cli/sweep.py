@@ -55,7 +55,7 @@ def sweep(
     try:
         plan = SweepPlan(str(opened.path.resolve()), tuple(chosen), trials, seed, metric, startup)
     except ValueError as e:
-        raise ConfigError(str(e), where="nextvec sweep", remedy="mend the flag") from None
+        raise ConfigError(str(e), where="nextvec sweep", remedy="correct the flag") from None
     file, given = training.layers()
 
     def configure(name: str, picked: dict[str, Any]) -> Any:

@@ -296,7 +296,7 @@ def check_phase(phase: Fraction) -> None:
 
 def _check(holds: bool, rule: str) -> None:
     if not holds:
-        raise ConfigError(f"sizes break the rule {rule}", where="chunker", remedy="mend the sizes")
+        raise ConfigError(f"sizes break the rule {rule}", where="chunker", remedy="correct the sizes")
 
 
 def _check_language(language: str) -> None:

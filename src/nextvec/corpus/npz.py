@@ -234,7 +234,7 @@ def export_npz(
     """
     if context < 1 or texts not in ("none", "target", "all"):
         raise StoreError(
-            "context below 1, or texts not none, target or all", where="export", remedy="mend the option"
+            "context below 1, or texts not none, target or all", where="export", remedy="correct the option"
         )
     if Path(out).is_dir():
         raise StoreError("is a folder", where=out, remedy="name the .npz to write")

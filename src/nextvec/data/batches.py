@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from nextvec.data.curriculum import RowSource as VectorSource
-from nextvec.data.mixing import Part
+from nextvec.data.mixing import MixtureComponent
 from nextvec.data.sampler import EpochPlan, Sampler, Sampling
 from nextvec.data.sampling import IntArray, SequenceShape, Spans, Stretches
 from nextvec.data.tasks import Break, Breaks, broken_positions, query_rows, reading_order
@@ -106,7 +106,7 @@ class BatchSource:
         return self.sampler.targets
 
     @property
-    def mixture(self) -> tuple[Part, ...]:
+    def mixture(self) -> tuple[MixtureComponent, ...]:
         """What an epoch draws from which source; empty where sources are left as they are."""
         return self.sampler.mixture.parts if self.sampler.mixture else ()
 

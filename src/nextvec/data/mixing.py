@@ -19,7 +19,7 @@ WHERE = "data.mixing"
 
 
 @dataclass(frozen=True)
-class Part:
+class MixtureComponent:
     """One source of a mixture.
 
     Attributes:
@@ -38,7 +38,7 @@ class Part:
 class Mixture:
     """The sources of a mixture and the documents of each, as indices into the spans."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[MixtureComponent, ...]
     members: tuple[IntArray, ...]
 
     @classmethod
@@ -72,7 +72,7 @@ class Mixture:
         for i, name in enumerate(names.tolist()):
             if shares[i] > 0 and held[i] > 0:
                 passes = float(shares[i] * held.sum() / held[i])
-                parts.append(Part(name, int(held[i]), float(shares[i]), passes))
+                parts.append(MixtureComponent(name, int(held[i]), float(shares[i]), passes))
                 members.append(np.flatnonzero(owner == i))
         return cls(tuple(parts), tuple(members))
 

@@ -15,10 +15,10 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from nextvec.errors import ModelError
-from nextvec.models.confidence import Continuation
+from nextvec.models.confidence import ContinuationHead
 from nextvec.models.config import ModelConfig
 from nextvec.models.generation import GenerativeHead
-from nextvec.models.heads import make_head, silence_head, silenced
+from nextvec.models.heads import make_head, zero_init, zero_init_head
 from nextvec.models.prediction import Prediction, at_last
 from nextvec.models.residual import State, make_residual
 from nextvec.models.standardise import Standardiser
@@ -76,7 +76,7 @@ class NextVectorModel(  # type: ignore[call-arg]
         paper: authors, title and year of what it implements.
         complexity: of the parallel form in T, e.g. "O(T)".
         best_for: when to take it, in a few words.
-        loud_residuals: residuals beside which the head starts at random. Beside all others its last layer
+        random_init_residuals: residuals beside which the head starts at random. Beside all others its last layer
             starts at zero, so that an untrained model is just the baseline.
         standardiser, gate, condition, confidence: None where the configuration does not ask for them.
     """
@@ -89,7 +89,7 @@ class NextVectorModel(  # type: ignore[call-arg]
     best_for: ClassVar[str]
     caches: ClassVar[tuple[str, ...]] = ()
     no_gradient: ClassVar[dict[str, str]] = {}
-    loud_residuals: ClassVar[tuple[str, ...]] = ()
+    random_init_residuals: ClassVar[tuple[str, ...]] = ()
     scale: Tensor
 
     def __init__(self, config: ModelConfig, width: int) -> None:
@@ -107,13 +107,13 @@ class NextVectorModel(  # type: ignore[call-arg]
             make_head(config.head, width, D) for _ in range(1, config.horizons)
         )
         self.residual = make_residual(config.residual, D, config.residual_context)
-        if config.residual != "none" and config.residual not in self.loud_residuals:
+        if config.residual != "none" and config.residual not in self.random_init_residuals:
             for head in (self.head, *self.further_heads):
-                silence_head(head)
-        self.gate = silenced(nn.Linear(width, 1)) if config.gate else None
+                zero_init_head(head)
+        self.gate = zero_init(nn.Linear(width, 1)) if config.gate else None
         self.standardiser = Standardiser(D) if config.standardise else None
-        self.condition = silenced(nn.Linear(D, D, bias=False)) if config.conditional else None
-        self.confidence = Continuation(width) if config.confidence else None
+        self.condition = zero_init(nn.Linear(D, D, bias=False)) if config.conditional else None
+        self.confidence = ContinuationHead(width) if config.confidence else None
         self.register_buffer("scale", torch.ones(()))
 
     @abstractmethod

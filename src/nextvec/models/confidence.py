@@ -19,7 +19,7 @@ STEEPNESS, CENTRE = 10.0, 0.5  # of an untrained head: the logit is 10 (cos - 0.
 LOWEST, HIGHEST = 0.05, 20.0  # of a temperature
 
 
-class Continuation(nn.Module):
+class ContinuationHead(nn.Module):
     """Logit of "this candidate continues this context": steepness * cos(candidate, prediction) - offset.
 
     Attributes:

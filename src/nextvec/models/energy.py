@@ -21,7 +21,7 @@ BLOCKS = 2
 POINT_PAIRS = 4
 
 
-class Block(nn.Module):
+class EnergyBlock(nn.Module):
     """e + SwiGLU(Linear(RMSNorm(e)) + Linear(h))."""
 
     def __init__(self, width: int) -> None:
@@ -52,7 +52,7 @@ class EnergyHead(GenerativeHead):
     def __init__(self, width: int, d_embed: int) -> None:
         super().__init__()
         self.start = nn.Linear(NOISE, width)
-        self.blocks = nn.ModuleList(Block(width) for _ in range(BLOCKS))
+        self.blocks = nn.ModuleList(EnergyBlock(width) for _ in range(BLOCKS))
         self.norm = RMSNorm(width, 1e-6)
         self.out = nn.Linear(width, d_embed)
         self.register_buffer("pairs", torch.rand(POINT_PAIRS, NOISE) - 0.5)

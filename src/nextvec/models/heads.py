@@ -48,12 +48,12 @@ class UnitHead(nn.Linear):
         return said * torch.rsqrt(said.square().sum(-1, keepdim=True) + SOFT)
 
 
-def silence_head(head: nn.Module) -> None:
+def zero_init_head(head: nn.Module) -> None:
     """Set the last Linear of a head to zero: it then says nothing until it has learned something."""
-    silenced([module for module in head.modules() if isinstance(module, nn.Linear)][-1])
+    zero_init([module for module in head.modules() if isinstance(module, nn.Linear)][-1])
 
 
-def silenced(linear: nn.Linear) -> nn.Linear:
+def zero_init(linear: nn.Linear) -> nn.Linear:
     """The same Linear, set to zero."""
     nn.init.zeros_(linear.weight)
     if linear.bias is not None:

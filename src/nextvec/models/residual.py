@@ -31,7 +31,7 @@ DECAYS = (0.0, 0.5, 0.75, 0.9, 1.0)  # from the last vector alone to the mean of
 BLOCK = 64
 
 
-class Baseline(nn.Module):
+class Residual(nn.Module):
     """A causal prediction that is cheap and strong. This one is `none`: it predicts nothing (None)."""
 
     def forward(self, x: Tensor) -> Tensor | None:
@@ -75,7 +75,7 @@ class Baseline(nn.Module):
             own[name].copy_(value)
 
 
-class Last(Baseline):
+class LastResidual(Residual):
     """The vector just read."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class Last(Baseline):
         return x_t, {}
 
 
-class RunningMean(Baseline):
+class MeanResidual(Residual):
     """The mean of the vectors read so far. Sums are kept in at least float32: a bfloat16 sum stops growing
     after 256 equal terms.
 
@@ -119,7 +119,7 @@ class RunningMean(Baseline):
         return (total / count).to(x_t.dtype), {self.sum_key: total, self.count_key: count}
 
 
-class ExponentialAverages(Baseline):
+class ExponentialResidual(Residual):
     """Learned weights on normalised exponential averages: sum_k w_k (sum_j d_k^j x_(t-j)) / (sum_j d_k^j).
 
     The sums are kept in at least float32, outside of autocast. The parallel form works in blocks: inside a
@@ -178,7 +178,7 @@ class ExponentialAverages(Baseline):
 
 
 def ema_reference(x: Tensor, weights: Sequence[float] | Tensor) -> Tensor:
-    """What `ExponentialAverages` computes, one position and one term at a time. x [B, T, D] -> [B, T, D]."""
+    """What `ExponentialResidual` computes, one position and one term at a time. x [B, T, D] -> [B, T, D]."""
     rows = []
     for t in range(x.shape[1]):
         total = torch.zeros_like(x[:, 0])
@@ -189,7 +189,7 @@ def ema_reference(x: Tensor, weights: Sequence[float] | Tensor) -> Tensor:
     return torch.stack(rows, 1)
 
 
-class PositionWeights(Baseline):
+class WeightsResidual(Residual):
     """The last c vectors, each times a learned scalar that depends on its age and on how many there are.
 
     The state is the last c - 1 vectors and a counter that stops mattering at c.
@@ -215,7 +215,7 @@ class PositionWeights(Baseline):
 
     def chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         past = torch.cat((state[self.recent_key], x), 1)  # [B, c - 1 + T, D]
-        place = state[self.count_key] + torch.arange(x.shape[1])  # on the CPU: `Ridge` looks at it
+        place = state[self.count_key] + torch.arange(x.shape[1])  # on the CPU: `RidgeResidual` looks at it
         end = past.shape[1]
         # aged[a][:, t] is the vector a steps before position t.
         aged = [past[:, self.context - 1 - a : end - a] for a in range(self.context)]
@@ -249,8 +249,8 @@ class PositionWeights(Baseline):
         return mixed
 
 
-class Ridge(PositionWeights):
-    """`PositionWeights` plus, where c vectors are there, a learned linear map of them.
+class RidgeResidual(WeightsResidual):
+    """`WeightsResidual` plus, where c vectors are there, a learned linear map of them.
 
     Attributes:
         deviation: [c, D, D], what the map adds for the vector a steps back (a row vector times a matrix).
@@ -279,7 +279,7 @@ class Ridge(PositionWeights):
 
 
 def weights_reference(x: Tensor, weights: Tensor, deviation: Tensor | None = None) -> Tensor:
-    """What `PositionWeights` (and, with its deviation, `Ridge`) computes, one term at a time.
+    """What `WeightsResidual` (and, with its deviation, `RidgeResidual`) computes, one term at a time.
 
     x [B, T, D], weights [c, c], deviation [c, D, D] -> [B, T, D].
     """
@@ -295,24 +295,24 @@ def weights_reference(x: Tensor, weights: Tensor, deviation: Tensor | None = Non
     return torch.stack(rows, 1)
 
 
-def make_residual(name: str, d_embed: int, context: int) -> Baseline:
+def make_residual(name: str, d_embed: int, context: int) -> Residual:
     """The baseline of that name. Raises ModelError for an unknown one.
 
     Args:
         context: c of `weights` and `ridge`.
     """
     if name == "none":
-        return Baseline()
+        return Residual()
     if name == "mean":
-        return RunningMean()
+        return MeanResidual()
     if name == "last":
-        return Last()
+        return LastResidual()
     if name == "ema":
-        return ExponentialAverages()
+        return ExponentialResidual()
     if name == "weights":
-        return PositionWeights(context)
+        return WeightsResidual(context)
     if name == "ridge":
-        return Ridge(context, d_embed)
+        return RidgeResidual(context, d_embed)
     raise ModelError(f"unknown residual '{name}'", remedy=f"choose one of: {', '.join(RESIDUALS)}")
 
 

@@ -20,11 +20,11 @@ from nextvec.models.residual import State
 
 
 class Place(NamedTuple):
-    """Where the vectors at hand stand: `start` others were read before them. turns: what queries and keys
+    """Where the vectors at hand stand: `start` others were read before them. rotary: what queries and keys
     at these positions are turned by, made once for all blocks; empty where nothing is turned."""
 
     start: int
-    turns: tuple[Tensor, ...] = ()
+    rotary: tuple[Tensor, ...] = ()
 
 
 class Block(nn.Module):
@@ -63,7 +63,7 @@ class Stack(NextVectorModel):
         """x [B, T, D], which follows `start` vectors -> [B, T, H], in x's dtype also under autocast."""
         return dropout(self.embed(x).to(x.dtype), self.embed_dropout, self.training)
 
-    def turns(self, x: Tensor, start: int) -> tuple[Tensor, ...]:
+    def rotary(self, x: Tensor, start: int) -> tuple[Tensor, ...]:
         """What the positions of x [B, T, D] are turned by, for `Place`."""
         return ()
 
@@ -86,7 +86,7 @@ class Stack(NextVectorModel):
         return state
 
     def _through(self, x: Tensor, start: int, state: State | None) -> tuple[Tensor, State]:
-        hidden, place = self.enter(x, start), Place(start, self.turns(x, start))
+        hidden, place = self.enter(x, start), Place(start, self.rotary(x, start))
         new: State = {}
         for i, block in enumerate(self.blocks):
             assert isinstance(block, Block)

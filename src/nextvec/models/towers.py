@@ -29,7 +29,7 @@ LEVEL_WIDTH = 256
 Angles = tuple[Tensor, Tensor]
 
 
-class Attention(nn.Module):
+class TwoTowerAttention(nn.Module):
     """Projections of multi-head attention with rotary positions."""
 
     def __init__(self, hidden: int, heads: int) -> None:
@@ -59,7 +59,7 @@ class Layer(nn.Module):
 
     def __init__(self, hidden: int, heads: int, ffn: int, dropout: float) -> None:
         super().__init__()
-        self.attention = Attention(hidden, heads)
+        self.attention = TwoTowerAttention(hidden, heads)
         self.feed_forward = SwiGLU(hidden, ffn)
         self.norms = nn.ModuleList(RMSNorm(hidden, EPS) for _ in range(2))
         self.dropout = dropout
@@ -151,8 +151,8 @@ class DenoisingLayer(nn.Module):
 
     def __init__(self, hidden: int, heads: int, ffn: int, dropout: float) -> None:
         super().__init__()
-        self.self_attention = Attention(hidden, heads)
-        self.cross_attention = Attention(hidden, heads)
+        self.self_attention = TwoTowerAttention(hidden, heads)
+        self.cross_attention = TwoTowerAttention(hidden, heads)
         self.feed_forward = SwiGLU(hidden, ffn)
         self.norms = nn.ModuleList(RMSNorm(hidden, EPS) for _ in range(3))
         self.modulation = nn.Linear(hidden, 9 * hidden)
@@ -172,7 +172,7 @@ class DenoisingLayer(nn.Module):
         return x + self._gated(shifts[8], self.feed_forward(self._shifted(2, x, *shifts[6:8])))
 
     def _itself(self, x: Tensor) -> Tensor:
-        """Attention of each query to itself and to zeros: softmax over (q k / sqrt(d), 0)."""
+        """TwoTowerAttention of each query to itself and to zeros: softmax over (q k / sqrt(d), 0)."""
         attention = self.self_attention
         q = attention.query(x).unflatten(-1, (attention.heads, -1))
         k, v = attention.key_value(x).unflatten(-1, (2, attention.heads, -1)).unbind(-3)
@@ -229,7 +229,7 @@ class Denoiser(nn.Module):
 
 
 def masked(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
-    """Attention of q [B, h, N, d] over k, v [B, h, S, d] where `seen` [N, S] or [B, N, S] is True."""
+    """TwoTowerAttention of q [B, h, N, d] over k, v [B, h, S, d] where `seen` [N, S] or [B, N, S] is True."""
     mask = seen if seen.ndim == 2 else seen[:, None]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 

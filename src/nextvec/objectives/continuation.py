@@ -12,7 +12,7 @@ from nextvec.objectives.terms import Term, term
 
 
 @term("continuation")
-class Continuation(Term):
+class ContinuationTerm(Term):
     """Binary cross-entropy of the model's logit that the target (of the nearest horizon) continues what was
     read: 1 where the position counts, 0 where its target was taken from another document.
 

@@ -57,7 +57,7 @@ def hold_zeros(model: nn.Module) -> None:
                 parameter.register_hook(partial(torch.mul, kept))  # type: ignore[no-untyped-call]
 
 
-class Learner(nn.Module):
+class TrainingWrapper(nn.Module):
     """The model as training sees it: everything over the model's scale, tensors in and out."""
 
     def __init__(self, model: NextVectorModel) -> None:

@@ -17,7 +17,7 @@ MAX_CONTEXT = 512
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelChoice:
     """Which network: an architecture, one of its presets, and options that override the preset's.
 
     Attributes:
@@ -185,7 +185,7 @@ class OptimConfig:
 class TrainConfig:
     """Everything that decides what a run gives, in sections."""
 
-    model: ModelConfig
+    model: ModelChoice
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

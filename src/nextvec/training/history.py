@@ -57,7 +57,7 @@ def loss_values(loss: Loss) -> dict[str, Tensor]:
     return {"loss": loss.total, **{f"loss.{name}": value for name, value in loss.terms.items()}}
 
 
-class Moments:
+class RunningMoments:
     """Mean and variance of every dimension of vectors that come in batches, in one pass."""
 
     def __init__(self, dimension: int, device: torch.device) -> None:
@@ -77,7 +77,7 @@ class Moments:
         return (square - mean.square()).clamp(min=0)
 
 
-def spread(predicted: Moments, encoded: Moments) -> dict[str, float]:
+def spread(predicted: RunningMoments, encoded: RunningMoments) -> dict[str, float]:
     """How much the predictions vary, beside the encoder's own vectors at the same places.
 
     `variance_ratio` is total variance over total variance; the rest is about the std of single dimensions:
@@ -101,7 +101,7 @@ class ValidationMeter:
 
     def __init__(self, losses: tuple[str, ...], dimension: int, device: torch.device) -> None:
         self.means = RunningMeans((*losses, "cosine", "mse"), device)
-        self.predicted, self.encoded = Moments(dimension, device), Moments(dimension, device)
+        self.predicted, self.encoded = RunningMoments(dimension, device), RunningMoments(dimension, device)
 
     def add(self, values: Mapping[str, Tensor], prediction: Tensor, target: Tensor, mask: Tensor) -> None:
         """Count one batch: loss `values`, raw prediction and target [B, T, D] where mask [B, T] is True."""

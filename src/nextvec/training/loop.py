@@ -31,7 +31,7 @@ from nextvec.training.config import TrainConfig
 from nextvec.training.history import ValidationMeter, loss_names, loss_values, write_history
 from nextvec.training.saved import calibrate, saved_figures
 from nextvec.training.schedule import learning_rate
-from nextvec.training.session import Session, open_session
+from nextvec.training.session import TrainingSession, open_session
 
 METRICS = "metrics.json"
 COLLAPSE = 0.8
@@ -108,7 +108,7 @@ def train(
     return conclude(session)
 
 
-def train_epoch(session: Session, signals: StopSignals, progress: Progress) -> None:
+def train_epoch(session: TrainingSession, signals: StopSignals, progress: Progress) -> None:
     """Make the updates of the running epoch that are still to be made."""
     state, config = session.state, session.config
     left = config.optim.max_updates - state.update if config.optim.max_updates else None
@@ -130,7 +130,7 @@ def train_epoch(session: Session, signals: StopSignals, progress: Progress) -> N
     session.tick(training=True)
 
 
-def update(session: Session, batch: Batch) -> None:
+def update(session: TrainingSession, batch: Batch) -> None:
     """One step of the optimiser."""
     state, optimiser = session.state, session.optimiser
     state.lr = learning_rate(session.config.optim, session.done, session.total_updates, state.plateau)
@@ -160,7 +160,7 @@ def update(session: Session, batch: Batch) -> None:
 
 
 @dataclass(frozen=True)
-class Answer:
+class StepResult:
     """What the model said of a batch and what that costs, in the model's scale; horizons stand one after the
     other in time: prediction and target [B, T * K, D], mask [B, T * K]."""
 
@@ -170,7 +170,7 @@ class Answer:
     mask: Tensor
 
 
-def assess(session: Session, batch: Batch) -> Answer:
+def assess(session: TrainingSession, batch: Batch) -> StepResult:
     """Run the model on a batch and compute its loss."""
     model, scale = session.model, session.model.scale
     lengths = None if batch.full else batch.lengths
@@ -192,10 +192,10 @@ def assess(session: Session, batch: Batch) -> Answer:
         broken=batch.broken,
         confidence=None if model.confidence is None else confidence,
     )
-    return Answer(session.objective(sample, own=own), prediction, target, mask)
+    return StepResult(session.objective(sample, own=own), prediction, target, mask)
 
 
-def refuse_non_finite(session: Session, batch: Batch, loss: Loss, norm: torch.Tensor) -> None:
+def refuse_non_finite(session: TrainingSession, batch: Batch, loss: Loss, norm: torch.Tensor) -> None:
     """Raise TrainingError before a step that would spoil the weights."""
     if math.isfinite(loss.total.item() + norm.item()):
         return
@@ -210,7 +210,7 @@ def refuse_non_finite(session: Session, batch: Batch, loss: Loss, norm: torch.Te
 
 
 @torch.no_grad()
-def validate(session: Session, signals: StopSignals) -> dict[str, float]:
+def validate(session: TrainingSession, signals: StopSignals) -> dict[str, float]:
     """Loss, cosine and spread over the validation documents, cut like the training ones."""
     session.network.eval()
     session.objective.eval()
@@ -230,7 +230,7 @@ def validate(session: Session, signals: StopSignals) -> dict[str, float]:
     return result
 
 
-def finish_epoch(session: Session, validation: dict[str, float]) -> None:
+def finish_epoch(session: TrainingSession, validation: dict[str, float]) -> None:
     """Keep the best model, decide whether to go on, and write the epoch's line of history."""
     state, config = session.state, session.config
     session.tick(training=False)
@@ -266,7 +266,7 @@ def finish_epoch(session: Session, validation: dict[str, float]) -> None:
     state.batch, state.epoch_positions, state.epoch_seconds = 0, 0, 0.0
 
 
-def tell_epoch(session: Session, progress: Progress) -> None:
+def tell_epoch(session: TrainingSession, progress: Progress) -> None:
     """Show the epoch's validation cosine; on a terminal with its course, and the best so far."""
     state, cosines = session.state, [line["validation"]["cosine"] for line in session.history]
     best = f"best {state.best_cosine:.4f} (epoch {state.best_epoch})"
@@ -277,7 +277,7 @@ def tell_epoch(session: Session, progress: Progress) -> None:
     )
 
 
-def reason_to_stop(session: Session, cosine: float) -> str:
+def reason_to_stop(session: TrainingSession, cosine: float) -> str:
     """Why the run ends with this epoch, or an empty string."""
     state, config = session.state, session.config.optim
     if state.peak_cosine > 0 and cosine < COLLAPSE * state.peak_cosine:
@@ -297,7 +297,7 @@ def reason_to_stop(session: Session, cosine: float) -> str:
     return "patience" if config.patience and state.epoch - state.best_epoch >= config.patience else ""
 
 
-def stop_if_asked(session: Session, signals: StopSignals, *, training: bool = False) -> None:
+def stop_if_asked(session: TrainingSession, signals: StopSignals, *, training: bool = False) -> None:
     """Save and raise TrainingInterrupted when a signal has come."""
     if signals.received is not None:
         session.tick(training=training)
@@ -305,7 +305,7 @@ def stop_if_asked(session: Session, signals: StopSignals, *, training: bool = Fa
         raise TrainingInterrupted(signals.received, session.out, session.state.update)
 
 
-def conclude(session: Session) -> RunResult:
+def conclude(session: TrainingSession) -> RunResult:
     """Save the last model, and the run's result with the figures that `nextvec verify` measures again."""
     state = session.state
     save_model(session.out / "final", session.model, {**session.extra, "epoch": state.epoch})

@@ -11,7 +11,7 @@ import torch
 from nextvec.data.linear import BACK, WeightSums, Wide, exponential_averages, fit_ridge
 from nextvec.data.windows import IntArray, VectorSource, Windows, gather_rows
 from nextvec.models.base import NextVectorModel
-from nextvec.models.residual import ExponentialAverages, PositionWeights, Ridge
+from nextvec.models.residual import ExponentialResidual, RidgeResidual, WeightsResidual
 from nextvec.models.standardise import MAX_ROWS
 
 
@@ -29,17 +29,17 @@ def fit_residual(
         where there was nothing to fit.
     """
     residual = model.residual
-    if isinstance(residual, ExponentialAverages):
+    if isinstance(residual, ExponentialResidual):
         weights = WeightSums.over(vectors, train, BACK, exponential_averages).solve()
         residual.fit(weights=torch.from_numpy(weights))
         return {"weights": _rounded(weights)}
-    if isinstance(residual, Ridge):
+    if isinstance(residual, RidgeResidual):
         found = fit_ridge(vectors, train, validation, residual.context)
         table = _widened(found.table, residual.context)
         deviation = _deviation(found.matrix, found.table[-1], residual.context)
         residual.fit(weights=torch.from_numpy(table), deviation=torch.from_numpy(deviation))
         return {"weights": _rounded(table[-1]), "lambda": found.penalty, "positions": found.width}
-    if isinstance(residual, PositionWeights):
+    if isinstance(residual, WeightsResidual):
         table = WeightSums.of_positions(vectors, train, residual.context).triangle()
         residual.fit(weights=torch.from_numpy(table))
         return {"weights": _rounded(table[-1])}

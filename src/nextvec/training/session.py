@@ -30,8 +30,8 @@ from nextvec.models.base import NextVectorModel
 from nextvec.objectives.combine import Objective, needs_statistics
 from nextvec.objectives.material import check_material
 from nextvec.training.build import (
-    Learner,
     Start,
+    TrainingWrapper,
     build_model,
     fit_model,
     hold_zeros,
@@ -52,7 +52,7 @@ FREE_TO_CHANGE = ("data.workers", "runtime.checkpoint_every_s")
 
 
 @dataclass
-class State:
+class TrainingState:
     """How far a run has come: all of it is in the checkpoint.
 
     Attributes:
@@ -90,8 +90,8 @@ class State:
 
 
 @dataclass
-class Session:
-    """A run at work. `network` is the model behind Fabric (autocast, later DDP) as `Learner` has it;
+class TrainingSession:
+    """A run at work. `network` is the model behind Fabric (autocast, later DDP) as `TrainingWrapper` has it;
     `model` is the model itself; `fitted` is what its residual was found to be before the first update.
     """
 
@@ -111,7 +111,7 @@ class Session:
     extra: dict[str, Any]
     trained_on: TrainedOn
     fitted: dict[str, Any]
-    state: State = field(default_factory=State)
+    state: TrainingState = field(default_factory=TrainingState)
     history: list[dict[str, Any]] = field(default_factory=list)
     clock: float = field(default_factory=time.perf_counter)
 
@@ -159,7 +159,7 @@ class Session:
 
 def open_session(
     store: Store, config: TrainConfig | None, out: Path, *, resume: bool, start: Start | None = None
-) -> Session:
+) -> TrainingSession:
     """Set a run up; nothing is written before everything is known to fit.
 
     Args:
@@ -189,7 +189,7 @@ def open_session(
         refuse_changes(out, checkpoint.facts["identity"]["store"], session.identity["store"])
         stored = checkpoint.facts["state"]
         session.fitted = checkpoint.facts.get("fitted", {})
-        session.state = State(**{**stored, "plateau": Plateau(**stored["plateau"])})
+        session.state = TrainingState(**{**stored, "plateau": Plateau(**stored["plateau"])})
         restore(checkpoint, session.learned, session.optimiser, session.means.sums, out)
         remember(session, checkpoint.facts.get("origin"))
         done = read_history(out) if session.state.epoch else []
@@ -207,7 +207,7 @@ def build_session(
     start: Start | None = None,
     *,
     fresh: bool = True,
-) -> Session:
+) -> TrainingSession:
     """A run before its first update (of which nothing is on disk), or, not `fresh`, before its checkpoint is
     read into it. Raises as `open_session`."""
     split = split_documents(store, config.data.split, config.data.sources)
@@ -226,11 +226,11 @@ def build_session(
     # We say ourselves which precision was taken.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator=hardware.device, devices=1, precision=hardware.fabric_precision)
-    network = fabric.setup_module(Learner(model))
+    network = fabric.setup_module(TrainingWrapper(model))
     objective.to(fabric.device)
     optimiser = make_optimiser(model, objective, config.optim, fused=hardware.device != "mps")
     names = (*loss_names(objective), "cosine", "gradient_norm")
-    session = Session(
+    session = TrainingSession(
         store=store,
         config=config,
         out=out,
@@ -253,7 +253,7 @@ def build_session(
     return session
 
 
-def remember(session: Session, origin: dict[str, Any] | None) -> None:
+def remember(session: TrainingSession, origin: dict[str, Any] | None) -> None:
     """What a run that did not start from fresh weights says of that, and holds to."""
     if origin is not None:
         session.extra["origin"] = origin
@@ -344,7 +344,7 @@ def _run_config(out: Path) -> Path:
     return out / CONFIG
 
 
-def _write_facts(session: Session) -> None:
+def _write_facts(session: TrainingSession) -> None:
     write_toml(session.out / CONFIG, session.config)
     session.trained_on.save(session.out / TRAINED_ON)
     packages = ("torch", "numpy", "lightning-fabric", "safetensors")

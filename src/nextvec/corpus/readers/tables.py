@@ -130,7 +130,7 @@ def read_csv(path: Path, doc_id: str, options: ReaderOptions, report: ReadReport
             if "field larger" in str(e):
                 raise too_long(where) from None
             raise DocumentError(
-                f"is not CSV ({e})", where=where, remedy="mend the quotes of this row"
+                f"is not CSV ({e})", where=where, remedy="correct the quotes of this row"
             ) from None
         if row is None:
             return
@@ -145,7 +145,7 @@ def read_csv(path: Path, doc_id: str, options: ReaderOptions, report: ReadReport
             raise DocumentError(
                 f"has {len(row)} fields, the header {len(header)}",
                 where=where,
-                remedy="mend or quote this row",
+                remedy="correct or quote this row",
             )
         yield columns.document(dict(zip(header, row, strict=True)), where)
 

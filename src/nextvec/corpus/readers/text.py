@@ -50,7 +50,7 @@ def read_html_file(
         html = decode(data, declared or options.encoding, path)
     except LookupError:
         raise DocumentError(
-            f"declares the unknown encoding '{declared}'", where=path, remedy="mend its meta tag"
+            f"declares the unknown encoding '{declared}'", where=path, remedy="correct its meta tag"
         ) from None
     title, text = html_text(html, options, report, path)
     yield RawDocument(doc_id, title or plain_stem(path), text, path)

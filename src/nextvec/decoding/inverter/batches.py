@@ -23,7 +23,7 @@ would meet in every epoch."""
 
 
 @dataclass(frozen=True)
-class Batch:
+class TokenBatch:
     """vectors [B, D] raw; tokens [B, L], padded with the end; targets [B, L + 1], the token that follows each
     place, where mask [B, L + 1] is True: the end follows a text's last token, but not where it was cut."""
 
@@ -32,9 +32,9 @@ class Batch:
     targets: Tensor
     mask: Tensor
 
-    def to(self, device: torch.device | str) -> Batch:
+    def to(self, device: torch.device | str) -> TokenBatch:
         """The same on another device."""
-        return Batch(*(part.to(device) for part in (self.vectors, self.tokens, self.targets, self.mask)))
+        return TokenBatch(*(part.to(device) for part in (self.vectors, self.tokens, self.targets, self.mask)))
 
 
 class Pairs:
@@ -70,7 +70,7 @@ class Pairs:
         """The same batches at every call, the shortest texts first."""
         return _cut(np.argsort(self.lengths, kind="stable"), self.lengths + prefix, size)
 
-    def batch(self, chosen: IntArray, vectors_of: IntArray | None = None) -> Batch:
+    def batch(self, chosen: IntArray, vectors_of: IntArray | None = None) -> TokenBatch:
         """The chunks `chosen` (indices into `rows`); `vectors_of`: with the vectors of these instead."""
         longest = int(self.lengths[chosen].max())
         targets = np.full((len(chosen), longest + 1), self.end, np.int64)
@@ -79,7 +79,7 @@ class Pairs:
             row[: self.lengths[i]] = self._flat[self._starts[i] : self._starts[i + 1]]
         vectors = self.vectors.gather(self.rows[chosen if vectors_of is None else vectors_of])
         told = torch.from_numpy(targets)
-        return Batch(torch.from_numpy(vectors), told[:, :-1], told, torch.from_numpy(mask))
+        return TokenBatch(torch.from_numpy(vectors), told[:, :-1], told, torch.from_numpy(mask))
 
 
 def rows_with_text(store: Store, documents: Sequence[int]) -> tuple[IntArray, list[str]]:

@@ -38,7 +38,7 @@ class TokensConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class InverterDataConfig:
     """Which documents.
 
     Attributes:
@@ -56,7 +56,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class OptimConfig:
+class InverterOptimConfig:
     """AdamW with a linear warm-up and a cosine down to 0, and how long it runs.
 
     Attributes:
@@ -102,6 +102,6 @@ class InverterConfig:
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     tokens: TokensConfig = field(default_factory=TokensConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    data: InverterDataConfig = field(default_factory=InverterDataConfig)
+    optim: InverterOptimConfig = field(default_factory=InverterOptimConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)

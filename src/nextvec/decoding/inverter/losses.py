@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nextvec.decoding.inverter.batches import Batch
+from nextvec.decoding.inverter.batches import TokenBatch
 from nextvec.decoding.inverter.cross_entropy import cross_entropy
-from nextvec.decoding.inverter.session import Session
+from nextvec.decoding.inverter.session import InverterSession
 
 
-def losses(session: Session, batch: Batch, noise: float) -> tuple[Tensor, Tensor]:
+def losses(session: InverterSession, batch: TokenBatch, noise: float) -> tuple[Tensor, Tensor]:
     """Of a text given its vector, and of its tokens in any order, told by the vector alone.
 
     Args:
@@ -26,7 +26,7 @@ def losses(session: Session, batch: Batch, noise: float) -> tuple[Tensor, Tensor
     return loss, _any_order(session, topic, batch)
 
 
-def topic_loss(session: Session, batch: Batch) -> Tensor:
+def topic_loss(session: InverterSession, batch: TokenBatch) -> Tensor:
     """The second of `losses` alone, with the training's noise."""
     kind = session.kind
     seen = _seen(session, batch, session.config.optim.noise)
@@ -35,12 +35,12 @@ def topic_loss(session: Session, batch: Batch) -> Tensor:
     return _any_order(session, topic, batch)
 
 
-def _seen(session: Session, batch: Batch, noise: float) -> Tensor:
+def _seen(session: InverterSession, batch: TokenBatch, noise: float) -> Tensor:
     seen = session.network.standardised(batch.vectors)
     return seen + noise * torch.randn_like(seen) if noise else seen
 
 
-def _any_order(session: Session, topic: Tensor, batch: Batch) -> Tensor:
+def _any_order(session: InverterSession, topic: Tensor, batch: TokenBatch) -> Tensor:
     """Mean over all tokens of the batch of -log p(token | topic [B, H])."""
     kind = session.kind
     with torch.autocast(session.hardware.device, kind, enabled=kind != torch.float32):

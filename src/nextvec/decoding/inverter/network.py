@@ -71,7 +71,7 @@ class Cache:
         return Cache([c.index_select(1, rows) for c in self.layers], self.told[:, rows], self.length)
 
 
-class Block(nn.Module):
+class DecoderBlock(nn.Module):
     """Attention and feed-forward, each read through a norm and added."""
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -83,12 +83,12 @@ class Block(nn.Module):
         self.feed = SwiGLU(config.width, config.ffn)
 
     def forward(
-        self, x: Tensor, turns: tuple[Tensor, ...], cache: Tensor | None, length: int
+        self, x: Tensor, rotary: tuple[Tensor, ...], cache: Tensor | None, length: int
     ) -> tuple[Tensor, Tensor | None]:
         """x [B, S, H], behind `length` positions that lie in the cache -> [B, S, H], and the cache after."""
         stacked = self.query_key_value(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1))
         q, k, v = stacked.permute(2, 0, 3, 1, 4)
-        q, k = rotate(q, turns), rotate(k, turns)
+        q, k = rotate(q, rotary), rotate(k, rotary)
         if cache is not None:
             cache = cache_append(cache, torch.stack((k, v)), length)
             k, v = cache[..., : length + x.shape[1], :]
@@ -122,7 +122,7 @@ class Network(nn.Module):
         self.prefix = nn.Linear(2 * H, config.prefix * H)
         self.tell = nn.Linear(2 * H, (config.layers + 1) * H)
         self.tokens = nn.Embedding(vocabulary + 1, H)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.layers))
         self.norm = RMSNorm(H, EPS)
         self._initialise()
 
@@ -141,8 +141,8 @@ class Network(nn.Module):
         nn.init.normal_(self.tokens.weight, std=EMBEDDED * self.config.width**-0.5)
 
     @property
-    def _blocks(self) -> list[Block]:
-        return [block for block in self.blocks if isinstance(block, Block)]
+    def _blocks(self) -> list[DecoderBlock]:
+        return [block for block in self.blocks if isinstance(block, DecoderBlock)]
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """Tokens [...] -> [..., H]. The table is the output layer too, whose rows are short: hence the factor
@@ -172,10 +172,10 @@ class Network(nn.Module):
         self, x: Tensor, told: Tensor, cache: Sequence[Tensor] | None, length: int
     ) -> tuple[Tensor, list[Tensor]]:
         width = self.config.width // self.config.heads
-        turns = rotary_angles(length, x.shape[1], width, x.device, x.dtype)
+        rotary = rotary_angles(length, x.shape[1], width, x.device, x.dtype)
         after: list[Tensor] = []
         for i, block in enumerate(self.blocks):
-            x, grown = block(x + told[i, :, None], turns, None if cache is None else cache[i], length)
+            x, grown = block(x + told[i, :, None], rotary, None if cache is None else cache[i], length)
             if grown is not None:
                 after.append(grown)
         return self.norm(x) + told[-1, :, None], after

@@ -41,7 +41,7 @@ BLOCK = 8192
 
 
 @dataclass
-class State:
+class InverterState:
     """How far a training has come: all of it is in the checkpoint.
 
     Attributes:
@@ -66,7 +66,7 @@ class State:
 
 
 @dataclass
-class Session:
+class InverterSession:
     """A training at work. `sums` holds the running epoch's loss, topic loss and token count."""
 
     store: Store
@@ -82,7 +82,7 @@ class Session:
     identity: dict[str, Any]
     extra: dict[str, Any]
     sums: Tensor
-    state: State = field(default_factory=State)
+    state: InverterState = field(default_factory=InverterState)
 
     @property
     def kind(self) -> torch.dtype:
@@ -116,7 +116,7 @@ class Session:
         save_inverter(self.out, self.network, self.tokens, Space.of(self.store), self.length, extra)
 
 
-def open_session(store: Store, config: InverterConfig | None, out: Path, *, resume: bool) -> Session:
+def open_session(store: Store, config: InverterConfig | None, out: Path, *, resume: bool) -> InverterSession:
     """Set a training up; nothing is written before everything is known to fit.
 
     Args:
@@ -142,7 +142,7 @@ def open_session(store: Store, config: InverterConfig | None, out: Path, *, resu
     if checkpoint:
         refuse_changes(out, checkpoint.facts["identity"], session.identity)
         restore(checkpoint, {"network": session.network}, session.optimiser, session.sums, out)
-        session.state = State(**checkpoint.facts["state"])
+        session.state = InverterState(**checkpoint.facts["state"])
     write_toml(out / CONFIG, config)
     TrainedOn.of(store, split.train).save(out / TRAINED_ON)
     log.info("training on %s in %s", hardware.device, hardware.precision)
@@ -157,7 +157,9 @@ def _own_config(out: Path) -> InverterConfig:
     return from_dict(InverterConfig, read_toml(out / CONFIG), where=out / CONFIG)
 
 
-def _build(store: Store, config: InverterConfig, out: Path, split: Split, hardware: Hardware) -> Session:
+def _build(
+    store: Store, config: InverterConfig, out: Path, split: Split, hardware: Hardware
+) -> InverterSession:
     for name in ("train", "validation"):
         if not split.of(name):
             remedy = "change data.split or ingest more documents"
@@ -178,7 +180,7 @@ def _build(store: Store, config: InverterConfig, out: Path, split: Split, hardwa
     network = Network(config.network, store.dimension, tokens.size)
     _standardise(network, training)
     network.to(hardware.device)
-    return Session(
+    return InverterSession(
         store=store,
         config=config,
         out=out,

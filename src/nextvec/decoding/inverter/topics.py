@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from nextvec.decoding.inverter.losses import topic_loss
-from nextvec.decoding.inverter.session import BETAS, Session
+from nextvec.decoding.inverter.session import BETAS, InverterSession
 from nextvec.interrupt import StopSignals, TrainingInterrupted
 from nextvec.progress import Progress
 
@@ -22,7 +22,7 @@ LR = 3e-3
 WARMUP = 50
 
 
-def learn_topics(session: Session, signals: StopSignals, *, quiet: bool) -> None:
+def learn_topics(session: InverterSession, signals: StopSignals, *, quiet: bool) -> None:
     """Make `optim.topic_updates` updates of what leads from a vector to the tokens. Draws on torch's global
     generator (the noise).
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from nextvec.corpus.store import Store
-from nextvec.decoding.inverter.batches import Batch
-from nextvec.decoding.inverter.config import InverterConfig, OptimConfig
+from nextvec.decoding.inverter.batches import TokenBatch
+from nextvec.decoding.inverter.config import InverterConfig, InverterOptimConfig
 from nextvec.decoding.inverter.losses import losses
-from nextvec.decoding.inverter.session import HISTORY, Session, open_session
+from nextvec.decoding.inverter.session import HISTORY, InverterSession, open_session
 from nextvec.decoding.inverter.topics import learn_topics
 from nextvec.disk import write_text
 from nextvec.errors import TrainingError
@@ -96,7 +96,7 @@ def train_inverter(
     )
 
 
-def train_epoch(session: Session, signals: StopSignals, progress: Progress) -> None:
+def train_epoch(session: InverterSession, signals: StopSignals, progress: Progress) -> None:
     """Make the updates of the running epoch that are still to be made."""
     state, config = session.state, session.config
     size, prefix = config.optim.batch_tokens, config.network.prefix
@@ -117,7 +117,7 @@ def train_epoch(session: Session, signals: StopSignals, progress: Progress) -> N
             saved = now
 
 
-def update(session: Session, batch: Batch, batches: int) -> None:
+def update(session: InverterSession, batch: TokenBatch, batches: int) -> None:
     """One step of the optimiser; the running epoch has so many `batches`."""
     state, optim = session.state, session.config.optim
     for group in session.optimiser.param_groups:
@@ -141,7 +141,7 @@ def update(session: Session, batch: Batch, batches: int) -> None:
     state.tokens += count
 
 
-def learning_rate(config: OptimConfig, progress: float) -> float:
+def learning_rate(config: InverterOptimConfig, progress: float) -> float:
     """The rate when the share `progress` of the training is done: up linearly, then down by a cosine."""
     if progress < config.warmup:
         # Not quite 0 at the first update, which would be made for nothing.
@@ -149,7 +149,7 @@ def learning_rate(config: OptimConfig, progress: float) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / (1 - config.warmup)))
 
 
-def capped(session: Session) -> str:
+def capped(session: InverterSession) -> str:
     """Which limit other than that of epochs has been reached, or an empty string."""
     state, optim = session.state, session.config.optim
     if optim.max_updates and state.update >= optim.max_updates:
@@ -157,7 +157,7 @@ def capped(session: Session) -> str:
     return "max_seconds" if optim.max_seconds and state.seconds >= optim.max_seconds else ""
 
 
-def finish_epoch(session: Session) -> None:
+def finish_epoch(session: InverterSession) -> None:
     """Validate, keep the best network, and write the epoch's line of history."""
     state = session.state
     validation = validate(session)
@@ -183,7 +183,7 @@ def finish_epoch(session: Session) -> None:
 
 
 @torch.no_grad()
-def validate(session: Session) -> dict[str, float]:
+def validate(session: InverterSession) -> dict[str, float]:
     """Losses a token over the validation chunks, without noise: given their own vectors, given those of other
     chunks, and the guess of tokens from the vector alone."""
     session.network.eval()
@@ -208,7 +208,7 @@ def validate(session: Session) -> dict[str, float]:
     return {name: value / total for name, value in found.items()}
 
 
-def stop_if_asked(session: Session, signals: StopSignals) -> None:
+def stop_if_asked(session: InverterSession, signals: StopSignals) -> None:
     """Save and raise TrainingInterrupted when a signal has come."""
     if signals.received is not None:
         session.save()

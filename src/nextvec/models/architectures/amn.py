@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from nextvec.models.base import QUERY, ModelConfig, NextVectorModel, Prediction
 from nextvec.models.ops.attention import cache_append, causal_weights
 from nextvec.models.registry import architecture
-from nextvec.models.residual import RunningMean, State
+from nextvec.models.residual import MeanResidual, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class AMN(NextVectorModel):
     complexity = "O(T^2)"
     best_for = "few documents and short contexts; attention that can be read"
     caches = ("keys", "vectors")
-    loud_residuals = ("mean",)  # the brief's own form starts at random
+    random_init_residuals = ("mean",)  # the brief's own form starts at random
     no_gradient: ClassVar[dict[str, str]] = {
         "context_encoder.bias": "a key bias adds the same to every score of a query; softmax cancels it"
     }
@@ -58,7 +58,7 @@ class AMN(NextVectorModel):
             nn.GELU(),
             nn.LayerNorm(width),
         )
-        self.mean = RunningMean("mean")
+        self.mean = MeanResidual("mean")
 
     def forward(
         self,

@@ -5,7 +5,7 @@ Transformers are SSMs, 2024, section 9.2.3.
 Deviations: only the attention layers carry a SwiGLU, where Bamba's Mamba layers have one too; every query
 head has its own keys and values. As in Bamba, rotary positions turn half of each attention head, there are no
 biases, and RMSNorm stands before each part. Dropout on what each part adds, 0 in `brief`.
-Parity: transformers.BambaModel with the same weights and the SwiGLU of its Mamba layers silenced
+Parity: transformers.BambaModel with the same weights and the SwiGLU of its Mamba layers set to zero
 (tests/parity/test_hybrid.py).
 """
 
@@ -70,7 +70,7 @@ class AttentionBlock(Block):
     def forward(self, x: Tensor, place: Place, state: State | None) -> tuple[Tensor, State]:
         """Half of each head is turned. Keys and values are cached as [2, B, heads, capacity, H/heads]."""
         q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = _half_turned(q, place.turns), _half_turned(k, place.turns)
+        q, k = _half_turned(q, place.rotary), _half_turned(k, place.rotary)
         after: State = {}
         if state is not None:
             cache = cache_append(state["keys_values"], torch.stack((k, v)), place.start)
@@ -104,7 +104,7 @@ class Hybrid(Stack):
         super().__init__(config, config.hidden, blocks, RMSNorm(config.hidden, EPS))
         self.turned = config.hidden // config.heads // 2
 
-    def turns(self, x: Tensor, start: int) -> tuple[Tensor, ...]:
+    def rotary(self, x: Tensor, start: int) -> tuple[Tensor, ...]:
         return rotary_angles(start, x.shape[1], self.turned, x.device, x.dtype)
 
 

@@ -71,7 +71,7 @@ class LinformerBlock(Block):
 
     def forward(self, x: Tensor, place: Place, state: State | None) -> tuple[Tensor, State]:
         q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = rotate(q, place.turns), rotate(k, place.turns)
+        q, k = rotate(q, place.rotary), rotate(k, place.rotary)
         rate, after = self.dropout if self.training else 0.0, State()
         if state is None:
             mixed = block_lowrank_attention(q, k, v, self.project_k, self.project_v, rate)
@@ -120,7 +120,7 @@ class Linformer(Stack):
         super().__init__(config, config.hidden, blocks, nn.LayerNorm(config.hidden), config.dropout)
         self.size, self.head_dim = config.block, config.hidden // config.heads
 
-    def turns(self, x: Tensor, start: int) -> tuple[Tensor, ...]:
+    def rotary(self, x: Tensor, start: int) -> tuple[Tensor, ...]:
         return rotary_angles(start, x.shape[1], self.head_dim, x.device, x.dtype)
 
     def encode_chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:

@@ -83,8 +83,8 @@ class PerformerBlock(Block):
         kind = wide(x.dtype)
         with torch.autocast(x.device.type, enabled=False):
             directions = self.directions.to(kind)
-            q = query_exponents(rotate(q.to(kind), place.turns), directions)
-            k = key_exponents(rotate(k.to(kind), place.turns), directions)
+            q = query_exponents(rotate(q.to(kind), place.rotary), directions)
+            k = key_exponents(rotate(k.to(kind), place.rotary), directions)
         before = None if state is None else KernelState(**state)
         mixed, after = kernel_attention(q, k, v.to(kind), before)
         added = self.out(mixed.transpose(1, 2).flatten(2).to(x.dtype))
@@ -113,7 +113,7 @@ class Performer(Stack):
         self.every, self.head_dim = config.redraw, config.head_dim
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
-    def turns(self, x: Tensor, start: int) -> tuple[Tensor, ...]:
+    def rotary(self, x: Tensor, start: int) -> tuple[Tensor, ...]:
         return rotary_angles(start, x.shape[1], self.head_dim, x.device, wide(x.dtype))
 
     def encode(self, x: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class Retention(nn.Module):
         nn.init.xavier_uniform_(self.out.weight)
 
     def forward(
-        self, x: Tensor, start: int, turns: Tensor, state: RetentionState | None = None
+        self, x: Tensor, start: int, rotary: Tensor, state: RetentionState | None = None
     ) -> tuple[Tensor, RetentionState | None]:
         """x [B, T, H] at positions `start`, `start` + 1, ... -> what is read [B, T, H] and the new state.
 
@@ -77,10 +77,10 @@ class Retention(nn.Module):
             v, gate = value_gate.chunk(2, -1)
             v = v.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             if state is None or x.shape[1] > 1:
-                y, state = retention(q, k, v, turns, start, state)
+                y, state = retention(q, k, v, rotary, start, state)
             else:
                 q, k, v = q[:, :, 0], k[:, :, 0], v[:, :, 0]
-                read, state = retention_step(q, k, v, turns, start, state)
+                read, state = retention_step(q, k, v, rotary, start, state)
                 y = read[:, :, None]
             y = rms_norm(y, None, EPS).transpose(1, 2).flatten(2)
             y = (F.silu(gate) * y).to(x.dtype)
@@ -108,8 +108,8 @@ class RetNetBlock(Block):
         self.dropout = config.dropout
 
     def forward(self, x: Tensor, place: Place, state: State | None) -> tuple[Tensor, State]:
-        (turns,), before = place.turns, None if state is None else RetentionState(**state)
-        read, after = self.retention(self.norm(x), place.start, turns, before)
+        (rotary,), before = place.rotary, None if state is None else RetentionState(**state)
+        read, after = self.retention(self.norm(x), place.start, rotary, before)
         x = x + dropout(read, self.dropout, self.training)
         x = x + dropout(self.ffn(self.ffn_norm(x)), self.dropout, self.training)
         return x, {} if after is None else after._asdict()
@@ -133,5 +133,5 @@ class RetNet(Stack):
         super().__init__(config, config.hidden, blocks, RMSNorm(config.hidden, EPS))
         self.head_dim = config.hidden // config.heads
 
-    def turns(self, x: Tensor, start: int) -> tuple[Tensor, ...]:
+    def rotary(self, x: Tensor, start: int) -> tuple[Tensor, ...]:
         return (phases(start, x.shape[1], self.head_dim, x),)

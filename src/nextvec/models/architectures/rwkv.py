@@ -50,14 +50,14 @@ class RWKVConfig(ModelConfig):
 
 
 @dataclass(frozen=True)
-class Place:
+class RwkvPlace:
     """Where a block stands, as the authors' initialisation wants it: `depth` 0..1, and `left` 1..almost 0."""
 
     depth: float
     left: float
 
     @classmethod
-    def of(cls, layer: int, layers: int) -> Place:
+    def of(cls, layer: int, layers: int) -> RwkvPlace:
         return cls(layer / max(layers - 1, 1), 1 - layer / layers)
 
 
@@ -88,7 +88,7 @@ class TimeMix7(nn.Module):
 
     def __init__(self, config: RWKVConfig, layer: int) -> None:
         super().__init__()
-        H, self.heads, place = config.hidden, config.heads, Place.of(layer, config.layers)
+        H, self.heads, place = config.hidden, config.heads, RwkvPlace.of(layer, config.layers)
         channel = torch.arange(H) / H
         powers = (0.2, 0.9, 0.7, 0.7, 0.9, 0.2)
         self.mix = vector(torch.stack([1 - channel ** (p * place.left) for p in powers]))  # r w k v a g
@@ -144,7 +144,7 @@ class TimeMix4(nn.Module):
 
     def __init__(self, config: RWKVConfig, layer: int) -> None:
         super().__init__()
-        H, place = config.hidden, Place.of(layer, config.layers)
+        H, place = config.hidden, RwkvPlace.of(layer, config.layers)
         ramp = (torch.arange(H) / H) ** place.left
         self.mix = vector(1 - torch.stack((ramp, ramp + 0.3 * place.depth, ramp**0.5)))  # k v r
         self.decay = vector(-5 + 8 * (torch.arange(H) / (H - 1)) ** (0.7 + 1.3 * place.depth))
@@ -167,7 +167,7 @@ class ChannelMix(nn.Module):
 
     def __init__(self, config: RWKVConfig, layer: int) -> None:
         super().__init__()
-        H, left = config.hidden, Place.of(layer, config.layers).left
+        H, left = config.hidden, RwkvPlace.of(layer, config.layers).left
         channel = torch.arange(H) / H
         self.key, self.value = nn.Linear(H, config.ffn, bias=False), nn.Linear(config.ffn, H, bias=False)
         nn.init.zeros_(self.value.weight)
@@ -187,7 +187,7 @@ class ChannelMix(nn.Module):
         return out if self.receptance is None else torch.sigmoid(self.receptance(*xr)) * out
 
 
-class Block(nn.Module):
+class RwkvBlock(nn.Module):
     """x + time mixing, then + channel mixing, each of a LayerNorm."""
 
     def __init__(self, config: RWKVConfig, layer: int) -> None:
@@ -228,7 +228,7 @@ class RWKV(NextVectorModel):
         self.heads = config.heads if config.version == 7 else 0
         self.embed = nn.Linear(config.d_embed, config.hidden)
         self.norm_in, self.norm_out = nn.LayerNorm(config.hidden), nn.LayerNorm(config.hidden)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.blocks = nn.ModuleList(RwkvBlock(config, layer) for layer in range(config.layers))
 
     def encode(self, x: Tensor) -> Tensor:
         hidden, first = self.norm_in(self.embed(x)), None

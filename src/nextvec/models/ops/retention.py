@@ -50,7 +50,7 @@ def retention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    turns: Tensor,
+    rotary: Tensor,
     start: int,
     state: RetentionState | None = None,
     chunk: int | None = None,
@@ -60,7 +60,7 @@ def retention(
     Args:
         q, k: [B, h, T, d], d even, neither turned nor scaled; float32 or wider.
         v: [B, h, T, e].
-        turns: `phases` of the T positions.
+        rotary: `phases` of the T positions.
         start: how many positions were read before.
         state: what they left; None: nothing was read before, and nobody goes on from here.
         chunk: positions multiplied at once, at most LONGEST; the result does not depend on it. None: the
@@ -74,7 +74,7 @@ def retention(
     # gamma^(i-j) as a product: from its chunk's start on q fades, k by the inverse.
     inside = torch.arange(time, device=q.device) % length + 1
     fade = (torch.log1p(-lost)[:, None, None] * inside[:, None]).exp()  # [h, T, 1]
-    q, k = _turn(q, turns * fade), _turn(k, turns * (d**-0.5 / fade))
+    q, k = _turn(q, rotary * fade), _turn(k, rotary * (d**-0.5 / fade))
     norms = _row_norms(lost, start, time)
     memory, keys = state if state is not None else (None, None)
     rows: list[Tensor] = []
@@ -101,12 +101,12 @@ def retention(
 
 
 def retention_step(
-    q: Tensor, k: Tensor, v: Tensor, turns: Tensor, start: int, state: RetentionState
+    q: Tensor, k: Tensor, v: Tensor, rotary: Tensor, start: int, state: RetentionState
 ) -> tuple[Tensor, RetentionState]:
-    """One position: q, k [B, h, d], v [B, h, e], turns [1, d/2] -> y [B, h, e] and the new state."""
+    """One position: q, k [B, h, d], v [B, h, e], rotary [1, d/2] -> y [B, h, e] and the new state."""
     lost = forgetting(q.shape[1], q)
     gamma = 1 - lost
-    q, k = _turn(q, turns), _turn(k, turns * q.shape[-1] ** -0.5)
+    q, k = _turn(q, rotary), _turn(k, rotary * q.shape[-1] ** -0.5)
     memory = torch.addcmul(k[..., None] * v[..., None, :], state.memory, gamma[:, None, None])
     keys = torch.addcmul(k, state.keys, gamma[:, None])
     size = torch.maximum(_row_norms(lost, start, 1), (q * keys).sum(-1, keepdim=True).abs())
