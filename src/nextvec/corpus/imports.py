@@ -201,9 +201,7 @@ def check_vectors(array: NDArray[Any], where: str, *, quiet: bool = True) -> boo
             for bad, what in ((~np.isfinite(norms), "is NaN or infinite"), (norms == 0, "is zero")):
                 if bad.any():
                     row = start + int(bad.argmax())
-                    raise VectorError(
-                        what, where=f"{where}: row {row}", remedy="correct or leave out that row"
-                    )
+                    raise VectorError(what, where=f"{where}: row {row}", remedy="fix or leave out that row")
             unit = unit and bool(np.all(np.abs(norms - 1) < UNIT_TOLERANCE))
             progress.advance(len(block))
     return unit

@@ -363,7 +363,7 @@ def to_stored(vectors: NDArray[Any], chunks: pa.Table, dimension: int, dtype: st
     bad = ~np.isfinite(vectors).all(axis=1)
     if bad.any():
         raise VectorError(
-            "is NaN or infinite", where=name(int(bad.argmax())), remedy="correct or leave out that row"
+            "is NaN or infinite", where=name(int(bad.argmax())), remedy="fix or leave out that row"
         )
     over = ~np.isfinite(stored).all(axis=1)
     if over.any():
@@ -372,5 +372,5 @@ def to_stored(vectors: NDArray[Any], chunks: pa.Table, dimension: int, dtype: st
         )
     zero = ~stored.any(axis=1)
     if zero.any():
-        raise VectorError("is zero", where=name(int(zero.argmax())), remedy="correct or leave out that row")
+        raise VectorError("is zero", where=name(int(zero.argmax())), remedy="fix or leave out that row")
     return stored

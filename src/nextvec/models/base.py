@@ -76,8 +76,8 @@ class NextVectorModel(  # type: ignore[call-arg]
         paper: authors, title and year of what it implements.
         complexity: of the parallel form in T, e.g. "O(T)".
         best_for: when to take it, in a few words.
-        random_init_residuals: residuals beside which the head starts at random. Beside all others its last layer
-            starts at zero, so that an untrained model is just the baseline.
+        random_init_residuals: residuals beside which the head starts at random. Beside all others its last
+            layer starts at zero, so that an untrained model is just the baseline.
         standardiser, gate, condition, confidence: None where the configuration does not ask for them.
     """
 
