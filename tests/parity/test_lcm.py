@@ -14,7 +14,7 @@ from nextvec.models.architectures.lcm import LCM
 from nextvec.models.ops.norms import rms_norm_reference
 from nextvec.models.ops.positions import sinusoidal_reference
 from nextvec.models.ops.rotary import rotate_reference
-from nextvec.models.towers import EPS, LEVEL_WIDTH, Attention, DenoisingLayer, Layer, LevelEmbedding
+from nextvec.models.towers import EPS, LEVEL_WIDTH, DenoisingLayer, Layer, LevelEmbedding
 
 D, H, HEADS, FFN, LAYERS, T, LEVELS = 10, 24, 3, 40, 2, 9, 50
 SIZES = {
@@ -125,7 +125,7 @@ def turned(x: Tensor, place: int) -> Tensor:
     return torch.cat([rotate_reference(part[None], place)[0] for part in x.split(H // HEADS)])
 
 
-def projected(x: Tensor, attention: Attention, place: int) -> tuple[Tensor, Tensor, Tensor]:
+def projected(x: Tensor, attention: TwoTowerAttention, place: int) -> tuple[Tensor, Tensor, Tensor]:
     key, value = (attention.key_value.weight @ x).chunk(2)
     return turned(attention.query.weight @ x, place), turned(key, place), value
 

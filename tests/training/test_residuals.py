@@ -11,7 +11,7 @@ import torch
 
 from nextvec.data import linear
 from nextvec.data.windows import gather_contexts, make_windows
-from nextvec.evaluation.baselines import RidgeResidual
+from nextvec.evaluation.baselines import Ridge
 from nextvec.models import registry
 from nextvec.training.residuals import fit_residual, fit_standardiser
 
@@ -35,7 +35,7 @@ def test_a_ridge_of_too_many_numbers_uses_fewer_positions(
     monkeypatch.setattr(linear, "MAX_FEATURES", 2 * D + 1)
     model = registry.build("mlp", d_embed=D, hidden=8, residual="ridge", residual_context=4).eval()
     facts = fit_residual(model, world.vectors, world.train, world.validation)
-    judged = RidgeResidual(4)
+    judged = Ridge(4)
     judged.fit(world.vectors, world.train, world.validation)
     assert (facts["positions"], facts["lambda"]) == (2, judged.facts["lambda"])
     assert len(facts["weights"]) == 4
