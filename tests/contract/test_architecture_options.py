@@ -18,9 +18,10 @@ from nextvec.errors import ModelError
 from nextvec.evaluation.baselines import BASELINES, Baseline
 from nextvec.models.base import NextVectorModel, Prediction
 from nextvec.models.heads import HEADS
-from nextvec.models.residual import RESIDUALS, ema_reference, weights_reference
+from nextvec.models.residual import RESIDUALS
 from nextvec.models.saving import load_model, save_model
 from nextvec.training.residuals import fit_residual, fit_standardiser
+from parity.operators import ema_reference, weights_reference
 
 CONTEXT = 3
 JUDGED = {

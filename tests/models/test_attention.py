@@ -9,14 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nextvec.models.ops.attention import (
-    _Blockwise,
-    attention_reference,
-    cache_append,
-    causal_attention,
-    causal_weights,
-)
+from nextvec.models.ops.attention import _Blockwise, cache_append, causal_attention, causal_weights
 from nextvec.models.ops.dropout import kept
+from parity.operators import attention_reference
 
 
 def qkv(queries: int, keys: int, d: int = 5, d_value: int = 7) -> tuple[Tensor, Tensor, Tensor]:

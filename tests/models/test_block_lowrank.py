@@ -6,12 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nextvec.models.ops.attention import attention_reference
-from nextvec.models.ops.block_lowrank import (
-    block_lowrank_attention,
-    block_lowrank_reference,
-    project_blocks,
-)
+from nextvec.models.ops.block_lowrank import block_lowrank_attention, project_blocks
+from parity.operators import attention_reference, block_lowrank_reference
 
 BLOCK, SLOTS = 5, 2
 

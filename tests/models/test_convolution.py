@@ -6,11 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nextvec.models.ops.convolution import (
-    causal_convolution,
-    causal_convolution_reference,
-    fast_size,
-)
+from nextvec.models.ops.convolution import causal_convolution, fast_size
+from parity.operators import causal_convolution_reference
 
 
 def same_gradients(ours: Tensor, theirs: Tensor, leaves: list[Tensor]) -> None:

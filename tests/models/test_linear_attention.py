@@ -6,16 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from nextvec.models.ops.attention import attention_reference
 from nextvec.models.ops.linear_attention import (
     CHUNK,
     KernelState,
     kernel_attention,
-    kernel_attention_reference,
     key_exponents,
     orthogonal_directions,
     query_exponents,
 )
+from parity.operators import attention_reference, kernel_attention_reference
 
 SMALL_CHUNK = 8
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from nextvec.models.ops.dropout import dropout
-from nextvec.models.ops.positions import sinusoidal, sinusoidal_reference
+from nextvec.models.ops.positions import sinusoidal
+from parity.operators import sinusoidal_reference
 
 CPU = torch.device("cpu")
 

@@ -9,15 +9,8 @@ from nextvec.data import linear
 from nextvec.errors import ModelError
 from nextvec.models import registry
 from nextvec.models.hints import hints_of
-from nextvec.models.residual import (
-    BLOCK,
-    DECAYS,
-    ExponentialResidual,
-    RidgeResidual,
-    WeightsResidual,
-    ema_reference,
-    weights_reference,
-)
+from nextvec.models.residual import BLOCK, DECAYS, ExponentialResidual, RidgeResidual, WeightsResidual
+from parity.operators import ema_reference, weights_reference
 
 
 @pytest.mark.parametrize("length", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 3])

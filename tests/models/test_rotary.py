@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from nextvec.models.ops.feedforward import FeedForward
-from nextvec.models.ops.rotary import rotary_angles, rotate, rotate_reference
+from nextvec.models.ops.rotary import rotary_angles, rotate
+from parity.operators import rotate_reference
 
 CPU = torch.device("cpu")
 

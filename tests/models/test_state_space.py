@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nextvec.models.ops.convolution import causal_convolution, causal_convolution_reference
+from nextvec.models.ops.convolution import causal_convolution
 from nextvec.models.ops.state_space import (
     BLOCK,
     System,
@@ -17,11 +17,11 @@ from nextvec.models.ops.state_space import (
     kernel,
     loop_inverse,
     scan,
-    state_space_reference,
     step,
     vandermonde,
     zero_order_hold,
 )
+from parity.operators import causal_convolution_reference, state_space_reference
 
 H, N = 5, 8
 LENGTHS = [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5]

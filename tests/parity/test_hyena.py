@@ -13,9 +13,8 @@ from nextvec.errors import ModelError
 from nextvec.models import registry
 from nextvec.models.architectures.hyena import Filters, Hyena, HyenaBlock, HyenaOperator
 from nextvec.models.hints import hints_of
-from nextvec.models.ops.convolution import causal_convolution_reference
-from nextvec.models.ops.short_convolution import short_convolution_reference
 from parity.compare import feed_forward, layer_norm, linear, same_as_written_out
+from parity.operators import causal_convolution_reference, short_convolution_reference
 
 B, T, D, H, LAYERS, LONGEST = 2, 23, 6, 8, 3, 40
 

@@ -11,10 +11,8 @@ from transformers import LlamaConfig, LlamaModel
 
 from nextvec.models import registry
 from nextvec.models.architectures.lcm import LCM
-from nextvec.models.ops.norms import rms_norm_reference
-from nextvec.models.ops.positions import sinusoidal_reference
-from nextvec.models.ops.rotary import rotate_reference
 from nextvec.models.towers import EPS, LEVEL_WIDTH, DenoisingLayer, Layer, LevelEmbedding, TwoTowerAttention
+from parity.operators import rms_norm_reference, rotate_reference, sinusoidal_reference
 
 D, H, HEADS, FFN, LAYERS, T, LEVELS = 10, 24, 3, 40, 2, 9, 50
 SIZES = {

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from nextvec.models import registry
 from nextvec.models.architectures.linformer import Linformer, LinformerBlock
-from nextvec.models.ops.rotary import rotate_reference
 from parity.compare import feed_forward, layer_norm, linear, same_as_written_out
+from parity.operators import rotate_reference
 
 B, D, T = 2, 6, 13
 SIZES = {"hidden": 12, "layers": 3, "heads": 3, "ffn": 20, "block": 4, "slots": 2, "dropout": 0.0}

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from nextvec.models import registry
 from nextvec.models.architectures.performer import Performer, PerformerBlock
 from nextvec.models.base import count_parameters
-from nextvec.models.ops.rotary import rotate_reference
 from parity.compare import feed_forward, layer_norm, linear, same_as_written_out
+from parity.operators import rotate_reference
 
 B, D, T = 2, 6, 11
 SIZES = {"hidden": 12, "layers": 3, "heads": 3, "head_dim": 6, "ffn": 20, "features": 10, "dropout": 0.0}

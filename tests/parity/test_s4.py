@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from nextvec.models import registry
 from nextvec.models.architectures.s4 import S4, S4Block, StateSpace
 from nextvec.models.hints import hints_of
-from nextvec.models.ops.state_space import hippo_legs, kernel, state_space_reference
+from nextvec.models.ops.state_space import hippo_legs, kernel
 from parity.compare import feed_forward, layer_norm, linear, same_as_written_out
+from parity.operators import state_space_reference
 
 B, T, D, H, N, LAYERS = 2, 37, 6, 8, 12, 3
 KERNELS = ["dplr", "diagonal"]

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from nextvec.models import registry
 from nextvec.models.architectures.transformer import Attention, DecoderLayer, Transformer
-from nextvec.models.ops.positions import sinusoidal_reference
 from parity.compare import Pairs, same_as_reference
+from parity.operators import sinusoidal_reference
 
 D, H, HEADS, FFN, LAYERS, T = 12, 32, 4, 56, 3, 19
 

@@ -177,18 +177,6 @@ class ExponentialResidual(Residual):
         return mixed.to(x_t.dtype), {self.sum_key: sums, self.count_key: counts}
 
 
-def ema_reference(x: Tensor, weights: Sequence[float] | Tensor) -> Tensor:
-    """What `ExponentialResidual` computes, one position and one term at a time. x [B, T, D] -> [B, T, D]."""
-    rows = []
-    for t in range(x.shape[1]):
-        total = torch.zeros_like(x[:, 0])
-        for weight, decay in zip(weights, DECAYS, strict=True):
-            share = [decay ** (t - s) for s in range(t + 1)]
-            total = total + weight / sum(share) * sum(a * x[:, s] for s, a in enumerate(share))
-        rows.append(total)
-    return torch.stack(rows, 1)
-
-
 class WeightsResidual(Residual):
     """The last c vectors, each times a learned scalar that depends on its age and on how many there are.
 
@@ -276,23 +264,6 @@ class RidgeResidual(WeightsResidual):
         flat = torch.cat([vectors[:, full:] for vectors in aged], -1).to(mixed.dtype)
         moved = flat @ self.deviation.flatten(0, 1).to(mixed.dtype)
         return torch.cat((mixed[:, :full], mixed[:, full:] + moved), 1)
-
-
-def weights_reference(x: Tensor, weights: Tensor, deviation: Tensor | None = None) -> Tensor:
-    """What `WeightsResidual` (and, with its deviation, `RidgeResidual`) computes, one term at a time.
-
-    x [B, T, D], weights [c, c], deviation [c, D, D] -> [B, T, D].
-    """
-    rows = []
-    for t in range(x.shape[1]):
-        seen = min(t + 1, len(weights))
-        row = torch.zeros_like(x[:, 0])
-        for age in range(seen):
-            row = row + weights[seen - 1, age] * x[:, t - age]
-            if deviation is not None and seen == len(weights):
-                row = row + x[:, t - age] @ deviation[age]
-        rows.append(row)
-    return torch.stack(rows, 1)
 
 
 def make_residual(name: str, d_embed: int, context: int) -> Residual:

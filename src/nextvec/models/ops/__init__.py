@@ -1,1 +1,1 @@
-"""Operators that several architectures share, each beside a slow, obvious reference."""
+"""Operators of the architectures. Their slow, obvious references: tests/parity/operators.py."""

@@ -1,4 +1,4 @@
-"""Causal scaled dot product attention, its key-value cache, and the slow form that says what is meant.
+"""Causal scaled dot product attention and its key-value cache.
 
 Paper: Vaswani et al., Attention Is All You Need, 2017, equation 1.
 Shapes: B batch, h heads, T queries, S keys (S >= T: the queries are the last T of S positions), d per head.
@@ -128,15 +128,3 @@ def cache_append(cache: Tensor, new: Tensor, length: int) -> Tensor:
         cache = grown
     cache[..., length:needed, :] = new
     return cache
-
-
-def attention_reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`causal_attention` one query at a time, written as the paper's equation. Slow; for tests."""
-    offset = k.shape[-2] - q.shape[-2]
-    rows: list[Tensor] = []
-    for i in range(q.shape[-2]):
-        seen = offset + i + 1
-        scores = (k[..., :seen, :] * q[..., i : i + 1, :]).sum(-1) / math.sqrt(q.shape[-1])  # [B, h, seen]
-        weights = scores.exp() / scores.exp().sum(-1, keepdim=True)
-        rows.append((weights[..., None] * v[..., :seen, :]).sum(-2))
-    return torch.stack(rows, -2)

@@ -55,23 +55,3 @@ def block_lowrank_attention(
     far, near = torch.split(weights.to(v.dtype), [done * rank, size], -1)
     mixed: Tensor = far @ slots_v + (torch.unflatten(near, 2, (-1, size)) @ own_v).flatten(2, 3)
     return mixed[:, :, :length]
-
-
-def block_lowrank_reference(q: Tensor, k: Tensor, v: Tensor, project_k: Tensor, project_v: Tensor) -> Tensor:
-    """`block_lowrank_attention` one query at a time. Slow; for tests."""
-    rank, size = project_k.shape
-    rows: list[Tensor] = []
-    for t in range(q.shape[2]):
-        start = t // size * size
-        keys: list[Tensor] = []
-        values: list[Tensor] = []
-        for first in range(0, start, size):
-            for r in range(rank):
-                keys.append((project_k[r, :, None] * k[:, :, first : first + size]).sum(2))
-                values.append((project_v[r, :, None] * v[:, :, first : first + size]).sum(2))
-        keys += list(k[:, :, start : t + 1].unbind(2))
-        values += list(v[:, :, start : t + 1].unbind(2))
-        scores = torch.stack([(q[:, :, t] * key).sum(-1) / math.sqrt(q.shape[-1]) for key in keys])
-        weights = scores.exp() / scores.exp().sum(0)
-        rows.append((weights[..., None] * torch.stack(values)).sum(0))
-    return torch.stack(rows, 2)

@@ -41,12 +41,3 @@ def fast_size(least: int) -> int:
             size *= 2
         sizes.append(size)
     return min(sizes)
-
-
-def causal_convolution_reference(u: Tensor, k: Tensor) -> Tensor:
-    """`causal_convolution` one output at a time, O(T^2). For tests."""
-    outputs = []
-    for t in range(u.shape[-1]):
-        terms = [k[..., t - j] * u[..., j] for j in range(t + 1) if t - j < k.shape[-1]]
-        outputs.append(torch.stack(terms).sum(0))
-    return torch.stack(outputs, -1)

@@ -106,19 +106,3 @@ def _chunk(
         mixed = mixed + (q @ state.sums) * (state.peak - peak).exp()[..., None]
         sums = sums + state.sums * (state.peak - last).exp()[..., None]
     return mixed, KernelState(sums, last)
-
-
-def kernel_attention_reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`kernel_attention` from the beginning, one query and one key at a time. Slow; for tests."""
-    rows: list[Tensor] = []
-    for t in range(q.shape[2]):
-        query = (q[:, :, t] - q[:, :, t].detach().amax(-1, keepdim=True)).exp() + FLOOR
-        now = k[:, :, : t + 1].detach().amax((2, 3))
-        total, weights = torch.zeros_like(v[:, :, 0]), torch.zeros_like(now)
-        for s in range(t + 1):
-            then = k[:, :, : s + 1].detach().amax((2, 3))
-            key = ((k[:, :, s] - then[..., None]).exp() + FLOOR) * (then - now).exp()[..., None]
-            weight = (query * key).sum(-1)
-            total, weights = total + weight[..., None] * v[:, :, s], weights + weight
-        rows.append(total / weights[..., None])
-    return torch.stack(rows, 2)

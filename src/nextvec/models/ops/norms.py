@@ -67,9 +67,3 @@ class _RMSNorm(torch.autograd.Function):
         if weight is None:
             return dx, None, None
         return dx, by_normed.reshape(-1, weight.numel()).sum(0).to(weight.dtype), None
-
-
-def rms_norm_reference(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
-    """`rms_norm` as the paper's formula. For tests."""
-    normed = x / (x.pow(2).mean(-1, keepdim=True) + eps).sqrt()
-    return normed if weight is None else normed * weight

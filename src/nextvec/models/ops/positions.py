@@ -21,11 +21,3 @@ def sinusoidal(start: int, count: int, width: int, device: torch.device, dtype: 
     rate = torch.exp(torch.arange(0, width, 2, device=device, dtype=wide) * (-math.log(BASE) / width))
     angle = position[:, None] * rate
     return torch.stack((angle.sin(), angle.cos()), -1).flatten(1)[:, :width].to(dtype)
-
-
-def sinusoidal_reference(start: int, count: int, width: int) -> list[list[float]]:
-    """The paper's formula, one value at a time. For tests."""
-    return [
-        [(math.sin if i % 2 == 0 else math.cos)(p / BASE ** ((i - i % 2) / width)) for i in range(width)]
-        for p in range(start, start + count)
-    ]

@@ -129,30 +129,3 @@ def _row_norms(lost: Tensor, first: int, count: int) -> Tensor:
 
 def _keep(old: Tensor | None, new: Tensor, fade: Tensor) -> Tensor:
     return (new if old is None else old + new) * fade
-
-
-def retention_reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`retention` from position 0 on, as the paper's parallel form, every pair for itself. For tests."""
-    heads, time, d = q.shape[1:]
-    angles = torch.tensor(
-        [[t * SLOWEST ** (-2 * i / (d - 2)) for i in range(d // 2)] for t in range(time)],
-        dtype=torch.float64,
-    )
-    cos, sin = angles.cos().to(q.dtype), angles.sin().to(q.dtype)
-
-    def turned(x: Tensor) -> Tensor:
-        even, odd = x[..., 0::2], x[..., 1::2]
-        return torch.stack((even * cos - odd * sin, odd * cos + even * sin), -1).flatten(-2)
-
-    q, k = turned(q), turned(k) / math.sqrt(d)
-    rows: list[Tensor] = []
-    for i in range(time):
-        weights: list[Tensor] = []
-        for h in range(heads):
-            gamma = 1 - 2.0 ** (-5 - h)
-            decays = torch.tensor([gamma ** (i - j) for j in range(i + 1)], dtype=q.dtype)
-            decays = decays / decays.sum().sqrt()
-            scores = (q[:, h, i, None] * k[:, h, : i + 1]).sum(-1) * decays  # [B, i + 1]
-            weights.append(scores / scores.detach().sum(-1, keepdim=True).abs().clamp(min=1))
-        rows.append((torch.stack(weights, 1)[..., None] * v[:, :, : i + 1]).sum(2))
-    return torch.stack(rows, 2)

@@ -35,16 +35,3 @@ def rotate(x: Tensor, angles: tuple[Tensor, ...]) -> Tensor:
     cos, sin = angles
     first, second = x.chunk(2, -1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), -1).to(x.dtype)
-
-
-def rotate_reference(x: Tensor, start: int) -> Tensor:
-    """`rotate` one pair at a time, by the paper's formula. x [T, d]. For tests."""
-    half = x.shape[-1] // 2
-    out = x.clone()
-    for t in range(x.shape[0]):
-        for i in range(half):
-            angle = (start + t) * BASE ** (-i / half)
-            a, b = x[t, i], x[t, i + half]
-            out[t, i] = a * math.cos(angle) - b * math.sin(angle)
-            out[t, i + half] = a * math.sin(angle) + b * math.cos(angle)
-    return out

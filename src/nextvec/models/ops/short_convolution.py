@@ -55,15 +55,3 @@ class _ShortConvolution(torch.autograd.Function):
             dx[:, :-k].addcmul_(grad[:, k:], tap)
             taps[k] = (grad[:, k:] * x[:, :-k]).sum((0, 1))
         return dx, taps.t().flip(1), grad.sum((0, 1))
-
-
-def short_convolution_reference(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`short_convolution` one position at a time. For tests."""
-    taps = weight.shape[1]
-    rows: list[Tensor] = []
-    for t in range(x.shape[1]):
-        row = bias.expand_as(x[:, 0])
-        for k in range(min(taps, t + 1)):
-            row = row + weight[:, taps - 1 - k] * x[:, t - k]
-        rows.append(row)
-    return torch.stack(rows, 1)

@@ -194,19 +194,3 @@ def _to_end(z: Tensor, steps: Tensor) -> Tensor:
 def _by_time(x: Tensor) -> Tensor:
     """[B, h, l] -> [B, l, h, 1]."""
     return x.transpose(1, 2)[..., None]
-
-
-def ssd_reference(
-    x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, skip: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
-    """`ssd` as the paper's recurrence, one position and one head at a time. For tests."""
-    rows: list[Tensor] = []
-    for t in range(x.shape[1]):
-        heads: list[Tensor] = []
-        for h in range(x.shape[2]):
-            decay = (dt[:, t, h] * a[h]).exp()[:, None, None]
-            outer = b[:, t, :, None] * x[:, t, h, None, :]
-            heads.append(decay * state[:, :, h] + dt[:, t, h, None, None] * outer)
-        state = torch.stack(heads, 2)
-        rows.append((c[:, t, :, None, None] * state).sum(1) + skip[:, None] * x[:, t])
-    return torch.stack(rows, 1), state

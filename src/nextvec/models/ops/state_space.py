@@ -155,34 +155,6 @@ def loop_inverse(looped: Tensor) -> Tensor:
     return inverse
 
 
-def state_space_reference(
-    a: Tensor, p: Tensor | None, b: Tensor, c: Tensor, dt: Tensor, inputs: Tensor
-) -> Tensor:
-    """Dense recurrence over full complex matrices: bilinear with p, zero-order hold without. Slow; for tests.
-
-    a, p, b, c [H, N] complex, dt [H], inputs [B, H, T] -> outputs [B, H, T].
-    """
-    a, b, c = (torch.cat((z, z.conj()), -1) for z in (a, b, c))
-    matrix = torch.diag_embed(a)
-    identity = torch.eye(a.shape[-1], dtype=a.dtype)
-    width = dt[:, None, None]
-    if p is None:
-        transition = torch.linalg.matrix_exp(width * matrix)
-        into = torch.linalg.solve(matrix, (transition - identity) @ b[..., None])
-    else:
-        low_rank = torch.cat((p, p.conj()), -1)
-        matrix = matrix - low_rank[:, :, None] * low_rank.conj()[:, None]
-        backward = torch.linalg.inv(identity - width / 2 * matrix)
-        transition = backward @ (identity + width / 2 * matrix)
-        into = width * backward @ b[..., None]
-    x = torch.zeros_like(b).expand(inputs.shape[0], -1, -1)
-    outputs = []
-    for now in inputs.unbind(-1):
-        x = (transition @ x[..., None] + into * now[..., None, None])[..., 0]
-        outputs.append((c * x).sum(-1).real)
-    return torch.stack(outputs, -1)
-
-
 def _scan_block(system: System, x: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """`scan` for a block: the state's echo and the kernel's answer, and the state after it."""
     rate, b, c, u, v = system

@@ -109,15 +109,3 @@ def _add_one(sums: Sums, k: Tensor, v: Tensor) -> Sums:
     exponent = torch.maximum(sums[2], k).detach()
     of_sums, of_v = (sums[2] - exponent).exp(), (k - exponent).exp()
     return torch.addcmul(of_v * v, of_sums, sums[0]), torch.addcmul(of_v, of_sums, sums[1]), exponent
-
-
-def wkv4_reference(log_w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`wkv4` as the paper's equation, one position and one term at a time. For tests, in float64."""
-    rows = []
-    for t in range(k.shape[1]):
-        numerator, denominator = (u + k[:, t]).exp() * v[:, t], (u + k[:, t]).exp()
-        for s in range(t):
-            weight = ((t - 1 - s) * log_w + k[:, s]).exp()
-            numerator, denominator = numerator + weight * v[:, s], denominator + weight
-        rows.append(numerator / denominator)
-    return torch.stack(rows, 1)

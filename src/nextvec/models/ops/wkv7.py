@@ -106,17 +106,3 @@ def wkv7_step(
     u = a[..., None, :] @ state
     state = log_w.exp()[..., None] * state + b[..., None] * u + k[..., None] * v[..., None, :]
     return (r_t[..., None, :] @ state).squeeze(-2).to(r.dtype), state
-
-
-def wkv7_reference(
-    r: Tensor, log_w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """`wkv7` as the paper's equation, one position and one dense transition matrix at a time. For tests."""
-    B, T, h, N = r.shape
-    now = r.new_zeros(B, h, N, N) if state is None else state
-    out = []
-    for t in range(T):
-        transition = torch.diag_embed(log_w[:, t].exp()) + torch.einsum("bhi,bhj->bhij", b[:, t], a[:, t])
-        now = transition @ now + torch.einsum("bhi,bhj->bhij", k[:, t], v[:, t])
-        out.append(torch.einsum("bhi,bhij->bhj", r[:, t], now))
-    return torch.stack(out, 1), now
