@@ -37,7 +37,8 @@ import torch
 from nextvec.disk import write_json
 from nextvec.errors import ModelError
 from nextvec.models import registry
-from nextvec.models.base import NextVectorModel, count_parameters
+from nextvec.models.base import NextVectorModel
+from nextvec.models.ops.parameters import count_parameters
 from nextvec.models.residual import State
 
 SHORTEST, FIRST_CONTEXT, CHUNK, WARM_UP = 64, 16, 256, 8

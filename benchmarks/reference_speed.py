@@ -34,7 +34,8 @@ from torch import Tensor, nn
 
 from nextvec.disk import write_json
 from nextvec.models import registry
-from nextvec.models.base import ModelConfig, count_parameters
+from nextvec.models.base import ModelConfig
+from nextvec.models.ops.parameters import count_parameters
 
 WARM_UP = 32
 GOAL = 3.0

@@ -24,7 +24,8 @@ from nextvec.experiments.pruning.table import prune_and_judge
 from nextvec.experiments.pruning.units import find_units, laid_out, prunable
 from nextvec.models import registry
 from nextvec.models.architectures.transformer import Transformer
-from nextvec.models.base import NextVectorModel, count_parameters
+from nextvec.models.base import NextVectorModel
+from nextvec.models.ops.parameters import count_parameters
 from nextvec.training.loop import train
 
 SIZES = {"hidden": 12, "width": 8, "ffn": 20}

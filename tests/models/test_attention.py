@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nextvec.models.ops.attention import _Blockwise, cache_append, causal_attention, causal_weights
-from nextvec.models.ops.dropout import kept
+from nextvec.models.ops.layers import kept
 from parity.operators import attention_reference
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nextvec.models.ops.block_lowrank import block_lowrank_attention, project_blocks
+from nextvec.models.architectures.linformer import block_lowrank_attention, project_blocks
 from parity.operators import attention_reference, block_lowrank_reference
 
 BLOCK, SLOTS = 5, 2

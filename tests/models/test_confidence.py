@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from nextvec.errors import ModelError
-from nextvec.models.confidence import ContinuationHead, fit_temperature
+from nextvec.models.heads import ContinuationHead, fit_temperature
 
 
 @pytest.mark.parametrize("true", [0.3, 1.0, 4.0])

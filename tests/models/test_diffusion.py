@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nextvec.models.diffusion import Schedule, denoise, guided
+from nextvec.models.towers import Schedule, denoise, guided
 
 levels_and_steps = st.integers(1, 300).flatmap(lambda T: st.tuples(st.just(T), st.integers(1, T)))
 

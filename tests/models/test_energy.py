@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from nextvec.errors import ModelError
 from nextvec.evaluation.generative import energy_score
 from nextvec.models import registry
-from nextvec.models.energy import EnergyHead, energy_loss
-from nextvec.models.heads import zero_init_head
+from nextvec.models.heads import EnergyHead, energy_loss, zero_init_head
 
 D = 6
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from nextvec.models.hints import hints_of, treat
+from nextvec.models.ops.parameters import hints_of, treat
 
 
 def test_hints_stay_where_they_are_needed() -> None:

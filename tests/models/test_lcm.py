@@ -9,7 +9,7 @@ from torch import Tensor
 from nextvec.errors import ConfigError
 from nextvec.models import registry
 from nextvec.models.architectures.lcm import LCM
-from nextvec.models.base import count_parameters
+from nextvec.models.ops.parameters import count_parameters
 
 D = 6
 DIFFUSIONS = ("small_one_tower", "small_two_tower")

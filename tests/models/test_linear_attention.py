@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nextvec.models.ops.linear_attention import (
+from nextvec.models.architectures.performer import (
     CHUNK,
     KernelState,
     kernel_attention,
@@ -32,7 +32,7 @@ def exponents(time: int, size: float = 1.0, seed: int = 0) -> tuple[Tensor, Tens
 def test_as_the_reference_forward_and_backward(
     time: int, size: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nextvec.models.ops.linear_attention.CHUNK", SMALL_CHUNK)
+    monkeypatch.setattr("nextvec.models.architectures.performer.CHUNK", SMALL_CHUNK)
     inputs = exponents(time, size)
     expected = kernel_attention_reference(*inputs)
     found, _ = kernel_attention(*inputs)

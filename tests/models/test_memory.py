@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from nextvec.models import registry
-from nextvec.models.base import count_parameters
-from nextvec.models.memory import TrainingMemory, estimated_memory, training_memory
+from nextvec.models.ops.parameters import count_parameters
+from nextvec.models.registry import TrainingMemory, estimated_memory, training_memory
 
 
 def estimated(

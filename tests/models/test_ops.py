@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nextvec.models.ops.dropout import dropout
+from nextvec.models.ops.layers import dropout
 from nextvec.models.ops.positions import sinusoidal
 from parity.operators import sinusoidal_reference
 

@@ -10,8 +10,9 @@ import torch
 
 from nextvec.errors import ConfigError, ModelError, NextvecError
 from nextvec.models import architectures, registry
-from nextvec.models.base import NextVectorModel, count_parameters
+from nextvec.models.base import NextVectorModel
 from nextvec.models.heads import make_head
+from nextvec.models.ops.parameters import count_parameters
 from nextvec.models.residual import make_residual
 
 # What the brief's own pictures add up to, at D = 768; and what it asks of the others (it names none for mlp).

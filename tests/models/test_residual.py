@@ -8,7 +8,7 @@ import torch
 from nextvec.data import linear
 from nextvec.errors import ModelError
 from nextvec.models import registry
-from nextvec.models.hints import hints_of
+from nextvec.models.ops.parameters import hints_of
 from nextvec.models.residual import BLOCK, DECAYS, ExponentialResidual, RidgeResidual, WeightsResidual
 from parity.operators import ema_reference, weights_reference
 

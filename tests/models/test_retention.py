@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nextvec.models.ops.retention import RetentionState, phases, retention, retention_step
+from nextvec.models.architectures.retnet import RetentionState, phases, retention, retention_step
 from parity.operators import retention_reference
 
 B, HEADS, WIDTH, VALUES = 2, 3, 4, 5

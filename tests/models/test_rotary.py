@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nextvec.models.ops.feedforward import FeedForward
-from nextvec.models.ops.rotary import rotary_angles, rotate
+from nextvec.models.ops.layers import FeedForward
+from nextvec.models.ops.positions import rotary_angles, rotate
 from parity.operators import rotate_reference
 
 CPU = torch.device("cpu")

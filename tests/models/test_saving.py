@@ -16,7 +16,7 @@ from nextvec.models import registry, saving
 from nextvec.models.architectures.gru import GRU
 from nextvec.models.architectures.lstm import LSTM
 from nextvec.models.base import NextVectorModel
-from nextvec.models.hints import hints_of
+from nextvec.models.ops.parameters import hints_of
 from nextvec.models.saving import code_version, load_model, save_model
 
 FULL = {"d_embed": 8, "hidden": 6, "layers": 2, "dropout": 0.2, "head": "projection", "residual": "mean"}

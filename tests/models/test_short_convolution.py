@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nextvec.models.ops.short_convolution import short_convolution, short_convolution_after
+from nextvec.models.ops.convolution import short_convolution, short_convolution_after
 from parity.operators import short_convolution_reference
 
 B, C = 2, 6

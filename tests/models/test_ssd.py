@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nextvec.models.ops.norms import rms_norm
-from nextvec.models.ops.ssd import ssd, ssd_step
+from nextvec.models.architectures.mamba2 import ssd, ssd_step
+from nextvec.models.ops.layers import rms_norm
 from parity.operators import rms_norm_reference, ssd_reference
 
 B, HEADS, P, N = 2, 3, 4, 5

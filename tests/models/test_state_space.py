@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nextvec.models.ops.convolution import causal_convolution
-from nextvec.models.ops.state_space import (
+from nextvec.models.architectures.s4 import (
     BLOCK,
     System,
     bilinear,
@@ -21,6 +20,7 @@ from nextvec.models.ops.state_space import (
     vandermonde,
     zero_order_hold,
 )
+from nextvec.models.ops.convolution import causal_convolution
 from parity.operators import causal_convolution_reference, state_space_reference
 
 H, N = 5, 8

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from nextvec.errors import ConfigError
 from nextvec.models import registry
-from nextvec.models.ops.wkv4 import empty_state, wkv4, wkv4_step
-from nextvec.models.ops.wkv7 import CHUNK, wkv7, wkv7_step
+from nextvec.models.ops.wkv import CHUNK, empty_state, wkv4, wkv4_step, wkv7, wkv7_step
 from parity.operators import wkv4_reference, wkv7_reference
 
 LENGTHS = [1, 5, CHUNK - 1, CHUNK, CHUNK + 1, 70]

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nextvec.models.ops.linear_attention import FLOOR
-from nextvec.models.ops.retention import SLOWEST
-from nextvec.models.ops.rotary import BASE
+from nextvec.models.architectures.performer import FLOOR
+from nextvec.models.architectures.retnet import SLOWEST
+from nextvec.models.ops.positions import BASE
 from nextvec.models.residual import DECAYS
 
 

@@ -14,9 +14,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from nextvec.errors import ModelError
 from nextvec.models import registry
-from nextvec.models.architectures.distilgpt2 import DistilGPT2
-from nextvec.models.base import NextVectorModel, count_parameters
-from nextvec.models.transfer import to_gpt2, transfer
+from nextvec.models.architectures.distilgpt2 import DistilGPT2, to_gpt2, transfer
+from nextvec.models.base import NextVectorModel
+from nextvec.models.ops.parameters import count_parameters
 
 Module = TypeVar("Module", bound=nn.Module)
 D, T, VOCABULARY = 10, 17, 23

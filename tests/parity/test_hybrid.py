@@ -14,8 +14,7 @@ from transformers import BambaConfig, BambaModel
 
 from nextvec.models import registry
 from nextvec.models.architectures.hybrid import AttentionBlock, Hybrid
-from nextvec.models.architectures.mamba2 import Mamba2Block
-from nextvec.models.ops.ssd import CHUNK
+from nextvec.models.architectures.mamba2 import CHUNK, Mamba2Block
 from parity.compare import Pairs
 from parity.mamba import mixer_pairs, randomise, same_as_transformers
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nextvec.errors import ModelError
 from nextvec.models import registry
 from nextvec.models.architectures.hyena import Filters, Hyena, HyenaBlock, HyenaOperator
-from nextvec.models.hints import hints_of
+from nextvec.models.ops.parameters import hints_of
 from parity.compare import feed_forward, layer_norm, linear, same_as_written_out
 from parity.operators import causal_convolution_reference, short_convolution_reference
 

@@ -10,8 +10,7 @@ from torch import nn
 from transformers import Mamba2Config, Mamba2Model
 
 from nextvec.models import registry
-from nextvec.models.architectures.mamba2 import RATES, STEP_SIZES, Mamba2, Mamba2Block, Mamba2Mixer
-from nextvec.models.ops.ssd import CHUNK
+from nextvec.models.architectures.mamba2 import CHUNK, RATES, STEP_SIZES, Mamba2, Mamba2Block, Mamba2Mixer
 from parity.compare import Pairs
 from parity.mamba import mixer_pairs, randomise, same_as_transformers
 

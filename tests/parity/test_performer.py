@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nextvec.models import registry
 from nextvec.models.architectures.performer import Performer, PerformerBlock
-from nextvec.models.base import count_parameters
+from nextvec.models.ops.parameters import count_parameters
 from parity.compare import feed_forward, layer_norm, linear, same_as_written_out
 from parity.operators import rotate_reference
 

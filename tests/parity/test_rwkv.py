@@ -12,7 +12,7 @@ from transformers import RwkvConfig, RwkvModel
 
 from nextvec.models import registry
 from nextvec.models.architectures.rwkv import RWKV
-from nextvec.models.base import count_parameters
+from nextvec.models.ops.parameters import count_parameters
 
 B, T, D, H, HEADS, FFN, LAYERS = 2, 37, 12, 32, 2, 56, 3
 # Ours -> theirs. Several of theirs are rows of ours; "1-" before a name: ours is one minus theirs.

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextvec.models import registry
-from nextvec.models.architectures.s4 import S4, S4Block, StateSpace
-from nextvec.models.hints import hints_of
-from nextvec.models.ops.state_space import hippo_legs, kernel
+from nextvec.models.architectures.s4 import S4, S4Block, StateSpace, hippo_legs, kernel
+from nextvec.models.ops.parameters import hints_of
 from parity.compare import feed_forward, layer_norm, linear, same_as_written_out
 from parity.operators import state_space_reference
 

@@ -65,7 +65,7 @@ def _cells(row: dict[str, Any], *, state: bool) -> list[str]:
 
 def _memory(rows: list[dict[str, Any]]) -> list[str]:
     """What training each preset at D = 768 would take; added to the rows too."""
-    from nextvec.models.memory import estimated_memory
+    from nextvec.models.registry import estimated_memory
 
     lines = ["", "Training on batches of 32 x 128 chunks in float32 with AdamW would take (GiB):"]
     for row in rows:

@@ -23,7 +23,7 @@ from nextvec.inference.parity import TOLERANCES, Parity, compare, material
 from nextvec.inference.predictor import ModelPredictor, RunPredictor
 from nextvec.inference.quantise import quantised
 from nextvec.inference.runtimes import open_graph, runtime
-from nextvec.models.base import count_parameters
+from nextvec.models.ops.parameters import count_parameters
 from nextvec.version import __version__
 
 if TYPE_CHECKING:

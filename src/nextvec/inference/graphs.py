@@ -24,7 +24,8 @@ from nextvec.data.windows import FloatArray, IntArray
 from nextvec.errors import ModelError
 from nextvec.inference.engines import TorchEngine
 from nextvec.inference.runtimes import LAST, QUERY, RAW, VECTORS, OnnxEngine, runtime
-from nextvec.models.base import NextVectorModel, count_parameters
+from nextvec.models.base import NextVectorModel
+from nextvec.models.ops.parameters import count_parameters
 
 log = logging.getLogger("nextvec.inference")
 

@@ -14,7 +14,8 @@ from nextvec.errors import ConfigError, RunError
 from nextvec.inference.base import TrainedPredictor, VectorPredictor
 from nextvec.inference.engines import TorchEngine, tensors
 from nextvec.inference.stream import Session, StateSession
-from nextvec.models.base import NextVectorModel, Prediction, count_parameters
+from nextvec.models.base import NextVectorModel, Prediction
+from nextvec.models.ops.parameters import count_parameters
 from nextvec.models.saving import WEIGHTS, load_model, locate
 
 RESULTS = "metrics.json"

@@ -15,12 +15,11 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from nextvec.errors import ModelError
-from nextvec.models.confidence import ContinuationHead
 from nextvec.models.config import ModelConfig
-from nextvec.models.generation import GenerativeHead
-from nextvec.models.heads import make_head, zero_init, zero_init_head
+from nextvec.models.heads import ContinuationHead, GenerativeHead, make_head, zero_init, zero_init_head
 from nextvec.models.prediction import Prediction, at_last
 from nextvec.models.residual import State, make_residual
+from nextvec.models.saving import load_model, save_model
 from nextvec.models.standardise import Standardiser
 
 __all__ = [
@@ -30,7 +29,6 @@ __all__ = [
     "Prediction",
     "State",
     "clone_state",
-    "count_parameters",
 ]
 
 Streaming = Literal["constant", "cache", "buffer"]
@@ -63,7 +61,7 @@ class NextVectorModel(  # type: ignore[call-arg]
     `complexity`, `best_for`, and four methods on scaled vectors: `encode` (parallel), `encode_step`,
     `encoder_state`, and `encode_chunk` where a chunk can be read faster than vector by vector. It keeps every
     tensor it needs as a parameter or a saved buffer, so that a weights file is the whole model. A parameter
-    that the optimiser has to treat apart is marked by `nextvec.models.hints.treat`.
+    that the optimiser has to treat apart is marked by `nextvec.models.ops.parameters.treat`.
 
     Attributes:
         scale: inputs are divided by it and outputs multiplied. Training sets it so that the network sees
@@ -371,8 +369,6 @@ class NextVectorModel(  # type: ignore[call-arg]
             RunError: whatever `saving.load_model` finds wrong.
             ModelError: it is of another architecture than `cls`.
         """
-        from nextvec.models.saving import load_model
-
         model, _ = load_model(source, **download)
         if not isinstance(model, cls):
             raise ModelError(
@@ -384,8 +380,6 @@ class NextVectorModel(  # type: ignore[call-arg]
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """What the mixin's `save_pretrained` and `push_to_hub` call: our own files instead of its own."""
-        from nextvec.models.saving import save_model
-
         save_model(save_directory, self, {})
 
     def _after(self, x: Tensor, lengths: Tensor | None, query: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -408,8 +402,3 @@ class NextVectorModel(  # type: ignore[call-arg]
 def clone_state(state: State) -> State:
     """A copy that further steps on the original do not touch."""
     return {key: value.clone() for key, value in state.items()}
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Number of learned values."""
-    return sum(p.numel() for p in model.parameters())

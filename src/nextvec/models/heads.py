@@ -4,18 +4,134 @@
 `projection`  Linear(H, D) - GELU - LayerNorm(D) - Linear(D, D)   (the brief's task list)
 `compact`     Linear(H, H) - GELU - LayerNorm(H) - Linear(H, D)   (the brief's transformer)
 `unit`        Linear(H, D), divided by its length: as the brief first had it, raw and unit output in one
-`energy`      a residual MLP from noise: samples, and their mean as the point (`nextvec.models.energy`)
+`energy`      a residual MLP from noise: samples, and their mean as the point (`EnergyHead`)
 """
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import math
+from abc import abstractmethod
+from itertools import combinations
+from typing import ClassVar, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextvec.errors import ModelError
-from nextvec.models.energy import EnergyHead
+from nextvec.models.ops.layers import RMSNorm, SwiGLU
+
+
+class GenerativeHead(nn.Module):
+    """A head whose output depends on noise. Called as other heads are, it gives the point prediction.
+
+    What it says is a correction to the residual's baseline where there is one; the model turns it (gate,
+    standardiser, baseline) into vectors of its own scale, and hands those back to `score`.
+
+    Attributes:
+        draws: how many samples `score` needs of each position.
+    """
+
+    draws: ClassVar[int]
+
+    @abstractmethod
+    def draw(self, hidden: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Hidden states [..., H] -> `count` independent samples [count, ..., D] of what it may say."""
+
+    @abstractmethod
+    def score(self, samples: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """The head's own loss, a scalar: samples [draws, B, T, D] against targets [B, T, D], in the model's
+        scale, over the positions where mask [B, T] is True."""
+
+
+# The energy head: samples from noise, and a proper score to learn them by. Paper: Shao et al., Continuous
+# Autoregressive Language Models (CALM), arXiv 2510.27688, 2025, section 3: a residual MLP turns noise into a
+# vector, given the hidden state at every block. Deviations: RMSNorm before each block, one target instead of
+# draws from an autoencoder's posterior, and a point prediction.
+
+NOISE = 64  # uniform numbers a sample
+BLOCKS = 2
+POINT_PAIRS = 4
+
+
+class EnergyBlock(nn.Module):
+    """e + SwiGLU(Linear(RMSNorm(e)) + Linear(h))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = RMSNorm(width, 1e-6)
+        self.own = nn.Linear(width, width, bias=False)
+        self.told = nn.Linear(width, width)
+        self.mix = SwiGLU(width, width)
+
+    def forward(self, e: Tensor, hidden: Tensor) -> Tensor:
+        """e [n, ..., H] of n samples, hidden [..., H] -> [n, ..., H]."""
+        out: Tensor = e + self.mix(self.own(self.norm(e)) + self.told(hidden))
+        return out
+
+
+class EnergyHead(GenerativeHead):
+    """H -> D with noise; called without, it gives the mean of 8 samples whose noise is fixed and saved.
+
+    That noise comes in pairs of opposite sign, so that whatever is linear in it cancels in the mean.
+
+    Attributes:
+        pairs: [4, NOISE] buffer, saved with the model: the fixed noise, to be taken with both signs.
+    """
+
+    draws = 4
+    pairs: Tensor
+
+    def __init__(self, width: int, d_embed: int) -> None:
+        super().__init__()
+        self.start = nn.Linear(NOISE, width)
+        self.blocks = nn.ModuleList(EnergyBlock(width) for _ in range(BLOCKS))
+        self.norm = RMSNorm(width, 1e-6)
+        self.out = nn.Linear(width, d_embed)
+        self.register_buffer("pairs", torch.rand(POINT_PAIRS, NOISE) - 0.5)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Hidden states [..., H] -> the point prediction [..., D]."""
+        noise = torch.cat((self.pairs, -self.pairs)).view(-1, *(1,) * (hidden.ndim - 1), NOISE)
+        # The mean of a linear layer's outputs is its output of the mean: one product instead of eight.
+        point: Tensor = self.out(self._mixed(hidden, noise).mean(0))
+        return point
+
+    def draw(self, hidden: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
+        shape, kind = (count, *hidden.shape[:-1], NOISE), self.pairs.dtype
+        noise = torch.rand(shape, generator=generator, device=hidden.device, dtype=kind) - 0.5
+        samples: Tensor = self.out(self._mixed(hidden, noise))
+        return samples
+
+    def _mixed(self, hidden: Tensor, noise: Tensor) -> Tensor:
+        """hidden [..., H] and noise [n, ..., NOISE], which broadcasts to it -> [n, ..., H]."""
+        e = self.start(noise)
+        for block in self.blocks:
+            e = block(e, hidden)
+        normed: Tensor = self.norm(e)
+        return normed
+
+    def score(self, samples: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        return energy_loss(samples, target, mask)
+
+
+def energy_loss(samples: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """2 E|x - y| - E|x - x'| of samples [n, B, T, D] and target [B, T, D], the mean where mask [B, T] is
+    True.
+
+    Gneiting and Raftery 2007, equation 22, times 2 (CALM's form), over pairs of different samples: unbiased
+    for every n >= 2, and in the mean lowest for the true distribution. Distances are taken in float32 at
+    least.
+    """
+    kind = torch.promote_types(samples.dtype, torch.float32)
+    samples, target = samples.to(kind), target.to(kind)
+    near = torch.linalg.vector_norm(samples - target, dim=-1).mean(0)
+    # Equal samples (a silent head) have a distance without slope: torch gives 0 there, not NaN.
+    apart = torch.stack([torch.linalg.vector_norm(a - b, dim=-1) for a, b in combinations(samples, 2)])
+    loss = 2 * near - apart.mean(0)
+    mean: Tensor = loss.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
+    return mean
+
 
 HeadName = Literal["linear", "projection", "compact", "unit", "energy"]
 SOFT = 1e-6
@@ -63,3 +179,68 @@ def zero_init(linear: nn.Linear) -> nn.Linear:
 
 def _mlp(width: int, inner: int, d_embed: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.LayerNorm(inner), nn.Linear(inner, d_embed))
+
+
+# The head of continuations: two numbers a position, made from the hidden state: how steeply, and from which
+# cosine on, a candidate close to the prediction is believed. The probability is calibrated by one
+# temperature, fitted on validation (Guo et al., On Calibration of Modern Neural Networks, 2017).
+
+STEEPNESS, CENTRE = 10.0, 0.5  # of an untrained head: the logit is 10 (cos - 0.5)
+LOWEST, HIGHEST = 0.05, 20.0  # of a temperature
+
+
+class ContinuationHead(nn.Module):
+    """Logit of "this candidate continues this context": steepness * cos(candidate, prediction) - offset.
+
+    Attributes:
+        temperature: 0-dim buffer, saved with the model: the probability is sigmoid(logit / temperature).
+    """
+
+    temperature: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.judge = nn.Linear(width, 2)
+        nn.init.zeros_(self.judge.weight)
+        with torch.no_grad():
+            self.judge.bias.copy_(torch.tensor([math.log(STEEPNESS), STEEPNESS * CENTRE]))
+        self.register_buffer("temperature", torch.ones(()))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Hidden states [..., H] -> [..., 2]: log of the steepness, and the offset."""
+        judged: Tensor = self.judge(hidden)
+        return judged.to(self.temperature.dtype)
+
+    def logit(self, judged: Tensor, predicted: Tensor, candidate: Tensor) -> Tensor:
+        """judged [..., 2], predicted and candidate [..., D] of any length -> logits [...]."""
+        steepness, offset = judged.unbind(-1)
+        return steepness.exp() * F.cosine_similarity(candidate, predicted, dim=-1) - offset
+
+    def probability(self, logit: Tensor) -> Tensor:
+        """Calibrated probabilities in [0, 1], same shape."""
+        return torch.sigmoid(logit / self.temperature)
+
+
+@torch.no_grad()
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature that makes sigmoid(logits / temperature) most likely for labels (0 or 1), both [N].
+
+    The likelihood has one maximum over 1 / temperature (it is concave in it); bisection on its derivative in
+    float64 finds it, between 1/20 and 20.
+
+    Raises:
+        ModelError: shapes differ, nothing to fit on, or a logit that is not finite.
+    """
+    if logits.shape != labels.shape or logits.ndim != 1 or not len(logits) or not logits.isfinite().all():
+        raise ModelError(
+            f"cannot fit a temperature to logits {list(logits.shape)} and labels {list(labels.shape)}",
+            remedy="give finite logits [N] and as many labels, at least one",
+        )
+    z, y = logits.double(), labels.double()
+    low, high = 1 / HIGHEST, 1 / LOWEST
+    for _ in range(60):
+        middle = math.sqrt(low * high)
+        # Derivative of the mean log likelihood by the inverse temperature; it falls as that grows.
+        rises = float(((y - torch.sigmoid(middle * z)) * z).mean()) > 0
+        low, high = (middle, high) if rises else (low, middle)
+    return 1 / math.sqrt(low * high)

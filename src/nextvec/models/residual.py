@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from nextvec.errors import ModelError
-from nextvec.models.hints import treat
+from nextvec.models.ops.parameters import treat
 from nextvec.models.prediction import at_last
 
 ResidualName = Literal["none", "mean", "last", "ema", "weights", "ridge"]

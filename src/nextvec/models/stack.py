@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nextvec.models.base import ModelConfig, NextVectorModel
-from nextvec.models.ops.dropout import dropout
+from nextvec.models.ops.layers import dropout
 from nextvec.models.residual import State
 
 

@@ -18,10 +18,10 @@ from nextvec.data.sampling import Spans
 from nextvec.data.splits import Split
 from nextvec.data.windows import IntArray, Windows, by_original, make_windows
 from nextvec.errors import ConfigError, WindowError
+from nextvec.models.architectures.distilgpt2 import transfer
 from nextvec.models.base import NextVectorModel
-from nextvec.models.hints import hints_of
+from nextvec.models.ops.parameters import hints_of
 from nextvec.models.registry import build
-from nextvec.models.transfer import transfer
 from nextvec.objectives.sample import Statistics
 from nextvec.training.config import OptimConfig, TrainConfig
 from nextvec.training.residuals import fit_residual, fit_standardiser

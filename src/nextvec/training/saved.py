@@ -14,10 +14,9 @@ from torch import Tensor
 
 from nextvec.data.batches import Batch, BatchSource
 from nextvec.models.base import NextVectorModel
-from nextvec.models.confidence import fit_temperature
-from nextvec.models.files import exact
+from nextvec.models.heads import fit_temperature
 from nextvec.models.prediction import Prediction
-from nextvec.models.saving import load_model, save_model
+from nextvec.models.saving import exact, load_model, save_model
 
 BINS = 15
 """Of the expected calibration error, as in Guo et al. 2017."""

@@ -19,10 +19,8 @@ from torch import Tensor, nn
 
 from nextvec.models.config import MAX_SIZE
 from nextvec.models.ops.attention import cache_append, causal_weights
-from nextvec.models.ops.dropout import dropout
-from nextvec.models.ops.norms import RMSNorm
-from nextvec.models.ops.rotary import rotary_angles, rotate
-from nextvec.models.ops.swiglu import SwiGLU
+from nextvec.models.ops.layers import RMSNorm, SwiGLU, dropout
+from nextvec.models.ops.positions import rotary_angles, rotate
 
 EPS = 1e-6
 EMBEDDED, TOLD = 0.5, 0.1  # how large, at first, against 1 of everything else

@@ -19,7 +19,7 @@ from nextvec.decoding.inverter.network import Network, NetworkConfig
 from nextvec.decoding.inverter.tokens import Tokens
 from nextvec.disk import atomic_path, read_json, write_json
 from nextvec.errors import ConfigError, DecoderError
-from nextvec.models.files import check_golden, check_tensors, exact, read_tensors, source_version
+from nextvec.models.saving import check_golden, check_tensors, exact, read_tensors, source_version
 from nextvec.version import __version__
 
 KIND = "inverter"

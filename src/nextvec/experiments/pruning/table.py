@@ -22,7 +22,7 @@ from nextvec.experiments.pruning.magnitude import nonzero
 from nextvec.experiments.pruning.run import Plan, Pruned, prune
 from nextvec.inference.bench.stopwatch import in_turns, percentiles_ms
 from nextvec.inference.predictor import ModelPredictor, RunPredictor
-from nextvec.models.base import count_parameters
+from nextvec.models.ops.parameters import count_parameters
 
 BASELINES = ("exponential averages",)
 """The strongest by cosine of the simple predictors, to see what there was to lose."""

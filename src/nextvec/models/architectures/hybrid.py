@@ -18,10 +18,8 @@ from torch import Tensor, nn
 
 from nextvec.models.architectures.mamba2 import EPS, Mamba2Config, make_block
 from nextvec.models.ops.attention import cache_append, causal_attention
-from nextvec.models.ops.dropout import dropout
-from nextvec.models.ops.norms import RMSNorm
-from nextvec.models.ops.rotary import rotary_angles, rotate
-from nextvec.models.ops.swiglu import SwiGLU
+from nextvec.models.ops.layers import RMSNorm, SwiGLU, dropout
+from nextvec.models.ops.positions import rotary_angles, rotate
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
 from nextvec.models.stack import Block, Place, Stack

@@ -20,12 +20,9 @@ from torch import Tensor, nn
 
 from nextvec.errors import ModelError
 from nextvec.models.base import ModelConfig
-from nextvec.models.hints import treat
-from nextvec.models.ops.convolution import causal_convolution
-from nextvec.models.ops.dropout import dropout
-from nextvec.models.ops.feedforward import FeedForward
-from nextvec.models.ops.precise import Precise, finest, wide
-from nextvec.models.ops.short_convolution import short_convolution, short_convolution_after
+from nextvec.models.ops.convolution import causal_convolution, short_convolution, short_convolution_after
+from nextvec.models.ops.layers import FeedForward, dropout
+from nextvec.models.ops.parameters import Precise, finest, treat, wide
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
 from nextvec.models.stack import Block, Place, Stack

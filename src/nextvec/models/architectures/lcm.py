@@ -26,12 +26,11 @@ import torch
 from torch import Tensor
 
 from nextvec.models.base import ModelConfig, NextVectorModel, Prediction
-from nextvec.models.diffusion import Schedule, denoise, guided
 from nextvec.models.ops.attention import cache_append, causal_mask
-from nextvec.models.ops.rotary import rotary_angles
+from nextvec.models.ops.positions import rotary_angles
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
-from nextvec.models.towers import Angles, Denoiser, LevelEmbedding, Reader, pick
+from nextvec.models.towers import Angles, Denoiser, LevelEmbedding, Reader, Schedule, denoise, guided, pick
 
 
 @dataclass(frozen=True, kw_only=True)

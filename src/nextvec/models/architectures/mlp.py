@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextvec.models.base import ModelConfig, NextVectorModel
-from nextvec.models.ops.dropout import dropout
+from nextvec.models.ops.layers import dropout
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
 

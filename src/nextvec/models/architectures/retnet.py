@@ -9,20 +9,140 @@ Parity: torchscale's MultiScaleRetention with the same weights (tests/parity/tes
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextvec.models.base import ModelConfig
-from nextvec.models.ops.dropout import dropout
-from nextvec.models.ops.norms import RMSNorm, rms_norm
-from nextvec.models.ops.retention import RetentionState, phases, retention, retention_step
-from nextvec.models.ops.swiglu import SwiGLU
+from nextvec.models.ops.layers import RMSNorm, SwiGLU, dropout, rms_norm
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
 from nextvec.models.stack import Block, Place, Stack
+
+# Retention (sections 2.1 to 2.3 of the paper): queries and keys turn with their position, and head h keeps
+# gamma = 1 - 2^(-5-h) of its memory from one position to the next:
+#     S_i = gamma S_{i-1} + k_i v_i^T,    n_i = gamma n_{i-1} + k_i,    y_i = q_i^T S_i / max(r_i, |q_i n_i|),
+# with r_i^2 = 1 + gamma + ... + gamma^i. This is the paper's parallel form with its two normalisers, the row
+# of decays over sqrt(its sum) and the row of scores over max(1, |its sum|); n is part of the state, so that
+# the parallel, the chunked and the step form divide by the same number. The denominator is detached, as
+# published: the group norm that follows undoes a scale anyway.
+# Shapes: B batch, h heads, T time, d per key, e per value.
+
+SLOWEST = 10_000.0  # the first pair of a key turns by 1 a position, the last one by 1/SLOWEST
+SHORTEST, LONGEST = 64, 512  # chunks; gamma^-LONGEST must be a number, and is 10^7 in the fastest head
+
+
+class RetentionState(NamedTuple):
+    """memory: S [B, h, d, e]; keys: n [B, h, d]."""
+
+    memory: Tensor
+    keys: Tensor
+
+
+def forgetting(heads: int, like: Tensor) -> Tensor:
+    """1 - gamma = 2^(-5-h) of each head [h], of `like`'s dtype and device."""
+    return 2.0 ** (-5 - torch.arange(heads, device=like.device)).to(like.dtype)
+
+
+def phases(start: int, count: int, width: int, like: Tensor) -> Tensor:
+    """How positions start..start+count-1 turn: complex [count, width/2], of `like`'s device, its dtype's or
+    float32's precision. Pair i of n, the values 2i and 2i+1, turns by SLOWEST^(-i/(n-1)) a position.
+    """
+    exact = torch.float32 if like.device.type == "mps" else torch.float64
+    pairs = torch.linspace(0, 1, width // 2, device=like.device, dtype=exact)
+    angle = torch.arange(start, start + count, device=like.device, dtype=exact)[:, None] * SLOWEST**-pairs
+    wide = torch.promote_types(like.dtype, torch.float32)
+    return torch.complex(angle.cos().to(wide), angle.sin().to(wide))
+
+
+def retention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rotary: Tensor,
+    start: int,
+    state: RetentionState | None = None,
+    chunk: int | None = None,
+) -> tuple[Tensor, RetentionState | None]:
+    """Read T positions, `start`, `start` + 1, ...
+
+    Args:
+        q, k: [B, h, T, d], d even, neither turned nor scaled; float32 or wider.
+        v: [B, h, T, e].
+        rotary: `phases` of the T positions.
+        start: how many positions were read before.
+        state: what they left; None: nothing was read before, and nobody goes on from here.
+        chunk: positions multiplied at once, at most LONGEST; the result does not depend on it. None: the
+            power of 2 at which the products inside a chunk and those with the memory cost about the same,
+            from SHORTEST to LONGEST: 64 for d, e = 64, 128 and 256 for 256, 512, as measured on a CPU.
+    Returns: y [B, h, T, e] and the state after the last position (None where none was given).
+    """
+    (_, heads, time, d), e = q.shape, v.shape[-1]
+    length = chunk or min(max(2 ** round(math.log2(2 * d * e / (d + e))), SHORTEST), LONGEST)
+    lost = forgetting(heads, q)
+    # gamma^(i-j) as a product: from its chunk's start on q fades, k by the inverse.
+    inside = torch.arange(time, device=q.device) % length + 1
+    fade = (torch.log1p(-lost)[:, None, None] * inside[:, None]).exp()  # [h, T, 1]
+    q, k = _turn(q, rotary * fade), _turn(k, rotary * (d**-0.5 / fade))
+    norms = _row_norms(lost, start, time)
+    memory, keys = state if state is not None else (None, None)
+    rows: list[Tensor] = []
+    for i, (qs, ks, vs) in enumerate(zip(*(torch.split(x, length, 2) for x in (q, k, v)), strict=True)):
+        part = slice(i * length, (i + 1) * length)
+        scores = (qs @ ks.transpose(-1, -2)).tril()
+        y = scores @ vs
+        with torch.no_grad():
+            total = scores.sum(-1)
+            if keys is not None:
+                total += (qs @ keys[..., None])[..., 0]
+            size = torch.maximum(norms[:, part], total.abs_())[..., None]
+        if memory is not None:
+            y = y + qs @ memory
+        rows.append(y / size)
+        if state is not None or part.stop < time:
+            last = fade[:, part][:, -1:]
+            memory = _keep(memory, ks.transpose(-1, -2) @ vs, last)
+            keys = _keep(keys, ks.detach().sum(2), last[..., 0])
+    y = rows[0] if len(rows) == 1 else torch.cat(rows, 2)
+    if state is None or memory is None or keys is None:
+        return y, None
+    return y, RetentionState(memory, keys)
+
+
+def retention_step(
+    q: Tensor, k: Tensor, v: Tensor, rotary: Tensor, start: int, state: RetentionState
+) -> tuple[Tensor, RetentionState]:
+    """One position: q, k [B, h, d], v [B, h, e], rotary [1, d/2] -> y [B, h, e] and the new state."""
+    lost = forgetting(q.shape[1], q)
+    gamma = 1 - lost
+    q, k = _turn(q, rotary), _turn(k, rotary * q.shape[-1] ** -0.5)
+    memory = torch.addcmul(k[..., None] * v[..., None, :], state.memory, gamma[:, None, None])
+    keys = torch.addcmul(k, state.keys, gamma[:, None])
+    size = torch.maximum(_row_norms(lost, start, 1), (q * keys).sum(-1, keepdim=True).abs())
+    return (q[..., None, :] @ memory)[..., 0, :] / size, RetentionState(memory, keys)
+
+
+def _turn(x: Tensor, by: Tensor) -> Tensor:
+    """Multiply the pairs of neighbours in x [..., d], as complex numbers, with `by` [..., d/2]."""
+    pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * by).flatten(-2)
+
+
+def _row_norms(lost: Tensor, first: int, count: int) -> Tensor:
+    """sqrt(1 + gamma + ... + gamma^i) for i = first..first+count-1: [h, count]. Nothing cancels in the slow
+    heads, whose gamma is next to 1.
+    """
+    terms = torch.arange(first + 1, first + count + 1, device=lost.device).to(lost.dtype)
+    return (-torch.expm1(torch.log1p(-lost)[:, None] * terms) / lost[:, None]).sqrt()
+
+
+def _keep(old: Tensor | None, new: Tensor, fade: Tensor) -> Tensor:
+    return (new if old is None else old + new) * fade
+
 
 EPS = 1e-6
 

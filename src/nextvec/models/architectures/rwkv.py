@@ -19,9 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextvec.models.base import ModelConfig, NextVectorModel
-from nextvec.models.ops.dropout import dropout
-from nextvec.models.ops.wkv4 import empty_state, wkv4
-from nextvec.models.ops.wkv7 import wkv7
+from nextvec.models.ops.layers import dropout
+from nextvec.models.ops.wkv import empty_state, wkv4, wkv7
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
 

@@ -4,7 +4,7 @@ Paper: Gu, Goel, Ré, Efficiently Modeling Long Sequences with Structured State 
 HiPPO-LegS, normal plus low rank, bilinear); Gu, Gupta, Goel, Ré, On the Parameterization and Initialization
 of Diagonal State Space Models, 2022 (kernel "diagonal": S4D-Lin, zero-order hold).
 Deviations: C itself is learned, not C (I - A^L), and the kernel's quotient of power series is taken by
-Newton's iteration, not at the roots of unity (ops/state_space.py): no longest length is declared. The low
+Newton's iteration, not at the roots of unity (see below): no longest length is declared. The low
 rank term is p p*, which keeps A stable (Goel et al., 2022). S4D's B is fixed at 1: C takes it in. Blocks are
 pre-norm; a state space is followed by GELU and a gated linear unit, then by a feed-forward block.
 Parity: the dense recurrence in float64, and the kernel at the roots of unity (tests/parity/test_s4.py).
@@ -14,22 +14,202 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextvec.models.base import ModelConfig
-from nextvec.models.hints import treat
 from nextvec.models.ops.convolution import causal_convolution
-from nextvec.models.ops.dropout import dropout
-from nextvec.models.ops.feedforward import FeedForward
-from nextvec.models.ops.precise import Precise, finest, wide
-from nextvec.models.ops.state_space import System, bilinear, hippo_legs, kernel, scan, step, zero_order_hold
+from nextvec.models.ops.layers import FeedForward, dropout
+from nextvec.models.ops.parameters import Precise, finest, treat, wide
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
 from nextvec.models.stack import Block, Place, Stack
+
+# State spaces x' = A x + B u, y = C x, one for each channel. A is diagonal, or diagonal minus low rank:
+# diag(a) - p p*. Discretised bilinearly that is again a diagonal minus a rank of one (Woodbury), d - u v, so
+# that a step costs O(N) and the response to an impulse is a loop around a diagonal system: with w = v x, the
+# one number that is fed back,
+#     w_k = (v d^k b) - sum over j < k of (v d^(k-1-j) u) w_j        a quotient of power series
+#     K_k = (c d^k b) - sum over j < k of (c d^(k-1-j) u) w_j.
+# S4's own algorithm takes the same quotient at the roots of unity (Cauchy products), for which it must learn
+# C (I - A^L) in place of C and fix L. Here the four series are sums of powers and the quotient is Newton's:
+# exact for every length, with C itself as the parameter.
+# Shapes: B batch, H channels, T time, N stored modes (one of each conjugate pair: the state's size is 2 N),
+# so that sums over modes are 2 Re(...). Give the system in float64: its rates are raised to high powers.
+
+BLOCK = 64  # of the sums of powers, and of the chunks of a scan
+
+
+class System(NamedTuple):
+    """A discrete state space, all [H, N] complex: x' = exp(rate) x - u (2 Re v x) + b in, out = 2 Re c x'.
+
+    Without u and v it is diagonal.
+    """
+
+    rate: Tensor
+    b: Tensor
+    c: Tensor
+    u: Tensor | None = None
+    v: Tensor | None = None
+
+
+@cache
+def hippo_legs(modes: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """HiPPO-LegS of size 2 `modes` as diag(-1/2 + i frequency) - p p*: (frequency, p), `modes` values each.
+
+    The eigenvectors' phases are free: they are chosen so that p is real and positive. B is sqrt(2) p.
+    """
+    n = np.arange(2 * modes)
+    p = np.sqrt(n + 0.5)
+    skew = np.tril(2 * np.outer(p, p), -1)  # A + p p' + 1/2 is minus the skew part of this, over 2
+    frequency, vectors = np.linalg.eigh(0.5j * (skew - skew.T))
+    kept = frequency > 0
+    return tuple(frequency[kept].tolist()), tuple(np.abs(vectors.conj().T @ p)[kept].tolist())
+
+
+def bilinear(a: Tensor, p: Tensor, b: Tensor, c: Tensor, dt: Tensor) -> System:
+    """Discretise diag(a) - p p* by the bilinear rule (Tustin's), S4's.
+
+    Args:
+        a, p, b, c: [H, N] complex, the real parts of `a` negative: then the system is stable for every p.
+        dt: [H], the step's size.
+    """
+    half = dt[:, None] / 2
+    resolvent = 1 / (1 - half * a)
+    gain = half / (1 + half * _pair_sum(p.conj() * resolvent * p)[:, None])  # Woodbury's scalar
+    v = p.conj() * resolvent
+    u = resolvent * p * gain
+    into = 2 * half * (resolvent * b - u * _pair_sum(v * b)[:, None])
+    return System(2 * torch.atanh(half * a), into, c, 2 * u, v)
+
+
+def zero_order_hold(a: Tensor, b: Tensor, c: Tensor, dt: Tensor) -> System:
+    """Discretise diag(a) for inputs that are constant during a step, S4D's. Arguments as `bilinear`."""
+    rate = a * dt[:, None]
+    turn = (rate.imag / 2).sin()
+    grown = torch.complex(  # exp(rate) - 1 without cancellation
+        torch.expm1(rate.real) * rate.imag.cos() - 2 * turn.square(), rate.real.exp() * rate.imag.sin()
+    )
+    return System(rate, b * grown / a, c)
+
+
+def kernel(system: System, length: int, dtype: torch.dtype) -> Tensor:
+    """The response to an impulse, [H, length] of real `dtype`: out = causal_convolution(in, kernel).
+
+    With low rank the sums are in `dtype`; the quotient, where errors add up, in the system's precision.
+    """
+    rate, b, c, u, v = system
+    if u is None or v is None:
+        return vandermonde(rate, (c * b)[None], length, dtype).squeeze(0)
+    weights = torch.stack((c * b, v * b, c * u, v * u))
+    sums = vandermonde(rate, weights, length, dtype).to(rate.real.dtype)
+    forward, sensed, steered, looped = sums.unbind()
+    fed_back = causal_convolution(sensed, loop_inverse(looped))
+    return (forward - causal_convolution(fed_back, _delay(steered))).to(dtype)
+
+
+def scan(system: System, x: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Go on from a state: x [B, H, N] complex, inputs [B, H, T] real -> outputs [B, H, T], the new state."""
+    outputs: list[Tensor] = []
+    for piece in torch.split(inputs, BLOCK, -1):
+        y, x = _scan_block(system, x, piece)
+        outputs.append(y)
+    return torch.cat(outputs, -1), x
+
+
+def step(system: System, x: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """One position, O(N): x [B, H, N] complex, inputs [B, H] real -> outputs [B, H] and the new state."""
+    rate, b, c, u, v = system
+    new = rate.exp() * x + b * inputs[..., None]
+    if u is not None and v is not None:
+        new = new - u * _pair_sum(v * x)[..., None]
+    return _pair_sum(c * new), new
+
+
+def vandermonde(rate: Tensor, weights: Tensor, length: int, dtype: torch.dtype) -> Tensor:
+    """Sums of powers: 2 Re sum over n of weights[w, h, n] exp(k rate[h, n]), for k < length.
+
+    k is split into a block and a place in it, so that 2 sqrt(length) powers are taken, not `length`, and the
+    rest is one product of real matrices.
+    Args:
+        rate: [H, N] complex; weights: [W, H, N] complex.
+        dtype: real, of the powers and the product; angles are cut to a turn in the precision of `rate`.
+    Returns: [W, H, length].
+    """
+    rows = len(weights)
+    block = min(BLOCK, 2 ** round(math.log2(rows * length) / 2))
+    blocks = -(-length // block)
+    weights = weights.to(dtype.to_complex()).permute(1, 0, 2)
+    left = weights[:, :, None] * _powers(rate, blocks, block, dtype).transpose(1, 2)[:, None]
+    left = torch.cat((left.real, -left.imag), -1).flatten(1, 2)  # [H, W blocks, 2 N]
+    right = _powers(rate, block, 1, dtype)
+    sums = 2 * left @ torch.cat((right.real, right.imag), 1)  # [H, W blocks, block]
+    sums = sums.reshape(len(rate), rows, blocks * block)[..., :length]
+    return sums.transpose(0, 1)
+
+
+def loop_inverse(looped: Tensor) -> Tensor:
+    """The power series 1 / (1 + z looped(z)), by Newton's iteration: each round doubles the terms.
+
+    looped: [..., L], coefficients from z^0 on. Returns [..., L].
+    """
+    length = looped.shape[-1]
+    inverse = torch.ones_like(looped[..., :1])
+    while inverse.shape[-1] < length:
+        terms = min(2 * inverse.shape[-1], length)
+        inverse = F.pad(inverse, (0, terms - inverse.shape[-1]))
+        product = inverse + causal_convolution(inverse, _delay(looped[..., :terms]))
+        inverse = 2 * inverse - causal_convolution(inverse, product)
+    return inverse
+
+
+def _scan_block(system: System, x: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """`scan` for a block: the state's echo and the kernel's answer, and the state after it."""
+    rate, b, c, u, v = system
+    length = inputs.shape[-1]
+    powers = _powers(rate, length + 1, 1, inputs.dtype)  # [H, N, T + 1]
+    outputs = _echo(c * x, powers[..., 1:])
+    entered = b[..., None] * inputs[..., None, :]
+    if u is None or v is None:
+        outputs = outputs + causal_convolution(inputs, kernel(system, length, inputs.dtype))
+    else:
+        weights = torch.stack((c * b, v * b, c * u, v * u))
+        forward, sensed, steered, looped = vandermonde(rate, weights, length, inputs.dtype).unbind()
+        felt = _echo(v * x, powers[..., :-1]) + causal_convolution(inputs, _delay(sensed))
+        fed_back = causal_convolution(felt, loop_inverse(looped))
+        outputs = outputs + causal_convolution(inputs, forward) - causal_convolution(fed_back, steered)
+        entered = entered - u[..., None] * fed_back[..., None, :]
+    ended = (entered * powers[..., :-1].flip(-1)).sum(-1)
+    return outputs, powers[..., -1] * x + ended
+
+
+def _powers(rate: Tensor, count: int, stride: int, dtype: torch.dtype) -> Tensor:
+    """exp(rate k) for k = 0, stride, ..: complex [..., count], its parts of `dtype`."""
+    k = stride * torch.arange(count, device=rate.device)
+    angle = rate.imag[..., None] * k
+    angle = angle - 2 * math.pi * (angle.detach() / (2 * math.pi)).round()
+    return torch.polar((rate.real.to(dtype)[..., None] * k).exp(), angle.to(dtype))
+
+
+def _echo(weights: Tensor, powers: Tensor) -> Tensor:
+    """weights [B, H, N], powers [H, N, T] -> 2 Re of their sum over the modes, [B, H, T]."""
+    return _pair_sum((weights[..., None] * powers).transpose(-1, -2))
+
+
+def _pair_sum(modes: Tensor) -> Tensor:
+    """The sum over the stored modes (the last dimension) and their conjugates: real."""
+    return 2 * modes.real.sum(-1)
+
+
+def _delay(series: Tensor) -> Tensor:
+    """z times the series, cut at its length."""
+    return F.pad(series, (1, 0))[..., :-1]
+
 
 SHORTEST, LONGEST = 1e-3, 0.1
 """A channel's step: log dt ~ U(log 1e-3, log 0.1), so that it looks back over 10 to 1000 vectors."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nextvec.models.base import ModelConfig, NextVectorModel
 from nextvec.models.ops.attention import attention_at, cache_append, causal_attention
-from nextvec.models.ops.dropout import dropout
+from nextvec.models.ops.layers import dropout
 from nextvec.models.ops.positions import sinusoidal
 from nextvec.models.prediction import at_last
 from nextvec.models.registry import architecture

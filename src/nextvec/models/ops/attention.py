@@ -14,8 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nextvec.models.ops.dropout import kept
-from nextvec.models.ops.spans import spans
+from nextvec.models.ops.layers import kept
+
+
+def spans(time: int, size: int) -> list[slice]:
+    """Slices of `size` positions, the last one of what is left, that make up 0..time-1."""
+    return [slice(start, min(start + size, time)) for start in range(0, time, size)]
+
 
 MIN_CAPACITY = 16
 BLOCK = 128  # queries; of 64, 128 and 256 the fastest at 512 and 1024

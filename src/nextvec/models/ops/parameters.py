@@ -1,4 +1,4 @@
-"""What must not be rounded: parameters that stay float32 when their model is brought to a shorter dtype."""
+"""Parameters that stand apart: those the optimiser treats otherwise, and those that must not be rounded."""
 
 from __future__ import annotations
 
@@ -7,6 +7,32 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+
+HINTS = ("weight_decay", "max_lr")
+
+
+def treat(parameter: nn.Parameter, **hints: float) -> nn.Parameter:
+    """Attach hints to a parameter: `weight_decay` replaces the run's, `max_lr` caps the learning rate.
+
+    They are the attribute `optim` of the parameter, which stays when the module is moved or saved and loaded,
+    but not in a deep copy. Returns: the same parameter.
+    """
+    unknown = hints.keys() - set(HINTS)
+    if unknown:
+        raise TypeError(f"no such hint: {', '.join(sorted(unknown))}")
+    vars(parameter)["optim"] = hints
+    return parameter
+
+
+def hints_of(parameter: nn.Parameter) -> dict[str, float]:
+    """The hints of a parameter; empty for most."""
+    found: dict[str, float] = getattr(parameter, "optim", {})
+    return found
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of learned values."""
+    return sum(p.numel() for p in model.parameters())
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
