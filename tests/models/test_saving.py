@@ -319,5 +319,5 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_hub_id_that_cannot_be_had() -> None:
-    with pytest.raises(RunError, match="neither a folder nor to be had from the Hub"):
+    with pytest.raises(RunError, match="not a folder, and cannot be fetched from the Hub"):
         load_model("nobody-at-all/no-such-model", local_files_only=True)
