@@ -30,7 +30,7 @@ from nextvec.data.windows import Windows, gather_rows
 from nextvec.disk import write_json
 from nextvec.evaluation.faiss_index import FaissIndex
 from nextvec.evaluation.predictor import unit
-from nextvec.evaluation.retrieval import Pool, make_pool, ranks
+from nextvec.evaluation.ranking import Pool, make_pool, ranks
 
 COUNT, CONTEXT, NOISE = 40, 5, 1.2
 MIB = 2**20

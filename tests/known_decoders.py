@@ -15,7 +15,7 @@ from nextvec.data.splits import Split
 from nextvec.data.trained import TrainedOn
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.decoding.base import Decoded, Decoder, How
-from nextvec.selfcheck.faults.scene import TableEncoder
+from nextvec.selfcheck.faults.fixture import TableEncoder
 from nextvec.vectors import unit
 
 NOISE = "so so so so so so"

@@ -20,10 +20,10 @@ from nextvec.corpus.encoders import EncoderConfig
 from nextvec.corpus.ingest import ingest
 from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig
-from nextvec.evaluation.harness import Judging
-from nextvec.experiments.judging import Exam
+from nextvec.evaluation.harness import EvaluationConfig
+from nextvec.experiments.evaluating import DocumentSelection
 from nextvec.experiments.matrix import run_matrix
-from nextvec.experiments.plan import Plan
+from nextvec.experiments.plan import MatrixPlan
 from server_process import serving
 
 if TYPE_CHECKING:
@@ -107,15 +107,15 @@ def matrix(library: Store, make_tiny: Callable[..., Any], tmp_path_factory: pyte
     held = {split: [named.pop(name) for name in names] for split, names in HELD_OUT.items()}
     split = folder / "split.json"
     split.write_text(json.dumps({**held, "train": list(named.values())}))
-    exam = Exam(division=SplitConfig(file=str(split)))
+    exam = DocumentSelection(division=SplitConfig(file=str(split)))
     config = ("optim.epochs=4", "optim.lr=1e-3", "model.options.residual=ema", f"data.split.file={split}")
     run_matrix(
         library,
-        Plan(str(library.path), ("amn", "gru", "lstm"), 2),
+        MatrixPlan(str(library.path), ("amn", "gru", "lstm"), 2),
         lambda cell: make_tiny(cell.model, *config, seed=cell.seed),
         folder / "sea-food-sky",
         exam,
-        Judging(resamples=200, speed=True, quiet=True),
+        EvaluationConfig(resamples=200, speed=True, quiet=True),
         quiet=True,
     )
     return folder / "sea-food-sky"

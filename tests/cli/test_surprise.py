@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from nextvec.cli.surprise import Finder
 from nextvec.cli.surprise_curve import BLOCKS, HEIGHT, PLAIN, draw_curve, terminal
 from nextvec.corpus.store import Store
-from nextvec.evaluation.boundaries import CURVES
-from nextvec.evaluation.surprise import surprise
+from nextvec.evaluation.boundaries import CURVES, surprise
 from nextvec.inference.predictor import RunPredictor
 from passages import documents
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nextvec.evaluation.metrics import METRICS, Judgement, Metric
-from nextvec.evaluation.offsets import offset_cosines
+from nextvec.evaluation.metrics import METRICS, Metric, Scores
 from nextvec.evaluation.predictor import unit
-from nextvec.evaluation.retrieval import ranks
+from nextvec.evaluation.ranking import ranks
+from nextvec.evaluation.trajectory import offset_cosines
 from nextvec.selfcheck.expectations import EXPECTATIONS
-from nextvec.selfcheck.expected import exact, near
 from nextvec.selfcheck.oracle import OracleRow, run_oracle
+from nextvec.selfcheck.predictors import exact, near
 
 PREDICTORS = {"oracle", "copy-last", "linear average", "mean vector", "shuffled context", "random"}
 EVERYWHERE = {"rotation": PREDICTORS, "ar1": PREDICTORS | {"kalman filter", "kalman samples"}}
@@ -73,22 +73,22 @@ def test_a_metric_that_cannot_tell_the_oracle_from_random_fails(monkeypatch: pyt
     assert not any(row.ok for row in run_oracle(metrics=("cosine",)) if row.predictor == "oracle - random")
 
 
-def values_of(values: Callable[[Judgement], np.ndarray]) -> dict[str, Callable]:
+def values_of(values: Callable[[Scores], np.ndarray]) -> dict[str, Callable]:
     """A metric that is the mean of these values."""
     return {"values": values, "figure": lambda j: float(values(j).mean())}
 
 
-def unmasked(j: Judgement) -> np.ndarray:
+def unmasked(j: Scores) -> np.ndarray:
     pool = j.exam.pool
     return ranks(j.unit, j.exam.vectors, replace(pool, read_high=pool.read_low))
 
 
-def late(j: Judgement) -> dict[int, np.ndarray]:
+def late(j: Scores) -> dict[int, np.ndarray]:
     shifted = offset_cosines(j.unit, j.exam, range(-2, 5))
     return {k - 1: values for k, values in shifted.items()}
 
 
-def late_margin(j: Judgement) -> float:
+def late_margin(j: Scores) -> float:
     profile = {k: np.nanmean(values) for k, values in late(j).items()}
     return float(profile[0] - max(value for k, value in profile.items() if k))
 

@@ -24,16 +24,16 @@ from nextvec.data.sampling import SequenceShape, Spans
 from nextvec.data.splits import SPLITS, Split, SplitConfig, split_documents
 from nextvec.data.trained import TrainedOn, chunk_keys, key, known
 from nextvec.data.windows import by_original, make_windows
+from nextvec.diagnostics.data import DataDiagnosisConfig, diagnose_data
 from nextvec.errors import SplitError, WindowError
-from nextvec.evaluation.diagnostics.data import Looking, diagnose_data
-from nextvec.evaluation.harness import Judging, Training, judge, open_exam
-from nextvec.evaluation.leaks import without_leaks
+from nextvec.evaluation.evaluation_set import without_leaks
+from nextvec.evaluation.harness import EvaluationConfig, FittingData, evaluate, make_evaluation_set
 
 CHUNKER = WordChunker(20, 5, 40)
 PHASES = (Fraction(1, 3), Fraction(2, 3))
 ORIGINALS = 60
 CONFIG = SplitConfig(validation=0.25, test=0.25)
-HOW = Judging(context=2, speed=False, quiet=True, resamples=100)
+HOW = EvaluationConfig(context=2, speed=False, quiet=True, resamples=100)
 
 
 def text_of(i: int) -> str:
@@ -225,7 +225,7 @@ def test_candidates_and_windows_are_of_originals(
     exams = []
     for held in (plain, store):
         documents = split_documents(held, CONFIG).judged(name)
-        exams.append(open_exam(held, how.windows(held, documents), documents, how, None))
+        exams.append(make_evaluation_set(held, how.windows(held, documents), documents, how, None))
     assert len(exams[0]) == len(exams[1])
     np.testing.assert_array_equal(exams[0].pool.eligible, exams[1].pool.eligible)
     texts = [h.texts(e.windows.target) for h, e in zip((plain, store), exams, strict=True)]
@@ -234,7 +234,7 @@ def test_candidates_and_windows_are_of_originals(
 
 def test_the_judge_counts_originals_and_baselines_are_fitted_on_views_too(store: Store, plain: Store) -> None:
     split = split_documents(store, CONFIG)
-    training = Training.of(store, split, HOW)
+    training = FittingData.of(store, split, HOW)
     assert training is not None
     assert training.validation is not None
     assert len(training.train) == len(make_windows(store, split.train, 2))
@@ -243,14 +243,14 @@ def test_the_judge_counts_originals_and_baselines_are_fitted_on_views_too(store:
     assert ids(store, training.validation.document) == ids(store, split.validation)
     how = replace(HOW, baselines=("copy-last",))
     for name in ("test", "train"):
-        ours = judge(store, split, name, judging=how)
-        without = judge(plain, split_documents(plain, CONFIG), name, judging=how)
+        ours = evaluate(store, split, name, judging=how)
+        without = evaluate(plain, split_documents(plain, CONFIG), name, judging=how)
         assert (ours.windows, ours.documents, ours.pool) == (without.windows, without.documents, without.pool)
         assert ours.rows[0].figures["mrr"] == pytest.approx(without.rows[0].figures["mrr"])
 
 
 def test_the_diagnosis_of_data_does_not_see_views(store: Store, plain: Store) -> None:
-    looking = Looking(division=CONFIG, context=2, reembed=0, resamples=50, quiet=True)
+    looking = DataDiagnosisConfig(division=CONFIG, context=2, reembed=0, resamples=50, quiet=True)
     ours, without = diagnose_data(store, looking), diagnose_data(plain, looking)
     assert without.duplicates.near > 0
     for field in ("documents", "exact", "near", "chunks", "repeated", "in_document", "across", "quarantined"):

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from nextvec.selfcheck.predictors import Told, look_up
-from nextvec.selfcheck.worlds import kalman, make_exam, make_store, noisy, rotation
+from nextvec.selfcheck.predictors import FunctionPredictor, look_up
+from nextvec.selfcheck.worlds import kalman, make_store, memory_evaluation_set, noisy, rotation
 
 
 @pytest.fixture(scope="session")
@@ -17,8 +17,8 @@ def worlds() -> SimpleNamespace:
         rotation=rotation,
         noisy=noisy,
         kalman=kalman,
-        Told=Told,
+        FunctionPredictor=FunctionPredictor,
         look_up=look_up,
-        exam=make_exam,
+        exam=memory_evaluation_set,
         store=make_store,
     )

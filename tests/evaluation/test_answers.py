@@ -11,22 +11,21 @@ from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.data.windows import gather_rows
 from nextvec.errors import EvaluationError
-from nextvec.evaluation.answers import Answers
-from nextvec.evaluation.harness import Judging, judge
+from nextvec.evaluation.harness import EvaluationConfig, evaluate
 from nextvec.evaluation.predictor import row_dots, unit
-from nextvec.evaluation.report import Report
+from nextvec.evaluation.report import KeptPredictions, Report
 
 
 @pytest.fixture(scope="module")
 def report(world: Store) -> Report:
-    how = Judging(baselines=("copy-last", "linear average"), keep=True, quiet=True)
-    return judge(world, split_documents(world, SplitConfig(test=0.3)), "test", (), how)
+    how = EvaluationConfig(baselines=("copy-last", "linear average"), keep=True, quiet=True)
+    return evaluate(world, split_documents(world, SplitConfig(test=0.3)), "test", (), how)
 
 
 def test_written_and_read_they_are_the_same(world: Store, report: Report, tmp_path: Path) -> None:
-    made = Answers.of(report, world.fingerprint)
+    made = KeptPredictions.of(report, world.fingerprint)
     made.write(tmp_path / "answers.safetensors")
-    read = Answers.read(tmp_path / "answers.safetensors")
+    read = KeptPredictions.read(tmp_path / "answers.safetensors")
     assert read.store == world.fingerprint
     assert read.values.keys() == read.units.keys() == {"copy-last", "linear average"}
     for name in ("target", "last", "document"):
@@ -37,7 +36,7 @@ def test_written_and_read_they_are_the_same(world: Store, report: Report, tmp_pa
 
 
 def test_figures_can_be_had_back_from_them(world: Store, report: Report) -> None:
-    answers = Answers.of(report, world.fingerprint)
+    answers = KeptPredictions.of(report, world.fingerprint)
     targets = unit(gather_rows(world.vectors, answers.target))
     for row in report.rows:
         again = row_dots(answers.units[row.name].astype(np.float32), targets).mean()
@@ -48,16 +47,16 @@ def test_figures_can_be_had_back_from_them(world: Store, report: Report) -> None
 
 
 def test_what_was_not_kept_is_not_there(world: Store) -> None:
-    how = Judging(baselines=("copy-last",), quiet=True)
-    report = judge(world, split_documents(world, SplitConfig(test=0.3)), "test", (), how)
+    how = EvaluationConfig(baselines=("copy-last",), quiet=True)
+    report = evaluate(world, split_documents(world, SplitConfig(test=0.3)), "test", (), how)
     assert report.row("copy-last").units is None
     with pytest.raises(EvaluationError, match="answers were not kept"):
-        Answers.of(report, world.fingerprint)
+        KeptPredictions.of(report, world.fingerprint)
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "answers.safetensors").write_bytes(b"no such thing")
     with pytest.raises(EvaluationError, match=r"answers\.safetensors: holds no answers"):
-        Answers.read(tmp_path / "answers.safetensors")
+        KeptPredictions.read(tmp_path / "answers.safetensors")
     with pytest.raises(EvaluationError, match=r"none: cannot be read"):
-        Answers.read(tmp_path / "none")
+        KeptPredictions.read(tmp_path / "none")

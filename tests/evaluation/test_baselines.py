@@ -16,8 +16,8 @@ from nextvec.evaluation.baselines import (
     PositionWeights,
     Random,
     Ridge,
-    neighbour,
 )
+from nextvec.evaluation.baselines import simple as neighbour
 
 D = 6
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextvec.errors import EvaluationError
-from nextvec.evaluation import bootstrap
-from nextvec.evaluation.bootstrap import DocumentBootstrap
+from nextvec.evaluation import intervals as bootstrap
+from nextvec.evaluation.intervals import DocumentBootstrap
 
 
 @settings(max_examples=30, deadline=None)

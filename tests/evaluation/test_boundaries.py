@@ -12,16 +12,17 @@ from nextvec.evaluation.baselines import CopyLast, LinearAverage
 from nextvec.evaluation.boundaries import (
     CURVES,
     THRESHOLDS,
-    Read,
+    ReadDocument,
     Rule,
     blocks,
     boundaries,
     depth,
     fit_rule,
+    half_length,
     high_peaks,
+    pk_errors,
+    surprise,
 )
-from nextvec.evaluation.segmentation import half_length, pk_errors
-from nextvec.evaluation.surprise import surprise
 from nextvec.vectors import unit
 
 curves = st.integers(1, 30).flatmap(lambda n: arrays(np.float64, n, elements=st.integers(-9, 9)))
@@ -44,7 +45,7 @@ def test_a_curve_has_a_value_a_place_and_says_what_it_is() -> None:
         assert kind.about.endswith(".")
         assert kind.usual.width in kind.widths
         for width in kind.widths:
-            values = kind.make(Read.of(LinearAverage(5), vectors), width)
+            values = kind.make(ReadDocument.of(LinearAverage(5), vectors), width)
             assert values.shape == (11,)
             assert np.isfinite(values).all()
 
@@ -52,12 +53,12 @@ def test_a_curve_has_a_value_a_place_and_says_what_it_is() -> None:
 def test_surprise_is_the_surprise_of_the_chunk_after_the_place() -> None:
     vectors, _ = topics(1, (4, 5))
     document = type("Document", (), {"first": 0, "count": 9})
-    curve = CURVES["surprise"].make(Read.of(LinearAverage(3), vectors), 1)
+    curve = CURVES["surprise"].make(ReadDocument.of(LinearAverage(3), vectors), 1)
     assert curve == pytest.approx(surprise(LinearAverage(3), vectors, document)[1:])
 
 
 def test_looking_one_chunk_ahead_is_surprise_and_copying_it_is_the_cosine() -> None:
-    read = Read.of(CopyLast(5), topics(2, (7, 4))[0])
+    read = ReadDocument.of(CopyLast(5), topics(2, (7, 4))[0])
     plain = CURVES["surprise"].make(read, 1)
     assert CURVES["surprise-ahead"].make(read, 1) == pytest.approx(plain, abs=1e-6)
     assert CURVES["cosine-gap"].make(read, 1) == pytest.approx(plain, abs=1e-6)
@@ -107,9 +108,9 @@ def test_scale_and_level_of_a_curve_do_not_matter(values: np.ndarray, threshold:
 
 @pytest.mark.parametrize("name", CURVES)
 def test_a_fitted_rule_finds_the_topics_of_other_documents(name: str) -> None:
-    def made(seeds: range) -> tuple[list[Read], list[np.ndarray]]:
+    def made(seeds: range) -> tuple[list[ReadDocument], list[np.ndarray]]:
         both = [topics(seed, (7, 9, 6, 12)) for seed in seeds]
-        return [Read.of(LinearAverage(5), vectors) for vectors, _ in both], [cuts for _, cuts in both]
+        return [ReadDocument.of(LinearAverage(5), vectors) for vectors, _ in both], [cuts for _, cuts in both]
 
     reads, truths = made(range(8))
     rule, score = fit_rule(CURVES[name], reads, truths)
@@ -121,7 +122,7 @@ def test_a_fitted_rule_finds_the_topics_of_other_documents(name: str) -> None:
 
 def test_the_fitted_rule_is_the_best_of_all_tried() -> None:
     both = [topics(seed, (5, 8, 6), noise=2.5) for seed in range(6)]
-    reads, truths = [Read.of(CopyLast(5), v) for v, _ in both], [c for _, c in both]
+    reads, truths = [ReadDocument.of(CopyLast(5), v) for v, _ in both], [c for _, c in both]
     kind = CURVES["cosine-gap"]
     rule, score = fit_rule(kind, reads, truths)
     k = half_length(truths)

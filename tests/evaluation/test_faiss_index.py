@@ -9,15 +9,15 @@ import pytest
 from nextvec.errors import EvaluationError, MissingDependencyError
 from nextvec.evaluation import faiss_index
 from nextvec.evaluation.baselines import CopyLast
-from nextvec.evaluation.exam import Exam
-from nextvec.evaluation.harness import Judging
-from nextvec.evaluation.metrics import METRICS, Judgement
+from nextvec.evaluation.evaluation_set import EvaluationSet
+from nextvec.evaluation.harness import EvaluationConfig
+from nextvec.evaluation.metrics import METRICS, Scores
 from nextvec.evaluation.predictor import unit
-from nextvec.evaluation.retrieval import ranks
+from nextvec.evaluation.ranking import ranks
 
 
-def indexed(exam: Exam) -> Exam:
-    return Exam(exam.vectors, exam.windows, exam.pool, exam.train_mean, exam.seed, index="faiss")
+def indexed(exam: EvaluationSet) -> EvaluationSet:
+    return EvaluationSet(exam.vectors, exam.windows, exam.pool, exam.train_mean, exam.seed, index="faiss")
 
 
 @pytest.mark.parametrize("kind", ["split", "store"])
@@ -42,7 +42,7 @@ def test_ranks_are_the_same(worlds, kind: str, nearest: int, monkeypatch: pytest
 
 def test_every_figure_is_the_same(worlds) -> None:
     exam = worlds.exam(worlds.noisy(np.random.default_rng(0), 30, 40, 16))
-    one, other = (Judgement.of(CopyLast(3), e) for e in (exam, indexed(exam)))
+    one, other = (Scores.of(CopyLast(3), e) for e in (exam, indexed(exam)))
     assert len(exam.pool) > faiss_index.NEAREST
     assert one.ranks.max() > faiss_index.NEAREST
     for metric in METRICS.values():
@@ -64,7 +64,7 @@ def test_without_faiss_it_says_what_to_install(worlds, monkeypatch: pytest.Monke
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "faiss" else found(name))
     with pytest.raises(MissingDependencyError, match=r"needs faiss.*; pip install nextvec\[faiss\]"):
-        Judging(index="faiss")
+        EvaluationConfig(index="faiss")
     exam = worlds.exam(worlds.noisy(np.random.default_rng(0), 3, 8, 4))
     with pytest.raises(MissingDependencyError):
         indexed(exam).ranks(exam.target_units)
@@ -72,7 +72,7 @@ def test_without_faiss_it_says_what_to_install(worlds, monkeypatch: pytest.Monke
 
 def test_choices_that_make_no_sense_are_refused() -> None:
     with pytest.raises(EvaluationError, match="no index 'annoy'; choose one of: exact, faiss"):
-        Judging(index="annoy")
+        EvaluationConfig(index="annoy")
     with pytest.raises(EvaluationError, match="among those of one document"):
-        Judging(index="faiss", candidates="document")
-    assert replace(Judging(), index="faiss").candidates == "split"
+        EvaluationConfig(index="faiss", candidates="document")
+    assert replace(EvaluationConfig(), index="faiss").candidates == "split"

@@ -14,26 +14,26 @@ from hypothesis import strategies as st
 from nextvec.data.splits import Split
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines import BASELINES, CopyLast, NeighbourSuccessor, Random
-from nextvec.evaluation.exam import Exam
+from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.generative import (
     Generated,
     diversity,
     energy_score,
     generate,
-    judged_samples,
+    score_samples,
     spread_ratio,
 )
-from nextvec.evaluation.harness import Judging, judge
-from nextvec.evaluation.metrics import Judgement
+from nextvec.evaluation.harness import EvaluationConfig, evaluate
+from nextvec.evaluation.metrics import Scores
 from nextvec.evaluation.table import format_report
-from nextvec.selfcheck.predictors import Drawing
+from nextvec.selfcheck.predictors import SamplingPredictor
 from nextvec.selfcheck.worlds import kalman_error
 
 D = 12
 
 
 @pytest.fixture(scope="module")
-def exam(worlds: SimpleNamespace) -> Exam:
+def exam(worlds: SimpleNamespace) -> EvaluationSet:
     return worlds.exam(worlds.noisy(np.random.default_rng(2), 12, 10, D))
 
 
@@ -44,7 +44,7 @@ def test_by_hand() -> None:
     apart = (5 + 8 + 5) / 3
     assert energy_score(samples, target) == pytest.approx([near - apart / 2])
     assert diversity(samples) == pytest.approx([(1 + 1 + 0.2) / 3])  # a zero vector has no direction
-    told = judged_samples(samples, target)
+    told = score_samples(samples, target)
     assert told.error == pytest.approx([2**2 + 4**2])
     assert told.variance == pytest.approx([((1 + 16) + (4 + 0) + (1 + 16)) / 2])
     assert spread_ratio(told) == pytest.approx(np.sqrt(19 / (20 * 3 / 4)))
@@ -52,11 +52,11 @@ def test_by_hand() -> None:
 
 def test_a_point_is_one_sample() -> None:
     point, target = np.array([[1, 2]], np.float32), np.array([[1, 5]], np.float32)
-    told = judged_samples(point[None], target)
+    told = score_samples(point[None], target)
     assert told.energy == pytest.approx([3])
     assert told.diversity.tolist() == told.variance.tolist() == [0]
     assert spread_ratio(told) == 0
-    sure = judged_samples(np.stack([target, target]), target)
+    sure = score_samples(np.stack([target, target]), target)
     assert sure.energy == pytest.approx([0])
     assert spread_ratio(sure) == 0
 
@@ -95,17 +95,17 @@ def test_the_energy_score_is_proper(wrong: list[int], true: list[int], seed: int
 def test_the_mean_does_not_depend_on_n(n: int) -> None:
     rng = np.random.default_rng(n)
     samples, targets = rng.standard_normal((n, 4000, 3)), rng.standard_normal((4000, 3))
-    told = judged_samples(samples, targets)
+    told = score_samples(samples, targets)
     assert told.energy.mean() == pytest.approx(np.sqrt(6) * 0.92132 / 2, rel=0.05)  # half of E|x - x'|
     assert told.variance.mean() == pytest.approx(3, rel=0.05)
     assert spread_ratio(told) == pytest.approx(1, rel=0.03)
 
 
 def test_samples_are_the_same_whatever_the_blocks_of_memory(
-    exam: Exam, monkeypatch: pytest.MonkeyPatch
+    exam: EvaluationSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random = Random(3)
-    raw = Judgement.of(random, exam).raw
+    raw = Scores.of(random, exam).raw
     whole = generate(random, raw, exam)
     assert isinstance(whole, Generated)
     assert whole.n == 8
@@ -116,18 +116,18 @@ def test_samples_are_the_same_whatever_the_blocks_of_memory(
     assert pieces.energy.mean() == pytest.approx(whole.energy.mean(), rel=0.05)
 
 
-def test_a_selection_keeps_what_was_drawn(exam: Exam) -> None:
-    judgement = Judgement.of(Random(3), exam)
+def test_a_selection_keeps_what_was_drawn(exam: EvaluationSet) -> None:
+    judgement = Scores.of(Random(3), exam)
     drawn = judgement.generated
     part = judgement.select(np.arange(5, 9))
     assert part.generated.energy.tolist() == drawn.energy[5:9].tolist()
-    assert Judgement.of(CopyLast(3), exam).select(slice(3)).generated.diversity.tolist() == [0, 0, 0]
+    assert Scores.of(CopyLast(3), exam).select(slice(3)).generated.diversity.tolist() == [0, 0, 0]
 
 
-def test_samples_that_mean_nothing_are_refused(exam: Exam) -> None:
-    raw = Judgement.of(CopyLast(3), exam).raw
+def test_samples_that_mean_nothing_are_refused(exam: EvaluationSet) -> None:
+    raw = Scores.of(CopyLast(3), exam).raw
     for noise, message in ((np.nan, "NaN"), (1.0, "shape")):
-        bad = Drawing(
+        bad = SamplingPredictor(
             lambda c, n: c[:, 0],
             noise=lambda c, n, noise=noise: np.full(len(n), noise),
             context=exam.windows.context,
@@ -142,15 +142,15 @@ def test_the_table_says_what_samples_are_worth(worlds: SimpleNamespace, tmp_path
     store = worlds.store(tmp_path / "store", worlds.noisy(np.random.default_rng(0), 16, 12, D))
     split = Split(tuple(range(8)), (8, 9), tuple(range(10, 16)))
     point = worlds.Told(worlds.kalman, name="point", context=12)
-    drawing = Drawing(
+    drawing = SamplingPredictor(
         worlds.kalman,
         name="drawing",
         context=12,
         centre=worlds.kalman,
         noise=lambda contexts, lengths: kalman_error(lengths),
     )
-    how = Judging(resamples=50, quiet=True)
-    report = judge(store, split, "test", [point, drawing], how)
+    how = EvaluationConfig(resamples=50, quiet=True)
+    report = evaluate(store, split, "test", [point, drawing], how)
     told, drawn = report.row("point"), report.row("drawing")
     assert told.figures["cosine"] == drawn.figures["cosine"]
     assert drawn.figures["energy_score"] == pytest.approx(told.figures["energy_score"] / np.sqrt(2), rel=0.08)
@@ -159,12 +159,12 @@ def test_the_table_says_what_samples_are_worth(worlds: SimpleNamespace, tmp_path
     assert report.best["energy_score"] in BASELINES
     assert drawn.better("energy_score") is True
     assert "energy" in format_report(report)
-    none = judge(store, split, "test", [drawing], replace(how, samples=0))
+    none = evaluate(store, split, "test", [drawing], replace(how, samples=0))
     assert {row.figures["energy_score"] for row in none.rows} == {None}
     assert "energy_score" not in none.best
 
 
-def test_the_neighbours_are_samples(exam: Exam, worlds: SimpleNamespace) -> None:
+def test_the_neighbours_are_samples(exam: EvaluationSet, worlds: SimpleNamespace) -> None:
     train = worlds.exam(worlds.noisy(np.random.default_rng(3), 12, 10, D))
     baseline = NeighbourSuccessor(3)
     baseline.fit(train.vectors, train.windows, None)
@@ -175,4 +175,4 @@ def test_the_neighbours_are_samples(exam: Exam, worlds: SimpleNamespace) -> None
     assert many[:4].tolist() == few.tolist()
     assert many[len(train) :].tolist() == many[:3].tolist()
     told = generate(baseline, few[0], exam)
-    assert told.energy.mean() < judged_samples(few[:1], exam.targets).energy.mean()
+    assert told.energy.mean() < score_samples(few[:1], exam.targets).energy.mean()

@@ -21,13 +21,13 @@ from nextvec.errors import (
 )
 from nextvec.evaluation import harness
 from nextvec.evaluation.baselines import BASELINES
-from nextvec.evaluation.harness import Judging, Training, judge
+from nextvec.evaluation.harness import EvaluationConfig, FittingData, evaluate
 from nextvec.evaluation.metrics import METRICS
-from nextvec.evaluation.retrieval import Pool
+from nextvec.evaluation.ranking import Pool
 from nextvec.evaluation.table import format_report
 
 D = 12
-HOW = Judging(resamples=200, quiet=True)
+HOW = EvaluationConfig(resamples=200, quiet=True)
 SPLIT = Split(tuple(range(20)), tuple(range(20, 24)), tuple(range(24, 36)))
 
 
@@ -49,7 +49,7 @@ def oracle(store, worlds: SimpleNamespace):
 @pytest.fixture(scope="module")
 def report(store, oracle, worlds: SimpleNamespace):
     worst = worlds.Told(lambda c, n: -c[:, 0], name="backwards")
-    return judge(store, SPLIT, "test", [oracle, worst], HOW)
+    return evaluate(store, SPLIT, "test", [oracle, worst], HOW)
 
 
 def test_all_baselines_and_the_predictors_are_in_the_table(report) -> None:
@@ -122,24 +122,24 @@ def test_the_table_shows_it_all(report) -> None:
 
 
 def test_the_same_judgement_twice_is_the_same(store, report, oracle) -> None:
-    again = judge(store, SPLIT, "test", [oracle], HOW)
+    again = evaluate(store, SPLIT, "test", [oracle], HOW)
     for row in again.rows:
         assert row.figures == report.row(row.name).figures
         assert row.versus == report.row(row.name).versus
 
 
 def test_with_all_only_baselines_without_parameters_run_and_it_says_so(store) -> None:
-    report = judge(store, SPLIT, "all", judging=HOW)
+    report = evaluate(store, SPLIT, "all", judging=HOW)
     assert [row.name for row in report.rows] == ["random", "copy-last", "linear average"]
     assert any(note.startswith("Nothing to fit on (no train split)") for note in report.notes())
     assert "Nothing to fit on" in format_report(report)
     assert report.row("random").figures["cosine_without_mean"] is None
-    untrained = judge(store, Split((), (), tuple(range(36))), "test", judging=HOW)
+    untrained = evaluate(store, Split((), (), tuple(range(36))), "test", judging=HOW)
     assert [row.name for row in untrained.rows] == ["random", "copy-last", "linear average"]
 
 
 def test_in_sample_figures_are_labelled(store) -> None:
-    report = judge(store, SPLIT, "train", judging=replace(HOW, baselines=("copy-last",)))
+    report = evaluate(store, SPLIT, "train", judging=replace(HOW, baselines=("copy-last",)))
     assert report.in_sample
     assert report.to_json()["in_sample"] is True
     assert "(in-sample)" in format_report(report).splitlines()[0]
@@ -147,11 +147,11 @@ def test_in_sample_figures_are_labelled(store) -> None:
 
 
 def test_limited_to_sources_but_fitted_on_everything(store) -> None:
-    training = Training.of(store, SPLIT, Judging(context=5))
+    training = FittingData.of(store, SPLIT, EvaluationConfig(context=5))
     some = Split((), (20, 22), tuple(range(24, 36, 2)))
-    report = judge(store, some, "test", judging=HOW, training=training)
+    report = evaluate(store, some, "test", judging=HOW, training=training)
     assert (report.documents, len(report.rows)) == (6, len(BASELINES))
-    everything = judge(store, SPLIT, "test", judging=HOW)
+    everything = evaluate(store, SPLIT, "test", judging=HOW)
     weights = [r.row("position weights").facts["weights"] for r in (report, everything)]
     assert weights[0] == weights[1]
 
@@ -159,27 +159,27 @@ def test_limited_to_sources_but_fitted_on_everything(store) -> None:
 def test_training_documents_are_refused(store) -> None:
     leaking = Split(SPLIT.train, (), (*SPLIT.test, 0))
     with pytest.raises(LeakError, match=r"15 of 195 windows stand in training \(15 by document id"):
-        judge(store, leaking, "test", judging=HOW)
-    training = Training.of(store, SPLIT, Judging(context=5))
+        evaluate(store, leaking, "test", judging=HOW)
+    training = FittingData.of(store, SPLIT, EvaluationConfig(context=5))
     with pytest.raises(LeakError):
-        judge(store, SPLIT, "all", judging=HOW, training=training)
+        evaluate(store, SPLIT, "all", judging=HOW, training=training)
     with pytest.raises(LeakError):
-        judge(store, Split((), (), (0, 1)), "test", judging=HOW, seen=training.seen)
+        evaluate(store, Split((), (), (0, 1)), "test", judging=HOW, seen=training.seen)
 
 
 def test_leaking_windows_are_dropped_and_counted(store) -> None:
     leaking = Split(SPLIT.train, (), (*SPLIT.test, 0))
-    report = judge(store, leaking, "test", judging=replace(HOW, leak_limit=0.1, baselines=("copy-last",)))
+    report = evaluate(store, leaking, "test", judging=replace(HOW, leak_limit=0.1, baselines=("copy-last",)))
     assert (report.windows, report.leaks.dropped) == (180, 15)
     assert report.to_json()["dropped"]["windows"] == 15
     assert any(note.startswith("15 of 195 windows dropped") for note in report.notes())
     with pytest.raises(EvaluationError, match="no window is left"):
-        judge(store, Split((0,), (), (0,)), "test", judging=replace(HOW, leak_limit=1.0))
+        evaluate(store, Split((0,), (), (0,)), "test", judging=replace(HOW, leak_limit=1.0))
 
 
 @pytest.mark.parametrize("candidates", ["split", "store", "document"])
 def test_candidate_sets(store, candidates: str) -> None:
-    report = judge(
+    report = evaluate(
         store, SPLIT, "test", judging=replace(HOW, candidates=candidates, baselines=("copy-last",))
     )
     assert report.pool == {"split": 240, "store": 720, "document": 15}[candidates]
@@ -198,7 +198,7 @@ def test_candidate_sets(store, candidates: str) -> None:
 )
 def test_judgements_that_would_mean_nothing_are_refused(store, change, error, said: str) -> None:
     with pytest.raises(error, match=said):
-        judge(store, SPLIT, "test", judging=replace(HOW, **change))
+        evaluate(store, SPLIT, "test", judging=replace(HOW, **change))
 
 
 @pytest.mark.parametrize(
@@ -212,35 +212,35 @@ def test_judgements_that_would_mean_nothing_are_refused(store, change, error, sa
 )
 def test_unknown_choices_are_named(change, said: str) -> None:
     with pytest.raises(EvaluationError, match=said):
-        Judging(**change)
+        EvaluationConfig(**change)
 
 
 def test_an_empty_split_is_named(store) -> None:
     with pytest.raises(SplitError, match="split 'test' has no documents"):
-        judge(store, Split((0, 1), (), ()), "test", judging=HOW)
+        evaluate(store, Split((0, 1), (), ()), "test", judging=HOW)
 
 
 def test_a_predictor_of_another_encoder_or_dimension_is_refused(store, worlds: SimpleNamespace) -> None:
     foreign = worlds.Told(worlds.kalman, name="foreign")
     foreign.encoder = "encoder-b"
     with pytest.raises(EncoderMismatchError, match="foreign was trained on vectors of another encoder"):
-        judge(store, SPLIT, "test", [foreign], HOW)
+        evaluate(store, SPLIT, "test", [foreign], HOW)
     foreign.encoder, foreign.dimension = "encoder-a", 768
     with pytest.raises(VectorError, match="foreign takes vectors of 768 dimensions, the store has 12"):
-        judge(store, SPLIT, "test", [foreign], HOW)
+        evaluate(store, SPLIT, "test", [foreign], HOW)
 
 
 def test_two_rows_of_one_name_are_refused(store, worlds: SimpleNamespace) -> None:
     twins = [worlds.Told(worlds.kalman), worlds.Told(worlds.kalman)]
     with pytest.raises(EvaluationError, match="two predictors are called 'told'"):
-        judge(store, SPLIT, "test", twins, HOW)
+        evaluate(store, SPLIT, "test", twins, HOW)
 
 
 def test_context_left_among_the_candidates_is_noticed(store, monkeypatch: pytest.MonkeyPatch) -> None:
     how = replace(HOW, baselines=("copy-last",))
     with warnings.catch_warnings():
         warnings.simplefilter("error", NextvecWarning)
-        judge(store, SPLIT, "test", judging=how)
+        evaluate(store, SPLIT, "test", judging=how)
 
     def unmasked(*args: object, **kwargs: object) -> Pool:
         pool = made(*args, **kwargs)
@@ -249,11 +249,11 @@ def test_context_left_among_the_candidates_is_noticed(store, monkeypatch: pytest
     made = harness.make_pool
     monkeypatch.setattr(harness, "make_pool", unmasked)
     with pytest.warns(NextvecWarning, match="copy-last: recall@5 .* is more than 10 x recall@1"):
-        judge(store, SPLIT, "test", judging=how)
+        evaluate(store, SPLIT, "test", judging=how)
 
 
 def test_speed_is_measured_when_asked_for(store) -> None:
-    report = judge(store, SPLIT, "test", judging=replace(HOW, speed=True, baselines=("copy-last",)))
+    report = evaluate(store, SPLIT, "test", judging=replace(HOW, speed=True, baselines=("copy-last",)))
     facts = report.row("copy-last").facts
     assert 0 < facts["latency_p50_ms"] <= facts["latency_p95_ms"] <= facts["latency_p99_ms"]
     assert facts["throughput"] > 0
@@ -261,6 +261,6 @@ def test_speed_is_measured_when_asked_for(store) -> None:
 
 
 def test_one_document_has_no_interval_and_it_says_so(store) -> None:
-    report = judge(store, Split(SPLIT.train, (), (30,)), "test", judging=HOW)
+    report = evaluate(store, Split(SPLIT.train, (), (30,)), "test", judging=HOW)
     assert all(not row.versus for row in report.rows)
     assert "One document only: no interval can be given." in report.notes()

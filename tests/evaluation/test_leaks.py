@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from nextvec.data.trained import TrainedOn, chunk_keys
 from nextvec.data.windows import make_windows
 from nextvec.errors import LeakError, RunError
-from nextvec.evaluation.leaks import without_leaks
+from nextvec.evaluation.evaluation_set import without_leaks
 
 
 def text_of(document: int, position: int) -> str:

@@ -9,8 +9,8 @@ import pytest
 
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines import CopyLast, LinearAverage
-from nextvec.evaluation.exam import Exam
-from nextvec.evaluation.metrics import BEST_BASELINE, LINEAR_AVERAGE, METRICS, Judgement
+from nextvec.evaluation.evaluation_set import EvaluationSet
+from nextvec.evaluation.metrics import BEST_BASELINE, LINEAR_AVERAGE, METRICS, Scores
 from nextvec.evaluation.predictor import unit
 
 D = 48
@@ -23,7 +23,7 @@ def turning(worlds: SimpleNamespace):
 
 
 def judged(exam, predictor):
-    judgement = Judgement.of(predictor, exam)
+    judgement = Scores.of(predictor, exam)
     judgement.references = {LINEAR_AVERAGE: 0.2, BEST_BASELINE: 0.5}
     return judgement
 
@@ -44,7 +44,7 @@ def test_in_the_noisy_world_the_kalman_filter_is_best(worlds: SimpleNamespace) -
 def test_metrics_by_hand(worlds: SimpleNamespace) -> None:
     vectors = np.array([[[2, 0], [0, 3], [4, 0], [3, 3]]], dtype=np.float32)
     exam = worlds.exam(vectors, context=2)
-    judgement = Judgement(
+    judgement = Scores(
         exam, raw=np.array([[2, 2], [0, 5]], np.float32), unit=unit(np.array([[2, 2], [0, 5]]))
     )
     half = np.sqrt(0.5)
@@ -67,7 +67,7 @@ def test_metrics_by_hand(worlds: SimpleNamespace) -> None:
     # at -2 .. 1 the first has .707, .707, .707, 1; at -3 .. 0 the second has 0, 1, 0, .707
     assert METRICS["offset_accuracy"].figure(judgement) == 0
     assert METRICS["offset_margin"].figure(judgement) == pytest.approx(half - 1)
-    turned = Judgement(exam, exam.targets, exam.target_units)
+    turned = Scores(exam, exam.targets, exam.target_units)
     assert METRICS["offset_accuracy"].figure(turned) == 1
 
 
@@ -85,7 +85,7 @@ def test_predictions_that_cannot_be_judged_are_refused(
     broken = worlds.Told(lambda c, n: c, name="broken")
     broken.predict = lambda contexts, lengths: answer(contexts)
     with pytest.raises(EvaluationError, match=f"broken: {said}"):
-        Judgement.of(broken, turning)
+        Scores.of(broken, turning)
 
 
 def test_a_predictor_is_given_no_more_than_it_asks_for(worlds: SimpleNamespace) -> None:
@@ -98,7 +98,7 @@ def test_a_predictor_is_given_no_more_than_it_asks_for(worlds: SimpleNamespace) 
         return contexts[:, 0]
 
     for context, expected in ((2, 2), (5, 5), (1000, 8)):
-        Judgement.of(worlds.Told(look, context=context), exam)
+        Scores.of(worlds.Told(look, context=context), exam)
         assert (widths[-1], longest[-1]) == (expected, expected)
 
 
@@ -120,10 +120,10 @@ def test_a_dimension_that_hardly_varies_does_not_decide(turning) -> None:
     before = [METRICS[name].figure(judgement) for name in names]
     vectors = turning.vectors.copy()
     vectors[:, 7] = 1e-7 * vectors[:, 7]
-    exam = Exam(vectors, turning.windows, turning.pool)
+    exam = EvaluationSet(vectors, turning.windows, turning.pool)
     raw = judgement.raw.copy()
     raw[:, 7] = np.random.default_rng(0).standard_normal(len(raw))
-    after = [METRICS[name].figure(Judgement(exam, raw, unit(raw))) for name in names]
+    after = [METRICS[name].figure(Scores(exam, raw, unit(raw))) for name in names]
     assert after == pytest.approx(before, abs=0.02)
-    still = Judgement(exam.select([0]), raw[:1], unit(raw[:1]))
+    still = Scores(exam.select([0]), raw[:1], unit(raw[:1]))
     assert all(np.isnan(METRICS[name].figure(still)) for name in names)

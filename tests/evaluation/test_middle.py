@@ -14,15 +14,14 @@ from nextvec.errors import EvaluationError, WindowError
 from nextvec.evaluation.baselines.linear import PositionWeights
 from nextvec.evaluation.baselines.simple import window_mean
 from nextvec.evaluation.faiss_index import FaissIndex
-from nextvec.evaluation.harness import Judging, judge
-from nextvec.evaluation.metrics import METRICS, Judgement
-from nextvec.evaluation.offsets import OFFSETS, offset_cosines
+from nextvec.evaluation.harness import EvaluationConfig, evaluate
+from nextvec.evaluation.metrics import METRICS, Scores
 from nextvec.evaluation.predictor import unit
-from nextvec.evaluation.retrieval import ranks
-from nextvec.evaluation.rollout import rollable
+from nextvec.evaluation.ranking import ranks
 from nextvec.evaluation.table import format_report
+from nextvec.evaluation.trajectory import OFFSETS, offset_cosines, rollable
 from nextvec.experiments.examples import best_and_worst
-from nextvec.selfcheck.predictors import Told
+from nextvec.selfcheck.predictors import FunctionPredictor
 
 COUNTS = [9, 4, 14, 6, 11]
 CONTEXT = 4
@@ -81,7 +80,7 @@ def test_ranks_leave_out_just_the_chunks_read(worlds: SimpleNamespace, kind: str
 def test_contrastive_accuracy_leaves_out_what_was_read_and_nothing_else(worlds: SimpleNamespace) -> None:
     exam, units, texts = made(worlds)
     truth = unit(exam.targets).astype(np.float64)
-    found = METRICS["contrastive_accuracy"].values(Judgement(exam, units, units, {}, None))
+    found = METRICS["contrastive_accuracy"].values(Scores(exam, units, units, {}, None))
     rows = exam.windows.target.tolist()
     for i in range(len(exam)):
         others = [j for j in range(len(exam)) if rows[j] in may_be_chosen(exam, texts, i)]
@@ -127,21 +126,21 @@ def store(worlds: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory):
 
 
 def test_models_and_baselines_are_judged_by_the_same_harness(store, worlds: SimpleNamespace) -> None:
-    both_sides = Told(lambda c, n: c[:, -2:].mean(axis=1), name="neighbours", context=CONTEXT)
+    both_sides = FunctionPredictor(lambda c, n: c[:, -2:].mean(axis=1), name="neighbours", context=CONTEXT)
     gaps = np.concatenate([np.arange(24 * d + 2, 24 * d + 22) for d in SPLIT.test])
     known = {store.vectors[row + 1].tobytes(): store.vectors[row] for row in gaps.tolist()}
-    oracle = Told(
+    oracle = FunctionPredictor(
         lambda c, n: np.stack([known[last.tobytes()] for last in c[:, -1]]), name="oracle", context=CONTEXT
     )
-    how = Judging(context=CONTEXT, task="middle", resamples=50, quiet=True)
-    report = judge(store, SPLIT, "test", [both_sides, oracle], how)
+    how = EvaluationConfig(context=CONTEXT, task="middle", resamples=50, quiet=True)
+    report = evaluate(store, SPLIT, "test", [both_sides, oracle], how)
     assert (report.windows, report.task, report.horizon) == (10 * 20, "middle", 1)
     assert report.row("oracle").figures["recall@1"] == 1.0
     assert report.row("oracle").figures["cosine"] == pytest.approx(1.0, abs=1e-6)
     figures = {row.name: row.figures["cosine"] for row in report.rows}
     # a hidden state seen with noise is told better from both sides than from one
     assert figures["neighbours"] > figures["copy-last"] + 0.02
-    ahead = judge(store, SPLIT, "test", [], Judging(context=CONTEXT, resamples=50, quiet=True))
+    ahead = evaluate(store, SPLIT, "test", [], EvaluationConfig(context=CONTEXT, resamples=50, quiet=True))
     for name in ("position weights", "exponential averages"):
         assert figures[name] > ahead.row(name).figures["cosine"] + 0.02
         assert figures[name] >= figures["neighbours"] - 0.002
@@ -161,9 +160,9 @@ def test_position_weights_see_that_both_sides_are_worth_the_same(worlds: SimpleN
 
 
 def test_examples_do_not_offer_what_was_read(store, worlds: SimpleNamespace) -> None:
-    how = Judging(context=CONTEXT, task="middle")
+    how = EvaluationConfig(context=CONTEXT, task="middle")
     windows = how.windows(store, SPLIT.test)
-    copy = Told(lambda c, n: c[:, -1], name="copy", context=CONTEXT)
+    copy = FunctionPredictor(lambda c, n: c[:, -1], name="copy", context=CONTEXT)
     texts = store.texts(np.arange(len(store.vectors)))
     for _, examples in best_and_worst(store, copy, windows, SPLIT.test, 3):
         assert len(examples) == 3
@@ -175,9 +174,9 @@ def test_examples_do_not_offer_what_was_read(store, worlds: SimpleNamespace) -> 
 
 def test_what_cannot_be_asked_is_refused(store) -> None:
     with pytest.raises(EvaluationError, match=r"no task 'last'; .*next, middle|no task 'last'"):
-        Judging(task="last")
+        EvaluationConfig(task="last")
     for wrong in ({"context": 5}, {"context": 4, "horizon": 2}):
         with pytest.raises(WindowError, match=r"task middle with context .* even context"):
-            judge(store, SPLIT, "test", [], Judging(**wrong, task="middle", quiet=True))
+            evaluate(store, SPLIT, "test", [], EvaluationConfig(**wrong, task="middle", quiet=True))
     with pytest.raises(WindowError, match=r"one amid them: .* has 24; use a context of at most 22"):
-        judge(store, SPLIT, "test", [], Judging(context=24, task="middle", quiet=True))
+        evaluate(store, SPLIT, "test", [], EvaluationConfig(context=24, task="middle", quiet=True))

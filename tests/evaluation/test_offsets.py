@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nextvec.evaluation.offsets import OFFSETS, offset_cosines, offset_profile
 from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.trajectory import OFFSETS, offset_cosines, offset_profile
 
 
 @pytest.mark.parametrize("kind", ["split", "store", "document"])

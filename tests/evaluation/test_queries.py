@@ -17,20 +17,20 @@ from nextvec.data.tasks import FURTHEST_QUERY, later_rows
 from nextvec.data.windows import gather_queries, make_windows, with_queries
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines.linear import PositionWeights, WeightsWithQuery
-from nextvec.evaluation.ensemble import Ensemble, fit_mixture
 from nextvec.evaluation.faiss_index import FaissIndex
-from nextvec.evaluation.harness import Judging, Training, judge
-from nextvec.evaluation.metrics import METRICS, Judgement
+from nextvec.evaluation.harness import EvaluationConfig, FittingData, evaluate
+from nextvec.evaluation.metrics import METRICS, Scores
 from nextvec.evaluation.predictor import ask, unit
-from nextvec.evaluation.retrieval import ranks
-from nextvec.evaluation.rollout import STEPS, rollable
+from nextvec.evaluation.ranking import ranks
 from nextvec.evaluation.table import format_report
+from nextvec.evaluation.trajectory import STEPS, rollable
+from nextvec.experiments.ensemble import Ensemble, fit_mixture
 from nextvec.selfcheck.worlds import memory_store
 
 COUNTS = [9, 4, 14, 6, 11]
 CONTEXT = 3
 SPLIT = Split(tuple(range(24)), tuple(range(24, 30)), tuple(range(30, 40)))
-HOW = Judging(context=CONTEXT, resamples=50, quiet=True)
+HOW = EvaluationConfig(context=CONTEXT, resamples=50, quiet=True)
 
 
 class CopyQuery:
@@ -157,7 +157,7 @@ def test_the_query_is_never_a_candidate(worlds: SimpleNamespace, kind: str) -> N
 def test_contrastive_accuracy_leaves_the_query_out(worlds: SimpleNamespace) -> None:
     exam, units, texts = made(worlds)
     truth, windows = unit(exam.targets).astype(np.float64), exam.windows
-    found = METRICS["contrastive_accuracy"].values(Judgement(exam, units, units))
+    found = METRICS["contrastive_accuracy"].values(Scores(exam, units, units))
     rows = windows.target.tolist()
     for i, row in enumerate(rows):
         others = [
@@ -189,7 +189,7 @@ def store(worlds: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory):
 
 def test_who_copies_the_query_has_the_cosine_of_query_and_target(store) -> None:
     how = replace(HOW, queries=True)
-    report = judge(store, SPLIT, "test", [CopyQuery()], how)
+    report = evaluate(store, SPLIT, "test", [CopyQuery()], how)
     windows = how.windows(store, SPLIT.test)
     assert report.queries == (windows.query >= 0).sum() == len(windows) - len(SPLIT.test)
     said = np.where(windows.query >= 0, windows.query, windows.last)
@@ -199,23 +199,23 @@ def test_who_copies_the_query_has_the_cosine_of_query_and_target(store) -> None:
     assert row.figures["energy_score"] == pytest.approx(
         np.linalg.norm(store.vectors[said] - store.vectors[windows.target], axis=1).mean(), abs=1e-5
     )
-    untold = judge(store, SPLIT, "test", [CopyQuery()], HOW)
+    untold = evaluate(store, SPLIT, "test", [CopyQuery()], HOW)
     assert untold.row("copy-query").figures["cosine"] == untold.row("copy-last").figures["cosine"]
     assert f"a later chunk told as query in {report.queries} windows" in format_report(report)
     assert "told" not in format_report(untold).split("\n\n")[0]
 
 
 def test_samples_are_told_the_query_too(store) -> None:
-    report = judge(store, SPLIT, "test", [CopyQuery(), SayQuery()], replace(HOW, queries=True))
+    report = evaluate(store, SPLIT, "test", [CopyQuery(), SayQuery()], replace(HOW, queries=True))
     copied, said = (report.row(name).figures for name in ("copy-query", "say-query"))
     assert said["energy_score"] == pytest.approx(copied["energy_score"], abs=1e-6)
     assert said["diversity"] == pytest.approx(0, abs=1e-6)
 
 
 def test_without_queries_nobody_is_told_and_no_figure_is_another(store) -> None:
-    told, untold = (judge(store, SPLIT, "test", [], replace(HOW, queries=q)) for q in (True, False))
+    told, untold = (evaluate(store, SPLIT, "test", [], replace(HOW, queries=q)) for q in (True, False))
     copier = CopyQuery()
-    judge(store, SPLIT, "test", [copier], HOW)
+    evaluate(store, SPLIT, "test", [copier], HOW)
     assert all(queries is None for queries in copier.told)
     assert "weights with query" not in [row.name for row in untold.rows]
     assert untold.queries is None
@@ -242,13 +242,13 @@ def test_weights_with_query_find_what_the_query_is_worth(worlds: SimpleNamespace
     assert told.weights_with_query == pytest.approx([1 / 3.49] * 3, abs=0.02)
     assert told.weights == pytest.approx(plain.weights)
     assert told.facts["parameters"] == 2 + 3
-    figures = {b.name: Judgement.of(b, exam).cosines for b in (told, plain)}
+    figures = {b.name: Scores.of(b, exam).cosines for b in (told, plain)}
     has = exam.windows.query >= 0
     assert figures[told.name][has].mean() > figures[plain.name][has].mean() + 0.02
     assert (figures[told.name][~has] == figures[plain.name][~has]).all()
     again = WeightsWithQuery(2)
     again.restore(told.state())
-    assert (Judgement.of(again, exam).raw == Judgement.of(told, exam).raw).all()
+    assert (Scores.of(again, exam).raw == Scores.of(told, exam).raw).all()
     untold = WeightsWithQuery(2)
     untold.fit(exam.vectors, replace(exam.windows, query=None), None)
     assert (untold.weights_with_query == [*untold.weights, 0.0]).all()
@@ -256,7 +256,7 @@ def test_weights_with_query_find_what_the_query_is_worth(worlds: SimpleNamespace
 
 def test_an_ensemble_tells_its_members(store) -> None:
     how = replace(HOW, queries=True)
-    training = Training.of(store, SPLIT, how)
+    training = FittingData.of(store, SPLIT, how)
     weights = WeightsWithQuery(CONTEXT)
     weights.fit(training.vectors, training.train, training.validation)
     plain = PositionWeights(CONTEXT)
@@ -277,5 +277,7 @@ def test_an_ensemble_tells_its_members(store) -> None:
 
 def test_the_baseline_that_uses_queries_is_known_only_where_there_are_some() -> None:
     with pytest.raises(EvaluationError, match="no baseline 'weights with query' without queries"):
-        Judging(baselines=("weights with query",))
-    assert Judging(baselines=("weights with query",), queries=True).known.keys() >= {"weights with query"}
+        EvaluationConfig(baselines=("weights with query",))
+    assert EvaluationConfig(baselines=("weights with query",), queries=True).known.keys() >= {
+        "weights with query"
+    }

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextvec.evaluation import retrieval
+from nextvec.evaluation import ranking as retrieval
 from nextvec.evaluation.predictor import unit
-from nextvec.evaluation.retrieval import ranks
+from nextvec.evaluation.ranking import ranks
 
 
 def brute_force(exam, units, texts):

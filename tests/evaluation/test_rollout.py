@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from nextvec.data.windows import read_on
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines import CopyLast, LinearAverage
-from nextvec.evaluation.metrics import METRICS, Judgement
+from nextvec.evaluation.metrics import METRICS, Scores
 from nextvec.evaluation.predictor import unit
-from nextvec.evaluation.rollout import rollable, rollout
+from nextvec.evaluation.trajectory import rollable, rollout
 
 
 @given(st.data())
@@ -75,7 +75,7 @@ def test_copying_stands_still_and_the_law_does_not_tire(worlds) -> None:
 
 def test_the_first_step_is_the_prediction_that_is_judged(worlds) -> None:
     exam = worlds.exam(worlds.noisy(np.random.default_rng(0), 5, 12, 8))
-    judgement = Judgement.of(LinearAverage(3), exam)
+    judgement = Scores.of(LinearAverage(3), exam)
     assert judgement.rollout.cosine[:, 0] == pytest.approx(judgement.cosines[rollable(exam)], abs=1e-6)
 
 
@@ -91,5 +91,5 @@ def test_documents_too_short_and_longer_horizons_cannot_be_rolled_out(worlds) ->
     for exam, steps in ((worlds.exam(vectors), 5), (worlds.exam(vectors, horizon=2), 2)):
         with pytest.raises(EvaluationError, match=f"no window of horizon 1 has {steps} chunks after"):
             rollout(CopyLast(3), exam, steps)
-        assert METRICS["rollout@5"].needs - Judgement.of(CopyLast(3), exam).has == {"rollout"}
+        assert METRICS["rollout@5"].needs - Scores.of(CopyLast(3), exam).has == {"rollout"}
     assert len(rollable(worlds.exam(vectors), 4)) == 4

@@ -10,9 +10,9 @@ import pytest
 
 from nextvec.data.splits import Split
 from nextvec.evaluation.baselines import BASELINES
-from nextvec.evaluation.harness import Judging, judge
+from nextvec.evaluation.harness import EvaluationConfig, evaluate
 from nextvec.evaluation.report import COMPARED, Report
-from nextvec.evaluation.seeds import merge_seeds
+from nextvec.experiments.matrix import merge_seeds
 
 D = 8
 SPLIT = Split(tuple(range(16)), tuple(range(16, 20)), tuple(range(20, 32)))
@@ -36,7 +36,7 @@ def make_report(worlds: SimpleNamespace, tmp_path_factory: pytest.TempPathFactor
                     facts=facts | {"model_file": f"runs/{name}/model.safetensors"},
                 )
             )
-        return judge(store, SPLIT, "test", told, Judging(resamples=200, quiet=True))
+        return evaluate(store, SPLIT, "test", told, EvaluationConfig(resamples=200, quiet=True))
 
     return make
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextvec.errors import EvaluationError
-from nextvec.evaluation.segmentation import (
+from nextvec.evaluation.boundaries import (
     found,
     half_length,
     pk,

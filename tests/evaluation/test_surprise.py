@@ -7,9 +7,9 @@ import pytest
 
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines import CopyLast, LinearAverage
-from nextvec.evaluation.metrics import METRICS, Judgement
+from nextvec.evaluation.boundaries import expected, surprise
+from nextvec.evaluation.metrics import METRICS, Scores
 from nextvec.evaluation.predictor import unit
-from nextvec.evaluation.surprise import expected, surprise
 
 
 def document(first: int, count: int) -> SimpleNamespace:
@@ -29,7 +29,7 @@ def test_its_mean_is_the_metric(worlds) -> None:
     for predictor in (LinearAverage(4), worlds.Told(worlds.kalman)):
         parts = [surprise(predictor, exam.vectors, document(14 * i, 14), least=4) for i in range(3)]
         assert all(np.isnan(part[:4]).all() for part in parts)
-        metric = METRICS["surprise"].values(Judgement.of(predictor, exam))
+        metric = METRICS["surprise"].values(Scores.of(predictor, exam))
         assert np.concatenate([part[4:] for part in parts]) == pytest.approx(metric, abs=1e-9)
 
 

@@ -13,10 +13,10 @@ import pytest
 from nextvec.data.splits import Split
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines import BASELINES
-from nextvec.evaluation.harness import Judging, judge
+from nextvec.evaluation.harness import EvaluationConfig, evaluate
 from nextvec.evaluation.report import PAIRED, Report
-from nextvec.evaluation.seeds import merge_seeds
 from nextvec.evaluation.table import LEGEND, format_pairs, format_report, format_table
+from nextvec.experiments.matrix import merge_seeds
 
 D = 8
 SPLIT = Split(tuple(range(16)), tuple(range(16, 20)), tuple(range(20, 32)))
@@ -38,7 +38,7 @@ def report(store, worlds: SimpleNamespace) -> Report:
 
     good = worlds.Told(look, name="good | better", facts={"parameters": 1234567, "seconds": 2.25})
     bad = worlds.Told(lambda c, n: -c[:, 0], name="bad", facts={"parameters": 10})
-    return judge(store, SPLIT, "test", [good, bad], Judging(resamples=200, quiet=True))
+    return evaluate(store, SPLIT, "test", [good, bad], EvaluationConfig(resamples=200, quiet=True))
 
 
 def cells(text: str) -> list[list[str]]:
@@ -126,8 +126,8 @@ def test_seeds_and_speed_have_columns(store, worlds: SimpleNamespace) -> None:
         worlds.Told(lambda c, n, s=s: worlds.kalman(c, n) * (1 + 0.1 * s), name=f"m{s}", facts={"seed": s})
         for s in range(2)
     ]
-    how = Judging(resamples=50, quiet=True, baselines=("copy-last", "linear average"))
-    judged = judge(store, SPLIT, "test", told, how)
+    how = EvaluationConfig(resamples=50, quiet=True, baselines=("copy-last", "linear average"))
+    judged = evaluate(store, SPLIT, "test", told, how)
     for row in judged.rows:
         row.facts |= {"latency_p50_ms": 0.126, "throughput": 12345.6}
     lines = format_report(merge_seeds(judged, {"m": ["m0", "m1"]})).splitlines()
@@ -143,7 +143,7 @@ def test_seeds_and_speed_have_columns(store, worlds: SimpleNamespace) -> None:
 @pytest.mark.parametrize("split", ["train", "all"])
 def test_what_has_to_be_said_of_a_split(store, split: str) -> None:
     whole = Split((), (), (), tuple(range(32))) if split == "all" else SPLIT
-    text = format_report(judge(store, whole, split, (), Judging(resamples=50, quiet=True)))
+    text = format_report(evaluate(store, whole, split, (), EvaluationConfig(resamples=50, quiet=True)))
     if split == "train":
         assert text.startswith("Split train (in-sample) of ")
         assert "In-sample: these documents were trained on" in text
@@ -156,8 +156,8 @@ def test_what_has_to_be_said_of_a_split(store, split: str) -> None:
     [("store", "448 chunks of the store"), ("document", "9 chunks of the target's document at most")],
 )
 def test_other_candidates(store, candidates: str, said: str) -> None:
-    how = Judging(resamples=50, quiet=True, candidates=candidates)
-    assert f"Candidates: {said}, without" in format_report(judge(store, SPLIT, "test", (), how))
+    how = EvaluationConfig(resamples=50, quiet=True, candidates=candidates)
+    assert f"Candidates: {said}, without" in format_report(evaluate(store, SPLIT, "test", (), how))
 
 
 def test_every_two_rows_are_compared_with_their_interval(report: Report) -> None:

@@ -15,14 +15,14 @@ from nextvec.corpus.store import Store
 from nextvec.data.splits import Split, SplitConfig, split_documents
 from nextvec.data.trained import TrainedOn
 from nextvec.decoding.base import Decoder
+from nextvec.diagnostics.engine import Verdict
 from nextvec.errors import DecoderError, EncoderMismatchError, EvaluationError, LeakError, SplitError
-from nextvec.evaluation.diagnostics.verdicts import Verdict
-from nextvec.experiments.decoders.abcd import DecoderDiagnosis, diagnose_decoder
-from nextvec.experiments.decoders.bench import Bench, DecoderExam, lay_out, opened
-from nextvec.experiments.decoders.table import DecoderReport, judge_decoders
+from nextvec.experiments.decoder_abcd import DecoderDiagnosis, diagnose_decoder
+from nextvec.experiments.decoder_scores import DecoderReport, evaluate_decoders
+from nextvec.experiments.decoder_trial import DecoderSelection, HeldOutChunks, lay_out, opened
 
 DIVISION = SplitConfig(test=0.5, near_duplicate=1.0)
-EXAM = DecoderExam(division=DIVISION)
+EXAM = DecoderSelection(division=DIVISION)
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +37,23 @@ def split(store: Store) -> Split:
 
 
 @pytest.fixture(scope="module")
-def bench(store: Store, split: Split) -> Bench:
+def bench(store: Store, split: Split) -> HeldOutChunks:
     return lay_out(store, reader_of(store), EXAM, split, quiet=True)
 
 
 @pytest.fixture(scope="module")
-def report(bench: Bench, store: Store, split: Split) -> DecoderReport:
+def report(bench: HeldOutChunks, store: Store, split: Split) -> DecoderReport:
     decoders = [Oracle(store), Constant(store), Blind(store)]
-    return judge_decoders(bench, decoders, Run(store, split))[0]
+    return evaluate_decoders(bench, decoders, Run(store, split))[0]
 
 
 def verdict(found: DecoderDiagnosis, name: str) -> Verdict:
     return next(v for v in found.verdicts() if v.name == name)
 
 
-def test_one_chunk_of_each_held_out_document_is_judged(bench: Bench, store: Store, split: Split) -> None:
+def test_one_chunk_of_each_held_out_document_is_judged(
+    bench: HeldOutChunks, store: Store, split: Split
+) -> None:
     assert sorted(bench.windows.document.tolist()) == sorted(split.test)
     assert bench.splits == {"test": len(split.test)}
     held = [store.documents[i] for i in bench.windows.document]
@@ -61,7 +63,7 @@ def test_one_chunk_of_each_held_out_document_is_judged(bench: Bench, store: Stor
     assert bench.truths == store.texts(bench.windows.target)
 
 
-def test_the_control_is_never_the_chunk_itself(bench: Bench) -> None:
+def test_the_control_is_never_the_chunk_itself(bench: HeldOutChunks) -> None:
     assert sorted(bench.others) == list(range(len(bench)))
     assert (bench.others != np.arange(len(bench))).all()
 
@@ -75,7 +77,7 @@ def test_the_next_split_fills_up_what_the_first_lacks(store: Store, split: Split
     assert only.splits == {"validation": 2}
 
 
-def test_the_same_seed_draws_the_same_chunks(store: Store, split: Split, bench: Bench) -> None:
+def test_the_same_seed_draws_the_same_chunks(store: Store, split: Split, bench: HeldOutChunks) -> None:
     again = lay_out(store, reader_of(store), EXAM, split, quiet=True)
     other = lay_out(store, reader_of(store), replace(EXAM, seed=1), split, quiet=True)
     np.testing.assert_array_equal(again.windows.target, bench.windows.target)
@@ -140,21 +142,21 @@ def test_behind_a_run_that_knows_the_law_the_oracle_tells_what_comes_next(report
 
 
 def test_the_report_is_json_without_texts_and_prints(
-    report: DecoderReport, bench: Bench, store: Store
+    report: DecoderReport, bench: HeldOutChunks, store: Store
 ) -> None:
     said = json.dumps(report.to_json(), allow_nan=False)
     assert not any(text in said for text in bench.truths)
     lines = "\n".join(report.lines())
     assert f"{len(bench)} chunks of as many documents ({len(bench)} test)" in lines
     assert "law > oracle, shuffled" in lines
-    _, examples = judge_decoders(bench, [Constant(store)])
+    _, examples = evaluate_decoders(bench, [Constant(store)])
     assert [e.truth for e in examples] == bench.truths
     assert all(e.texts == {"constant": NOISE} for e in examples)
 
 
 def test_nearest_finds_training_chunks_only(store: Store) -> None:
     with opened(["nearest"], store, reader_of(store), EXAM, quiet=True) as (bench, decoders):
-        report, examples = judge_decoders(bench, decoders)
+        report, examples = evaluate_decoders(bench, decoders)
     row = report.decoded[1]
     assert (row.name, row.how, row.copied) == ("nearest", "retrieved", len(bench))
     assert row.unknown == 0
@@ -239,11 +241,11 @@ def test_a_name_that_is_no_decoder_is_refused(store: Store, tmp_path: Path) -> N
 # The A/B/C/D test.
 
 
-def diagnosed(bench: Bench, decoder: Decoder, run: Run | None = None) -> DecoderDiagnosis:
+def diagnosed(bench: HeldOutChunks, decoder: Decoder, run: Run | None = None) -> DecoderDiagnosis:
     return diagnose_decoder(bench, decoder, run)
 
 
-def test_of_an_oracle_everything_is_well(bench: Bench, store: Store, split: Split) -> None:
+def test_of_an_oracle_everything_is_well(bench: HeldOutChunks, store: Store, split: Split) -> None:
     found = diagnosed(bench, Oracle(store), Run(store, split))
     assert list(found.cases) == ["A", "B", "C", "D"]
     assert list(found.controls) == ["A", "C"]
@@ -261,7 +263,9 @@ def test_of_an_oracle_everything_is_well(bench: Bench, store: Store, split: Spli
     assert "does not mind lengths" in verdict(found, "lengths").text
 
 
-def test_a_decoder_that_needs_raw_lengths_is_found_out(bench: Bench, store: Store, split: Split) -> None:
+def test_a_decoder_that_needs_raw_lengths_is_found_out(
+    bench: HeldOutChunks, store: Store, split: Split
+) -> None:
     found = diagnosed(bench, RawOnly(store), Run(store, split))
     assert [found.cases[k].gibberish.value for k in "ABCD"] == [0, 1, 0, 1]
     assert verdict(found, "lengths").level == "note"
@@ -274,7 +278,9 @@ def test_a_decoder_that_needs_raw_lengths_is_found_out(bench: Bench, store: Stor
     )
 
 
-def test_a_decoder_that_says_nothing_of_the_vector_is_red(bench: Bench, store: Store, split: Split) -> None:
+def test_a_decoder_that_says_nothing_of_the_vector_is_red(
+    bench: HeldOutChunks, store: Store, split: Split
+) -> None:
     found = diagnosed(bench, Constant(store), Run(store, split))
     levels = {v.name: v.level for v in found.verdicts()}
     assert (levels["decoder"], levels["next"], levels["gibberish"]) == ("red", "red", "red")
@@ -283,7 +289,7 @@ def test_a_decoder_that_says_nothing_of_the_vector_is_red(bench: Bench, store: S
 
 
 def test_a_run_that_says_one_thing_does_not_tell_what_comes_next(
-    bench: Bench, store: Store, split: Split
+    bench: HeldOutChunks, store: Store, split: Split
 ) -> None:
     found = diagnosed(bench, Oracle(store), Mean(store, split))
     assert verdict(found, "decoder").level == "ok"
@@ -295,7 +301,7 @@ def test_a_run_that_says_one_thing_does_not_tell_what_comes_next(
     assert found.model.moments.raw.std_ratio < 0.01
 
 
-def test_lengths_of_the_predictions_are_told(bench: Bench, store: Store, split: Split) -> None:
+def test_lengths_of_the_predictions_are_told(bench: HeldOutChunks, store: Store, split: Split) -> None:
     whole, half = (diagnosed(bench, Oracle(store), Run(store, split, shrink)).model for shrink in (1, 0.5))
     assert whole is not None
     assert half is not None
@@ -305,7 +311,7 @@ def test_lengths_of_the_predictions_are_told(bench: Bench, store: Store, split: 
     assert not half.moments.matched
 
 
-def test_without_a_run_there_are_a_and_b(bench: Bench, store: Store) -> None:
+def test_without_a_run_there_are_a_and_b(bench: HeldOutChunks, store: Store) -> None:
     found = diagnosed(bench, RawOnly(store))
     assert (list(found.cases), list(found.controls), found.model) == (["A", "B"], ["A"], None)
     assert [v.name for v in found.verdicts()] == ["decoder", "lengths", "gibberish"]
@@ -319,7 +325,7 @@ def test_a_store_of_unit_vectors_tells_nothing_of_lengths(world: Store) -> None:
     assert "A and B are one" in verdict(found, "lengths").text
 
 
-def test_the_diagnosis_is_json_and_prints(bench: Bench, store: Store, split: Split) -> None:
+def test_the_diagnosis_is_json_and_prints(bench: HeldOutChunks, store: Store, split: Split) -> None:
     found = diagnosed(bench, Oracle(store), Run(store, split))
     content = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert set(content["cases"]) == set("ABCD")

@@ -15,15 +15,14 @@ from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.data.windows import gather_contexts, make_windows
 from nextvec.errors import EvaluationError, RunError
-from nextvec.evaluation.ensemble import fit_mixture, latest
-from nextvec.evaluation.harness import Judging
-from nextvec.experiments.ensemble import EnsembleRun, fit_ensemble, load, load_judged
-from nextvec.experiments.judging import Exam, judge_runs
+from nextvec.evaluation.harness import EvaluationConfig
+from nextvec.experiments.ensemble import EnsembleRun, fit_ensemble, fit_mixture, latest, load, open_evaluated
+from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
 from nextvec.inference.predictor import RunPredictor
 from nextvec.training.loop import train
 
 HOW_SPLIT = SplitConfig()
-HOW = Judging(resamples=50, quiet=True, baselines=("copy-last", "linear average"))
+HOW = EvaluationConfig(resamples=50, quiet=True, baselines=("copy-last", "linear average"))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,9 @@ def runs(world: Store, make_tiny: Callable[..., Any], tmp_path_factory: pytest.T
 @pytest.fixture(scope="module")
 def fitted(world: Store, runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> EnsembleRun:
     out = tmp_path_factory.mktemp("ensembles") / "mixed"
-    return fit_ensemble(world, runs, ["ridge", "exponential averages"], Exam(), HOW, out).ensemble
+    return fit_ensemble(
+        world, runs, ["ridge", "exponential averages"], DocumentSelection(), HOW, out
+    ).ensemble
 
 
 def test_it_is_judged_as_a_run_is_and_the_same_after_loading(world: Store, fitted: EnsembleRun) -> None:
@@ -46,7 +47,7 @@ def test_it_is_judged_as_a_run_is_and_the_same_after_loading(world: Store, fitte
     contexts, lengths = gather_contexts(world.vectors, windows, fitted.context)
     for now, then in zip(loaded.predict(contexts, lengths), fitted.predict(contexts, lengths), strict=True):
         np.testing.assert_allclose(now, then, atol=1e-6)
-    report = judge_runs(world, [loaded], Exam(), HOW)
+    report = evaluate_runs(world, [loaded], DocumentSelection(), HOW)
     assert report.row("mixed").figures["cosine"] is not None
     assert report.row("mixed").facts["members"] == ["lstm", "mlp", "ridge", "exponential averages"]
 
@@ -54,8 +55,8 @@ def test_it_is_judged_as_a_run_is_and_the_same_after_loading(world: Store, fitte
 def test_on_what_it_was_fitted_on_no_member_is_better(
     world: Store, fitted: EnsembleRun, runs: list[Path]
 ) -> None:
-    exam = Exam(split="validation")
-    report = judge_runs(world, [fitted, *map(RunPredictor, runs)], exam, HOW)
+    exam = DocumentSelection(split="validation")
+    report = evaluate_runs(world, [fitted, *map(RunPredictor, runs)], exam, HOW)
     best = report.row("mixed").figures["mse"]
     assert all(best <= row.figures["mse"] + 1e-7 for row in report.rows)
 
@@ -104,11 +105,11 @@ def test_what_cannot_be_mixed(world: Store, runs: list[Path], tmp_path: Path) ->
         (runs, ["oracle"], "no baseline 'oracle'"),
     ):
         with pytest.raises(EvaluationError, match=said):
-            fit_ensemble(world, folders, baselines, Exam(), HOW, tmp_path / "out")
+            fit_ensemble(world, folders, baselines, DocumentSelection(), HOW, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "mine").write_text("x")
     with pytest.raises(RunError, match="already"):
-        fit_ensemble(world, runs, [], Exam(), HOW, tmp_path)
+        fit_ensemble(world, runs, [], DocumentSelection(), HOW, tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["json", "weights", "baselines", "gone", "member"])
@@ -124,7 +125,7 @@ def test_a_damaged_ensemble_is_named(
     from nextvec.experiments.ensemble import save
 
     save(made)
-    assert load_judged(tmp_path / "mixed").name == "mixed"
+    assert open_evaluated(tmp_path / "mixed").name == "mixed"
     file = tmp_path / "mixed" / "ensemble.json"
     held = json.loads(file.read_text())
     if damage == "json":

@@ -15,13 +15,13 @@ import pytest
 from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.errors import EvaluationError, LeakError, SplitError
-from nextvec.evaluation.harness import Judging
+from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.experiments.diagnose import diagnose_model
-from nextvec.experiments.judging import Exam, judge_runs, judged_windows
+from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs, evaluation_windows
 from nextvec.inference.predictor import RunPredictor
 from nextvec.training.loop import train
 
-HOW = Judging(resamples=100, quiet=True)
+HOW = EvaluationConfig(resamples=100, quiet=True)
 
 
 def altered(trained: Path, folder: Path, **training: Any) -> RunPredictor:
@@ -37,13 +37,13 @@ def altered(trained: Path, folder: Path, **training: Any) -> RunPredictor:
 def test_the_runs_own_division_is_taken(world: Store, make_tiny: Callable[..., Any], tmp_path: Path) -> None:
     train(world, make_tiny("lstm", "data.split.salt=other"), tmp_path / "run", quiet=True)
     run = RunPredictor(tmp_path / "run")
-    report = judge_runs(world, [run], Exam(), HOW)
+    report = evaluate_runs(world, [run], DocumentSelection(), HOW)
     theirs = split_documents(world, SplitConfig(salt="other"))
     assert report.documents == len(theirs.test)
     assert report.leaks is not None
     assert report.leaks.dropped == 0
     with pytest.raises(LeakError, match="stand in training"):
-        judge_runs(world, [run], Exam(division=SplitConfig()), HOW)
+        evaluate_runs(world, [run], DocumentSelection(division=SplitConfig()), HOW)
 
 
 def test_a_split_file_decides(world: Store, trained: Path, tmp_path: Path) -> None:
@@ -54,31 +54,31 @@ def test_a_split_file_decides(world: Store, trained: Path, tmp_path: Path) -> No
     ids["validation"], ids["test"] = ids["test"], ids["validation"]
     file = tmp_path / "split.json"
     file.write_text(json.dumps(ids))
-    exam = Exam(division=SplitConfig(file=str(file)))
-    report = judge_runs(world, [RunPredictor(trained)], exam, HOW)
+    exam = DocumentSelection(division=SplitConfig(file=str(file)))
+    report = evaluate_runs(world, [RunPredictor(trained)], exam, HOW)
     assert report.documents == len(held.validation)
     file.unlink()
     with pytest.raises(SplitError, match="give the split file with --split-file"):
-        judge_runs(world, [RunPredictor(trained)], exam, HOW)
+        evaluate_runs(world, [RunPredictor(trained)], exam, HOW)
 
 
 def test_runs_that_cannot_stand_in_one_table(world: Store, trained: Path, tmp_path: Path) -> None:
     run = RunPredictor(trained)
     other = altered(trained, tmp_path / "split", split={"salt": "other"})
     with pytest.raises(EvaluationError, match=r"differ in their split; .*--split-file"):
-        judge_runs(world, [run, other], Exam(), HOW)
+        evaluate_runs(world, [run, other], DocumentSelection(), HOW)
     other = altered(trained, tmp_path / "sources", sources=["web"])
     with pytest.raises(EvaluationError, match=r"differ in their sources; .*--train-sources"):
-        judge_runs(world, [run, other], Exam(), HOW)
-    both = judge_runs(world, [run, other], Exam(train_sources=()), HOW)
+        evaluate_runs(world, [run, other], DocumentSelection(), HOW)
+    both = evaluate_runs(world, [run, other], DocumentSelection(train_sources=()), HOW)
     assert [row.name for row in both.rows if row.kind == "model"] == ["small-lstm", "sources"]
     other = altered(trained, tmp_path / "horizon", horizons=[3, 4])
     with pytest.raises(
         EvaluationError, match=r"horizon: trained to predict 3, 4 ahead, judged at 1; .*--horizon 3"
     ):
-        judge_runs(world, [other], Exam(), HOW)
+        evaluate_runs(world, [other], DocumentSelection(), HOW)
     with pytest.raises(EvaluationError, match=r"trained for the task 'next', judged on 'middle'"):
-        judge_runs(world, [run], Exam(), replace(HOW, task="middle", context=4))
+        evaluate_runs(world, [run], DocumentSelection(), replace(HOW, task="middle", context=4))
 
 
 def test_a_run_of_before_there_were_several_horizons(world: Store, trained: Path, tmp_path: Path) -> None:
@@ -86,8 +86,8 @@ def test_a_run_of_before_there_were_several_horizons(world: Store, trained: Path
     run.training = {k: v for k, v in run.training.items() if k not in ("horizons", "task")} | {"horizon": 2}
     assert (run.horizons, run.task) == ((2,), "next")
     with pytest.raises(EvaluationError, match="trained to predict 2 ahead, judged at 1"):
-        judge_runs(world, [run], Exam(), HOW)
-    assert judge_runs(world, [run], Exam(), replace(HOW, horizon=2)).horizon == 2
+        evaluate_runs(world, [run], DocumentSelection(), HOW)
+    assert evaluate_runs(world, [run], DocumentSelection(), replace(HOW, horizon=2)).horizon == 2
 
 
 def test_a_run_that_fills_gaps_is_judged_on_gaps(
@@ -98,51 +98,51 @@ def test_a_run_that_fills_gaps_is_judged_on_gaps(
     run = RunPredictor(tmp_path / "run")
     assert run.task == "middle"
     with pytest.raises(EvaluationError, match="trained for the task 'middle', judged on 'next'"):
-        judge_runs(world, [run], Exam(), HOW)
+        evaluate_runs(world, [run], DocumentSelection(), HOW)
     how = replace(HOW, task="middle", context=4)
-    report = judge_runs(world, [run], Exam(), how)
+    report = evaluate_runs(world, [run], DocumentSelection(), how)
     assert (report.task, report.context) == ("middle", 4)
-    windows, _ = judged_windows(world, [run], Exam(), 4, 1, "middle")
+    windows, _ = evaluation_windows(world, [run], DocumentSelection(), 4, 1, "middle")
     assert len(windows) == report.windows
     with pytest.raises(EvaluationError, match="this run fills gaps"):
-        diagnose_model(world, run, Exam(), how)
+        diagnose_model(world, run, DocumentSelection(), how)
 
 
 def test_baselines_are_fitted_on_what_the_runs_were_trained_on(world: Store, trained: Path) -> None:
     run = RunPredictor(trained)
-    one = judge_runs(world, [run], Exam(train_sources=("web",)), HOW)
-    both = judge_runs(world, [run], Exam(), HOW)
+    one = evaluate_runs(world, [run], DocumentSelection(train_sources=("web",)), HOW)
+    both = evaluate_runs(world, [run], DocumentSelection(), HOW)
     assert one.windows == both.windows
     assert one.row("mean vector").figures["cosine"] != both.row("mean vector").figures["cosine"]
     assert one.row("copy-last").figures["cosine"] == both.row("copy-last").figures["cosine"]
 
 
 def test_limited_to_a_source(world: Store, trained: Path) -> None:
-    report = judge_runs(world, [RunPredictor(trained)], Exam(sources=("books",)), HOW)
+    report = evaluate_runs(world, [RunPredictor(trained)], DocumentSelection(sources=("books",)), HOW)
     held = split_documents(world, SplitConfig(), ("books",))
     assert 0 < report.documents == len(held.test)
 
 
 def test_baselines_alone_take_the_default_division(world: Store) -> None:
-    report = judge_runs(world, [], Exam(split="validation"), HOW)
+    report = evaluate_runs(world, [], DocumentSelection(split="validation"), HOW)
     assert report.documents == len(split_documents(world, SplitConfig()).validation)
     assert {row.kind for row in report.rows} == {"baseline"}
 
 
 def test_judged_windows_are_those_of_the_table(world: Store, trained: Path) -> None:
     run = RunPredictor(trained)
-    windows, documents = judged_windows(world, [run], Exam(), 5, 1)
-    report = judge_runs(world, [run], Exam(), HOW)
+    windows, documents = evaluation_windows(world, [run], DocumentSelection(), 5, 1)
+    report = evaluate_runs(world, [run], DocumentSelection(), HOW)
     assert len(windows) == report.windows
     assert documents == split_documents(world, SplitConfig()).test
     assert set(np.unique(windows.document)) == set(documents)
     with pytest.raises(LeakError):
-        judged_windows(world, [run], Exam(split="all"), 5, 1)
+        evaluation_windows(world, [run], DocumentSelection(split="all"), 5, 1)
 
 
 def test_a_split_without_documents(world: Store) -> None:
-    exam = Exam(division=SplitConfig(test=0.0))
+    exam = DocumentSelection(division=SplitConfig(test=0.0))
     with pytest.raises(SplitError, match="split 'test' has no documents"):
-        judged_windows(world, [], exam, 5, 1)
+        evaluation_windows(world, [], exam, 5, 1)
     with pytest.raises(SplitError, match="split 'test' has no documents"):
-        judge_runs(world, [], exam, HOW)
+        evaluate_runs(world, [], exam, HOW)

@@ -13,14 +13,14 @@ import pytest
 
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
 from nextvec.errors import EncoderMismatchError, EvaluationError, LeakError, RetrievalError, SplitError
-from nextvec.evaluation.harness import Judging
-from nextvec.experiments.judging import Exam, judge_runs
-from nextvec.experiments.lookahead import METRICS, Comparison, compare_strategies, ranks_among
+from nextvec.evaluation.harness import EvaluationConfig
+from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
+from nextvec.experiments.lookahead import METRICS, StrategyComparison, compare_strategies, ranks_among
 from nextvec.inference.predictor import RunPredictor
 from nextvec.retrieval.registry import QUERIES, RERANKERS, Options
 from nextvec.vectors import RawVectors
 
-HOW = Judging(resamples=100, quiet=True)
+HOW = EvaluationConfig(resamples=100, quiet=True)
 
 
 def turned_round(raw: RawVectors) -> RawVectors:
@@ -40,19 +40,19 @@ def told(
 
 
 @pytest.fixture(scope="module")
-def everything(world: Store, told: RunPredictor) -> Comparison:
+def everything(world: Store, told: RunPredictor) -> StrategyComparison:
     """All strategies there are."""
     return compare_strategies(
         world,
         told,
-        Exam(),
+        DocumentSelection(),
         replace(HOW, queries=True, speed=True),
         reembed=turned_round,
         options=Options(pool=20),
     )
 
 
-def test_every_strategy_is_compared(everything: Comparison) -> None:
+def test_every_strategy_is_compared(everything: StrategyComparison) -> None:
     names = [outcome.strategy.name for outcome in everything.outcomes]
     assert {*QUERIES} <= {*names}
     assert {name.partition("+")[2] for name in names} == {"", *RERANKERS}
@@ -77,8 +77,8 @@ def test_every_strategy_is_compared(everything: Comparison) -> None:
 
 def test_queries_have_the_ranks_of_the_judge(world: Store, trained: Path) -> None:
     run = RunPredictor(trained)
-    found = compare_strategies(world, run, Exam(), HOW)
-    report = judge_runs(world, [run], Exam(), HOW)
+    found = compare_strategies(world, run, DocumentSelection(), HOW)
+    report = evaluate_runs(world, [run], DocumentSelection(), HOW)
     assert found.chance["mrr"] == report.chance["mrr"]
     assert (len(found.sitting), len(found.sitting.pool)) == (report.windows, report.pool)
     for name, row in (("last", "copy-last"), ("mean", "linear average"), ("predicted", run.name)):
@@ -93,13 +93,13 @@ def test_queries_have_the_ranks_of_the_judge(world: Store, trained: Path) -> Non
 
 def test_a_re_ranker_that_changes_nothing_changes_no_rank(world: Store, trained: Path) -> None:
     options = Options(document=0.0, recency=0.0, trade_off=1.0, refine=0.0, pool=9)
-    found = compare_strategies(world, RunPredictor(trained), Exam(), HOW, options=options)
+    found = compare_strategies(world, RunPredictor(trained), DocumentSelection(), HOW, options=options)
     for outcome in found.outcomes:
         plain = found.outcome(outcome.strategy.base)
         assert outcome.ranks.tolist() == plain.ranks.tolist()
 
 
-def test_ranks_are_those_of_the_reordered_list(everything: Comparison) -> None:
+def test_ranks_are_those_of_the_reordered_list(everything: StrategyComparison) -> None:
     """Recency is sure of the next chunk: it comes first wherever it is among the candidates."""
     plain, near = everything.outcome("last"), everything.outcome("last+recency")
     assert (near.ranks[plain.ranks > 20] == plain.ranks[plain.ranks > 20]).all()
@@ -121,7 +121,7 @@ def test_equals_of_the_target_do_not_count(tmp_path: Path, trained: Path) -> Non
     ) as writer:  # fmt: skip
         writer.add_shard(documents, vectors, path="test")
     store = Store.open(tmp_path / "s")
-    found = compare_strategies(store, RunPredictor(trained), Exam(split="all"), HOW, ["last"])
+    found = compare_strategies(store, RunPredictor(trained), DocumentSelection(split="all"), HOW, ["last"])
     pool, windows = found.sitting.pool, found.sitting.windows
     at = windows.target.tolist().index(8)
     rows = np.array([[30, 3 + 10, 35, 8, 20]])
@@ -133,7 +133,7 @@ def test_equals_of_the_target_do_not_count(tmp_path: Path, trained: Path) -> Non
 
 def test_where_it_helps(world: Store, trained: Path) -> None:
     """Groups share the windows out, and their gains add up to the whole."""
-    found = compare_strategies(world, RunPredictor(trained), Exam(), HOW)
+    found = compare_strategies(world, RunPredictor(trained), DocumentSelection(), HOW)
     assert [factor.name for factor in found.where] == [
         "cosine of last and next chunk", "chunks read", "chunks of the document", "source"
     ]  # fmt: skip
@@ -144,12 +144,12 @@ def test_where_it_helps(world: Store, trained: Path) -> None:
         assert sum(parts) / len(found.sitting) == pytest.approx(whole)
         assert set(factor.groups[0].gains) == {"mean", "predicted", "blend", "last-mean"}
     assert [group.name for group in found.where[-1].groups] == ["books", "web"]
-    assert compare_strategies(world, RunPredictor(trained), Exam(), HOW, ["mean"]).where == ()
+    assert compare_strategies(world, RunPredictor(trained), DocumentSelection(), HOW, ["mean"]).where == ()
 
 
 def test_the_verdicts_say_what_the_figures_say(world: Store, trained: Path) -> None:
     found = compare_strategies(
-        world, RunPredictor(trained), Exam(), HOW, ["last", "last+recency", "predicted+recency"]
+        world, RunPredictor(trained), DocumentSelection(), HOW, ["last", "last+recency", "predicted+recency"]
     )
     said = found.verdicts()
     assert [line.partition(":")[0] for line in said] == ["predicted+recency against last+recency"]
@@ -161,11 +161,13 @@ def test_the_verdicts_say_what_the_figures_say(world: Store, trained: Path) -> N
 
 
 def test_fewer_windows_and_some_strategies(world: Store, trained: Path) -> None:
-    found = compare_strategies(world, RunPredictor(trained), Exam(), HOW, ["blend", "last", "blend"], most=9)
+    found = compare_strategies(
+        world, RunPredictor(trained), DocumentSelection(), HOW, ["blend", "last", "blend"], most=9
+    )
     assert [outcome.strategy.name for outcome in found.outcomes] == ["blend", "last"]
     assert len(found.sitting) == 9
     assert found.outcomes[0].latency_ms is None
-    whole = compare_strategies(world, RunPredictor(trained), Exam(), HOW, ["last"])
+    whole = compare_strategies(world, RunPredictor(trained), DocumentSelection(), HOW, ["last"])
     rows = whole.sitting.windows.target.tolist()
     chosen = [rows.index(row) for row in found.sitting.windows.target.tolist()]
     assert found.outcomes[1].ranks.tolist() == whole.outcomes[0].ranks[chosen].tolist()
@@ -173,7 +175,11 @@ def test_fewer_windows_and_some_strategies(world: Store, trained: Path) -> None:
 
 def test_the_store_as_candidates(world: Store, trained: Path) -> None:
     found = compare_strategies(
-        world, RunPredictor(trained), Exam(), replace(HOW, candidates="store"), ["last", "last+document"]
+        world,
+        RunPredictor(trained),
+        DocumentSelection(),
+        replace(HOW, candidates="store"),
+        ["last", "last+document"],
     )
     assert len(found.sitting.pool) == len(world)
     assert found.outcomes[1].figure("mrr") > found.outcomes[0].figure("mrr")
@@ -182,18 +188,18 @@ def test_the_store_as_candidates(world: Store, trained: Path) -> None:
 def test_bad_input(world: Store, trained: Path, make_world: Callable[..., Store], tmp_path: Path) -> None:
     run = RunPredictor(trained)
     with pytest.raises(EvaluationError, match="judged at 2"):
-        compare_strategies(world, run, Exam(), replace(HOW, horizon=2))
+        compare_strategies(world, run, DocumentSelection(), replace(HOW, horizon=2))
     with pytest.raises(EvaluationError, match="among many documents"):
-        compare_strategies(world, run, Exam(), replace(HOW, candidates="document"))
+        compare_strategies(world, run, DocumentSelection(), replace(HOW, candidates="document"))
     with pytest.raises(RetrievalError, match="no query 'best'"):
-        compare_strategies(world, run, Exam(), HOW, ["best"])
+        compare_strategies(world, run, DocumentSelection(), HOW, ["best"])
     with pytest.raises(RetrievalError, match="there is no query; give a query"):
-        compare_strategies(world, run, Exam(), HOW, ["query"])
+        compare_strategies(world, run, DocumentSelection(), HOW, ["query"])
     with pytest.raises(RetrievalError, match="there is no decoder"):
-        compare_strategies(world, run, Exam(), HOW, ["text"])
+        compare_strategies(world, run, DocumentSelection(), HOW, ["text"])
     with pytest.raises(SplitError, match="no document of source 'nowhere'"):
-        compare_strategies(world, run, Exam(sources=("nowhere",)), HOW)
+        compare_strategies(world, run, DocumentSelection(sources=("nowhere",)), HOW)
     with pytest.raises(LeakError, match="stand in training"):
-        compare_strategies(world, run, Exam(split="all"), HOW)
+        compare_strategies(world, run, DocumentSelection(split="all"), HOW)
     with pytest.raises(EncoderMismatchError, match="another encoder"):
-        compare_strategies(make_world(tmp_path / "other", encoder="another"), run, Exam(), HOW)
+        compare_strategies(make_world(tmp_path / "other", encoder="another"), run, DocumentSelection(), HOW)

@@ -12,16 +12,16 @@ import pytest
 from nextvec.config import from_dict, merge, to_dict
 from nextvec.corpus.store import Store
 from nextvec.errors import ConfigError, NextvecError, RunError
-from nextvec.evaluation.harness import Judging
+from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.evaluation.table import format_table
-from nextvec.experiments import cells
-from nextvec.experiments.judging import Exam
+from nextvec.experiments import plan as cells
+from nextvec.experiments.evaluating import DocumentSelection
 from nextvec.experiments.matrix import read_table, run_matrix
-from nextvec.experiments.plan import Cell, Plan, parse_axis
+from nextvec.experiments.plan import MatrixCell, MatrixPlan, parse_axis
 from nextvec.training.config import TrainConfig
 from nextvec.training.recipes import layer_names
 
-HOW = Judging(resamples=100, quiet=True, baselines=("copy-last", "linear average"))
+HOW = EvaluationConfig(resamples=100, quiet=True, baselines=("copy-last", "linear average"))
 
 
 @pytest.fixture
@@ -32,32 +32,34 @@ def run(world: Store, make_tiny: Callable[..., Any], tmp_path: Path) -> Callable
         *models: str,
         seeds: int = 1,
         set: tuple[str, ...] = (),
-        how: Judging = HOW,
+        how: EvaluationConfig = HOW,
         jobs: int = 1,
         **axes: tuple[str, ...],
     ) -> dict[str, Any]:
-        plan = Plan(str(world.path), models, seeds, **axes)
+        plan = MatrixPlan(str(world.path), models, seeds, **axes)
 
-        def configure(cell: Cell) -> Any:
+        def configure(cell: MatrixCell) -> Any:
             tiny = make_tiny(cell.model, "optim.max_updates=3", *set, seed=cell.seed)
             return from_dict(TrainConfig, merge(to_dict(tiny), cell.named, cell.layer), where="test")
 
-        return run_matrix(world, plan, configure, tmp_path / "m", Exam(), how, jobs=jobs, quiet=True)
+        return run_matrix(
+            world, plan, configure, tmp_path / "m", DocumentSelection(), how, jobs=jobs, quiet=True
+        )
 
     return call
 
 
 def test_a_plan_runs_every_model_before_any_twice() -> None:
-    planned = Plan("store", ("a", "b"), 2).cells
+    planned = MatrixPlan("store", ("a", "b"), 2).cells
     assert [cell.name for cell in planned] == ["a-seed0", "b-seed0", "a-seed1", "b-seed1"]
     for models, seeds in (((), 1), (("a", "a"), 1), (("a",), 0)):
         with pytest.raises(ValueError, match=r"a matrix needs|named twice"):
-            Plan("store", models, seeds)
+            MatrixPlan("store", models, seeds)
 
 
 def test_axes_are_crossed() -> None:
     vary = ("model.options.hidden=8,16",)
-    plan = Plan("store", ("a",), 1, objectives=("mse", "infonce"), tasks=("next",), vary=vary)
+    plan = MatrixPlan("store", ("a",), 1, objectives=("mse", "infonce"), tasks=("next",), vary=vary)
     assert plan.rows == [
         "a-mse-next-hidden=8",
         "a-mse-next-hidden=16",
@@ -82,9 +84,9 @@ def test_axes_are_crossed() -> None:
     with pytest.raises(ConfigError, match="joins 2 keys"):
         parse_axis("data.context+optim.batch_size=1,2")
     with pytest.raises(ConfigError, match="did you mean 'infonce'"):
-        Plan("store", ("a",), 1, objectives=("infonc",))
+        MatrixPlan("store", ("a",), 1, objectives=("infonc",))
     with pytest.raises(ValueError, match="at most"):
-        Plan("store", ("a",), 10_000, objectives=("mse", "infonce"))
+        MatrixPlan("store", ("a",), 10_000, objectives=("mse", "infonce"))
 
 
 # The brief's weights of 1e-3 have no say beside InfoNCE, as the warning tells whoever trains with them.
@@ -187,11 +189,11 @@ def test_when_no_model_can_be_trained(run, tmp_path: Path, monkeypatch: pytest.M
         (("data.sources=['press']",), HOW, "no document of source 'press'"),
         (("model.preset=huge",), HOW, "unknown preset"),
         (("data.split.test=0.0",), HOW, "split 'test' has no documents"),
-        ((), Judging(context=12), "use a context of at most 11"),
+        ((), EvaluationConfig(context=12), "use a context of at most 11"),
     ],
 )
 def test_what_would_stop_every_model_is_said_before_anything_is_written(
-    run, tmp_path: Path, change: tuple[str, ...], how: Judging, said: str
+    run, tmp_path: Path, change: tuple[str, ...], how: EvaluationConfig, said: str
 ) -> None:
     with pytest.raises(NextvecError, match=said):
         run("lstm", "mlp", set=change, how=how)

@@ -17,11 +17,18 @@ from contract.lab import D as LAB_D
 from contract.lab import make, run_steps, vectors
 from nextvec.corpus.store import Store
 from nextvec.errors import ConfigError, EncoderMismatchError, ModelError, RunError
-from nextvec.experiments.pruning.magnitude import matrices, nonzero, zeroed
-from nextvec.experiments.pruning.run import Plan, prune
-from nextvec.experiments.pruning.structured import Importance, chosen, smaller
-from nextvec.experiments.pruning.table import prune_and_judge
-from nextvec.experiments.pruning.units import find_units, laid_out, prunable
+from nextvec.experiments.pruning import PruningPlan, prune, prune_and_evaluate
+from nextvec.experiments.pruning_units import (
+    Importance,
+    chosen,
+    find_units,
+    laid_out,
+    matrices,
+    nonzero,
+    prunable,
+    smaller,
+    zeroed,
+)
 from nextvec.models import registry
 from nextvec.models.architectures.transformer import Transformer
 from nextvec.models.base import NextVectorModel
@@ -160,7 +167,7 @@ def test_magnitude_keeps_the_largest_of_every_matrix() -> None:
 
 
 def test_a_run_comes_out_smaller_and_says_where_from(world: Store, trained: Path, tmp_path: Path) -> None:
-    plan = Plan(keep=(0.5,), updates=3, batches=2)
+    plan = PruningPlan(keep=(0.5,), updates=3, batches=2)
     (made,) = prune(trained, world, plan, tmp_path / "run", quiet=True)
     info = json.loads((made.folder / "config.json").read_text())
     assert info["config"]["hidden"] == 8
@@ -174,8 +181,8 @@ def test_a_run_comes_out_smaller_and_says_where_from(world: Store, trained: Path
 
 
 def test_a_table_of_shares(world: Store, trained: Path, tmp_path: Path) -> None:
-    plan = Plan(keep=(1.0, 0.5), updates=3, batches=2)
-    table = prune_and_judge(trained, world, plan, tmp_path / "runs", quiet=True)
+    plan = PruningPlan(keep=(1.0, 0.5), updates=3, batches=2)
+    table = prune_and_evaluate(trained, world, plan, tmp_path / "runs", quiet=True)
     first, control, half = table.lines
     assert (first.keep, control.keep, half.keep) == (None, 1.0, 0.5)
     assert control.sizes == {}
@@ -198,7 +205,7 @@ def test_zeros_stay_zeros_while_it_trains_on(
 ) -> None:
     run = tmp_path / "run"
     train(world, make_tiny("mlp", "optim.weight_decay=0.1"), run, quiet=True)
-    (made,) = prune(run, world, Plan((0.5,), "magnitude", 5), tmp_path / "out", quiet=True)
+    (made,) = prune(run, world, PruningPlan((0.5,), "magnitude", 5), tmp_path / "out", quiet=True)
     from nextvec.inference.predictor import load
 
     after = load(made.folder)
@@ -213,7 +220,7 @@ def test_a_pruned_run_that_was_stopped_goes_on(
     from nextvec.interrupt import TrainingInterrupted
     from nextvec.training import loop
 
-    plan = Plan((0.5,), "magnitude", 6)
+    plan = PruningPlan((0.5,), "magnitude", 6)
     (whole,) = prune(trained, world, plan, tmp_path / "whole", quiet=True)
     real = loop.validate
 
@@ -242,7 +249,7 @@ def test_what_cannot_be_pruned_is_refused_with_what_can() -> None:
 @pytest.mark.parametrize("keep", [(), (0.0,), (1.5,), (0.5, 0.5)])
 def test_shares_that_cannot_be_meant_are_refused(keep: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="no shares to keep"):
-        Plan(keep)
+        PruningPlan(keep)
 
 
 def test_nothing_is_written_where_it_does_not_fit(
@@ -250,9 +257,9 @@ def test_nothing_is_written_where_it_does_not_fit(
 ) -> None:
     other = make_world(tmp_path / "other", encoder="another")
     with pytest.raises(EncoderMismatchError, match="another encoder"):
-        prune(trained, other, Plan((0.5,)), tmp_path / "new")
+        prune(trained, other, PruningPlan((0.5,)), tmp_path / "new")
     assert not (tmp_path / "new").exists()
     taken = tmp_path / "taken"
     shutil.copytree(trained, taken)
     with pytest.raises(RunError, match="not empty"):
-        prune(trained, world, Plan((0.5,)), taken)
+        prune(trained, world, PruningPlan((0.5,)), taken)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from nextvec.diagnostics.run import diagnose_run
 from nextvec.errors import RunError
-from nextvec.evaluation.diagnostics.run import diagnose_run
-from nextvec.experiments.records import read_record
+from nextvec.experiments.runs import read_record
 from nextvec.training.history import read_history
 from nextvec.training.loop import train
 

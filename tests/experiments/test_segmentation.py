@@ -16,11 +16,11 @@ from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.errors import EncoderMismatchError, EvaluationError, LeakError, SplitError
 from nextvec.evaluation.boundaries import CURVES
-from nextvec.experiments.judging import Exam
+from nextvec.experiments.evaluating import DocumentSelection
 from nextvec.experiments.segmentation import (
     SegmentationReport,
+    evaluate_segmentation,
     join_documents,
-    judge_segmentation,
 )
 from nextvec.inference.predictor import RunPredictor
 
@@ -28,7 +28,9 @@ from nextvec.inference.predictor import RunPredictor
 @pytest.fixture(scope="module")
 def report(world: Store, trained: Path) -> SegmentationReport:
     run = RunPredictor(trained)
-    return judge_segmentation(world, run, Exam(), count=30, baselines=("copy-last", "ridge"), quiet=True)
+    return evaluate_segmentation(
+        world, run, DocumentSelection(), count=30, baselines=("copy-last", "ridge"), quiet=True
+    )
 
 
 def test_joined_documents_are_runs_of_chunks_of_different_documents(world: Store) -> None:
@@ -121,16 +123,18 @@ def test_what_cannot_be_judged(
     run = RunPredictor(trained)
     for split in ("validation", "all"):
         with pytest.raises(EvaluationError, match="thresholds are fitted on; judge test"):
-            judge_segmentation(world, run, Exam(split), quiet=True)
+            evaluate_segmentation(world, run, DocumentSelection(split), quiet=True)
     with pytest.raises(EvaluationError, match="1 documents of 5 chunks or more cannot be joined"):
-        judge_segmentation(world, run, Exam(sources=("web",)), quiet=True)
+        evaluate_segmentation(world, run, DocumentSelection(sources=("web",)), quiet=True)
     with pytest.raises(EvaluationError, match="no baseline 'best'; choose of: random"):
-        judge_segmentation(world, run, Exam(), baselines=("best",), quiet=True)
+        evaluate_segmentation(world, run, DocumentSelection(), baselines=("best",), quiet=True)
     with pytest.raises(EvaluationError, match="0 joined documents; give 1"):
-        judge_segmentation(world, run, Exam(), count=0, quiet=True)
+        evaluate_segmentation(world, run, DocumentSelection(), count=0, quiet=True)
     with pytest.raises(SplitError, match="no document of source 'radio'"):
-        judge_segmentation(world, run, Exam(sources=("radio",)), quiet=True)
+        evaluate_segmentation(world, run, DocumentSelection(sources=("radio",)), quiet=True)
     with pytest.raises(LeakError, match="stand in training"):
-        judge_segmentation(world, run, Exam(division=SplitConfig(salt="other")), quiet=True)
+        evaluate_segmentation(world, run, DocumentSelection(division=SplitConfig(salt="other")), quiet=True)
     with pytest.raises(EncoderMismatchError, match="another encoder"):
-        judge_segmentation(make_world(tmp_path / "other", encoder="another"), run, Exam(), quiet=True)
+        evaluate_segmentation(
+            make_world(tmp_path / "other", encoder="another"), run, DocumentSelection(), quiet=True
+        )

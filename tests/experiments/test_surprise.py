@@ -21,16 +21,15 @@ from nextvec.errors import (
     RunError,
     StoreError,
 )
-from nextvec.evaluation.boundaries import Rule
-from nextvec.evaluation.surprise import surprise
+from nextvec.evaluation.boundaries import Rule, surprise
 from nextvec.experiments.surprise import (
     Surprises,
     next_predictor,
     surprises_of_document,
     surprises_of_text,
 )
-from nextvec.experiments.surprise_figure import draw_surprise, require_figure
 from nextvec.inference.predictor import RunPredictor
+from nextvec.reporting.surprise_figure import draw_surprise, require_figure
 
 
 @pytest.fixture

@@ -14,8 +14,16 @@ from nextvec.config import from_dict, merge, read_toml, to_dict
 from nextvec.corpus.store import Store
 from nextvec.errors import ConfigError, NextvecError, RunError
 from nextvec.experiments import sweep
-from nextvec.experiments.spaces import Choice, assignments, named_space, read_space, space_of
-from nextvec.experiments.sweep import SweepPlan, read_sweep, run_sweep
+from nextvec.experiments.sweep import (
+    Choice,
+    SweepPlan,
+    assignments,
+    named_space,
+    read_space,
+    read_sweep,
+    run_sweep,
+    space_of,
+)
 from nextvec.interrupt import TrainingInterrupted
 from nextvec.models import registry
 from nextvec.training.config import TrainConfig

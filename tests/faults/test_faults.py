@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from nextvec.errors import EvaluationError
-from nextvec.selfcheck.faults import FAULTS, ROWS, run_faults, score, try_fault
-from nextvec.selfcheck.faults.fault import patched
-from nextvec.selfcheck.faults.scene import Scene, Shared
-from nextvec.selfcheck.faults.training import any_weights
+from nextvec.selfcheck.faults import FAULTS, ROWS, patched, run_faults, score, try_fault
+from nextvec.selfcheck.faults.fixture import Fixture, SharedFixture
+from nextvec.selfcheck.faults.run_faults import any_weights
 
 TABLE = {
     "loss weight 0 by default": ["loss weight 0 by default"],
@@ -55,9 +54,9 @@ TABLE = {
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Fixture:
     folder = tmp_path_factory.mktemp("faults")
-    return Scene(Shared(folder), folder / "trials")
+    return Fixture(SharedFixture(folder), folder / "trials")
 
 
 def test_every_row_of_the_table_has_its_faults() -> None:
@@ -68,7 +67,7 @@ def test_every_row_of_the_table_has_its_faults() -> None:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_the_fault_is_caught_by_its_own_guard(name: str, scene: Scene) -> None:
+def test_the_fault_is_caught_by_its_own_guard(name: str, scene: Fixture) -> None:
     row = try_fault(FAULTS[name], scene)
     assert row.clean_passes, row.detail
     assert row.caught, row.detail
@@ -77,7 +76,7 @@ def test_the_fault_is_caught_by_its_own_guard(name: str, scene: Scene) -> None:
     assert FAULTS[name].alarm.words in row.detail
 
 
-def test_a_guard_that_sleeps_turns_its_row_red(scene: Scene) -> None:
+def test_a_guard_that_sleeps_turns_its_row_red(scene: Fixture) -> None:
     fault = FAULTS["loss weight 0 by default"]
     with patched({"nextvec.objectives.config:LossConfig.active": any_weights}):
         row = try_fault(replace(fault, name="asleep"), scene)
@@ -85,13 +84,13 @@ def test_a_guard_that_sleeps_turns_its_row_red(scene: Scene) -> None:
     assert "no alarm 'ConfigError: every loss weight is zero'" in row.detail
 
 
-def test_a_fault_that_something_else_stops_turns_its_row_red(scene: Scene) -> None:
+def test_a_fault_that_something_else_stops_turns_its_row_red(scene: Fixture) -> None:
     row = try_fault(replace(FAULTS["loss weight 0 by default"], name="stopped", without={}), scene)
     assert (row.caught, row.needs_guard, row.ok) == (True, False, False)
     assert "without its guard it is stopped all the same" in row.detail
 
 
-def test_a_clean_input_that_does_not_pass_turns_its_row_red(scene: Scene) -> None:
+def test_a_clean_input_that_does_not_pass_turns_its_row_red(scene: Fixture) -> None:
     fault = FAULTS["one document in two splits"]
     row = try_fault(replace(fault, name="never", probe=lambda scene, faulty: fault.probe(scene, True)), scene)
     assert (row.caught, row.clean_passes, row.ok) == (True, False, False)

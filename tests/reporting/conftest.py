@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from nextvec.corpus.store import Store
-from nextvec.evaluation.harness import Judging
-from nextvec.experiments.judging import Exam
+from nextvec.evaluation.harness import EvaluationConfig
+from nextvec.experiments.evaluating import DocumentSelection
 from nextvec.experiments.matrix import TABLE, run_matrix
-from nextvec.experiments.plan import Plan
+from nextvec.experiments.plan import MatrixPlan
 from nextvec.reporting.material import Material
 from nextvec.training.loop import METRICS
 
-HOW = Judging(resamples=100, speed=True, quiet=True)
+HOW = EvaluationConfig(resamples=100, speed=True, quiet=True)
 
 
 @pytest.fixture(scope="session")
@@ -25,8 +25,16 @@ def matrix(world: Store, make_tiny: Callable[..., Any], tmp_path_factory: pytest
     """The folder of a matrix of an AMN and an LSTM, two seeds each, two epochs, judged beside all baselines;
     copy it before changing anything in it."""
     out = tmp_path_factory.mktemp("matrix") / "small"
-    plan = Plan(str(world.path), ("amn", "lstm"), 2)
-    run_matrix(world, plan, lambda cell: make_tiny(cell.model, seed=cell.seed), out, Exam(), HOW, quiet=True)
+    plan = MatrixPlan(str(world.path), ("amn", "lstm"), 2)
+    run_matrix(
+        world,
+        plan,
+        lambda cell: make_tiny(cell.model, seed=cell.seed),
+        out,
+        DocumentSelection(),
+        HOW,
+        quiet=True,
+    )
     return out
 
 

@@ -13,11 +13,11 @@ from markupsafe import escape
 
 from nextvec.corpus.store import Store
 from nextvec.data.windows import gather_rows
-from nextvec.evaluation.harness import Judging
+from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.evaluation.predictor import unit
-from nextvec.experiments.judging import Exam
+from nextvec.experiments.evaluating import DocumentSelection
 from nextvec.experiments.matrix import run_matrix
-from nextvec.experiments.plan import Plan
+from nextvec.experiments.plan import MatrixPlan
 from nextvec.reporting.examples import (
     NEEDS,
     PAGE,
@@ -114,10 +114,10 @@ def test_a_gap_is_shown_with_both_its_sides(
     world: Store, make_tiny: Callable[..., Any], tmp_path: Path
 ) -> None:
     gap = ("data.task=middle", "data.context=4", "data.min_context=4", "optim.epochs=1")
-    how = Judging(resamples=100, quiet=True, baselines=("copy-last",), candidates="document")
+    how = EvaluationConfig(resamples=100, quiet=True, baselines=("copy-last",), candidates="document")
     run_matrix(
-        world, Plan(str(world.path), ("mlp",), 1), lambda cell: make_tiny(cell.model, *gap), tmp_path / "m",
-        Exam(), how, quiet=True,
+        world, MatrixPlan(str(world.path), ("mlp",), 1), lambda cell: make_tiny(cell.model, *gap),
+        tmp_path / "m", DocumentSelection(), how, quiet=True,
     )  # fmt: skip
     example = drawn(Material.of(tmp_path / "m"), 3)[1]
     assert (len(example.before), len(example.after)) == (2, 2)

@@ -12,12 +12,11 @@ import pytest
 from matplotlib.axes import Axes
 
 from nextvec.corpus.store import Store
-from nextvec.evaluation.diagnostics.lags import lag_curves
-from nextvec.evaluation.diagnostics.sweep import sweep
-from nextvec.evaluation.harness import Judging
-from nextvec.experiments.judging import Exam
+from nextvec.diagnostics.lags import lag_curves, sum_store
+from nextvec.evaluation.harness import EvaluationConfig
+from nextvec.experiments.evaluating import DocumentSelection
 from nextvec.experiments.matrix import run_matrix
-from nextvec.experiments.plan import Plan
+from nextvec.experiments.plan import MatrixPlan
 from nextvec.reporting.answered import Answered
 from nextvec.reporting.figure import NothingToDraw, draw, render
 from nextvec.reporting.figures import dynamics, inside
@@ -44,7 +43,7 @@ def lines(axes: Axes) -> dict[str, tuple[list[float], list[float]]]:
 def test_the_lag_curve_is_that_of_the_diagnosis(material: Material) -> None:
     store = material.store
     assert store is not None
-    whole, *parts = lag_curves(sweep(store, range(len(store.documents))), resamples=10)
+    whole, *parts = lag_curves(sum_store(store, range(len(store.documents))), resamples=10)
     first, second = lag_curve(material).axes
     assert lines(first)["all sources"][1] == pytest.approx([lag.cosine.mean for lag in whole.lags])
     assert lines(first)["in random order"][1] == pytest.approx([lag.shuffled for lag in whole.lags])
@@ -182,11 +181,11 @@ def test_calibration_of_a_model_with_confidence(
     sure = ("loss.continuation=0.1", "data.broken=0.3")
     run_matrix(
         world,
-        Plan(str(world.path), ("gru",), 1),
+        MatrixPlan(str(world.path), ("gru",), 1),
         lambda cell: make_tiny(cell.model, *sure, seed=cell.seed),
         tmp_path / "m",
-        Exam(),
-        Judging(resamples=20, quiet=True, baselines=("copy-last",)),
+        DocumentSelection(),
+        EvaluationConfig(resamples=20, quiet=True, baselines=("copy-last",)),
         quiet=True,
     )
     material = Material.of(tmp_path / "m", deep=True)

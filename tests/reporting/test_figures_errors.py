@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nextvec.data.splits import SplitConfig, split_documents
-from nextvec.evaluation.diagnostics.model.groups import quantile_parts
+from nextvec.diagnostics.groups import quantile_masks
 from nextvec.reporting import answered
 from nextvec.reporting.answered import Answered
 from nextvec.reporting.figure import NothingToDraw
@@ -54,7 +54,7 @@ def test_boxes_hold_the_errors_of_their_lengths(material: Material, monkeypatch:
     monkeypatch.setattr(Answered, "lengths", property(lambda self: lengths))
     drawn = error_by_length(material)
     axes = next(axes for axes in drawn.axes if axes.get_title() == "lstm")
-    groups = quantile_parts(lengths, 4)
+    groups = quantile_masks(lengths, 4)
     assert len(groups) > 2
     medians = [float(np.median(error[which])) for which in groups]
     levels = [line.get_ydata() for line in axes.lines]
@@ -87,7 +87,7 @@ def test_similarity_to_the_training_data_is_that_of_the_nearest_chunk(material: 
     own, baseline = (1 - ground.answers.values[row]["cosine"] for row in (ground.best, ground.baseline))
     assert np.sort(points.get_ydata()) == pytest.approx(np.sort(own))
     leads = next(line for line in right.lines if line.get_label() == ground.best)
-    groups = quantile_parts(nearest, 8)
+    groups = quantile_masks(nearest, 8)
     assert leads.get_ydata() == pytest.approx([float((baseline - own)[g].mean()) for g in groups], abs=1e-5)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nextvec.evaluation.answers import ANSWERS, Answers
+from nextvec.evaluation.report import KEPT, KeptPredictions
 from nextvec.reporting.headline import Claim, headline, resolve
 from nextvec.reporting.material import Material
 
@@ -67,7 +67,7 @@ def test_a_number_that_is_nowhere_would_be_seen(material: Material) -> None:
 
 
 def test_the_table_itself_is_what_was_answered_window_by_window(material: Material) -> None:
-    answers = Answers.read(material.folder / ANSWERS)
+    answers = KeptPredictions.read(material.folder / KEPT)
     for place, value in headline(material)[0].figures.items():
         found = re.fullmatch(r"matrix\.json#rows\[(\d+)\]\.cosine", place)
         if found:

@@ -16,10 +16,10 @@ import pytest
 
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
 from nextvec.data.splits import SplitConfig
-from nextvec.evaluation.harness import Judging
-from nextvec.experiments.judging import Exam
+from nextvec.evaluation.harness import EvaluationConfig
+from nextvec.experiments.evaluating import DocumentSelection
 from nextvec.experiments.matrix import run_matrix
-from nextvec.experiments.plan import Plan
+from nextvec.experiments.plan import MatrixPlan
 from nextvec.reporting import figure
 from nextvec.reporting.headline import headline
 from nextvec.reporting.material import Material
@@ -188,10 +188,10 @@ def small_matrix(tmp_path: Path, make_tiny: Callable[..., Any], texts: str = "So
     split = tmp_path / "split.json"
     split.write_text(json.dumps({"train": ids[:6], "validation": ids[6:8], "test": ids[8:]}))
     config = make_tiny("lstm", "optim.epochs=1", f"data.split.file={split}")
-    plan = Plan(str(tmp_path / "ten"), ("lstm",), 1)
+    plan = MatrixPlan(str(tmp_path / "ten"), ("lstm",), 1)
     store = Store.open(tmp_path / "ten")
-    how = Judging(resamples=20, quiet=True)
-    exam = Exam(division=SplitConfig(file=str(split)))
+    how = EvaluationConfig(resamples=20, quiet=True)
+    exam = DocumentSelection(division=SplitConfig(file=str(split)))
     run_matrix(store, plan, lambda cell: config, tmp_path / "m", exam, how, quiet=True)
     return tmp_path / "m"
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from nextvec.selfcheck.expected import EXACT, at_most, between, chance, exact, near
+from nextvec.selfcheck.predictors import EXACT, at_most, between, chance, exact, near
 
 
 def test_tolerances() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nextvec.selfcheck.predictors import look_up
-from nextvec.selfcheck.theory import Answer, Theory, best_weights, chunk, mean_error, stranger
+from nextvec.selfcheck.theory import LinearAnswer, Theory, best_weights, chunk, mean_error, stranger
 from nextvec.selfcheck.worlds import COMMON, WORLDS, HiddenState, Rotation, World, kalman, noisy, rotation
 
 
@@ -80,11 +80,16 @@ def test_the_oracle_looks_the_answer_up() -> None:
     assert np.array_equal(ended, documents[:, 3])
 
 
-ANSWERS = [chunk(-1), Answer(1.0, {-1: 0.4, -2: 0.3}), Answer(0.5, {-1: 0.2}, own=0.3), stranger()]
+ANSWERS = [
+    chunk(-1),
+    LinearAnswer(1.0, {-1: 0.4, -2: 0.3}),
+    LinearAnswer(0.5, {-1: 0.2}, own=0.3),
+    stranger(),
+]
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_cosines_and_their_spread_are_those_of_a_simulation(world: World, answer: Answer) -> None:
+def test_cosines_and_their_spread_are_those_of_a_simulation(world: World, answer: LinearAnswer) -> None:
     x = world.judged.astype(np.float64)
     common = x.mean(axis=(0, 1))
     common *= np.sqrt(COMMON * world.D) / np.linalg.norm(common)

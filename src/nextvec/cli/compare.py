@@ -11,7 +11,7 @@ from nextvec.cli.common import JsonTarget, columns, output
 from nextvec.cli.matrix import show
 
 if TYPE_CHECKING:
-    from nextvec.experiments.prd import View
+    from nextvec.experiments.brief import PrdTable
 
 
 def compare(
@@ -32,15 +32,15 @@ def compare(
 
     table = read_table(matrix)
     if prd:
-        from nextvec.experiments.prd import prd_view
+        from nextvec.experiments.brief import prd_table
 
-        view = prd_view(matrix, table)
+        view = prd_table(matrix, table)
         return output(prd_text(view, markdown=markdown), view.to_json(), json)
     text = show(table, markdown=markdown) if pairs is None else format_pairs(table, pairs)
     return output(text, table, json)
 
 
-def prd_text(view: View, *, markdown: bool) -> str:
+def prd_text(view: PrdTable, *, markdown: bool) -> str:
     """The PRD's matrix and its lists of models to beat."""
     header = [
         "#",

@@ -17,10 +17,10 @@ from nextvec.cli.verdicts import WIDTH, Strict, finish, verdict_lines
 
 if TYPE_CHECKING:
     from nextvec.decoding.base import Decoder
-    from nextvec.evaluation.diagnostics.model.part import Part
-    from nextvec.experiments.decoders.bench import Bench, DecoderExam
-    from nextvec.experiments.decoders.table import Example
-    from nextvec.experiments.judging import Judged
+    from nextvec.diagnostics.engine import Section
+    from nextvec.experiments.decoder_scores import DecodedChunk
+    from nextvec.experiments.decoder_trial import DecoderSelection, HeldOutChunks
+    from nextvec.experiments.evaluating import EvaluatedRun
 
 JUDGING = Group("Judging")
 
@@ -53,13 +53,13 @@ class DecoderFlags:
         Parameter(negative=(), help="KIND.KEY=VALUE, e.g. vec2text.steps=10, inverter.writing.beam=8."),
     ] = ()
 
-    def exam(self) -> DecoderExam:
+    def exam(self) -> DecoderSelection:
         """As the judge takes it."""
         from nextvec.data.splits import SplitConfig
-        from nextvec.experiments.decoders.bench import DecoderExam
+        from nextvec.experiments.decoder_trial import DecoderSelection
 
         division = None if self.split_file is None else SplitConfig(file=str(self.split_file.resolve()))
-        return DecoderExam(
+        return DecoderSelection(
             names(self.splits), self.documents, names(self.sources), division, self.context, self.seed
         )
 
@@ -74,21 +74,21 @@ def bench_of(
     device: str,
     *,
     quiet: bool,
-) -> Iterator[tuple[Bench, list[Decoder], Judged | None]]:
+) -> Iterator[tuple[HeldOutChunks, list[Decoder], EvaluatedRun | None]]:
     """What the flags name, opened."""
     from nextvec.config import from_dict, parse_assignments
     from nextvec.corpus.reading import Space
     from nextvec.corpus.store import Store
     from nextvec.decoding.load import DecoderOptions, check_decoders
-    from nextvec.experiments.decoders.bench import opened
-    from nextvec.experiments.ensemble import load_judged
+    from nextvec.experiments.decoder_trial import opened
+    from nextvec.experiments.ensemble import open_evaluated
 
     flags = flags or DecoderFlags()
     exam, given = flags.exam(), parse_assignments(flags.decoder_option)
     options = from_dict(DecoderOptions, given, where="--decoder-option")
     check_decoders(specs)
     held = Store.open(store)
-    judged = None if run is None else load_judged(str(run), device)
+    judged = None if run is None else open_evaluated(str(run), device)
     reader = open_text_reader(Space.of(held), encoder)
     with opened(specs, held, reader, exam, judged, options, quiet=quiet) as (bench, decoders):
         yield bench, decoders, judged
@@ -119,14 +119,14 @@ def decoder_evaluate(
     if not decoders:
         raise ConfigError("nothing to judge", where="nextvec decoder evaluate", remedy="name a decoder")
     with bench_of(decoders, store, run, flags, encoder, device, quiet=quiet) as (bench, found, judged):
-        from nextvec.experiments.decoders.table import judge_decoders
+        from nextvec.experiments.decoder_scores import evaluate_decoders
 
-        report, shown = judge_decoders(bench, found, judged)
+        report, shown = evaluate_decoders(bench, found, judged)
     output("\n\n".join([describe(report), *map(_show, shown[:examples])]), report.to_json(), json)
     finish(report.verdicts(), strict=strict)
 
 
-def describe(found: Part) -> str:
+def describe(found: Section) -> str:
     """The figures, then the verdicts."""
     return "\n".join([*map(_wrap, found.lines()), "", "Verdicts", *verdict_lines(found.verdicts())])
 
@@ -138,7 +138,7 @@ def _wrap(line: str) -> str:
     return textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
-def _show(example: Example) -> str:
+def _show(example: DecodedChunk) -> str:
     width = max(len(name) for name in ("truth", *example.texts))
     texts = [f"  {name:<{width}}  {' '.join(text.split())}" for name, text in example.texts.items()]
     return "\n".join([example.document, f"  {'truth':<{width}}  {' '.join(example.truth.split())}", *texts])

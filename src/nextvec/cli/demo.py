@@ -37,10 +37,10 @@ def demo(
     from nextvec.corpus.encoders import EncoderConfig
     from nextvec.corpus.ingest import ingest
     from nextvec.corpus.store import Store
-    from nextvec.evaluation.harness import Judging
-    from nextvec.experiments.judging import Exam
+    from nextvec.evaluation.harness import EvaluationConfig
+    from nextvec.experiments.evaluating import DocumentSelection
     from nextvec.experiments.matrix import run_matrix
-    from nextvec.experiments.plan import Plan
+    from nextvec.experiments.plan import MatrixPlan
 
     started = time.monotonic()
     report = ingest(
@@ -56,10 +56,16 @@ def demo(
         f"{report.documents} articles added, {len(store.documents)} in {store.path} ({len(store)} chunks, "
         f"{report.chunks_per_second:.0f}/s, {report.path})"
     )
-    plan = Plan(str(store.path.resolve()), MODELS, seeds=1)
+    plan = MatrixPlan(str(store.path.resolve()), MODELS, seeds=1)
     configure = configurer(training or TrainingFlags(), RECIPE, DIVISION)
     table = run_matrix(
-        store, plan, configure, out / "matrix", Exam(), Judging(speed=True, quiet=quiet), quiet=quiet
+        store,
+        plan,
+        configure,
+        out / "matrix",
+        DocumentSelection(),
+        EvaluationConfig(speed=True, quiet=quiet),
+        quiet=quiet,
     )
     print(f"\n{show(table, markdown=False)}\n")
     _print_examples(store, out / "matrix", table)
@@ -84,13 +90,15 @@ def _report(matrix: Path, quiet: bool) -> None:
 
 
 def _print_examples(store: Any, matrix: Path, table: dict[str, Any]) -> None:
+    from nextvec.experiments.evaluating import DocumentSelection, evaluation_windows
     from nextvec.experiments.examples import best_and_worst
-    from nextvec.experiments.judging import Exam, judged_windows
     from nextvec.inference.predictor import RunPredictor
 
     best = max((r for r in table["rows"] if r["kind"] == "model"), key=lambda r: float(r["cosine"]))
     run = RunPredictor(matrix / best["per_seed"][0]["model_file"].rpartition("/")[0])
-    windows, documents = judged_windows(store, [run], Exam(), table["context"], table["horizon"])
+    windows, documents = evaluation_windows(
+        store, [run], DocumentSelection(), table["context"], table["horizon"]
+    )
     for title, examples in best_and_worst(store, run, windows, documents, EXAMPLES):
         print(f"{title} predictions of {best['name']}:")
         for example in examples:

@@ -12,9 +12,8 @@ from nextvec.cli.verdicts import Strict, finish, verdict_lines
 
 if TYPE_CHECKING:
     from nextvec.corpus.encoders import Encoder
-    from nextvec.evaluation.diagnostics.data import DataDiagnosis
-    from nextvec.evaluation.diagnostics.lags import LagCurve
-    from nextvec.evaluation.diagnostics.summary import Summary
+    from nextvec.diagnostics.data import DataDiagnosis, Summary
+    from nextvec.diagnostics.lags import LagCurve
 
 ENCODING = Group("Re-embedding")
 
@@ -50,9 +49,9 @@ def diagnose_data(
     """
     from nextvec.corpus.store import Store
     from nextvec.data.splits import SplitConfig
-    from nextvec.evaluation.diagnostics.data import Looking, diagnose_data
+    from nextvec.diagnostics.data import DataDiagnosisConfig, diagnose_data
 
-    looking = Looking(
+    looking = DataDiagnosisConfig(
         sources=names(sources),
         division=SplitConfig(file=None if split_file is None else str(split_file)),
         context=context,

@@ -35,7 +35,7 @@ def diagnose_decoder(
     The exit code is 0 whatever is found, or with --strict 1 when a verdict is RED.
     """
     with bench_of([decoder], store, run, flags, encoder, device, quiet=quiet) as (bench, [opened], judged):
-        from nextvec.experiments.decoders.abcd import diagnose_decoder
+        from nextvec.experiments.decoder_abcd import diagnose_decoder
 
         found = diagnose_decoder(bench, opened, judged)
     output(describe(found), found.to_json(), json)

@@ -12,8 +12,8 @@ from nextvec.cli.common import JsonTarget, Quiet, Sources, columns, names, outpu
 from nextvec.cli.verdicts import WIDTH, Strict, finish, verdict_lines
 
 if TYPE_CHECKING:
-    from nextvec.evaluation.diagnostics.checklist import Checklist
-    from nextvec.experiments.diagnose import RunDiagnosis
+    from nextvec.diagnostics.checklist import Checklist
+    from nextvec.experiments.diagnose import RunModelDiagnosis
 
 
 def diagnose_model(
@@ -42,14 +42,14 @@ def diagnose_model(
     """
     from nextvec.corpus.store import Store
     from nextvec.data.splits import SplitConfig
-    from nextvec.evaluation.harness import Judging
+    from nextvec.evaluation.harness import EvaluationConfig
     from nextvec.experiments.diagnose import diagnose_model
-    from nextvec.experiments.judging import Exam
+    from nextvec.experiments.evaluating import DocumentSelection
     from nextvec.inference.predictor import RunPredictor
 
     division = None if split_file is None else SplitConfig(file=str(split_file.resolve()))
     predictor = RunPredictor(run, device=device)
-    how = Judging(
+    how = EvaluationConfig(
         context=context,
         horizon=predictor.horizons[0],
         candidates=candidates,
@@ -57,13 +57,13 @@ def diagnose_model(
         speed=not no_speed,
         quiet=quiet,
     )
-    exam = Exam(split=split, sources=names(sources), division=division)
+    exam = DocumentSelection(split=split, sources=names(sources), division=division)
     found = diagnose_model(Store.open(store), predictor, exam, how)
     output(describe(found), found.to_json(), json)
     finish(found.diagnosis.verdicts, strict=strict)
 
 
-def describe(found: RunDiagnosis) -> str:
+def describe(found: RunModelDiagnosis) -> str:
     """Headline, verdicts, every part with its figures, the checklist, and the windows last."""
     d = found.diagnosis
     dropped = "" if found.leaks is None else f", {found.leaks.dropped:,} dropped that stand in training"

@@ -11,8 +11,7 @@ from nextvec.cli.common import JsonTarget, columns, output
 from nextvec.cli.verdicts import Strict, finish, verdict_lines
 
 if TYPE_CHECKING:
-    from nextvec.evaluation.diagnostics.history import Epoch, RunRecord
-    from nextvec.evaluation.diagnostics.run import RunDiagnosis
+    from nextvec.diagnostics.run import Epoch, RunDiagnosis, RunRecord
 
 
 def diagnose_run(
@@ -26,8 +25,8 @@ def diagnose_run(
 
     The exit code is 0 whatever is found, or with --strict 1 when a verdict is RED.
     """
-    from nextvec.evaluation.diagnostics.run import diagnose_run
-    from nextvec.experiments.records import read_record
+    from nextvec.diagnostics.run import diagnose_run
+    from nextvec.experiments.runs import read_record
 
     found = diagnose_run(read_record(run))
     output(describe(found), found.to_json(), json)

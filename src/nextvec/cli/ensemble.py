@@ -33,13 +33,15 @@ def ensemble(
     """
     from nextvec.corpus.store import Store
     from nextvec.data.splits import SplitConfig
-    from nextvec.evaluation.harness import Judging
+    from nextvec.evaluation.harness import EvaluationConfig
     from nextvec.experiments.ensemble import fit_ensemble
-    from nextvec.experiments.judging import Exam
+    from nextvec.experiments.evaluating import DocumentSelection
 
     division = None if split_file is None else SplitConfig(file=str(split_file.resolve()))
-    how = Judging(context=context, horizon=horizon, task=task, queries=queries, quiet=True)
-    fitted = fit_ensemble(Store.open(store), runs, names(baselines), Exam(division=division), how, out)
+    how = EvaluationConfig(context=context, horizon=horizon, task=task, queries=queries, quiet=True)
+    fitted = fit_ensemble(
+        Store.open(store), runs, names(baselines), DocumentSelection(division=division), how, out
+    )
     made = fitted.ensemble
     rows = [
         [member.name, f"{raw:.3f}", f"{unit:.3f}"]

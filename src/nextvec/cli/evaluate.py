@@ -12,10 +12,10 @@ from nextvec.cli.common import JsonTarget, Quiet, names, output
 from nextvec.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nextvec.evaluation.harness import Judging
-    from nextvec.experiments.judging import Exam
+    from nextvec.evaluation.harness import EvaluationConfig
+    from nextvec.experiments.evaluating import DocumentSelection
 
-JUDGING = Group("Judging")
+JUDGING = Group("EvaluationConfig")
 DEFAULT_CONTEXT = 5
 
 
@@ -55,15 +55,15 @@ class JudgingFlags:
         context: int = DEFAULT_CONTEXT,
         task: Literal["next", "middle"] = "next",
         queries: bool = False,
-    ) -> Judging:
+    ) -> EvaluationConfig:
         """As the harness takes it; `context` is what --judge-context is by default."""
-        from nextvec.evaluation.harness import Judging
+        from nextvec.evaluation.harness import EvaluationConfig
 
         try:
             ks = tuple(int(part) for part in names(self.k)) or None
         except ValueError:
             raise ConfigError(f"'{self.k}' are no ranks", where="--k", remedy="write --k 1,5,20") from None
-        return Judging(
+        return EvaluationConfig(
             context=context if self.judge_context is None else self.judge_context,
             horizon=horizon,
             task=task,
@@ -117,28 +117,28 @@ def evaluate(
     """
     from nextvec.corpus.store import Store
     from nextvec.evaluation.table import format_report
-    from nextvec.experiments.ensemble import load_judged
-    from nextvec.experiments.judging import judge_runs
+    from nextvec.experiments.ensemble import open_evaluated
+    from nextvec.experiments.evaluating import evaluate_runs
 
     flags = flags or JudgingFlags()
     if not runs:
         raise ConfigError("nothing to judge", where="nextvec evaluate", remedy="name a run, or baselines")
     opened = Store.open(store)
     exam = _exam(flags, sources, train_sources, split_file)
-    predictors = [load_judged(run, device) for run in runs if run != "baselines"]
+    predictors = [open_evaluated(run, device) for run in runs if run != "baselines"]
     context = int(predictors[0].training["context"]) if task == "middle" and predictors else DEFAULT_CONTEXT
     how = flags.judging(horizon, quiet=quiet, context=context, task=task, queries=queries)
-    report = judge_runs(opened, predictors, exam, how)
+    report = evaluate_runs(opened, predictors, exam, how)
     output(format_report(report, markdown=flags.markdown), report.to_json(), json)
 
 
 def _exam(
     flags: JudgingFlags, sources: str | None, train_sources: str | None, split_file: Path | None
-) -> Exam:
+) -> DocumentSelection:
     from nextvec.data.splits import SplitConfig
-    from nextvec.experiments.judging import Exam
+    from nextvec.experiments.evaluating import DocumentSelection
 
-    return Exam(
+    return DocumentSelection(
         split=flags.split,
         sources=names(sources),
         train_sources=None if train_sources is None else names(train_sources),

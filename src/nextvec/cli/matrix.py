@@ -17,7 +17,7 @@ from nextvec.errors import ConfigError
 if TYPE_CHECKING:
     from nextvec.corpus.store import Store
     from nextvec.experiments.matrix import Configure
-    from nextvec.experiments.plan import Cell, Plan
+    from nextvec.experiments.plan import MatrixCell, MatrixPlan
 
 AXES = Group("Axes")
 
@@ -34,9 +34,9 @@ class AxisFlags:
         Parameter(negative=(), help="Any key as an axis, KEY=VALUE,VALUE: --vary model.options.layers=1,2"),
     ] = ()
 
-    def plan(self, store: Store, models: str, seeds: int, training: TrainingFlags) -> Plan:
+    def plan(self, store: Store, models: str, seeds: int, training: TrainingFlags) -> MatrixPlan:
         """The combinations asked for. Raises ConfigError, ModelError."""
-        from nextvec.experiments.plan import Plan
+        from nextvec.experiments.plan import MatrixPlan
         from nextvec.models import registry
 
         for axis, given in (("objective", self.objectives), ("task", self.tasks)):
@@ -49,7 +49,7 @@ class AxisFlags:
             registry.get(name)
         place, axes = str(store.path.resolve()), (names(self.objectives), names(self.tasks), self.vary)
         try:
-            return Plan(place, tuple(chosen), seeds, *axes)
+            return MatrixPlan(place, tuple(chosen), seeds, *axes)
         except ValueError as e:
             raise ConfigError(str(e), where="nextvec matrix", remedy="correct the flag") from None
 
@@ -82,7 +82,7 @@ def matrix(
     that fails does not stop the others: it is reported, and the exit code is 1.
     """
     from nextvec.corpus.store import Store
-    from nextvec.experiments.judging import Exam
+    from nextvec.experiments.evaluating import DocumentSelection
     from nextvec.experiments.matrix import run_matrix
 
     training, judging = training or TrainingFlags(), judging or JudgingFlags()
@@ -92,12 +92,12 @@ def matrix(
         raise ConfigError("--jobs must be at least 1", where="nextvec matrix", remedy="correct the flag")
     configure = configurer(training)
     first = configure(plan.cells[0])
-    exam = Exam(judging.split, names(judge_sources) or first.data.sources)
+    exam = DocumentSelection(judging.split, names(judge_sources) or first.data.sources)
     how = judging.judging(first.data.horizons[0], quiet=quiet)
     table = run_matrix(opened, plan, configure, out, exam, how, jobs=jobs, quiet=quiet)
     output(show(table, markdown=judging.markdown), table, json)
     if top:
-        from nextvec.experiments.top import carry
+        from nextvec.experiments.brief import carry
 
         for carried in carry(opened, out, table, top, exam, how):
             print(f"\n{carried.row}: {carried.diagnosis.diagnosis.headline}\n  everything: {carried.file}")
@@ -114,7 +114,7 @@ def configurer(
 
     file, given = flags.layers()
 
-    def configure(cell: Cell) -> Any:
+    def configure(cell: MatrixCell) -> Any:
         own = {"model": {"name": cell.model}, "runtime": {"seed": cell.seed}}
         layers = (under or {}, file, cell.named, given, cell.layer, own)
         return make_config(flags.recipe or recipe, *layers, where=flags.config or "flags")

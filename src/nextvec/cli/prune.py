@@ -11,7 +11,7 @@ from nextvec.cli.common import JsonTarget, Quiet, Sources, columns, names, outpu
 from nextvec.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nextvec.experiments.pruning.table import Line, Table
+    from nextvec.experiments.pruning import PruningRow, PruningTable
 
 
 def prune(
@@ -47,11 +47,10 @@ def prune(
     magnitude (any architecture): the smallest weights of every matrix become 0 and stay 0.
     """
     from nextvec.corpus.store import Store
-    from nextvec.experiments.pruning.run import Plan
-    from nextvec.experiments.pruning.table import prune_and_judge
+    from nextvec.experiments.pruning import PruningPlan, prune_and_evaluate
 
-    plan = Plan(_shares(keep), method, fine_tune_updates, split_file, batches)
-    table = prune_and_judge(run, Store.open(store), plan, out, split, names(sources), quiet=quiet)
+    plan = PruningPlan(_shares(keep), method, fine_tune_updates, split_file, batches)
+    table = prune_and_evaluate(run, Store.open(store), plan, out, split, names(sources), quiet=quiet)
     output(describe(table, out), table.to_json(), json)
 
 
@@ -64,7 +63,7 @@ def _shares(text: str) -> tuple[float, ...]:
         ) from None
 
 
-def describe(table: Table, out: Path) -> str:
+def describe(table: PruningTable, out: Path) -> str:
     """The table in words and columns."""
     versus = "cosine less the run's"
     header = ["model", "sizes", "parameters", "not 0", "KiB", "as cut", "cosine", versus, "R@5", "p50 ms"]
@@ -88,7 +87,7 @@ def describe(table: Table, out: Path) -> str:
     )
 
 
-def _cells(line: Line) -> list[str]:
+def _cells(line: PruningRow) -> list[str]:
     by = line.versus
     return [
         line.name,

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from nextvec.corpus.reading import TextReader
     from nextvec.corpus.store import Store
     from nextvec.decoding.answers import Passage
-    from nextvec.evaluation.harness import Judging
-    from nextvec.experiments.judging import Exam
+    from nextvec.evaluation.harness import EvaluationConfig
+    from nextvec.experiments.evaluating import DocumentSelection
     from nextvec.inference.base import TrainedPredictor
     from nextvec.retrieval.registry import Options, Reembed
 
@@ -73,11 +73,11 @@ class CompareFlags:
     seed: Annotated[int, Parameter(help="Of that draw and of the queries.")] = 0
     no_speed: Annotated[bool, Parameter(negative=(), help="Do not measure latency.")] = False
 
-    def judging(self, horizon: int, *, quiet: bool) -> Judging:
+    def judging(self, horizon: int, *, quiet: bool) -> EvaluationConfig:
         """As the judge takes it."""
-        from nextvec.evaluation.harness import Judging
+        from nextvec.evaluation.harness import EvaluationConfig
 
-        return Judging(
+        return EvaluationConfig(
             context=self.context,
             horizon=horizon,
             queries=self.queries,
@@ -87,13 +87,13 @@ class CompareFlags:
             quiet=quiet,
         )
 
-    def exam(self, sources: str | None) -> Exam:
+    def exam(self, sources: str | None) -> DocumentSelection:
         """Which documents are judged."""
         from nextvec.data.splits import SplitConfig
-        from nextvec.experiments.judging import Exam
+        from nextvec.experiments.evaluating import DocumentSelection
 
         division = None if self.split_file is None else SplitConfig(file=str(self.split_file.resolve()))
-        return Exam(split=self.split, sources=names(sources), division=division)
+        return DocumentSelection(split=self.split, sources=names(sources), division=division)
 
 
 def retrieve(

@@ -18,7 +18,7 @@ from nextvec.errors import ConfigError
 
 if TYPE_CHECKING:
     from nextvec.evaluation.boundaries import Rule
-    from nextvec.experiments.segmentation import Row, SegmentationReport
+    from nextvec.experiments.segmentation import FinderRow, SegmentationReport
     from nextvec.experiments.surprise import Surprises
     from nextvec.inference.base import TrainedPredictor
 
@@ -108,12 +108,12 @@ def surprise(
         raise ConfigError("of a table that is not made", where="flags of evaluation", remedy="add --evaluate")
     show = show or ShowFlags()
     if show.figure is not None:
-        from nextvec.experiments.surprise_figure import require_figure
+        from nextvec.reporting.surprise_figure import require_figure
 
         require_figure(show.figure)
     found = _read(run, texts, store, document, encoder, show, device)
     if show.figure is not None:
-        from nextvec.experiments.surprise_figure import draw_surprise
+        from nextvec.reporting.surprise_figure import draw_surprise
 
         draw_surprise(found, show.figure, show.peaks)
     output(describe(found, show.peaks), found.to_json(show.peaks), json)
@@ -147,14 +147,14 @@ def _read(
 def _evaluate(run: Path, store: Path, flags: EvaluationFlags, device: str, json: str | None) -> None:
     from nextvec.corpus.store import Store
     from nextvec.data.splits import SplitConfig
-    from nextvec.experiments.judging import Exam
-    from nextvec.experiments.segmentation import PREDICTORS, judge_segmentation
+    from nextvec.experiments.evaluating import DocumentSelection
+    from nextvec.experiments.segmentation import PREDICTORS, evaluate_segmentation
 
     division = None if flags.split_file is None else SplitConfig(file=str(flags.split_file.resolve()))
-    report = judge_segmentation(
+    report = evaluate_segmentation(
         Store.open(store),
         _predictor(run, device),
-        Exam(flags.split, names(flags.sources), division=division),
+        DocumentSelection(flags.split, names(flags.sources), division=division),
         count=flags.documents,
         seed=flags.seed,
         baselines=names(flags.baselines) or PREDICTORS,
@@ -234,7 +234,7 @@ def describe_table(report: SegmentationReport) -> str:
     )
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: FinderRow) -> list[str]:
     gap, rule = row.versus.get("pk"), row.rule
     mark = "*" if gap is None else " " if not gap.clear else "+" if gap.difference < 0 else "-"
     interval = "" if gap is None else f"{gap.difference:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"

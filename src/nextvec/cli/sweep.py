@@ -42,8 +42,7 @@ def sweep(
     The test documents are not touched. Train the result with `nextvec train --config OUT/best/MODEL.toml`.
     """
     from nextvec.corpus.store import Store
-    from nextvec.experiments.spaces import named_space
-    from nextvec.experiments.sweep import SweepPlan, run_sweep
+    from nextvec.experiments.sweep import SweepPlan, named_space, run_sweep
     from nextvec.models import registry
     from nextvec.training.recipes import make_config
 

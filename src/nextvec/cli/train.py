@@ -28,7 +28,7 @@ def train(
 ) -> None:
     """Train one model. The best model by validation cosine lies in --out, the last in --out/final."""
     from nextvec.corpus.store import Store
-    from nextvec.experiments.judging import evaluate_flags
+    from nextvec.experiments.evaluating import evaluate_flags
     from nextvec.training.config import read_config
     from nextvec.training.loop import train as run
     from nextvec.training.recipes import make_config

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from nextvec.evaluation.diagnostics.verdicts import Verdict
+    from nextvec.diagnostics.engine import Verdict
 
 Strict = Annotated[bool, Parameter(negative=(), help="Exit with 1 when a verdict is RED.")]
 MARKS = {"ok": "ok", "note": "note", "warning": "WARNING", "red": "RED"}

@@ -170,7 +170,7 @@ class Client:
         return found
 
     def training(self, model: str) -> Json:
-        """How a model was trained, and keys of what it was trained on (`nextvec.experiments.remote`)."""
+        """How a model was trained, and keys of what it was trained on (`nextvec.experiments.evaluating`)."""
         found: Json = self.wire.parsed(self.wire.send("GET", f"/v1/models/{quote(model, safe='')}/training"))
         return found
 

@@ -15,10 +15,139 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.data.windows import FloatArray
-from nextvec.evaluation.predictor import Predictor, row_dots, unit
-from nextvec.evaluation.segmentation import Cuts, half_length, pk_errors
-from nextvec.evaluation.surprise import expected
+from nextvec.data.windows import Extent, FloatArray, VectorSource, Windows, gather_rows
+from nextvec.errors import EvaluationError
+from nextvec.evaluation.evaluation_set import context_blocks
+from nextvec.evaluation.predictor import VectorPredictor, ask, row_dots, unit
+
+# Surprise: how far each chunk of a document is from what was expected after the chunks before it.
+
+
+def surprise(
+    predictor: VectorPredictor, vectors: VectorSource, document: Extent, least: int = 1
+) -> NDArray[np.float64]:
+    """[T] 1 - cos(prediction, actual) of each chunk of a document; 0 is as expected, 1 unrelated, 2 opposite.
+
+    Args:
+        vectors: of the store the document is in, raw.
+        least: chunks that must have been read; the first `least` chunks of the document get nan.
+    Raises:
+        EvaluationError: predictions that cannot be judged (NaN, a wrong shape).
+    """
+    rows = document.first + np.arange(document.count, dtype=np.int64)
+    found = 1.0 - row_dots(expected(predictor, vectors, document, least), unit(gather_rows(vectors, rows)))
+    found[:least] = np.nan
+    return found
+
+
+def expected(
+    predictor: VectorPredictor, vectors: VectorSource, document: Extent, least: int = 1
+) -> FloatArray:
+    """[T, D] the prediction of each chunk of a document, of unit length; zeros for the first `least` chunks.
+
+    Arguments and errors are those of `surprise`.
+    """
+    units = np.zeros((document.count, vectors.shape[1]), dtype=np.float32)
+    target = document.first + np.arange(least, document.count, dtype=np.int64)
+    if len(target) == 0:
+        return units
+    first = np.full_like(target, document.first)
+    windows = Windows(target, first, np.zeros_like(target), context=least, horizon=1)
+    for piece, contexts, lengths in context_blocks(vectors, windows, predictor.context):
+        units[least:][piece] = ask(predictor, contexts, lengths)[1]
+    return units
+
+
+# Figures of a segmentation: how well the places where a topic is said to change are those where it does.
+#
+# A segmentation of T chunks is a boolean array [T - 1]: entry g is True where one segment ends with chunk g
+# and the next begins with chunk g + 1. Figures also come as one value a place, so that they can be summed
+# over whatever is resampled.
+
+Cuts = NDArray[np.bool_]
+
+
+def pk(true: Cuts, said: Cuts, k: int | None = None) -> float:
+    """Share of pairs of chunks k apart of which one segmentation says they are of one segment and the other
+    that they are not (Beeferman, Berger, Lafferty, "Statistical Models for Text Segmentation", 1999).
+
+    0 is perfect; saying nothing at all costs the share of pairs that truly lie in two segments.
+
+    Args:
+        true, said: [T - 1] each.
+        k: half the mean length of the true segments when not given.
+    Raises:
+        EvaluationError: the two are not of one length, or k is not from 1 to T - 1.
+    """
+    return float(pk_errors(true, said, k or half_length([true])).mean())
+
+
+def window_diff(true: Cuts, said: Cuts, k: int | None = None) -> float:
+    """Share of pairs of chunks k apart between which the two segmentations count different numbers of
+    boundaries (Pevzner and Hearst, "A Critique and Improvement of an Evaluation Metric for Text
+    Segmentation", 2002). Never below `pk`; arguments and errors are the same."""
+    return float(window_diff_errors(true, said, k or half_length([true])).mean())
+
+
+def pk_errors(true: Cuts, said: Cuts, k: int) -> NDArray[np.bool_]:
+    """[..., T - k] which pairs of chunks i and i + k `pk` holds against `said` [..., T - 1]."""
+    between, claimed = _between(true, said, k)
+    return np.asarray((between > 0) != (claimed > 0))
+
+
+def window_diff_errors(true: Cuts, said: Cuts, k: int) -> NDArray[np.bool_]:
+    """[..., T - k] which pairs of chunks i and i + k `window_diff` holds against `said` [..., T - 1]."""
+    between, claimed = _between(true, said, k)
+    return np.asarray(between != claimed)
+
+
+def found(true: Cuts, said: Cuts, tolerance: int = 1) -> NDArray[np.bool_]:
+    """[T - 1] which true boundaries have one of `said` for themselves, at most `tolerance` chunks away.
+
+    The first free one in reach is taken, which on a line pairs as many as can be paired.
+    """
+    _check(true, said)
+    paired = np.zeros_like(true)
+    free = np.flatnonzero(said).tolist()
+    for place in np.flatnonzero(true).tolist():
+        while free and free[0] < place - tolerance:
+            free.pop(0)
+        if free and free[0] <= place + tolerance:
+            free.pop(0)
+            paired[place] = True
+    return paired
+
+
+def half_length(truths: Sequence[Cuts]) -> int:
+    """k: half the mean length of the true segments of some documents, at least 1."""
+    chunks = sum(len(true) + 1 for true in truths)
+    segments = sum(int(true.sum()) + 1 for true in truths)
+    return max(1, round(chunks / segments / 2))
+
+
+def _between(true: Cuts, said: Cuts, k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many boundaries of each lie between chunks i and i + k."""
+    _check(true, said)
+    if not 1 <= k <= len(true):
+        raise EvaluationError(
+            f"pairs of chunks {k} apart among {len(true) + 1} chunks",
+            remedy="judge longer documents, or give a k from 1 to less than their length",
+        )
+    counts = []
+    for cuts in (true, said):
+        total = np.zeros((*cuts.shape[:-1], cuts.shape[-1] + 1), dtype=np.int64)
+        total[..., 1:] = np.cumsum(cuts, axis=-1)
+        counts.append(total[..., k:] - total[..., :-k])
+    return counts[0], counts[1]
+
+
+def _check(true: Cuts, said: Cuts) -> None:
+    if true.ndim != 1 or said.shape[-1:] != true.shape:
+        raise EvaluationError(
+            f"segmentations of shape {list(true.shape)} and {list(said.shape)}",
+            remedy="give one entry for each place between two chunks of the document",
+        )
+
 
 Curve = NDArray[np.float64]
 
@@ -28,7 +157,7 @@ THRESHOLDS = np.round(np.arange(-1.0, 3.01, 0.1), 2)
 
 
 @dataclass(frozen=True)
-class Read:
+class ReadDocument:
     """A document of T chunks as a curve sees it.
 
     Attributes:
@@ -40,7 +169,7 @@ class Read:
     expected: FloatArray
 
     @classmethod
-    def of(cls, predictor: Predictor, vectors: FloatArray) -> Read:
+    def of(cls, predictor: VectorPredictor, vectors: FloatArray) -> ReadDocument:
         """A document's raw vectors [T, D], read by a predictor. Raises EvaluationError."""
         return cls(unit(vectors), expected(predictor, vectors, _Whole(0, len(vectors))))
 
@@ -80,7 +209,7 @@ class CurveKind:
 
     name: str
     about: str
-    make: Callable[[Read, int], Curve]
+    make: Callable[[ReadDocument, int], Curve]
     predicts: bool
     widths: tuple[int, ...]
     usual: Rule
@@ -91,10 +220,10 @@ CURVES: dict[str, CurveKind] = {}
 
 def curve(
     name: str, usual: Rule, *, predicts: bool = True, widths: tuple[int, ...] = (1,)
-) -> Callable[[Callable[[Read, int], Curve]], Callable[[Read, int], Curve]]:
-    """Register a curve: a function of a `Read` of T chunks and a width -> [T - 1]."""
+) -> Callable[[Callable[[ReadDocument, int], Curve]], Callable[[ReadDocument, int], Curve]]:
+    """Register a curve: a function of a `ReadDocument` of T chunks and a width -> [T - 1]."""
 
-    def register(make: Callable[[Read, int], Curve]) -> Callable[[Read, int], Curve]:
+    def register(make: Callable[[ReadDocument, int], Curve]) -> Callable[[ReadDocument, int], Curve]:
         about = (make.__doc__ or "").partition("\n\n")[0]
         CURVES[name] = CurveKind(name, " ".join(about.split()), make, predicts, widths, usual)
         return make
@@ -103,32 +232,32 @@ def curve(
 
 
 @curve("surprise", Rule(1.2, 5))
-def _surprise(read: Read, width: int) -> Curve:
+def _surprise(read: ReadDocument, width: int) -> Curve:
     """How unexpected the chunk after the place is."""
     return 1.0 - row_dots(read.expected[1:], read.units[1:])
 
 
 @curve("surprise-depth", Rule(1.6, 5))
-def _surprise_depth(read: Read, width: int) -> Curve:
+def _surprise_depth(read: ReadDocument, width: int) -> Curve:
     """How far the surprise stands above the valleys on either side of it."""
     return depth(_surprise(read, width))
 
 
 @curve("surprise-ahead", Rule(0.5, 5, 6), widths=WIDTHS)
-def _surprise_ahead(read: Read, width: int) -> Curve:
+def _surprise_ahead(read: ReadDocument, width: int) -> Curve:
     """How unexpected the mean of the next chunks is: an odd chunk is not yet another topic."""
     return 1.0 - row_dots(read.expected[1:], blocks(read.units, width)[1])
 
 
 @curve("cosine-drop", Rule(0.6, 5, 6), predicts=False, widths=WIDTHS)
-def _cosine_drop(read: Read, width: int) -> Curve:
+def _cosine_drop(read: ReadDocument, width: int) -> Curve:
     """TextTiling: how deep the similarity of the blocks before and after the place dips below the hills on
     either side."""
     return depth(_cosine_gap(read, width))
 
 
 @curve("cosine-gap", Rule(0.3, 5, 6), predicts=False, widths=WIDTHS)
-def _cosine_gap(read: Read, width: int) -> Curve:
+def _cosine_gap(read: ReadDocument, width: int) -> Curve:
     """How unlike the blocks before and after the place are."""
     before, after = blocks(read.units, width)
     return 1.0 - row_dots(before, after)
@@ -180,7 +309,7 @@ def high_peaks(values: Curve, apart: int) -> tuple[NDArray[np.int64], Curve]:
     return chosen, (values[chosen] - values.mean()) / spread
 
 
-def fit_rule(kind: CurveKind, reads: Sequence[Read], truths: Sequence[Cuts]) -> tuple[Rule, float]:
+def fit_rule(kind: CurveKind, reads: Sequence[ReadDocument], truths: Sequence[Cuts]) -> tuple[Rule, float]:
     """The rule with the lowest Pk on documents whose boundaries are known, and that Pk.
 
     Of equally good thresholds the one in the middle is taken, of other rules the narrowest block.

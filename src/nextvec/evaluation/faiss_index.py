@@ -1,4 +1,4 @@
-"""Ranks by way of a faiss index, equal to those of `nextvec.evaluation.retrieval.ranks`.
+"""Ranks by way of a faiss index, equal to those of `nextvec.evaluation.ranking.ranks`.
 
 The index (flat inner product, exhaustive) gives the NEAREST candidates of each prediction. What was read, the
 target and its equals are struck from the list. A target that is clearly nearer than the last of the list has
@@ -13,7 +13,7 @@ import numpy as np
 
 from nextvec.data.windows import FloatArray, IntArray, VectorSource, gather_rows
 from nextvec.evaluation.predictor import unit
-from nextvec.evaluation.retrieval import CANDIDATE_BLOCK, Pool, exact_cosines, ranks
+from nextvec.evaluation.ranking import CANDIDATE_BLOCK, Pool, exact_cosines, ranks
 from nextvec.retrieval.engine import require_package
 from nextvec.vectors import rounding
 

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.errors import EvaluationError
-from nextvec.evaluation.exam import Exam
-from nextvec.evaluation.predictor import Predictor, row_dots
+from nextvec.evaluation.evaluation_set import EvaluationSet
+from nextvec.evaluation.predictor import VectorPredictor, row_dots
 
 Values = NDArray[np.float64]
 SAMPLE_BYTES = 2**28
 
 
 @runtime_checkable
-class GenerativePredictor(Predictor, Protocol):
+class GenerativePredictor(VectorPredictor, Protocol):
     """A predictor that can be asked for several vectors that may come next."""
 
     generative: bool
@@ -59,7 +59,7 @@ class Generated:
         return Generated(energy, diversity, self.variance[which], self.error[which], self.n)
 
 
-def generate(predictor: Predictor | None, raw: FloatArray, exam: Exam) -> Generated:
+def generate(predictor: VectorPredictor | None, raw: FloatArray, exam: EvaluationSet) -> Generated:
     """Ask a generative predictor for `exam.samples` vectors a window; judge any other by its `raw` [N, D].
 
     Samples are judged block by block and not kept. The noise is a function of the exam's seed and of the
@@ -69,7 +69,7 @@ def generate(predictor: Predictor | None, raw: FloatArray, exam: Exam) -> Genera
         EvaluationError: samples of another shape than asked for, or with NaN.
     """
     if not isinstance(predictor, GenerativePredictor) or not predictor.generative:
-        return judged_samples(raw[None], exam.targets)
+        return score_samples(raw[None], exam.targets)
     n, parts, asked = exam.samples, [], []
     most = max(1, SAMPLE_BYTES // (4 * n * exam.dimension))
     for piece, contexts, lengths in exam.blocks(predictor.context):
@@ -82,7 +82,7 @@ def generate(predictor: Predictor | None, raw: FloatArray, exam: Exam) -> Genera
                 contexts[some], lengths[some], n, exam.seed + 7919 * int(which[0]), **told
             )
             _check(predictor, drawn, (n, len(lengths[some]), exam.dimension))
-            parts.append(judged_samples(drawn, exam.targets[which]))
+            parts.append(score_samples(drawn, exam.targets[which]))
             asked.append(which)
     order = np.argsort(np.concatenate(asked))
     return Generated(
@@ -94,7 +94,7 @@ def generate(predictor: Predictor | None, raw: FloatArray, exam: Exam) -> Genera
     )
 
 
-def _check(predictor: Predictor, drawn: FloatArray, shape: tuple[int, ...]) -> None:
+def _check(predictor: VectorPredictor, drawn: FloatArray, shape: tuple[int, ...]) -> None:
     if drawn.shape != shape:
         raise EvaluationError(f"samples have shape {drawn.shape}, not {shape}", where=predictor.name)
     if not np.isfinite(drawn).all():
@@ -103,7 +103,7 @@ def _check(predictor: Predictor, drawn: FloatArray, shape: tuple[int, ...]) -> N
         )
 
 
-def judged_samples(samples: FloatArray, targets: FloatArray) -> Generated:
+def score_samples(samples: FloatArray, targets: FloatArray) -> Generated:
     """Samples [n, N, D] of N windows with targets [N, D]."""
     n = len(samples)
     mean = samples.mean(axis=0, dtype=np.float64)

@@ -24,15 +24,13 @@ from nextvec.errors import (
 )
 from nextvec.evaluation.baselines import BASELINES, QUERY_BASELINES, Baseline
 from nextvec.evaluation.baselines.simple import window_mean
-from nextvec.evaluation.bootstrap import RESAMPLES, DocumentBootstrap
-from nextvec.evaluation.exam import SAMPLES, Exam
+from nextvec.evaluation.evaluation_set import LIMIT, SAMPLES, EvaluationSet, Leaks, without_leaks
 from nextvec.evaluation.faiss_index import require_faiss
-from nextvec.evaluation.leaks import LIMIT, Leaks, without_leaks
-from nextvec.evaluation.metrics import KS, METRICS, Judgement
-from nextvec.evaluation.predictor import Predictor
-from nextvec.evaluation.report import Report, Row, compare
-from nextvec.evaluation.retrieval import CANDIDATES, INDEXES, make_pool
-from nextvec.evaluation.speed import measure_speed
+from nextvec.evaluation.intervals import RESAMPLES, DocumentBootstrap
+from nextvec.evaluation.metrics import KS, METRICS, Scores
+from nextvec.evaluation.predictor import VectorPredictor, measure_speed
+from nextvec.evaluation.ranking import CANDIDATES, INDEXES, make_pool
+from nextvec.evaluation.report import PredictorRow, Report, compare
 from nextvec.progress import Progress
 
 if TYPE_CHECKING:
@@ -40,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Judging:
+class EvaluationConfig:
     """How a table is made.
 
     Attributes:
@@ -59,7 +57,7 @@ class Judging:
         samples: how many vectors a window a generative predictor is asked for: 0 (no figures of samples) or
             at least 2.
         speed: also measure latency and throughput.
-        keep: keep every predictor's answers in the report (`nextvec.evaluation.answers`).
+        keep: keep every predictor's answers in the report (`nextvec.evaluation.report`).
         quiet: no progress lines.
     """
 
@@ -132,7 +130,7 @@ class Judging:
 
 
 @dataclass(frozen=True)
-class Training:
+class FittingData:
     """What the baselines are fitted on, and what must not stand in the exam.
 
     Attributes:
@@ -147,7 +145,7 @@ class Training:
     seen: TrainedOn
 
     @classmethod
-    def of(cls, store: Store, split: Split, how: Judging) -> Training | None:
+    def of(cls, store: Store, split: Split, how: EvaluationConfig) -> FittingData | None:
         """Material of a store's train and validation documents; None where no training window can be cut."""
         try:
             train = by_original(how.windows(store, split.train), store.documents)
@@ -160,14 +158,14 @@ class Training:
         return cls(store.vectors, train, validation, TrainedOn.of(store, split.train))
 
 
-def judge(
+def evaluate(
     store: Store,
     split: Split,
     name: str,
-    predictors: Sequence[Predictor] = (),
-    judging: Judging | None = None,
+    predictors: Sequence[VectorPredictor] = (),
+    judging: EvaluationConfig | None = None,
     *,
-    training: Training | None = None,
+    training: FittingData | None = None,
     seen: TrainedOn | None = None,
 ) -> Report:
     """Judge predictors and baselines on one split of a store.
@@ -175,8 +173,8 @@ def judge(
     Args:
         split: the documents judged (`split_documents`, limited to sources where wanted).
         name: "train" (labelled in-sample), "validation", "test" or "all".
-        training: what the baselines are fitted on, `Training.of` a store and its whole split. Without it, the
-            train documents of `split`; and with `name` "all", where nothing is left to fit on, only the
+        training: what the baselines are fitted on, `FittingData.of` a store and its whole split. Without it,
+            the train documents of `split`; and with `name` "all", where nothing is left to fit on, only the
             baselines without parameters are judged, and the report says so.
         seen: what the predictors were trained on, when that is not (only) what the baselines are fitted on.
     Raises:
@@ -185,7 +183,7 @@ def judge(
         EncoderMismatchError: a predictor made for another encoder. VectorError: of another dimension.
         EvaluationError: k larger than the pool, NaN predictions.
     """
-    how = judging or Judging()
+    how = judging or EvaluationConfig()
     documents = split.judged(name)
     if not documents:
         raise SplitError(
@@ -198,10 +196,10 @@ def judge(
         check_made_for(predictor, store)
     windows = how.windows(store, documents)
     if training is None and name != "all":
-        training = Training.of(store, split, how)
+        training = FittingData.of(store, split, how)
     training = tuned_on(store, split, training, how)
     windows, leaks = without_known(store, windows, name, how, training, seen)
-    exam = open_exam(store, windows, documents, how, training)
+    exam = make_evaluation_set(store, windows, documents, how, training)
     ks = _checked_ks(exam, how)
     table = _Table(exam, ks, how)
     chosen = [cls for n, cls in how.known.items() if how.baselines is None or n in how.baselines]
@@ -221,15 +219,15 @@ def judge(
 class _Table:
     """Collects the rows; a predictor's vectors are dropped once its figures are known."""
 
-    exam: Exam
+    exam: EvaluationSet
     ks: tuple[int, ...]
-    how: Judging
-    rows: list[Row] = field(default_factory=list)
+    how: EvaluationConfig
+    rows: list[PredictorRow] = field(default_factory=list)
 
-    def add(self, predictor: Predictor) -> None:
+    def add(self, predictor: VectorPredictor) -> None:
         started = time.perf_counter()
-        judgement = Judgement.of(predictor, self.exam)
-        row = Row(predictor.name, predictor.kind, dict(getattr(predictor, "facts", {})))
+        judgement = Scores.of(predictor, self.exam)
+        row = PredictorRow(predictor.name, predictor.kind, dict(getattr(predictor, "facts", {})))
         row.facts["predict_seconds"] = round(time.perf_counter() - started, 3)
         left_out = {f"recall@{k}" for k in KS if k not in self.ks}
         for metric in METRICS.values():
@@ -246,7 +244,7 @@ class _Table:
         self._warn_of_masks(row)
         self.rows.append(row)
 
-    def _warn_of_masks(self, row: Row) -> None:
+    def _warn_of_masks(self, row: PredictorRow) -> None:
         """Many targets ranked 2 to 5 and hardly one first: something read stands among the candidates."""
         one, five = row.figures["recall@1"], row.figures["recall@5"]
         if one is None or five is None:
@@ -294,7 +292,7 @@ class _Table:
         return report
 
 
-def _check_names(predictors: Sequence[Predictor]) -> None:
+def _check_names(predictors: Sequence[VectorPredictor]) -> None:
     taken = {*BASELINES, *QUERY_BASELINES}
     for predictor in predictors:
         if predictor.name in taken:
@@ -304,14 +302,14 @@ def _check_names(predictors: Sequence[Predictor]) -> None:
         taken.add(predictor.name)
 
 
-class Named(Protocol):
+class MadeForVectors(Protocol):
     """Anything with a name; `encoder` and `dimension` are read where it has them."""
 
     @property
     def name(self) -> str: ...
 
 
-def check_made_for(predictor: Named, store: Store) -> None:
+def check_made_for(predictor: MadeForVectors, store: Store) -> None:
     """Raises EncoderMismatchError, VectorError: the predictor (or a decoder) was made for other vectors than
     the store's."""
     fingerprint = getattr(predictor, "encoder", None)
@@ -331,7 +329,9 @@ def check_made_for(predictor: Named, store: Store) -> None:
         )
 
 
-def tuned_on(store: Store, split: Split, training: Training | None, how: Judging) -> Training | None:
+def tuned_on(
+    store: Store, split: Split, training: FittingData | None, how: EvaluationConfig
+) -> FittingData | None:
     """Limited to sources, baselines are fitted on everything but choose their variant on these sources."""
     if training is None or training.vectors is not store.vectors:
         return training
@@ -345,8 +345,8 @@ def without_known(
     store: Store,
     windows: Windows,
     name: str,
-    how: Judging,
-    training: Training | None,
+    how: EvaluationConfig,
+    training: FittingData | None,
     seen: TrainedOn | None,
 ) -> tuple[Windows, Leaks | None]:
     """Drop what leaks from any split but train, which is in-sample anyway."""
@@ -361,9 +361,13 @@ def without_known(
     return windows, leaks
 
 
-def open_exam(
-    store: Store, windows: Windows, documents: Sequence[int], how: Judging, training: Training | None
-) -> Exam:
+def make_evaluation_set(
+    store: Store,
+    windows: Windows,
+    documents: Sequence[int],
+    how: EvaluationConfig,
+    training: FittingData | None,
+) -> EvaluationSet:
     """The exam of these windows, which are of these documents (indices into `store.documents`)."""
     chosen = documents
     if how.candidates == "store":
@@ -371,10 +375,10 @@ def open_exam(
     ranges = [(store.documents[i].first, store.documents[i].count) for i in chosen]
     pool = make_pool(windows, store.vectors, ranges, store.texts, how.candidates)
     mean = None if training is None else window_mean(training.vectors, training.train)
-    return Exam(store.vectors, windows, pool, mean, how.seed, how.index, how.samples)
+    return EvaluationSet(store.vectors, windows, pool, mean, how.seed, how.index, how.samples)
 
 
-def _checked_ks(exam: Exam, how: Judging) -> tuple[int, ...]:
+def _checked_ks(exam: EvaluationSet, how: EvaluationConfig) -> tuple[int, ...]:
     most = int(exam.pool.eligible.max())
     if how.ks is None:
         return tuple(k for k in KS if k < most)
@@ -388,7 +392,7 @@ def _checked_ks(exam: Exam, how: Judging) -> tuple[int, ...]:
     return how.ks
 
 
-def fitted(cls: type[Baseline], how: Judging, training: Training | None) -> Baseline:
+def fitted(cls: type[Baseline], how: EvaluationConfig, training: FittingData | None) -> Baseline:
     """A baseline of that kind, fitted where there is something to fit on."""
     made = cls(how.context, how.seed)
     started = time.perf_counter()

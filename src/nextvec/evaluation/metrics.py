@@ -1,6 +1,6 @@
 """Every figure of the table, in one registry.
 
-A metric is a function of a `Judgement`: what one predictor answered in one exam. Most give one value a window
+A metric is a function of a `Scores`: what one predictor answered in one exam. Most give one value a window
 (their mean is the figure, and they can be bootstrapped); the others give the figure itself. A metric says in
 `needs` what must be known for it, and in `better` which way is up: None where the best possible predictor is
 not at an end of the scale.
@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.evaluation.exam import Exam
+from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.generative import Generated, generate
 from nextvec.evaluation.generative import spread_ratio as ratio_of_spread
-from nextvec.evaluation.offsets import offset_cosines, offset_profile
-from nextvec.evaluation.predictor import Predictor, ask, row_dots
-from nextvec.evaluation.rollout import STEPS, Rollout, rollable, rollout
+from nextvec.evaluation.predictor import VectorPredictor, ask, row_dots
+from nextvec.evaluation.trajectory import STEPS, Rollout, offset_cosines, offset_profile, rollable, rollout
 
 Values = NDArray[np.float64]
 Better = Literal["higher", "lower"] | None
@@ -30,7 +29,7 @@ KS = (1, 5, 10, 20, 50)
 LINEAR_AVERAGE, BEST_BASELINE = "linear average", "best baseline"
 
 
-class Judgement:
+class Scores:
     """What one predictor answered in one exam.
 
     Args:
@@ -41,17 +40,17 @@ class Judgement:
 
     def __init__(
         self,
-        exam: Exam,
+        exam: EvaluationSet,
         raw: FloatArray,
         unit: FloatArray,
         references: Mapping[str, float] | None = None,
-        predictor: Predictor | None = None,
+        predictor: VectorPredictor | None = None,
     ) -> None:
         self.exam, self.raw, self.unit, self.predictor = exam, raw, unit, predictor
         self.references: Mapping[str, float] = references or {}
 
     @classmethod
-    def of(cls, predictor: Predictor, exam: Exam) -> Judgement:
+    def of(cls, predictor: VectorPredictor, exam: EvaluationSet) -> Scores:
         """Ask the predictor for every window.
 
         Raises:
@@ -63,10 +62,10 @@ class Judgement:
             raw[piece], units[piece] = ask(predictor, contexts, lengths, exam.queries(piece))
         return cls(exam, raw, units, predictor=predictor)
 
-    def select(self, which: NDArray[np.bool_] | IntArray | slice) -> Judgement:
+    def select(self, which: NDArray[np.bool_] | IntArray | slice) -> Scores:
         """The same answers to some of the windows only."""
         exam = self.exam.select(which)
-        part = Judgement(exam, self.raw[which], self.unit[which], self.references, self.predictor)
+        part = Scores(exam, self.raw[which], self.unit[which], self.references, self.predictor)
         if "generated" in vars(self):
             part.generated = self.generated.select(which)
         return part
@@ -124,8 +123,8 @@ class Metric:
 
     name: str
     better: Better
-    values: Callable[[Judgement], Values] | None
-    figure: Callable[[Judgement], float]
+    values: Callable[[Scores], Values] | None
+    figure: Callable[[Scores], float]
     needs: frozenset[str] = frozenset()
 
 
@@ -134,11 +133,11 @@ METRICS: dict[str, Metric] = {}
 
 def per_window(
     name: str, better: Better, *needs: str
-) -> Callable[[Callable[[Judgement], Any]], Callable[[Judgement], Any]]:
+) -> Callable[[Callable[[Scores], Any]], Callable[[Scores], Any]]:
     """Register a function giving one value a window; the figure is their mean."""
 
-    def register(values: Callable[[Judgement], Any]) -> Callable[[Judgement], Any]:
-        def mean(judgement: Judgement) -> float:
+    def register(values: Callable[[Scores], Any]) -> Callable[[Scores], Any]:
+        def mean(judgement: Scores) -> float:
             return float(np.mean(values(judgement), dtype=np.float64))
 
         METRICS[name] = Metric(name, better, values, mean, frozenset(needs))
@@ -149,10 +148,10 @@ def per_window(
 
 def over_all(
     name: str, better: Better, *needs: str
-) -> Callable[[Callable[[Judgement], float]], Callable[[Judgement], float]]:
+) -> Callable[[Callable[[Scores], float]], Callable[[Scores], float]]:
     """Register a function giving the figure over all windows at once."""
 
-    def register(figure: Callable[[Judgement], float]) -> Callable[[Judgement], float]:
+    def register(figure: Callable[[Scores], float]) -> Callable[[Scores], float]:
         METRICS[name] = Metric(name, better, None, figure, frozenset(needs))
         return figure
 
@@ -160,39 +159,39 @@ def over_all(
 
 
 @per_window("cosine", "higher")
-def cosine(j: Judgement) -> Values:
+def cosine(j: Scores) -> Values:
     """cos(prediction, target)."""
     return j.cosines
 
 
 @over_all("cosine_std", None)
-def cosine_std(j: Judgement) -> float:
+def cosine_std(j: Scores) -> float:
     """Standard deviation of the cosine over windows."""
     return float(j.cosines.std())
 
 
 @per_window("surprise", "lower")
-def surprise(j: Judgement) -> Values:
-    """1 - cos(prediction, actual): the mean of `nextvec.evaluation.surprise` over these windows."""
+def surprise(j: Scores) -> Values:
+    """1 - cos(prediction, actual): the mean of `nextvec.evaluation.boundaries` over these windows."""
     return 1.0 - j.cosines
 
 
 @per_window("mse", "lower")
-def mse(j: Judgement) -> Values:
+def mse(j: Scores) -> Values:
     """Mean over dimensions of the squared error of the raw output."""
     error = j.raw - j.exam.targets
     return row_dots(error, error) / j.exam.dimension
 
 
 @per_window("share_above_0.5", "higher")
-def share_above_half(j: Judgement) -> NDArray[np.bool_]:
+def share_above_half(j: Scores) -> NDArray[np.bool_]:
     """Share of windows with a cosine above 0.5. Says nothing about ranks."""
     return j.cosines > 0.5
 
 
 def _recall(k: int) -> None:
     @per_window(f"recall@{k}", "higher")
-    def recall(j: Judgement) -> NDArray[np.bool_]:
+    def recall(j: Scores) -> NDArray[np.bool_]:
         return j.ranks <= k
 
 
@@ -201,19 +200,19 @@ for _k in KS:
 
 
 @per_window("mrr", "higher")
-def mrr(j: Judgement) -> Values:
+def mrr(j: Scores) -> Values:
     """Mean reciprocal rank."""
     return 1.0 / j.ranks
 
 
 @over_all("median_rank", "lower")
-def median_rank(j: Judgement) -> float:
+def median_rank(j: Scores) -> float:
     """Median rank of the target."""
     return float(np.median(j.ranks))
 
 
 @per_window("contrastive_accuracy", "higher")
-def contrastive_accuracy(j: Judgement) -> Values:
+def contrastive_accuracy(j: Scores) -> Values:
     """Share of the batch's other targets that are farther from the prediction than the true one.
 
     Large Concept Models (Barrault et al. 2024), with the distance of the ranks here: by cosine, which
@@ -234,7 +233,7 @@ def contrastive_accuracy(j: Judgement) -> Values:
 
 
 @over_all("par", None)
-def par(j: Judgement) -> float:
+def par(j: Scores) -> float:
     """Mean of max over the context of cos(prediction, x_m), divided by the same of the targets.
 
     Large Concept Models, "paraphrasing": 1 is as close to the context as real text. A ratio of means, since a
@@ -245,31 +244,31 @@ def par(j: Judgement) -> float:
 
 
 @per_window("energy_score", "lower", "samples")
-def energy_score(j: Judgement) -> Values:
+def energy_score(j: Scores) -> Values:
     """E|x - y| - 1/2 E|x - x'| of raw samples, |x - y| of a point: see `nextvec.evaluation.generative`."""
     return j.generated.energy
 
 
 @per_window("diversity", None, "samples")
-def diversity(j: Judgement) -> Values:
+def diversity(j: Scores) -> Values:
     """Mean cosine distance of two different samples of a window; 0 of a point."""
     return j.generated.diversity
 
 
 @over_all("spread_ratio", None, "samples")
-def spread_ratio(j: Judgement) -> float:
+def spread_ratio(j: Scores) -> float:
     """Spread of the samples over the error of their mean; 1 is calibrated, 0 a point, below 1 too sure."""
     return ratio_of_spread(j.generated)
 
 
 @per_window("forward_margin", None)
-def forward_margin(j: Judgement) -> Values:
+def forward_margin(j: Scores) -> Values:
     """cos(prediction, next) - cos(prediction, last). Negative is normal for noisy processes: never a gate."""
     return j.cosines - row_dots(j.unit, j.exam.last_units)
 
 
 @over_all("offset_margin", None)
-def offset_margin(j: Judgement) -> float:
+def offset_margin(j: Scores) -> float:
     """Mean cosine to the target less the largest mean cosine to a chunk 1 to 3 places before or after it.
 
     Above 0 the offset profile has its peak at the target. Below 0 is normal for the best predictor of a noisy
@@ -280,57 +279,57 @@ def offset_margin(j: Judgement) -> float:
 
 
 @per_window("offset_accuracy", None)
-def offset_accuracy(j: Judgement) -> NDArray[np.bool_]:
+def offset_accuracy(j: Scores) -> NDArray[np.bool_]:
     """Share of windows where no chunk up to 3 places before or after is nearer than the target."""
     nearest = np.nanmax(np.stack(list(j.offsets.values())), axis=0)
     return np.asarray(j.offsets[0] >= nearest)
 
 
 @over_all(f"rollout@{STEPS}", "higher", "rollout")
-def rollout_cosine(j: Judgement) -> float:
-    """cos(prediction, actual) at the fifth step of a rollout, see `nextvec.evaluation.rollout`."""
+def rollout_cosine(j: Scores) -> float:
+    """cos(prediction, actual) at the fifth step of a rollout, see `nextvec.evaluation.trajectory`."""
     return float(j.rollout.cosine[:, -1].mean())
 
 
 @over_all(f"rollout_drift@{STEPS}", None, "rollout")
-def rollout_drift(j: Judgement) -> float:
+def rollout_drift(j: Scores) -> float:
     """cos(fifth step of a rollout, last chunk read); the text's own value is that of `offset_profile`."""
     return float(j.rollout.drift[:, -1].mean())
 
 
 @over_all(f"rollout_repetition@{STEPS}", None, "rollout")
-def rollout_repetition(j: Judgement) -> float:
+def rollout_repetition(j: Scores) -> float:
     """Mean cosine of successive predictions of a rollout; near 1 it stands still."""
     return float(j.rollout.repetition.mean())
 
 
 @over_all("skill", "higher", LINEAR_AVERAGE)
-def skill(j: Judgement) -> float:
+def skill(j: Scores) -> float:
     """(cosine - cosine of the linear average) / (1 - cosine of the linear average)."""
     return skill_over(float(j.cosines.mean()), j.references[LINEAR_AVERAGE])
 
 
 @over_all("skill_vs_best_baseline", "higher", BEST_BASELINE)
-def skill_vs_best_baseline(j: Judgement) -> float:
+def skill_vs_best_baseline(j: Scores) -> float:
     """The same against the baseline of the highest cosine."""
     return skill_over(float(j.cosines.mean()), j.references[BEST_BASELINE])
 
 
 @over_all("variance_ratio", None)
-def variance_ratio(j: Judgement) -> float:
+def variance_ratio(j: Scores) -> float:
     """Total variance of the raw predictions divided by that of the targets; near 0 is collapse."""
     below = float(j.exam.targets.var(axis=0, dtype=np.float64).sum())
     return float(j.raw.var(axis=0, dtype=np.float64).sum()) / below if below else float("nan")
 
 
 @over_all("pairwise_cosine", None)
-def pairwise_cosine(j: Judgement) -> float:
+def pairwise_cosine(j: Scores) -> float:
     """Mean cosine of two different predictions; near 1 is collapse. Compare with the targets' own."""
     return mean_pairwise_cosine(j.unit)
 
 
 @per_window("cosine_without_mean", "higher", "train_mean")
-def cosine_without_mean(j: Judgement) -> Values:
+def cosine_without_mean(j: Scores) -> Values:
     """cos(prediction - m, target - m), m the mean vector of training: what is left without it."""
     assert j.exam.train_mean is not None
     prediction, target = j.raw - j.exam.train_mean, j.exam.targets - j.exam.train_mean
@@ -342,19 +341,19 @@ def cosine_without_mean(j: Judgement) -> Values:
 
 
 @over_all("moments_raw", "lower")
-def moments_raw(j: Judgement) -> float:
+def moments_raw(j: Scores) -> float:
     """Distance between the moments of raw predictions and of raw targets, see `moments_distance`."""
     return moments_distance(moments(j.raw), moments(j.exam.targets))
 
 
 @over_all("moments_unit", "lower")
-def moments_unit(j: Judgement) -> float:
+def moments_unit(j: Scores) -> float:
     """Distance between the moments of unit predictions and of targets at unit length."""
     return moments_distance(moments(j.unit), moments(j.exam.target_units))
 
 
 @over_all("moments_mean_gap", "lower")
-def moments_mean_gap(j: Judgement) -> float:
+def moments_mean_gap(j: Scores) -> float:
     """Difference of the means of raw predictions and of targets over the targets' standard deviation.
 
     Both are root mean squares over the dimensions, so that a dimension that hardly varies does not decide.
@@ -365,7 +364,7 @@ def moments_mean_gap(j: Judgement) -> float:
 
 
 @over_all("moments_std_ratio", None)
-def moments_std_ratio(j: Judgement) -> float:
+def moments_std_ratio(j: Scores) -> float:
     """Median over dimensions of std of raw predictions / std of targets; the best predictor is below 1."""
     made, true = moments(j.raw)[1], moments(j.exam.targets)[1]
     varies = true > 0

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
@@ -15,7 +19,7 @@ Kind = Literal["model", "baseline"]
 UNIT_TOLERANCE = 1e-3
 
 
-class Predictor(Protocol):
+class VectorPredictor(Protocol):
     """A next-vector predictor.
 
     `context` is how many of the most recent vectors it uses; the harness never gives it more. Five further
@@ -46,7 +50,7 @@ def row_dots(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
 
 
 @runtime_checkable
-class ConditionalPredictor(Predictor, Protocol):
+class ConditionalPredictor(VectorPredictor, Protocol):
     """A predictor that may be told what to write towards."""
 
     conditional: bool
@@ -59,7 +63,7 @@ class ConditionalPredictor(Predictor, Protocol):
 
 
 def ask(
-    predictor: Predictor, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+    predictor: VectorPredictor, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Its raw and unit prediction, both [B, D], after `checked`; a conditional one is told the queries."""
     if queries is not None and isinstance(predictor, ConditionalPredictor) and predictor.conditional:
@@ -70,7 +74,7 @@ def ask(
     return raw, units
 
 
-def checked(predictor: Predictor, raw: FloatArray, unit_: FloatArray, shape: tuple[int, int]) -> None:
+def checked(predictor: VectorPredictor, raw: FloatArray, unit_: FloatArray, shape: tuple[int, int]) -> None:
     """Refuse predictions that no figure could be trusted on. Raises EvaluationError naming the predictor."""
     for what, values in (("raw", raw), ("unit", unit_)):
         if values.shape != shape:
@@ -92,3 +96,53 @@ def checked(predictor: Predictor, raw: FloatArray, unit_: FloatArray, shape: tup
             where=predictor.name,
             remedy="normalise them; the raw output goes first, the unit output second",
         )
+
+
+# Latency and throughput of a predictor, on vectors that mean nothing.
+
+WARM_UP, SINGLE_CALLS = 5, 100
+BATCH, BATCH_SECONDS, MIN_BATCHES = 256, 0.5, 3
+
+
+def measure_speed(predictor: VectorPredictor, dimension: int, context: int) -> dict[str, float]:
+    """Time `predict` on contexts of `context` vectors.
+
+    Returns:
+        "latency_p50_ms", "latency_p95_ms", "latency_p99_ms": one context at a time, on one thread;
+        "throughput": contexts per second in batches of 256, on all threads.
+    """
+    vectors = np.random.default_rng(0).standard_normal((BATCH, context, dimension), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+    lengths = np.full(BATCH, context, dtype=np.int64)
+    with one_thread():
+        for i in range(WARM_UP):
+            predictor.predict(vectors[i : i + 1], lengths[:1])
+        times = [_seconds(predictor, vectors[i : i + 1], lengths[:1]) for i in range(SINGLE_CALLS)]
+    p50, p95, p99 = np.quantile(times, [0.5, 0.95, 0.99]) * 1e3
+    predictor.predict(vectors, lengths)
+    spent: list[float] = []
+    while len(spent) < MIN_BATCHES or sum(spent) < BATCH_SECONDS:
+        spent.append(_seconds(predictor, vectors, lengths))
+    return {
+        "latency_p50_ms": round(float(p50), 4),
+        "latency_p95_ms": round(float(p95), 4),
+        "latency_p99_ms": round(float(p99), 4),
+        "throughput": round(BATCH / float(np.median(spent)), 1),
+    }
+
+
+def _seconds(predictor: VectorPredictor, contexts: np.ndarray, lengths: np.ndarray) -> float:
+    started = time.perf_counter()
+    predictor.predict(contexts, lengths)
+    return time.perf_counter() - started
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: small work is not faster on more, and much slower on a machine that is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

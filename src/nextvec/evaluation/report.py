@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.data.windows import Windows
-from nextvec.disk import write_json
-from nextvec.evaluation.bootstrap import DocumentBootstrap, Interval
-from nextvec.evaluation.leaks import Leaks
+from nextvec.data.windows import IntArray, Windows
+from nextvec.disk import atomic_path, write_json
+from nextvec.errors import EvaluationError
+from nextvec.evaluation.evaluation_set import Leaks
+from nextvec.evaluation.intervals import DocumentBootstrap, Interval
 from nextvec.evaluation.metrics import LINEAR_AVERAGE, METRICS, skill_over
 from nextvec.evaluation.predictor import Kind
 
@@ -36,7 +38,7 @@ COMPARED = (
 
 
 @dataclass
-class Row:
+class PredictorRow:
     """One predictor.
 
     Attributes:
@@ -84,14 +86,14 @@ class Report:
     in_sample: bool
     seed: int
     left_out: list[str]
-    rows: list[Row]
+    rows: list[PredictorRow]
     task: str = "next"
     queries: int | None = None
     best: dict[str, str] = field(default_factory=dict)
     bootstrap: DocumentBootstrap | None = None
     judged: Windows | None = None
 
-    def row(self, name: str) -> Row:
+    def row(self, name: str) -> PredictorRow:
         """The row of one predictor. Raises KeyError."""
         for row in self.rows:
             if row.name == name:
@@ -133,7 +135,7 @@ class Report:
             notes.append("One document only: no interval can be given.")
         return notes + [note for row in self.rows if row.kind == "model" for note in self._verdict(row)]
 
-    def _verdict(self, row: Row) -> list[str]:
+    def _verdict(self, row: PredictorRow) -> list[str]:
         """A model against the best baseline, in words."""
         said = []
         for metric in ("cosine", "recall@1"):
@@ -196,7 +198,7 @@ class Report:
             if metric in a.values and metric in b.values
         ]
 
-    def _difference(self, metric: str, a: Row, b: Row) -> Interval:
+    def _difference(self, metric: str, a: PredictorRow, b: PredictorRow) -> Interval:
         assert self.bootstrap is not None
         return self.bootstrap.interval(a.values[metric], b.values[metric])
 
@@ -224,14 +226,14 @@ def compare(report: Report) -> None:
             row.figures[metric] = None if base is None or cosine is None else skill_over(cosine, base)
 
 
-def best_by(metric: str, rows: Sequence[Row]) -> Row | None:
+def best_by(metric: str, rows: Sequence[PredictorRow]) -> PredictorRow | None:
     """The row with the best figure; None when none has one."""
     sign = 1.0 if METRICS[metric].better == "higher" else -1.0
     known = [(sign * figure, row) for row in rows if (figure := row.figures.get(metric)) is not None]
     return max(known, key=lambda pair: pair[0])[1] if known else None
 
 
-def _row_json(row: Row) -> dict[str, Any]:
+def _row_json(row: PredictorRow) -> dict[str, Any]:
     figures = {k: v if v is None or math.isfinite(v) else None for k, v in row.figures.items()}
     facts = {k: v.item() if isinstance(v, np.generic) else v for k, v in row.facts.items()}
     versus = {
@@ -239,3 +241,84 @@ def _row_json(row: Row) -> dict[str, Any]:
         for metric, i in row.versus.items()
     }
     return {"name": row.name, "kind": row.kind, **figures, **facts, "versus_best_baseline": versus}
+
+
+# What every predictor answered, window by window, kept beside the table: for pictures and examples that the
+# table was not made for.
+
+KEPT = "answers.safetensors"
+MAX_BYTES = 2**32
+REMEDY = "judge again; the figures in the table need it not"
+
+
+@dataclass(frozen=True)
+class KeptPredictions:
+    """N windows and what was answered to them.
+
+    Attributes:
+        store: fingerprint of the store whose rows are meant.
+        target, last: [N] rows of the true next chunk and of the last one read.
+        document: [N] index in the store's documents.
+        values: predictor -> metric -> [N] float32, for the metrics that are means over windows.
+        units: predictor -> [N, D] float16 unit predictions, of those that were kept.
+    """
+
+    store: str
+    target: IntArray
+    last: IntArray
+    document: IntArray
+    values: dict[str, dict[str, NDArray[np.float32]]]
+    units: dict[str, NDArray[np.float16]]
+
+    @classmethod
+    def of(cls, report: Report, store: str) -> KeptPredictions:
+        """Those of a report that was made with `Judging.keep`. Raises EvaluationError for another."""
+        windows = report.judged
+        if windows is None:
+            raise EvaluationError("answers were not kept", remedy="judge with keep=True")
+        values = {
+            row.name: {name: np.asarray(v, np.float32) for name, v in row.values.items()}
+            for row in report.rows
+        }
+        units = {row.name: row.units for row in report.rows if row.units is not None}
+        return cls(store, windows.target, windows.last, windows.document, values, units)
+
+    def write(self, path: Path) -> None:
+        """Write them to one safetensors file, atomically."""
+        from safetensors.numpy import save_file
+
+        tensors: dict[str, NDArray[np.generic]] = {
+            name: np.ascontiguousarray(getattr(self, name)) for name in ("target", "last", "document")
+        }
+        names: list[list[str]] = []
+        for row, metrics in self.values.items():
+            for metric, value in metrics.items():
+                tensors[f"values.{len(names)}"] = np.ascontiguousarray(value)
+                names.append([row, metric])
+        for number, unit in enumerate(self.units.values()):
+            tensors[f"units.{number}"] = np.ascontiguousarray(unit)
+        said = {"store": self.store, "values": json.dumps(names), "units": json.dumps(list(self.units))}
+        with atomic_path(path) as made:
+            save_file(tensors, made, metadata=said)
+
+    @classmethod
+    def read(cls, path: Path) -> KeptPredictions:
+        """What `write` wrote. Raises EvaluationError naming the file."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise EvaluationError("is larger than 4 GiB", where=path, remedy=REMEDY)
+            with safe_open(path, "np") as f:
+                said = f.metadata()
+                rows, kept = json.loads(said["values"]), json.loads(said["units"])
+                values: dict[str, dict[str, NDArray[np.float32]]] = {}
+                for number, (row, metric) in enumerate(rows):
+                    values.setdefault(row, {})[metric] = f.get_tensor(f"values.{number}")
+                units = {row: f.get_tensor(f"units.{number}") for number, row in enumerate(kept)}
+                target, last, document = (f.get_tensor(name) for name in ("target", "last", "document"))
+        except OSError as e:
+            raise EvaluationError(f"cannot be read ({e.strerror or e})", where=path, remedy=REMEDY) from None
+        except (SafetensorError, KeyError, TypeError, ValueError) as e:
+            raise EvaluationError(f"holds no answers ({e})", where=path, remedy=REMEDY) from None
+        return cls(said["store"], target, last, document, values, units)

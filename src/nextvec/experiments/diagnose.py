@@ -13,28 +13,28 @@ from nextvec.corpus.store import Store
 from nextvec.data.splits import SPLITS, Split
 from nextvec.data.trained import key, known
 from nextvec.data.windows import IntArray, VectorSource, Windows
+from nextvec.diagnostics.checklist import Checklist, checklist
+from nextvec.diagnostics.engine import DiagnosisContext, prepare
+from nextvec.diagnostics.model import ModelDiagnosis, diagnose
 from nextvec.errors import EvaluationError, SplitError, WindowError
 from nextvec.evaluation.baselines import BASELINES
-from nextvec.evaluation.diagnostics.checklist import Checklist, checklist
-from nextvec.evaluation.diagnostics.model.case import Case, open_case
-from nextvec.evaluation.diagnostics.model.diagnosis import ModelDiagnosis, diagnose
+from nextvec.evaluation.evaluation_set import Leaks, without_leaks
 from nextvec.evaluation.harness import (
-    Judging,
-    Training,
+    EvaluationConfig,
+    FittingData,
     check_made_for,
     fitted,
-    open_exam,
+    make_evaluation_set,
     tuned_on,
     without_known,
 )
-from nextvec.evaluation.leaks import Leaks, without_leaks
-from nextvec.evaluation.speed import measure_speed
-from nextvec.experiments.judging import Exam, divide, division_of, training_of
+from nextvec.evaluation.predictor import measure_speed
+from nextvec.experiments.evaluating import DocumentSelection, divide, division_of, training_of
 from nextvec.inference.predictor import RunPredictor
 
 
 @dataclass(frozen=True)
-class RunDiagnosis:
+class RunModelDiagnosis:
     """The diagnosis of a run's model, with the brief's checklist.
 
     Attributes:
@@ -64,10 +64,10 @@ class _Place:
 
     store: Store
     run: RunPredictor
-    exam: Exam
-    how: Judging
+    exam: DocumentSelection
+    how: EvaluationConfig
     judged: Split
-    training: Training | None
+    training: FittingData | None
 
     @cached_property
     def known(self) -> tuple[int, ...]:
@@ -76,7 +76,9 @@ class _Place:
         return tuple(np.flatnonzero(known(self.run.trained_on.ids, ids)).tolist())
 
 
-def diagnose_model(store: Store, run: RunPredictor, exam: Exam, how: Judging) -> RunDiagnosis:
+def diagnose_model(
+    store: Store, run: RunPredictor, exam: DocumentSelection, how: EvaluationConfig
+) -> RunModelDiagnosis:
     """Diagnose the model of a run on one split of a store, beside the baselines of `nextvec evaluate`.
 
     Args:
@@ -105,10 +107,10 @@ def diagnose_model(store: Store, run: RunPredictor, exam: Exam, how: Judging) ->
     if how.speed:
         facts |= measure_speed(run, store.dimension, how.context)
     encoder = str(store.encoder.get("name", ""))
-    return RunDiagnosis(str(store.path), encoder, leaks, found, checklist(found, facts, store.dimension))
+    return RunModelDiagnosis(str(store.path), encoder, leaks, found, checklist(found, facts, store.dimension))
 
 
-def _place(store: Store, run: RunPredictor, exam: Exam, how: Judging) -> _Place:
+def _place(store: Store, run: RunPredictor, exam: DocumentSelection, how: EvaluationConfig) -> _Place:
     if "middle" in (run.task, how.task):
         raise EvaluationError(
             "every part of a diagnosis asks what comes next; this run fills gaps",
@@ -130,12 +132,12 @@ def _place(store: Store, run: RunPredictor, exam: Exam, how: Judging) -> _Place:
     return _Place(store, run, exam, how, judged, training)
 
 
-def _case(place: _Place, windows: Windows, documents: tuple[int, ...]) -> Case:
+def _case(place: _Place, windows: Windows, documents: tuple[int, ...]) -> DiagnosisContext:
     """The exam of `nextvec evaluate`, asked of the run and of all baselines that can be fitted."""
     store, how, training = place.store, place.how, place.training
     able = [cls for cls in BASELINES.values() if training is not None or not cls.needs_training]
-    return open_case(
-        open_exam(store, windows, documents, how, training),
+    return prepare(
+        make_evaluation_set(store, windows, documents, how, training),
         place.run,
         [fitted(cls, how, training) for cls in able],
         store.documents,

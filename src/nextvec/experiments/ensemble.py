@@ -10,27 +10,157 @@ from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+from scipy.optimize import nnls
 
 from nextvec.corpus.store import Store
 from nextvec.data.splits import split_documents
 from nextvec.data.trained import TrainedOn
+from nextvec.data.windows import (
+    FloatArray,
+    IntArray,
+    VectorSource,
+    Windows,
+    gather_contexts,
+    gather_queries,
+    gather_rows,
+)
 from nextvec.disk import atomic_path, read_json, refuse_taken, write_json
 from nextvec.errors import EvaluationError, RunError, SplitError
 from nextvec.evaluation.baselines import BASELINES, Baseline
-from nextvec.evaluation.ensemble import Ensemble, Mixture, fit_mixture
-from nextvec.evaluation.harness import Judging, Training
-from nextvec.evaluation.predictor import Predictor
-from nextvec.experiments.judging import Exam, asked, common, division_of
-from nextvec.experiments.remote import SCHEMES, RemoteRun
+from nextvec.evaluation.harness import EvaluationConfig, FittingData
+from nextvec.evaluation.predictor import VectorPredictor, ask, unit
+from nextvec.experiments.evaluating import (
+    SCHEMES,
+    DocumentSelection,
+    RemoteRun,
+    common,
+    division_of,
+    for_question,
+)
 from nextvec.inference.base import TrainedPredictor
 from nextvec.inference.opening import open_predictor
 from nextvec.inference.predictor import RunPredictor
 from nextvec.models.saving import WEIGHTS
+
+# Several predictors as one: weights that are never negative, fitted on validation windows only.
+#
+# The raw output mixes raw outputs, the unit output mixes unit outputs, and each mixture has weights of its
+# own: the length of what a model trained on cosine puts out means nothing, its direction does.
+
+Weights = NDArray[np.float64]
+BLOCK = 512
+
+
+@dataclass(frozen=True)
+class MixtureWeights:
+    """Weights of M members: `raw` [M] of their raw outputs, `unit` [M] of their unit outputs."""
+
+    raw: Weights
+    unit: Weights
+
+
+class Ensemble:
+    """A predictor made of others.
+
+    Args:
+        members: at least two; each is given as many of the most recent vectors as it uses.
+        mixture: from `fit_mixture`.
+    """
+
+    kind: ClassVar[Literal["model"]] = "model"
+
+    def __init__(self, name: str, members: Sequence[VectorPredictor], mixture: MixtureWeights) -> None:
+        self.name, self.members, self.mixture = name, tuple(members), mixture
+        self.context = max(member.context for member in self.members)
+        self.conditional = any(getattr(member, "conditional", False) for member in self.members)
+        self.facts: dict[str, Any] = {
+            "members": [member.name for member in self.members],
+            "weights": [round(float(w), 4) for w in mixture.unit],
+            "parameters": sum(int(getattr(m, "facts", {}).get("parameters", 0)) for m in self.members),
+        }
+
+    def predict(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Raw and unit prediction, both [B, D]; the members that are conditional are told the queries."""
+        raw, units = answers(self.members, contexts, lengths, queries)
+        mixed = np.einsum("m,mbd->bd", self.mixture.raw, raw)
+        return mixed.astype(np.float32), unit(
+            np.einsum("m,mbd->bd", self.mixture.unit, units).astype(np.float32)
+        )
+
+
+def fit_mixture(
+    members: Sequence[VectorPredictor], vectors: VectorSource, windows: Windows
+) -> MixtureWeights:
+    """The non-negative weights with the least squared error on these windows (Lawson and Hanson's NNLS).
+
+    For unit vectors that is close to the weighting with the highest mean cosine. Normal equations are summed
+    in float64.
+
+    Args:
+        windows: of validation documents: on training ones the member that overfits most would get all.
+    Raises:
+        EvaluationError: fewer than two members, or none of them points anywhere near the targets.
+    """
+    if len(members) < 2:
+        raise EvaluationError("an ensemble needs two members at least", remedy="name more runs or baselines")
+    M = len(members)
+    grams, moments = np.zeros((2, M, M)), np.zeros((2, M))
+    width = max(member.context for member in members)
+    for block in windows.blocks(BLOCK):
+        contexts, lengths = gather_contexts(vectors, block, min(width, int(block.read.max())))
+        target = gather_rows(vectors, block.target)
+        both = answers(members, contexts, lengths, gather_queries(vectors, block))
+        for i, (said, wanted) in enumerate(zip(both, (target, unit(target)), strict=True)):
+            flat = said.reshape(M, -1).astype(np.float64)
+            grams[i] += flat @ flat.T
+            moments[i] += flat @ wanted.ravel().astype(np.float64)
+    raw, units = (_solve(gram, moment) for gram, moment in zip(grams, moments, strict=True))
+    return MixtureWeights(raw, units / units.sum())
+
+
+def answers(
+    members: Sequence[VectorPredictor],
+    contexts: FloatArray,
+    lengths: IntArray,
+    queries: FloatArray | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """Raw and unit predictions [M, B, D] of each member from the last vectors that it uses."""
+    said = [ask(member, *latest(contexts, lengths, member.context), queries) for member in members]
+    return np.stack([raw for raw, _ in said]), np.stack([units for _, units in said])
+
+
+def latest(contexts: FloatArray, lengths: IntArray, width: int) -> tuple[FloatArray, IntArray]:
+    """The last `width` vectors of each context, padded on the right, and how many they are."""
+    if contexts.shape[1] <= width:
+        return contexts, lengths
+    kept = np.minimum(lengths, width)
+    place = (lengths - kept)[:, None] + np.arange(width)
+    taken = np.take_along_axis(contexts, np.minimum(place, contexts.shape[1] - 1)[:, :, None], axis=1)
+    taken[np.arange(width) >= kept[:, None]] = 0.0
+    return taken, kept
+
+
+def _solve(gram: NDArray[np.float64], moment: NDArray[np.float64]) -> Weights:
+    # |Y - X w|^2 = |L'w - L^-1 moment|^2 + const with gram = L L': a least squares problem of M rows.
+    scale = np.sqrt(np.maximum(np.diag(gram), np.finfo(np.float64).tiny))
+    normal = gram / np.outer(scale, scale) + 1e-9 * np.eye(len(gram))
+    factor = np.linalg.cholesky(normal)
+    weights, _ = nnls(factor.T, np.linalg.solve(factor, moment / scale))
+    if not weights.any():
+        raise EvaluationError(
+            "no member points anywhere near the targets", remedy="leave these members out, or train them"
+        )
+    found: Weights = weights / scale
+    return found
+
 
 FILE, BASELINE_FILE = "ensemble.json", "baselines.safetensors"
 MAX_MEMBERS = 64
@@ -46,9 +176,13 @@ class EnsembleRun(Ensemble):
     """
 
     def __init__(
-        self, folder: Path, runs: Sequence[RunPredictor], baselines: Sequence[Baseline], mixture: Mixture
+        self,
+        folder: Path,
+        runs: Sequence[RunPredictor],
+        baselines: Sequence[Baseline],
+        mixture: MixtureWeights,
     ) -> None:
-        members: list[Predictor] = [*runs, *baselines]
+        members: list[VectorPredictor] = [*runs, *baselines]
         super().__init__(folder.resolve().name, members, mixture)
         self.folder, self.runs, self.baselines = folder, tuple(runs), tuple(baselines)
         first = self.runs[0]
@@ -70,7 +204,7 @@ class EnsembleRun(Ensemble):
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedEnsemble:
     """An ensemble, and how many validation windows its weights were fitted on."""
 
     ensemble: EnsembleRun
@@ -78,8 +212,13 @@ class Fitted:
 
 
 def fit_ensemble(
-    store: Store, folders: Sequence[str | Path], baselines: Sequence[str], exam: Exam, how: Judging, out: Path
-) -> Fitted:
+    store: Store,
+    folders: Sequence[str | Path],
+    baselines: Sequence[str],
+    exam: DocumentSelection,
+    how: EvaluationConfig,
+    out: Path,
+) -> FittedEnsemble:
     """Fit weights on the validation documents and write the ensemble to `out`.
 
     Args:
@@ -98,9 +237,9 @@ def fit_ensemble(
             f"{len(folders)} runs and {len(baselines)} baselines",
             remedy=f"name a run at least, and 2 to {MAX_MEMBERS} members in all",
         )
-    runs = [asked(RunPredictor(folder), how) for folder in folders]
+    runs = [for_question(RunPredictor(folder), how) for folder in folders]
     split = split_documents(store, division_of(runs, exam), common(runs, "sources", tuple))
-    training = Training.of(store, split, how)
+    training = FittingData.of(store, split, how)
     if training is None or training.validation is None:
         raise SplitError(
             "holds no validation windows to fit weights on",
@@ -112,7 +251,7 @@ def fit_ensemble(
     mixture = fit_mixture([*runs, *fitted], store.vectors, training.validation)
     made = EnsembleRun(out, runs, fitted, mixture)
     save(made)
-    return Fitted(made, len(training.validation))
+    return FittedEnsemble(made, len(training.validation))
 
 
 def save(ensemble: EnsembleRun) -> None:
@@ -176,18 +315,18 @@ def load(folder: str | Path) -> EnsembleRun:
                 )
     if not runs:
         raise RunError("has no run among its members", where=folder / FILE, remedy=remedy)
-    mixture = Mixture(np.asarray(raw, dtype=np.float64), np.asarray(units, dtype=np.float64))
+    mixture = MixtureWeights(np.asarray(raw, dtype=np.float64), np.asarray(units, dtype=np.float64))
     return EnsembleRun(folder, runs, baselines, mixture)
 
 
-def load_judged(folder: str | Path, device: str = "cpu") -> TrainedPredictor | EnsembleRun | RemoteRun:
+def open_evaluated(folder: str | Path, device: str = "cpu") -> TrainedPredictor | EnsembleRun | RemoteRun:
     """A run, an export or an ensemble, whichever lies there; or a server's model, by its address."""
     if str(folder).startswith(SCHEMES):
         return RemoteRun(str(folder))
     return load(folder) if (Path(folder) / FILE).is_file() else open_predictor(folder, device)
 
 
-def _fitted(name: str, training: Training, how: Judging) -> Baseline:
+def _fitted(name: str, training: FittingData, how: EvaluationConfig) -> Baseline:
     if name not in BASELINES:
         raise EvaluationError(f"there is no baseline '{name}'", remedy=f"choose of: {', '.join(BASELINES)}")
     baseline = BASELINES[name](how.context, how.seed)

@@ -18,9 +18,9 @@ from nextvec.data.splits import SPLITS, Split, SplitConfig, split_documents
 from nextvec.data.trained import TRAINED_ON, TrainedOn, chunk_keys, key, known
 from nextvec.disk import read_json
 from nextvec.errors import NextvecError, RunError, SplitError, StoreError
-from nextvec.evaluation.leaks import LIMIT
-from nextvec.experiments.checks import Check, Status
-from nextvec.experiments.records import read_record, read_run_config
+from nextvec.evaluation.evaluation_set import LIMIT
+from nextvec.experiments.runs import read_record, read_run_config
+from nextvec.experiments.verify import Check, Status
 from nextvec.models import registry
 from nextvec.models.base import NextVectorModel
 from nextvec.models.saving import GOLDEN, code_version, load_model

@@ -9,10 +9,10 @@ import numpy as np
 
 from nextvec.corpus.store import Store
 from nextvec.data.windows import Windows
-from nextvec.evaluation.exam import Exam
-from nextvec.evaluation.metrics import Judgement
-from nextvec.evaluation.predictor import Predictor, unit
-from nextvec.evaluation.retrieval import make_pool
+from nextvec.evaluation.evaluation_set import EvaluationSet
+from nextvec.evaluation.metrics import Scores
+from nextvec.evaluation.predictor import VectorPredictor, unit
+from nextvec.evaluation.ranking import make_pool
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Example:
 
 
 def best_and_worst(
-    store: Store, predictor: Predictor, windows: Windows, documents: Sequence[int], count: int
+    store: Store, predictor: VectorPredictor, windows: Windows, documents: Sequence[int], count: int
 ) -> list[tuple[str, list[Example]]]:
     """The `count` windows predicted best and worst by cosine, at most one of a document each.
 
@@ -39,7 +39,7 @@ def best_and_worst(
     """
     ranges = [(store.documents[i].first, store.documents[i].count) for i in documents]
     pool = make_pool(windows, store.vectors, ranges, store.texts, "split")
-    judgement = Judgement.of(predictor, Exam(store.vectors, windows, pool))
+    judgement = Scores.of(predictor, EvaluationSet(store.vectors, windows, pool))
     order = np.argsort(-judgement.cosines, kind="stable")
     rows = np.concatenate([np.arange(first, first + n, dtype=np.int64) for first, n in ranges])
     candidates = unit(store.vectors[rows])
@@ -61,7 +61,7 @@ def _one_a_document(windows: Windows, ranked: np.ndarray, count: int) -> list[in
 
 
 def _example(
-    store: Store, windows: Windows, judgement: Judgement, i: int, rows: np.ndarray, candidates: np.ndarray
+    store: Store, windows: Windows, judgement: Scores, i: int, rows: np.ndarray, candidates: np.ndarray
 ) -> Example:
     scores = candidates @ judgement.unit[i]
     scores[windows.select(np.array([i])).given(rows)[0]] = -np.inf

@@ -17,17 +17,14 @@ from numpy.typing import NDArray
 
 from nextvec.corpus.store import Store
 from nextvec.data.windows import FloatArray, IntArray
+from nextvec.diagnostics.engine import Estimate, Values, estimate, sample, short
+from nextvec.diagnostics.groups import named_masks
 from nextvec.errors import EvaluationError, SplitError
-from nextvec.evaluation.diagnostics.model.groups import named_parts
-from nextvec.evaluation.diagnostics.model.part import Estimate, Values, estimate, sample
-from nextvec.evaluation.diagnostics.verdicts import short
-from nextvec.evaluation.exam import Exam as Sitting
-from nextvec.evaluation.harness import Judging, check_made_for, open_exam, without_known
-from nextvec.evaluation.leaks import Leaks
-from nextvec.evaluation.predictor import row_dots
-from nextvec.evaluation.retrieval import Pool
-from nextvec.evaluation.speed import one_thread
-from nextvec.experiments.judging import Exam, asked, divide, division_of
+from nextvec.evaluation.evaluation_set import EvaluationSet, Leaks
+from nextvec.evaluation.harness import EvaluationConfig, check_made_for, make_evaluation_set, without_known
+from nextvec.evaluation.predictor import one_thread, row_dots
+from nextvec.evaluation.ranking import Pool
+from nextvec.experiments.evaluating import DocumentSelection, divide, division_of, for_question
 from nextvec.inference.base import TrainedPredictor
 from nextvec.progress import Progress
 from nextvec.retrieval.exact import ExactIndex
@@ -49,7 +46,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class StrategyScores:
     """One strategy.
 
     Attributes:
@@ -73,7 +70,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Group:
+class GainGroup:
     """Windows that have something in common: the MRR of `last` there, and what others gain over it."""
 
     name: str
@@ -84,35 +81,35 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Factor:
+class GainFactor:
     """The windows in groups by one property."""
 
     name: str
-    groups: tuple[Group, ...]
+    groups: tuple[GainGroup, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class StrategyComparison:
     """Strategies on the same windows and candidates."""
 
     store: Store
     split: str
-    sitting: Sitting
+    evaluation_set: EvaluationSet
     leaks: Leaks | None
     options: Options
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[StrategyScores, ...]
 
     @cached_property
     def chance(self) -> dict[str, float]:
         """Each metric of who knows nothing."""
-        pool = self.sitting.pool
+        pool = self.evaluation_set.pool
         return {f"recall@{k}": pool.chance_recall(k) for k in KS} | {"mrr": pool.chance_mrr()}
 
-    def outcome(self, name: str) -> Outcome | None:
+    def outcome(self, name: str) -> StrategyScores | None:
         """The strategy of that name, if it was asked."""
         return next((outcome for outcome in self.outcomes if outcome.strategy.name == name), None)
 
-    def references(self, outcome: Outcome) -> list[Outcome]:
+    def references(self, outcome: StrategyScores) -> list[StrategyScores]:
         """What a strategy is compared with, of those that were asked; one that is told a query with the
         prediction that is not, too."""
         strategy = outcome.strategy
@@ -122,43 +119,45 @@ class Comparison:
         others = [self.outcome(name) for name in names]
         return [other for other in others if other is not None and other is not outcome]
 
-    def gain(self, outcome: Outcome, other: Outcome, metric: str) -> Estimate:
+    def gain(self, outcome: StrategyScores, other: StrategyScores, metric: str) -> Estimate:
         """How much better than the other, with the paired interval over documents."""
-        documents = self.sitting.windows.document
+        documents = self.evaluation_set.windows.document
         return estimate(documents, outcome.values(metric), other.values(metric))
 
     @cached_property
-    def where(self) -> tuple[Factor, ...]:
+    def where(self) -> tuple[GainFactor, ...]:
         """Where the queries without re-rankers gain and lose against `last`."""
         last = self.outcome("last")
         if last is None:
             return ()
         others = [o for o in self.outcomes if not o.strategy.rerankers and o is not last]
         return tuple(
-            Factor(name, tuple(self._group(label, which, last, others) for label, which in parts))
+            GainFactor(name, tuple(self._group(label, which, last, others) for label, which in parts))
             for name, parts in self._factors()
         )
 
     def _factors(self) -> Iterator[tuple[str, list[tuple[str, Mask]]]]:
         """Properties of the windows, each with masks [N] and their names."""
-        sitting, windows = self.sitting, self.sitting.windows
+        evaluation_set, windows = self.evaluation_set, self.evaluation_set.windows
         held = [self.store.documents[i] for i in windows.document.tolist()]
         sources = np.array([document.source for document in held])
         yield (
             "cosine of last and next chunk",
-            named_parts(row_dots(sitting.last_units, sitting.target_units), short, TERCILES),
+            named_masks(row_dots(evaluation_set.last_units, evaluation_set.target_units), short, TERCILES),
         )
-        yield "chunks read", named_parts(windows.read, str, TERCILES)
+        yield "chunks read", named_masks(windows.read, str, TERCILES)
         yield (
             "chunks of the document",
-            named_parts(np.array([document.count for document in held]), str, TERCILES),
+            named_masks(np.array([document.count for document in held]), str, TERCILES),
         )
         yield "source", [(name, sources == name) for name in np.unique(sources).tolist()]
 
-    def _group(self, name: str, which: Mask, last: Outcome, others: Sequence[Outcome]) -> Group:
-        documents, there = self.sitting.windows.document[which], last.values("mrr")[which]
+    def _group(
+        self, name: str, which: Mask, last: StrategyScores, others: Sequence[StrategyScores]
+    ) -> GainGroup:
+        documents, there = self.evaluation_set.windows.document[which], last.values("mrr")[which]
         gains = {o.strategy.name: estimate(documents, o.values("mrr")[which], there) for o in others}
-        return Group(name, int(which.sum()), len(np.unique(documents)), float(there.mean()), gains)
+        return GainGroup(name, int(which.sum()), len(np.unique(documents)), float(there.mean()), gains)
 
     def verdicts(self) -> list[str]:
         """In words: what asks the model against its control; without re-rankers, against the best of all that
@@ -177,7 +176,7 @@ class Comparison:
             said += [self._verdict(outcome, other) for other in dict.fromkeys([best, *untold])]
         return said
 
-    def _verdict(self, outcome: Outcome, other: Outcome) -> str:
+    def _verdict(self, outcome: StrategyScores, other: StrategyScores) -> str:
         gains = [(metric, self.gain(outcome, other, metric)) for metric in METRICS]
         parts = {
             "better": [f"{m} {g.show(4, sign=True)}" for m, g in gains if g.clear and g.value > 0],
@@ -189,7 +188,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready: what was asked, "chance", "strategies" (figures, intervals), "where", "verdicts"."""
-        windows, pool = self.sitting.windows, self.sitting.pool
+        windows, pool = self.evaluation_set.windows, self.evaluation_set.pool
         return {
             "store": str(self.store.path),
             "encoder": str(self.store.encoder.get("name", "")),
@@ -211,7 +210,7 @@ class Comparison:
             "verdicts": self.verdicts(),
         }
 
-    def _row(self, outcome: Outcome) -> dict[str, Any]:
+    def _row(self, outcome: StrategyScores) -> dict[str, Any]:
         return {
             "name": outcome.strategy.name,
             "control": outcome.strategy.control,
@@ -227,14 +226,14 @@ class Comparison:
 def compare_strategies(
     store: Store,
     run: TrainedPredictor,
-    exam: Exam,
-    how: Judging,
+    exam: DocumentSelection,
+    how: EvaluationConfig,
     names: Sequence[str] = (),
     *,
     options: Options | None = None,
     reembed: Reembed | None = None,
     most: int | None = None,
-) -> Comparison:
+) -> StrategyComparison:
     """Compare ways of finding the next chunk on one split of a store.
 
     Args:
@@ -247,31 +246,31 @@ def compare_strategies(
         EvaluationError: a run that fills gaps, of another horizon; candidates of the own document only.
         SplitError, WindowError, LeakError, EncoderMismatchError, VectorError: as `nextvec evaluate`.
     """
-    run = asked(run, how)
+    run = for_question(run, how)
     if how.task != "next" or how.candidates == "document":
         raise EvaluationError(
             "strategies are compared by what comes next, among many documents",
             remedy="judge task 'next' with candidates 'split' or 'store'",
         )
     check_made_for(run, store)
-    sitting, leaks = _sit(store, run, exam, how, most)
-    index = ExactIndex(store.vectors, sitting.pool.rows, str(store.encoder["fingerprint"]))
+    evaluation_set, leaks = _evaluation_set(store, run, exam, how, most)
+    index = ExactIndex(store.vectors, evaluation_set.pool.rows, str(store.encoder["fingerprint"]))
     scene = Scene(run, store, index, options or Options(), reembed)
     asked_of = names or usual(scene, told=how.queries)
     strategies = [Strategy.named(name) for name in dict.fromkeys(asked_of)]
-    ranker = _Ranker(scene, sitting)
+    ranker = _Ranker(scene, evaluation_set)
     outcomes = []
     with Progress("comparing", len(strategies), "strategies", quiet=how.quiet) as progress:
         for strategy in strategies:
             ranks = ranker.ranks(strategy)
-            outcomes.append(Outcome(strategy, ranks, ranker.latency(strategy) if how.speed else None))
+            outcomes.append(StrategyScores(strategy, ranks, ranker.latency(strategy) if how.speed else None))
             progress.advance(note=strategy.name)
-    return Comparison(store, exam.split, sitting, leaks, scene.options, tuple(outcomes))
+    return StrategyComparison(store, exam.split, evaluation_set, leaks, scene.options, tuple(outcomes))
 
 
-def _sit(
-    store: Store, run: TrainedPredictor, exam: Exam, how: Judging, most: int | None
-) -> tuple[Sitting, Leaks | None]:
+def _evaluation_set(
+    store: Store, run: TrainedPredictor, exam: DocumentSelection, how: EvaluationConfig, most: int | None
+) -> tuple[EvaluationSet, Leaks | None]:
     """The judge's windows and candidates."""
     judged = divide(store, division_of([run], exam), exam.sources, exam.split)
     documents = judged.judged(exam.split)
@@ -283,14 +282,14 @@ def _sit(
     windows, leaks = without_known(store, windows, exam.split, how, None, run.trained_on)
     if most is not None:
         windows = windows.select(sample(len(windows), most, how.seed))
-    return open_exam(store, windows, documents, how, None), leaks
+    return make_evaluation_set(store, windows, documents, how, None), leaks
 
 
 class _Ranker:
     """Ranks of the targets by any strategy; the query vectors of a name are made once."""
 
-    def __init__(self, scene: Scene, sitting: Sitting) -> None:
-        self._scene, self._sitting = scene, sitting
+    def __init__(self, scene: Scene, evaluation_set: EvaluationSet) -> None:
+        self._scene, self._sitting = scene, evaluation_set
         self._known: dict[str, tuple[FloatArray, IntArray]] = {}
 
     def ranks(self, strategy: Strategy) -> IntArray:

@@ -16,25 +16,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nextvec.config import flatten, from_dict, read_toml, refuse_changes, to_dict, write_toml
 from nextvec.corpus.store import Store
 from nextvec.data.sampling import Task
 from nextvec.disk import read_json, refuse_taken, write_json
 from nextvec.errors import NextvecError, RunError
-from nextvec.evaluation.answers import ANSWERS, Answers
 from nextvec.evaluation.baselines import QUERY_BASELINES
-from nextvec.evaluation.harness import Judging
-from nextvec.evaluation.report import Report
-from nextvec.evaluation.seeds import merge_seeds
-from nextvec.experiments.cells import train_cells
-from nextvec.experiments.judging import Exam, judge_runs, judged_windows
-from nextvec.experiments.plan import Cell, Plan
+from nextvec.evaluation.harness import EvaluationConfig
+from nextvec.evaluation.report import KEPT, KeptPredictions, PredictorRow, Report, compare
+from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs, evaluation_windows
+from nextvec.experiments.plan import MatrixCell, MatrixPlan, train_cells
 from nextvec.inference.predictor import RunPredictor
 from nextvec.training.config import TrainConfig, read_config
 from nextvec.training.session import CONFIG, FREE_TO_CHANGE, check_config
 
 PLAN, TABLE = "matrix.toml", "matrix.json"
-Configure = Callable[[Cell], TrainConfig]
+Configure = Callable[[MatrixCell], TrainConfig]
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Question:
         asked = f"{self.task}-{self.horizon}" if self.task == "next" else f"{self.task}-of-{self.context}"
         return f"{asked}-with-query" if self.queries else asked
 
-    def judging(self, how: Judging) -> Judging:
+    def judging(self, how: EvaluationConfig) -> EvaluationConfig:
         """`how`, for this question. Where something is told, the baseline that uses it is always there."""
         baselines = how.baselines
         if self.queries and baselines is not None:
@@ -68,11 +67,11 @@ class Question:
 
 def run_matrix(
     store: Store,
-    plan: Plan,
+    plan: MatrixPlan,
     configure: Configure,
     out: Path,
-    exam: Exam,
-    how: Judging,
+    exam: DocumentSelection,
+    how: EvaluationConfig,
     *,
     jobs: int = 1,
     quiet: bool = False,
@@ -89,7 +88,7 @@ def run_matrix(
         RunError: `out` holds another matrix or runs of another configuration, or no model could be trained.
         TrainingInterrupted: everything is saved; call again to go on.
         ConfigError, SplitError, WindowError: nothing could be trained or judged; nothing is written then.
-        What `judge_runs` raises.
+        What `evaluate_runs` raises.
     """
     configs = {cell: configure(cell) for cell in plan.cells}
     _check(store, configs, out, exam, how)
@@ -102,16 +101,18 @@ def run_matrix(
     tables: dict[Question, Report] = {}
     for question, cells in questions(finished, how).items():
         runs = [RunPredictor(out / "runs" / cell.name) for cell in cells]
-        report = judge_runs(store, runs, exam, question.judging(replace(how, keep=not tables)))
+        report = evaluate_runs(store, runs, exam, question.judging(replace(how, keep=not tables)))
         tables[question] = merged(report, plan, cells)
-    Answers.of(next(iter(tables.values())), store.fingerprint).write(out / ANSWERS)
+    KeptPredictions.of(next(iter(tables.values())), store.fingerprint).write(out / KEPT)
     return write_table(out, tables, plan, failed)
 
 
-def questions(configs: Mapping[Cell, TrainConfig], how: Judging) -> dict[Question, list[Cell]]:
+def questions(
+    configs: Mapping[MatrixCell, TrainConfig], how: EvaluationConfig
+) -> dict[Question, list[MatrixCell]]:
     """The cells that answer each question; a cell with several horizons answers several, and one trained with
     queries each of them twice: untold and told."""
-    found: dict[Question, list[Cell]] = {}
+    found: dict[Question, list[MatrixCell]] = {}
     for cell, config in configs.items():
         data = config.data
         for horizon in data.horizons:
@@ -122,7 +123,13 @@ def questions(configs: Mapping[Cell, TrainConfig], how: Judging) -> dict[Questio
     return found
 
 
-def _check(store: Store, configs: dict[Cell, TrainConfig], out: Path, exam: Exam, how: Judging) -> None:
+def _check(
+    store: Store,
+    configs: dict[MatrixCell, TrainConfig],
+    out: Path,
+    exam: DocumentSelection,
+    how: EvaluationConfig,
+) -> None:
     """Raise, before anything is written, what would stop every cell, or the judging after all of them."""
     for cell, config in configs.items():
         _check_same(out / "runs" / cell.name, config)
@@ -137,10 +144,10 @@ def _check(store: Store, configs: dict[Cell, TrainConfig], out: Path, exam: Exam
     shared = next(iter(configs.values()))
     judged = replace(exam, division=exam.division or shared.data.split)
     for question in questions(configs, how):
-        judged_windows(store, [], judged, question.context, question.horizon, question.task)
+        evaluation_windows(store, [], judged, question.context, question.horizon, question.task)
 
 
-def merged(report: Report, plan: Plan, cells: Sequence[Cell]) -> Report:
+def merged(report: Report, plan: MatrixPlan, cells: Sequence[MatrixCell]) -> Report:
     """The report with the seeds of a combination in one row."""
     for cell in cells:
         report.row(cell.name).facts |= {
@@ -152,7 +159,7 @@ def merged(report: Report, plan: Plan, cells: Sequence[Cell]) -> Report:
 
 
 def write_table(
-    out: Path, tables: Mapping[Question, Report], plan: Plan, failed: dict[str, str]
+    out: Path, tables: Mapping[Question, Report], plan: MatrixPlan, failed: dict[str, str]
 ) -> dict[str, Any]:
     """Write `matrix.json`: the first question's table, and the others beside it."""
     (_, main), *others = tables.items()
@@ -175,11 +182,11 @@ def read_table(out: Path) -> dict[str, Any]:
     return table
 
 
-def _claim(out: Path, plan: Plan) -> None:
+def _claim(out: Path, plan: MatrixPlan) -> None:
     """Write the plan, or check that the one there is the same but for what may grow."""
     path = out / PLAN
     if path.is_file():
-        held = from_dict(Plan, read_toml(path), where=path)
+        held = from_dict(MatrixPlan, read_toml(path), where=path)
         if held.store != plan.store:
             raise RunError(
                 f"holds a matrix of {held.store}", where=out, remedy="give another folder with --out"
@@ -197,3 +204,62 @@ def _check_same(folder: Path, config: TrainConfig) -> None:
     if path.is_file():
         held = read_config(path)
         refuse_changes(folder, flatten(to_dict(held)), flatten(to_dict(config)), FREE_TO_CHANGE)
+
+
+# Runs that differ in their seed only, as one row: what is claimed of a model is claimed of their mean.
+
+SPREAD = ("cosine", "mse", "recall@5", "mrr")
+
+
+def merge_seeds(report: Report, groups: Mapping[str, Sequence[str]]) -> Report:
+    """A report with one row for each group of rows, in place of them.
+
+    Figures are means over the seeds; per-window values too, so that the interval over documents is that of
+    the mean. The row keeps every seed's own figures under `per_seed`, and their standard deviation
+    (n - 1; nothing for one seed) under `<metric>_seed_std`. Of predictions, those of the first seed are kept.
+
+    Args:
+        groups: name of the merged row -> names of its rows. Rows in no group stay as they are.
+    """
+    taken = {name for names in groups.values() for name in names}
+    merged = [_merge(group, [report.row(name) for name in names]) for group, names in groups.items()]
+    kept = [row for row in report.rows if row.name not in taken]
+    for row in [*kept, *merged]:
+        row.versus = {}
+    out = replace(report, rows=[*kept, *merged], best={})
+    compare(out)
+    return out
+
+
+def _merge(name: str, rows: Sequence[PredictorRow]) -> PredictorRow:
+    figures = {key: _mean([row.figures[key] for row in rows]) for key in rows[0].figures}
+    values = {key: np.mean([row.values[key] for row in rows], axis=0) for key in rows[0].values}
+    facts = _merge_facts([row.facts for row in rows])
+    facts["seeds"] = len(rows)
+    if len(rows) > 1:
+        for key in SPREAD:
+            known = [figure for row in rows if (figure := row.figures[key]) is not None]
+            facts[f"{key}_seed_std"] = float(np.std(known, ddof=1))
+    facts["per_seed"] = [
+        {"name": row.name, **{k: v for k, v in row.facts.items() if k in ("seed", "model_file", "seconds")}}
+        | {k: row.figures.get(k) for k in ("cosine", "mse", "recall@1", "recall@5", "mrr")}
+        for row in rows
+    ]
+    return PredictorRow(name, rows[0].kind, facts, figures, values, units=rows[0].units)
+
+
+def _merge_facts(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Numbers become means (whole ones that agree stay whole); what is not a number must agree or goes."""
+    out: dict[str, Any] = {}
+    for key in several[0]:
+        found = [facts.get(key) for facts in several]
+        if all(value == found[0] for value in found):
+            out[key] = found[0]
+        elif all(isinstance(value, (int, float)) for value in found):
+            out[key] = _mean(found)
+    return out
+
+
+def _mean(values: Sequence[Any]) -> float | None:
+    known = [float(v) for v in values if v is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None

@@ -22,12 +22,29 @@ from nextvec.corpus.store import Store
 from nextvec.data.windows import IntArray, gather_rows
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines import BASELINES
-from nextvec.evaluation.bootstrap import DocumentBootstrap, Interval
-from nextvec.evaluation.boundaries import CURVES, CurveKind, Read, Rule, boundaries, fit_rule
-from nextvec.evaluation.harness import Judging, check_made_for, fitted
-from nextvec.evaluation.predictor import Kind, Predictor
-from nextvec.evaluation.segmentation import Cuts, found, half_length, pk_errors, window_diff_errors
-from nextvec.experiments.judging import Exam, common, division_of, judged_windows, training_of
+from nextvec.evaluation.boundaries import (
+    CURVES,
+    CurveKind,
+    Cuts,
+    ReadDocument,
+    Rule,
+    boundaries,
+    fit_rule,
+    found,
+    half_length,
+    pk_errors,
+    window_diff_errors,
+)
+from nextvec.evaluation.harness import EvaluationConfig, check_made_for, fitted
+from nextvec.evaluation.intervals import DocumentBootstrap, Interval
+from nextvec.evaluation.predictor import Kind, VectorPredictor
+from nextvec.experiments.evaluating import (
+    DocumentSelection,
+    common,
+    division_of,
+    evaluation_windows,
+    training_of,
+)
 from nextvec.inference.base import TrainedPredictor
 from nextvec.progress import Progress
 
@@ -107,7 +124,7 @@ def _segment(store: Store, i: int, given: dict[int, int], rng: np.random.Generat
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class FinderRow:
     """One finder.
 
     Attributes:
@@ -157,7 +174,7 @@ class SegmentationReport:
     k: int
     seed: int
     best: str
-    rows: tuple[Row, ...]
+    rows: tuple[FinderRow, ...]
 
     def verdicts(self) -> list[str]:
         """How the run stands against the best baseline, by its curve that did best on validation."""
@@ -179,10 +196,10 @@ class SegmentationReport:
         return {**asdict(self), "sources": list(self.sources), "rows": rows, "verdicts": self.verdicts()}
 
 
-def judge_segmentation(
+def evaluate_segmentation(
     store: Store,
     run: TrainedPredictor,
-    exam: Exam,
+    exam: DocumentSelection,
     *,
     count: int = 200,
     seed: int = 0,
@@ -196,7 +213,7 @@ def judge_segmentation(
         baselines: predictors whose surprise stands in the table too.
     Raises:
         EvaluationError: documents too few to join, an unknown baseline, the validation split itself.
-        SplitError, LeakError, EncoderMismatchError, VectorError: see `nextvec.experiments.judging`.
+        SplitError, LeakError, EncoderMismatchError, VectorError: see `nextvec.experiments.evaluating`.
     """
     check_made_for(run, store)
     if exam.split in ("validation", "all"):
@@ -220,21 +237,23 @@ def judge_segmentation(
     return table.report(store, exam)
 
 
-def _documents(store: Store, run: TrainedPredictor, exam: Exam, split: str) -> list[int]:
+def _documents(store: Store, run: TrainedPredictor, exam: DocumentSelection, split: str) -> list[int]:
     """Of the split, those that the run was not trained on."""
-    of = Exam(split, exam.sources, exam.train_sources, exam.division)
-    windows, _ = judged_windows(store, [run], of, context=1, horizon=1)
+    of = DocumentSelection(split, exam.sources, exam.train_sources, exam.division)
+    windows, _ = evaluation_windows(store, [run], of, context=1, horizon=1)
     documents: list[int] = np.unique(windows.document).tolist()
     return documents
 
 
-def _fitted(store: Store, run: TrainedPredictor, exam: Exam, names: Sequence[str]) -> list[Predictor]:
+def _fitted(
+    store: Store, run: TrainedPredictor, exam: DocumentSelection, names: Sequence[str]
+) -> list[VectorPredictor]:
     for name in names:
         if name not in BASELINES:
             raise EvaluationError(
                 f"there is no baseline '{name}'", remedy=f"choose of: {', '.join(BASELINES)}"
             )
-    how = Judging(quiet=True)
+    how = EvaluationConfig(quiet=True)
     trained = exam.train_sources
     if trained is None:
         trained = tuple(common([run], "sources", tuple))
@@ -277,10 +296,10 @@ class _Table:
         self.rows: list[tuple[dict[str, Any], _Marks]] = []
         self._add_chance()
 
-    def add(self, store: Store, predictor: Predictor) -> None:
+    def add(self, store: Store, predictor: VectorPredictor) -> None:
         """Its curves; those that need no predictor once."""
         validation, test = (
-            [Read.of(predictor, gather_rows(store.vectors, joined.rows)) for joined in part]
+            [ReadDocument.of(predictor, gather_rows(store.vectors, joined.rows)) for joined in part]
             for part in (self.validation, self.test)
         )
         known = {facts["finder"] for facts, _ in self.rows}
@@ -291,7 +310,12 @@ class _Table:
                 self._add_curve(kind, validation, test, None, "baseline")
 
     def _add_curve(
-        self, kind: CurveKind, validation: list[Read], test: list[Read], predictor: str | None, of: Kind
+        self,
+        kind: CurveKind,
+        validation: list[ReadDocument],
+        test: list[ReadDocument],
+        predictor: str | None,
+        of: Kind,
     ) -> None:
         rule, pk = fit_rule(kind, validation, self.fitted_on)
         said = [boundaries(kind.make(read, rule.width), rule) for read in test]
@@ -327,7 +351,7 @@ class _Table:
         facts = {"finder": finder, "predictor": predictor, "kind": kind, "rule": rule}
         self.rows.append(({**facts, "validation_pk": validation_pk}, marks))
 
-    def report(self, store: Store, exam: Exam) -> SegmentationReport:
+    def report(self, store: Store, exam: DocumentSelection) -> SegmentationReport:
         _, reference = min(
             (row for row in self.rows if row[0]["kind"] == "baseline"),
             key=lambda row: float(row[1].pk.mean()),
@@ -345,7 +369,7 @@ class _Table:
                 "f1": places.ratio(*marks.f1_parts, *reference.f1_parts),
             }
             rows.append(
-                Row(
+                FinderRow(
                     **facts,
                     pk=float(marks.pk.mean()),
                     window_diff=float(marks.window_diff.mean()),

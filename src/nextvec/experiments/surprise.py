@@ -12,9 +12,8 @@ from nextvec.corpus.reading import TextReader
 from nextvec.corpus.store import Store
 from nextvec.data.windows import FloatArray, IntArray, gather_rows
 from nextvec.errors import DocumentError, RunError
-from nextvec.evaluation.boundaries import CURVES, Curve, Read, Rule, boundaries, high_peaks
+from nextvec.evaluation.boundaries import CURVES, Curve, Cuts, ReadDocument, Rule, boundaries, high_peaks
 from nextvec.evaluation.harness import check_made_for
-from nextvec.evaluation.segmentation import Cuts
 from nextvec.inference.base import TrainedPredictor
 
 PEAKS_APART = 2
@@ -126,7 +125,7 @@ def _surprises(
 ) -> Surprises:
     kind = CURVES[finder]
     rule = rule or kind.usual
-    read = Read.of(run, vectors)
+    read = ReadDocument.of(run, vectors)
     cuts = boundaries(kind.make(read, rule.width), rule)
     surprise = CURVES["surprise"].make(read, 1)
     return Surprises(run.name, where, tuple(texts), surprise, finder, rule, cuts)

@@ -11,11 +11,21 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nextvec import errors
 from nextvec.errors import NextvecError, RunError
-from nextvec.experiments.checks import Check
+
+Status = Literal["ok", "note", "RED"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. A "note" is worth knowing, or says what was not checked and why."""
+
+    name: str
+    status: Status
+    text: str
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,7 @@ def verify(
 
 def answer(request: str) -> dict[str, Any]:
     """What the fresh process says: the checks, or the error that kept it from making them."""
-    from nextvec.experiments.evidence import examine
+    from nextvec.experiments.evidence import examine  # here: it loads torch, which the caller does not need
 
     given = json.loads(request)
     store, split_file = (None if given[k] is None else Path(given[k]) for k in ("store", "split_file"))

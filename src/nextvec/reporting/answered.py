@@ -14,11 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from nextvec.corpus.store import Store
 from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.data.windows import FloatArray, IntArray, Windows, gather_rows
-from nextvec.evaluation.answers import Answers
-from nextvec.evaluation.diagnostics.model.part import sample
-from nextvec.evaluation.exam import Exam
-from nextvec.evaluation.harness import Judging, open_exam
+from nextvec.diagnostics.engine import sample
+from nextvec.evaluation.evaluation_set import EvaluationSet
+from nextvec.evaluation.harness import EvaluationConfig, make_evaluation_set
 from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.report import KeptPredictions
 from nextvec.reporting.drawing import best_baseline
 from nextvec.reporting.figure import NothingToDraw, canvas, look, wrapped
 from nextvec.reporting.material import Material, Run
@@ -48,7 +48,7 @@ class Answered:
     """
 
     material: Material
-    answers: Answers
+    answers: KeptPredictions
     store: Store
 
     @classmethod
@@ -99,7 +99,7 @@ class Answered:
         return np.array([self.store.documents[i].count for i in self.answers.document], dtype=np.int64)
 
     @cached_property
-    def exam(self) -> Exam:
+    def exam(self) -> EvaluationSet:
         """The exam that was answered."""
         table = self.material.table
         assert table is not None
@@ -107,8 +107,10 @@ class Answered:
         first = np.array([self.store.documents[i].first for i in document], dtype=np.int64)
         horizon, task = table["horizon"], table.get("task", "next")
         windows = Windows(self.answers.target, first, document, table["context"], horizon, task)
-        how = Judging(context=windows.context, horizon=horizon, task=task, candidates=table["candidates"])
-        return open_exam(self.store, windows, np.unique(document).tolist(), how, None)
+        how = EvaluationConfig(
+            context=windows.context, horizon=horizon, task=task, candidates=table["candidates"]
+        )
+        return make_evaluation_set(self.store, windows, np.unique(document).tolist(), how, None)
 
     @cached_property
     def trained(self) -> IntArray:
@@ -127,7 +129,7 @@ class Answered:
         return [runs[0] for row in self.models if (runs := self.material.runs_of(row))]
 
 
-def _some(answers: Answers, most: int) -> Answers:
+def _some(answers: KeptPredictions, most: int) -> KeptPredictions:
     count = len(answers.target)
     if count <= most:
         return answers

@@ -18,8 +18,8 @@ from nextvec.corpus.store import Store
 from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.disk import read_json, write_text
 from nextvec.errors import ConfigError, RunError
-from nextvec.evaluation.bootstrap import LEVEL
-from nextvec.experiments.judging import evaluate_flags
+from nextvec.evaluation.intervals import LEVEL
+from nextvec.experiments.evaluating import evaluate_flags
 from nextvec.models.saving import CONFIG as MODEL
 from nextvec.models.saving import WEIGHTS
 from nextvec.reporting.material import Material, Run

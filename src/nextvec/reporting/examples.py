@@ -10,8 +10,8 @@ import numpy as np
 
 from nextvec.corpus.store import Store
 from nextvec.data.windows import IntArray, Windows
+from nextvec.diagnostics.examples import nearest_candidates
 from nextvec.disk import write_text
-from nextvec.evaluation.diagnostics.model.examples import nearest_candidates
 from nextvec.evaluation.predictor import row_dots, unit
 from nextvec.reporting.answered import Answered, Values
 from nextvec.reporting.material import Material, Need

@@ -12,12 +12,12 @@ from typing import Any, Literal
 from nextvec.config import from_dict, read_toml
 from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig
+from nextvec.diagnostics.data import DataDiagnosis, DataDiagnosisConfig, diagnose_data
 from nextvec.disk import read_json
 from nextvec.errors import NextvecError, RunError, StoreError
-from nextvec.evaluation.answers import ANSWERS, Answers
-from nextvec.evaluation.diagnostics.data import DataDiagnosis, Looking, diagnose_data
+from nextvec.evaluation.report import KEPT, KeptPredictions
 from nextvec.experiments.matrix import PLAN, TABLE, read_table
-from nextvec.experiments.plan import Plan
+from nextvec.experiments.plan import MatrixPlan
 from nextvec.reporting.judged import judge_alone
 from nextvec.training.history import HISTORY, read_history
 from nextvec.training.loop import METRICS
@@ -99,8 +99,8 @@ class Material:
     kind: Literal["matrix", "run"]
     runs: tuple[Run, ...]
     table: dict[str, Any] | None
-    plan: Plan | None
-    answers: Answers | None
+    plan: MatrixPlan | None
+    answers: KeptPredictions | None
     store: Store | None
     deep: bool = False
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -167,7 +167,7 @@ class Material:
         division = self.runs[0].config.get("data", {}).get("split", {}) if self.runs else {}
         if not _there(Path(division.get("file") or "")):
             division = {key: value for key, value in division.items() if key != "file"}
-        looking = Looking(
+        looking = DataDiagnosisConfig(
             division=from_dict(SplitConfig, division, where="data.split"),
             context=5 if self.table is None else int(self.table["context"]),
             reembed=0,
@@ -182,10 +182,14 @@ class Material:
 
 
 def _read_matrix(folder: Path, store: str | Path | None, deep: bool) -> Material:
-    plan = from_dict(Plan, read_toml(folder / PLAN), where=folder / PLAN) if _there(folder / PLAN) else None
+    plan = (
+        from_dict(MatrixPlan, read_toml(folder / PLAN), where=folder / PLAN)
+        if _there(folder / PLAN)
+        else None
+    )
     runs = tuple(Run.read(run, row=_row(run)) for run in _run_folders(folder / "runs", plan))
     table = read_table(folder) if _there(folder / TABLE) else None
-    answers = Answers.read(folder / ANSWERS) if _there(folder / ANSWERS) else None
+    answers = KeptPredictions.read(folder / KEPT) if _there(folder / KEPT) else None
     opened, missing = _find_store(runs, plan, answers, store)
     if table is None:
         missing["rows"] = "the matrix was not judged: run `nextvec matrix` with this folder to its end"
@@ -221,7 +225,7 @@ def _and_more(missing: dict[str, str], runs: tuple[Run, ...], deep: bool) -> dic
 
 
 def _find_store(
-    runs: tuple[Run, ...], plan: Plan | None, answers: Answers | None, given: str | Path | None
+    runs: tuple[Run, ...], plan: MatrixPlan | None, answers: KeptPredictions | None, given: str | Path | None
 ) -> tuple[Store | None, dict[str, str]]:
     """The store that was trained on, or under "store" why it is not there. One that was named must be it."""
     noted = [run.facts["store"] for run in runs if "store" in run.facts] + ([plan.store] if plan else [])
@@ -239,7 +243,7 @@ def _find_store(
     return store, {}
 
 
-def _check_store(store: Store, runs: tuple[Run, ...], answers: Answers | None) -> None:
+def _check_store(store: Store, runs: tuple[Run, ...], answers: KeptPredictions | None) -> None:
     """Raise StoreError for another store than was trained and judged on."""
     known = {run.facts["identity"]["store.fingerprint"] for run in runs if "identity" in run.facts}
     if answers is not None:
@@ -251,14 +255,14 @@ def _check_store(store: Store, runs: tuple[Run, ...], answers: Answers | None) -
         )
 
 
-def _run_folders(folder: Path, plan: Plan | None) -> list[Path]:
+def _run_folders(folder: Path, plan: MatrixPlan | None) -> list[Path]:
     """The runs of a matrix that were started, in the plan's order and then by name."""
     found = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))}
     planned = [] if plan is None else _planned(plan)
     return [found[name] for name in dict.fromkeys([*planned, *found]) if name in found]
 
 
-def _planned(plan: Plan) -> list[str]:
+def _planned(plan: MatrixPlan) -> list[str]:
     try:
         return sorted((cell.name for cell in plan.cells), key=_order(plan.rows))
     except NextvecError:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nextvec.config import write_toml
+from nextvec.diagnostics.engine import Verdict
 from nextvec.disk import write_text
 from nextvec.errors import NextvecError, RunError
-from nextvec.evaluation.diagnostics.verdicts import Verdict
 from nextvec.evaluation.table import FACTS, FIGURES, LEGEND, heading
 from nextvec.progress import Progress
 from nextvec.reporting.card import write_card

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextvec.data.windows import FloatArray, IntArray, gather_rows
-from nextvec.evaluation.diagnostics.model.part import sample
+from nextvec.diagnostics.engine import sample
 from nextvec.evaluation.predictor import unit
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """For every metric of the registry: what it must say of every known predictor in every world, and why.
 
-A metric without an entry here fails the oracle suite by name. An entry is a function of a `Case` (a known
-predictor in a world) that states the expected value; `oracle` in its decorator is the value at the oracle,
-exact in every world, for metrics that have one.
+A metric without an entry here fails the oracle suite by name. An entry is a function of an `OracleContext`
+(a known predictor in a world) that states the expected value; `oracle` in its decorator is the value at the
+oracle, exact in every world, for metrics that have one.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from collections.abc import Callable
 import numpy as np
 
 from nextvec.evaluation.metrics import BEST_BASELINE, KS, LINEAR_AVERAGE, skill_over
-from nextvec.evaluation.offsets import OFFSETS
-from nextvec.evaluation.rollout import STEPS
-from nextvec.selfcheck.expected import Case, Expected, at_most, between, chance, exact, near
-from nextvec.selfcheck.theory import A2, B2, Answer, above, best_cosine, chunk, mean_error
+from nextvec.evaluation.trajectory import OFFSETS, STEPS
+from nextvec.selfcheck.predictors import Expected, OracleContext, at_most, between, chance, exact, near
+from nextvec.selfcheck.theory import A2, B2, LinearAnswer, above, best_cosine, chunk, mean_error
 
-Expectation = Callable[[Case], Expected]
+Expectation = Callable[[OracleContext], Expected]
 EXPECTATIONS: dict[str, Expectation] = {}
 
 
@@ -26,7 +25,7 @@ def expects(*names: str, oracle: float | None = None) -> Callable[[Expectation],
     """Register the expectation of metrics; `oracle` is their exact value at the oracle."""
 
     def register(state: Expectation) -> Expectation:
-        def of(case: Case) -> Expected:
+        def of(case: OracleContext) -> Expected:
             if oracle is not None and case.known.perfect:
                 return exact(oracle)
             return state(case)
@@ -39,18 +38,18 @@ def expects(*names: str, oracle: float | None = None) -> Callable[[Expectation],
 
 
 @expects("cosine", oracle=1)
-def _cosine(case: Case) -> Expected:
+def _cosine(case: OracleContext) -> Expected:
     # cos(p, x_t) concentrates at its moments' value; the bias is of order r (1 - r^2) / 2D (Hotelling 1953)
     return case.state(case.toward(0))
 
 
 @expects("surprise", oracle=0)
-def _surprise(case: Case) -> Expected:
+def _surprise(case: OracleContext) -> Expected:
     return case.state(1 - case.toward(0))
 
 
 @expects("cosine_std", oracle=0)
-def _cosine_std(case: Case) -> Expected:
+def _cosine_std(case: OracleContext) -> Expected:
     # within one kind of answer the spread of `Theory.spread`, e.g. (1 - r^2) / sqrt(D) without a common mean;
     # between kinds the variance of their means
     theory, centre = case.theory, case.toward(0)
@@ -59,13 +58,13 @@ def _cosine_std(case: Case) -> Expected:
 
 
 @expects("mse", oracle=0)
-def _mse(case: Case) -> Expected:
+def _mse(case: OracleContext) -> Expected:
     # in units of E y^2 = 1
     return case.state(case.mean(case.theory.error))
 
 
 @expects("energy_score", oracle=0)
-def _energy_score(case: Case) -> Expected:
+def _energy_score(case: OracleContext) -> Expected:
     # a sample is p + s e: |x - y|^2 concentrates at D (E(p - y)^2 + s^2), |x - x'|^2 at 2 D s^2; what is left
     # of the square root's curvature is of order 1/D of it. A point has s = 0. The best is at 1/sqrt(2) of its
     # point's: s^2 = E(p - y)^2.
@@ -78,7 +77,7 @@ def _energy_score(case: Case) -> Expected:
 
 
 @expects("diversity")
-def _diversity(case: Case) -> Expected:
+def _diversity(case: OracleContext) -> Expected:
     # cos(x, x') = E p^2 / (E p^2 + s^2)
     if case.known.drawn is None:
         return exact(0)
@@ -86,7 +85,7 @@ def _diversity(case: Case) -> Expected:
 
 
 @expects("spread_ratio")
-def _spread_ratio(case: Case) -> Expected:
+def _spread_ratio(case: OracleContext) -> Expected:
     # the mean of n samples errs by E(p - y)^2 + s^2 / n
     if case.known.drawn is None:
         return exact(0)
@@ -97,11 +96,11 @@ def _spread_ratio(case: Case) -> Expected:
 
 
 @expects("share_above_0.5", oracle=1)
-def _share_above_half(case: Case) -> Expected:
+def _share_above_half(case: OracleContext) -> Expected:
     # cosines are nearly normal with the mean and spread above; all on one side where nothing varies
     theory = case.theory
 
-    def share(answer: Answer) -> float:
+    def share(answer: LinearAnswer) -> float:
         return above(theory.cosine(answer, chunk(0)) - 0.5, theory.spread(answer, chunk(0)))
 
     return case.state(case.mean(share))
@@ -109,7 +108,7 @@ def _share_above_half(case: Case) -> Expected:
 
 def _recall(k: int) -> None:
     @expects(f"recall@{k}", oracle=1)
-    def recall(case: Case) -> Expected:
+    def recall(case: OracleContext) -> Expected:
         # knowing something: no closed form, but a plain count on the same vectors
         if case.known.blind:
             return chance(case.world.exam.pool.chance_recall(k))
@@ -121,14 +120,14 @@ for _k in KS:
 
 
 @expects("mrr", oracle=1)
-def _mrr(case: Case) -> Expected:
+def _mrr(case: OracleContext) -> Expected:
     if case.known.blind:
         return chance(case.world.exam.pool.chance_mrr())
     return exact(float((1 / case.ranks).mean()))
 
 
 @expects("median_rank", oracle=1)
-def _median_rank(case: Case) -> Expected:
+def _median_rank(case: OracleContext) -> Expected:
     # a blind rank is uniform on 1..eligible
     if case.known.blind:
         middle = float(np.median((case.world.exam.pool.eligible + 1) / 2))
@@ -137,7 +136,7 @@ def _median_rank(case: Case) -> Expected:
 
 
 @expects("contrastive_accuracy", oracle=1)
-def _contrastive_accuracy(case: Case) -> Expected:
+def _contrastive_accuracy(case: OracleContext) -> Expected:
     # 1 - the probability that another target is nearer, averaged over the unread targets of the batch: those
     # of other documents, and of the same document those after this one
     if case.known.blind:
@@ -148,15 +147,15 @@ def _contrastive_accuracy(case: Case) -> Expected:
 
 
 @expects("par", oracle=1)
-def _par(case: Case) -> Expected:
+def _par(case: OracleContext) -> Expected:
     # max over the context of the cosine; where cosines vary, E max lies between max E and
     # max E + spread sqrt(2 ln c), the bound for c normal variables
     theory, context = case.theory, range(-case.world.context, 0)
 
-    def low(answer: Answer) -> float:
+    def low(answer: LinearAnswer) -> float:
         return max(theory.cosine(answer, chunk(k)) for k in context)
 
-    def high(answer: Answer) -> float:
+    def high(answer: LinearAnswer) -> float:
         spread = max(theory.spread(answer, chunk(k)) for k in context)
         return low(answer) + spread * math.sqrt(2 * math.log(len(context)))
 
@@ -167,17 +166,17 @@ def _par(case: Case) -> Expected:
 
 
 @expects("forward_margin")
-def _forward_margin(case: Case) -> Expected:
+def _forward_margin(case: OracleContext) -> Expected:
     return case.state(case.toward(0) - case.toward(-1))
 
 
 @expects("offset_margin")
-def _offset_margin(case: Case) -> Expected:
+def _offset_margin(case: OracleContext) -> Expected:
     return case.state(case.toward(0) - max(case.toward(k) for k in OFFSETS if k != 0))
 
 
 @expects("offset_accuracy", oracle=1)
-def _offset_accuracy(case: Case) -> Expected:
+def _offset_accuracy(case: OracleContext) -> Expected:
     # the target must beat each of its neighbours: at most what the strongest leaves, at least what all leave.
     # A blind direction is nearest to any of m alike chunks with probability 1/m; to a middle one less often,
     # which has more neighbours like itself.
@@ -196,36 +195,36 @@ def _offset_accuracy(case: Case) -> Expected:
 
 
 @expects("skill", oracle=1)
-def _skill(case: Case) -> Expected:
+def _skill(case: OracleContext) -> Expected:
     reference = case.references[LINEAR_AVERAGE]
     return case.state(skill_over(case.toward(0), reference), scale=1 / (1 - reference))
 
 
 @expects("skill_vs_best_baseline", oracle=1)
-def _skill_vs_best_baseline(case: Case) -> Expected:
+def _skill_vs_best_baseline(case: OracleContext) -> Expected:
     reference = case.references[BEST_BASELINE]
     return case.state(skill_over(case.toward(0), reference), scale=1 / (1 - reference))
 
 
-def _variance(case: Case) -> float:
+def _variance(case: OracleContext) -> float:
     """Variance of a raw prediction over windows, a dimension."""
     return 0.0 if case.known.constant else case.mean(case.theory.variance)
 
 
-def _unit_variance(case: Case) -> float:
+def _unit_variance(case: OracleContext) -> float:
     """The same of a unit prediction, over all dimensions."""
     theory = case.theory
     return 0.0 if case.known.constant else case.mean(lambda a: theory.variance(a) / theory.energy(a))
 
 
 @expects("variance_ratio", oracle=1)
-def _variance_ratio(case: Case) -> Expected:
+def _variance_ratio(case: OracleContext) -> Expected:
     ratio = _variance(case) / B2
     return exact(0) if case.known.constant else near(ratio, scale=max(1.0, ratio))
 
 
 @expects("pairwise_cosine")
-def _pairwise_cosine(case: Case) -> Expected:
+def _pairwise_cosine(case: OracleContext) -> Expected:
     # predictions of different documents share the common part only; those of one document, a share of the
     # pairs, lie anywhere from that to 1
     if case.known.constant:
@@ -237,41 +236,41 @@ def _pairwise_cosine(case: Case) -> Expected:
 
 
 @expects("cosine_without_mean", oracle=1)
-def _cosine_without_mean(case: Case) -> Expected:
+def _cosine_without_mean(case: OracleContext) -> Expected:
     # the estimated mean is a m + e; e (variance v) goes into both sides, the common part out of both
     if case.known.constant:
         return exact(0)
     theory = case.theory
     v = mean_error(case.world)
 
-    def cosine(answer: Answer) -> float:
+    def cosine(answer: LinearAnswer) -> float:
         prediction = A2 * (answer.centre - 1) ** 2 + theory.variance(answer) + v
         return (theory.moving(answer, chunk(0)) + v) / math.sqrt(prediction * (B2 + v))
 
     return near(case.mean(cosine))
 
 
-def _mean_gap(case: Case) -> float:
+def _mean_gap(case: OracleContext) -> float:
     """Difference of the means of predictions and targets, in units of m."""
     return case.mean(lambda answer: answer.centre) - 1
 
 
 @expects("moments_raw", oracle=0)
-def _moments_raw(case: Case) -> Expected:
+def _moments_raw(case: OracleContext) -> Expected:
     # summed over D dimensions: (difference of the means)^2 + (difference of the standard deviations)^2
     gap = A2 * _mean_gap(case) ** 2 + (math.sqrt(_variance(case)) - math.sqrt(B2)) ** 2
     return near(case.world.D * gap, scale=case.world.D)
 
 
 @expects("moments_unit", oracle=0)
-def _moments_unit(case: Case) -> Expected:
+def _moments_unit(case: OracleContext) -> Expected:
     # the same after division by the length sqrt(D E p^2)
     mean = case.mean(lambda a: a.centre / math.sqrt(case.theory.energy(a)))
     return near(A2 * (mean - 1) ** 2 + (math.sqrt(_unit_variance(case)) - math.sqrt(B2)) ** 2)
 
 
 @expects("moments_mean_gap", oracle=0)
-def _moments_mean_gap(case: Case) -> Expected:
+def _moments_mean_gap(case: OracleContext) -> Expected:
     # both means are of finitely many documents, each with the variance of `mean_error`; their difference has
     # at most four times that, whatever their correlation
     gap = A2 * _mean_gap(case) ** 2
@@ -279,12 +278,12 @@ def _moments_mean_gap(case: Case) -> Expected:
 
 
 @expects("moments_std_ratio", oracle=1)
-def _moments_std_ratio(case: Case) -> Expected:
+def _moments_std_ratio(case: OracleContext) -> Expected:
     return exact(0) if case.known.constant else near(math.sqrt(_variance(case) / B2))
 
 
 @expects(f"rollout@{STEPS}", oracle=1)
-def _rollout(case: Case) -> Expected:
+def _rollout(case: OracleContext) -> Expected:
     # every answer holds the common part, and none is better than the best
     if case.known.answers(STEPS) is None:
         return between(A2, best_cosine(case.world, STEPS))
@@ -292,7 +291,7 @@ def _rollout(case: Case) -> Expected:
 
 
 @expects(f"rollout_drift@{STEPS}")
-def _rollout_drift(case: Case) -> Expected:
+def _rollout_drift(case: OracleContext) -> Expected:
     if case.known.answers(STEPS) is None:
         return between(A2, 1)
     value = case.toward(-1, STEPS)
@@ -300,7 +299,7 @@ def _rollout_drift(case: Case) -> Expected:
 
 
 @expects(f"rollout_repetition@{STEPS}")
-def _rollout_repetition(case: Case) -> Expected:
+def _rollout_repetition(case: OracleContext) -> Expected:
     if case.known.answers(STEPS) is None:
         return between(A2, 1)
     if case.known.constant:

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from nextvec.evaluation.baselines import BASELINES
-from nextvec.evaluation.metrics import BEST_BASELINE, LINEAR_AVERAGE, METRICS, Judgement, Metric
-from nextvec.evaluation.speed import one_thread
+from nextvec.evaluation.metrics import BEST_BASELINE, LINEAR_AVERAGE, METRICS, Metric, Scores
+from nextvec.evaluation.predictor import one_thread
 from nextvec.progress import Progress
 from nextvec.selfcheck.expectations import EXPECTATIONS
-from nextvec.selfcheck.expected import Case
-from nextvec.selfcheck.predictors import Known, known_predictors
+from nextvec.selfcheck.predictors import KnownPredictor, OracleContext, known_predictors
 from nextvec.selfcheck.theory import Theory, chunk
 from nextvec.selfcheck.worlds import WORLDS, World
 
@@ -83,9 +82,9 @@ def _trial(world: World, metrics: Sequence[Metric]) -> list[OracleRow]:
     found: dict[tuple[str, str], tuple[float, float]] = {}
     rows = []
     for one in known:
-        judgement = Judgement.of(one.predictor, world.exam)
+        judgement = Scores.of(one.predictor, world.exam)
         judgement.references = measured_references
-        case = Case(world, one, expected_references, judgement.unit)
+        case = OracleContext(world, one, expected_references, judgement.unit)
         parts = _parts(judgement)
         for metric in metrics:
             row = _row(metric, judgement, parts, case)
@@ -95,7 +94,7 @@ def _trial(world: World, metrics: Sequence[Metric]) -> list[OracleRow]:
     return rows + [_told_apart(name, world, found[name, "oracle"], found[name, "random"]) for name in names]
 
 
-def _row(metric: Metric, judgement: Judgement, parts: list[Judgement], case: Case) -> OracleRow:
+def _row(metric: Metric, judgement: Scores, parts: list[Scores], case: OracleContext) -> OracleRow:
     expected = EXPECTATIONS[metric.name](case)
     known = metric.needs <= judgement.has
     measured = metric.figure(judgement) if known else math.nan
@@ -115,7 +114,7 @@ def _told_apart(
     return OracleRow(metric, "oracle - random", world.name, "apart", apart, needed, ok=apart > needed)
 
 
-def _references(world: World, known: list[Known]) -> tuple[dict[str, float], dict[str, float]]:
+def _references(world: World, known: list[KnownPredictor]) -> tuple[dict[str, float], dict[str, float]]:
     """Cosine of the linear average and of the best baseline: by theory, and measured."""
     theory = Theory(world)
     expected, measured = {}, {}
@@ -125,7 +124,7 @@ def _references(world: World, known: list[Known]) -> tuple[dict[str, float], dic
         answers = one.answers(1)
         assert answers is not None
         expected[one.name] = sum(share * theory.cosine(answer, chunk(0)) for share, answer in answers)
-        measured[one.name] = float(Judgement.of(one.predictor, world.exam).cosines.mean())
+        measured[one.name] = float(Scores.of(one.predictor, world.exam).cosines.mean())
     return _named(expected), _named(measured)
 
 
@@ -133,14 +132,14 @@ def _named(cosines: Mapping[str, float]) -> dict[str, float]:
     return {LINEAR_AVERAGE: cosines[LINEAR_AVERAGE], BEST_BASELINE: max(cosines.values())}
 
 
-def _parts(judgement: Judgement) -> list[Judgement]:
+def _parts(judgement: Scores) -> list[Scores]:
     """The judgement ten times, each without a tenth of the documents."""
     documents, which = np.unique(judgement.exam.windows.document, return_inverse=True)
     part = which * PARTS // len(documents)
     return [judgement.select(part != left_out) for left_out in range(PARTS)]
 
 
-def standard_error(metric: Metric, judgement: Judgement, parts: list[Judgement]) -> float:
+def standard_error(metric: Metric, judgement: Scores, parts: list[Scores]) -> float:
     """Standard error of a figure over documents.
 
     Of a mean over windows from the documents' means (all documents here have as many windows); of any other

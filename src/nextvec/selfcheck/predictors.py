@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import itertools
+import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.evaluation.baselines import CopyLast, LinearAverage, Random
-from nextvec.evaluation.predictor import Kind, Predictor, unit
-from nextvec.evaluation.rollout import STEPS
-from nextvec.selfcheck.theory import Answer, Mixture, Theory, best_weights, chunk, mean_error
+from nextvec.evaluation.predictor import Kind, VectorPredictor, unit
+from nextvec.evaluation.trajectory import STEPS
+from nextvec.selfcheck.theory import (
+    AnswerMixture,
+    LinearAnswer,
+    Theory,
+    best_weights,
+    chunk,
+    mean_error,
+    stranger,
+)
 from nextvec.selfcheck.worlds import HiddenState, World
 
 Guess = Callable[[FloatArray, IntArray], Any]
 
 
 @dataclass
-class Told:
+class FunctionPredictor:
     """A predictor made from a function of contexts [B, T, D] and lengths [B], giving raw [B, D]."""
 
     guess: Guess
@@ -37,7 +48,7 @@ class Told:
 
 
 @dataclass
-class Drawing(Told):
+class SamplingPredictor(FunctionPredictor):
     """The same with samples: Gaussian about `centre`, whose variance a dimension is `noise`, both [B,
     ...]."""
 
@@ -52,13 +63,13 @@ class Drawing(Told):
         return np.asarray(self.centre(contexts, lengths) + spread * drawn, dtype=np.float32)
 
 
-Samples = Sequence[tuple[float, Answer, float]]
+Samples = Sequence[tuple[float, LinearAnswer, float]]
 """What samples are: shares of the windows, what the samples of a window have in common, and the variance a
 dimension of what each has of its own."""
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownPredictor:
     """A predictor and the truth about it.
 
     Attributes:
@@ -69,8 +80,8 @@ class Known:
         constant: it always says the same.
     """
 
-    predictor: Predictor
-    answers: Callable[[int], Mixture | None]
+    predictor: VectorPredictor
+    answers: Callable[[int], AnswerMixture | None]
     drawn: Samples | None = None
     perfect: bool = False
     blind: bool = False
@@ -87,12 +98,12 @@ class Known:
         return self.drawn or [(share, answer, 0.0) for share, answer in self.answers(1) or ()]
 
 
-def oracle(world: World) -> Known:
+def oracle(world: World) -> KnownPredictor:
     """Returns what comes next, by looking the last vector up."""
-    return Known(look_up(world.judged), lambda step: [(1.0, chunk(step - 1))], perfect=True)
+    return KnownPredictor(look_up(world.judged), lambda step: [(1.0, chunk(step - 1))], perfect=True)
 
 
-def look_up(documents: FloatArray) -> Told:
+def look_up(documents: FloatArray) -> FunctionPredictor:
     """The oracle of [documents, length, D]; after a document's end it repeats the last vector."""
     after = {
         row.tobytes(): document[min(i + 1, len(document) - 1)]
@@ -103,43 +114,43 @@ def look_up(documents: FloatArray) -> Told:
     def look(contexts: FloatArray, lengths: IntArray) -> FloatArray:
         return np.stack([after[c[n - 1].tobytes()] for c, n in zip(contexts, lengths, strict=True)])
 
-    return Told(look, name="oracle", context=1)
+    return FunctionPredictor(look, name="oracle", context=1)
 
 
-def copy_last(world: World) -> Known:
+def copy_last(world: World) -> KnownPredictor:
     """The last chunk, at every step of a rollout."""
-    return Known(CopyLast(world.context), lambda step: [(1.0, chunk(-1))])
+    return KnownPredictor(CopyLast(world.context), lambda step: [(1.0, chunk(-1))])
 
 
-def linear_average(world: World) -> Known:
+def linear_average(world: World) -> KnownPredictor:
     """The mean of the context; in a rollout of the last predictions and what is left of the context."""
 
-    def answers(step: int) -> Mixture:
+    def answers(step: int) -> AnswerMixture:
         read = [chunk(-k) for k in range(world.context, 0, -1)]
         for _ in range(step):
             recent = read[-world.context :]
             offsets = sorted({k for one in recent for k in one.weights})
             mean = {k: sum(one.weights.get(k, 0.0) for one in recent) / len(recent) for k in offsets}
-            read.append(Answer(1.0, mean))
+            read.append(LinearAnswer(1.0, mean))
         return [(1.0, read[-1])]
 
-    return Known(LinearAverage(world.context), answers)
+    return KnownPredictor(LinearAverage(world.context), answers)
 
 
-def mean_vector(world: World) -> Known:
+def mean_vector(world: World) -> KnownPredictor:
     """The mean of other documents of the same world: the common part, and what did not cancel."""
-    answer = Answer(1.0, {}, mean_error(world))
-    return Known(world.mean_vector, lambda step: [(1.0, answer)], blind=True, constant=True)
+    answer = LinearAnswer(1.0, {}, mean_error(world))
+    return KnownPredictor(world.mean_vector, lambda step: [(1.0, answer)], blind=True, constant=True)
 
 
-def random(world: World) -> Known:
+def random(world: World) -> KnownPredictor:
     """A random direction of a chunk's length."""
-    answer, nothing = Answer(0.0, {}, 1.0), Answer(0.0)
+    answer, nothing = LinearAnswer(0.0, {}, 1.0), LinearAnswer(0.0)
     predictor = Random(world.context, world.seed)
-    return Known(predictor, lambda step: [(1.0, answer)], drawn=[(1.0, nothing, 1.0)], blind=True)
+    return KnownPredictor(predictor, lambda step: [(1.0, answer)], drawn=[(1.0, nothing, 1.0)], blind=True)
 
 
-def shuffled(world: World) -> Known:
+def shuffled(world: World) -> KnownPredictor:
     """The world's law, told the context in a random order.
 
     The order is a function of the last vector, so that batching changes nothing.
@@ -153,46 +164,46 @@ def shuffled(world: World) -> Known:
             mixed[i, :n] = contexts[i, rng.permutation(n)]
         return world.law(mixed, lengths)
 
-    def answers(step: int) -> Mixture | None:
+    def answers(step: int) -> AnswerMixture | None:
         if step > 1:
             return None
         return _law_of_some_order(world)
 
-    return Known(Told(guess, name="shuffled context", context=world.context), answers)
+    return KnownPredictor(FunctionPredictor(guess, name="shuffled context", context=world.context), answers)
 
 
-def _law_of_some_order(world: World) -> Mixture:
+def _law_of_some_order(world: World) -> AnswerMixture:
     """In the rotation world R x_{t-i} = x_{t-i+1}, i = 1..c; else the best weights, in each of c! orders."""
     c = world.context
     if world.deterministic:
         return [(1 / c, chunk(1 - i)) for i in range(1, c + 1)]
     weights = best_weights(world, c)
     orders = list(itertools.permutations(weights.values()))
-    return [(1 / len(orders), Answer(1.0, dict(zip(weights, order, strict=True)))) for order in orders]
+    return [(1 / len(orders), LinearAnswer(1.0, dict(zip(weights, order, strict=True)))) for order in orders]
 
 
-def kalman(world: HiddenState) -> Known:
+def kalman(world: HiddenState) -> KnownPredictor:
     """The best predictor where there is noise; it reads the whole document.
 
     Reading its own prediction tells it nothing new, so that step n is the best prediction n ahead.
     """
     reads, counts = np.unique(world.exam.windows.read, return_counts=True)
 
-    def answers(step: int) -> Mixture:
+    def answers(step: int) -> AnswerMixture:
         shares = (counts / counts.sum()).tolist()
         return [
-            (share, Answer(1.0, best_weights(world, int(read), step)))
+            (share, LinearAnswer(1.0, best_weights(world, int(read), step)))
             for share, read in zip(shares, reads, strict=True)
         ]
 
     longest = world.judged.shape[1] + STEPS
-    return Known(Told(world.law, name="kalman filter", context=longest), answers)
+    return KnownPredictor(FunctionPredictor(world.law, name="kalman filter", context=longest), answers)
 
 
-def kalman_samples(world: HiddenState) -> Known:
+def kalman_samples(world: HiddenState) -> KnownPredictor:
     """The best distribution there: about the best point, as wide as that errs."""
     point = kalman(world)
-    predictor = Drawing(
+    predictor = SamplingPredictor(
         world.law,
         name="kalman samples",
         context=point.predictor.context,
@@ -201,12 +212,141 @@ def kalman_samples(world: HiddenState) -> Known:
     )
     theory = Theory(world)
     drawn = [(share, answer, theory.error(answer)) for share, answer in point.answers(1) or ()]
-    return Known(predictor, point.answers, drawn)
+    return KnownPredictor(predictor, point.answers, drawn)
 
 
-def known_predictors(world: World) -> list[Known]:
+def known_predictors(world: World) -> list[KnownPredictor]:
     """All that stand trial in a world."""
     known = [make(world) for make in (oracle, copy_last, linear_average, mean_vector, shuffled, random)]
     if isinstance(world, HiddenState):
         known += [kalman(world), kalman_samples(world)]
     return known
+
+
+# What is expected of an instrument: a stated value, its tolerance, and what it is derived from.
+
+EXACT = 2e-5
+"""Tolerance of what is exact: float32 vectors, sums of 64 products."""
+
+How = Literal["exact", "near", "at most", "between", "chance"]
+SIGNS = {"exact": "=", "near": "~", "at most": "<=", "chance": "chance"}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A stated value, or the bounds it lies between.
+
+    Attributes:
+        scale: the size of the metric's unit in this world.
+    """
+
+    how: How
+    low: float
+    high: float
+    scale: float = 1.0
+
+    def tolerance(self, error: float, D: int) -> float:
+        """3 standard errors + 2/D, in the metric's unit; rounding only for what is exact."""
+        return EXACT * self.scale if self.how == "exact" else 3 * error + 2 / D * self.scale
+
+    def holds(self, measured: float, tolerance: float) -> bool:
+        """Whether a measured value is the stated one; nan never is."""
+        return self.low - tolerance <= measured <= self.high + tolerance
+
+    def __str__(self) -> str:
+        low, high = (f"{round(value, 6) + 0.0:.4g}" for value in (self.low, self.high))
+        return f"{low} .. {high}" if self.how == "between" else f"{SIGNS[self.how]} {high}"
+
+
+def exact(value: float, scale: float = 1.0) -> Expected:
+    """Known up to rounding."""
+    return Expected("exact", value, value, scale)
+
+
+def near(value: float, scale: float = 1.0) -> Expected:
+    """Known in the mean, for many dimensions."""
+    return Expected("near", value, value, scale)
+
+
+def chance(value: float, scale: float = 1.0) -> Expected:
+    """What knowing nothing gives."""
+    return Expected("chance", value, value, scale)
+
+
+def at_most(value: float, scale: float = 1.0) -> Expected:
+    """An upper bound."""
+    return Expected("at most", -math.inf, value, scale)
+
+
+def between(low: float, high: float, scale: float = 1.0) -> Expected:
+    """Two bounds."""
+    return Expected("between", low, high, scale)
+
+
+@dataclass(frozen=True)
+class OracleContext:
+    """One known predictor in one world.
+
+    Attributes:
+        references: cosine of the linear average and of the best baseline, by theory.
+        units: [N, D] its predictions at unit length, document by document.
+    """
+
+    world: World
+    known: KnownPredictor
+    references: Mapping[str, float]
+    units: FloatArray
+
+    @cached_property
+    def theory(self) -> Theory:
+        """What probability theory says in this world."""
+        return Theory(self.world)
+
+    def answers(self, step: int = 1) -> AnswerMixture:
+        """What it answers at a step of a rollout; only for steps of which that is known."""
+        found = self.known.answers(step)
+        assert found is not None
+        return found
+
+    def mean(self, of: Callable[[LinearAnswer], float], step: int = 1) -> float:
+        """Mean over the windows of a function of the answer."""
+        return sum(share * of(answer) for share, answer in self.answers(step))
+
+    def toward(self, k: int, step: int = 1) -> float:
+        """Mean cosine to the chunk k after the target."""
+        return self.mean(lambda answer: self.theory.cosine(answer, chunk(k)), step)
+
+    @property
+    def certain(self) -> bool:
+        """A single answer in a world without chance: every cosine is the same in all windows."""
+        answers = self.answers()
+        return self.world.deterministic and len(answers) == 1 and answers[0][1].own == 0
+
+    def state(self, value: float, scale: float = 1.0) -> Expected:
+        """Exact where nothing is left to chance, else near."""
+        return exact(value, scale) if self.certain else near(value, scale)
+
+    def nearer(self, answer: LinearAnswer, strangers: NDArray[np.int64] | float) -> NDArray[np.float64]:
+        """[N] expected number of chunks nearer than the target: later ones of its document, and strangers."""
+        steps = [self.theory.beats(answer, chunk(k)) for k in range(1, int(self.later.max()) + 1)]
+        within = np.concatenate([[0.0], np.cumsum(steps)])[self.later]
+        return np.asarray(within + strangers * self.theory.beats(answer, stranger()))
+
+    @property
+    def later(self) -> NDArray[np.int64]:
+        """[N] chunks of the document after the target."""
+        pool = self.world.exam.pool
+        return pool.end - pool.target - 1
+
+    @cached_property
+    def ranks(self) -> NDArray[np.int64]:
+        """[N] rank of the target, counted plainly: all chunks but those read, one matrix in float64."""
+        documents, length, D = self.world.judged.shape
+        chunks = self.world.judged.reshape(-1, D).astype(np.float64)
+        chunks /= np.linalg.norm(chunks, axis=1, keepdims=True)
+        target = np.arange(documents * length).reshape(documents, length)[:, self.world.context :].ravel()
+        cosines = self.units.astype(np.float64) @ chunks.T
+        truth = cosines[np.arange(len(target)), target]
+        for row, at in enumerate(target):
+            cosines[row, at - at % length : at + 1] = -2.0
+        return np.asarray(1 + (cosines > truth[:, None]).sum(axis=1))

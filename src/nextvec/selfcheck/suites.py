@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 
-class Row(Protocol):
+class CheckRow(Protocol):
     """One check. `str` is one line that says what was expected and what was found."""
 
     @property
@@ -27,11 +27,11 @@ class Suite:
     """A suite that has run."""
 
     name: str
-    rows: Sequence[Row]
+    rows: Sequence[CheckRow]
     seconds: float
 
     @property
-    def red(self) -> list[Row]:
+    def red(self) -> list[CheckRow]:
         """The rows that are not as they should be."""
         return [row for row in self.rows if not row.ok]
 
@@ -55,19 +55,19 @@ class Suite:
         }
 
 
-def _oracle(quiet: bool) -> Sequence[Row]:
+def _oracle(quiet: bool) -> Sequence[CheckRow]:
     from nextvec.selfcheck.oracle import run_oracle
 
     return run_oracle(quiet=quiet)
 
 
-def _faults(quiet: bool) -> Sequence[Row]:
+def _faults(quiet: bool) -> Sequence[CheckRow]:
     from nextvec.selfcheck.faults import run_faults
 
     return run_faults(quiet=quiet)
 
 
-SUITES: Mapping[str, Callable[[bool], Sequence[Row]]] = {"oracle suite": _oracle, "fault suite": _faults}
+SUITES: Mapping[str, Callable[[bool], Sequence[CheckRow]]] = {"oracle suite": _oracle, "fault suite": _faults}
 
 
 def run_suite(name: str, *, quiet: bool = True) -> Suite:

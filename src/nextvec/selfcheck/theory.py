@@ -26,7 +26,7 @@ A2, B2 = COMMON, 1 - COMMON
 
 
 @dataclass(frozen=True)
-class Answer:
+class LinearAnswer:
     """A prediction as above.
 
     Attributes:
@@ -38,18 +38,18 @@ class Answer:
     own: float = 0.0
 
 
-Mixture = Sequence[tuple[float, Answer]]
+AnswerMixture = Sequence[tuple[float, LinearAnswer]]
 """A predictor that gives one answer or another: shares of the windows (sum 1) and answers."""
 
 
-def chunk(k: int) -> Answer:
+def chunk(k: int) -> LinearAnswer:
     """The chunk k after the target itself."""
-    return Answer(1.0, {k: 1.0})
+    return LinearAnswer(1.0, {k: 1.0})
 
 
-def stranger() -> Answer:
+def stranger() -> LinearAnswer:
     """A chunk of another document: the common part, and the rest independent."""
-    return Answer(1.0, {}, B2)
+    return LinearAnswer(1.0, {}, B2)
 
 
 class Theory:
@@ -58,7 +58,7 @@ class Theory:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def moving(self, one: Answer, other: Answer | None = None) -> float:
+    def moving(self, one: LinearAnswer, other: LinearAnswer | None = None) -> float:
         """b^2 E[(sum weights z)(sum weights' z)]; of an answer with itself where no other is given."""
         second = one if other is None else other
         return B2 * sum(
@@ -66,28 +66,28 @@ class Theory:
             for (k, v), (i, w) in itertools.product(one.weights.items(), second.weights.items())
         )
 
-    def product(self, one: Answer, other: Answer) -> float:
+    def product(self, one: LinearAnswer, other: LinearAnswer) -> float:
         """E[p p'] a dimension, for two different answers."""
         return A2 * one.centre * other.centre + self.moving(one, other)
 
-    def energy(self, one: Answer) -> float:
+    def energy(self, one: LinearAnswer) -> float:
         """E[p^2] a dimension."""
         return self.product(one, one) + one.own
 
-    def error(self, one: Answer) -> float:
+    def error(self, one: LinearAnswer) -> float:
         """E(p - x_t)^2 a dimension: E p^2 + E x^2 - 2 E p x, and E x^2 = 1."""
         return self.energy(one) + 1 - 2 * self.product(one, chunk(0))
 
-    def variance(self, one: Answer) -> float:
+    def variance(self, one: LinearAnswer) -> float:
         """Variance of p a dimension, over windows."""
         return self.moving(one) + one.own
 
-    def cosine(self, one: Answer, other: Answer) -> float:
+    def cosine(self, one: LinearAnswer, other: LinearAnswer) -> float:
         """Cosine of two different answers."""
         below = self.energy(one) * self.energy(other)
         return self.product(one, other) / math.sqrt(below) if below > 0 else 0.0
 
-    def spread(self, one: Answer, other: Answer) -> float:
+    def spread(self, one: LinearAnswer, other: LinearAnswer) -> float:
         """Standard deviation over windows of that cosine.
 
         In the rotation world only parts that are independent make a cosine vary: their dot product over D
@@ -100,7 +100,7 @@ class Theory:
         moments, gaussian, means = self._joint([one, other])
         return self._spread(_gradient(moments, 0, 1), gaussian, means)
 
-    def beats(self, answer: Answer, rival: Answer) -> float:
+    def beats(self, answer: LinearAnswer, rival: LinearAnswer) -> float:
         """Probability that `rival` is nearer to the answer than the target is.
 
         Normal approximation to cos(p, rival) - cos(p, target).
@@ -115,7 +115,7 @@ class Theory:
             spread = self._spread(slope, gaussian, means)
         return above(gap, spread)
 
-    def _joint(self, answers: Sequence[Answer]) -> tuple[Wide, Wide, Wide]:
+    def _joint(self, answers: Sequence[LinearAnswer]) -> tuple[Wide, Wide, Wide]:
         """Second moments [n, n], covariance [n, n] and means (in units of m) [n], a dimension."""
         means = np.array([math.sqrt(A2) * x.centre for x in answers])
         gaussian = np.array([[self.moving(x, y) for y in answers] for x in answers])
@@ -168,7 +168,7 @@ def best_cosine(world: World, ahead: int = 1) -> float:
     """Cosine of the best prediction of the chunk `ahead` after the last one read, of a whole document."""
     if world.deterministic:
         return 1.0
-    best = Answer(1.0, best_weights(world, world.judged.shape[1], ahead))
+    best = LinearAnswer(1.0, best_weights(world, world.judged.shape[1], ahead))
     return Theory(world).cosine(best, chunk(ahead - 1))
 
 

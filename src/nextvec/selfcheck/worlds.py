@@ -20,9 +20,9 @@ from nextvec.corpus.store import Document, NewDocument, Store, StoreWriter
 from nextvec.data.sampling import Task
 from nextvec.data.windows import FloatArray, IntArray, make_windows, with_queries
 from nextvec.evaluation.baselines import MeanVector
-from nextvec.evaluation.exam import Exam
+from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.predictor import unit
-from nextvec.evaluation.retrieval import make_pool
+from nextvec.evaluation.ranking import make_pool
 
 Wide = NDArray[np.float64]
 COMMON = 0.25
@@ -127,7 +127,7 @@ def memory_store(vectors: FloatArray, counts: Sequence[int]) -> MemoryStore:
     return MemoryStore(documents, vectors)
 
 
-def make_exam(
+def memory_evaluation_set(
     vectors: FloatArray,
     counts: Sequence[int] | None = None,
     *,
@@ -139,7 +139,7 @@ def make_exam(
     judged: Sequence[int] | None = None,
     texts: Sequence[str] | None = None,
     train_mean: FloatArray | None = None,
-) -> Exam:
+) -> EvaluationSet:
     """An exam without a store on disk.
 
     Args:
@@ -160,7 +160,7 @@ def make_exam(
     among = chosen if kind != "store" else range(len(counts))
     ranges = [(store.documents[i].first, store.documents[i].count) for i in among]
     pool = make_pool(windows, flat, ranges, lambda rows: [names[int(r)] for r in rows], kind)
-    return Exam(flat, windows, pool, train_mean)
+    return EvaluationSet(flat, windows, pool, train_mean)
 
 
 def make_store(
@@ -236,14 +236,14 @@ class World(ABC):
     def mean_vector(self) -> MeanVector:
         """The baseline, fitted on `trained`."""
         made = MeanVector(self.context)
-        exam = make_exam(self.trained, context=self.context)
+        exam = memory_evaluation_set(self.trained, context=self.context)
         made.fit(exam.vectors, exam.windows, None)
         return made
 
     @cached_property
-    def exam(self) -> Exam:
+    def exam(self) -> EvaluationSet:
         """All of `judged`, each target among all chunks."""
-        return make_exam(self.judged, context=self.context, train_mean=self.mean_vector.mean)
+        return memory_evaluation_set(self.judged, context=self.context, train_mean=self.mean_vector.mean)
 
 
 class Rotation(World):

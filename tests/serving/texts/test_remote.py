@@ -10,9 +10,9 @@ import pytest
 from nextvec.client import Client
 from nextvec.corpus.store import Store
 from nextvec.errors import LeakError, RunError, ServerError
-from nextvec.evaluation.harness import Judging
-from nextvec.experiments.ensemble import load_judged
-from nextvec.experiments.judging import Exam, judge_runs
+from nextvec.evaluation.harness import EvaluationConfig
+from nextvec.experiments.ensemble import open_evaluated
+from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
 from nextvec.inference.predictor import RunPredictor
 
 
@@ -24,10 +24,10 @@ def address(server: str, key: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_its_row_is_that_of_the_run(address: str, text_run: Path, text_store: Store) -> None:
     # The small store says some sentences twice.
-    how = Judging(context=2, baselines=("copy-last",), resamples=10, leak_limit=0.5, quiet=True)
+    how = EvaluationConfig(context=2, baselines=("copy-last",), resamples=10, leak_limit=0.5, quiet=True)
     rows = []
-    for run in (load_judged(address), RunPredictor(text_run)):
-        report = judge_runs(text_store, [run], Exam(), how)
+    for run in (open_evaluated(address), RunPredictor(text_run)):
+        report = evaluate_runs(text_store, [run], DocumentSelection(), how)
         rows.append(next(row for row in report.rows if row.kind == "model"))
     there, here = rows
     for metric in ("cosine", "mse", "mrr", "recall@5"):
@@ -35,13 +35,13 @@ def test_its_row_is_that_of_the_run(address: str, text_run: Path, text_store: St
 
 
 def test_what_stands_in_its_training_is_no_exam(address: str, text_store: Store) -> None:
-    how = Judging(context=2, baselines=("copy-last",), resamples=10, quiet=True)
+    how = EvaluationConfig(context=2, baselines=("copy-last",), resamples=10, quiet=True)
     with pytest.raises(LeakError, match="stand in training"):
-        judge_runs(text_store, [load_judged(address)], Exam(), how)
+        evaluate_runs(text_store, [open_evaluated(address)], DocumentSelection(), how)
 
 
 def test_it_says_what_it_was_trained_on(address: str, text_run: Path) -> None:
-    remote, run = load_judged(address), RunPredictor(text_run)
+    remote, run = open_evaluated(address), RunPredictor(text_run)
     np.testing.assert_array_equal(remote.trained_on.chunks, run.trained_on.chunks)
     np.testing.assert_array_equal(remote.trained_on.ids, run.trained_on.ids)
     assert remote.horizons == run.horizons
@@ -53,7 +53,7 @@ def test_it_says_what_it_was_trained_on(address: str, text_run: Path) -> None:
 
 def test_an_unknown_model_and_a_wrong_key_are_said(address: str, server: str) -> None:
     with pytest.raises(ServerError, match="no such model"):
-        load_judged(f"{server}#other")
+        open_evaluated(f"{server}#other")
     with Client(server, "a-key-that-is-not-right") as client, pytest.raises(ServerError) as caught:
         client.models()
     assert caught.value.status == 401

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from nextvec.evaluation.baselines.base import Baseline
-from nextvec.evaluation.baselines.linear import ExponentialAverages, PositionWeights, WeightsWithQuery
-from nextvec.evaluation.baselines.neighbour import NeighbourSuccessor
-from nextvec.evaluation.baselines.ridge import Ridge
-from nextvec.evaluation.baselines.simple import CopyLast, LinearAverage, MeanVector, Random
+from nextvec.evaluation.baselines.linear import ExponentialAverages, PositionWeights, Ridge, WeightsWithQuery
+from nextvec.evaluation.baselines.simple import (
+    CopyLast,
+    LinearAverage,
+    MeanVector,
+    NeighbourSuccessor,
+    Random,
+)
 
 __all__ = [
     "BASELINES",

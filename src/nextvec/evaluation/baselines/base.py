@@ -21,8 +21,8 @@ class Baseline(ABC):
         seed: for those that draw anything.
     Attributes:
         needs_training: without training windows it cannot be judged.
-        conditional: it is told what to write towards, see `nextvec.evaluation.predictor.Predictor`; judged
-            only where something is told.
+        conditional: it is told what to write towards, see `VectorPredictor`; evaluated
+            only where there are queries.
         generative: it can be asked for samples, see `nextvec.evaluation.generative`.
         kept: names of the arrays that it was fitted to; None where these are the training data.
         context: how many of the most recent vectors it uses.

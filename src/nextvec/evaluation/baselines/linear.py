@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from nextvec.data.linear import BACK, BLOCK_BYTES, WeightSums, Wide, aligned, exponential_averages
+from nextvec.data.linear import BACK, BLOCK_BYTES, WeightSums, Wide, aligned, exponential_averages, fit_ridge
 from nextvec.data.windows import (
     FloatArray,
     IntArray,
@@ -119,3 +119,35 @@ class ExponentialAverages(WeightedSum):
 
     def features(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:
         return exponential_averages(contexts, lengths)
+
+
+# Ridge regression on the flattened context.
+
+
+class Ridge(Baseline):
+    """A full linear map from the context, shrunk towards the position weights (`data.linear.fit_ridge`).
+
+    Its row says how much it was shrunk, and how many positions it uses.
+    """
+
+    name = "ridge"
+    needs_training = True
+    kept = ("weights",)
+
+    def __init__(self, context: int, seed: int = 0) -> None:
+        super().__init__(context, seed)
+        self.weights: FloatArray
+
+    def fit(self, vectors: VectorSource, train: Windows, validation: Windows | None) -> None:
+        found = fit_ridge(vectors, train, validation, self.context)
+        self.context = found.width
+        self.weights = found.matrix.astype(np.float32)
+        self.facts = {
+            "parameters": int(self.weights.size),
+            "lambda": found.penalty,
+            "positions": found.width,
+        }
+
+    def guess(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:
+        flat = aligned(contexts, lengths, self.context).reshape(len(lengths), -1)
+        return np.asarray(flat @ self.weights, dtype=np.float32)

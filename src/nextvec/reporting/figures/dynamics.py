@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextvec.evaluation.diagnostics.lags import LagCurve, lag_curves
-from nextvec.evaluation.diagnostics.model.part import sample
-from nextvec.evaluation.diagnostics.model.sequence import ORACLE
-from nextvec.evaluation.diagnostics.sweep import sweep
-from nextvec.evaluation.offsets import offset_cosines, offset_profile
-from nextvec.evaluation.rollout import STEPS
+from nextvec.diagnostics.engine import sample
+from nextvec.diagnostics.lags import LagCurve, lag_curves, sum_store
+from nextvec.diagnostics.standing import ORACLE
+from nextvec.evaluation.trajectory import STEPS, offset_cosines, offset_profile
 from nextvec.reporting.answered import Answered, legend_height, line
 from nextvec.reporting.drawing import known, legend_outside
 from nextvec.reporting.figure import (
@@ -52,7 +50,9 @@ COPY_LAST = "copy-last"
 def lag_curve(material: Material) -> Figure:
     """Everything together, and every source."""
     assert material.store is not None
-    whole, *parts = lag_curves(sweep(material.store, _some_documents(material.store)), resamples=RESAMPLES)
+    whole, *parts = lag_curves(
+        sum_store(material.store, _some_documents(material.store)), resamples=RESAMPLES
+    )
     if not whole.lags:
         raise NothingToDraw("no document has two chunks")
     drawn, grid = canvas(height=3.8, columns=1 + bool(parts), sharex=True, sharey=True)

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.evaluation.answers import Answers
-from nextvec.evaluation.diagnostics.model.groups import nearest_cosine, quantile_parts
-from nextvec.evaluation.diagnostics.model.part import spearman
-from nextvec.evaluation.diagnostics.verdicts import short
+from nextvec.diagnostics.engine import short, spearman
+from nextvec.diagnostics.groups import nearest_cosine, quantile_masks
+from nextvec.evaluation.report import KeptPredictions
 from nextvec.reporting.answered import (
     Answered,
     Values,
@@ -79,7 +78,7 @@ def _histograms(material: Material, metric: str, label: str) -> Figure:
     return drawn
 
 
-def _errors(answers: Answers, row: str, metric: str) -> NDArray[np.float32]:
+def _errors(answers: KeptPredictions, row: str, metric: str) -> NDArray[np.float32]:
     """[N] the error of each window by cosine or mse. Raises NothingToDraw: it was not kept."""
     try:
         values = answers.values[row][metric]
@@ -103,7 +102,7 @@ def _within(values: NDArray[np.float32], most: float) -> NDArray[np.float32]:
 def error_by_length(material: Material) -> Figure:
     """One panel a model, one box a quarter of the windows."""
     answered = Answered.of(material)
-    groups = quantile_parts(answered.lengths, LENGTHS)
+    groups = quantile_masks(answered.lengths, LENGTHS)
     labels = [_range(answered.lengths[which]) for which in groups]
     places = range(1, len(groups) + 1)
     drawn, grid = panels(answered.models, height=1.8, sharex=True, sharey=True)
@@ -149,7 +148,7 @@ def error_by_similarity(material: Material) -> Figure:
     answered = Answered.of(material)
     which = searchable(answered)
     nearest = nearest_cosine(answered.targets[which], answered.store.vectors, answered.trained)
-    groups = quantile_parts(nearest, SIMILARITIES)
+    groups = quantile_masks(nearest, SIMILARITIES)
     middle = [float(nearest[group].mean()) for group in groups]
 
     def means(row: str) -> Values:

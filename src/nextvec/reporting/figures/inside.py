@@ -10,14 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
+from nextvec.diagnostics.engine import sample, short
+from nextvec.diagnostics.groups import quantile_masks
 from nextvec.evaluation.baselines import CopyLast
-from nextvec.evaluation.diagnostics.model.groups import quantile_parts
-from nextvec.evaluation.diagnostics.model.part import sample
-from nextvec.evaluation.diagnostics.verdicts import short
-from nextvec.evaluation.exam import Exam
-from nextvec.evaluation.metrics import Judgement, moments
-from nextvec.evaluation.predictor import Predictor, row_dots
-from nextvec.evaluation.rollout import rollable, rollout
+from nextvec.evaluation.evaluation_set import EvaluationSet
+from nextvec.evaluation.metrics import Scores, moments
+from nextvec.evaluation.predictor import VectorPredictor, row_dots
+from nextvec.evaluation.trajectory import rollable, rollout
 from nextvec.inference.predictor import RunPredictor
 from nextvec.models.architectures.amn import AMN
 from nextvec.reporting.answered import Answered, Values, legend_height, line, panels
@@ -47,7 +46,7 @@ def opened(answered: Answered) -> Iterator[RunPredictor]:
             yield predictor.aimed(answered.exam.windows.horizon)
 
 
-def _some(answered: Answered) -> Exam:
+def _some(answered: Answered) -> EvaluationSet:
     return answered.exam.select(sample(len(answered), ASKED, seed=0))
 
 
@@ -82,7 +81,7 @@ def calibration(material: Material) -> Figure:
     return drawn
 
 
-def _continuations(predictor: RunPredictor, exam: Exam) -> tuple[Values, Values]:
+def _continuations(predictor: RunPredictor, exam: EvaluationSet) -> tuple[Values, Values]:
     """[2 n] predicted probabilities of the true chunks and of as many of other documents; [2 n] 1 and 0."""
     others = exam.targets[_elsewhere(exam.windows.document)]
     said = np.empty((len(exam), 2))
@@ -125,9 +124,9 @@ def length_calibration(material: Material) -> Figure:
     size = float(np.sqrt(row_dots(exam.targets, exam.targets).mean()))
     drawn, axes = canvas(height=3.6 + legend_height(answered.models))
     for predictor in opened(answered):
-        asked = Judgement.of(predictor, exam)
+        asked = Scores.of(predictor, exam)
         length = np.sqrt(row_dots(asked.raw, asked.raw)) / size
-        parts = quantile_parts(np.round(length, 6), BINS)
+        parts = quantile_masks(np.round(length, 6), BINS)
         scored = [float(asked.cosines[part].mean()) for part in parts]
         line(axes, material, predictor.name, [float(length[part].mean()) for part in parts], scored)
     _diagonal(axes, "length of the raw output over that of true vectors", "cosine scored")
@@ -151,7 +150,7 @@ def raw_dimensions(material: Material) -> Figure:
     room = dict(grid)
     for predictor in opened(answered):
         if predictor.name in room:
-            own, axes = moments(Judgement.of(predictor, exam).raw), room[predictor.name]
+            own, axes = moments(Scores.of(predictor, exam).raw), room[predictor.name]
             shades = (BASELINE, look(material, predictor.name).colour)
             for encoders, models, shade in zip(true, own, shades, strict=True):
                 axes.plot(encoders, models, ".", color=shade, alpha=0.5, ms=4, mew=0, rasterized=True)
@@ -177,7 +176,7 @@ def rollout_curve(material: Material) -> Figure:
         raise NothingToDraw("no rollout: no document goes on for two chunks, or another task was judged")
     drawn, grid = canvas(height=2.9 + legend_height(answered.models), columns=2)
     left, right = grid[0]
-    every: list[Predictor] = [CopyLast(exam.windows.context), *opened(answered)]
+    every: list[VectorPredictor] = [CopyLast(exam.windows.context), *opened(answered)]
     for predictor in every:
         found = rollout(predictor, exam, steps, ROLLED)
         line(left, material, predictor.name, range(1, steps + 1), found.cosine.mean(axis=0))
@@ -228,7 +227,7 @@ def attention_maps(material: Material) -> Figure:
 
 
 @torch.inference_mode()
-def _attention(network: RunPredictor, exam: Exam) -> tuple[FloatArray, IntArray]:
+def _attention(network: RunPredictor, exam: EvaluationSet) -> tuple[FloatArray, IntArray]:
     """How much each position of a window's last chunks takes from each of them [T, T], in even shares of what
     it has read, and their rows [T]."""
     _, contexts, lengths = next(exam.blocks(min(READ, network.context)))

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.evaluation.diagnostics.model.groups import nearest_rows
-from nextvec.evaluation.diagnostics.model.part import sample
+from nextvec.diagnostics.engine import sample
+from nextvec.diagnostics.groups import nearest_rows
 from nextvec.evaluation.metrics import moments
 from nextvec.reporting.answered import Answered, panels, searchable
 from nextvec.reporting.figure import INK, NothingToDraw, canvas, figure, look, wrapped

@@ -1,0 +1,447 @@
+"""Collapse, and the mean vector's share in the score (the brief's task 1.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from nextvec.data.windows import FloatArray, IntArray
+from nextvec.diagnostics.engine import (
+    WORTH_NAMING,
+    DiagnosisContext,
+    Estimate,
+    Section,
+    Values,
+    Verdict,
+    estimate,
+    short,
+    spearman,
+    table,
+)
+from nextvec.diagnostics.groups import quantile_masks
+from nextvec.evaluation.metrics import METRICS, Scores, mean_pairwise_cosine, moments, moments_distance
+from nextvec.evaluation.predictor import row_dots, unit
+
+LEAST_SPREAD = 0.05
+LEFT_WITHOUT_MEAN = 0.02
+FEW = 0.25
+
+
+@dataclass(frozen=True)
+class MeanShare:
+    """The mean vector m of training, as a direction, against predictions p and targets t.
+
+    Attributes:
+        own: mean cos(m, t), what the mean vector itself scores.
+        prediction: mean cos(p, m).
+        through: mean cos(p, m) cos(m, t): how much of the model's cosine comes through m.
+        gain: the model's cosine less the mean vector's.
+        without: cosine of p - m and t - m.
+    """
+
+    own: float
+    prediction: float
+    through: float
+    gain: Estimate
+    without: Estimate
+
+    @property
+    def beaten(self) -> bool:
+        """Whether the model is clearly better than the mean vector, and has something left without it."""
+        low = self.gain.value if self.gain.low is None else self.gain.low
+        return low > 0 and self.gain.value >= WORTH_NAMING and self.without.value >= LEFT_WITHOUT_MEAN
+
+
+@dataclass(frozen=True)
+class CollapseSection(Section):
+    """Whether the predictions still differ from one another.
+
+    Attributes:
+        variance_ratio: total variance of raw predictions over that of targets.
+        spread: mean distance 1 - cos of two predictions over that of two targets: the same, but blind to
+            the predictions' lengths.
+        pairwise, pairwise_targets: mean cosine of two of them.
+        dimensions, dimensions_targets, dimensions_baseline: effective number of dimensions that predictions,
+            targets and the best baseline's predictions vary in, tr(C)^2 / tr(C^2).
+        cosine: the model's.
+        mean: None where nothing was trained on.
+    """
+
+    title: ClassVar[str] = "Collapse and the mean vector"
+    variance_ratio: float
+    spread: float
+    pairwise: float
+    pairwise_targets: float
+    dimensions: float
+    dimensions_targets: float
+    dimensions_baseline: float
+    cosine: float
+    mean: MeanShare | None
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether all predictions are nearly one direction."""
+        return self.spread < LEAST_SPREAD
+
+    @property
+    def few(self) -> bool:
+        """Whether they vary in far fewer dimensions than the best baseline's."""
+        return self.dimensions < FEW * self.dimensions_baseline
+
+    def verdicts(self) -> list[Verdict]:
+        if self.collapsed:
+            where = ""
+            if self.mean is not None:
+                where = f", with a cosine of {short(self.mean.prediction)} to the mean vector"
+            text = f"collapsed: predictions are only {short(self.spread)} as far apart as targets{where}"
+            found = [Verdict("collapse", "red", text)]
+        else:
+            text = (
+                f"no collapse: predictions are {short(self.spread, 2)} as far apart as targets, their total "
+                f"variance is {short(self.variance_ratio)} of theirs"
+            )
+            found = [Verdict("collapse", "ok", text)]
+        if not self.collapsed and self.few:
+            text = (
+                f"predictions vary in {self.dimensions:.1f} effective dimensions, targets in "
+                f"{self.dimensions_targets:.1f}, the best baseline in {self.dimensions_baseline:.1f}: "
+                "they point in few directions"
+            )
+            found.append(Verdict("few directions", "warning", text))
+        if self.mean is None:
+            return found
+        scores = f"{short(self.cosine, 4)} against {short(self.mean.own, 4)}"
+        left = f"without it a cosine of {self.mean.without} is left"
+        if self.mean.beaten:
+            return [*found, Verdict("mean vector", "ok", f"better than the mean vector: {scores}; {left}")]
+        return [*found, Verdict("mean vector", "red", f"no better than the mean vector: {scores}; {left}")]
+
+    def lines(self) -> list[str]:
+        rows = [
+            ["mean cosine of two of them", short(self.pairwise, 4), short(self.pairwise_targets, 4)],
+            ["effective dimensions", f"{self.dimensions:.1f}", f"{self.dimensions_targets:.1f}"],
+            ["of the best baseline's", f"{self.dimensions_baseline:.1f}", ""],
+        ]
+        if self.mean is not None:
+            rows.append(
+                ["cosine with the mean vector", short(self.mean.prediction, 4), short(self.mean.own, 4)]
+            )
+        lines = [
+            *table(["", "predictions", "targets"], rows),
+            f"Variance of the raw predictions over the targets': {short(self.variance_ratio, 4)}; "
+            f"distance of two predictions over that of two targets: {short(self.spread, 4)}.",
+        ]
+        if self.mean is None:
+            return [*lines, "Nothing was trained on: there is no mean vector to compare with."]
+        return [
+            *lines,
+            f"The mean vector itself scores {short(self.mean.own, 4)}, the model {short(self.cosine, 4)} "
+            f"({self.mean.gain.show(4, sign=True)}); {short(self.mean.through, 4)} of that comes through the "
+            f"mean vector; cosine after removing it from both: {self.mean.without.show(4)}.",
+        ]
+
+
+def find_collapse(judgement: Scores, baseline: Scores) -> CollapseSection:
+    """Measure collapse of predictions; of the best baseline's in the same exam, the effective dimensions."""
+    exam = judgement.exam
+    mean = None if exam.train_mean is None else _mean_share(judgement, exam.train_mean)
+    pairwise, of_targets = mean_pairwise_cosine(judgement.unit), mean_pairwise_cosine(exam.target_units)
+    spread = (1 - pairwise) / (1 - of_targets) if of_targets < 1 else float("nan")
+    return CollapseSection(
+        variance_ratio=METRICS["variance_ratio"].figure(judgement),
+        spread=spread,
+        pairwise=pairwise,
+        pairwise_targets=of_targets,
+        dimensions=_effective_dimensions(judgement.unit),
+        dimensions_targets=_effective_dimensions(exam.target_units),
+        dimensions_baseline=_effective_dimensions(baseline.unit),
+        cosine=float(judgement.cosines.mean()),
+        mean=mean,
+    )
+
+
+def _mean_share(judgement: Scores, train_mean: FloatArray) -> MeanShare:
+    documents = judgement.exam.windows.document
+    direction = unit(train_mean)
+    of_targets = row_dots(judgement.exam.target_units, np.broadcast_to(direction, judgement.unit.shape))
+    of_predictions = row_dots(judgement.unit, np.broadcast_to(direction, judgement.unit.shape))
+    without = METRICS["cosine_without_mean"].values
+    assert without is not None
+    return MeanShare(
+        own=float(of_targets.mean()),
+        prediction=float(of_predictions.mean()),
+        through=float((of_predictions * of_targets).mean()),
+        gain=estimate(documents, judgement.cosines, of_targets),
+        without=estimate(documents, without(judgement)),
+    )
+
+
+def _effective_dimensions(units: FloatArray) -> float:
+    """tr(C)^2 / tr(C^2) of the covariance C of [N, D]: D when all directions vary alike, 1 for a line."""
+    centred = units - units.mean(axis=0, dtype=np.float64).astype(np.float32)
+    covariance = (centred.T @ centred).astype(np.float64)
+    square = float((covariance**2).sum())
+    return float(np.trace(covariance)) ** 2 / square if square > 0 else 0.0
+
+
+# Mean and standard deviation of every dimension: encoder, raw output, unit output (the brief's task 1.1).
+
+STD_FLOOR = 0.01
+"""The brief's threshold. Unit vectors have a std near 1/sqrt(D) a dimension, and published encoders have
+dimensions that hardly vary, so it is read beside the encoder's own share."""
+MATCHED = 0.01
+"""Relative distance below which moments count as matched: errors of mean and std of a tenth of the std."""
+
+
+@dataclass(frozen=True)
+class MomentComparison:
+    """Per-dimension moments of one set of vectors [N, D].
+
+    Attributes:
+        mean, std: [D].
+        above_floor: share of dimensions with a std above 0.01.
+        std_ratio: mean std over dimensions, divided by the encoder's.
+        mean_error, std_error: |m - m'| / |s'| and |s - s'| / |s'|, m' and s' being the encoder's.
+        distance: |m - m'|^2 + |s - s'|^2, the squared Frechet distance of diagonal Gaussians.
+        relative_distance: that, over |s'|^2: 1 is what a constant at the encoder's mean has.
+    """
+
+    name: str
+    mean: Values
+    std: Values
+    above_floor: float
+    std_ratio: float
+    mean_error: float
+    std_error: float
+    distance: float
+    relative_distance: float
+
+
+@dataclass(frozen=True)
+class MomentsSection(Section):
+    """Moments of the targets as stored and at unit length, and of the predictions raw and at unit length.
+
+    Attributes:
+        floor: relative distance of two halves of the documents: what sampling alone leaves.
+    """
+
+    title: ClassVar[str] = "Moments per dimension"
+    encoder: MomentComparison
+    encoder_unit: MomentComparison
+    raw: MomentComparison
+    unit: MomentComparison
+    floor: float | None
+
+    @property
+    def matched(self) -> bool:
+        """Whether the raw output has the encoder's moments, as far as can be told here."""
+        return self.raw.relative_distance <= max(MATCHED, 2 * (self.floor or 0.0))
+
+    def verdicts(self) -> list[Verdict]:
+        raw = self.raw
+        match = "match the encoder's" if self.matched else "do not match the encoder's"
+        halves = "" if self.floor is None else f", two halves of the documents {short(self.floor)}"
+        text = (
+            f"moments of the raw output {match}: std {short(raw.std_ratio, 2)} of the encoder's, Frechet "
+            f"distance {short(raw.relative_distance)} of its variance{halves}"
+        )
+        if not self.matched and raw.std_ratio < 1:
+            text += "; a mean over what may come next is narrower than what comes, by nature"
+        above, own = self.unit.above_floor, self.encoder_unit.above_floor
+        short_of = f"{100 * above:.1f} % of dimensions have sigma > .01 (encoder: {100 * own:.1f} %)"
+        return [
+            Verdict("moments", "ok" if self.matched else "note", text),
+            Verdict("sigma", "ok" if above >= own else "note", short_of),
+        ]
+
+    def lines(self) -> list[str]:
+        rows = [
+            [
+                m.name,
+                *(f"{x:+.4f}" for x in (m.mean.min(), np.median(m.mean), m.mean.max())),
+                *(f"{x:.4f}" for x in (m.std.min(), np.median(m.std), m.std.max())),
+                f"{100 * m.above_floor:.1f} %",
+                f"{m.std_ratio:.3f}",
+                f"{m.mean_error:.3f}",
+                f"{m.std_error:.3f}",
+                f"{m.relative_distance:.4f}",
+            ]
+            for m in (self.encoder, self.raw, self.encoder_unit, self.unit)
+        ]
+        header = [
+            *("vectors", "mean min", "median", "max", "std min", "median", "max"),
+            *("std > .01", "std ratio", "mean error", "std error", "distance"),
+        ]
+        note = (
+            "Ratio, errors and distance against the encoder's vectors of the same kind, in units of their "
+            "std (errors) and variance (squared Frechet distance, diagonal)."
+        )
+        return [*table(header, rows), note]
+
+
+def find_moments(judgement: Scores, documents: IntArray, seed: int = 0) -> MomentsSection:
+    """Compare the moments of predictions [N, D] with those of the targets of the same windows."""
+    return compare_moments(judgement.raw, judgement.unit, judgement.exam.targets, documents, seed)
+
+
+def compare_moments(
+    raw: FloatArray, units: FloatArray, targets: FloatArray, documents: IntArray, seed: int = 0
+) -> MomentsSection:
+    """Compare raw and unit predictions [N, D] with the encoder's vectors [N, D], of these documents [N]."""
+    target_units = unit(targets)
+    return MomentsSection(
+        encoder=_moments("encoder", targets, targets),
+        encoder_unit=_moments("encoder, unit", target_units, target_units),
+        raw=_moments("raw output", raw, targets),
+        unit=_moments("unit output", units, target_units),
+        floor=_halves(targets, documents, seed),
+    )
+
+
+def _moments(name: str, vectors: FloatArray, encoder: FloatArray) -> MomentComparison:
+    (mean, std), (its_mean, its_std) = moments(vectors), moments(encoder)
+    size = float(np.sqrt((its_std**2).sum())) or float("nan")
+    distance = moments_distance((mean, std), (its_mean, its_std))
+    return MomentComparison(
+        name,
+        mean,
+        std,
+        above_floor=float((std > STD_FLOOR).mean()),
+        std_ratio=float(std.mean() / (its_std.mean() or float("nan"))),
+        mean_error=float(np.sqrt(((mean - its_mean) ** 2).sum())) / size,
+        std_error=float(np.sqrt(((std - its_std) ** 2).sum())) / size,
+        distance=distance,
+        relative_distance=distance / size**2,
+    )
+
+
+def _halves(targets: FloatArray, documents: IntArray, seed: int) -> float | None:
+    """Relative distance between the targets of two random halves of the documents."""
+    names = np.random.default_rng(seed).permutation(np.unique(documents))
+    half = np.isin(documents, names[: len(names) // 2])
+    if len(names) < 2:
+        return None
+    return _moments("half", targets[half], targets[~half]).relative_distance
+
+
+# Calibration of cosine: does the predictor know how near it will be?
+#
+# The best prediction by squared error is the mean of what may come next. Of unit vectors this mean has as its
+# length the cosine that its direction will score on average: E cos(t, m/|m|) = |m| for m = E[t]. So the
+# length of the raw output, in units of the targets' length, is a predicted cosine, defined for every
+# predictor. A copy of a chunk claims 1; a model that normalises its output says nothing. A second table shows
+# the cosine by how much the prediction agrees with the last chunk read, which is no predicted cosine but
+# defined as generally.
+
+BINS = 10
+SAME_LENGTH = 1e-3
+WELL = 0.05
+SEEN_BEFORE = 1e-6
+
+
+@dataclass(frozen=True)
+class ConfidenceBin:
+    """Windows of similar confidence: mean confidence, and what was scored."""
+
+    windows: int
+    confidence: float
+    cosine: Estimate
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Cosine by confidence.
+
+    Attributes:
+        correlation: rank correlation of confidence and cosine over windows; None where one does not vary.
+        error: mean over bins, weighted by windows, of |confidence - cosine|.
+    """
+
+    bins: tuple[ConfidenceBin, ...]
+    correlation: float | None
+    error: float
+
+
+@dataclass(frozen=True)
+class CalibrationSection(Section):
+    """Reliability of the model's and of the best baseline's predicted cosines.
+
+    Attributes:
+        constant: the raw outputs all have the same length, so no confidence is stated.
+        length: by length of the raw output over root mean square length of the targets.
+        baseline: the same of the best baseline.
+        agreement: by cosine of the prediction to the last chunk read.
+    """
+
+    title: ClassVar[str] = "Calibration of cosine"
+    best: str
+    constant: bool
+    length: Reliability
+    baseline: Reliability
+    agreement: Reliability
+
+    def verdicts(self) -> list[Verdict]:
+        if self.constant:
+            text = (
+                "raw outputs all have one length "
+                f"({short(self.length.bins[0].confidence)} of the targets'): no confidence is stated"
+            )
+            return [Verdict("calibration", "note", text)]
+        confidence = sum(b.windows * b.confidence for b in self.length.bins)
+        scored = sum(b.windows * b.cosine.value for b in self.length.bins)
+        well = self.length.error <= WELL
+        how = "well calibrated" if well else "over-confident" if confidence > scored else "under-confident"
+        text = (
+            f"{how}: the cosine predicted by the length of the raw output is off by "
+            f"{short(self.length.error)} on average (best baseline: {short(self.baseline.error)}); "
+            f"rank correlation with the cosine scored {short(self.length.correlation)}"
+        )
+        return [Verdict("calibration", "ok" if well else "note", text)]
+
+    def lines(self) -> list[str]:
+        return [
+            "Predicted cosine: length of the raw output over the targets' (of the mean of what may come next "
+            "it is the cosine scored).",
+            *_table("predicted cosine", self.length.bins),
+            "",
+            "By agreement with the last chunk read (not a predicted cosine; rank correlation "
+            f"{short(self.agreement.correlation)}).",
+            *_table("cosine to the last chunk", self.agreement.bins),
+        ]
+
+
+def find_calibration(case: DiagnosisContext) -> CalibrationSection:
+    """Bin the windows by confidence, in tenths."""
+    size = float(np.sqrt(row_dots(case.exam.targets, case.exam.targets).mean()))
+    length = _lengths(case.judgement.raw) / size
+    agreement = row_dots(case.judgement.unit, case.exam.last_units)
+    return CalibrationSection(
+        best=case.best,
+        constant=bool(length.std() <= SAME_LENGTH * length.mean()),
+        length=_reliability(case, length, case.cosine),
+        baseline=_reliability(case, _lengths(case.best_judgement.raw) / size, case.best_cosine),
+        agreement=_reliability(case, agreement, case.cosine),
+    )
+
+
+def _lengths(raw: FloatArray) -> Values:
+    return np.sqrt(row_dots(raw, raw))
+
+
+def _reliability(case: DiagnosisContext, confidence: Values, cosine: Values) -> Reliability:
+    # what differs by rounding alone is one confidence
+    rounded = np.round(confidence / SEEN_BEFORE) * SEEN_BEFORE
+    bins = []
+    for part in quantile_masks(rounded, BINS):
+        scored = estimate(case.document[part], cosine[part])
+        bins.append(ConfidenceBin(int(part.sum()), float(confidence[part].mean()), scored))
+    error = sum(b.windows * abs(b.confidence - b.cosine.value) for b in bins) / len(confidence)
+    return Reliability(tuple(bins), spearman(rounded, cosine), error)
+
+
+def _table(what: str, bins: Sequence[ConfidenceBin]) -> list[str]:
+    rows = [[short(b.confidence), f"{b.windows:,}", b.cosine.show(4)] for b in bins]
+    return table([what, "windows", "cosine scored"], rows)

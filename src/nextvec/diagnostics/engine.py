@@ -1,0 +1,360 @@
+"""What every part of a diagnosis has: verdicts, lines to print, JSON; and estimates with intervals."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextvec.data.windows import FloatArray, IntArray, VectorSource, Windows, gather_rows
+from nextvec.errors import EvaluationError
+from nextvec.evaluation.evaluation_set import EvaluationSet, context_blocks
+from nextvec.evaluation.intervals import DocumentBootstrap
+from nextvec.evaluation.metrics import METRICS, Scores
+from nextvec.evaluation.predictor import VectorPredictor, ask, row_dots, unit
+from nextvec.evaluation.trajectory import Rollout, offset_profile, rollable
+from nextvec.progress import Progress
+
+if TYPE_CHECKING:
+    from nextvec.corpus.store import Document
+
+# A verdict: what a check found, in one sentence, and how grave it is.
+
+Level = Literal["ok", "note", "warning", "red"]
+LEVELS: tuple[Level, ...] = ("ok", "note", "warning", "red")
+"""From harmless to grave. A note is worth knowing, a warning worth a look; what is red makes figures taken
+from it meaningless."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one check found.
+
+    Attributes:
+        name: the check, for programs: "order", "texts misaligned"...
+        level: how grave it is.
+        text: the finding with its figures.
+    """
+
+    name: str
+    level: Level
+    text: str
+
+
+def is_red(verdicts: Iterable[Verdict]) -> bool:
+    """Whether any verdict is red."""
+    return any(verdict.level == "red" for verdict in verdicts)
+
+
+def short(value: float | None, digits: int = 3) -> str:
+    """A figure mostly between -1 and 1, without the leading zero: -.31; "-" for what is not known."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    text = f"{value:.{digits}f}"
+    return text.replace("0.", ".", 1) if abs(float(text)) < 1 else text
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, numpy numbers and arrays as JSON; what is not finite becomes null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Values = NDArray[np.float64]
+WORTH_NAMING = 0.001
+"""Differences of cosine below this are printed but get no verdict: with enough windows anything is clear."""
+
+NEGLIGIBLE = 0.005
+
+
+class Section(ABC):
+    """One section of a diagnosis; subclasses are frozen dataclasses."""
+
+    title: ClassVar[str]
+
+    @abstractmethod
+    def verdicts(self) -> list[Verdict]:
+        """What was found; nothing where nothing can be said."""
+
+    @abstractmethod
+    def lines(self) -> list[str]:
+        """The figures, as lines of text."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field, JSON-ready, with the verdicts."""
+        content: dict[str, Any] = plain(self)
+        return {**content, "verdicts": plain(self.verdicts())}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean, or a difference of means, with its 95 % interval over documents (none for a single one)."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves out 0 and the value is worth naming."""
+        sure = self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+        return sure and abs(self.value) >= WORTH_NAMING
+
+    @property
+    def negligible(self) -> bool:
+        """Whether the whole interval is so near 0 that there is nothing, rather than nothing to be told."""
+        known = self.low is not None and self.high is not None
+        return known and max(abs(self.low or 0.0), abs(self.high or 0.0)) < NEGLIGIBLE
+
+    def __str__(self) -> str:
+        """`.012 [.009, .015]`."""
+        return self.show()
+
+    def show(self, digits: int = 3, *, sign: bool = False) -> str:
+        """The same with so many digits; `sign` puts a + before what is positive."""
+        value = ("+" if sign and self.value > 0 else "") + _figure(self.value, digits)
+        if self.low is None or self.high is None:
+            return value
+        return f"{value} [{_figure(self.low, digits)}, {_figure(self.high, digits)}]"
+
+
+def _figure(value: float, digits: int) -> str:
+    """Without the sign of a zero that is one only after rounding."""
+    return short(round(value, digits) + 0.0, digits)
+
+
+def estimate(documents: IntArray, values: NDArray[Any], other: NDArray[Any] | None = None) -> Estimate:
+    """Mean of `values` [N], less that of `other`, with its paired interval over `documents` [N]."""
+    below = np.zeros(len(values)) if other is None else other
+    try:
+        found = DocumentBootstrap(documents).interval(values, below)
+    except EvaluationError:  # of a single document nothing can be said about others
+        return Estimate(float(np.mean(values.astype(np.float64) - below)), None, None)
+    return Estimate(found.difference, found.low, found.high)
+
+
+def sample(count: int, most: int, seed: int) -> IntArray:
+    """At most `most` of `count` indices, ascending, drawn evenly at random."""
+    if count <= most:
+        return np.arange(count, dtype=np.int64)
+    return np.sort(np.random.default_rng(seed).choice(count, most, replace=False)).astype(np.int64)
+
+
+def spearman(one: NDArray[Any], other: NDArray[Any]) -> float | None:
+    """Rank correlation of [N] and [N], ties at their mean rank; None where one of them does not vary."""
+    a, b = _mean_ranks(one), _mean_ranks(other)
+    if len(a) < 2 or a.std() == 0 or b.std() == 0:
+        return None
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _mean_ranks(values: NDArray[Any]) -> Values:
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return np.asarray((ends - (counts - 1) / 2)[which], dtype=np.float64)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Aligned columns: the first left, the others right."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+        return "  ".join(cells).rstrip()
+
+    return [line(header), line(["-" * w for w in widths]), *map(line, rows)]
+
+
+# The case: one predictor's answers in one exam, with those of the baselines beside them.
+
+Texts = Callable[[IntArray], Sequence[str]]
+Change = Callable[[FloatArray, IntArray, IntArray], tuple[FloatArray, IntArray]]
+
+
+@dataclass(frozen=True)
+class PredictorSummary:
+    """What one predictor answered, without its vectors.
+
+    Attributes:
+        cosine, margin: [N] cosine to the target, and that less the cosine to the last chunk read.
+        mse: mean over windows and dimensions of the squared error of the raw output.
+        offsets: k -> mean cosine to the chunk k after the target.
+        rollout: None where no document is long enough.
+    """
+
+    name: str
+    cosine: Values
+    margin: Values
+    mse: float
+    offsets: dict[int, float]
+    rollout: Rollout | None
+
+    @classmethod
+    def of(cls, judgement: Scores, name: str) -> PredictorSummary:
+        """Keep the small part of a judgement."""
+        margin = METRICS["forward_margin"].values
+        assert margin is not None
+        return cls(
+            name,
+            judgement.cosines,
+            np.asarray(margin(judgement)),
+            METRICS["mse"].figure(judgement),
+            offset_profile(judgement.offsets),
+            judgement.rollout if len(rollable(judgement.exam)) else None,
+        )
+
+
+@dataclass(frozen=True)
+class DiagnosisContext:
+    """One predictor in one exam.
+
+    Attributes:
+        model: what is diagnosed.
+        judgement: its predictions.
+        baselines: name -> the fitted baselines.
+        answers: name -> answers, of the baselines and (last) of the model.
+        documents: `store.documents`, which the windows' `document` indexes.
+        texts: gives the texts of an array of rows.
+        train_vectors: the source of the vectors trained on, and `trained` the rows of these; None where
+            nothing was trained on.
+    """
+
+    exam: EvaluationSet
+    model: VectorPredictor
+    judgement: Scores
+    baselines: Mapping[str, VectorPredictor]
+    answers: Mapping[str, PredictorSummary]
+    documents: Sequence[Document]
+    texts: Texts
+    train_vectors: VectorSource | None = None
+    trained: IntArray | None = None
+
+    @cached_property
+    def best(self) -> str:
+        """The baseline with the highest cosine."""
+        return max(self.baselines, key=lambda name: float(self.answers[name].cosine.mean()))
+
+    @cached_property
+    def best_judgement(self) -> Scores:
+        """The predictions of the best baseline."""
+        return Scores.of(self.baselines[self.best], self.exam)
+
+    @property
+    def document(self) -> IntArray:
+        """[N] the document of each window."""
+        return self.exam.windows.document
+
+    @property
+    def cosine(self) -> Values:
+        """[N] cosine of the model's prediction and the target."""
+        return self.judgement.cosines
+
+    @property
+    def best_cosine(self) -> Values:
+        """[N] the same of the best baseline."""
+        return self.answers[self.best].cosine
+
+    @cached_property
+    def position(self) -> IntArray:
+        """[N] place of the target in its document, from 0."""
+        return self.exam.windows.target - self.exam.windows.first
+
+    @cached_property
+    def length(self) -> IntArray:
+        """[N] chunks of the target's document."""
+        return np.array([self.documents[i].count for i in self.document], dtype=np.int64)
+
+    @cached_property
+    def source(self) -> NDArray[np.str_]:
+        """[N] source of the target's document."""
+        return np.array([self.documents[i].source for i in self.document])
+
+    @cached_property
+    def context_mean(self) -> FloatArray:
+        """[N, D] direction of the mean of the last `context` vectors read."""
+        means = np.empty((len(self.exam), self.exam.dimension), dtype=np.float32)
+        for piece, contexts, lengths in self.exam.blocks(self.exam.windows.context):
+            means[piece] = unit(contexts.sum(axis=1) / lengths[:, None].astype(np.float32))
+        return means
+
+    @cached_property
+    def shift(self) -> Values:
+        """[N] topic shift: distance 1 - cos of the target from the mean of the context."""
+        return 1.0 - row_dots(self.exam.target_units, self.context_mean)
+
+    def gain(self, which: NDArray[np.bool_] | None = None) -> Estimate:
+        """Cosine of the model less that of the best baseline, over all windows or those of a mask."""
+        mask = np.ones(len(self.exam), dtype=np.bool_) if which is None else which
+        return estimate(self.document[mask], self.cosine[mask], self.best_cosine[mask])
+
+
+def prepare(
+    exam: EvaluationSet,
+    model: VectorPredictor,
+    baselines: Sequence[VectorPredictor],
+    documents: Sequence[Document],
+    texts: Texts,
+    *,
+    train_vectors: VectorSource | None = None,
+    trained: IntArray | None = None,
+    quiet: bool = True,
+) -> DiagnosisContext:
+    """Ask the model and the (fitted) baselines for every window of the exam.
+
+    Raises:
+        EvaluationError: no baseline, a baseline's name given to the model, or predictions that mean nothing.
+    """
+    if not baselines or model.name in {b.name for b in baselines}:
+        raise EvaluationError(
+            "a diagnosis needs baselines beside the model, under other names than its own",
+            where=model.name,
+            remedy="add a baseline, or rename the run",
+        )
+    answers = {}
+    with Progress("judging", len(baselines) + 1, "predictors", quiet=quiet) as progress:
+        for predictor in (*baselines, model):
+            judgement = Scores.of(predictor, exam)
+            answers[predictor.name] = PredictorSummary.of(judgement, predictor.name)
+            progress.advance(note=predictor.name)
+    by_name = {b.name: b for b in baselines}
+    return DiagnosisContext(
+        exam, model, judgement, by_name, answers, documents, texts, train_vectors, trained
+    )
+
+
+def score(
+    predictor: VectorPredictor,
+    vectors: VectorSource,
+    windows: Windows,
+    *,
+    width: int | None = None,
+    change: Change | None = None,
+) -> tuple[Values, Values]:
+    """Cosine and mse (mean over dimensions, of the raw output) of each window, [N] and [N].
+
+    Args:
+        width: how many of the last vectors read are gathered; None takes what the predictor uses.
+        change: what to do to contexts [B, T, D] and lengths [B] before asking, given the windows' indices.
+    """
+    cosine, mse = np.empty(len(windows)), np.empty(len(windows))
+    for piece, contexts, lengths in context_blocks(vectors, windows, width or predictor.context):
+        if change is not None:
+            contexts, lengths = change(contexts, lengths, piece)
+        raw, units = ask(predictor, contexts, lengths)
+        targets = gather_rows(vectors, windows.target[piece])
+        cosine[piece] = row_dots(units, unit(targets))
+        mse[piece] = row_dots(raw - targets, raw - targets) / targets.shape[1]
+    return cosine, mse

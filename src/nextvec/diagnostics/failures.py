@@ -1,0 +1,242 @@
+"""Failure cases: targets that are not among the first 20 candidates, and what may be the cause.
+
+A cause is a property that can be computed; a failure may have several or none. Where a property also occurs
+among successes, its share there stands beside: a cause no more common among failures explains nothing.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nextvec.data.windows import FloatArray, IntArray, gather_rows
+from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict, short, table
+from nextvec.diagnostics.groups import quantile_masks
+from nextvec.evaluation.evaluation_set import EvaluationSet
+from nextvec.evaluation.metrics import mean_pairwise_cosine
+from nextvec.evaluation.predictor import row_dots, unit
+
+TOP = 20
+NEAR = 0.1
+SHORT = 1 / 3
+LETTERS = 0.7
+MARKED, LEAST = 1.5, 0.01
+BLOCK = 4096
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One possible cause.
+
+    Attributes:
+        failures: windows of failure that have it; share: of all failures.
+        share_of_successes: of the other windows; None where the property is defined for failures only.
+    """
+
+    name: str
+    meaning: str
+    failures: int
+    share: float
+    share_of_successes: float | None
+
+    @property
+    def marked(self) -> bool:
+        """Whether it is clearly more common among failures (or defined for these alone)."""
+        other = self.share_of_successes
+        return self.share >= LEAST and (other is None or self.share >= MARKED * other)
+
+
+@dataclass(frozen=True)
+class FailuresSection(Section):
+    """Targets not in the top 20 by cause.
+
+    Attributes:
+        possible: False where there are not more than 20 candidates.
+        chance: number of failures of a predictor that knows nothing.
+        baseline_failures: of the best baseline; shared: of both.
+        unexplained: failures with none of the causes.
+        left_out: causes that cannot be computed here, and why.
+    """
+
+    title: ClassVar[str] = f"Failures: target not in the top {TOP}"
+    possible: bool
+    windows: int
+    failures: int
+    chance: float
+    best: str
+    baseline_failures: int
+    shared: int
+    causes: tuple[Cause, ...]
+    unexplained: int
+    left_out: tuple[str, ...]
+
+    def verdicts(self) -> list[Verdict]:
+        if not self.possible:
+            return []
+        if not self.failures:
+            return [Verdict("failures", "ok", f"no failure: every target is in the top {TOP}")]
+        marked = [
+            f"{c.name} {100 * c.share:.0f} %"
+            + ("" if c.share_of_successes is None else f" (successes {100 * c.share_of_successes:.0f} %)")
+            for c in sorted(self.causes, key=lambda c: -c.share)
+            if c.marked
+        ]
+        text = (
+            f"{self.failures:,} of {self.windows:,} targets ({100 * self.failures / self.windows:.0f} %) are "
+            f"not in the top {TOP}; of the best baseline's {self.baseline_failures:,}, of both "
+            f"{self.shared:,}; "
+            + (f"marked by {', '.join(marked)}" if marked else "no cause stands out")
+            + f"; {100 * self.unexplained / self.failures:.0f} % by none of the causes"
+        )
+        return [Verdict("failures", "note", text)]
+
+    def lines(self) -> list[str]:
+        if not self.possible:
+            return [f"There are at most {TOP} candidates: every target is among them."]
+        rows = [
+            [
+                c.name,
+                f"{c.failures:,}",
+                f"{100 * c.share:.1f} %",
+                "" if c.share_of_successes is None else f"{100 * c.share_of_successes:.1f} %",
+            ]
+            for c in self.causes
+        ]
+        if self.failures:
+            share = f"{100 * self.unexplained / self.failures:.1f} %"
+            rows.append(["none of these", f"{self.unexplained:,}", share, ""])
+        return [
+            f"{self.failures:,} of {self.windows:,} windows fail; by chance {self.chance:,.0f} would. "
+            f"The best baseline ({self.best}) fails in {self.baseline_failures:,}, both in {self.shared:,}.",
+            *table(["cause (a failure may have several)", "failures", "share", "of successes"], rows),
+            *(f"{c.name}: {c.meaning}." for c in self.causes),
+            *(f"Left out: {why}." for why in self.left_out),
+        ]
+
+
+def find_failures(case: DiagnosisContext) -> FailuresSection:
+    """Find the windows whose target ranks below 20, and the causes that each has."""
+    failed = case.judgement.ranks > TOP
+    others = case.best_judgement.ranks > TOP
+    causes, masks, left_out = [], [], []
+    for name, meaning, mask, for_all in _causes(case, failed):
+        if mask is None:
+            left_out.append(f"{name} ({meaning})")
+            continue
+        masks.append(mask & failed)
+        share = float(mask[failed].mean()) if failed.any() else 0.0
+        rest = float(mask[~failed].mean()) if for_all and not failed.all() else None
+        causes.append(Cause(name, meaning, int(masks[-1].sum()), share, rest))
+    explained = np.logical_or.reduce(masks)
+    return FailuresSection(
+        possible=int(case.exam.pool.eligible.max()) > TOP,
+        windows=len(failed),
+        failures=int(failed.sum()),
+        chance=(1 - case.exam.pool.chance_recall(TOP)) * len(failed),
+        best=case.best,
+        baseline_failures=int(others.sum()),
+        shared=int((failed & others).sum()),
+        causes=tuple(causes),
+        unexplained=int((failed & ~explained).sum()),
+        left_out=tuple(left_out),
+    )
+
+
+def _causes(case: DiagnosisContext, failed: Mask) -> list[tuple[str, str, Mask | None, bool]]:
+    """Name, meaning (or why it cannot be computed), mask [N], and whether it is defined for successes too."""
+    exam = case.exam
+    parts = quantile_masks(case.shift, 3)
+    shifted = parts[-1] if len(parts) > 1 else np.zeros_like(failed)
+    texts = case.texts(exam.windows.target)
+    odd, spelled = odd_texts(texts)
+    near = 1 - NEAR * (1 - mean_pairwise_cosine(exam.target_units))
+    mean = None
+    if exam.train_mean is not None:
+        direction = np.broadcast_to(unit(exam.train_mean), case.judgement.unit.shape)
+        mean = row_dots(case.judgement.unit, direction) > case.cosine
+    return [
+        (
+            "topic shift",
+            "the target is in the third that is farthest from the mean of its context",
+            shifted,
+            True,
+        ),
+        (
+            "near-duplicates above",
+            f"a candidate that ranks above the target has a cosine to it of {short(near)} or more (a "
+            "tenth of the distance of two chunks)",
+            crowded_out(exam, case.judgement.unit, failed, near),
+            False,
+        ),
+        ("short or odd text", spelled, odd, True),
+        (
+            "near the mean vector",
+            "the prediction is nearer to the mean vector of training than to the target"
+            if mean is not None
+            else "nothing was trained on",
+            mean,
+            True,
+        ),
+    ]
+
+
+def odd_texts(texts: Sequence[str]) -> tuple[Mask | None, str]:
+    """Which texts are short (a third of the median number of words) or odd (under 70 % letters and spaces).
+
+    Returns: mask [N] and what it means; None and why, where most chunks have no text.
+    """
+    there = np.array([bool(t.strip()) for t in texts])
+    if there.mean() < 0.5:
+        return None, "the store holds no texts"
+    words = np.array([len(t.split()) for t in texts])
+    least = SHORT * float(np.median(words[there]))
+    letters = np.array([_letters(t) for t in texts])
+    meaning = (
+        f"fewer than {least:.0f} words (a third of the median), or under {100 * LETTERS:.0f} % letters "
+        "and spaces"
+    )
+    return (words < least) | (letters < LETTERS), meaning
+
+
+def _letters(text: str) -> float:
+    """Share of letters, their marks (accents, vowel signs) and spaces, in any script."""
+    if not text:
+        return 0.0
+    return sum(c.isspace() or unicodedata.category(c)[0] in "LM" for c in text) / len(text)
+
+
+def crowded_out(exam: EvaluationSet, units: FloatArray, failed: Mask, near: float) -> Mask:
+    """[N] failures that have a candidate above the target with a cosine of `near` or more to it."""
+    which = np.flatnonzero(failed).astype(np.int64)
+    found = np.zeros(len(failed), dtype=np.bool_)
+    predictions, truths = (torch.from_numpy(x[which]) for x in (units, exam.target_units))
+    truth = (predictions * truths).sum(dim=1)
+    for start in range(0, len(exam.pool), BLOCK):
+        block = gather_rows(exam.vectors, exam.pool.rows[start : start + BLOCK])
+        candidates = torch.from_numpy(unit(block))
+        positions = np.arange(start, start + len(block))
+        for a in range(0, len(which), BLOCK):
+            piece = slice(a, a + BLOCK)
+            above = predictions[piece] @ candidates.T > truth[piece, None]
+            alike = truths[piece] @ candidates.T >= near
+            both = (above & alike).numpy() & _eligible(exam, which[piece], positions)
+            found[which[piece]] |= both.any(axis=1)
+    return found
+
+
+def _eligible(exam: EvaluationSet, windows: IntArray, positions: IntArray) -> Mask:
+    """[n, v] which candidate positions [v] each window [n] may choose, without its own target."""
+    pool = exam.pool
+    low, high, read_low, read_high, target = (
+        x[windows][:, None] for x in (pool.low, pool.high, pool.read_low, pool.read_high, pool.target)
+    )
+    allowed = (positions >= low) & (positions < high) & (positions != target)
+    return np.asarray(allowed & ~((positions >= read_low) & (positions < read_high)))

@@ -1,0 +1,152 @@
+"""The whole diagnosis of a model: every part, the headline, the verdicts, JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from nextvec.data.windows import VectorSource, Windows
+from nextvec.diagnostics.ablations import AblationsSection, ablate
+from nextvec.diagnostics.distribution import (
+    CalibrationSection,
+    CollapseSection,
+    MomentsSection,
+    find_calibration,
+    find_collapse,
+    find_moments,
+)
+from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict
+from nextvec.diagnostics.examples import ExamplesSection, find_examples
+from nextvec.diagnostics.failures import FailuresSection, find_failures
+from nextvec.diagnostics.groups import (
+    FactorsSection,
+    GapSection,
+    ShiftSection,
+    SourcesSection,
+    find_factors,
+    find_gap,
+    find_shifts,
+    find_sources,
+)
+from nextvec.diagnostics.standing import (
+    MarginSection,
+    OffsetSection,
+    RolloutSection,
+    StandingSection,
+    find_margin,
+    find_offsets,
+    find_rollout,
+    find_standing,
+)
+from nextvec.progress import Progress
+
+
+@dataclass(frozen=True)
+class ModelDiagnosis:
+    """What was found out about one predictor, part by part, in the order it is read."""
+
+    model: str
+    split: str
+    windows: int
+    documents: int
+    context: int
+    horizon: int
+    seed: int
+    standing: StandingSection
+    collapse: CollapseSection
+    moments: MomentsSection
+    ablations: AblationsSection
+    margin: MarginSection
+    offsets: OffsetSection
+    rollout: RolloutSection
+    gap: GapSection
+    sources: SourcesSection
+    factors: FactorsSection
+    shifts: ShiftSection
+    failures: FailuresSection
+    calibration: CalibrationSection
+    examples: ExamplesSection
+
+    @property
+    def parts(self) -> dict[str, Section]:
+        """Name -> part."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: part for name, part in found.items() if isinstance(part, Section)}
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Those of every part, in order."""
+        return [verdict for part in self.parts.values() for verdict in part.verdicts()]
+
+    @property
+    def headline(self) -> str:
+        """One sentence: where it stands, whether it has collapsed, whether order matters to it."""
+        said = {verdict.name: verdict for verdict in self.verdicts}
+        chosen = [said["standing"].text]
+        chosen += [
+            said[name].text
+            for name in ("collapse", "few directions", "mean vector")
+            if _grave(said.get(name))
+        ]
+        chosen += [f"it {said[name].text}" for name in ("context", "order") if name in said]
+        return f"{self.model} is {'; '.join(chosen)}."
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready: "model", "split" and counts, "headline", "verdicts", then each part by name."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self.parts}
+        said = {"headline": self.headline, "verdicts": [vars(verdict) for verdict in self.verdicts]}
+        return {**plain, **said, **{name: part.to_json() for name, part in self.parts.items()}}
+
+
+def diagnose(
+    case: DiagnosisContext,
+    split: str,
+    *,
+    others: Mapping[str, tuple[VectorSource, Windows]] | None = None,
+    sources: Sequence[str] | None = None,
+    seed: int = 0,
+    quiet: bool = True,
+) -> ModelDiagnosis:
+    """Look at a predictor from every side.
+
+    Args:
+        split: name of the case's split.
+        others: name -> vectors and windows of the other splits, for the train gap.
+        sources: those that the model was trained on; None where that is not known.
+        seed: of samples, shuffles and random windows.
+    Raises:
+        EvaluationError: predictions that cannot be judged.
+    """
+    windows = case.exam.windows
+    looks: dict[str, Callable[[], Section]] = {
+        "standing": lambda: find_standing(case),
+        "collapse": lambda: find_collapse(case.judgement, case.best_judgement),
+        "moments": lambda: find_moments(case.judgement, case.document, seed),
+        "ablations": lambda: ablate(case, seed=seed),
+        "margin": lambda: find_margin(case),
+        "offsets": lambda: find_offsets(case),
+        "rollout": lambda: find_rollout(case),
+        "gap": lambda: find_gap(case, split, others or {}, seed=seed),
+        "sources": lambda: find_sources(case, sources),
+        "factors": lambda: find_factors(case),
+        "shifts": lambda: find_shifts(case),
+        "failures": lambda: find_failures(case),
+        "calibration": lambda: find_calibration(case),
+        "examples": lambda: find_examples(case, seed=seed),
+    }
+    parts: dict[str, Any] = {}
+    with Progress("diagnosing", len(looks), "parts", quiet=quiet) as progress:
+        for name, look in looks.items():
+            parts[name] = look()
+            progress.advance(note=name)
+    documents = len(np.unique(windows.document))
+    return ModelDiagnosis(
+        case.model.name, split, len(windows), documents, windows.context, windows.horizon, seed, **parts
+    )
+
+
+def _grave(verdict: Verdict | None) -> bool:
+    return verdict is not None and verdict.level in ("warning", "red")

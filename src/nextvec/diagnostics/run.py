@@ -1,0 +1,438 @@
+"""`nextvec diagnose run`: what the history of a training run says. Pure functions of a `RunRecord`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nextvec.diagnostics.engine import Verdict, plain, short
+from nextvec.errors import RunError
+
+# A run's history as the diagnosis reads it: every line checked, so that a damaged one is named.
+
+NEEDED = {"train": ("loss", "cosine"), "validation": ("loss", "cosine")}
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of history.jsonl.
+
+    Attributes:
+        update: optimiser steps done by the end of the epoch.
+        train, validation: figure -> value; "loss", "cosine" and, one a term, "loss.<term>" at least.
+        lr: of the epoch's last update.
+        gradient_norm: mean over the epoch's updates, before clipping.
+        term_gradients: term -> norm of its weighted gradient at the epoch's first batch.
+        seconds: of the run so far; train_seconds: of this epoch's updates alone.
+        positions: targets trained on in this epoch.
+    """
+
+    epoch: int
+    update: int
+    train: dict[str, float]
+    validation: dict[str, float]
+    lr: float
+    gradient_norm: float
+    term_gradients: dict[str, float]
+    seconds: float
+    train_seconds: float
+    positions: int
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any], where: str) -> Epoch:
+        """Check one line. Raises RunError naming `where` (file:line) and the key."""
+        figures = {name: _numbers(line, name, where) for name in NEEDED}
+        for name, keys in NEEDED.items():
+            for key in keys:
+                _number(figures[name], key, where, f"{name}.{key}")
+        return cls(
+            epoch=_whole(line, "epoch", where),
+            update=_whole(line, "update", where),
+            train=figures["train"],
+            validation=figures["validation"],
+            lr=_number(line, "lr", where),
+            gradient_norm=_number(line, "gradient_norm", where),
+            term_gradients=_numbers(line, "term_gradient_norms", where),
+            seconds=_number(line, "seconds", where),
+            train_seconds=_number(line, "train_seconds", where),
+            positions=_whole(line, "positions", where),
+        )
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The loss terms, without the prefix."""
+        return tuple(k.removeprefix("loss.") for k in self.train if k.startswith("loss."))
+
+    @property
+    def speed(self) -> float:
+        """Targets a second while training."""
+        return self.positions / max(self.train_seconds, 1e-9)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run folder says of its training.
+
+    Attributes:
+        rates: the learning rate planned for the last update of each epoch; None where the run does not say
+            how long it was meant to be.
+        planned_epochs, clip, schedule: from its configuration.
+        targets: training targets of one epoch; None where the run does not say.
+        stopped: why it ended; None while it is unfinished.
+        best_epoch, best_cosine: what its result claims; None while it is unfinished.
+        device, precision: what it computed on, and in.
+    """
+
+    run: str
+    model: str
+    epochs: tuple[Epoch, ...]
+    rates: tuple[float, ...] | None
+    planned_epochs: int
+    schedule: str
+    clip: float
+    targets: int | None
+    stopped: str | None
+    best_epoch: int | None
+    best_cosine: float | None
+    device: str
+    precision: str
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch of the highest validation cosine, the first of equals."""
+        return max(self.epochs, key=lambda e: e.validation["cosine"])
+
+
+def _number(table: Mapping[str, Any], key: str, where: str, name: str | None = None) -> float:
+    value = table.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise RunError(
+            f"key '{name or key}' is missing or not a number", where=where, remedy="restore the file"
+        )
+    return value
+
+
+def _whole(table: Mapping[str, Any], key: str, where: str) -> int:
+    value = _number(table, key, where)
+    if not isinstance(value, int) or value < 0:
+        raise RunError(f"key '{key}' is not a count", where=where, remedy="restore the file")
+    return value
+
+
+def _numbers(table: Mapping[str, Any], key: str, where: str) -> dict[str, float]:
+    found = table.get(key)
+    if not isinstance(found, Mapping):
+        raise RunError(f"key '{key}' is missing or not a table", where=where, remedy="restore the file")
+    return {str(k): _number(found, k, where, f"{key}.{k}") for k in found}
+
+
+GRADIENT_RATIO = 50.0
+COLLAPSE = 0.8
+"""The brief's runs fell from .54 to .34 in one epoch; below this share of the best so far is a collapse."""
+DIVERGED = 2.0
+FLAT, THIN, WIDE = 0.02, 0.1, 1.5
+"""Total variance of the predictions over that of the encoder's vectors. A good predictor's is about the share
+it can predict (its cosine squared, for unit vectors); next to nothing is the mean vector every time."""
+FEWER_DIMENSIONS = 0.05
+GAP = 0.1
+FELL = 0.01
+BURST = 10.0
+SLOW = 2.0
+RATE_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class RunDiagnosis:
+    """A run's history and what it means. The figures are None before the first epoch."""
+
+    record: RunRecord
+    best_epoch: int | None
+    seconds_to_best: float | None
+    positions_per_second: float | None
+    verdicts: tuple[Verdict, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready: the record's fields, then "best_epoch" and what else was found, then "verdicts"."""
+        found: dict[str, Any] = plain(self)
+        return {**found.pop("record"), **found}
+
+
+def diagnose_run(record: RunRecord) -> RunDiagnosis:
+    """Judge a history of any length: finished, interrupted, one epoch or none."""
+    if not record.epochs:
+        text = "no epoch is finished: there is nothing to judge yet"
+        return RunDiagnosis(record, None, None, None, (Verdict("unfinished", "note", text),))
+    broken = _not_finite(record)
+    checks = ALWAYS if broken else ALWAYS + FIGURES
+    verdicts = [*broken, *itertools.chain.from_iterable(check(record) for check in checks)]
+    best = None if broken else record.best
+    return RunDiagnosis(
+        record=record,
+        best_epoch=None if best is None else best.epoch,
+        seconds_to_best=None if best is None else best.seconds,
+        positions_per_second=statistics.median(e.speed for e in record.epochs),
+        verdicts=tuple(verdicts),
+    )
+
+
+def _not_finite(record: RunRecord) -> list[Verdict]:
+    for e in record.epochs:
+        tables = (("train", e.train), ("validation", e.validation), ("term gradient", e.term_gradients))
+        values = {f"{part} {k}": v for part, table in tables for k, v in table.items()}
+        values |= {"lr": e.lr, "gradient norm": e.gradient_norm}
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            text = f"diverged: {', '.join(bad)} of epoch {e.epoch} is not finite"
+            return [Verdict("divergence", "red", text)]
+    return []
+
+
+def _state(record: RunRecord) -> list[Verdict]:
+    done, planned = len(record.epochs), record.planned_epochs
+    if record.stopped is None:
+        text = f"unfinished: {done} of at most {planned} epochs are done; go on with `nextvec train --resume`"
+        return [Verdict("unfinished", "note", text)]
+    if record.stopped == "collapse":
+        return []
+    why = {
+        "epochs": "all planned epochs",
+        "max_updates": "the cap on updates was reached",
+        "patience": "validation no longer improved",
+    }.get(record.stopped, record.stopped)
+    return [Verdict("finished", "ok", f"finished after {done} of at most {planned} epochs: {why}")]
+
+
+def _consistent(record: RunRecord) -> list[Verdict]:
+    """Lines follow each other, and an epoch trains on every target once."""
+    numbers = [e.epoch for e in record.epochs]
+    if numbers != list(range(1, len(numbers) + 1)):
+        text = f"history is not whole: its epochs are {', '.join(map(str, numbers))}"
+        return [Verdict("history", "red", text)]
+    for one, two in itertools.pairwise(record.epochs):
+        if two.update <= one.update or two.seconds < one.seconds:
+            text = (
+                f"history is not whole: updates or seconds do not grow from epoch {one.epoch} to {two.epoch}"
+            )
+            return [Verdict("history", "red", text)]
+    for e in record.epochs:
+        cut_short = record.stopped == "max_updates" and e is record.epochs[-1]
+        if record.targets is not None and e.positions != record.targets and not cut_short:
+            text = (
+                f"epoch {e.epoch} trained on {e.positions:,} targets, its documents hold {record.targets:,}"
+            )
+            return [Verdict("positions", "red", text)]
+    return []
+
+
+def _terms(record: RunRecord) -> list[Verdict]:
+    first, last = record.epochs[0], record.epochs[-1]
+    values = ", ".join(
+        f"{name} {_from_to(first.train[key], last.train[key])}" if first is not last
+        else f"{name} {first.train[key]:.4g}"
+        for name, key in [("loss", "loss"), *((t, f"loss.{t}") for t in first.terms if len(first.terms) > 1)]
+        if key in last.train
+    )  # fmt: skip
+    if first is last:
+        return [Verdict("losses", "note", f"one epoch: no trend can be told ({values})")]
+    if last.train["loss"] >= first.train["loss"]:
+        text = f"nothing was learned: training {values} in {len(record.epochs)} epochs"
+        return [Verdict("losses", "red", text)]
+    return [Verdict("losses", "ok", f"training {values}")]
+
+
+def _gradients(record: RunRecord) -> list[Verdict]:
+    verdicts = []
+    worst, where = 1.0, None
+    for e in record.epochs:
+        norms = e.term_gradients
+        if len(norms) > 1:
+            ratio = max(norms.values()) / min(norms.values()) if min(norms.values()) > 0 else math.inf
+            worst, where = (ratio, e) if ratio > worst or where is None else (worst, where)
+    if where is not None:
+        norms = where.term_gradients
+        large, small = max(norms, key=norms.__getitem__), min(norms, key=norms.__getitem__)
+        text = (
+            f"the gradient of loss.{large} is up to {worst:.3g} times that of loss.{small} "
+            f"(epoch {where.epoch}: {norms[large]:.3g} and {norms[small]:.3g})"
+        )
+        flagged = worst > GRADIENT_RATIO
+        said = ", which has no say: change their weights" if flagged else ": every term has its say"
+        verdicts.append(Verdict("gradient ratio", "warning" if flagged else "ok", text + said))
+    norms_of_run = [e.gradient_norm for e in record.epochs]
+    usual = statistics.median(norms_of_run)
+    for e in record.epochs[1:]:
+        if e.gradient_norm > BURST * usual:
+            text = f"unstable: gradient norm {e.gradient_norm:.3g} in epoch {e.epoch}, usual {usual:.3g}"
+            verdicts.append(Verdict("gradient burst", "warning", text))
+            break
+    if record.clip and min(norms_of_run) > record.clip:
+        text = f"gradients were clipped throughout (mean norm {usual:.3g}, limit {record.clip:g})"
+        verdicts.append(Verdict("clipping", "note", text))
+    return verdicts
+
+
+def _moment_loss(record: RunRecord) -> list[Verdict]:
+    first, last = record.epochs[0], record.epochs[-1]
+    keys = [f"loss.{t}" for t in first.terms if "moment" in t]
+    verdicts = []
+    for key in keys:
+        if first is last or key not in last.train:
+            continue
+        falls = last.train[key] < first.train[key]
+        values = _from_to(first.train[key], last.train[key])
+        text = f"moment loss {'falls' if falls else 'does not fall'}: {values}"
+        verdicts.append(Verdict("moment loss", "ok" if falls else "warning", text))
+    return verdicts
+
+
+def _variance(record: RunRecord) -> list[Verdict]:
+    """How much predictions vary in the best epoch, all in all and dimension by dimension."""
+    best = record.best
+    found, verdicts = best.validation, []
+    ratio = found.get("variance_ratio")
+    if ratio is not None:
+        what = f"predictions have {short(ratio)} of the encoder's variance (epoch {best.epoch})"
+        if ratio < FLAT:
+            text = f"collapsed: {what}: nearly the same vector every time"
+            verdicts.append(Verdict("variance", "red", text))
+        elif ratio < THIN:
+            verdicts.append(Verdict("variance", "warning", f"{what}: close to the mean vector"))
+        else:
+            wide = ratio > WIDE
+            said = ": more than a prediction should" if wide else ""
+            verdicts.append(Verdict("variance", "warning" if wide else "ok", what + said))
+    ours, theirs = found.get("std_above_0.01"), found.get("std_above_0.01_encoder")
+    if ours is not None and theirs is not None:
+        text = f"std above .01 in {100 * ours:.1f} % of dimensions, the encoder's own in {100 * theirs:.1f} %"
+        mean = found.get("std_ratio")
+        if mean is not None:
+            text += f"; mean std {short(mean)} of the encoder's"
+        level = "warning" if ours < theirs - FEWER_DIMENSIONS else "ok"
+        verdicts.append(Verdict("std", level, text))  # type: ignore[arg-type]
+    return verdicts
+
+
+def _collapse(record: RunRecord) -> list[Verdict]:
+    best = record.epochs[0]
+    for e in record.epochs[1:]:
+        before, now = best.validation["cosine"], e.validation["cosine"]
+        if before > 0 and now < COLLAPSE * before:
+            text = (
+                f"collapse: the validation cosine fell from {short(before)} (epoch {best.epoch}) to "
+                f"{short(now)} (epoch {e.epoch})"
+            )
+            return [Verdict("collapse", "red", text)]
+        best = e if now > before else best
+    return []
+
+
+def _divergence(record: RunRecord) -> list[Verdict]:
+    for part in ("train", "validation"):
+        lowest = record.epochs[0]
+        for e in record.epochs[1:]:
+            before, now = getattr(lowest, part)["loss"], getattr(e, part)["loss"]
+            if now > DIVERGED * before:
+                text = (
+                    f"diverging: the {part} loss rose from {before:.4g} (epoch {lowest.epoch}) to {now:.4g} "
+                    f"(epoch {e.epoch})"
+                )
+                return [Verdict("divergence", "red", text)]
+            lowest = e if now < before else lowest
+    return []
+
+
+def _over_fitting(record: RunRecord) -> list[Verdict]:
+    """Training cosines are means over the epoch, under dropout: where nothing is learned by heart they lie
+    below the validation's."""
+    best, last = record.best, record.epochs[-1]
+    gap = best.train["cosine"] - best.validation["cosine"]
+    text = (
+        f"cosine in the best epoch ({best.epoch}): train {short(best.train['cosine'])}, "
+        f"validation {short(best.validation['cosine'])}"
+    )
+    verdicts = []
+    lost = best.validation["cosine"] - last.validation["cosine"]
+    if lost > FELL and last.train["cosine"] > best.train["cosine"]:
+        since = (
+            f"over-fitting since epoch {best.epoch}: train rose to {short(last.train['cosine'])}, "
+            f"validation fell to {short(last.validation['cosine'])}; {text}; the best model is kept"
+        )
+        verdicts.append(Verdict("over-fitting", "warning", since))
+    elif gap > GAP:
+        verdicts.append(Verdict("over-fitting", "warning", f"{text}: a gap of {short(gap)}"))
+    else:
+        verdicts.append(Verdict("over-fitting", "ok", f"{text}: no gap to speak of"))
+    if best is last and record.stopped in ("epochs", "max_updates") and len(record.epochs) > 1:
+        text = "the last epoch is the best: it was still improving, and more epochs may help"
+        verdicts.append(Verdict("still improving", "note", text))
+    return verdicts
+
+
+def _schedule(record: RunRecord) -> list[Verdict]:
+    if record.rates is None:
+        text = "schedule not checked: the run does not say how many updates it was planned for"
+        return [Verdict("schedule", "note", text)]
+    for e, planned in zip(record.epochs, record.rates, strict=True):
+        if abs(e.lr - planned) > RATE_TOLERANCE * max(planned, 1e-12):
+            text = (
+                f"the learning rate of epoch {e.epoch} ends at {e.lr:.4g}, planned was {planned:.4g} "
+                f"({record.schedule})"
+            )
+            return [Verdict("schedule", "red", text)]
+    lrs = " to ".join(f"{v:.3g}" for v in dict.fromkeys((record.epochs[0].lr, record.epochs[-1].lr)))
+    return [Verdict("schedule", "ok", f"learning rates as planned: {record.schedule}, {lrs}")]
+
+
+def _claims(record: RunRecord) -> list[Verdict]:
+    """What the result says against what the history says."""
+    if record.best_epoch is None or record.best_cosine is None:
+        return []
+    best = record.best
+    if record.best_epoch != best.epoch or abs(record.best_cosine - best.validation["cosine"]) > 1e-9:
+        text = (
+            f"the result claims validation cosine {record.best_cosine:.6f} in epoch {record.best_epoch}, the "
+            f"history says {best.validation['cosine']:.6f} in epoch {best.epoch}"
+        )
+        return [Verdict("claims", "red", text)]
+    return []
+
+
+def _time(record: RunRecord) -> list[Verdict]:
+    best, last = record.best, record.epochs[-1]
+    speeds = [e.speed for e in record.epochs]
+    usual = statistics.median(speeds)
+    text = (
+        f"{usual:,.0f} positions/s on {record.device} in {record.precision}; best model after "
+        f"{best.seconds:.1f} s (epoch {best.epoch}, update {best.update:,}), {last.seconds:.1f} s in all"
+    )
+    verdicts = [Verdict("time", "ok", text)]
+    slowest = min(record.epochs, key=lambda e: e.speed)
+    if slowest.speed * SLOW < usual:
+        text = f"epoch {slowest.epoch} ran at {slowest.speed:,.0f} positions/s, usual were {usual:,.0f}"
+        verdicts.append(Verdict("slow epoch", "note", text))
+    return verdicts
+
+
+def _from_to(first: float, last: float) -> str:
+    return f"{first:.4g} to {last:.4g}"
+
+
+Check = Callable[[RunRecord], list[Verdict]]
+ALWAYS: tuple[Check, ...] = (_state, _consistent)
+FIGURES: tuple[Check, ...] = (
+    _terms,
+    _gradients,
+    _moment_loss,
+    _variance,
+    _collapse,
+    _divergence,
+    _over_fitting,
+    _schedule,
+    _claims,
+    _time,
+)
+"""Checks that need every figure of the history to be finite."""

@@ -1,0 +1,189 @@
+"""The exam: what every predictor of one table faces. Same windows, same targets, same candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextvec.data.trained import TrainedOn, chunk_keys, key, known
+from nextvec.data.windows import (
+    FloatArray,
+    IntArray,
+    VectorSource,
+    Windows,
+    gather_contexts,
+    gather_queries,
+    gather_rows,
+)
+from nextvec.errors import LeakError
+from nextvec.evaluation.faiss_index import FaissIndex
+from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.ranking import Pool, ranks
+
+if TYPE_CHECKING:
+    from nextvec.corpus.store import Store
+
+BLOCK_BYTES = 64 * 2**20
+BLOCK_WINDOWS = 1024
+CONTRASTIVE_BATCH = 256
+SAMPLES = 8
+
+
+def context_blocks(
+    vectors: VectorSource, windows: Windows, width: int
+) -> Iterator[tuple[IntArray, FloatArray, IntArray]]:
+    """Windows by their indices [B], with their contexts [B, T, D] (the last `width` read) and lengths [B].
+
+    The windows that read least come first, so that a block is hardly wider than what it holds.
+    """
+    order = np.argsort(windows.read, kind="stable")
+    start = 0
+    while start < len(order):
+        widest = min(width, int(windows.read[order[min(start + BLOCK_WINDOWS, len(order)) - 1]]))
+        size = max(1, min(BLOCK_WINDOWS, BLOCK_BYTES // (4 * widest * vectors.shape[1])))
+        piece = order[start : start + size]
+        block = windows.select(piece)
+        yield piece, *gather_contexts(vectors, block, min(width, int(block.read[-1])))
+        start += size
+
+
+class EvaluationSet:
+    """Windows with their true next vectors, and the candidates.
+
+    Args:
+        vectors: the store's, raw.
+        windows: N of them.
+        pool: the candidates, made from the same windows.
+        train_mean: [D] mean of the vectors trained on; None where nothing was trained.
+        seed: of the batches of `contrastive_accuracy`.
+        index: "exact" or "faiss": how ranks are found, not what they are.
+        samples: how many vectors a window a generative predictor is asked for; 0: none of them is.
+    """
+
+    def __init__(
+        self,
+        vectors: VectorSource,
+        windows: Windows,
+        pool: Pool,
+        train_mean: FloatArray | None = None,
+        seed: int = 0,
+        index: str = "exact",
+        samples: int = SAMPLES,
+    ) -> None:
+        self.vectors, self.windows, self.pool = vectors, windows, pool
+        self.train_mean, self.seed, self.index, self.samples = train_mean, seed, index, samples
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def select(self, which: NDArray[np.bool_] | IntArray | slice) -> EvaluationSet:
+        """The same exam with some of its windows only."""
+        windows, pool = self.windows.select(which), self.pool.select(which)
+        return EvaluationSet(
+            self.vectors, windows, pool, self.train_mean, self.seed, self.index, self.samples
+        )
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        return self.vectors.shape[1]
+
+    def ranks(self, units: FloatArray) -> IntArray:
+        """[N] rank of each target among the candidates, 1 the best, for predictions [N, D] of unit length."""
+        if self.index == "faiss":
+            return self._faiss.ranks(units, self.pool)
+        return ranks(units, self.vectors, self.pool)
+
+    @cached_property
+    def _faiss(self) -> FaissIndex:
+        return FaissIndex(self.vectors, self.pool)
+
+    @cached_property
+    def targets(self) -> FloatArray:
+        """[N, D] the true next vectors, raw."""
+        return gather_rows(self.vectors, self.windows.target)
+
+    @cached_property
+    def target_units(self) -> FloatArray:
+        """[N, D] the true next vectors at unit length."""
+        return unit(self.targets)
+
+    @cached_property
+    def last_units(self) -> FloatArray:
+        """[N, D] the last vectors read, at unit length."""
+        return unit(gather_rows(self.vectors, self.windows.last))
+
+    def blocks(self, width: int) -> Iterator[tuple[IntArray, FloatArray, IntArray]]:
+        """`context_blocks` of the windows."""
+        return context_blocks(self.vectors, self.windows, width)
+
+    def queries(self, piece: IntArray) -> FloatArray | None:
+        """[B, D] what a conditional predictor is told of these windows; None in an exam without queries."""
+        return gather_queries(self.vectors, self.windows.select(piece))
+
+    def nearest_in_context(self, units: FloatArray) -> FloatArray:
+        """[N] the largest cosine of each of `units` [N, D] to the last `context` vectors read."""
+        best = np.empty(len(self), dtype=np.float32)
+        for piece, contexts, _ in self.blocks(self.windows.context):
+            best[piece] = np.einsum("btd,bd->bt", unit(contexts), units[piece]).max(axis=1)
+        return best
+
+    @cached_property
+    def target_nearest_in_context(self) -> FloatArray:
+        """[N] `nearest_in_context` of the targets themselves."""
+        return self.nearest_in_context(self.target_units)
+
+    @cached_property
+    def batches(self) -> list[IntArray]:
+        """The windows in random batches of up to 256, the same for every predictor."""
+        order = np.random.default_rng(self.seed).permutation(len(self)).astype(np.int64)
+        return [order[a : a + CONTRASTIVE_BATCH] for a in range(0, len(order), CONTRASTIVE_BATCH)]
+
+
+# The leak guard: what stands in training is not evaluated on, and much of it is refused outright.
+
+LIMIT = 0.01
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """How many windows were dropped, by the first reason that applies."""
+
+    windows: int
+    same_document_id: int
+    same_document_text: int
+    same_target_text: int
+
+    @property
+    def dropped(self) -> int:
+        return self.same_document_id + self.same_document_text + self.same_target_text
+
+
+def without_leaks(
+    store: Store, windows: Windows, trained: TrainedOn, *, split: str, limit: float = LIMIT
+) -> tuple[Windows, Leaks]:
+    """The windows whose document and target text do not stand in training, and the count of the others.
+
+    Raises:
+        LeakError: more than `limit` of the windows leak.
+    """
+    documents, which = np.unique(windows.document, return_inverse=True)
+    held = [store.documents[i] for i in documents]
+    by_id = known(trained.ids, (key(d.original) for d in held))[which]
+    by_text = known(trained.documents, (key(d.sha256) for d in held))[which] & ~by_id
+    by_target = known(trained.chunks, chunk_keys(store, windows.target)) & ~by_id & ~by_text
+    leaks = Leaks(len(windows), int(by_id.sum()), int(by_text.sum()), int(by_target.sum()))
+    if leaks.dropped > limit * leaks.windows:
+        raise LeakError(
+            f"{leaks.dropped} of {leaks.windows} windows stand in training "
+            f"({leaks.same_document_id} by document id, {leaks.same_document_text} by document text, "
+            f"{leaks.same_target_text} by target text), more than {100 * limit:g} %",
+            where=f"split {split} of {store.path}",
+            remedy="evaluate documents that were not trained on, or keep near-duplicates in one split",
+        )
+    return windows.select(~(by_id | by_text | by_target)), leaks

@@ -1,1 +1,0 @@
-"""Decoders on trial: held-out vectors in, texts out, encoded again and compared with what is true."""

@@ -1,0 +1,273 @@
+"""Runs on the exam: the judge knows predictors only, a run knows what it was trained on; this joins them."""
+
+from __future__ import annotations
+
+import binascii
+import os
+from base64 import b64decode
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
+
+import numpy as np
+
+from nextvec.client import Client, RemotePredictor
+from nextvec.config import from_dict
+from nextvec.corpus.store import Store
+from nextvec.data.sampling import Task
+from nextvec.data.splits import Split, SplitConfig, split_documents
+from nextvec.data.trained import Keys, TrainedOn
+from nextvec.data.windows import Windows, make_windows
+from nextvec.errors import EvaluationError, RunError, ServerError, SplitError
+from nextvec.evaluation.evaluation_set import without_leaks
+from nextvec.evaluation.harness import EvaluationConfig, FittingData, evaluate
+from nextvec.evaluation.predictor import VectorPredictor
+from nextvec.evaluation.report import Report
+from nextvec.training.config import DataConfig
+
+
+@dataclass(frozen=True)
+class DocumentSelection:
+    """Which documents are judged, and how they were divided.
+
+    Attributes:
+        split: "train", "validation", "test" or "all".
+        sources: only documents of these are judged; all when empty.
+        train_sources: the baselines are fitted on these; None takes those of the runs.
+        division: how documents are divided; None takes the division of the runs.
+    """
+
+    split: str = "test"
+    sources: tuple[str, ...] = ()
+    train_sources: tuple[str, ...] | None = None
+    division: SplitConfig | None = None
+
+
+@runtime_checkable
+class TrainedOnDocuments(Protocol):
+    """What was trained on some documents of a store.
+
+    Attributes:
+        folder: where it lies.
+        training: "sources" and "split" it was trained with.
+    """
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def training(self) -> dict[str, Any]: ...
+
+
+class EvaluatedRun(VectorPredictor, TrainedOnDocuments, Protocol):
+    """A predictor that says what it was trained for and on: a run, or an ensemble of runs.
+
+    Attributes:
+        horizons, task: what it predicts.
+        conditional: it was trained to be told what to write towards.
+        trained_on: keys of every document and chunk it was trained on.
+    """
+
+    @property
+    def horizons(self) -> tuple[int, ...]: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def conditional(self) -> bool: ...
+    @property
+    def trained_on(self) -> TrainedOn: ...
+
+    def aimed(self, horizon: int) -> Self:
+        """The same, answering for one of its horizons."""
+        ...
+
+
+Some = TypeVar("Some", bound=EvaluatedRun)
+
+
+def evaluate_runs(
+    store: Store, runs: Sequence[EvaluatedRun], exam: DocumentSelection, how: EvaluationConfig
+) -> Report:
+    """Judge trained runs beside the baselines; with no runs, the baselines alone.
+
+    The runs' own division of documents and training sources are taken where the exam names none, so that the
+    baselines are fitted on just what the models were trained on.
+
+    Raises:
+        EvaluationError: runs that cannot stand in one table (another horizon, division or training sources),
+            or queries that none of them could use.
+        SplitError, LeakError, EncoderMismatchError, WindowError: see `nextvec.evaluation.harness.evaluate`.
+    """
+    runs = [for_question(run, how) for run in runs]
+    if how.queries and runs and not any(run.conditional for run in runs):
+        raise EvaluationError(
+            "trained without queries, judged with them",
+            where=", ".join(str(run.folder) for run in runs),
+            remedy="judge it without --queries, or beside a run trained with data.conditional above 0",
+        )
+    division = division_of(runs, exam)
+    trained = exam.train_sources
+    if trained is None:
+        trained = tuple(common(runs, "sources", tuple))
+    judged = divide(store, division, exam.sources, exam.split)
+    training = training_of(store, division, trained, exam.split, how)
+    seen = TrainedOn.union([run.trained_on for run in runs]) if runs else None
+    return evaluate(store, judged, exam.split, runs, how, training=training, seen=seen)
+
+
+def for_question(run: Some, how: EvaluationConfig) -> Some:
+    """The run, answering the judge's question. Raises EvaluationError where it was not trained for it."""
+    if run.task != how.task:
+        raise EvaluationError(
+            f"trained for the task '{run.task}', judged on '{how.task}'",
+            where=run.folder,
+            remedy=f"judge it with --task {run.task}",
+        )
+    if how.horizon not in run.horizons:
+        trained = ", ".join(map(str, run.horizons))
+        raise EvaluationError(
+            f"trained to predict {trained} ahead, judged at {how.horizon}",
+            where=run.folder,
+            remedy=f"judge it with --horizon {run.horizons[0]}",
+        )
+    return run.aimed(how.horizon)
+
+
+def evaluate_flags(data: DataConfig) -> str:
+    """The flags with which `nextvec evaluate` asks what was trained for, each after a space."""
+    flags = [
+        " --task middle" if data.task == "middle" else "",
+        f" --horizon {data.horizons[0]}" if data.horizons[0] > 1 else "",
+        " --queries" if data.conditional else "",
+    ]
+    return "".join(flags)
+
+
+def evaluation_windows(
+    store: Store,
+    runs: Sequence[EvaluatedRun],
+    exam: DocumentSelection,
+    context: int,
+    horizon: int,
+    task: Task = "next",
+) -> tuple[Windows, tuple[int, ...]]:
+    """The windows that `evaluate_runs` judges, and the documents they are of."""
+    documents = divide(store, division_of(runs, exam), exam.sources, exam.split).judged(exam.split)
+    if not documents:
+        raise SplitError(
+            f"split '{exam.split}' has no documents", where=store.path, remedy="judge another split"
+        )
+    windows = make_windows(store, documents, context, horizon, task)
+    if exam.split != "train":
+        seen = TrainedOn.union([run.trained_on for run in runs])
+        windows, _ = without_leaks(store, windows, seen, split=exam.split)
+    return windows, documents
+
+
+def division_of(runs: Sequence[TrainedOnDocuments], exam: DocumentSelection) -> SplitConfig:
+    """How documents are divided. Raises EvaluationError, SplitError: runs that differ, a file not there."""
+    division: SplitConfig = exam.division or common(runs, "split", SplitConfig)
+    if division.file is not None and not Path(division.file).is_file():
+        raise SplitError("is not there", where=division.file, remedy="give the split file with --split-file")
+    return division
+
+
+def common(runs: Sequence[TrainedOnDocuments], key: str, kind: type[Any]) -> Any:
+    """What all runs say of `key`; an empty `kind` when there is no run."""
+    found = [run.training[key] for run in runs]
+    if any(value != found[0] for value in found):
+        flag = "--train-sources" if key == "sources" else "--split-file"
+        raise EvaluationError(
+            f"the runs differ in their {key}",
+            where=", ".join(str(run.folder) for run in runs),
+            remedy=f"judge them apart, or say which one holds with {flag}",
+        )
+    if not found:
+        return kind()
+    return from_dict(kind, found[0], where=runs[0].folder) if isinstance(found[0], dict) else found[0]
+
+
+def divide(store: Store, division: SplitConfig, sources: tuple[str, ...], split: str) -> Split:
+    """The judged documents. "all" needs no division: it is every document of the sources."""
+    if split == "all":
+        division = replace(division, file=None, near_duplicate=1.0)
+    return split_documents(store, division, sources)
+
+
+def training_of(
+    store: Store, division: SplitConfig, sources: tuple[str, ...], split: str, how: EvaluationConfig
+) -> FittingData | None:
+    """What the baselines are fitted on: nothing where everything is judged."""
+    if split == "all":
+        return None
+    held = tuple(s for s in sources if s in store.sources)
+    divided = split_documents(store, division, held)
+    return FittingData.of(store, divided, how)
+
+
+# A server's model on the exam: judged as a run is, with what the server says of its training.
+
+API_KEY = "NEXTVEC_API_KEY"
+SCHEMES = ("http://", "https://")
+
+
+class RemoteRun(RemotePredictor):
+    """A model of `nextvec serve` as a run.
+
+    Args:
+        address: of the server; a model other than its default is named behind #, http://HOST:PORT#NAME.
+        client: to ask with; by default one with the API key of the environment variable NEXTVEC_API_KEY.
+    Attributes:
+        folder: the address, for messages.
+    Raises:
+        ServerError: it cannot be reached, refuses, or is no server of nextvec.
+    """
+
+    def __init__(self, address: str, client: Client | None = None) -> None:
+        url, _, model = address.partition("#")
+        super().__init__(client or Client(url, os.environ.get(API_KEY) or None), model or None)
+        self.folder = Path(address)
+
+    @cached_property
+    def _told(self) -> dict[str, Any]:
+        return self.client.training(self.model)
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """How it was trained. A split file is known by name only: name your own with --split-file."""
+        found: dict[str, Any] = self._told["training"]
+        return found
+
+    @property
+    def task(self) -> str:
+        """Either "next" or "middle"."""
+        return str(self.training["task"])
+
+    @cached_property
+    def trained_on(self) -> TrainedOn:
+        """Keys of every document and chunk it was trained on. Raises ServerError."""
+        said = self._told["trained_on"]
+        try:
+            return TrainedOn(*(_keys(said[name]) for name in ("chunks", "documents", "ids")))
+        except (KeyError, TypeError, ValueError, binascii.Error) as error:
+            raise ServerError(
+                f"a training list that is not understood ({error})", where=self.client.url
+            ) from None
+
+    def aimed(self, horizon: int) -> Self:
+        """The same, answering for one of its horizons. Raises RunError for another."""
+        if horizon not in self.horizons:
+            raise RunError(
+                f"predicts {', '.join(map(str, self.horizons))} ahead, asked for {horizon}",
+                where=self.client.url,
+                remedy=f"give --horizon {self.horizons[0]}",
+            )
+        other = copy(self)
+        other.horizon = horizon
+        return other
+
+
+def _keys(coded: str) -> Keys:
+    return np.unique(np.frombuffer(b64decode(coded, validate=True), "<u8").astype(np.uint64))

@@ -1,1 +1,0 @@
-"""Models made smaller after training: whole units removed, or single weights set to zero."""
