@@ -93,7 +93,7 @@ class Run:
         self.training: dict[str, Any] = {"sources": [], "split": {"test": 0.5, "near_duplicate": 1.0}}
         self.trained_on = TrainedOn.of(store, split.train)
 
-    def aimed(self, horizon: int) -> Self:
+    def at_horizon(self, horizon: int) -> Self:
         return self
 
     def predict(self, contexts: FloatArray, lengths: IntArray) -> tuple[FloatArray, FloatArray]:

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page
 
 from browser.viewports import DESKTOP, PAPER, PHONE
-from nextvec.reporting.material import Material
+from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.report import make_report
 
 pytestmark = pytest.mark.browser
@@ -24,7 +24,7 @@ LONG = (
 def report(matrix: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Address of a report with everything in it."""
     return make_report(
-        Material.of(matrix, deep=True), tmp_path_factory.mktemp("report"), quiet=True
+        ReportInputs.of(matrix, deep=True), tmp_path_factory.mktemp("report"), quiet=True
     ).page.as_uri()
 
 

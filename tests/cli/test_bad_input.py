@@ -25,7 +25,7 @@ ABSENT = "cuda" if torch.backends.mps.is_available() else "mps"
 
 
 @pytest.fixture(scope="module")
-def material(
+def inputs(
     tmp_path_factory: pytest.TempPathFactory, make_world: Callable[..., Store], world: Store, trained: Path
 ) -> Path:
     """A folder with everything that the cases name. No case may change it."""
@@ -159,16 +159,16 @@ def cut(file: Path) -> None:
 
 
 @pytest.fixture
-def inside(material: Path, monkeypatch: pytest.MonkeyPatch, cli, hash_encoder: None) -> Path:
-    """`material` as the working folder; with the stores that only ingest itself can make."""
-    monkeypatch.chdir(material)
+def inside(inputs: Path, monkeypatch: pytest.MonkeyPatch, cli, hash_encoder: None) -> Path:
+    """`inputs` as the working folder; with the stores that only ingest itself can make."""
+    monkeypatch.chdir(inputs)
     if not Path("hashed").exists():
         assert cli("ingest", "texts", "--out", "hashed").code == 0
         shutil.copytree("hashed", "cut-hashed")
         cut(Path("cut-hashed/vectors/0000.npy"))
         ready = ("--vectors", "vectors.npy", "--chunks", "chunks.parquet", "--encoder", "world")
         assert cli("ingest", *ready, "--out", "same").code == 0
-    return material
+    return inputs
 
 
 @pytest.mark.parametrize("bad", CATALOGUE, ids=lambda case: case["name"])

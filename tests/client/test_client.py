@@ -16,7 +16,7 @@ from nextvec.client.wire import packed, rows_of, to_npy, unpacked, waiting_time
 from nextvec.errors import ServerError
 
 D = 4
-Answer = Callable[[httpx.Request], httpx.Response]
+ServerResponse = Callable[[httpx.Request], httpx.Response]
 CARD = {
     "id": "m/1",
     "context": 3,
@@ -28,7 +28,7 @@ CARD = {
 }
 
 
-def client(answer: Answer, **options: object) -> Client:
+def client(answer: ServerResponse, **options: object) -> Client:
     return Client("http://server", transport=httpx.MockTransport(answer), **options)  # type: ignore[arg-type]
 
 

@@ -21,13 +21,13 @@ from nextvec.decoding.library import Library
 from nextvec.decoding.pipeline import Pipeline
 from nextvec.errors import ConfigError, DocumentError, EncoderMismatchError, NextvecWarning, RunError
 from nextvec.inference.predictor import RunPredictor
-from nextvec.inference.rollout import Course, Guard, Snap
+from nextvec.inference.rollout import Guard, RolloutSettings, SnapToCorpus
 from nextvec.vectors import RawVectors
 from passages import documents
 
 RIVER = documents()["river-arden"]
 START = ". ".join(RIVER.split(". ")[:3]) + "."
-FREE = Course(Guard(max_repetition=1.0))
+FREE = RolloutSettings(Guard(max_repetition=1.0))
 
 
 class Says(Decoder):
@@ -193,10 +193,10 @@ def test_a_query_steers_prediction_and_rollout(make: Callable[..., Pipeline], st
     free, steered = pipeline.next(START), pipeline.next(START, query=query)
     vector = pipeline.reader.encode([query]).values
     read = pipeline.read(START)
-    by_hand = pipeline.predictor.aimed(1).predict(*read.window, vector)[0][0]
+    by_hand = pipeline.predictor.at_horizon(1).predict(*read.window, vector)[0][0]
     np.testing.assert_allclose(steered.raw.values, by_hand, atol=1e-5)
     assert np.abs(steered.raw.values - free.raw.values).max() > 1e-4
-    rolled = pipeline.rollout(START, 2, Course(Guard(rescale=False)), query=query)
+    rolled = pipeline.rollout(START, 2, RolloutSettings(Guard(rescale=False)), query=query)
     np.testing.assert_allclose(rolled.raw.values[0], by_hand, atol=1e-5)
 
 
@@ -214,7 +214,7 @@ def test_a_rollout_is_decoded_step_by_step(make: Callable[..., Pipeline], text_r
 
 
 def test_the_guard_is_heard(make: Callable[..., Pipeline], text_run: Path) -> None:
-    found = make(text_run).rollout(START, 50, Course(Guard(max_repetition=0.9999)))
+    found = make(text_run).rollout(START, 50, RolloutSettings(Guard(max_repetition=0.9999)))
     assert 1 < len(found.steps) < 50
     assert found.objection is not None
     assert found.objection.startswith("stands still")
@@ -223,7 +223,7 @@ def test_the_guard_is_heard(make: Callable[..., Pipeline], text_run: Path) -> No
 def test_snapping_lands_on_passages_not_read_and_none_twice(
     make: Callable[..., Pipeline], text_store: Store, text_run: Path
 ) -> None:
-    course = Course(Guard(max_repetition=1.0), Snap(threshold=0.0, blend=1.0))
+    course = RolloutSettings(Guard(max_repetition=1.0), SnapToCorpus(threshold=0.0, blend=1.0))
     found = make(text_run).rollout(START, 5, course, n=1)
     rows = [step.snapped.decoded.row for step in found.steps if step.snapped is not None]
     first = text_store.find("river-arden.txt").first
@@ -293,7 +293,7 @@ def test_bad_input_is_refused(make: Callable[..., Pipeline], text_run: Path, ste
     with pytest.raises(DocumentError, match=r"note\.txt: no text in it"):
         make(text_run).next(" \n", where="note.txt")
     with pytest.raises(ConfigError, match="no chunks to snap to"):
-        make(text_run, library=None).rollout(START, 1, Course(snap=Snap()))
+        make(text_run, library=None).rollout(START, 1, RolloutSettings(snap=SnapToCorpus()))
 
 
 def test_parts_of_other_spaces_are_refused(
@@ -316,4 +316,4 @@ def test_snapping_between_raw_and_unit_vectors_is_refused(
     pipeline = make(text_run, library=Library(Store.open(tmp_path / "unit")))
     assert pipeline.next(START).nearest
     with pytest.raises(ConfigError, match="one are raw, one unit"):
-        pipeline.rollout(START, 1, Course(snap=Snap()))
+        pipeline.rollout(START, 1, RolloutSettings(snap=SnapToCorpus()))

@@ -16,7 +16,7 @@ from nextvec.corpus.encoders import EncoderConfig, load_encoder
 from nextvec.decoding.load import DecoderOptions, Vec2TextOptions, open_decoder
 from nextvec.decoding.vec2text import Vec2Text
 from nextvec.decoding.vec2text.environment import PACKAGES, WORKER, Environment, sites
-from nextvec.decoding.vec2text.folder import Sources, prepare
+from nextvec.decoding.vec2text.folder import PartSources, prepare
 from nextvec.errors import DecoderError, EncoderMismatchError
 from nextvec.vectors import RawVectors
 
@@ -36,8 +36,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def sources(parts: Path) -> Sources:
-    return Sources(*(str(parts / name) for name in ("inversion", "corrector", "embedder", "base")))
+def sources(parts: Path) -> PartSources:
+    return PartSources(*(str(parts / name) for name in ("inversion", "corrector", "embedder", "base")))
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_parts_of_another_encoder_are_refused(parts: Path, tmp_path: Path) -> No
     weights = load_file(parts / "embedder" / "model.safetensors")
     changed = "encoder.final_layer_norm.weight"
     save_file({**weights, changed: weights[changed] * 1.1}, other / "model.safetensors")
-    given = Sources(str(parts / "inversion"), str(parts / "corrector"), str(other), str(parts / "base"))
+    given = PartSources(str(parts / "inversion"), str(parts / "corrector"), str(other), str(parts / "base"))
     with pytest.raises(DecoderError, match=r"trained on an encoder with another final_layer_norm\.weight"):
         prepare(tmp_path / "decoder", given, lambda made: None)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["other"]

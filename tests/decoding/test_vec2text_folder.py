@@ -19,7 +19,7 @@ from nextvec.decoding.vec2text.environment import (
     default_folder,
     make,
 )
-from nextvec.decoding.vec2text.folder import MANIFEST, DecoderFolder, Sources, prepare
+from nextvec.decoding.vec2text.folder import MANIFEST, DecoderFolder, PartSources, prepare
 from nextvec.decoding.vec2text.process import Worker
 from nextvec.disk import sha256_file
 from nextvec.errors import DecoderError, NextvecError
@@ -167,7 +167,9 @@ def test_a_corrector_of_another_encoder(
 ) -> None:
     config = decoder_folder / "corrector" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), key: value}))
-    given = Sources(*(str(decoder_folder / name) for name in ("inversion", "corrector", "embedder", "base")))
+    given = PartSources(
+        *(str(decoder_folder / name) for name in ("inversion", "corrector", "embedder", "base"))
+    )
     with pytest.raises(DecoderError, match=says):
         prepare(tmp_path / "new", given, lambda made: None)
     assert not (tmp_path / "new").exists()
@@ -175,7 +177,7 @@ def test_a_corrector_of_another_encoder(
 
 def test_nothing_is_made_over_another_folder(decoder_folder: Path) -> None:
     with pytest.raises(DecoderError, match="is there already"):
-        prepare(decoder_folder, Sources(), lambda made: None)
+        prepare(decoder_folder, PartSources(), lambda made: None)
 
 
 def test_parts_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +185,7 @@ def test_parts_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(DecoderError, match="'jxm/gtr__nq__32' cannot be fetched from the hub") as caught:
-        prepare(tmp_path / "new", Sources(), lambda made: None)
+        prepare(tmp_path / "new", PartSources(), lambda made: None)
     assert caught.value.remedy
     assert not list(tmp_path.iterdir())
 

@@ -97,10 +97,10 @@ def test_ridge_chooses_by_validation(worlds: SimpleNamespace) -> None:
     rng = np.random.default_rng(0)
     turning, _ = worlds.rotation(rng, 60, 12, D)
     learned = fit(Ridge, worlds.exam(turning, context=2), 2)
-    assert learned.facts["lambda"] == min(linear.LAMBDAS)
-    assert learned.facts["parameters"] == 2 * D * D
+    assert learned.metadata["lambda"] == min(linear.LAMBDAS)
+    assert learned.metadata["parameters"] == 2 * D * D
     noise = worlds.exam(rng.standard_normal((60, 12, D)).astype(np.float32), context=2)
-    assert fit(Ridge, noise, 2).facts["lambda"] >= 10 * learned.facts["lambda"]
+    assert fit(Ridge, noise, 2).metadata["lambda"] >= 10 * learned.metadata["lambda"]
     one = worlds.exam(rng.standard_normal((1, 30, D)).astype(np.float32), context=2)
     assert np.isfinite(fit(Ridge, one, 2).weights).all()
 
@@ -116,7 +116,7 @@ def test_ridge_error_from_sums_is_the_error(weighted) -> None:
 def test_ridge_keeps_to_the_positions_that_fit(weighted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "MAX_FEATURES", 2 * D + 1)
     made = fit(Ridge, weighted)
-    assert (made.context, made.facts["positions"], made.weights.shape) == (2, 2, (2 * D, D))
+    assert (made.context, made.metadata["positions"], made.weights.shape) == (2, 2, (2 * D, D))
 
 
 def test_the_mean_vector_counts_each_chunk_once(worlds: SimpleNamespace) -> None:
@@ -142,7 +142,7 @@ def test_the_neighbours_successor_is_what_a_plain_search_finds(
     best = (queries.mean(axis=1) @ keys.T).argmax(axis=1)
     assert np.array_equal(raw, train.targets[best])
     monkeypatch.setattr(neighbour, "MAX_KEY_BYTES", 4 * D * 20)
-    assert fit(NeighbourSuccessor, train).facts["contexts_searched"] == 18  # of 72, at most 20
+    assert fit(NeighbourSuccessor, train).metadata["contexts_searched"] == 18  # of 72, at most 20
 
 
 def test_random_depends_on_seed_and_vector_and_not_on_the_batch() -> None:
@@ -167,4 +167,4 @@ def test_padding_does_not_matter_and_blocks_do_not_either(name: str, weighted, m
     assert made.predict(padded, lengths)[0] == pytest.approx(expected, abs=1e-5)
     assert again.predict(contexts, lengths)[0] == pytest.approx(expected, abs=1e-4)
     assert made.kind == "baseline"
-    assert made.facts["parameters"] > 0 or not made.needs_training
+    assert made.metadata["parameters"] > 0 or not made.needs_training

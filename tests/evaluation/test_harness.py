@@ -42,7 +42,7 @@ def store(worlds: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory):
 def oracle(store, worlds: SimpleNamespace):
     """Looks the answer up."""
     made = worlds.look_up(store.vectors[:].reshape(36, 20, D))
-    made.facts = {"parameters": 3, "seconds": 0.5}
+    made.metadata = {"parameters": 3, "seconds": 0.5}
     return made
 
 
@@ -152,7 +152,7 @@ def test_limited_to_sources_but_fitted_on_everything(store) -> None:
     report = evaluate(store, some, "test", judging=HOW, training=training)
     assert (report.documents, len(report.rows)) == (6, len(BASELINES))
     everything = evaluate(store, SPLIT, "test", judging=HOW)
-    weights = [r.row("position weights").facts["weights"] for r in (report, everything)]
+    weights = [r.row("position weights").metadata["weights"] for r in (report, everything)]
     assert weights[0] == weights[1]
 
 
@@ -254,9 +254,9 @@ def test_context_left_among_the_candidates_is_noticed(store, monkeypatch: pytest
 
 def test_speed_is_measured_when_asked_for(store) -> None:
     report = evaluate(store, SPLIT, "test", judging=replace(HOW, speed=True, baselines=("copy-last",)))
-    facts = report.row("copy-last").facts
-    assert 0 < facts["latency_p50_ms"] <= facts["latency_p95_ms"] <= facts["latency_p99_ms"]
-    assert facts["throughput"] > 0
+    metadata = report.row("copy-last").metadata
+    assert 0 < metadata["latency_p50_ms"] <= metadata["latency_p95_ms"] <= metadata["latency_p99_ms"]
+    assert metadata["throughput"] > 0
     assert "p50 ms" in format_report(report)
 
 

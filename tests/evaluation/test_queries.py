@@ -241,7 +241,7 @@ def test_weights_with_query_find_what_the_query_is_worth(worlds: SimpleNamespace
     # three equally good views of the topic: 1 / (3 + 0.49) each; without a query 1 / (2 + 0.49)
     assert told.weights_with_query == pytest.approx([1 / 3.49] * 3, abs=0.02)
     assert told.weights == pytest.approx(plain.weights)
-    assert told.facts["parameters"] == 2 + 3
+    assert told.metadata["parameters"] == 2 + 3
     figures = {b.name: Scores.of(b, exam).cosines for b in (told, plain)}
     has = exam.windows.query >= 0
     assert figures[told.name][has].mean() > figures[plain.name][has].mean() + 0.02

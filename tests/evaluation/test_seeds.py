@@ -28,12 +28,18 @@ def make_report(worlds: SimpleNamespace, tmp_path_factory: pytest.TempPathFactor
         told = []
         for seed, name in enumerate((*SEEDS, "other")):
             noise = np.random.default_rng(seed).standard_normal(D) * 0.05 * (seed + 1)
-            facts = {"parameters": 7, "seconds": 1.0 + seed, "seed": seed, "device": "cpu", "epoch": seed + 1}
+            metadata = {
+                "parameters": 7,
+                "seconds": 1.0 + seed,
+                "seed": seed,
+                "device": "cpu",
+                "epoch": seed + 1,
+            }
             told.append(
                 worlds.Told(
                     lambda c, n, noise=noise: worlds.kalman(c, n) + noise,
                     name=name,
-                    facts=facts | {"model_file": f"runs/{name}/model.safetensors"},
+                    metadata=metadata | {"model_file": f"runs/{name}/model.safetensors"},
                 )
             )
         return evaluate(store, SPLIT, "test", told, EvaluationConfig(resamples=200, quiet=True))
@@ -90,28 +96,28 @@ def test_intervals_are_made_anew(before: Report, merged: Report) -> None:
 
 
 def test_the_spread_over_seeds(before: Report, merged: Report) -> None:
-    facts = merged.row("m").facts
-    assert facts["seeds"] == 3
+    metadata = merged.row("m").metadata
+    assert metadata["seeds"] == 3
     for key in ("cosine", "mse", "recall@5", "mrr"):
         known = [before.row(name).figures[key] for name in SEEDS]
-        assert facts[f"{key}_seed_std"] == pytest.approx(np.std(known, ddof=1))
-    assert [seed["name"] for seed in facts["per_seed"]] == list(SEEDS)
-    for seed in facts["per_seed"]:
+        assert metadata[f"{key}_seed_std"] == pytest.approx(np.std(known, ddof=1))
+    assert [seed["name"] for seed in metadata["per_seed"]] == list(SEEDS)
+    for seed in metadata["per_seed"]:
         row = before.row(seed["name"])
         assert {key: seed[key] for key in ("cosine", "mse", "recall@1", "recall@5", "mrr")} == {
             key: row.figures[key] for key in ("cosine", "mse", "recall@1", "recall@5", "mrr")
         }
-        assert (seed["seed"], seed["seconds"]) == (row.facts["seed"], row.facts["seconds"])
-        assert seed["model_file"] == row.facts["model_file"]
+        assert (seed["seed"], seed["seconds"]) == (row.metadata["seed"], row.metadata["seconds"])
+        assert seed["model_file"] == row.metadata["model_file"]
 
 
 def test_facts_agree_or_are_means_or_go(merged: Report) -> None:
-    facts = merged.row("m").facts
-    assert (facts["parameters"], facts["device"]) == (7, "cpu")
-    assert isinstance(facts["parameters"], int)
-    assert facts["seconds"] == pytest.approx(2.0)
-    assert facts["epoch"] == pytest.approx(2.0)
-    assert "model_file" not in facts
+    metadata = merged.row("m").metadata
+    assert (metadata["parameters"], metadata["device"]) == (7, "cpu")
+    assert isinstance(metadata["parameters"], int)
+    assert metadata["seconds"] == pytest.approx(2.0)
+    assert metadata["epoch"] == pytest.approx(2.0)
+    assert "model_file" not in metadata
 
 
 def test_one_seed_keeps_its_figures_and_has_no_spread(before: Report, make_report) -> None:
@@ -119,9 +125,9 @@ def test_one_seed_keeps_its_figures_and_has_no_spread(before: Report, make_repor
     one, was = merged.row("m"), before.row("m-seed1")
     assert one.figures == pytest.approx(was.figures)
     assert one.versus.keys() == was.versus.keys()
-    assert one.facts["seeds"] == 1
-    assert "cosine_seed_std" not in one.facts
-    assert merged.row("rest").facts["seeds"] == 3
+    assert one.metadata["seeds"] == 1
+    assert "cosine_seed_std" not in one.metadata
+    assert merged.row("rest").metadata["seeds"] == 3
 
 
 def test_a_figure_that_one_seed_lacks_is_not_made_up(make_report) -> None:

@@ -49,7 +49,7 @@ def test_it_is_judged_as_a_run_is_and_the_same_after_loading(world: Store, fitte
         np.testing.assert_allclose(now, then, atol=1e-6)
     report = evaluate_runs(world, [loaded], DocumentSelection(), HOW)
     assert report.row("mixed").figures["cosine"] is not None
-    assert report.row("mixed").facts["members"] == ["lstm", "mlp", "ridge", "exponential averages"]
+    assert report.row("mixed").metadata["members"] == ["lstm", "mlp", "ridge", "exponential averages"]
 
 
 def test_on_what_it_was_fitted_on_no_member_is_better(

@@ -26,7 +26,7 @@ class Turned:
     name: str = "turned"
     kind: str = "model"
     context: int = 1
-    facts: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     def predict(self, contexts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raw = np.stack([self.answers[c[0].tobytes()] for c in contexts])

@@ -14,7 +14,7 @@ from nextvec.cli.bench_inference import describe
 from nextvec.errors import ConfigError, RunError
 from nextvec.inference.bench import measure as measuring
 from nextvec.inference.bench.material import sample_contexts
-from nextvec.inference.bench.measure import Bench, measure
+from nextvec.inference.bench.measure import BenchConfig, measure
 from nextvec.inference.bench.process import EngineError, EngineProcess
 from nextvec.inference.bench.stopwatch import in_turns, percentiles_ms
 from nextvec.inference.bench.subjects import Subject, fresh, runs
@@ -53,9 +53,9 @@ def test_what_is_read_is_as_long_as_it_should_be_and_the_same() -> None:
 
 def test_a_process_answers_as_the_run_does(trained: Path, tmp_path: Path) -> None:
     with EngineProcess(job(trained)) as process:
-        facts = process.start()
+        metadata = process.start()
         run = RunPredictor(trained)
-        assert facts == {key: run.facts[key] for key in ("parameters", "bytes")}
+        assert metadata == {key: run.metadata[key] for key in ("parameters", "bytes")}
         process.ask("answer", batch=4, file=str(tmp_path / "answer.npy"))
         contexts = sample_contexts(run.dimension, 3, 1.0, 4)
         expected, _ = run.predict(contexts, np.full(4, 3))
@@ -89,7 +89,7 @@ def test_a_process_that_dies_is_noticed(trained: Path) -> None:
 
 def test_every_figure_of_a_row(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "ROUNDS", 1)
-    bench = Bench(engines=("eager", "onnx", "onnx-int8"), batches=(4,), seconds=0.0, context=3)
+    bench = BenchConfig(engines=("eager", "onnx", "onnx-int8"), batches=(4,), seconds=0.0, context=3)
     real = measuring.exported
 
     def exported(run: Path, engine: str, folder: Path) -> Path:
@@ -145,13 +145,13 @@ def test_vectors_are_as_long_as_those_trained_on(trained: Path, tmp_path: Path) 
 )
 def test_what_cannot_be_measured_is_refused(asked: dict[str, tuple[str, ...]], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        Bench(**asked)
+        BenchConfig(**asked)
 
 
 def test_eager_has_to_run(trained: Path) -> None:
     absent = "cuda" if not torch.cuda.is_available() else "mps"
     with pytest.raises(ConfigError, match="eager cannot run"):
-        measure(runs([trained]), Bench(engines=("eager",), device=absent, seconds=0.0), quiet=True)
+        measure(runs([trained]), BenchConfig(engines=("eager",), device=absent, seconds=0.0), quiet=True)
 
 
 def test_no_run_is_refused(tmp_path: Path) -> None:

@@ -186,10 +186,10 @@ def test_horizons_and_queries_are_exported(tmp_path: Path) -> None:
     queries = contexts[::-1, 0].copy()
     for horizon in (1, 3):
         predictor.head = horizon - 1
-        aimed = exported.aimed(horizon)
+        at_horizon = exported.at_horizon(horizon)
         for told in (queries, None):
             np.testing.assert_allclose(
-                aimed.predict(contexts, lengths, told)[0],
+                at_horizon.predict(contexts, lengths, told)[0],
                 predictor.predict(contexts, lengths, told)[0],
                 atol=1e-5,
             )

@@ -72,7 +72,7 @@ def test_what_a_model_predictor_tells_of_itself(model: torch.nn.Module) -> None:
     predictor = ModelPredictor(model, 5, "mine", encoder="abc")
     assert (predictor.name, predictor.kind, predictor.context) == ("mine", "model", 5)
     assert (predictor.dimension, predictor.encoder) == (D, "abc")
-    assert predictor.facts == {"parameters": sum(p.numel() for p in model.parameters())}
+    assert predictor.metadata == {"parameters": sum(p.numel() for p in model.parameters())}
 
 
 def test_load_gives_the_best_model_ready_to_predict(trained: Path, world: Store) -> None:
@@ -99,7 +99,7 @@ def test_a_run_says_how_it_was_trained(trained: Path, world: Store) -> None:
     assert (run.horizons, run.task) == ((1,), "next")
     assert run.training["store_fingerprint"] == world.fingerprint
     metrics = json.loads((trained / "metrics.json").read_text())
-    assert run.facts == {
+    assert run.metadata == {
         "parameters": metrics["parameters"],
         "bytes": (trained / "model.safetensors").stat().st_size,
         "seconds": metrics["seconds"],
@@ -142,9 +142,9 @@ def test_what_it_was_trained_on_comes_back(trained: Path, world: Store, tmp_path
 def test_an_unfinished_run_can_be_judged_and_tells_no_seconds(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")
     (tmp_path / "run" / "metrics.json").unlink()
-    facts = RunPredictor(tmp_path / "run").facts
-    assert facts["seconds"] is None
-    assert facts.keys() == {"parameters", "bytes", "seconds"}
+    metadata = RunPredictor(tmp_path / "run").metadata
+    assert metadata["seconds"] is None
+    assert metadata.keys() == {"parameters", "bytes", "seconds"}
 
 
 @pytest.mark.parametrize("missing", ["training", "encoder"])

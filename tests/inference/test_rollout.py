@@ -12,7 +12,7 @@ import pytest
 from nextvec.corpus.store import Store
 from nextvec.errors import ConfigError, EncoderMismatchError, ModelError
 from nextvec.inference.predictor import RunPredictor
-from nextvec.inference.rollout import Course, Guard, Landing, Rolled, Snap, roll
+from nextvec.inference.rollout import Guard, NearestHit, RolloutResult, RolloutSettings, SnapToCorpus, roll
 from nextvec.vectors import RawVectors, UnitVectors, unit
 
 D = 4
@@ -45,9 +45,9 @@ def start(*lengths: float) -> RawVectors:
     return RawVectors(np.eye(D, dtype=np.float32)[:1] * np.array(lengths, np.float32)[:, None], "turning")
 
 
-def go(predictor: Any, steps: int, guard: Guard = FREE, **course: Any) -> Rolled:
+def go(predictor: Any, steps: int, guard: Guard = FREE, **course: Any) -> RolloutResult:
     find = course.pop("find", None)
-    return roll(predictor, start(2.0), steps, Course(guard=guard, **course), find)
+    return roll(predictor, start(2.0), steps, RolloutSettings(guard=guard, **course), find)
 
 
 def test_every_step_reads_those_before_it() -> None:
@@ -65,7 +65,7 @@ def test_every_step_reads_those_before_it() -> None:
 
 def test_no_more_than_the_context_is_read() -> None:
     predictor = Turning(10)
-    roll(predictor, start(1.0, 2.0, 3.0, 4.0, 5.0), 1, Course(guard=FREE))  # type: ignore[arg-type]
+    roll(predictor, start(1.0, 2.0, 3.0, 4.0, 5.0), 1, RolloutSettings(guard=FREE))  # type: ignore[arg-type]
     assert predictor.asked[0][:, 0].tolist() == [3.0, 4.0, 5.0]
 
 
@@ -88,24 +88,24 @@ def test_standing_still_stops_it() -> None:
 def test_rescaling_keeps_the_length_of_what_was_read() -> None:
     shrinking = go(Turning(30, 0.5), 3)
     np.testing.assert_allclose([s.length for s in shrinking.steps], [1.0, 0.5, 0.25], rtol=1e-6)
-    kept = roll(Turning(30, 0.5), start(1.0, 3.0), 3, Course(Guard(max_repetition=None)))  # type: ignore[arg-type]
+    kept = roll(Turning(30, 0.5), start(1.0, 3.0), 3, RolloutSettings(Guard(max_repetition=None)))  # type: ignore[arg-type]
     assert kept.length == 2.0
     np.testing.assert_allclose(np.linalg.norm([s.raw for s in kept.steps], axis=1), 2.0, rtol=1e-6)
     np.testing.assert_allclose([s.length for s in kept.steps], [1.5, 1.0, 1.0], rtol=1e-6)
 
 
-def finder(vectors: np.ndarray) -> Callable[[UnitVectors, np.ndarray], Landing | None]:
-    def find(prediction: UnitVectors, used: np.ndarray) -> Landing | None:
+def finder(vectors: np.ndarray) -> Callable[[UnitVectors, np.ndarray], NearestHit | None]:
+    def find(prediction: UnitVectors, used: np.ndarray) -> NearestHit | None:
         cosine = unit(vectors) @ prediction.values[0]
         left = [row for row in np.argsort(-cosine) if row not in used]
-        return Landing(int(left[0]), float(cosine[left[0]]), vectors[left[0]]) if left else None
+        return NearestHit(int(left[0]), float(cosine[left[0]]), vectors[left[0]]) if left else None
 
     return find
 
 
 def test_snapping_mixes_in_the_chunk_from_the_threshold_on_and_none_twice() -> None:
     chunks = 2 * np.eye(D, dtype=np.float32)[[1, 2]]  # at 90 degrees from where it starts, and nowhere near
-    rolled = go(Turning(40), 4, snap=Snap(threshold=0.7, blend=0.75), find=finder(chunks))
+    rolled = go(Turning(40), 4, snap=SnapToCorpus(threshold=0.7, blend=0.75), find=finder(chunks))
     # 40 degrees is 50 away from the chunk (0.64), 80 is 10 away (0.98); then it is used up
     assert [s.landing.row if s.landing else None for s in rolled.steps] == [None, 0, None, None]
     first, second, third, _ = rolled.steps
@@ -117,7 +117,7 @@ def test_snapping_mixes_in_the_chunk_from_the_threshold_on_and_none_twice() -> N
 def test_a_blend_of_nothing_only_names_the_chunk() -> None:
     chunks = 2 * np.eye(D, dtype=np.float32)[[1]]
     free = go(Turning(40), 3)
-    named = go(Turning(40), 3, snap=Snap(0.7, 0.0), find=finder(chunks))
+    named = go(Turning(40), 3, snap=SnapToCorpus(0.7, 0.0), find=finder(chunks))
     assert named.steps[1].landing is not None
     np.testing.assert_allclose([s.raw for s in named.steps], [s.raw for s in free.steps], rtol=1e-6)
 
@@ -134,12 +134,12 @@ def test_the_query_is_told_at_every_step() -> None:
     [
         (lambda: Guard(min_cosine=2), "min_cosine is 2; give -1 to 1"),
         (lambda: Guard(max_repetition=-3), "max_repetition is -3; give -1 to 1"),
-        (lambda: Snap(threshold=1.5), "threshold is 1.5; give -1 to 1"),
-        (lambda: Snap(blend=-0.1), "blend is -0.1; give 0 to 1"),
-        (lambda: Snap(blend=float("nan")), "blend is nan; give 0 to 1"),
-        (lambda: Course(seed=-1), "seed is -1; give 0 to"),
+        (lambda: SnapToCorpus(threshold=1.5), "threshold is 1.5; give -1 to 1"),
+        (lambda: SnapToCorpus(blend=-0.1), "blend is -0.1; give 0 to 1"),
+        (lambda: SnapToCorpus(blend=float("nan")), "blend is nan; give 0 to 1"),
+        (lambda: RolloutSettings(seed=-1), "seed is -1; give 0 to"),
         (lambda: go(Turning(1), 0), "a rollout of 0 steps; ask for 1"),
-        (lambda: go(Turning(1), 1, snap=Snap()), "no chunks to snap to; name a store"),
+        (lambda: go(Turning(1), 1, snap=SnapToCorpus()), "no chunks to snap to; name a store"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(make: Callable[[], object], says: str) -> None:
@@ -159,14 +159,14 @@ def test_a_run_goes_on_as_the_world_turns(world: Store, trained: Path) -> None:
     """Steps of a real run are those that its predictor gives, asked by hand."""
     predictor = RunPredictor(trained)
     vectors = RawVectors(world.vectors[0:6], str(predictor.encoder))
-    rolled = roll(predictor, vectors, 3, Course(guard=FREE))
+    rolled = roll(predictor, vectors, 3, RolloutSettings(guard=FREE))
     read = vectors.values
     for step in rolled.steps:
         raw = predictor.predict(read[None], np.array([len(read)]))[0][0]
         np.testing.assert_allclose(step.raw, raw, atol=1e-6)
         read = np.concatenate([read, raw[None]])
     with pytest.raises(ModelError, match="no distribution to sample from"):
-        roll(predictor, vectors, 1, Course(seed=0))
+        roll(predictor, vectors, 1, RolloutSettings(seed=0))
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ def generative(
 def test_draws_are_the_same_for_the_same_seed_only(world: Store, generative: RunPredictor) -> None:
     vectors = RawVectors(world.vectors[0:5], str(generative.encoder))
     drawn = [
-        np.stack([s.raw for s in roll(generative, vectors, 3, Course(FREE, seed=seed)).steps])
+        np.stack([s.raw for s in roll(generative, vectors, 3, RolloutSettings(FREE, seed=seed)).steps])
         for seed in (1, 1, 2)
     ]
     np.testing.assert_array_equal(drawn[0], drawn[1])

@@ -1,4 +1,4 @@
-"""Material with other answers than its models gave."""
+"""ReportInputs with other answers than its models gave."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.data.windows import gather_rows
-from nextvec.reporting.material import Material
+from nextvec.reporting.inputs import ReportInputs
 from nextvec.vectors import unit
 
 
-def with_oracle(material: Material, row: str) -> Material:
+def with_oracle(inputs: ReportInputs, row: str) -> ReportInputs:
     """One row answers the truth."""
-    answers = material.answers
+    answers = inputs.answers
     assert answers is not None
-    assert material.store is not None
-    true = unit(gather_rows(material.store.vectors, answers.target))
+    assert inputs.store is not None
+    true = unit(gather_rows(inputs.store.vectors, answers.target))
     own = {**answers.values[row], "cosine": np.ones(len(true), np.float32)}
     units = {**answers.units, row: true.astype(np.float16)}
-    return replace(material, answers=replace(answers, units=units, values={**answers.values, row: own}))
+    return replace(inputs, answers=replace(answers, units=units, values={**answers.values, row: own}))
 
 
-def of_windows(material: Material, which: NDArray[Any]) -> Material:
+def of_windows(inputs: ReportInputs, which: NDArray[Any]) -> ReportInputs:
     """Only some of the windows (a mask or indices) were judged."""
-    answers = material.answers
+    answers = inputs.answers
     assert answers is not None
     part = replace(
         answers,
@@ -36,4 +36,4 @@ def of_windows(material: Material, which: NDArray[Any]) -> Material:
         values={row: {k: v[which] for k, v in own.items()} for row, own in answers.values.items()},
         units={row: units[which] for row, units in answers.units.items()},
     )
-    return replace(material, answers=part)
+    return replace(inputs, answers=part)

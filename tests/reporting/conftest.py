@@ -14,7 +14,7 @@ from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.experiments.evaluating import DocumentSelection
 from nextvec.experiments.matrix import TABLE, run_matrix
 from nextvec.experiments.plan import MatrixPlan
-from nextvec.reporting.material import Material
+from nextvec.reporting.inputs import ReportInputs
 from nextvec.training.loop import METRICS
 
 HOW = EvaluationConfig(resamples=100, speed=True, quiet=True)
@@ -39,15 +39,15 @@ def matrix(world: Store, make_tiny: Callable[..., Any], tmp_path_factory: pytest
 
 
 @pytest.fixture(scope="session")
-def material(matrix: Path) -> Material:
+def inputs(matrix: Path) -> ReportInputs:
     """All of `matrix`, with its store."""
-    return Material.of(matrix)
+    return ReportInputs.of(matrix)
 
 
 @pytest.fixture(scope="session")
-def deep_material(matrix: Path) -> Material:
+def deep_material(matrix: Path) -> ReportInputs:
     """The same, and figures may load its models."""
-    return Material.of(matrix, deep=True)
+    return ReportInputs.of(matrix, deep=True)
 
 
 @pytest.fixture

@@ -17,13 +17,13 @@ from nextvec.corpus.store import Store
 from nextvec.errors import ConfigError, RunError
 from nextvec.experiments.matrix import TABLE, read_table
 from nextvec.reporting.card import make_card, write_card
-from nextvec.reporting.material import Material
+from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.pages import plain
 from nextvec.reporting.report import make_report
 
 
 def card_of(run: Path, store: Path | None = None) -> str:
-    return make_card(Material.of(run, store=store))
+    return make_card(ReportInputs.of(run, store=store))
 
 
 def blocks(card: str, language: str) -> list[str]:
@@ -159,24 +159,24 @@ def test_what_another_matrix_judged_is_not_this_runs(matrix: Path, trained: Path
 def test_only_our_own_card_is_replaced_and_its_licence_kept(trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained, run)
-    material = Material.of(run)
-    assert write_card(material, licence="cc-by-4.0") == run / "README.md"
-    write_card(material)
+    inputs = ReportInputs.of(run)
+    assert write_card(inputs, licence="cc-by-4.0") == run / "README.md"
+    write_card(inputs)
     assert ModelCard.load(run / "README.md").data.license == "cc-by-4.0"
     assert "Nobody has named a licence" not in (run / "README.md").read_text()
     (run / "README.md").write_text("mine")
     with pytest.raises(RunError, match="was not written by nextvec card"):
-        write_card(material)
+        write_card(inputs)
     assert (run / "README.md").read_text() == "mine"
     with pytest.raises(ConfigError, match="no name of a licence"):
-        write_card(material, tmp_path / "card.md", licence="a: b")
+        write_card(inputs, tmp_path / "card.md", licence="a: b")
     assert not (tmp_path / "card.md").exists()
 
 
 def test_the_report_of_a_run_writes_its_card_with_what_was_judged(trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained, run)
-    made = make_report(Material.of(run, deep=True), run / "report", figures=(), quiet=True)
+    made = make_report(ReportInputs.of(run, deep=True), run / "report", figures=(), quiet=True)
     assert run / "README.md" in made.files
     card = (run / "README.md").read_text()
     assert "Not judged" not in card

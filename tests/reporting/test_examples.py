@@ -21,28 +21,28 @@ from nextvec.experiments.plan import MatrixPlan
 from nextvec.reporting.examples import (
     NEEDS,
     PAGE,
-    Answer,
-    Example,
-    Retrieved,
+    PredictorScore,
+    RetrievedPassage,
+    WindowExample,
     drawn,
     extremes,
     write_qualitative,
 )
-from nextvec.reporting.material import Material
+from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.pages import render
 
 
-def window_of(material: Material, example: Example) -> int:
+def window_of(inputs: ReportInputs, example: WindowExample) -> int:
     """The number of an example's window."""
-    store, answers = material.store, material.answers
+    store, answers = inputs.store, inputs.answers
     texts = store.texts(answers.target)
     return texts.index(example.target)
 
 
-def test_an_example_tells_what_was_read_what_came_and_what_each_took(material: Material) -> None:
-    store, answers = material.store, material.answers
-    example = drawn(material, 5)[2]
-    at = window_of(material, example)
+def test_an_example_tells_what_was_read_what_came_and_what_each_took(inputs: ReportInputs) -> None:
+    store, answers = inputs.store, inputs.answers
+    example = drawn(inputs, 5)[2]
+    at = window_of(inputs, example)
     target, last = int(answers.target[at]), int(answers.last[at])
     document = store.documents[int(answers.document[at])]
     assert (example.title, example.source, example.position) == (
@@ -53,7 +53,7 @@ def test_an_example_tells_what_was_read_what_came_and_what_each_took(material: M
     assert example.before == tuple(store.texts(range(last - 4, last + 1)))
     assert example.after == ()
     by = {answer.row: (passage, answer) for passage in example.retrieved for answer in passage.answers}
-    kinds = {row["name"]: row["kind"] for row in material.rows}
+    kinds = {row["name"]: row["kind"] for row in inputs.rows}
     assert by.keys() == kinds.keys() > {"lstm", "amn", "copy-last"}
     judged = [
         i
@@ -78,12 +78,12 @@ def rows_of(store: Store, document: int) -> range:
     return range(found.first, found.first + found.count)
 
 
-def test_the_extremes_are_the_ends_of_the_best_model(material: Material) -> None:
-    best, worst = extremes(material, 3)
-    means = {row["name"]: row["cosine"] for row in material.models}
+def test_the_extremes_are_the_ends_of_the_best_model(inputs: ReportInputs) -> None:
+    best, worst = extremes(inputs, 3)
+    means = {row["name"]: row["cosine"] for row in inputs.models}
     model = max(means, key=means.__getitem__)
-    truth = unit(gather_rows(material.store.vectors, material.answers.target))
-    cosines = (unit(material.answers.units[model].astype(np.float32)) * truth).sum(axis=1)
+    truth = unit(gather_rows(inputs.store.vectors, inputs.answers.target))
+    cosines = (unit(inputs.answers.units[model].astype(np.float32)) * truth).sum(axis=1)
     assert {example.best for example in (*best, *worst)} == {model}
     assert best[0].cosine == pytest.approx(cosines.max(), abs=1e-5)
     assert worst[0].cosine == pytest.approx(cosines.min(), abs=1e-5)
@@ -93,21 +93,21 @@ def test_the_extremes_are_the_ends_of_the_best_model(material: Material) -> None
         assert len({example.title for example in several}) == len(several) == 3
 
 
-def test_no_window_is_both_best_and_worst(material: Material) -> None:
-    best, worst = extremes(material, 1000)
+def test_no_window_is_both_best_and_worst(inputs: ReportInputs) -> None:
+    best, worst = extremes(inputs, 1000)
     targets = [example.target for example in (*best, *worst)]
     assert len(set(targets)) == len(targets)
-    assert len(best) == len(set(material.answers.document.tolist()))
+    assert len(best) == len(set(inputs.answers.document.tolist()))
 
 
-def test_windows_are_drawn_at_even_distances(material: Material) -> None:
-    n = len(material.answers.target)
-    at = [window_of(material, example) for example in drawn(material, 6)]
+def test_windows_are_drawn_at_even_distances(inputs: ReportInputs) -> None:
+    n = len(inputs.answers.target)
+    at = [window_of(inputs, example) for example in drawn(inputs, 6)]
     assert at == sorted(at)
     assert set(np.diff(at)) <= {n // 6, n // 6 + 1}
-    assert [example.target for example in drawn(material, 6)] == [e.target for e in drawn(material, 6, 0)]
-    assert at != [window_of(material, example) for example in drawn(material, 6, seed=3)]
-    assert len(drawn(material, n + 100)) == n
+    assert [example.target for example in drawn(inputs, 6)] == [e.target for e in drawn(inputs, 6, 0)]
+    assert at != [window_of(inputs, example) for example in drawn(inputs, 6, seed=3)]
+    assert len(drawn(inputs, n + 100)) == n
 
 
 def test_a_gap_is_shown_with_both_its_sides(
@@ -119,7 +119,7 @@ def test_a_gap_is_shown_with_both_its_sides(
         world, MatrixPlan(str(world.path), ("mlp",), 1), lambda cell: make_tiny(cell.model, *gap),
         tmp_path / "m", DocumentSelection(), how, quiet=True,
     )  # fmt: skip
-    example = drawn(Material.of(tmp_path / "m"), 3)[1]
+    example = drawn(ReportInputs.of(tmp_path / "m"), 3)[1]
     assert (len(example.before), len(example.after)) == (2, 2)
     numbers = [int(re.match(r"Chunk (\d+)", text)[1]) for text in (*example.before, *example.after)]
     k = example.position
@@ -128,31 +128,31 @@ def test_a_gap_is_shown_with_both_its_sides(
     assert all(passage.title == example.title for passage in example.retrieved)
 
 
-def test_the_page_needs_nothing_and_shows_every_row(material: Material, tmp_path: Path) -> None:
-    page = write_qualitative(material, tmp_path)
+def test_the_page_needs_nothing_and_shows_every_row(inputs: ReportInputs, tmp_path: Path) -> None:
+    page = write_qualitative(inputs, tmp_path)
     assert page == tmp_path / PAGE
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"https?:|src=|href=|@import|url\(", text)
-    assert text.count("<details") == min(30, len(material.answers.target))
-    for row in material.rows:
+    assert text.count("<details") == min(30, len(inputs.answers.target))
+    for row in inputs.rows:
         name = str(escape(row["name"]))
         assert (f"<strong>{name}</strong> (" if row["kind"] == "model" else f"{name} (") in text
-    assert all(example.target in text for example in drawn(material))
-    again = write_qualitative(material, tmp_path / "again")
+    assert all(example.target in text for example in drawn(inputs))
+    again = write_qualitative(inputs, tmp_path / "again")
     assert again.read_bytes() == page.read_bytes()
 
 
-def test_texts_are_never_taken_for_html(material: Material) -> None:
+def test_texts_are_never_taken_for_html(inputs: ReportInputs) -> None:
     evil = '<script>alert("1")</script>{{ 7 * 7 }}'
-    passage = Retrieved(evil, evil, 0, False, (Answer(evil, True, 0.5, 2),))
-    example = Example(evil, evil, 1, (evil,), (evil,), evil, evil, 0.5, (passage,))
-    text = render("qualitative.html.j2", material=material, examples=[example])
+    passage = RetrievedPassage(evil, evil, 0, False, (PredictorScore(evil, True, 0.5, 2),))
+    example = WindowExample(evil, evil, 1, (evil,), (evil,), evil, evil, 0.5, (passage,))
+    text = render("qualitative.html.j2", inputs=inputs, examples=[example])
     assert "<script" not in text
     assert text.count("&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;{{ 7 * 7 }}") == 9
 
 
 def test_without_answers_there_is_no_page(world: Store, trained: Path, tmp_path: Path) -> None:
-    material = Material.of(trained)
-    assert material.lacks(NEEDS)
-    assert write_qualitative(material, tmp_path) is None
+    inputs = ReportInputs.of(trained)
+    assert inputs.lacks(NEEDS)
+    assert write_qualitative(inputs, tmp_path) is None
     assert list(tmp_path.iterdir()) == []

@@ -18,7 +18,7 @@ from PIL import Image
 from nextvec.errors import ConfigError, MissingDependencyError
 from nextvec.reporting import figure
 from nextvec.reporting.figure import FORMATS, NothingToDraw, bars, canvas, look, render, save
-from nextvec.reporting.material import Material
+from nextvec.reporting.inputs import ReportInputs
 
 PRD = {"loss_comparison", "cosine_comparison", "topk_accuracy", "params_vs_performance"}
 PICTURES = Path(__file__).parent / "pictures"
@@ -27,7 +27,7 @@ SHRUNK, TOLERANCE = 4, 3.0
 
 
 @pytest.fixture(scope="module")
-def drawn(deep_material: Material) -> dict[str, Figure | str]:
+def drawn(deep_material: ReportInputs) -> dict[str, Figure | str]:
     """Every figure there is, or why it could not be drawn."""
     return {spec.name: found for spec, found in figure.draw(deep_material, set(figure.specs()))}
 
@@ -101,9 +101,9 @@ SOME = ["cosine_comparison", "topk_accuracy", "loss_comparison", "prediction_map
 
 @pytest.mark.parametrize("names", [SOME, pytest.param(None, marks=pytest.mark.slow)])
 def test_the_same_material_gives_the_same_bytes(
-    deep_material: Material, matrix: Path, names: list[str] | None
+    deep_material: ReportInputs, matrix: Path, names: list[str] | None
 ) -> None:
-    again = Material.of(matrix, deep=True)
+    again = ReportInputs.of(matrix, deep=True)
     several = zip(figure.draw(deep_material, names), figure.draw(again, names), strict=True)
     drawn = [(spec.name, one, two) for (spec, one), (_, two) in several if isinstance(one, Figure)]
     assert len(drawn) >= len(SOME)
@@ -113,9 +113,9 @@ def test_the_same_material_gives_the_same_bytes(
 
 
 def test_what_cannot_be_drawn_is_said(interrupted_matrix: Path) -> None:
-    found = {spec.name: result for spec, result in figure.draw(Material.of(interrupted_matrix))}
+    found = {spec.name: result for spec, result in figure.draw(ReportInputs.of(interrupted_matrix))}
     assert isinstance(found["loss_comparison"], Figure)
-    assert found["cosine_comparison"] == Material.of(interrupted_matrix).missing["rows"]
+    assert found["cosine_comparison"] == ReportInputs.of(interrupted_matrix).missing["rows"]
 
 
 def test_an_unknown_figure_is_refused() -> None:
@@ -131,15 +131,17 @@ def test_without_matplotlib_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         figure.specs()
 
 
-def test_a_figure_that_finds_nothing_is_left_out(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_figure_that_finds_nothing_is_left_out(
+    inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     figure.specs()
     monkeypatch.setattr(figure, "_SPECS", dict(figure._SPECS))
 
     @figure.figure("empty", title="Empty", caption="Nothing.", needs=())
-    def empty(material: Material) -> Figure:
+    def empty(inputs: ReportInputs) -> Figure:
         raise NothingToDraw("there is nothing in it")
 
-    ((spec, result),) = figure.draw(material, ["empty"])
+    ((spec, result),) = figure.draw(inputs, ["empty"])
     assert (spec.name, spec.section, result) == (
         "empty",
         __name__.rpartition(".")[2],
@@ -147,15 +149,15 @@ def test_a_figure_that_finds_nothing_is_left_out(material: Material, monkeypatch
     )
 
 
-def test_every_model_looks_different(fifteen: Material) -> None:
+def test_every_model_looks_different(fifteen: ReportInputs) -> None:
     looks = [look(fifteen, name) for name in fifteen.trained]
     assert len({(each.colour, each.marker) for each in looks}) == 15
     assert len({(each.colour, str(each.line)) for each in looks}) == 15
     assert look(fifteen, "copy-last").colour not in {each.colour for each in looks}
 
 
-def test_files_are_written(material: Material, tmp_path: Path) -> None:
-    drawn = some_bars(material)
+def test_files_are_written(inputs: ReportInputs, tmp_path: Path) -> None:
+    drawn = some_bars(inputs)
     files = save(drawn, tmp_path / "plots", "some")
     assert {path.name: path.read_bytes() for path in (tmp_path / "plots").iterdir()} == {
         f"some.{form}": content for form, content in files.items()
@@ -165,7 +167,7 @@ def test_files_are_written(material: Material, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["bars", "topk_accuracy"])
-def test_it_looks_as_it_did(fifteen: Material, name: str, tmp_path: Path) -> None:
+def test_it_looks_as_it_did(fifteen: ReportInputs, name: str, tmp_path: Path) -> None:
     """Where a figure is meant to look different now, put the picture that this leaves in place of the old."""
     if name == "bars":
         drawn = some_bars(fifteen)
@@ -179,20 +181,20 @@ def test_it_looks_as_it_did(fifteen: Material, name: str, tmp_path: Path) -> Non
     assert difference < TOLERANCE, f"{difference:.1f} of 255 from {name}.png; see {tmp_path}"
 
 
-def some_bars(material: Material) -> Figure:
+def some_bars(inputs: ReportInputs) -> Figure:
     """Bars of both kinds, with intervals."""
     import matplotlib
 
-    rows = material.rows
+    rows = inputs.rows
     with matplotlib.rc_context(figure.STYLE):
         drawn, axes = canvas(height=figure.bar_height([row["name"] for row in rows]))
         values = [row["cosine"] for row in rows]
-        bars(axes, material, [r["name"] for r in rows], values, [(v - 0.05, v + 0.02) for v in values])
+        bars(axes, inputs, [r["name"] for r in rows], values, [(v - 0.05, v + 0.02) for v in values])
         axes.set_xlabel("cosine")
     return drawn
 
 
-def test_bars_below_zero_are_shown_whole(fifteen: Material) -> None:
+def test_bars_below_zero_are_shown_whole(fifteen: ReportInputs) -> None:
     drawn, axes = canvas()
     bars(axes, fifteen, ["copy-last", "model-3"], [-0.5, -0.2])
     assert axes.get_xlim()[0] < -0.5
@@ -204,7 +206,7 @@ def test_bars_below_zero_are_shown_whole(fifteen: Material) -> None:
 
 
 @pytest.fixture
-def fifteen() -> Material:
+def fifteen() -> ReportInputs:
     """A table of fifteen models and two baselines, with figures made up."""
     names = ["copy-last", "linear average", *(f"model-{i}" for i in range(15))]
     rows = [
@@ -224,7 +226,7 @@ def fifteen() -> Material:
         "best_baseline": dict.fromkeys(metrics, "linear average"),
         "chance": {f"recall@{k}": k / 100 for k in (1, 5, 10, 20, 50)},
     }
-    return Material(Path("made-up"), "matrix", (), table, None, None, None)
+    return ReportInputs(Path("made-up"), "matrix", (), table, None, None, None)
 
 
 def figures(drawn: dict[str, Figure | str]) -> list[tuple[str, Figure]]:

@@ -17,7 +17,7 @@ from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.experiments.evaluating import DocumentSelection
 from nextvec.experiments.matrix import run_matrix
 from nextvec.experiments.plan import MatrixPlan
-from nextvec.reporting.answered import Answered
+from nextvec.reporting.answered import PredictedWindows
 from nextvec.reporting.figure import NothingToDraw, draw, render
 from nextvec.reporting.figures import dynamics, inside
 from nextvec.reporting.figures.dynamics import lag_curve, offset_profiles, rollout_decay
@@ -28,7 +28,7 @@ from nextvec.reporting.figures.inside import (
     raw_dimensions,
     rollout_curve,
 )
-from nextvec.reporting.material import Material
+from nextvec.reporting.inputs import ReportInputs
 from reporting.answers import of_windows, with_oracle
 
 
@@ -40,11 +40,11 @@ def lines(axes: Axes) -> dict[str, tuple[list[float], list[float]]]:
     }
 
 
-def test_the_lag_curve_is_that_of_the_diagnosis(material: Material) -> None:
-    store = material.store
+def test_the_lag_curve_is_that_of_the_diagnosis(inputs: ReportInputs) -> None:
+    store = inputs.store
     assert store is not None
     whole, *parts = lag_curves(sum_store(store, range(len(store.documents))), resamples=10)
-    first, second = lag_curve(material).axes
+    first, second = lag_curve(inputs).axes
     assert lines(first)["all sources"][1] == pytest.approx([lag.cosine.mean for lag in whole.lags])
     assert lines(first)["in random order"][1] == pytest.approx([lag.shuffled for lag in whole.lags])
     for part in parts:
@@ -52,14 +52,14 @@ def test_the_lag_curve_is_that_of_the_diagnosis(material: Material) -> None:
 
 
 def test_of_a_large_store_some_documents_are_read(
-    material: Material, monkeypatch: pytest.MonkeyPatch
+    inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dynamics, "MOST_CHUNKS", 120)
-    assert lag_curve(material).axes[0].get_title() == "all 10 documents"
+    assert lag_curve(inputs).axes[0].get_title() == "all 10 documents"
 
 
-def test_an_oracle_peaks_at_the_target(material: Material) -> None:
-    drawn = offset_profiles(with_oracle(material, "lstm"))
+def test_an_oracle_peaks_at_the_target(inputs: ReportInputs) -> None:
+    drawn = offset_profiles(with_oracle(inputs, "lstm"))
     seen = lines(drawn.axes[0])
     k, cosine = seen["lstm"]
     assert cosine[k.index(0)] == pytest.approx(1, abs=1e-3)
@@ -70,11 +70,11 @@ def test_an_oracle_peaks_at_the_target(material: Material) -> None:
     assert -1 not in seen["copy-last"][0]
 
 
-def test_rollout_needs_only_the_table(material: Material) -> None:
-    bare = replace(material, answers=None, store=None)
+def test_rollout_needs_only_the_table(inputs: ReportInputs) -> None:
+    bare = replace(inputs, answers=None, store=None)
     left, right = rollout_decay(bare).axes
     names = [label.get_text() for label in left.get_yticklabels()]
-    for row in material.rows:
+    for row in inputs.rows:
         place = names.index(row["name"])
         at = [line for line in left.lines if set(line.get_ydata()) == {place}]
         assert list(at[0].get_xdata()) == pytest.approx([row["cosine"], row["rollout@5"]])
@@ -82,19 +82,19 @@ def test_rollout_needs_only_the_table(material: Material) -> None:
         assert repeated.get_xdata()[0] == row["rollout_repetition@5"]
 
 
-def test_nothing_rolls_out_of_short_documents(material: Material) -> None:
-    assert material.table is not None
-    rows = [{**row, "rollout@5": None} for row in material.rows]
+def test_nothing_rolls_out_of_short_documents(inputs: ReportInputs) -> None:
+    assert inputs.table is not None
+    rows = [{**row, "rollout@5": None} for row in inputs.rows]
     with pytest.raises(NothingToDraw, match="goes on for 5 chunks"):
-        rollout_decay(replace(material, table={**material.table, "rows": rows}))
+        rollout_decay(replace(inputs, table={**inputs.table, "rows": rows}))
 
 
-def test_models_are_loaded_only_when_asked(material: Material) -> None:
+def test_models_are_loaded_only_when_asked(inputs: ReportInputs) -> None:
     names = ["calibration", "length_calibration", "raw_dimensions", "rollout_curve", "attention_maps"]
-    assert all("--deep" in str(found) for _, found in draw(material, names))
+    assert all("--deep" in str(found) for _, found in draw(inputs, names))
 
 
-def test_attention_stands_beside_the_texts(deep_material: Material) -> None:
+def test_attention_stands_beside_the_texts(deep_material: ReportInputs) -> None:
     drawn = attention_maps(deep_material)
     store, answers = deep_material.store, deep_material.answers
     assert store is not None
@@ -112,14 +112,14 @@ def test_attention_stands_beside_the_texts(deep_material: Material) -> None:
         assert [label.rpartition("  ")[0] for label in read] == texts
 
 
-def test_without_an_attention_mixture_there_is_no_map(deep_material: Material) -> None:
+def test_without_an_attention_mixture_there_is_no_map(deep_material: ReportInputs) -> None:
     assert deep_material.table is not None
     rows = [row for row in deep_material.rows if row["name"] != "amn"]
     with pytest.raises(NothingToDraw, match="no attention mixture network"):
         attention_maps(replace(deep_material, table={**deep_material.table, "rows": rows}))
 
 
-def test_texts_are_shown_as_they_are(deep_material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_are_shown_as_they_are(deep_material: ReportInputs, monkeypatch: pytest.MonkeyPatch) -> None:
     strange = "cost $x_{1}$ \\frac \x07 <b>&amp;\n 漢字 " + "y" * 100
     shown = inside._short(strange)
     assert shown.startswith("cost $x_{1}$ \\frac <b>&amp; 漢字 yyy")
@@ -132,8 +132,8 @@ def test_texts_are_shown_as_they_are(deep_material: Material, monkeypatch: pytes
     assert render(drawn, "png").startswith(b"\x89PNG")
 
 
-def test_raw_output_is_that_of_the_models(deep_material: Material) -> None:
-    ground = Answered.of(deep_material)
+def test_raw_output_is_that_of_the_models(deep_material: ReportInputs) -> None:
+    ground = PredictedWindows.of(deep_material)
     drawn = raw_dimensions(deep_material)
     for predictor in inside.opened(ground):
         axes = next(axes for axes in drawn.axes if axes.get_title() == predictor.name)
@@ -144,10 +144,10 @@ def test_raw_output_is_that_of_the_models(deep_material: Material) -> None:
         assert axes.lines[0].get_xdata() == pytest.approx(ground.exam.targets.mean(axis=0), abs=1e-5)
 
 
-def test_rollout_step_by_step_begins_with_the_prediction(deep_material: Material) -> None:
+def test_rollout_step_by_step_begins_with_the_prediction(deep_material: ReportInputs) -> None:
     left, right = rollout_curve(deep_material).axes
     steps, cosine = lines(left)["lstm"]
-    ground = Answered.of(deep_material)
+    ground = PredictedWindows.of(deep_material)
     able = (ground.exam.pool.target + len(steps) - 1) < ground.exam.pool.end
     first = (ground.units("lstm") * ground.targets).sum(axis=1)
     assert len(steps) == 7
@@ -155,9 +155,9 @@ def test_rollout_step_by_step_begins_with_the_prediction(deep_material: Material
     assert lines(right)["copy-last"][1] == pytest.approx([1] * 7)
 
 
-def test_expected_cosine_beside_the_scored_one(deep_material: Material) -> None:
+def test_expected_cosine_beside_the_scored_one(deep_material: ReportInputs) -> None:
     drawn = length_calibration(deep_material)
-    ground = Answered.of(deep_material)
+    ground = PredictedWindows.of(deep_material)
     for name in ("amn", "lstm"):
         expected, scored = lines(drawn.axes[0])[name]
         assert expected == sorted(expected)
@@ -166,7 +166,7 @@ def test_expected_cosine_beside_the_scored_one(deep_material: Material) -> None:
         assert min(own) - 1e-3 <= min(scored) <= max(scored) <= max(own) + 1e-3
 
 
-def test_calibration_needs_confidence(deep_material: Material) -> None:
+def test_calibration_needs_confidence(deep_material: ReportInputs) -> None:
     with pytest.raises(NothingToDraw, match="no model was trained with confidence"):
         calibration(deep_material)
     with pytest.raises(NothingToDraw, match="one document was judged"):
@@ -188,12 +188,12 @@ def test_calibration_of_a_model_with_confidence(
         EvaluationConfig(resamples=20, quiet=True, baselines=("copy-last",)),
         quiet=True,
     )
-    material = Material.of(tmp_path / "m", deep=True)
-    axes = calibration(material).axes[0]
+    inputs = ReportInputs.of(tmp_path / "m", deep=True)
+    axes = calibration(inputs).axes[0]
     ((label, (said, follows)),) = ((k, v) for k, v in lines(axes).items() if k.startswith("gru: off by "))
     assert said == sorted(said)
     assert all(0 <= value <= 1 for value in (*said, *follows))
-    ground = Answered.of(material)
+    ground = PredictedWindows.of(inputs)
     every, true = inside._continuations(next(inside.opened(ground)), ground.exam)
     assert true.mean() == 0.5
     assert every[true == 1].mean() > every[true == 0].mean()

@@ -10,7 +10,7 @@ import pytest
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.diagnostics.groups import quantile_masks
 from nextvec.reporting import answered
-from nextvec.reporting.answered import Answered
+from nextvec.reporting.answered import PredictedWindows
 from nextvec.reporting.figure import NothingToDraw
 from nextvec.reporting.figures.errors import (
     error_by_length,
@@ -18,19 +18,19 @@ from nextvec.reporting.figures.errors import (
     error_histogram,
     mse_histogram,
 )
-from nextvec.reporting.material import Material
+from nextvec.reporting.inputs import ReportInputs
 from reporting.answers import of_windows
 
 
 @pytest.mark.parametrize(("draw", "metric"), [(error_histogram, "cosine"), (mse_histogram, "mse")])
-def test_every_window_is_in_a_histogram(material: Material, draw, metric: str) -> None:
-    drawn = draw(material)
-    assert material.answers is not None
+def test_every_window_is_in_a_histogram(inputs: ReportInputs, draw, metric: str) -> None:
+    drawn = draw(inputs)
+    assert inputs.answers is not None
     panels = {axes.get_title(): axes for axes in drawn.axes}
     assert set(panels) == {"amn", "lstm"}
     for name, axes in panels.items():
         bars = [patch for patch in axes.patches if hasattr(patch, "get_height")]
-        values = material.answers.values[name][metric]
+        values = inputs.answers.values[name][metric]
         assert sum(bar.get_height() for bar in bars) == len(values)
         error = 1 - values if metric == "cosine" else values
         fullest = max(bars, key=lambda bar: bar.get_height())
@@ -38,21 +38,23 @@ def test_every_window_is_in_a_histogram(material: Material, draw, metric: str) -
         assert inside.sum() >= fullest.get_height()
 
 
-def test_without_single_errors_there_is_no_histogram(material: Material) -> None:
-    assert material.answers is not None
-    values = {row: {"cosine": own["cosine"]} for row, own in material.answers.values.items()}
-    bare = replace(material, answers=replace(material.answers, values=values))
+def test_without_single_errors_there_is_no_histogram(inputs: ReportInputs) -> None:
+    assert inputs.answers is not None
+    values = {row: {"cosine": own["cosine"]} for row, own in inputs.answers.values.items()}
+    bare = replace(inputs, answers=replace(inputs.answers, values=values))
     with pytest.raises(NothingToDraw, match="no mse of single windows was kept"):
         mse_histogram(bare)
     assert error_histogram(bare).axes
 
 
-def test_boxes_hold_the_errors_of_their_lengths(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert material.answers is not None
-    error = 1 - material.answers.values["lstm"]["cosine"]
+def test_boxes_hold_the_errors_of_their_lengths(
+    inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert inputs.answers is not None
+    error = 1 - inputs.answers.values["lstm"]["cosine"]
     lengths = np.argsort(np.argsort(error)) // 5 + 6  # the worse a window, the longer its document
-    monkeypatch.setattr(Answered, "lengths", property(lambda self: lengths))
-    drawn = error_by_length(material)
+    monkeypatch.setattr(PredictedWindows, "lengths", property(lambda self: lengths))
+    drawn = error_by_length(inputs)
     axes = next(axes for axes in drawn.axes if axes.get_title() == "lstm")
     groups = quantile_masks(lengths, 4)
     assert len(groups) > 2
@@ -66,21 +68,21 @@ def test_boxes_hold_the_errors_of_their_lengths(material: Material, monkeypatch:
     assert axes.get_ylim()[0] == 0
 
 
-def test_what_was_trained_on_is_the_train_split(material: Material) -> None:
-    assert material.store is not None
-    train = split_documents(material.store, SplitConfig()).train
-    documents = [material.store.documents[i] for i in train]
+def test_what_was_trained_on_is_the_train_split(inputs: ReportInputs) -> None:
+    assert inputs.store is not None
+    train = split_documents(inputs.store, SplitConfig()).train
+    documents = [inputs.store.documents[i] for i in train]
     rows = np.concatenate([np.arange(d.first, d.first + d.count) for d in documents])
-    assert Answered.of(material).trained.tolist() == sorted(rows.tolist())
+    assert PredictedWindows.of(inputs).trained.tolist() == sorted(rows.tolist())
 
 
-def test_similarity_to_the_training_data_is_that_of_the_nearest_chunk(material: Material) -> None:
-    ground = Answered.of(material)
-    assert material.store is not None
-    trained = np.asarray(material.store.vectors[ground.trained])
+def test_similarity_to_the_training_data_is_that_of_the_nearest_chunk(inputs: ReportInputs) -> None:
+    ground = PredictedWindows.of(inputs)
+    assert inputs.store is not None
+    trained = np.asarray(inputs.store.vectors[ground.trained])
     trained /= np.linalg.norm(trained, axis=1, keepdims=True)
     nearest = (ground.targets @ trained.T).max(axis=1)
-    drawn = error_by_similarity(material)
+    drawn = error_by_similarity(inputs)
     left, right = drawn.axes
     points = left.lines[0]
     assert np.sort(points.get_xdata()) == pytest.approx(np.sort(nearest), abs=1e-5)
@@ -92,9 +94,9 @@ def test_similarity_to_the_training_data_is_that_of_the_nearest_chunk(material: 
 
 
 def test_a_search_that_would_take_long_looks_at_fewer_windows(
-    material: Material, monkeypatch: pytest.MonkeyPatch
+    inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ground = Answered.of(material)
+    ground = PredictedWindows.of(inputs)
     assert len(answered.searchable(ground)) == len(ground)
     monkeypatch.setattr(answered, "FEWEST_WINDOWS", 3)
     monkeypatch.setattr(answered, "MOST_PRODUCTS", len(ground.trained) * 16 * 10)
@@ -102,24 +104,24 @@ def test_a_search_that_would_take_long_looks_at_fewer_windows(
     assert len(answered.searchable(ground, share=0.01)) == 3
 
 
-def test_of_very_many_windows_some_are_looked_at(material: Material) -> None:
-    assert material.answers is not None
-    part = Answered.of(material, 7)
+def test_of_very_many_windows_some_are_looked_at(inputs: ReportInputs) -> None:
+    assert inputs.answers is not None
+    part = PredictedWindows.of(inputs, 7)
     assert len(part) == 7
-    at = np.searchsorted(material.answers.target, part.answers.target)
-    assert material.answers.target[at].tolist() == part.answers.target.tolist()
-    same = of_windows(material, at).answers
+    at = np.searchsorted(inputs.answers.target, part.answers.target)
+    assert inputs.answers.target[at].tolist() == part.answers.target.tolist()
+    same = of_windows(inputs, at).answers
     assert same is not None
     assert same.units["lstm"].tolist() == part.answers.units["lstm"].tolist()
     assert same.values["lstm"]["mse"].tolist() == part.answers.values["lstm"]["mse"].tolist()
 
 
-def test_without_lists_of_what_was_trained_on(material: Material) -> None:
+def test_without_lists_of_what_was_trained_on(inputs: ReportInputs) -> None:
     with pytest.raises(NothingToDraw, match="no run here lists what it was trained on"):
-        error_by_similarity(replace(material, runs=()))
+        error_by_similarity(replace(inputs, runs=()))
 
 
-def test_more_models_than_panels(material: Material) -> None:
+def test_more_models_than_panels(inputs: ReportInputs) -> None:
     names = [f"model-{i}" for i in range(20)]
     drawn, panels = answered.panels(names)
     assert [name for name, _ in panels] == names[:16]

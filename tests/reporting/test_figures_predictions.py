@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
 from nextvec.evaluation.metrics import moments
-from nextvec.reporting.answered import Answered
+from nextvec.reporting.answered import PredictedWindows
 from nextvec.reporting.figure import NothingToDraw, chosen
 from nextvec.reporting.figures import predictions
 from nextvec.reporting.figures.predictions import (
@@ -26,7 +26,7 @@ from nextvec.reporting.figures.predictions import (
     source_confusion,
     topic_confusion,
 )
-from nextvec.reporting.material import Material
+from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.topics import find_topics
 from reporting.answers import of_windows, with_oracle
 
@@ -42,30 +42,30 @@ def shares(drawn: Figure) -> dict[str, np.ndarray]:
     }
 
 
-def test_every_window_falls_to_one_source(material: Material) -> None:
-    best = Answered.of(material).best
-    panels = shares(source_confusion(with_oracle(material, best)))
+def test_every_window_falls_to_one_source(inputs: ReportInputs) -> None:
+    best = PredictedWindows.of(inputs).best
+    panels = shares(source_confusion(with_oracle(inputs, best)))
     assert len(panels) == 3
     assert all(panel.sum(axis=1) == pytest.approx([100, 100]) for panel in panels.values())
     assert panels[best].tolist() == panels["the true vectors"].tolist()
-    another = shares(source_confusion(material))
+    another = shares(source_confusion(inputs))
     assert another[best].tolist() != another["the true vectors"].tolist()
 
 
-def test_one_source_cannot_be_confused(material: Material) -> None:
-    assert material.answers is not None
-    assert material.store is not None
-    sources = np.array([material.store.documents[i].source for i in material.answers.document])
+def test_one_source_cannot_be_confused(inputs: ReportInputs) -> None:
+    assert inputs.answers is not None
+    assert inputs.store is not None
+    sources = np.array([inputs.store.documents[i].source for i in inputs.answers.document])
     with pytest.raises(NothingToDraw, match="every judged document is of one source, books"):
-        source_confusion(of_windows(material, sources == "books"))
+        source_confusion(of_windows(inputs, sources == "books"))
 
 
-def test_the_truth_is_of_its_own_topic(material: Material) -> None:
-    best = Answered.of(material).best
-    panel = shares(topic_confusion(with_oracle(material, best)))[best]
+def test_the_truth_is_of_its_own_topic(inputs: ReportInputs) -> None:
+    best = PredictedWindows.of(inputs).best
+    panel = shares(topic_confusion(with_oracle(inputs, best)))[best]
     assert panel.max(axis=1) == pytest.approx(np.full(len(panel), 100))
     assert len(set(panel.argmax(axis=1))) == len(panel)
-    assert shares(topic_confusion(material))[best].diagonal().min() < 100
+    assert shares(topic_confusion(inputs))[best].diagonal().min() < 100
 
 
 @pytest.fixture
@@ -106,36 +106,36 @@ def points(axes: Axes) -> Any:
     return axes.collections[-1]
 
 
-def test_the_map_has_each_window_twice(material: Material) -> None:
-    ground = Answered.of(material)
-    drawn = prediction_map(material)
+def test_the_map_has_each_window_twice(inputs: ReportInputs) -> None:
+    ground = PredictedWindows.of(inputs)
+    drawn = prediction_map(inputs)
     truth, guess = drawn.axes[:2]
     error = 1 - ground.answers.values[ground.best]["cosine"]
     for axes in (truth, guess):
         assert len(points(axes).get_offsets()) == len(ground)
         assert np.asarray(points(axes).get_array()) == pytest.approx(error)
     assert points(truth).get_offsets().tolist() != points(guess).get_offsets().tolist()
-    oracle = prediction_map(with_oracle(material, ground.best)).axes[:2]
+    oracle = prediction_map(with_oracle(inputs, ground.best)).axes[:2]
     apart = [np.asarray(points(axes).get_offsets()) for axes in oracle]
     spread = apart[0].std()
     assert np.median(np.linalg.norm(apart[0] - apart[1], axis=1)) < 0.1 * spread
 
 
-def test_a_map_is_bounded(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_map_is_bounded(inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predictions, "MAPPED", 8)
-    assert len(points(prediction_map(material).axes[0]).get_offsets()) == 8
+    assert len(points(prediction_map(inputs).axes[0]).get_offsets()) == 8
     with pytest.raises(NothingToDraw, match="4 windows make no map"):
-        prediction_map(of_windows(material, np.arange(4)))
+        prediction_map(of_windows(inputs, np.arange(4)))
 
 
 def test_umap_is_drawn_when_asked_for_and_installed(
-    material: Material, monkeypatch: pytest.MonkeyPatch
+    inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "prediction_map_umap" not in {spec.name for spec in chosen()}
     assert [spec.name for spec in chosen(["prediction_map_umap"])] == ["prediction_map_umap"]
     monkeypatch.setattr(predictions, "find_spec", lambda name: None)
     with pytest.raises(NothingToDraw, match=r"pip install nextvec\[umap\]"):
-        prediction_map_umap(material)
+        prediction_map_umap(inputs)
     asked: dict[str, Any] = {}
 
     class Project:
@@ -149,17 +149,17 @@ def test_umap_is_drawn_when_asked_for_and_installed(
     fake.UMAP = Project  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "umap", fake)
     monkeypatch.setattr(predictions, "find_spec", lambda name: SimpleNamespace(name=name))
-    drawn = prediction_map_umap(material)
+    drawn = prediction_map_umap(inputs)
     assert np.asarray(points(drawn.axes[0]).get_offsets()) == pytest.approx(
-        Answered.of(material).targets[:, :2]
+        PredictedWindows.of(inputs).targets[:, :2]
     )
     assert asked["random_state"] == 0
 
 
 @pytest.mark.parametrize(("draw", "which"), [(dimension_mean, 0), (dimension_std, 1)])
-def test_points_are_dimensions(material: Material, draw: Any, which: int) -> None:
-    ground = Answered.of(material)
-    panels = {axes.get_title(): axes for axes in draw(material).axes}
+def test_points_are_dimensions(inputs: ReportInputs, draw: Any, which: int) -> None:
+    ground = PredictedWindows.of(inputs)
+    panels = {axes.get_title(): axes for axes in draw(inputs).axes}
     assert set(panels) == {"amn", "lstm"}
     for name, axes in panels.items():
         x, y = axes.lines[0].get_data()
@@ -167,9 +167,9 @@ def test_points_are_dimensions(material: Material, draw: Any, which: int) -> Non
         assert y == pytest.approx(moments(ground.units(name))[which])
 
 
-def test_without_models_there_is_nothing_to_look_at(material: Material) -> None:
-    assert material.table is not None
-    alone = replace(material, table={**material.table, "rows": material.baselines})
+def test_without_models_there_is_nothing_to_look_at(inputs: ReportInputs) -> None:
+    assert inputs.table is not None
+    alone = replace(inputs, table={**inputs.table, "rows": inputs.baselines})
     for draw in (source_confusion, topic_confusion, prediction_map, dimension_std):
         with pytest.raises(NothingToDraw, match="no model was judged"):
             draw(alone)

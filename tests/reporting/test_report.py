@@ -22,7 +22,7 @@ from nextvec.experiments.matrix import run_matrix
 from nextvec.experiments.plan import MatrixPlan
 from nextvec.reporting import figure
 from nextvec.reporting.headline import headline
-from nextvec.reporting.material import Material
+from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.report import LARGE_SVG, make_report, page
 from nextvec.reporting.reproduce import command, nested, own, shared
 
@@ -61,7 +61,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def report(deep_material: Material, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(deep_material: ReportInputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a report with everything in it."""
     out = tmp_path_factory.mktemp("report")
     make_report(deep_material, out, quiet=True)
@@ -90,7 +90,7 @@ def test_the_page_needs_nothing_beside_it(report: Path) -> None:
     assert policy[0].startswith("default-src 'none'")
 
 
-def test_the_page_has_it_all(report: Path, deep_material: Material) -> None:
+def test_the_page_has_it_all(report: Path, deep_material: ReportInputs) -> None:
     found = Page((report / "report.html").read_text())
     for row in deep_material.rows:
         assert row["name"] in found.text
@@ -98,7 +98,7 @@ def test_the_page_has_it_all(report: Path, deep_material: Material) -> None:
         assert claim.text in found.text
     assert command(deep_material) in found.text
     assert "optim.lr" in found.text
-    assert deep_material.runs[0].facts["platform"] in found.text
+    assert deep_material.runs[0].metadata["platform"] in found.text
     drawn = {a["id"] for tag, a in found.tags if tag == "figure"}
     assert drawn == {f"figure-{path.stem}" for path in (report / "comparison_plots").glob("*.png")}
     pictures = [attributes for tag, attributes in found.tags if tag == "img"]
@@ -116,7 +116,7 @@ def test_links_lead_somewhere_and_ids_are_unique(report: Path) -> None:
     assert targets <= {f"#{name}" for name in ids}
 
 
-def test_the_table_can_be_sorted(report: Path, deep_material: Material) -> None:
+def test_the_table_can_be_sorted(report: Path, deep_material: ReportInputs) -> None:
     text = (report / "report.html").read_text()
     table = text[text.index('<table class="sortable">') : text.index("</table>")]
     assert table.count("<button") == table.count('scope="col"') > 10
@@ -128,7 +128,7 @@ def test_the_same_material_gives_the_same_page(report: Path, matrix: Path, tmp_p
     names = ["loss_comparison", "topk_accuracy"]
     pages = []
     for out in (tmp_path / "a", tmp_path / "b"):
-        make_report(Material.of(matrix), out, figures=names, quiet=True)
+        make_report(ReportInputs.of(matrix), out, figures=names, quiet=True)
         pages.append((out / "report.html").read_bytes())
     assert pages[0] == pages[1]
 
@@ -144,8 +144,8 @@ def test_large_drawings_are_shown_as_png(report: Path) -> None:
 
 def test_texts_of_documents_are_escaped(tmp_path: Path, make_tiny: Callable[..., Any]) -> None:
     out = small_matrix(tmp_path, make_tiny, texts=EVIL)
-    material = Material.of(out)
-    made = make_report(material, tmp_path / "report", figures=[], quiet=True)
+    inputs = ReportInputs.of(out)
+    made = make_report(inputs, tmp_path / "report", figures=[], quiet=True)
     text = made.page.read_text()
     assert "<script>alert" not in text
     assert "<img src=x" not in text
@@ -156,10 +156,10 @@ def test_texts_of_documents_are_escaped(tmp_path: Path, make_tiny: Callable[...,
 
 def test_a_store_of_ten_documents(tmp_path: Path, make_tiny: Callable[..., Any]) -> None:
     out = small_matrix(tmp_path, make_tiny)
-    material = Material.of(out)
-    assert material.store is not None
-    assert len(material.store.documents) == 10
-    made = make_report(material, tmp_path / "report", quiet=True)
+    inputs = ReportInputs.of(out)
+    assert inputs.store is not None
+    assert len(inputs.store.documents) == 10
+    made = make_report(inputs, tmp_path / "report", quiet=True)
     found = Page(made.page.read_text())
     assert "By cosine the best model is lstm (the only one)" in found.text
     assert {"cosine_comparison", "loss_comparison", "params_vs_performance"}.isdisjoint(made.left_out)
@@ -197,7 +197,7 @@ def small_matrix(tmp_path: Path, make_tiny: Callable[..., Any], texts: str = "So
 
 
 def test_an_interrupted_matrix_has_a_report(interrupted_matrix: Path, tmp_path: Path) -> None:
-    made = make_report(Material.of(interrupted_matrix), tmp_path, quiet=True)
+    made = make_report(ReportInputs.of(interrupted_matrix), tmp_path, quiet=True)
     found = Page(made.page.read_text())
     assert "loss_comparison" not in made.left_out
     assert "the matrix was not judged" in made.left_out["cosine_comparison"]
@@ -206,7 +206,7 @@ def test_an_interrupted_matrix_has_a_report(interrupted_matrix: Path, tmp_path: 
 
 
 def test_an_interrupted_run_has_a_report(interrupted_run: Path, tmp_path: Path) -> None:
-    made = make_report(Material.of(interrupted_run), tmp_path, quiet=True)
+    made = make_report(ReportInputs.of(interrupted_run), tmp_path, quiet=True)
     found = Page(made.page.read_text())
     assert "was interrupted; its best cosine" in found.text
     assert "loss_comparison" not in made.left_out
@@ -215,7 +215,7 @@ def test_an_interrupted_run_has_a_report(interrupted_run: Path, tmp_path: Path) 
 def test_a_run_that_never_began_has_a_report(interrupted_run: Path, tmp_path: Path) -> None:
     for name in ("history.jsonl", "run.json", "model.safetensors"):
         (interrupted_run / name).unlink()
-    made = make_report(Material.of(interrupted_run), tmp_path, quiet=True)
+    made = make_report(ReportInputs.of(interrupted_run), tmp_path, quiet=True)
     text = Page(made.page.read_text()).text
     assert "Nothing was trained to the end of an epoch yet." in text
     assert "no run says where its store lies" in text
@@ -226,30 +226,30 @@ def test_a_deep_report_of_a_run_puts_it_beside_the_baselines(trained: Path, tmp_
     run = tmp_path / "small-lstm"
     shutil.copytree(trained, run)
     made = make_report(
-        Material.of(run, deep=True), tmp_path / "out", figures=["cosine_comparison"], quiet=True
+        ReportInputs.of(run, deep=True), tmp_path / "out", figures=["cosine_comparison"], quiet=True
     )
     text = Page(made.page.read_text()).text
     assert "By cosine the best model is small-lstm (the only one)" in text
     assert "judged.json" in {path.name for path in made.files}
 
 
-def test_what_failed_is_said(material: Material) -> None:
-    table = {**(material.table or {}), "failed": {"gru-seed0": "loss is <nan>"}}
-    assert "gru-seed0 : loss is <nan>" in Page(page(replace(material, table=table), {}, {})).text
+def test_what_failed_is_said(inputs: ReportInputs) -> None:
+    table = {**(inputs.table or {}), "failed": {"gru-seed0": "loss is <nan>"}}
+    assert "gru-seed0 : loss is <nan>" in Page(page(replace(inputs, table=table), {}, {})).text
 
 
-def test_the_command_makes_it_again(material: Material, trained: Path) -> None:
-    assert command(material) == (
+def test_the_command_makes_it_again(inputs: ReportInputs, trained: Path) -> None:
+    assert command(inputs) == (
         "nextvec matrix store --models amn,lstm --seeds 2 --config configuration.toml --out small"
     )
-    assert command(Material.of(trained)) == (
+    assert command(ReportInputs.of(trained)) == (
         "nextvec train store --model lstm --config configuration.toml --out small-lstm"
     )
 
 
-def test_the_shared_configuration_and_the_own_make_up_every_run(material: Material) -> None:
-    common = shared(material)
+def test_the_shared_configuration_and_the_own_make_up_every_run(inputs: ReportInputs) -> None:
+    common = shared(inputs)
     assert common["optim.lr"] == 1e-2
     assert "model.name" not in common
-    assert own(material) == {"amn": {"model.name": "amn"}, "lstm": {"model.name": "lstm"}}
+    assert own(inputs) == {"amn": {"model.name": "amn"}, "lstm": {"model.name": "lstm"}}
     assert nested({"a.b": 1, "a.c.d": 2, "e": 3}) == {"a": {"b": 1, "c": {"d": 2}}, "e": 3}

@@ -13,7 +13,7 @@ import pytest
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
 from nextvec.errors import EncoderMismatchError, RetrievalError, VectorError
 from nextvec.retrieval.backends import open_index
-from nextvec.retrieval.engine import BACKENDS, Shelf
+from nextvec.retrieval.engine import BACKENDS, IndexSource
 from nextvec.retrieval.exact import ExactIndex
 from nextvec.retrieval.index import Index
 from nextvec.retrieval.settling import SPARE
@@ -75,8 +75,8 @@ def index(request: pytest.FixtureRequest, spec: Callable[[str], str], shelved: S
 
 @pytest.fixture(scope="session")
 def reference(shelved: Store) -> ExactIndex:
-    shelf = Shelf.of(shelved)
-    return ExactIndex(shelf.vectors, shelf.rows, shelf.encoder)
+    source = IndexSource.of(shelved)
+    return ExactIndex(source.vectors, source.rows, source.encoder)
 
 
 @pytest.fixture(scope="session")
@@ -178,7 +178,7 @@ def test_what_is_kept_is_loaded_once(
 ) -> None:
     other = write(tmp_path / "other", seed=1 + KEPT.index(index.name))
     with monkeypatch.context() as patch:
-        patch.setattr(Shelf, "blocks", lambda self: pytest.fail("loaded again"))
+        patch.setattr(IndexSource, "blocks", lambda self: pytest.fail("loaded again"))
         again = open_index(spec(index.name), shelved)
         with pytest.raises(pytest.fail.Exception):
             open_index(spec(index.name), other)

@@ -19,7 +19,7 @@ from nextvec.corpus.vectors import FloatArray, IntArray
 from nextvec.errors import MissingDependencyError, RetrievalError
 from nextvec.retrieval import faiss, milvus, pgvector
 from nextvec.retrieval.backends import find_backend, open_index
-from nextvec.retrieval.engine import BACKENDS, EngineIndex, Shelf, backend
+from nextvec.retrieval.engine import BACKENDS, EngineIndex, IndexSource, backend
 from nextvec.retrieval.exact import ExactIndex
 from nextvec.vectors import UnitVectors, unit
 
@@ -50,7 +50,7 @@ class Stubborn(EngineIndex):
 
 
 def test_an_engine_that_gives_too_few_is_helped(world: Store, asked: UnitVectors) -> None:
-    index = Stubborn(Shelf.of(world))
+    index = Stubborn(IndexSource.of(world))
     np.testing.assert_array_equal(index.search(asked, 90).rows, nearest(world, asked, 90))
     without = list(nearest(world, asked, 60))
     found = index.search(asked, 5, without).rows
@@ -58,7 +58,7 @@ def test_an_engine_that_gives_too_few_is_helped(world: Store, asked: UnitVectors
 
 
 def test_an_engine_that_names_rows_that_are_not_there(world: Store, asked: UnitVectors) -> None:
-    index = Stubborn(Shelf.of(world))
+    index = Stubborn(IndexSource.of(world))
     index.off = 480
     with pytest.raises(RetrievalError, match=r"index 'stubborn': names row \d+ of 480; delete"):
         index.search(asked, 3)
@@ -78,7 +78,7 @@ def test_names_and_addresses() -> None:
         with pytest.raises(RetrievalError, match=message):
             find_backend(spec)
     with pytest.raises(ValueError, match="taken"):
-        backend("exact")(lambda shelf, address: ExactIndex.of(shelf.store))
+        backend("exact")(lambda source, address: ExactIndex.of(source.store))
     assert len({known.summary for known in BACKENDS.values()}) == len(BACKENDS)
 
 
@@ -105,7 +105,7 @@ def test_the_graph_is_kept_in_a_folder(world: Store, asked: UnitVectors, tmp_pat
     spec = f"faiss-hnsw:{tmp_path}"
     found = open_index(spec, world).search(asked, 3).rows
     [file], [note] = tmp_path.glob("*.faiss"), tmp_path.glob("*.json")
-    assert file.stem == note.stem == Shelf.of(world).identity
+    assert file.stem == note.stem == IndexSource.of(world).identity
     assert json.loads(note.read_text())["rows"] == 480
     np.testing.assert_array_equal(open_index(spec, world).search(asked, 3).rows, found)
     whole = file.read_bytes()

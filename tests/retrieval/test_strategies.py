@@ -14,7 +14,7 @@ from nextvec.errors import ConfigError, RetrievalError
 from nextvec.retrieval.exact import ExactIndex
 from nextvec.retrieval.index import Found
 from nextvec.retrieval.readings import Reading
-from nextvec.retrieval.registry import QUERIES, RERANKERS, Options, Scene, query, reranker
+from nextvec.retrieval.registry import QUERIES, RERANKERS, Options, RetrievalContext, query, reranker
 from nextvec.retrieval.strategies import Strategy, summaries, usual
 from nextvec.vectors import RawVectors, unit
 
@@ -43,8 +43,8 @@ class Turning:
 
 
 @pytest.fixture(scope="module")
-def scene(world: Store) -> Scene:
-    return Scene(
+def context(world: Store) -> RetrievalContext:
+    return RetrievalContext(
         Turning(world),
         world,
         ExactIndex.of(world),
@@ -59,21 +59,21 @@ def windows(world: Store) -> Windows:
 
 
 @pytest.fixture(scope="module")
-def reading(world: Store, scene: Scene, windows: Windows) -> Reading:
-    return Reading.of_windows(world.vectors, windows, scene.width)
+def reading(world: Store, context: RetrievalContext, windows: Windows) -> Reading:
+    return Reading.of_windows(world.vectors, windows, context.width)
 
 
-def find(name: str, scene: Scene, reading: Reading, k: int = K) -> Found:
-    return Strategy.named(name).find(scene, reading, k)
+def find(name: str, context: RetrievalContext, reading: Reading, k: int = K) -> Found:
+    return Strategy.named(name).find(context, reading, k)
 
 
 @pytest.mark.parametrize(
     "name", [*QUERIES, *(f"predicted+{name}" for name in RERANKERS), "last+document+mmr+refined"]
 )
 def test_every_strategy_returns_distinct_rows_that_were_not_read(
-    scene: Scene, reading: Reading, windows: Windows, name: str
+    context: RetrievalContext, reading: Reading, windows: Windows, name: str
 ) -> None:
-    found = find(name, scene, reading)
+    found = find(name, context, reading)
     assert found.rows.shape == found.scores.shape == (len(windows), K)
     assert np.isfinite(found.scores).all()
     for i, rows in enumerate(found.rows.tolist()):
@@ -81,31 +81,37 @@ def test_every_strategy_returns_distinct_rows_that_were_not_read(
         read = set(range(windows.first[i], windows.last[i] + 1)) | {int(windows.query[i])}
         assert not read & set(rows)
     # one reading at a time gives what all at once do
-    alone = Reading.of_windows(scene.store.vectors, windows.select(slice(5, 6)), scene.width)
-    assert find(name, scene, alone).rows.tolist() == found.rows[5:6].tolist()
+    alone = Reading.of_windows(context.store.vectors, windows.select(slice(5, 6)), context.width)
+    assert find(name, context, alone).rows.tolist() == found.rows[5:6].tolist()
 
 
-def test_who_knows_what_comes_next_finds_it_first(scene: Scene, reading: Reading, windows: Windows) -> None:
+def test_who_knows_what_comes_next_finds_it_first(
+    context: RetrievalContext, reading: Reading, windows: Windows
+) -> None:
     first = {
-        name: find(name, scene, reading).rows[:, 0] == windows.target
+        name: find(name, context, reading).rows[:, 0] == windows.target
         for name in ("last", "mean", "predicted")
     }
     assert first["predicted"].mean() > 0.95
     assert first["last"].mean() < 0.2
     assert first["mean"].mean() < 0.2
-    assert scene.predictor.widest <= scene.predictor.context + 1  # of refined: what was read, and a candidate
+    assert (
+        context.predictor.widest <= context.predictor.context + 1
+    )  # of refined: what was read, and a candidate
 
 
-def test_query_vectors_are_what_they_say(scene: Scene, reading: Reading, windows: Windows) -> None:
-    said = {name: Strategy.named(name).units(scene, reading).values for name in QUERIES}
-    vectors = scene.store.vectors
+def test_query_vectors_are_what_they_say(
+    context: RetrievalContext, reading: Reading, windows: Windows
+) -> None:
+    said = {name: Strategy.named(name).units(context, reading).values for name in QUERIES}
+    vectors = context.store.vectors
     np.testing.assert_allclose(said["last"], unit(vectors[windows.last]), atol=1e-6)
     # context 4: the first window of a document has only these to take the mean of
     few = unit(vectors[windows.first[0] : windows.first[0] + 4].mean(axis=0))
     np.testing.assert_allclose(said["mean"][0], few, atol=1e-6)
     five = unit(vectors[windows.last[3] - 4 : windows.last[3] + 1].mean(axis=0))
     np.testing.assert_allclose(said["mean"][3], five, atol=1e-6)
-    raw = vectors[windows.last] @ scene.predictor.turn
+    raw = vectors[windows.last] @ context.predictor.turn
     np.testing.assert_allclose(said["predicted"], unit(raw), atol=1e-6)
     np.testing.assert_allclose(said["blend"], unit(0.7 * said["last"] + 0.3 * said["predicted"]), atol=1e-6)
     np.testing.assert_allclose(said["text"], np.zeros_like(raw), atol=1e-6)  # reembed turned it round
@@ -123,10 +129,12 @@ def test_query_vectors_are_what_they_say(scene: Scene, reading: Reading, windows
         np.testing.assert_array_equal(said[name][~told], said[untold][~told])
 
 
-def test_an_unconditional_model_is_not_told(world: Store, scene: Scene, reading: Reading) -> None:
+def test_an_unconditional_model_is_not_told(
+    world: Store, context: RetrievalContext, reading: Reading
+) -> None:
     plain = Turning(world)
     plain.conditional = False
-    other = replace(scene, predictor=plain)
+    other = replace(context, predictor=plain)
     told = np.flatnonzero(reading.queries.any(axis=1))
     expected = unit(0.7 * find_units("predicted", other, reading) + 0.3 * unit(reading.queries))
     np.testing.assert_allclose(find_units("query", other, reading)[told], expected[told], atol=1e-6)
@@ -134,60 +142,64 @@ def test_an_unconditional_model_is_not_told(world: Store, scene: Scene, reading:
         find("steered", other, reading)
 
 
-def find_units(name: str, scene: Scene, reading: Reading) -> FloatArray:
-    return Strategy.named(name).units(scene, reading).values
+def find_units(name: str, context: RetrievalContext, reading: Reading) -> FloatArray:
+    return Strategy.named(name).units(context, reading).values
 
 
 def test_document_and_recency_bring_their_own_forward(
-    scene: Scene, reading: Reading, windows: Windows
+    context: RetrievalContext, reading: Reading, windows: Windows
 ) -> None:
-    sure = replace(scene, options=Options(pool=200, document=10.0, recency=100.0))
+    sure = replace(context, options=Options(pool=200, document=10.0, recency=100.0))
     pool = find("last", sure, reading, 200).rows
     documents = [find("last+document", sure, reading).rows, find("last+recency", sure, reading).rows]
     for i, (rows, home) in enumerate(zip(pool, windows.document, strict=True)):
-        own = rows[scene.document_of(rows) == home]
+        own = rows[context.document_of(rows) == home]
         assert documents[0][i].tolist() == [*own, *rows[~np.isin(rows, own)]][:K]
         nearest = np.sort(own)  # what was read is left out: all of its own come after the reader
         assert documents[1][i].tolist()[: min(3, len(own))] == nearest.tolist()[:3]
-    off = replace(scene, options=Options(document=0.0, recency=0.0))
+    off = replace(context, options=Options(document=0.0, recency=0.0))
     for name in ("document", "recency"):
         assert (find(f"last+{name}", off, reading).rows == find("last", off, reading).rows).all()
 
 
-def test_refined_prefers_what_goes_on_as_expected(scene: Scene, reading: Reading, windows: Windows) -> None:
+def test_refined_prefers_what_goes_on_as_expected(
+    context: RetrievalContext, reading: Reading, windows: Windows
+) -> None:
     """The last chunk's nearest rows are of every document; only where the world turns as it should does the
     model, having read a candidate, expect its successor: everywhere here, so it decides by nothing else."""
-    last = find("last", scene, reading, 20)
+    last = find("last", context, reading, 20)
     refined = find(
-        "last+refined", replace(scene, options=Options(pool=20, refined=20, refine=1.0)), reading, 20
+        "last+refined", replace(context, options=Options(pool=20, refined=20, refine=1.0)), reading, 20
     )
     assert {*map(frozenset, last.rows.tolist())} == {*map(frozenset, refined.rows.tolist())}
-    ends = {d.first + d.count - 1 for d in scene.store.documents}
+    ends = {d.first + d.count - 1 for d in context.store.documents}
     for rows, scores in zip(refined.rows.tolist(), refined.scores, strict=True):
         known = [(row, score) for row, score in zip(rows, scores, strict=True) if row not in ends]
-        vectors = scene.store.vectors
+        vectors = context.store.vectors
         for row, score in known:
             expected = (
-                unit(vectors[row : row + 1] @ scene.predictor.turn)[0] @ unit(vectors[row + 1 : row + 2])[0]
+                unit(vectors[row : row + 1] @ context.predictor.turn)[0] @ unit(vectors[row + 1 : row + 2])[0]
             )
             assert score == pytest.approx(expected, abs=1e-5)
         at_ends = [score for row, score in zip(rows, scores, strict=True) if row in ends]
         assert at_ends == pytest.approx([np.mean([score for _, score in known])] * len(at_ends), abs=1e-5)
 
 
-def test_passage_prefers_what_goes_on_near_the_last_chunk(scene: Scene, reading: Reading) -> None:
-    only = replace(scene, options=Options(pool=20, refined=20, refine=1.0))
+def test_passage_prefers_what_goes_on_near_the_last_chunk(
+    context: RetrievalContext, reading: Reading
+) -> None:
+    only = replace(context, options=Options(pool=20, refined=20, refine=1.0))
     found = find("last+passage", only, reading, 20)
-    ends = {d.first + d.count - 1 for d in scene.store.documents}
-    units = unit(scene.store.vectors[:])
+    ends = {d.first + d.count - 1 for d in context.store.documents}
+    units = unit(context.store.vectors[:])
     for last, rows, scores in zip(unit(reading.last), found.rows.tolist(), found.scores, strict=True):
         for row, score in zip(rows, scores, strict=True):
             if row not in ends:
                 assert score == pytest.approx(last @ units[row + 1], abs=1e-5)
 
 
-def test_every_control_asks_no_model(scene: Scene) -> None:
-    names = {name: Strategy.named(name).control for name in usual(scene, told=True)}
+def test_every_control_asks_no_model(context: RetrievalContext) -> None:
+    names = {name: Strategy.named(name).control for name in usual(context, told=True)}
     assert names["predicted"] == "last"
     assert names["blend+refined"] == "last-mean+passage"
     assert names["last+mmr"] is None
@@ -198,34 +210,34 @@ def test_every_control_asks_no_model(scene: Scene) -> None:
         assert control is None or Strategy.named(control).control is None
 
 
-def test_mmr_of_one_is_the_plain_ranking(scene: Scene, reading: Reading) -> None:
-    plain = find("predicted", scene, reading)
-    same = find("predicted+mmr", replace(scene, options=Options(trade_off=1.0)), reading)
+def test_mmr_of_one_is_the_plain_ranking(context: RetrievalContext, reading: Reading) -> None:
+    plain = find("predicted", context, reading)
+    same = find("predicted+mmr", replace(context, options=Options(trade_off=1.0)), reading)
     assert (plain.rows == same.rows).all()
-    diverse = find("predicted+mmr", replace(scene, options=Options(trade_off=0.0)), reading)
+    diverse = find("predicted+mmr", replace(context, options=Options(trade_off=0.0)), reading)
     assert (diverse.rows[:, 0] == plain.rows[:, 0]).all()
     assert (diverse.rows[:, 1:] != plain.rows[:, 1:]).any()
 
 
-def test_a_new_text_and_one_that_is_in_the_store(world: Store, scene: Scene) -> None:
+def test_a_new_text_and_one_that_is_in_the_store(world: Store, context: RetrievalContext) -> None:
     rows = np.arange(27, 32)
-    known = Reading.of_text(RawVectors(world.vectors[rows], "world"), scene.index)
+    known = Reading.of_text(RawVectors(world.vectors[rows], "world"), context.index)
     assert known.place.tolist() == [31]
     assert [r.tolist() for r in known.read] == [rows.tolist()]
-    assert not set(find("last", scene, known).rows[0].tolist()) & set(rows.tolist())
-    assert find("predicted", scene, known).rows[0, 0] == 32
+    assert not set(find("last", context, known).rows[0].tolist()) & set(rows.tolist())
+    assert find("predicted", context, known).rows[0, 0] == 32
     rng = np.random.default_rng(0)
-    new = Reading.of_text(RawVectors(rng.standard_normal((2, 16)).astype(np.float32), "world"), scene.index)
+    new = Reading.of_text(RawVectors(rng.standard_normal((2, 16)).astype(np.float32), "world"), context.index)
     assert [r.tolist() for r in new.read] == [[]]
-    assert find("last+document", scene, new).rows.shape == (1, K)
-    single = Reading.of_text(RawVectors(world.vectors[5:6], "world"), scene.index)
-    assert find("mean", scene, single).rows.tolist() == find("last", scene, single).rows.tolist()
+    assert find("last+document", context, new).rows.shape == (1, K)
+    single = Reading.of_text(RawVectors(world.vectors[5:6], "world"), context.index)
+    assert find("mean", context, single).rows.tolist() == find("last", context, single).rows.tolist()
 
 
 def test_a_run_that_reads_one_vector_can_refine(world: Store, reading: Reading) -> None:
     short = Turning(world)
     short.context = 1
-    found = find("predicted+refined", Scene(short, world, ExactIndex.of(world)), reading)
+    found = find("predicted+refined", RetrievalContext(short, world, ExactIndex.of(world)), reading)
     assert found.rows.shape == (len(reading), K)
     assert short.widest == 1
 
@@ -244,9 +256,9 @@ def test_unknown_strategies(name: str, says: str) -> None:
         Strategy.named(name)
 
 
-def test_what_a_strategy_needs_is_said(world: Store, scene: Scene, windows: Windows) -> None:
-    bare = replace(scene, reembed=None)
-    untold = Reading.of_windows(world.vectors, replace(windows, query=None), scene.width)
+def test_what_a_strategy_needs_is_said(world: Store, context: RetrievalContext, windows: Windows) -> None:
+    bare = replace(context, reembed=None)
+    untold = Reading.of_windows(world.vectors, replace(windows, query=None), context.width)
     with pytest.raises(RetrievalError, match="strategy 'text': there is no decoder; give a decoder"):
         find("text", bare, untold)
     for name in ("query", "last-query", "steered"):
@@ -259,17 +271,17 @@ def test_what_a_strategy_needs_is_said(world: Store, scene: Scene, windows: Wind
         "blend",
         "last-mean",
     }
-    assert set(QUERIES) <= set(usual(scene, told=True))
+    assert set(QUERIES) <= set(usual(context, told=True))
     with pytest.raises(RetrievalError, match=f"{len(world) + 1} rows wanted"):
-        find("last+mmr", scene, untold, len(world) + 1)
+        find("last+mmr", context, untold, len(world) + 1)
 
 
-def test_more_rows_than_the_pool(world: Store, scene: Scene, reading: Reading) -> None:
-    few = replace(scene, options=Options(pool=3))
+def test_more_rows_than_the_pool(world: Store, context: RetrievalContext, reading: Reading) -> None:
+    few = replace(context, options=Options(pool=3))
     assert find("last+document", few, reading, 9).rows.shape == (len(reading), 9)
     small = ExactIndex.of(world, documents=[3])
-    unread = Reading.of_windows(world.vectors, make_windows(world, [8], context=4), scene.width)
-    assert find("last+mmr", replace(scene, index=small), unread, 12).rows.shape == (len(unread), 12)
+    unread = Reading.of_windows(world.vectors, make_windows(world, [8], context=4), context.width)
+    assert find("last+mmr", replace(context, index=small), unread, 12).rows.shape == (len(unread), 12)
 
 
 def test_options_are_checked() -> None:

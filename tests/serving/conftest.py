@@ -17,7 +17,7 @@ import pytest
 
 from nextvec.inference.predictor import RunPredictor
 from nextvec.serving.app import Server, create_app
-from nextvec.serving.lifecycle import Listening, configured, listen
+from nextvec.serving.lifecycle import DrainingServer, configured, listen
 from nextvec.serving.models import ServedModel, ServedModels
 from nextvec.serving.settings import Settings
 
@@ -106,7 +106,7 @@ def within() -> Callable[[Server, Work[Any]], Any]:
 def listening(app: Server) -> Iterator[int]:
     """The application on a free port of this machine, in a thread of this process."""
     opened = listen(app.state.settings)
-    server = Listening(configured(app), app)
+    server = DrainingServer(configured(app), app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
     thread.start()
     try:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from nextvec.errors import ConfigError
-from nextvec.serving.auth import Keys
+from nextvec.serving.auth import ApiKeys
 from nextvec.serving.errors import Refusal
-from nextvec.serving.limits import Lane
+from nextvec.serving.limits import AdmissionQueue
 from nextvec.serving.models import ServedModel, ServedModels
 from nextvec.serving.settings import Settings
 
 
-def busy(lane: Lane, seconds: float, answers: int, start: float = 0.0) -> float:
+def busy(lane: AdmissionQueue, seconds: float, answers: int, start: float = 0.0) -> float:
     """One after the other, each taking so long, while one more waits; the time after them."""
     lane.enter(start)
     for i in range(answers):
@@ -24,7 +24,7 @@ def busy(lane: Lane, seconds: float, answers: int, start: float = 0.0) -> float:
 
 
 def test_more_than_the_limit_are_not_let_in_until_one_leaves() -> None:
-    lane = Lane(2, 10.0)
+    lane = AdmissionQueue(2, 10.0)
     lane.enter(0.0)
     lane.enter(0.0)
     with pytest.raises(Refusal) as found:
@@ -36,7 +36,7 @@ def test_more_than_the_limit_are_not_let_in_until_one_leaves() -> None:
 
 
 def test_who_would_wait_too_long_is_refused_and_told_how_long() -> None:
-    lane = Lane(100, 4.0)
+    lane = AdmissionQueue(100, 4.0)
     now = busy(lane, 2.0, 5)
     for _ in range(3):
         lane.enter(now)
@@ -47,7 +47,7 @@ def test_who_would_wait_too_long_is_refused_and_told_how_long() -> None:
 
 
 def test_an_empty_lane_lets_one_in_however_slow_the_last_was() -> None:
-    lane = Lane(100, 0.1)
+    lane = AdmissionQueue(100, 0.1)
     for now in (0.0, 60.0, 120.0, 180.0):
         lane.enter(now)
         lane.leave(now + 60.0, answered=True)
@@ -59,7 +59,7 @@ def test_an_empty_lane_lets_one_in_however_slow_the_last_was() -> None:
 
 
 def test_what_one_took_says_nothing_of_a_crowd_that_is_answered_together() -> None:
-    lane = Lane(100, 1.0)
+    lane = AdmissionQueue(100, 1.0)
     for now in range(5):
         lane.enter(float(now))
         lane.leave(now + 0.3, answered=True)
@@ -70,7 +70,7 @@ def test_what_one_took_says_nothing_of_a_crowd_that_is_answered_together() -> No
 
 
 def test_a_stall_counts_for_all_that_it_held_up() -> None:
-    lane = Lane(100, 1.0)
+    lane = AdmissionQueue(100, 1.0)
     for start in range(5):
         for _ in range(32):
             lane.enter(float(start))
@@ -83,7 +83,7 @@ def test_a_stall_counts_for_all_that_it_held_up() -> None:
 
 
 def test_a_pause_of_the_clients_is_not_slowness() -> None:
-    lane = Lane(100, 1.0)
+    lane = AdmissionQueue(100, 1.0)
     now = busy(lane, 0.01, 50)
     before = lane._seconds
     lane.enter(now + 3600)
@@ -93,7 +93,7 @@ def test_a_pause_of_the_clients_is_not_slowness() -> None:
 
 
 def test_the_answers_of_one_batch_have_the_pace_of_the_batch() -> None:
-    lane = Lane(100, 10.0)
+    lane = AdmissionQueue(100, 10.0)
     for start in range(20):
         for _ in range(32):
             lane.enter(float(start))
@@ -113,7 +113,7 @@ def test_the_answers_of_one_batch_have_the_pace_of_the_batch() -> None:
     ],
 )
 def test_a_wrong_key_opens_nothing(given: bytes) -> None:
-    keys = Keys(["secret-key-0123456789"])
+    keys = ApiKeys(["secret-key-0123456789"])
     with pytest.raises(Refusal) as found:
         keys.check("/v1/predict", [(b"authorization", given)])
     assert found.value.status == 401

@@ -257,7 +257,7 @@ def test_models_are_described(make_app: Any, within: Any, run: Any) -> None:
         assert card == listed["data"][0]
         assert (card["architecture"], card["dimension"], card["context"]) == ("lstm", 16, run.context)
         assert (card["engine"], card["precision"], card["horizons"]) == ("eager", "fp32", [1])
-        assert card["parameters"] == run.facts["parameters"]
+        assert card["parameters"] == run.metadata["parameters"]
         assert card["encoder"] == "world"
 
     within(make_app(names=("a", "b")), work)

@@ -12,7 +12,7 @@ from nextvec.cli.common import JsonTarget, Quiet, columns, names, output
 from nextvec.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nextvec.inference.bench.measure import Measured, Row
+    from nextvec.inference.bench.measure import EngineResult, Measured
 
 MIB = 2**20
 
@@ -43,12 +43,12 @@ def bench_inference(
     all of them. Of an engine that cannot be had the reason is told.
     """
     from nextvec.inference.bench import subjects
-    from nextvec.inference.bench.measure import Bench, measure
+    from nextvec.inference.bench.measure import BenchConfig, measure
 
     if bool(runs) == (models is not None):
         raise ConfigError("nothing to measure, or two things", where="nextvec bench inference",
                           remedy="name runs, or --models")  # fmt: skip
-    bench = Bench(names(engines), _batches(batches), context, seconds, threads, device)
+    bench = BenchConfig(names(engines), _batches(batches), context, seconds, threads, device)
     with tempfile.TemporaryDirectory(prefix="nextvec-bench-") as folder:
         chosen = (
             subjects.runs(runs)
@@ -90,7 +90,7 @@ def describe(measured: Measured) -> str:
     )
 
 
-def _cells(row: Row, sizes: list[int], device: bool) -> list[str]:
+def _cells(row: EngineResult, sizes: list[int], device: bool) -> list[str]:
     def mib(size: int | None) -> str:
         return "" if size is None else f"{size / MIB:,.0f}"
 

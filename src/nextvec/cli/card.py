@@ -28,6 +28,6 @@ def card(
     was not judged, the card says so.
     """
     from nextvec.reporting.card import write_card
-    from nextvec.reporting.material import Material
+    from nextvec.reporting.inputs import ReportInputs
 
-    print(write_card(Material.of(run, store=store), out, licence=license))
+    print(write_card(ReportInputs.of(run, store=store), out, licence=license))

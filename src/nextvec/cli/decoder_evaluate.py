@@ -31,7 +31,7 @@ Device = Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the run 
 
 @Parameter(name="*", group=JUDGING)
 @dataclass(frozen=True)
-class DecoderFlags:
+class DecoderEvaluateFlags:
     """Which chunks are decoded; shared by the verbs that judge decoders."""
 
     documents: Annotated[int, Parameter(help="How many held-out documents; one chunk of each.")] = 100
@@ -69,7 +69,7 @@ def bench_of(
     specs: Sequence[str],
     store: Path,
     run: Path | None,
-    flags: DecoderFlags | None,
+    flags: DecoderEvaluateFlags | None,
     encoder: EncoderFlags | None,
     device: str,
     *,
@@ -83,7 +83,7 @@ def bench_of(
     from nextvec.experiments.decoder_trial import opened
     from nextvec.experiments.ensemble import open_evaluated
 
-    flags = flags or DecoderFlags()
+    flags = flags or DecoderEvaluateFlags()
     exam, given = flags.exam(), parse_assignments(flags.decoder_option)
     options = from_dict(DecoderOptions, given, where="--decoder-option")
     check_decoders(specs)
@@ -100,7 +100,7 @@ def decoder_evaluate(
     ],
     store: DecoderStore,
     run: RunFolder = None,
-    flags: DecoderFlags | None = None,
+    flags: DecoderEvaluateFlags | None = None,
     encoder: EncoderFlags | None = None,
     device: Device = "cpu",
     examples: Annotated[int, Parameter(help="Print so many texts beside the truth.")] = 0,

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from nextvec.cli.common import JsonTarget, Quiet, output
 
 if TYPE_CHECKING:
-    from nextvec.decoding.vec2text.folder import Sources
+    from nextvec.decoding.vec2text.folder import PartSources
 
 
 def decoder_setup(
@@ -52,7 +52,7 @@ def decoder_setup(
     Its packages are pinned and apart from nextvec's own; torch is shared. Run again, it changes nothing.
     """
     from nextvec.decoding.vec2text.environment import Environment, make
-    from nextvec.decoding.vec2text.folder import Sources
+    from nextvec.decoding.vec2text.folder import PartSources
     from nextvec.decoding.vec2text.folder import check as check_parts
     from nextvec.errors import ConfigError
 
@@ -65,7 +65,7 @@ def decoder_setup(
             "parts, but no decoder to make of them", where=f"--{next(iter(named))}", remedy="add --out"
         )
     if out is not None:
-        check_parts(out, Sources(**named))
+        check_parts(out, PartSources(**named))
     started = time.monotonic()
     if check:
         environment = Environment.find(folder)
@@ -79,11 +79,11 @@ def decoder_setup(
         "seconds": round(time.monotonic() - started, 1),
     }
     if out is not None:
-        figures["decoder"] = _put_together(out, Sources(**named), environment.folder)
+        figures["decoder"] = _put_together(out, PartSources(**named), environment.folder)
     output(_words(figures), figures, json)
 
 
-def _put_together(out: Path, sources: Sources, environment: Path) -> dict[str, Any]:
+def _put_together(out: Path, sources: PartSources, environment: Path) -> dict[str, Any]:
     from nextvec.decoding.vec2text import Vec2Text
     from nextvec.decoding.vec2text.folder import prepare
 

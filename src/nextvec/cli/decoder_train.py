@@ -14,7 +14,7 @@ from nextvec.config import from_dict, given, merge, parse_assignments, read_toml
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class DecoderFlags:
+class DecoderTrainFlags:
     """What is not given is left to the file, then to the defaults."""
 
     config: Annotated[Path | None, Parameter(help="A TOML file; flags win over it.")] = None
@@ -59,7 +59,7 @@ def decoder_train(
     store: StorePath,
     *,
     out: Annotated[Path, Parameter(help="Folder of the decoder.")],
-    flags: DecoderFlags | None = None,
+    flags: DecoderTrainFlags | None = None,
     resume: Annotated[bool, Parameter(negative=(), help="Go on with the training in --out.")] = False,
     json: JsonTarget = None,
     quiet: Quiet = False,
@@ -72,7 +72,7 @@ def decoder_train(
     from nextvec.corpus.store import Store
     from nextvec.decoding.inverter import InverterConfig, train_inverter
 
-    flags = flags or DecoderFlags()
+    flags = flags or DecoderTrainFlags()
     file, set_here = flags.layers()
     config = None
     if file or set_here or not resume:

@@ -78,11 +78,11 @@ def demo(
 def _report(matrix: Path, quiet: bool) -> None:
     """The page; without the packages that draw it is left out, and said to be."""
     from nextvec.errors import MissingDependencyError
-    from nextvec.reporting.material import Material
+    from nextvec.reporting.inputs import ReportInputs
     from nextvec.reporting.report import make_report
 
     try:
-        made = make_report(Material.of(matrix, deep=True), matrix / "report", quiet=quiet)
+        made = make_report(ReportInputs.of(matrix, deep=True), matrix / "report", quiet=quiet)
     except MissingDependencyError as error:
         print(f"report   left out: {error}")
     else:

@@ -7,7 +7,14 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from nextvec.cli.common import JsonTarget, Quiet, output
-from nextvec.cli.decoder_evaluate import DecoderFlags, DecoderStore, Device, RunFolder, bench_of, describe
+from nextvec.cli.decoder_evaluate import (
+    DecoderEvaluateFlags,
+    DecoderStore,
+    Device,
+    RunFolder,
+    bench_of,
+    describe,
+)
 from nextvec.cli.texts import EncoderFlags
 from nextvec.cli.verdicts import Strict, finish
 
@@ -19,7 +26,7 @@ def diagnose_decoder(
     *,
     store: DecoderStore,
     run: RunFolder = None,
-    flags: DecoderFlags | None = None,
+    flags: DecoderEvaluateFlags | None = None,
     encoder: EncoderFlags | None = None,
     device: Device = "cpu",
     strict: Strict = False,

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from nextvec.cli.verdicts import WIDTH
 
 if TYPE_CHECKING:
-    from nextvec.decoding.answers import Continuation, NextPassage, Passage
+    from nextvec.decoding.answers import NextPassage, Passage, RolloutText
 
 INDENT = 4
 SHORT = 90
 
 
-def describe_reading(found: NextPassage | Continuation, name: str) -> str:
+def describe_reading(found: NextPassage | RolloutText, name: str) -> str:
     """What was read, and where it ended."""
     many = f"{found.read} of {found.of} chunks" if found.read < found.of else _count(found.of, "chunk")
     return textwrap.fill(f"{name} read {many}. The last one: {short(found.last, 3 * SHORT)}", WIDTH)

@@ -36,16 +36,16 @@ def report(
     """Turn a matrix or a run into one page, report.html, that needs nothing beside it.
 
     Every figure is written as PNG and SVG too, every number as CSV, and the PRD's JSON files. What there is
-    no material for is left out, and the page says why.
+    nothing is there for is left out, and the page says why.
     """
-    from nextvec.reporting.material import Material
+    from nextvec.reporting.inputs import ReportInputs
     from nextvec.reporting.report import make_report
 
     out = folder / "report" if out is None else out
     if out.exists() and not out.is_dir():
         raise ConfigError("is not a folder", where=out, remedy="give another folder with --out")
     wanted = None if figures == ALL else () if figures == NONE else names(figures)
-    made = make_report(Material.of(folder, store=store, deep=deep), out, figures=wanted, quiet=quiet)
+    made = make_report(ReportInputs.of(folder, store=store, deep=deep), out, figures=wanted, quiet=quiet)
     for why in dict.fromkeys(made.left_out.values()):
         print(f"left out {', '.join(name for name in made.left_out if made.left_out[name] == why)}: {why}")
     print(f"{made.page}   {made.page.stat().st_size / 1e6:.1f} MB, and {len(made.files)} files beside it")

@@ -135,7 +135,7 @@ def retrieve(
     read = None if evaluate else read_text(text)
     opened = Store.open(store)
     predictor = open_predictor(run, device)
-    predictor = predictor.aimed(predictor.horizons[0] if horizon is None else horizon)
+    predictor = predictor.at_horizon(predictor.horizons[0] if horizon is None else horizon)
     task = _Task(opened, predictor, options, encoder, decoder, sources)
     found = (
         task.passages(*read, ask or AskFlags()) if read else task.comparison(compare or CompareFlags(), quiet)
@@ -175,7 +175,7 @@ class _Task:
         from nextvec.evaluation.harness import check_made_for
         from nextvec.retrieval.backends import open_index
         from nextvec.retrieval.readings import Reading
-        from nextvec.retrieval.registry import Scene
+        from nextvec.retrieval.registry import RetrievalContext
         from nextvec.retrieval.strategies import Strategy
 
         check_made_for(self.run, self.store)
@@ -196,8 +196,8 @@ class _Task:
             chunks, vectors = reader.read(text, where)
             query = None if ask.query is None else reader.encode([_query(ask.query)])
             reading = Reading.of_text(vectors, library.index, query)
-            scene = Scene(self.run, self.store, library.index, self.options, reembed)
-            found = strategy.find(scene, reading, 10 if ask.k is None else ask.k)
+            context = RetrievalContext(self.run, self.store, library.index, self.options, reembed)
+            found = strategy.find(context, reading, 10 if ask.k is None else ask.k)
         pairs = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
         passages = [library.passage(row, score) for row, score in pairs]
         known = reading.read[0].tolist()

@@ -23,8 +23,8 @@ from nextvec.cli.texts import (
 from nextvec.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nextvec.decoding.answers import Continuation, RolledPassage
-    from nextvec.inference.rollout import Course
+    from nextvec.decoding.answers import RolloutPassage, RolloutText
+    from nextvec.inference.rollout import RolloutSettings
 
 GUARDING, SNAPPING, SAMPLING = Group("Guard"), Group("Snapping"), Group("Sampling")
 
@@ -61,9 +61,9 @@ class CourseFlags:
     ] = False
     seed: Annotated[int | None, Parameter(group=SAMPLING, help="Of the draws (default: 0).")] = None
 
-    def course(self) -> Course:
+    def course(self) -> RolloutSettings:
         """As a rollout takes it. Raises ConfigError for what means nothing without --snap or --sample."""
-        from nextvec.inference.rollout import Course, Guard, Snap
+        from nextvec.inference.rollout import Guard, RolloutSettings, SnapToCorpus
 
         snapping = {"threshold": self.snap_threshold, "blend": self.snap_blend}
         given = {name: value for name, value in snapping.items() if value is not None}
@@ -72,9 +72,9 @@ class CourseFlags:
         if self.seed is not None and not self.sample:
             raise ConfigError("nothing is drawn", where="--seed", remedy="add --sample")
         guard = Guard(self.min_cosine, self.max_repetition, self.rescale)
-        return Course(
+        return RolloutSettings(
             guard,
-            Snap(**given) if self.snap else None,
+            SnapToCorpus(**given) if self.snap else None,
             seed=(self.seed or 0) if self.sample else None,
         )
 
@@ -114,7 +114,7 @@ def rollout(
     output(describe(found, predictor.name, steps), {**figures, **found.to_json()}, json)
 
 
-def describe(found: Continuation, name: str, steps: int) -> str:
+def describe(found: RolloutText, name: str, steps: int) -> str:
     """What was read, the steps, and why they end."""
     end = f"{len(found.steps)} of {steps} steps"
     if found.objection is not None:
@@ -122,7 +122,7 @@ def describe(found: Continuation, name: str, steps: int) -> str:
     return "\n\n".join([describe_reading(found, name), *map(_step, found.steps), end])
 
 
-def _step(passage: RolledPassage) -> str:
+def _step(passage: RolloutPassage) -> str:
     step = passage.step
     repetition = "" if step.repetition is None else f", {step.repetition:.3f} to the step before"
     lines = [

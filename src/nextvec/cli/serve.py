@@ -109,12 +109,12 @@ def serve(
     from nextvec.serving.lifecycle import listen as open_socket
     from nextvec.serving.lifecycle import serve as answer
     from nextvec.serving.models import ServedModels, check_shares
-    from nextvec.serving.opening import Wanted, named_models, open_models, shares
+    from nextvec.serving.opening import ServingConfig, named_models, open_models, shares
 
     listen, share = listen or ListenFlags(), share or ShareFlags()
     settings = _settings(listen, limits or LimitFlags())
     read = partial(open_text_reader, flags=encoder)
-    wanted = Wanted(named_models(runs), device, engine, threads, store, index, decoder, read)
+    wanted = ServingConfig(named_models(runs), device, engine, threads, store, index, decoder, read)
     split = shares(share.split)
     check_shares(list(wanted.models), share.default, split)
     torch.set_num_threads(threads)

@@ -19,7 +19,7 @@ class RemotePredictor:
         client: of the server; it stays open.
         model: None is the server's default.
     Attributes:
-        name, context, dimension, encoder, horizons, conditional, facts: as the server says of the model.
+        name, context, dimension, encoder, horizons, conditional, metadata: as the server says of the model.
         horizon: it answers for so many chunks ahead.
     """
 
@@ -35,7 +35,7 @@ class RemotePredictor:
             )
             self.horizons = tuple(int(horizon) for horizon in said["horizons"])
             self.encoder: str | None = said["encoder"]
-            self.facts: dict[str, Any] = {"parameters": said["parameters"]}
+            self.metadata: dict[str, Any] = {"parameters": said["parameters"]}
             self.conditional = "query" in said["capabilities"]
         except (KeyError, TypeError, ValueError) as error:
             raise client.wire.nonsense("/v1/models", error) from None

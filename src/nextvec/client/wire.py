@@ -29,7 +29,7 @@ REACH = "check the address, and that the server runs"
 
 
 @dataclass(frozen=True)
-class Answer:
+class ServerResponse:
     """A server's answer, read to its end."""
 
     path: str
@@ -87,7 +87,7 @@ class Wire:
         data: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         options: Mapping[str, Any] | None = None,
-    ) -> Answer:
+    ) -> ServerResponse:
         """One request, sent again while the server says that it can be. Raises ServerError."""
         where = f"{self.url}{path}"
         for attempt in range(self.retries + 1):
@@ -118,7 +118,7 @@ class Wire:
         data: bytes | None,
         headers: Mapping[str, str] | None,
         options: Mapping[str, Any] | None,
-    ) -> Answer:
+    ) -> ServerResponse:
         """One request, its answer read to the end. Raises httpx.TransportError, and ServerError: too long."""
         with self.http.stream(method, path, content=data, headers=headers, params=options) as response:
             read = bytearray()
@@ -126,9 +126,9 @@ class Wire:
                 read += piece
                 if len(read) > MAX_ANSWER_BYTES:
                     raise self.nonsense(path, f"more than {MAX_ANSWER_BYTES >> 20} MiB")
-            return Answer(path, response.status_code, response.headers, bytes(read))
+            return ServerResponse(path, response.status_code, response.headers, bytes(read))
 
-    def parsed(self, answer: Answer) -> Any:
+    def parsed(self, answer: ServerResponse) -> Any:
         """An answer's JSON. Raises ServerError."""
         try:
             return json.loads(answer.data)
@@ -197,7 +197,7 @@ def waiting_time(retry_after: str | None, attempt: int) -> float:
     return float(min(0.5 * 2**attempt, 30.0))
 
 
-def _refusal(answer: Answer, where: str) -> ServerError:
+def _refusal(answer: ServerResponse, where: str) -> ServerError:
     """What the server says is wrong."""
     try:
         said = json.loads(answer.data)["error"]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nextvec.decoding.base import Decoded
-from nextvec.inference.rollout import Step
+from nextvec.inference.rollout import RolloutStep
 from nextvec.vectors import RawVectors, UnitVectors
 
 
@@ -100,7 +100,7 @@ class NextPassage:
 
 
 @dataclass(frozen=True, eq=False)
-class RolledPassage:
+class RolloutPassage:
     """One step of a rollout as text.
 
     Attributes:
@@ -111,7 +111,7 @@ class RolledPassage:
     """
 
     number: int
-    step: Step
+    step: RolloutStep
     snapped: Passage | None
     decoded: Passage | None
     nearest: tuple[Passage, ...]
@@ -130,7 +130,7 @@ class RolledPassage:
 
 
 @dataclass(frozen=True, eq=False)
-class Continuation:
+class RolloutText:
     """A rollout as text.
 
     Attributes:
@@ -143,7 +143,7 @@ class Continuation:
     read: int
     of: int
     last: str
-    steps: tuple[RolledPassage, ...]
+    steps: tuple[RolloutPassage, ...]
     objection: str | None
     raw: RawVectors
 

@@ -63,7 +63,7 @@ class DecoderOptions:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DecoderRequest:
     """A decoder as it is asked for; see `open_decoder`."""
 
     folder: Path
@@ -94,7 +94,7 @@ def open_decoder(
         EncoderMismatchError: the reader is of another encoder than the decoder was made for.
     """
     kind, folder = _parse(spec)
-    return KINDS[kind](Wanted(folder, store, documents, reader, options or DecoderOptions()))
+    return KINDS[kind](DecoderRequest(folder, store, documents, reader, options or DecoderOptions()))
 
 
 def check_decoders(specs: Sequence[str]) -> None:
@@ -135,7 +135,7 @@ def _kind_of(folder: Path) -> str:
     return str(kind)
 
 
-def _nearest(wanted: Wanted) -> Decoder:
+def _nearest(wanted: DecoderRequest) -> Decoder:
     from nextvec.decoding.nearest import Nearest
 
     if wanted.store is None:
@@ -143,7 +143,7 @@ def _nearest(wanted: Wanted) -> Decoder:
     return Nearest(wanted.store, wanted.documents, **vars(wanted.options.nearest))
 
 
-def _inverter(wanted: Wanted) -> Decoder:
+def _inverter(wanted: DecoderRequest) -> Decoder:
     from nextvec.decoding.inverter import Writing, load_inverter
 
     options = wanted.options.inverter
@@ -154,12 +154,12 @@ def _inverter(wanted: Wanted) -> Decoder:
     return inverter.with_reader(wanted.reader)
 
 
-def _vec2text(wanted: Wanted) -> Decoder:
+def _vec2text(wanted: DecoderRequest) -> Decoder:
     from nextvec.decoding.vec2text import Vec2Text
 
     return Vec2Text(wanted.folder, **vars(wanted.options.vec2text))
 
 
-FOLDERS: dict[str, Callable[[Wanted], Decoder]] = {"inverter": _inverter, "vec2text": _vec2text}
-KINDS: dict[str, Callable[[Wanted], Decoder]] = {NEAREST: _nearest, **FOLDERS}
+FOLDERS: dict[str, Callable[[DecoderRequest], Decoder]] = {"inverter": _inverter, "vec2text": _vec2text}
+KINDS: dict[str, Callable[[DecoderRequest], Decoder]] = {NEAREST: _nearest, **FOLDERS}
 """Kind -> how it is opened."""

@@ -10,7 +10,7 @@ from nextvec.corpus.vectors import FloatArray
 from nextvec.data.windows import gather_rows
 from nextvec.decoding.base import Decoded, Decoder, How
 from nextvec.errors import DecoderError
-from nextvec.retrieval.engine import Shelf
+from nextvec.retrieval.engine import IndexSource
 from nextvec.retrieval.exact import ExactIndex
 from nextvec.retrieval.index import Found
 from nextvec.retrieval.mmr import mmr
@@ -47,8 +47,8 @@ class Nearest(Decoder):
                 remedy="give 0 (diverse) to 1 (relevant)",
             )
         self.store, self.trade_off = store, trade_off
-        shelf = Shelf.of(store, documents)
-        self.index = ExactIndex(shelf.vectors, shelf.rows, shelf.encoder)
+        source = IndexSource.of(store, documents)
+        self.index = ExactIndex(source.vectors, source.rows, source.encoder)
         self.encoder, self.dimension = self.index.encoder, self.index.dimension
 
     def texts_of(self, values: FloatArray, n: int) -> list[list[Decoded]]:

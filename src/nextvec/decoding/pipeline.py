@@ -11,12 +11,12 @@ import numpy as np
 from nextvec.corpus.chunking import Chunk
 from nextvec.corpus.reading import Space, TextReader
 from nextvec.corpus.vectors import FloatArray, IntArray
-from nextvec.decoding.answers import Confidence, Continuation, NextPassage, Passage, RolledPassage
+from nextvec.decoding.answers import Confidence, NextPassage, Passage, RolloutPassage, RolloutText
 from nextvec.decoding.base import Decoder
 from nextvec.decoding.library import Library
 from nextvec.errors import ConfigError, DocumentError, NextvecWarning, RunError
 from nextvec.inference.base import TrainedPredictor
-from nextvec.inference.rollout import Course, Find, Landing, Step, roll
+from nextvec.inference.rollout import Find, NearestHit, RolloutSettings, RolloutStep, roll
 from nextvec.retrieval.readings import Reading
 from nextvec.vectors import RawVectors, UnitVectors, unit
 
@@ -24,7 +24,7 @@ SAMPLES, SAMPLING_SEED = 32, 0
 
 
 @dataclass(frozen=True, eq=False)
-class Read:
+class TextContext:
     """A text as far as a run reads it.
 
     Attributes:
@@ -117,12 +117,12 @@ class Pipeline:
         self,
         text: str,
         steps: int,
-        course: Course | None = None,
+        course: RolloutSettings | None = None,
         *,
         query: str | None = None,
         n: int = 1,
         where: str | None = None,
-    ) -> Continuation:
+    ) -> RolloutText:
         """Go on from a text step by step, each step reading those before it.
 
         Args:
@@ -135,7 +135,9 @@ class Pipeline:
         """
         return self.go_on(self.read(text, query, where), steps, course, n)
 
-    def go_on(self, read: Read, steps: int, course: Course | None = None, n: int = 1) -> Continuation:
+    def go_on(
+        self, read: TextContext, steps: int, course: RolloutSettings | None = None, n: int = 1
+    ) -> RolloutText:
         """`rollout` from what was read. Arguments and errors are those of it."""
         if 1 not in self.predictor.horizons:
             raise RunError(
@@ -143,11 +145,11 @@ class Pipeline:
                 where=self.predictor.folder,
                 remedy="take a run with horizon 1",
             )
-        course = course or Course()
+        course = course or RolloutSettings()
         if read.query is not None:
             course = replace(course, query=read.query)
         find = None if self.library is None else self._finder(self.library, course, read.known)
-        rolled = roll(self.predictor.aimed(1), read.vectors, steps, course, find)
+        rolled = roll(self.predictor.at_horizon(1), read.vectors, steps, course, find)
         made = np.stack([step.raw for step in rolled.steps])
         raw = RawVectors(made, read.vectors.encoder, read.vectors.normalised)
         known = [read.known]
@@ -156,21 +158,21 @@ class Pipeline:
             known.append(np.append(known[-1], np.array(landed, dtype=np.int64)))
         nearest, decoded = self._nearest(raw, n, known[1:]), self._decoded(raw)
         passages = [
-            RolledPassage(number, step, self._landed(step), text_of, near)
+            RolloutPassage(number, step, self._landed(step), text_of, near)
             for number, (step, text_of, near) in enumerate(
                 zip(rolled.steps, decoded, nearest, strict=True), 1
             )
         ]
-        return Continuation(*read.said, tuple(passages), rolled.objection, raw)
+        return RolloutText(*read.said, tuple(passages), rolled.objection, raw)
 
-    def read(self, text: str, query: str | None = None, where: str | None = None) -> Read:
+    def read(self, text: str, query: str | None = None, where: str | None = None) -> TextContext:
         """`look`, with a warning of a text shorter than any that the run was trained on."""
         read = self.look(text, query, where)
         if (short := self.shortage(read)) is not None:
             warnings.warn(f"{where or 'the text'}: {short}: give a longer text", NextvecWarning, stacklevel=2)
         return read
 
-    def look(self, text: str, query: str | None = None, where: str | None = None) -> Read:
+    def look(self, text: str, query: str | None = None, where: str | None = None) -> TextContext:
         """Cut a text and encode as much of it as the run reads. Raises as `ahead`."""
         asked = self._query(query)
         chunks = self.reader.chunk(text, where)
@@ -178,9 +180,9 @@ class Pipeline:
         vectors = self.reader.encode([chunk.text for chunk in last])
         texts = [chunk.text for chunk in chunks]
         known = np.zeros(0, np.int64) if self.library is None else self.library.rows_of(texts)
-        return Read(chunks, vectors, asked, known)
+        return TextContext(chunks, vectors, asked, known)
 
-    def take(self, vectors: RawVectors, query: str | None = None) -> Read:
+    def take(self, vectors: RawVectors, query: str | None = None) -> TextContext:
         """Vectors [T, D] in place of a text; what the library holds of them is known.
 
         Raises RunError: a query for a run that takes none. EncoderMismatchError: of another encoder.
@@ -191,9 +193,9 @@ class Pipeline:
         known = np.zeros(0, np.int64)
         if self.library is not None:
             known = Reading.of_text(vectors, self.library.index).read[0]
-        return Read([], read, asked, known)
+        return TextContext([], read, asked, known)
 
-    def shortage(self, read: Read) -> str | None:
+    def shortage(self, read: TextContext) -> str | None:
         """In words, what a run was trained with and this lacks; None where it is long enough."""
         there, least = len(read.vectors.values), int(self.predictor.training.get("min_context", 1))
         if there >= least:
@@ -215,9 +217,9 @@ class Pipeline:
         vector: FloatArray = self.reader.encode([query.strip()]).values[0]
         return vector
 
-    def after(self, read: Read, horizon: int, n: int = 5) -> NextPassage:
+    def after(self, read: TextContext, horizon: int, n: int = 5) -> NextPassage:
         """What follows what was read, at a horizon of the run. Arguments and errors are those of `ahead`."""
-        predictor = self.predictor.aimed(horizon)
+        predictor = self.predictor.at_horizon(horizon)
         raw, _ = predictor.answer(*read.window, read.queries)
         [decoded], [nearest] = self._decoded(raw), self._nearest(raw, n, [read.known])
         decoded, *judged = self._judged(predictor, read, [decoded, *nearest])
@@ -243,13 +245,13 @@ class Pipeline:
             return [()] * len(raw.values)
         return [tuple(found) for found in self.library.nearest(raw.unit(), n, known)]
 
-    def _landed(self, step: Step) -> Passage | None:
+    def _landed(self, step: RolloutStep) -> Passage | None:
         if step.landing is None or self.library is None:
             return None
         return self.library.passage(step.landing.row, step.landing.cosine)
 
     def _judged(
-        self, predictor: TrainedPredictor, read: Read, passages: Sequence[Passage | None]
+        self, predictor: TrainedPredictor, read: TextContext, passages: Sequence[Passage | None]
     ) -> list[Passage | None]:
         """The same with their probabilities, where the run has any to state."""
         there = [passage for passage in passages if passage is not None]
@@ -268,7 +270,7 @@ class Pipeline:
         return self.reader.encode([passage.decoded.text]).values
 
     def _confidence(
-        self, predictor: TrainedPredictor, read: Read, answer: Passage | None
+        self, predictor: TrainedPredictor, read: TextContext, answer: Passage | None
     ) -> Confidence | None:
         if answer is not None and answer.probability is not None:
             return Confidence("continuation", answer.probability)
@@ -278,7 +280,7 @@ class Pipeline:
         together = float(np.square(unit(drawn).sum(0, dtype=np.float64)).sum())
         return Confidence("agreement", (together - SAMPLES) / (SAMPLES * (SAMPLES - 1)))
 
-    def _finder(self, library: Library, course: Course, known: IntArray) -> Find:
+    def _finder(self, library: Library, course: RolloutSettings, known: IntArray) -> Find:
         if course.snap is not None and library.space.normalised != self.predictor.space.normalised:
             raise ConfigError(
                 "the store's vectors and those the run reads differ in length: one are raw, one unit",
@@ -286,12 +288,12 @@ class Pipeline:
                 remedy="snap to the chunks of the store that the run was trained on",
             )
 
-        def find(units: UnitVectors, used: IntArray) -> Landing | None:
+        def find(units: UnitVectors, used: IntArray) -> NearestHit | None:
             [found] = library.search(units, 1, [np.union1d(known, used)])
             if not found:
                 return None
             row, cosine = found[0]
-            return Landing(row, cosine, library.vectors([row], normalised=self.reader.space.normalised)[0])
+            return NearestHit(row, cosine, library.vectors([row], normalised=self.reader.space.normalised)[0])
 
         return find
 

@@ -67,15 +67,15 @@ class Checklist:
         return found
 
 
-def checklist(found: ModelDiagnosis, facts: Mapping[str, Any], dimension: int) -> Checklist:
+def checklist(found: ModelDiagnosis, metadata: Mapping[str, Any], dimension: int) -> Checklist:
     """Hold a diagnosis against the brief.
 
     Args:
-        facts: of the run: "bytes", "seconds", "latency_p50_ms", as far as they are known.
+        metadata: of the run: "bytes", "seconds", "latency_p50_ms", as far as they are known.
         dimension: D; the brief's mse thresholds are for 768.
     """
     return Checklist(
-        (*_tasks(found), *_matrix(found, facts, dimension), *_summary(found, facts), *_report(found))
+        (*_tasks(found), *_matrix(found, metadata, dimension), *_summary(found, metadata), *_report(found))
     )
 
 
@@ -110,8 +110,8 @@ def _tasks(d: ModelDiagnosis) -> list[Criterion]:
     ]
 
 
-def _matrix(d: ModelDiagnosis, facts: Mapping[str, Any], dimension: int) -> list[Criterion]:
-    size, seconds = facts.get("bytes"), facts.get("seconds")
+def _matrix(d: ModelDiagnosis, metadata: Mapping[str, Any], dimension: int) -> list[Criterion]:
+    size, seconds = metadata.get("bytes"), metadata.get("seconds")
     spent = "" if seconds is None else f"{seconds / HOUR:.2f} h"
     on_disk = "" if size is None else f"{size / GIGABYTE:.3f} GB"
 
@@ -134,7 +134,7 @@ def _matrix(d: ModelDiagnosis, facts: Mapping[str, Any], dimension: int) -> list
     ]
 
 
-def _summary(d: ModelDiagnosis, facts: Mapping[str, Any]) -> list[Criterion]:
+def _summary(d: ModelDiagnosis, metadata: Mapping[str, Any]) -> list[Criterion]:
     validation, test = d.gap.find("validation"), d.gap.find("test")
     apart, steady = "", None
     if validation is not None and test is not None:
@@ -143,7 +143,7 @@ def _summary(d: ModelDiagnosis, facts: Mapping[str, Any]) -> list[Criterion]:
     outside = [g for g in d.sources.sources if d.sources.trained[g.name] is False]
     above = [g for g in outside if g.gain.clear and g.gain.value > 0]
     general = len(above) == len(outside) if outside else None
-    latency = facts.get("latency_p50_ms")
+    latency = metadata.get("latency_p50_ms")
     return [
         _ahead(d, "beats the linear average", SUMMARY, (LinearAverage.name,)),
         _cosine(d, SUMMARY, "> .546 (its linear average)", 0.546),

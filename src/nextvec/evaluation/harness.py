@@ -227,8 +227,8 @@ class _Table:
     def add(self, predictor: VectorPredictor) -> None:
         started = time.perf_counter()
         judgement = Scores.of(predictor, self.exam)
-        row = PredictorRow(predictor.name, predictor.kind, dict(getattr(predictor, "facts", {})))
-        row.facts["predict_seconds"] = round(time.perf_counter() - started, 3)
+        row = PredictorRow(predictor.name, predictor.kind, dict(getattr(predictor, "metadata", {})))
+        row.metadata["predict_seconds"] = round(time.perf_counter() - started, 3)
         left_out = {f"recall@{k}" for k in KS if k not in self.ks}
         for metric in METRICS.values():
             if metric.name in left_out or not metric.needs <= judgement.has:
@@ -240,7 +240,7 @@ class _Table:
         if self.how.keep:
             row.units = judgement.unit.astype(np.float16)
         if self.how.speed:
-            row.facts.update(measure_speed(predictor, self.exam.dimension, self.how.context))
+            row.metadata.update(measure_speed(predictor, self.exam.dimension, self.how.context))
         self._warn_of_masks(row)
         self.rows.append(row)
 
@@ -398,5 +398,5 @@ def fitted(cls: type[Baseline], how: EvaluationConfig, training: FittingData | N
     started = time.perf_counter()
     if training is not None:
         made.fit(training.vectors, training.train, training.validation)
-    made.facts["seconds"] = round(time.perf_counter() - started, 3)
+    made.metadata["seconds"] = round(time.perf_counter() - started, 3)
     return made

@@ -42,7 +42,7 @@ class PredictorRow:
     """One predictor.
 
     Attributes:
-        facts: parameters, seconds and whatever else it tells of itself.
+        metadata: parameters, seconds and whatever else it tells of itself.
         figures: metric -> figure; None where it cannot be known.
         values: metric -> one value a window [N], for those that are means.
         versus: metric -> its difference from the best baseline by that metric, with interval.
@@ -51,7 +51,7 @@ class PredictorRow:
 
     name: str
     kind: Kind
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     figures: dict[str, float | None] = field(default_factory=dict)
     values: dict[str, NDArray[Any]] = field(default_factory=dict)
     versus: dict[str, Interval] = field(default_factory=dict)
@@ -235,12 +235,12 @@ def best_by(metric: str, rows: Sequence[PredictorRow]) -> PredictorRow | None:
 
 def _row_json(row: PredictorRow) -> dict[str, Any]:
     figures = {k: v if v is None or math.isfinite(v) else None for k, v in row.figures.items()}
-    facts = {k: v.item() if isinstance(v, np.generic) else v for k, v in row.facts.items()}
+    metadata = {k: v.item() if isinstance(v, np.generic) else v for k, v in row.metadata.items()}
     versus = {
         metric: {"difference": i.difference, "low": i.low, "high": i.high, "better": row.better(metric)}
         for metric, i in row.versus.items()
     }
-    return {"name": row.name, "kind": row.kind, **figures, **facts, "versus_best_baseline": versus}
+    return {"name": row.name, "kind": row.kind, **figures, **metadata, "versus_best_baseline": versus}
 
 
 # What every predictor answered, window by window, kept beside the table: for pictures and examples that the

@@ -202,11 +202,13 @@ def carry(
     carried = []
     for row in rows[:count]:
         runs = [RunPredictor(matrix / Path(seed["model_file"]).parent) for seed in row["per_seed"]]
-        best = max(runs, key=lambda run: float(run.facts["validation_cosine"]))
+        best = max(runs, key=lambda run: float(run.metadata["validation_cosine"]))
         found = diagnose_model(store, best, exam, how)
         file = matrix / FOLDER / f"{row['name']}.json"
         write_json(file, found.to_json())
         carried.append(
-            DiagnosedModel(row["name"], str(best.folder), float(best.facts["validation_cosine"]), found, file)
+            DiagnosedModel(
+                row["name"], str(best.folder), float(best.metadata["validation_cosine"]), found, file
+            )
         )
     return carried

@@ -103,11 +103,13 @@ def diagnose_model(
     found = diagnose(
         case, exam.split, others=_other_splits(place), sources=_sources(place), seed=how.seed, quiet=how.quiet
     )
-    facts = dict(run.facts)
+    metadata = dict(run.metadata)
     if how.speed:
-        facts |= measure_speed(run, store.dimension, how.context)
+        metadata |= measure_speed(run, store.dimension, how.context)
     encoder = str(store.encoder.get("name", ""))
-    return RunModelDiagnosis(str(store.path), encoder, leaks, found, checklist(found, facts, store.dimension))
+    return RunModelDiagnosis(
+        str(store.path), encoder, leaks, found, checklist(found, metadata, store.dimension)
+    )
 
 
 def _place(store: Store, run: RunPredictor, exam: DocumentSelection, how: EvaluationConfig) -> _Place:
@@ -123,7 +125,7 @@ def _place(store: Store, run: RunPredictor, exam: DocumentSelection, how: Evalua
             where=run.folder,
             remedy=f"diagnose it with horizon {run.horizons[0]}",
         )
-    run = run.aimed(how.horizon)
+    run = run.at_horizon(how.horizon)
     division = division_of([run], exam)
     trained = tuple(run.training["sources"]) if exam.train_sources is None else exam.train_sources
     judged = divide(store, division, exam.sources, exam.split)

@@ -79,10 +79,10 @@ class Ensemble:
         self.name, self.members, self.mixture = name, tuple(members), mixture
         self.context = max(member.context for member in self.members)
         self.conditional = any(getattr(member, "conditional", False) for member in self.members)
-        self.facts: dict[str, Any] = {
+        self.metadata: dict[str, Any] = {
             "members": [member.name for member in self.members],
             "weights": [round(float(w), 4) for w in mixture.unit],
-            "parameters": sum(int(getattr(m, "facts", {}).get("parameters", 0)) for m in self.members),
+            "parameters": sum(int(getattr(m, "metadata", {}).get("parameters", 0)) for m in self.members),
         }
 
     def predict(
@@ -189,7 +189,7 @@ class EnsembleRun(Ensemble):
         self.encoder, self.dimension = first.encoder, first.dimension
         self.horizons, self.task, self.training = (first.horizons[first.head],), first.task, first.training
 
-    def aimed(self, horizon: int) -> Self:
+    def at_horizon(self, horizon: int) -> Self:
         """Itself: it was fitted for one horizon. Raises RunError for another."""
         if horizon not in self.horizons:
             raise RunError(
@@ -304,7 +304,7 @@ def load(folder: str | Path) -> EnsembleRun:
     for member in members:
         match member:
             case {"run": str(path), "sha256": str(digest)}:
-                runs.append(_run(folder / path, digest).aimed(horizon))
+                runs.append(_run(folder / path, digest).at_horizon(horizon))
             case {"baseline": str(name), "context": int(context)} if name in BASELINES:
                 baselines.append(_restored(folder, name, context))
             case _:

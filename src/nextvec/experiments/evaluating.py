@@ -79,7 +79,7 @@ class EvaluatedRun(VectorPredictor, TrainedOnDocuments, Protocol):
     @property
     def trained_on(self) -> TrainedOn: ...
 
-    def aimed(self, horizon: int) -> Self:
+    def at_horizon(self, horizon: int) -> Self:
         """The same, answering for one of its horizons."""
         ...
 
@@ -132,7 +132,7 @@ def for_question(run: Some, how: EvaluationConfig) -> Some:
             where=run.folder,
             remedy=f"judge it with --horizon {run.horizons[0]}",
         )
-    return run.aimed(how.horizon)
+    return run.at_horizon(how.horizon)
 
 
 def evaluate_flags(data: DataConfig) -> str:
@@ -256,7 +256,7 @@ class RemoteRun(RemotePredictor):
                 f"a training list that is not understood ({error})", where=self.client.url
             ) from None
 
-    def aimed(self, horizon: int) -> Self:
+    def at_horizon(self, horizon: int) -> Self:
         """The same, answering for one of its horizons. Raises RunError for another."""
         if horizon not in self.horizons:
             raise RunError(

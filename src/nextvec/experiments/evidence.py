@@ -50,7 +50,7 @@ class Evidence:
 
     def __init__(self, run: Path, store: Path | None, split_file: Path | None) -> None:
         self.run, self.config = run, read_run_config(run)
-        self.info, self.facts, self.result = (
+        self.info, self.metadata, self.result = (
             self._table(name) for name in ("config.json", "run.json", "metrics.json")
         )
         self.training: dict[str, Any] = self.info.get("training") or {}
@@ -65,7 +65,7 @@ class Evidence:
             raise SplitError(
                 "is not there", where=self.division.file, remedy="give the split file: --split-file"
             )
-        self.identity: dict[str, Any] = self.facts.get("identity") or {}
+        self.identity: dict[str, Any] = self.metadata.get("identity") or {}
         # A store only ever grows at its end: what came after the training is left out of it.
         self.held = min(int(self.identity.get("store.documents", 2**62)), len(self.store.documents))
 
@@ -285,7 +285,7 @@ def validation(e: Evidence) -> Finding:
         wrong = _off(measured, recorded, ("cosine", "mse", "targets"), TOLERANCE)
         if wrong:
             return "RED", f"recorded of the saved model and not reproduced: {wrong}"
-    precision, device = e.facts.get("precision"), e.facts.get("device")
+    precision, device = e.metadata.get("precision"), e.metadata.get("device")
     allowed = WHILE_TRAINING.get(str(precision), TOLERANCE)
     allowed = allowed if device == "cpu" else max(allowed, ON_A_DEVICE)
     wrong = _off(measured, e.info.get("validation") or {}, ("cosine",), allowed)

@@ -29,7 +29,7 @@ from nextvec.inference.base import TrainedPredictor
 from nextvec.progress import Progress
 from nextvec.retrieval.exact import ExactIndex
 from nextvec.retrieval.readings import Reading
-from nextvec.retrieval.registry import Options, Reembed, Scene
+from nextvec.retrieval.registry import Options, Reembed, RetrievalContext
 from nextvec.retrieval.strategies import Strategy, usual
 from nextvec.vectors import UnitVectors
 
@@ -255,17 +255,17 @@ def compare_strategies(
     check_made_for(run, store)
     evaluation_set, leaks = _evaluation_set(store, run, exam, how, most)
     index = ExactIndex(store.vectors, evaluation_set.pool.rows, str(store.encoder["fingerprint"]))
-    scene = Scene(run, store, index, options or Options(), reembed)
-    asked_of = names or usual(scene, told=how.queries)
+    context = RetrievalContext(run, store, index, options or Options(), reembed)
+    asked_of = names or usual(context, told=how.queries)
     strategies = [Strategy.named(name) for name in dict.fromkeys(asked_of)]
-    ranker = _Ranker(scene, evaluation_set)
+    ranker = _Ranker(context, evaluation_set)
     outcomes = []
     with Progress("comparing", len(strategies), "strategies", quiet=how.quiet) as progress:
         for strategy in strategies:
             ranks = ranker.ranks(strategy)
             outcomes.append(StrategyScores(strategy, ranks, ranker.latency(strategy) if how.speed else None))
             progress.advance(note=strategy.name)
-    return StrategyComparison(store, exam.split, evaluation_set, leaks, scene.options, tuple(outcomes))
+    return StrategyComparison(store, exam.split, evaluation_set, leaks, context.options, tuple(outcomes))
 
 
 def _evaluation_set(
@@ -288,8 +288,8 @@ def _evaluation_set(
 class _Ranker:
     """Ranks of the targets by any strategy; the query vectors of a name are made once."""
 
-    def __init__(self, scene: Scene, evaluation_set: EvaluationSet) -> None:
-        self._scene, self._sitting = scene, evaluation_set
+    def __init__(self, context: RetrievalContext, evaluation_set: EvaluationSet) -> None:
+        self._scene, self._sitting = context, evaluation_set
         self._known: dict[str, tuple[FloatArray, IntArray]] = {}
 
     def ranks(self, strategy: Strategy) -> IntArray:

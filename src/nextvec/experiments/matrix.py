@@ -150,7 +150,7 @@ def _check(
 def merged(report: Report, plan: MatrixPlan, cells: Sequence[MatrixCell]) -> Report:
     """The report with the seeds of a combination in one row."""
     for cell in cells:
-        report.row(cell.name).facts |= {
+        report.row(cell.name).metadata |= {
             "model_file": f"runs/{cell.name}/model.safetensors",
             "seed": cell.seed,
         }
@@ -234,25 +234,28 @@ def merge_seeds(report: Report, groups: Mapping[str, Sequence[str]]) -> Report:
 def _merge(name: str, rows: Sequence[PredictorRow]) -> PredictorRow:
     figures = {key: _mean([row.figures[key] for row in rows]) for key in rows[0].figures}
     values = {key: np.mean([row.values[key] for row in rows], axis=0) for key in rows[0].values}
-    facts = _merge_facts([row.facts for row in rows])
-    facts["seeds"] = len(rows)
+    metadata = _merge_facts([row.metadata for row in rows])
+    metadata["seeds"] = len(rows)
     if len(rows) > 1:
         for key in SPREAD:
             known = [figure for row in rows if (figure := row.figures[key]) is not None]
-            facts[f"{key}_seed_std"] = float(np.std(known, ddof=1))
-    facts["per_seed"] = [
-        {"name": row.name, **{k: v for k, v in row.facts.items() if k in ("seed", "model_file", "seconds")}}
+            metadata[f"{key}_seed_std"] = float(np.std(known, ddof=1))
+    metadata["per_seed"] = [
+        {
+            "name": row.name,
+            **{k: v for k, v in row.metadata.items() if k in ("seed", "model_file", "seconds")},
+        }
         | {k: row.figures.get(k) for k in ("cosine", "mse", "recall@1", "recall@5", "mrr")}
         for row in rows
     ]
-    return PredictorRow(name, rows[0].kind, facts, figures, values, units=rows[0].units)
+    return PredictorRow(name, rows[0].kind, metadata, figures, values, units=rows[0].units)
 
 
 def _merge_facts(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Numbers become means (whole ones that agree stay whole); what is not a number must agree or goes."""
     out: dict[str, Any] = {}
     for key in several[0]:
-        found = [facts.get(key) for facts in several]
+        found = [metadata.get(key) for metadata in several]
         if all(value == found[0] for value in found):
             out[key] = found[0]
         elif all(isinstance(value, (int, float)) for value in found):

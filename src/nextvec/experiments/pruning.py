@@ -308,7 +308,7 @@ def _line(
         sizes={key: value for key, value in now.items() if given.get(key) != value},
         parameters=count_parameters(predictor.model),
         nonzero=nonzero(predictor.model),
-        bytes=int(predictor.facts["bytes"]),
+        bytes=int(predictor.metadata["bytes"]),
         cosine=cosine,
         cut_cosine=None if before is None else report.row(before).figures["cosine"],
         recall_at_5=row.figures.get("recall@5"),

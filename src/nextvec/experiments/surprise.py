@@ -78,7 +78,7 @@ def next_predictor(run: Run) -> Run:
             where=run.folder,
             remedy="give a run that predicts the next chunk",
         )
-    return run.aimed(1)
+    return run.at_horizon(1)
 
 
 def surprises_of_text(

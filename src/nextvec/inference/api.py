@@ -17,15 +17,15 @@ from nextvec.data.windows import FloatArray
 from nextvec.errors import VectorError
 from nextvec.inference.base import TrainedPredictor
 from nextvec.inference.opening import open_predictor
-from nextvec.inference.rollout import Course, Find, Rolled, roll
-from nextvec.inference.stream import Session
+from nextvec.inference.rollout import Find, RolloutResult, RolloutSettings, roll
+from nextvec.inference.stream import StreamSession
 from nextvec.vectors import RawVectors, UnitVectors
 
 Vectors = FloatArray | RawVectors
 """float32 [T, D]; as RawVectors they carry their encoder, which is then checked."""
 
 
-class Answer(NamedTuple):
+class RawAndUnit(NamedTuple):
     """Predictions [N, D] ([D] of one context): raw for decoders, unit for cosine and retrieval."""
 
     raw: RawVectors
@@ -61,9 +61,9 @@ class Predictor:
 
     def ahead(self, horizon: int) -> Predictor:
         """The same, predicting another of the run's horizons. Raises RunError for one it has not learned."""
-        return Predictor(self.run.aimed(horizon))
+        return Predictor(self.run.at_horizon(horizon))
 
-    def predict(self, vectors: Vectors, query: FloatArray | None = None) -> Answer:
+    def predict(self, vectors: Vectors, query: FloatArray | None = None) -> RawAndUnit:
         """What follows vectors [T, D], the last `context` of which are read: an answer of [D].
 
         Args:
@@ -75,9 +75,9 @@ class Predictor:
         """
         raw, unit = self.predict_batch([vectors], None if query is None else np.asarray(query)[None])
         first = RawVectors(raw.values[0], raw.encoder, raw.normalised)
-        return Answer(first, UnitVectors(unit.values[0], unit.encoder))
+        return RawAndUnit(first, UnitVectors(unit.values[0], unit.encoder))
 
-    def predict_batch(self, many: Sequence[Vectors], queries: FloatArray | None = None) -> Answer:
+    def predict_batch(self, many: Sequence[Vectors], queries: FloatArray | None = None) -> RawAndUnit:
         """What follows each of many contexts [T_i, D], computed together: an answer of [N, D].
 
         `queries` [N, D] and errors are as in `predict`.
@@ -89,16 +89,16 @@ class Predictor:
         contexts = np.zeros((len(read), int(lengths.max()), self.dimension), dtype=np.float32)
         for row, vectors in zip(contexts, read, strict=True):
             row[: len(vectors)] = vectors
-        return Answer(*self.run.answer(contexts, lengths, queries))
+        return RawAndUnit(*self.run.answer(contexts, lengths, queries))
 
-    def stream(self, query: FloatArray | None = None) -> Session:
+    def stream(self, query: FloatArray | None = None) -> StreamSession:
         """A session that reads vectors one by one and predicts after each. Of a run it keeps the model's own
         state, so that every vector counts, not only the last `context`."""
         return self.run.stream(query)
 
     def rollout(
-        self, vectors: Vectors, steps: int, course: Course | None = None, find: Find | None = None
-    ) -> Rolled:
+        self, vectors: Vectors, steps: int, course: RolloutSettings | None = None, find: Find | None = None
+    ) -> RolloutResult:
         """Go on from vectors [T, D] for so many steps, each reading those before it (`rollout.roll`)."""
         return roll(self.run, self.run.vectors(self._values(vectors)), steps, course, find)
 

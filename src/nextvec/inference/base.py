@@ -16,7 +16,7 @@ from nextvec.inference.engines import Engine
 from nextvec.vectors import RawVectors, UnitVectors, unit
 
 if TYPE_CHECKING:
-    from nextvec.inference.stream import Session
+    from nextvec.inference.stream import StreamSession
 
 
 class VectorPredictor(ABC):
@@ -30,7 +30,7 @@ class VectorPredictor(ABC):
         encoder: fingerprint of the encoder it was trained on; None accepts any store.
         dimension: D.
         head: which of the model's horizons it answers for, 0 the first.
-        facts: what a table says of it besides.
+        metadata: what a table says of it besides.
     """
 
     kind: Literal["model"] = "model"
@@ -39,7 +39,7 @@ class VectorPredictor(ABC):
     def __init__(self, engine: Engine, dimension: int, context: int, name: str, encoder: str | None) -> None:
         self.engine, self.dimension, self.context = engine, dimension, context
         self.name, self.encoder = name, encoder
-        self.facts: dict[str, Any] = {}
+        self.metadata: dict[str, Any] = {}
 
     @property
     @abstractmethod
@@ -57,7 +57,7 @@ class VectorPredictor(ABC):
         return False
 
     @abstractmethod
-    def stream(self, query: FloatArray | None = None) -> Session:
+    def stream(self, query: FloatArray | None = None) -> StreamSession:
         """A session that reads vectors one by one; `query` [D] for a conditional model."""
 
     def predict(
@@ -146,7 +146,7 @@ class TrainedPredictor(VectorPredictor):
         raw = self.vectors(self.predict(contexts, lengths, queries)[0])
         return raw, raw.unit()
 
-    def aimed(self, horizon: int) -> Self:
+    def at_horizon(self, horizon: int) -> Self:
         """The same, answering for one of its horizons. Raises RunError for another."""
         if horizon not in self.horizons:
             raise RunError(

@@ -16,7 +16,7 @@ from nextvec.errors import RunError
 from nextvec.inference.base import TrainedPredictor
 from nextvec.inference.engines import Engine
 from nextvec.inference.runtimes import open_graph
-from nextvec.inference.stream import Session, WindowSession
+from nextvec.inference.stream import StreamSession, WindowSession
 from nextvec.vectors import unit
 
 MANIFEST, GOLDEN = "export.json", "golden.safetensors"
@@ -61,7 +61,7 @@ class ExportedPredictor(TrainedPredictor):
             engine, held["dimension"], held["context"], called, self.described.get("fingerprint")
         )
         self._conditional = "query" in held["inputs"]
-        self.facts = {
+        self.metadata = {
             "parameters": held["parameters"],
             "bytes": sum(entry["bytes"] for entry in held["files"].values()),
             **held["facts"],
@@ -72,7 +72,7 @@ class ExportedPredictor(TrainedPredictor):
     def conditional(self) -> bool:
         return self._conditional
 
-    def stream(self, query: FloatArray | None = None) -> Session:
+    def stream(self, query: FloatArray | None = None) -> StreamSession:
         return WindowSession(self, query)
 
 

@@ -23,7 +23,7 @@ TOLERANCES = {"fp32": 0.9999, "bf16": 0.999, "int8": 0.999}
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class ParityInputs:
     """What both are asked.
 
     Attributes:
@@ -67,7 +67,7 @@ class Parity:
         return asdict(self)
 
 
-def material(predictor: ModelPredictor, store: Store | None) -> Material:
+def material(predictor: ModelPredictor, store: Store | None) -> ParityInputs:
     """At most 256 windows of a store, evenly spread over it, or as many seeded contexts.
 
     Raises:
@@ -77,7 +77,7 @@ def material(predictor: ModelPredictor, store: Store | None) -> Material:
     if store is None:
         contexts, lengths = seeded(predictor.model, WINDOWS, predictor.context, SEED)
         queries = contexts[::-1, 0].copy() if predictor.conditional else None
-        return Material(contexts, lengths, None, queries, "seeded random vectors, for want of a store")
+        return ParityInputs(contexts, lengths, None, queries, "seeded random vectors, for want of a store")
     found = store.encoder["fingerprint"]
     if predictor.encoder not in (None, found) or store.dimension != predictor.dimension:
         raise EncoderMismatchError(
@@ -95,10 +95,10 @@ def material(predictor: ModelPredictor, store: Store | None) -> Material:
     windows = windows.select(np.unique(np.linspace(0, len(windows) - 1, WINDOWS).astype(np.int64)))
     contexts, lengths = gather_contexts(store.vectors, windows, predictor.context)
     targets = np.asarray(store.vectors[windows.target], dtype=np.float32)
-    return Material(contexts, lengths, targets, gather_queries(store.vectors, windows), store.path.name)
+    return ParityInputs(contexts, lengths, targets, gather_queries(store.vectors, windows), store.path.name)
 
 
-def compare(before: Engine, after: Engine, asked: Material, tolerance: float) -> Parity:
+def compare(before: Engine, after: Engine, asked: ParityInputs, tolerance: float) -> Parity:
     """Both on the same windows."""
     expected = before(asked.contexts, asked.lengths, asked.queries)
     found = after(asked.contexts, asked.lengths, asked.queries)

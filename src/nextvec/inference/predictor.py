@@ -13,7 +13,7 @@ from nextvec.disk import read_json
 from nextvec.errors import ConfigError, RunError
 from nextvec.inference.base import TrainedPredictor, VectorPredictor
 from nextvec.inference.engines import TorchEngine, tensors
-from nextvec.inference.stream import Session, StateSession
+from nextvec.inference.stream import StateSession, StreamSession
 from nextvec.models.base import NextVectorModel, Prediction
 from nextvec.models.ops.parameters import count_parameters
 from nextvec.models.saving import WEIGHTS, load_model, locate
@@ -51,7 +51,7 @@ class ModelPredictor(VectorPredictor):
     ) -> None:
         self.model = model.eval()
         super().__init__(TorchEngine(model, compiled=compiled), model.d_embed, context, name, encoder)
-        self.facts = {"parameters": count_parameters(model)}
+        self.metadata = {"parameters": count_parameters(model)}
 
     @property
     def conditional(self) -> bool:
@@ -66,7 +66,7 @@ class ModelPredictor(VectorPredictor):
     def generative(self) -> bool:
         return self.model.generative and self.head == 0
 
-    def stream(self, query: FloatArray | None = None) -> Session:
+    def stream(self, query: FloatArray | None = None) -> StreamSession:
         return StateSession(self.model, self.head, query)
 
     @torch.inference_mode()
@@ -120,8 +120,8 @@ class RunPredictor(TrainedPredictor, ModelPredictor):
             ) from None
         called = name or Path(folder).resolve().name
         ModelPredictor.__init__(self, model.to(device), context, called, encoder, compiled=compiled)
-        self.facts["bytes"] = (self.folder / WEIGHTS).stat().st_size
-        self.facts |= self._results()
+        self.metadata["bytes"] = (self.folder / WEIGHTS).stat().st_size
+        self.metadata |= self._results()
 
     def _results(self) -> dict[str, Any]:
         """Seconds and best epoch of a finished run; an interrupted one has none to tell."""

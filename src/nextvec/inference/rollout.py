@@ -51,7 +51,7 @@ class Guard:
 
 
 @dataclass(frozen=True, eq=False)
-class Landing:
+class NearestHit:
     """A real chunk near a prediction: its row, its cosine to the prediction, its vector [D] as stored."""
 
     row: int
@@ -59,12 +59,12 @@ class Landing:
     vector: FloatArray
 
 
-Find = Callable[[UnitVectors, IntArray], Landing | None]
+Find = Callable[[UnitVectors, IntArray], NearestHit | None]
 """The real chunk nearest to a vector [1, D], none of the given rows; None where there is no other."""
 
 
 @dataclass(frozen=True)
-class Snap:
+class SnapToCorpus:
     """How predictions are pulled to real chunks, none of them twice.
 
     Attributes:
@@ -81,14 +81,14 @@ class Snap:
         _check_between("threshold", self.threshold, -1.0)
         _check_between("blend", self.blend, 0.0)
 
-    def mixed(self, prediction: FloatArray, landing: Landing) -> FloatArray:
+    def mixed(self, prediction: FloatArray, landing: NearestHit) -> FloatArray:
         """[D] what is read in place of the prediction [D]."""
         share = np.float32(self.blend)
         return share * landing.vector + (1 - share) * prediction
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class RolloutStep:
     """One prediction of a rollout.
 
     Attributes:
@@ -105,11 +105,11 @@ class Step:
     length: float
     drift: float
     repetition: float | None
-    landing: Landing | None
+    landing: NearestHit | None
 
 
 @dataclass(frozen=True)
-class Rolled:
+class RolloutResult:
     """A rollout.
 
     Attributes:
@@ -118,13 +118,13 @@ class Rolled:
         length: mean length of the chunks read.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[RolloutStep, ...]
     objection: str | None
     length: float
 
 
 @dataclass(frozen=True)
-class Course:
+class RolloutSettings:
     """What steers a rollout.
 
     Attributes:
@@ -136,7 +136,7 @@ class Course:
     """
 
     guard: Guard = field(default_factory=Guard)
-    snap: Snap | None = None
+    snap: SnapToCorpus | None = None
     query: FloatArray | None = None
     seed: int | None = None
 
@@ -149,9 +149,9 @@ def roll(
     predictor: VectorPredictor,
     vectors: RawVectors,
     steps: int,
-    course: Course | None = None,
+    course: RolloutSettings | None = None,
     find: Find | None = None,
-) -> Rolled:
+) -> RolloutResult:
     """Go on for so many steps, or until the guard objects, from vectors [T, D] in the order they are read.
 
     The step that the guard objects to is the last one.
@@ -169,11 +169,11 @@ def roll(
     read = vectors.values if predictor.encoder is None else vectors.of(predictor.encoder).values
     if read.ndim != 2 or len(read) == 0:
         raise ModelError(f"nothing to go on from in {list(read.shape)}", remedy="give vectors [T, D]")
-    course = course or Course()
+    course = course or RolloutSettings()
     if course.snap is not None and find is None:
         raise ConfigError("no chunks to snap to", where="snap", remedy="name a store")
     length = float(np.linalg.norm(read, axis=1).mean())
-    made: list[Step] = []
+    made: list[RolloutStep] = []
     for step in _steps(
         predictor, RawVectors(read, vectors.encoder, vectors.normalised), course, find, length
     ):
@@ -181,12 +181,12 @@ def roll(
         objection = course.guard.objection(step.drift, step.repetition)
         if len(made) == steps or objection:
             break
-    return Rolled(tuple(made), objection, length)
+    return RolloutResult(tuple(made), objection, length)
 
 
 def _steps(
-    predictor: VectorPredictor, vectors: RawVectors, course: Course, find: Find | None, length: float
-) -> Iterator[Step]:
+    predictor: VectorPredictor, vectors: RawVectors, course: RolloutSettings, find: Find | None, length: float
+) -> Iterator[RolloutStep]:
     """Step after step without end."""
     width = predictor.context
     contexts = np.array(vectors.values[None, -width:])
@@ -204,13 +204,13 @@ def _steps(
                 read, landing = course.snap.mixed(raw, nearest), nearest
                 used = np.append(used, nearest.row)
         repetition = None if before is None else _cosine(direction, before)
-        yield Step(raw, read, norm, _cosine(direction, start), repetition, landing)
+        yield RolloutStep(raw, read, norm, _cosine(direction, start), repetition, landing)
         before = direction
         contexts, lengths = read_on(contexts, lengths, read[None], width)
 
 
 def _predicted(
-    predictor: VectorPredictor, contexts: FloatArray, lengths: IntArray, course: Course, number: int
+    predictor: VectorPredictor, contexts: FloatArray, lengths: IntArray, course: RolloutSettings, number: int
 ) -> FloatArray:
     """[D] the point prediction, or a draw that is the same for the same seed and step."""
     queries = None if course.query is None else course.query[None]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nextvec.inference.base import VectorPredictor
 
 
-class Session(ABC):
+class StreamSession(ABC):
     """What one stream has read. Pushes from several threads are taken one after the other.
 
     Attributes:
@@ -79,7 +79,7 @@ class Session(ABC):
     def _forget(self) -> None: ...
 
 
-class StateSession(Session):
+class StateSession(StreamSession):
     """A model's own state: every vector of the stream counts, also those before the model's usual context.
 
     Args:
@@ -119,7 +119,7 @@ class StateSession(Session):
         self._state = self.model.init_state(1, query=self._query)
 
 
-class WindowSession(Session):
+class WindowSession(StreamSession):
     """For a predictor that has no state to go on from, such as an export: it reads its last `context` vectors
     again at every push, and knows nothing of those before."""
 

@@ -21,7 +21,7 @@ from nextvec.evaluation.predictor import unit
 from nextvec.evaluation.report import KeptPredictions
 from nextvec.reporting.drawing import best_baseline
 from nextvec.reporting.figure import NothingToDraw, canvas, look, wrapped
-from nextvec.reporting.material import Material, Run
+from nextvec.reporting.inputs import ReportInputs, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,7 @@ COLUMNS = 4
 
 
 @dataclass(frozen=True)
-class Answered:
+class PredictedWindows:
     """The answers of a matrix, with the store they were given on. N windows of D dimensions.
 
     Figures ask for the needs "rows", "answers" and "store" before they make one.
@@ -47,20 +47,20 @@ class Answered:
         answers: to N of the judged windows.
     """
 
-    material: Material
+    inputs: ReportInputs
     answers: KeptPredictions
     store: Store
 
     @classmethod
-    def of(cls, material: Material, most: int = MOST_SEEN) -> Answered:
-        """Of a material that has answers and a store: of at most so many windows, drawn the same each time.
+    def of(cls, inputs: ReportInputs, most: int = MOST_SEEN) -> PredictedWindows:
+        """Of a inputs that has answers and a store: of at most so many windows, drawn the same each time.
 
         Raises:
             NothingToDraw: no model was judged.
         """
-        assert material.answers is not None
-        assert material.store is not None
-        found = cls(material, _some(material.answers, most), material.store)
+        assert inputs.answers is not None
+        assert inputs.store is not None
+        found = cls(inputs, _some(inputs.answers, most), inputs.store)
         if not found.models:
             raise NothingToDraw("no model was judged")
         return found
@@ -71,7 +71,7 @@ class Answered:
     @cached_property
     def models(self) -> tuple[str, ...]:
         """The models that answered, the best by cosine first."""
-        return models_of(self.material)
+        return models_of(self.inputs)
 
     @property
     def best(self) -> str:
@@ -81,7 +81,7 @@ class Answered:
     @property
     def baseline(self) -> str | None:
         """The baseline with the highest cosine; None where none was judged."""
-        best = best_baseline(self.material, "cosine")
+        best = best_baseline(self.inputs, "cosine")
         return None if best is None else best["name"]
 
     def units(self, row: str) -> FloatArray:
@@ -101,7 +101,7 @@ class Answered:
     @cached_property
     def exam(self) -> EvaluationSet:
         """The exam that was answered."""
-        table = self.material.table
+        table = self.inputs.table
         assert table is not None
         document = self.answers.document
         first = np.array([self.store.documents[i].first for i in document], dtype=np.int64)
@@ -126,7 +126,7 @@ class Answered:
 
     @property
     def _first_runs(self) -> list[Run]:
-        return [runs[0] for row in self.models if (runs := self.material.runs_of(row))]
+        return [runs[0] for row in self.models if (runs := self.inputs.runs_of(row))]
 
 
 def _some(answers: KeptPredictions, most: int) -> KeptPredictions:
@@ -144,9 +144,9 @@ def _some(answers: KeptPredictions, most: int) -> KeptPredictions:
     )
 
 
-def models_of(material: Material) -> tuple[str, ...]:
+def models_of(inputs: ReportInputs) -> tuple[str, ...]:
     """The models of the table, the best by cosine first."""
-    ranked = sorted(material.models, key=lambda row: -(row["cosine"] or 0.0))
+    ranked = sorted(inputs.models, key=lambda row: -(row["cosine"] or 0.0))
     return tuple(row["name"] for row in ranked)
 
 
@@ -173,13 +173,13 @@ def panels(
     return drawn, list(zip(shown, flat, strict=False))
 
 
-def line(axes: Axes, material: Material, row: str, x: Sequence[float], y: ArrayLike) -> None:
+def line(axes: Axes, inputs: ReportInputs, row: str, x: Sequence[float], y: ArrayLike) -> None:
     """A row's values from point to point, as that row looks in every figure."""
-    drawn_as = look(material, row)
+    drawn_as = look(inputs, row)
     axes.plot(x, y, color=drawn_as.colour, marker=drawn_as.marker, ls=drawn_as.line, label=row)
 
 
-def searchable(answered: Answered, *, share: float = 1.0, seed: int = 0) -> IntArray:
+def searchable(answered: PredictedWindows, *, share: float = 1.0, seed: int = 0) -> IntArray:
     """Windows [n], at most 1,000 and as many as can be compared with all that was trained on in a `share` of
     the time that a figure may take. Raises NothingToDraw: nothing of what was trained on is here."""
     products = len(answered.trained) * answered.store.dimension

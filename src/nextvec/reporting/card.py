@@ -22,7 +22,7 @@ from nextvec.evaluation.intervals import LEVEL
 from nextvec.experiments.evaluating import evaluate_flags
 from nextvec.models.saving import CONFIG as MODEL
 from nextvec.models.saving import WEIGHTS
-from nextvec.reporting.material import Material, Run
+from nextvec.reporting.inputs import ReportInputs, Run
 from nextvec.reporting.pages import render
 from nextvec.reporting.standing import Standing
 from nextvec.training.config import DataConfig, TrainConfig, read_config
@@ -38,7 +38,7 @@ Facts = dict[str, str]
 
 
 @dataclass(frozen=True)
-class Subject:
+class CardModel:
     """The run that a card is about.
 
     Attributes:
@@ -52,20 +52,20 @@ class Subject:
     standing: Standing | None
 
     @classmethod
-    def of(cls, material: Material) -> Subject:
-        """The one run of `material`. Raises RunError: a matrix, or a run without a model."""
-        if material.kind != "run":
-            raise RunError("holds many runs", where=material.folder, remedy="give the folder of one of them")
-        if not (material.folder / WEIGHTS).is_file() or not material.runs[0].history:
+    def of(cls, inputs: ReportInputs) -> CardModel:
+        """The one run of `inputs`. Raises RunError: a matrix, or a run without a model."""
+        if inputs.kind != "run":
+            raise RunError("holds many runs", where=inputs.folder, remedy="give the folder of one of them")
+        if not (inputs.folder / WEIGHTS).is_file() or not inputs.runs[0].history:
             raise RunError(
-                "has no model yet", where=material.folder, remedy="go on with nextvec train --resume"
+                "has no model yet", where=inputs.folder, remedy="go on with nextvec train --resume"
             )
         return cls(
-            run=material.runs[0],
-            store=material.store,
-            config=read_config(material.folder / CONFIG),
-            saved=read_json(material.folder / MODEL, RunError, remedy=TRAIN_AGAIN),
-            standing=Standing.find(material),
+            run=inputs.runs[0],
+            store=inputs.store,
+            config=read_config(inputs.folder / CONFIG),
+            saved=read_json(inputs.folder / MODEL, RunError, remedy=TRAIN_AGAIN),
+            standing=Standing.find(inputs),
         )
 
     @property
@@ -86,20 +86,20 @@ class Subject:
     @property
     def parameters(self) -> int | None:
         """What was learned."""
-        return self.run.facts.get("parameters")
+        return self.run.metadata.get("parameters")
 
 
-def make_card(material: Material, *, licence: str = UNKNOWN) -> str:
+def make_card(inputs: ReportInputs, *, licence: str = UNKNOWN) -> str:
     """The card of a run as Markdown.
 
     Args:
-        material: of a run, with or without its store; figures come from `material.table` or, where it has
+        inputs: of a run, with or without its store; figures come from `inputs.table` or, where it has
             none, from the matrix that the run belongs to.
         licence: of the weights, as the Hub names licences.
     Raises:
         RunError: a matrix, a run without a model yet, or a damaged file.
     """
-    subject = Subject.of(material)
+    subject = CardModel.of(inputs)
     return render(
         "card.md.j2",
         metadata=metadata(subject, licence),
@@ -121,7 +121,7 @@ def make_card(material: Material, *, licence: str = UNKNOWN) -> str:
     )
 
 
-def write_card(material: Material, path: Path | None = None, *, licence: str | None = None) -> Path:
+def write_card(inputs: ReportInputs, path: Path | None = None, *, licence: str | None = None) -> Path:
     """Put the card of a run into its folder, or elsewhere. Returns where.
 
     Args:
@@ -136,7 +136,7 @@ def write_card(material: Material, path: Path | None = None, *, licence: str | N
             where="--license",
             remedy="write it as the Hub does: mit, apache-2.0, cc-by-4.0, other",
         )
-    path = material.folder / CARD if path is None else path
+    path = inputs.folder / CARD if path is None else path
     if path.exists():
         held = path.read_text(encoding="utf-8", errors="replace")
         if MARK not in held:
@@ -146,11 +146,11 @@ def write_card(material: Material, path: Path | None = None, *, licence: str | N
                 remedy="move it away, or give another with --out",
             )
         licence = licence or held.partition("\nlicense: ")[2].partition("\n")[0]
-    write_text(path, make_card(material, licence=licence or UNKNOWN))
+    write_text(path, make_card(inputs, licence=licence or UNKNOWN))
     return path
 
 
-def metadata(subject: Subject, licence: str) -> str:
+def metadata(subject: CardModel, licence: str) -> str:
     """YAML for the Hub: what it is and, if it was judged, its results with their intervals."""
     card = ModelCardData(
         license=licence,
@@ -165,7 +165,7 @@ def metadata(subject: Subject, licence: str) -> str:
     return text
 
 
-def results(subject: Subject, standing: Standing) -> Iterator[EvalResult]:
+def results(subject: CardModel, standing: Standing) -> Iterator[EvalResult]:
     """The run's own figures; the intervals are of the row's difference from the best baseline."""
     table = standing.table
     for each in standing.beside:
@@ -201,7 +201,7 @@ def asked(data: DataConfig) -> str:
     return f"the vector of the chunk {' and '.join(ahead)} ahead"
 
 
-def what(subject: Subject) -> str:
+def what(subject: CardModel) -> str:
     """The model in a sentence or two."""
     count = "" if subject.parameters is None else f", {subject.parameters:,} parameters"
     told = " It can be told a later chunk to write towards." if subject.config.data.conditional else ""
@@ -212,9 +212,9 @@ def what(subject: Subject) -> str:
     )
 
 
-def data_facts(subject: Subject) -> Facts:
+def data_facts(subject: CardModel) -> Facts:
     """What it was trained on."""
-    training, facts = subject.saved["training"], subject.run.facts
+    training, metadata = subject.saved["training"], subject.run.metadata
     chunker = ", ".join(f"{name} {value}" for name, value in training.get("chunker", {}).items())
     if training.get("chunker", {}).get("kind") == UNKNOWN_CHUNKER:
         chunker = "imported with their vectors: how they were cut is not known"
@@ -226,8 +226,8 @@ def data_facts(subject: Subject) -> Facts:
         "Chunks": chunker or UNKNOWN,
         "Sources": limited,
         "Documents trained on": f"{training['documents']:,}",
-        "Targets": f"{facts['targets']:,} in training, {facts['validation_targets']:,} in validation"
-        if "targets" in facts
+        "Targets": f"{metadata['targets']:,} in training, {metadata['validation_targets']:,} in validation"
+        if "targets" in metadata
         else UNKNOWN,
         "Division": division(subject.config.data),
     }
@@ -244,7 +244,7 @@ def division(data: DataConfig) -> str:
     )
 
 
-def sources(subject: Subject) -> list[tuple[str, str, str]]:
+def sources(subject: CardModel) -> list[tuple[str, str, str]]:
     """Source, documents and chunks trained on; empty where the store is not at hand."""
     listed = subject.run.folder / TRAINED_ON
     if subject.store is None or not listed.is_file():
@@ -257,7 +257,7 @@ def sources(subject: Subject) -> list[tuple[str, str, str]]:
     return [(name, f"{n:,}", f"{chunks[name]:,}") for name, n in sorted(counted.items())]
 
 
-def protocol_facts(subject: Subject) -> Facts:
+def protocol_facts(subject: CardModel) -> Facts:
     """How it was trained, and what came of it on the validation documents."""
     config, run = subject.config, subject.run
     optim, data = config.optim, config.data
@@ -275,12 +275,12 @@ def protocol_facts(subject: Subject) -> Facts:
         "Length": f"{run.history[-1]['update']:,} updates in {len(run.history)} epochs, "
         f"{run.history[-1]['seconds']:,.0f} s{ended(run)}",
         "Seed": str(config.runtime.seed),
-        "Ran on": f"{run.facts.get('device', UNKNOWN)} in {run.facts.get('precision', UNKNOWN)}",
+        "Ran on": f"{run.metadata.get('device', UNKNOWN)} in {run.metadata.get('precision', UNKNOWN)}",
         "Versions": ", ".join(
             f"{name} {version}"
             for name, version in {
-                "nextvec": run.facts.get("nextvec", UNKNOWN),
-                **run.facts.get("packages", {}),
+                "nextvec": run.metadata.get("nextvec", UNKNOWN),
+                **run.metadata.get("packages", {}),
             }.items()
         ),
         "These weights": f"epoch {best['epoch']}, the best by validation {optim.select}",
@@ -293,7 +293,7 @@ def ended(run: Run) -> str:
     return ", not finished" if run.result is None else f", until {run.result['stopped']}"
 
 
-def use(subject: Subject) -> list[str]:
+def use(subject: CardModel) -> list[str]:
     """What it is meant for."""
     if subject.config.data.task == "middle":
         return ["Finding what is missing amid chunks that are known: the nearest passage to the prediction."]
@@ -304,7 +304,7 @@ def use(subject: Subject) -> list[str]:
     ]
 
 
-def limits(subject: Subject, licence: str) -> Iterator[str]:
+def limits(subject: CardModel, licence: str) -> Iterator[str]:
     """What must not be expected of it."""
     yield "It predicts vectors, not text: a search or a decoder makes text of them, and may add errors."
     yield (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from nextvec.reporting.figure import BEST_BASELINE
-from nextvec.reporting.material import Material
+from nextvec.reporting.inputs import ReportInputs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,25 +28,25 @@ def known(rows: Sequence[dict[str, Any]], *metrics: str) -> list[dict[str, Any]]
     return [row for row in rows if all(row.get(metric) is not None for metric in metrics)]
 
 
-def best_baseline(material: Material, metric: str) -> dict[str, Any] | None:
+def best_baseline(inputs: ReportInputs, metric: str) -> dict[str, Any] | None:
     """The row of the best baseline by a metric; None where no baseline was judged."""
-    name = (material.table or {}).get("best_baseline", {}).get(metric)
-    return next((row for row in material.baselines if row["name"] == name), None)
+    name = (inputs.table or {}).get("best_baseline", {}).get(metric)
+    return next((row for row in inputs.baselines if row["name"] == name), None)
 
 
-def beside_best(material: Material, row: dict[str, Any], metric: str) -> tuple[float, float]:
+def beside_best(inputs: ReportInputs, row: dict[str, Any], metric: str) -> tuple[float, float]:
     """The interval of a row's difference from the best baseline, put where that one stands: it reaches over
     the best baseline's line exactly where the two are not clearly different. No width where there is none.
     """
-    best, found = best_baseline(material, metric), row["versus_best_baseline"].get(metric)
+    best, found = best_baseline(inputs, metric), row["versus_best_baseline"].get(metric)
     if best is None or found is None:
         return row[metric], row[metric]
     return best[metric] + found["low"], best[metric] + found["high"]
 
 
-def mark_best(axes: Axes, material: Material, metric: str, which: Literal["x", "y"]) -> None:
+def mark_best(axes: Axes, inputs: ReportInputs, metric: str, which: Literal["x", "y"]) -> None:
     """A line where the best baseline stands on the axis of the metric, named in the legend."""
-    best = best_baseline(material, metric)
+    best = best_baseline(inputs, metric)
     if best is not None:
         line = axes.axvline if which == "x" else axes.axhline
         label = f"best baseline by {metric}:{' ' if which == 'x' else chr(10)}{best['name']}"

@@ -13,8 +13,8 @@ from nextvec.data.windows import IntArray, Windows
 from nextvec.diagnostics.examples import nearest_candidates
 from nextvec.disk import write_text
 from nextvec.evaluation.predictor import row_dots, unit
-from nextvec.reporting.answered import Answered, Values
-from nextvec.reporting.material import Material, Need
+from nextvec.reporting.answered import PredictedWindows, Values
+from nextvec.reporting.inputs import Need, ReportInputs
 from nextvec.reporting.pages import render
 
 NEEDS: tuple[Need, ...] = ("rows", "answers", "store")
@@ -24,7 +24,7 @@ DRAWN = 30
 
 
 @dataclass(frozen=True)
-class Answer:
+class PredictorScore:
     """How close one predictor came: cosine to the true next vector, and its rank among the candidates."""
 
     row: str
@@ -34,18 +34,18 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Retrieved:
+class RetrievedPassage:
     """A passage that lies nearest to what some predictors said; `true` where it is what came next."""
 
     text: str
     title: str
     position: int
     true: bool
-    answers: tuple[Answer, ...]
+    answers: tuple[PredictorScore, ...]
 
 
 @dataclass(frozen=True)
-class Example:
+class WindowExample:
     """One window.
 
     Attributes:
@@ -65,19 +65,19 @@ class Example:
     target: str
     best: str
     cosine: float
-    retrieved: tuple[Retrieved, ...]
+    retrieved: tuple[RetrievedPassage, ...]
 
 
-def extremes(material: Material, count: int) -> tuple[list[Example], list[Example]]:
+def extremes(inputs: ReportInputs, count: int) -> tuple[list[WindowExample], list[WindowExample]]:
     """At most `count` windows that the best model answered best and as many that it answered worst, at most
     one of a document each; no window is both. The most extreme come first.
 
     Args:
-        material: that has `NEEDS`. Of several seeds, the first answers.
+        inputs: that has `NEEDS`. Of several seeds, the first answers.
     Raises:
         NothingToDraw: no model was judged.
     """
-    answered = Answered.of(material)
+    answered = PredictedWindows.of(inputs)
     order = np.argsort(-_cosines(answered, answered.best), kind="stable")
     half = (len(order) + 1) // 2
     best, worst = (
@@ -88,22 +88,22 @@ def extremes(material: Material, count: int) -> tuple[list[Example], list[Exampl
     return made[: len(best)], made[len(best) :]
 
 
-def drawn(material: Material, count: int = DRAWN, seed: int = 0) -> list[Example]:
+def drawn(inputs: ReportInputs, count: int = DRAWN, seed: int = 0) -> list[WindowExample]:
     """`count` windows at even distances over the judged documents, from a random start on; all if there are
     fewer. Arguments and errors as `extremes`.
     """
-    answered = Answered.of(material)
+    answered = PredictedWindows.of(inputs)
     n = min(count, len(answered))
     start = np.random.default_rng(seed).random()
     return _examples(answered, ((np.arange(n) + start) * len(answered) / n).astype(np.int64))
 
 
-def write_qualitative(material: Material, folder: Path) -> Path | None:
+def write_qualitative(inputs: ReportInputs, folder: Path) -> Path | None:
     """Write `folder`/qualitative.html: windows drawn evenly, best and worst ones in no way preferred. Returns
-    None where there is no material for it."""
-    if material.lacks(NEEDS) is not None or not material.models:
+    None where its inputs are missing."""
+    if inputs.lacks(NEEDS) is not None or not inputs.models:
         return None
-    write_text(folder / PAGE, render("qualitative.html.j2", material=material, examples=drawn(material)))
+    write_text(folder / PAGE, render("qualitative.html.j2", inputs=inputs, examples=drawn(inputs)))
     return folder / PAGE
 
 
@@ -113,17 +113,17 @@ def _one_a_document(documents: IntArray, ranked: IntArray, count: int) -> IntArr
     return ranked[np.sort(first)[:count]]
 
 
-def _cosines(answered: Answered, row: str) -> Values:
+def _cosines(answered: PredictedWindows, row: str) -> Values:
     """[N] between predictions and truth."""
     return row_dots(unit(answered.units(row)), answered.targets)
 
 
-def _examples(answered: Answered, chosen: IntArray) -> list[Example]:
+def _examples(answered: PredictedWindows, chosen: IntArray) -> list[WindowExample]:
     """These windows [n], in this order."""
     exam = answered.exam.select(chosen)
     every = np.arange(len(chosen))
-    found: list[dict[int, list[Answer]]] = [{} for _ in chosen]
-    for row in answered.material.rows:
+    found: list[dict[int, list[PredictorScore]]] = [{} for _ in chosen]
+    for row in answered.inputs.rows:
         if row["name"] not in answered.answers.units:
             continue
         units = unit(answered.units(row["name"])[chosen])
@@ -131,12 +131,14 @@ def _examples(answered: Answered, chosen: IntArray) -> list[Example]:
         # Of equals the true one counts as found: a rank says so too.
         nearest = np.where(ranks == 1, exam.windows.target, nearest_candidates(exam, units, every))
         for i in every:
-            answer = Answer(row["name"], row["kind"] == "model", float(cosines[i]), int(ranks[i]))
+            answer = PredictorScore(row["name"], row["kind"] == "model", float(cosines[i]), int(ranks[i]))
             found[i].setdefault(int(nearest[i]), []).append(answer)
     return [_example(answered, exam.windows, i, answers) for i, answers in enumerate(found)]
 
 
-def _example(answered: Answered, windows: Windows, i: int, found: dict[int, list[Answer]]) -> Example:
+def _example(
+    answered: PredictedWindows, windows: Windows, i: int, found: dict[int, list[PredictorScore]]
+) -> WindowExample:
     store, target = answered.store, int(windows.target[i])
     document = store.documents[int(windows.document[i])]
     first, last = (int(edge[i]) for edge in windows.read_range)
@@ -144,7 +146,7 @@ def _example(answered: Answered, windows: Windows, i: int, found: dict[int, list
     retrieved = [_retrieved(store, row, answers, row == target) for row, answers in found.items()]
     retrieved.sort(key=lambda passage: (not passage.true, -len(passage.answers)))
     best = next(a.cosine for answers in found.values() for a in answers if a.row == answered.best)
-    return Example(
+    return WindowExample(
         title=document.title or document.doc_id,
         source=document.source,
         position=target - document.first,
@@ -162,10 +164,10 @@ def _shown(windows: Windows) -> int:
     return windows.context + (windows.task == "middle")
 
 
-def _retrieved(store: Store, row: int, answers: Sequence[Answer], true: bool) -> Retrieved:
+def _retrieved(store: Store, row: int, answers: Sequence[PredictorScore], true: bool) -> RetrievedPassage:
     at = int(np.searchsorted([d.first for d in store.documents], row, side="right")) - 1
     document = store.documents[at]
-    return Retrieved(
+    return RetrievedPassage(
         text=_texts(store, [row])[0],
         title=document.title or document.doc_id,
         position=row - document.first,

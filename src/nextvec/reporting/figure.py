@@ -1,6 +1,6 @@
 """What every figure shares: how it is found, what it may need, how it looks, how it is written.
 
-A figure is a function from the material to a matplotlib `Figure`, in a module of `nextvec.reporting.figures`:
+A figure is a function from the inputs to a matplotlib `Figure`, in a module of `nextvec.reporting.figures`:
 
     @figure(
         "cosine_comparison",
@@ -8,15 +8,15 @@ A figure is a function from the material to a matplotlib `Figure`, in a module o
         caption="Cosine to the true next vector. The dashed line is the best baseline.",
         needs=("rows",),
     )
-    def cosine_comparison(material: Material) -> Figure:
-        names = [row["name"] for row in material.rows]
+    def cosine_comparison(inputs: ReportInputs) -> Figure:
+        names = [row["name"] for row in inputs.rows]
         drawn, axes = canvas(height=bar_height(names))
-        bars(axes, material, names, [row["cosine"] for row in material.rows])
+        bars(axes, inputs, names, [row["cosine"] for row in inputs.rows])
         axes.set_xlabel("cosine to the true next vector")
         return drawn
 
 It stands in the section that its module is called after. It takes no state of pyplot, so that figures can
-be drawn in any order, and gives the same bytes for the same material. Where there is material but nothing in
+be drawn in any order, and gives the same bytes for the same inputs. Where there is inputs but nothing in
 it to draw (no model with confidence, one epoch), it raises `NothingToDraw` with the reason in words. What has
 thousands of points is drawn with `rasterized=True`, so that the SVG stays small.
 """
@@ -37,14 +37,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from nextvec.disk import atomic_path
 from nextvec.errors import ConfigError, MissingDependencyError, NextvecError
 from nextvec.reporting import figures
-from nextvec.reporting.material import Material, Need
+from nextvec.reporting.inputs import Need, ReportInputs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.container import BarContainer
     from matplotlib.figure import Figure
 
-Draw = Callable[[Material], "Figure"]
+Draw = Callable[[ReportInputs], "Figure"]
 Format = Literal["svg", "png"]
 FORMATS: tuple[Format, ...] = ("svg", "png")
 
@@ -89,7 +89,7 @@ STYLE: Any = {
 
 
 class NothingToDraw(NextvecError):  # noqa: N818 - the report prints its reason; nothing went wrong
-    """The material holds nothing that this figure could show."""
+    """The inputs hold nothing that this figure could show."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def figure(
         name: of its files, and on the command line.
         title: what it shows, in a few words.
         caption: how to read it, in a sentence or two; also what is read aloud in the picture's place.
-        needs: what of the material must be there (`Material.missing` says why it is not).
+        needs: which of the inputs must be there (`ReportInputs.missing` says why it is not).
         on_request: only drawn when asked for by name.
     """
 
@@ -171,7 +171,7 @@ def chosen(names: Collection[str] | None = None) -> list[Spec]:
     return [spec for spec in known.values() if (not spec.on_request if names is None else spec.name in names)]
 
 
-def draw(material: Material, names: Collection[str] | None = None) -> Iterator[tuple[Spec, Figure | str]]:
+def draw(inputs: ReportInputs, names: Collection[str] | None = None) -> Iterator[tuple[Spec, Figure | str]]:
     """Draw figures one after the other: those `chosen`.
 
     Yields: the figure with its picture or, in the picture's place, the reason in words why there is none.
@@ -179,13 +179,13 @@ def draw(material: Material, names: Collection[str] | None = None) -> Iterator[t
     import matplotlib
 
     for spec in chosen(names):
-        reason = material.lacks(spec.needs)
+        reason = inputs.lacks(spec.needs)
         if reason is not None:
             yield spec, reason
             continue
         with matplotlib.rc_context(STYLE):
             try:
-                drawn = spec.draw(material)
+                drawn = spec.draw(inputs)
             except NothingToDraw as e:
                 yield spec, str(e)
                 continue
@@ -239,13 +239,13 @@ def canvas(
     return made, made.subplots(rows, columns, squeeze=rows == columns == 1, **options)
 
 
-def look(material: Material, row: str) -> Look:
+def look(inputs: ReportInputs, row: str) -> Look:
     """How a row is drawn: a model in a colour and marker of its own, a baseline in grey and dashed."""
-    if row not in material.trained:
-        names = [each["name"] for each in material.baselines]
+    if row not in inputs.trained:
+        names = [each["name"] for each in inputs.baselines]
         at = names.index(row) if row in names else 0
         return Look(BASELINE, MARKERS[at % len(MARKERS)], "--")
-    at = material.trained.index(row)
+    at = inputs.trained.index(row)
     line = LINES[at // len(COLOURS) % len(LINES)]
     return Look(COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)], line)
 
@@ -268,7 +268,7 @@ def wrapped(name: str) -> str:
 
 def bars(
     axes: Axes,
-    material: Material,
+    inputs: ReportInputs,
     names: Sequence[str],
     values: Sequence[float],
     spread: Sequence[tuple[float, float]] | None = None,
@@ -285,16 +285,16 @@ def bars(
         best: the baseline to be marked.
     """
     places = range(len(names))
-    apart = len(material.trained) <= len(COLOURS)
+    apart = len(inputs.trained) <= len(COLOURS)
     colours = [
-        BEST_BASELINE if name == best else look(material, name).colour
-        if apart or name not in material.trained else COLOURS[0] for name in names
+        BEST_BASELINE if name == best else look(inputs, name).colour
+        if apart or name not in inputs.trained else COLOURS[0] for name in names
     ]  # fmt: skip
     kinds = [
-        "best baseline" if name == best else "baseline" if name not in material.trained
+        "best baseline" if name == best else "baseline" if name not in inputs.trained
         else "_" if apart else "model" for name in names
     ]  # fmt: skip
-    hatches = ["" if name in material.trained else "///" for name in names]
+    hatches = ["" if name in inputs.trained else "///" for name in names]
     low_high = None
     if spread is not None:
         pairs = zip(values, spread, strict=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from nextvec.evaluation.metrics import METRICS
-from nextvec.reporting.material import Material, Run
+from nextvec.reporting.inputs import ReportInputs, Run
 from nextvec.training.history import HISTORY
 from nextvec.training.loop import METRICS as RESULT
 
@@ -61,23 +61,23 @@ def resolve(document: Any, path: str) -> Any:
     return document
 
 
-def headline(material: Material) -> list[Claim]:
+def headline(inputs: ReportInputs) -> list[Claim]:
     """What came out, the most important first; of what is not judged yet, how its training stands."""
-    if material.table is None:
-        return list(_trained(material))
-    found = list(_compared(material, material.table))
-    return [*found, _judged(material)]
+    if inputs.table is None:
+        return list(_trained(inputs))
+    found = list(_compared(inputs, inputs.table))
+    return [*found, _judged(inputs)]
 
 
-def _compared(material: Material, table: dict[str, Any]) -> Iterator[Claim]:
+def _compared(inputs: ReportInputs, table: dict[str, Any]) -> Iterator[Claim]:
     """By each figure: the best model against the best baseline and against the next model."""
     for metric in (*SAID, "energy_score"):
-        if metric == "energy_score" and not any(row.get("diversity") for row in material.models):
+        if metric == "energy_score" and not any(row.get("diversity") for row in inputs.models):
             continue
-        ranked = _ranked(material.models, metric)
+        ranked = _ranked(inputs.models, metric)
         if not ranked:
             continue
-        quote = Quote(material.table_file, table)
+        quote = Quote(inputs.table_file, table)
         text, standing = _against_baseline(quote, ranked, metric)
         yield Claim(f"{text}{_against_next(quote, ranked, metric)}", quote.figures, standing)
 
@@ -131,11 +131,11 @@ def _difference(quote: Quote, path: str, *, turned: bool = False) -> str:
     return f"difference {middle} [{low}, {high}]"
 
 
-def _judged(material: Material) -> Claim:
+def _judged(inputs: ReportInputs) -> Claim:
     """On what all of this stands."""
-    table = material.table
+    table = inputs.table
     assert table is not None
-    quote = Quote(material.table_file, table)
+    quote = Quote(inputs.table_file, table)
     seen = "documents that were trained on" if table["in_sample"] else "documents that no model saw"
     text = (
         f"Judged on {quote('windows')} windows of {quote('documents')} {seen}, among "
@@ -143,18 +143,18 @@ def _judged(material: Material) -> Claim:
     )
     if table["in_sample"]:
         text += " In-sample figures say nothing about new documents."
-    if len(material.models) > 1:
+    if len(inputs.models) > 1:
         text += " The best model was picked by these same figures, which flatters it a little."
     return Claim(text, quote.figures)
 
 
-def _trained(material: Material) -> Iterator[Claim]:
+def _trained(inputs: ReportInputs) -> Iterator[Claim]:
     """How far the training came, where nothing was judged."""
-    best = max((run for run in material.runs if run.history), key=_cosine, default=None)
+    best = max((run for run in inputs.runs if run.history), key=_cosine, default=None)
     if best is None:
         yield Claim("Nothing was trained to the end of an epoch yet.", {})
         return
-    yield _result(material, best) if best.result is not None else _so_far(material, best)
+    yield _result(inputs, best) if best.result is not None else _so_far(inputs, best)
     yield Claim("Nothing was judged beside the baselines yet: this says how training went, no more.", {})
 
 
@@ -162,30 +162,30 @@ def _cosine(run: Run) -> float:
     return max(float(line["validation"]["cosine"]) for line in run.history)
 
 
-def _result(material: Material, run: Run) -> Claim:
-    quote = Quote(_file(material, run, RESULT), run.result)
+def _result(inputs: ReportInputs, run: Run) -> Claim:
+    quote = Quote(_file(inputs, run, RESULT), run.result)
     text = (
-        f"{_called(material, run)} reached a cosine of {quote('verified.cosine', '.4f')} on its validation "
+        f"{_called(inputs, run)} reached a cosine of {quote('verified.cosine', '.4f')} on its validation "
         f"documents, with the model of epoch {quote('epoch')} of {quote('epochs')}, after {quote('updates')} "
         f"updates and {quote('seconds', ',.0f')} s."
     )
     return Claim(text, quote.figures)
 
 
-def _so_far(material: Material, run: Run) -> Claim:
+def _so_far(inputs: ReportInputs, run: Run) -> Claim:
     lines = list(run.history)
     at = max(range(len(lines)), key=lambda i: lines[i]["validation"]["cosine"])
-    quote = Quote(_file(material, run, HISTORY), lines)
+    quote = Quote(_file(inputs, run, HISTORY), lines)
     text = (
-        f"{_called(material, run)} was interrupted; its best cosine on the validation documents so far is "
+        f"{_called(inputs, run)} was interrupted; its best cosine on the validation documents so far is "
         f"{quote(f'[{at}].validation.cosine', '.4f')}, in epoch {quote(f'[{at}].epoch')}."
     )
     return Claim(text, quote.figures)
 
 
-def _called(material: Material, run: Run) -> str:
-    return run.name if material.kind == "run" else f"The best run so far, {run.name},"
+def _called(inputs: ReportInputs, run: Run) -> str:
+    return run.name if inputs.kind == "run" else f"The best run so far, {run.name},"
 
 
-def _file(material: Material, run: Run, name: str) -> str:
-    return name if material.kind == "run" else f"runs/{run.name}/{name}"
+def _file(inputs: ReportInputs, run: Run, name: str) -> str:
+    return name if inputs.kind == "run" else f"runs/{run.name}/{name}"

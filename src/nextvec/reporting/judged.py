@@ -32,7 +32,7 @@ def judge_alone(store: Store, folder: Path) -> tuple[dict[str, Any], KeptPredict
         quiet=True,
     )
     report = evaluate_runs(store, [run], DocumentSelection(), how)
-    report.row(run.name).facts["model_file"] = WEIGHTS
+    report.row(run.name).metadata["model_file"] = WEIGHTS
     # A group of one: the row says of its seed what the rows of a matrix say of theirs.
     report = merge_seeds(report, {run.name: [run.name]})
     return {**report.to_json(), "failed": {}, "others": {}}, KeptPredictions.of(report, store.fingerprint)

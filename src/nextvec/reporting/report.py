@@ -15,10 +15,10 @@ from nextvec.errors import NextvecError, RunError
 from nextvec.evaluation.table import FACTS, FIGURES, LEGEND, heading
 from nextvec.progress import Progress
 from nextvec.reporting.card import write_card
-from nextvec.reporting.examples import NEEDS, Example, extremes, write_qualitative
+from nextvec.reporting.examples import NEEDS, WindowExample, extremes, write_qualitative
 from nextvec.reporting.figure import Format, Spec, chosen, draw, save
 from nextvec.reporting.headline import headline
-from nextvec.reporting.material import Material
+from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.pages import render
 from nextvec.reporting.reproduce import CONFIGURATION, command, nested, own, shared
 from nextvec.reporting.tables import write_tables
@@ -49,7 +49,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A cell of the table: what is shown, what it is sorted by, and how it stands to the best baseline."""
 
     text: str
@@ -58,13 +58,13 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """One table of the page."""
 
     title: str
     about: list[str]
     columns: list[str]
-    rows: list[list[Cell]]
+    rows: list[list[TableCell]]
     notes: list[str]
 
 
@@ -84,7 +84,7 @@ class Made:
 
 
 def make_report(
-    material: Material, out: Path, *, figures: Collection[str] | None = None, quiet: bool = False
+    inputs: ReportInputs, out: Path, *, figures: Collection[str] | None = None, quiet: bool = False
 ) -> Made:
     """Write `report.html`, every figure as PNG and SVG, every number as CSV, and the PRD's JSON into `out`.
     A run gets its model card too.
@@ -96,53 +96,53 @@ def make_report(
         MissingDependencyError: figures are asked for and matplotlib is not installed.
     """
     made = Made(out / PAGE)
-    sections = _sections(material, made, figures, quiet=quiet)
-    made.files += write_tables(material, out)
-    if (qualitative := write_qualitative(material, out)) is not None:
+    sections = _sections(inputs, made, figures, quiet=quiet)
+    made.files += write_tables(inputs, out)
+    if (qualitative := write_qualitative(inputs, out)) is not None:
         made.files.append(qualitative)
-    if material.runs:
-        write_toml(out / CONFIGURATION, nested(shared(material)))
+    if inputs.runs:
+        write_toml(out / CONFIGURATION, nested(shared(inputs)))
         made.files.append(out / CONFIGURATION)
-    write_text(made.page, page(material, sections, made.left_out))
-    if material.kind == "run":
+    write_text(made.page, page(inputs, sections, made.left_out))
+    if inputs.kind == "run":
         try:
-            made.files.append(write_card(material))
+            made.files.append(write_card(inputs))
         except RunError as e:
             made.left_out["the model card"] = str(e)
     return made
 
 
-def page(material: Material, sections: Mapping[str, Sequence[Picture]], left_out: Mapping[str, str]) -> str:
+def page(inputs: ReportInputs, sections: Mapping[str, Sequence[Picture]], left_out: Mapping[str, str]) -> str:
     """The page as HTML. Whatever comes from documents, files or folders is escaped."""
-    best, worst = _extremes(material)
+    best, worst = _extremes(inputs)
     return render(
         "report.html.j2",
-        material=material,
-        claims=headline(material),
-        tables=_tables(material),
-        failed={} if material.table is None else material.table["failed"],
+        inputs=inputs,
+        claims=headline(inputs),
+        tables=_tables(inputs),
+        failed={} if inputs.table is None else inputs.table["failed"],
         sections=sections,
         best=best,
         worst=worst,
-        verdicts=_verdicts(material),
-        settings=shared(material),
-        differences=_differences(material),
-        environment=_environment(material),
-        command=command(material),
+        verdicts=_verdicts(inputs),
+        settings=shared(inputs),
+        differences=_differences(inputs),
+        environment=_environment(inputs),
+        command=command(inputs),
         configuration=CONFIGURATION,
-        missing=_missing(material, left_out),
+        missing=_missing(inputs, left_out),
     )
 
 
 def _sections(
-    material: Material, made: Made, names: Collection[str] | None, *, quiet: bool
+    inputs: ReportInputs, made: Made, names: Collection[str] | None, *, quiet: bool
 ) -> dict[str, list[Picture]]:
     """Draw and write the figures; those that could not be drawn are noted in `made`."""
     if names is not None and not names:
         return {}
     found: dict[str, list[Picture]] = {}
     with Progress("report", len(chosen(names)), "figures", quiet=quiet) as progress:
-        for spec, drawn in draw(material, names):
+        for spec, drawn in draw(inputs, names):
             progress.advance(note=spec.name)
             if isinstance(drawn, str):
                 made.left_out[spec.name] = drawn
@@ -159,71 +159,71 @@ def _data_uri(files: Mapping[Format, bytes]) -> str:
     return f"data:{kind};base64,{base64.b64encode(files[form]).decode()}"
 
 
-def _tables(material: Material) -> list[Table]:
+def _tables(inputs: ReportInputs) -> list[PageTable]:
     """The main table and those of the other questions."""
-    if material.table is None:
+    if inputs.table is None:
         return []
-    others = material.table.get("others", {})
-    return [_table("Results", material.table), *(_table(name, other) for name, other in others.items())]
+    others = inputs.table.get("others", {})
+    return [_table("Results", inputs.table), *(_table(name, other) for name, other in others.items())]
 
 
-def _table(title: str, report: Mapping[str, Any]) -> Table:
+def _table(title: str, report: Mapping[str, Any]) -> PageTable:
     shown = FIGURES | FACTS
     keys = [key for key in shown if any(row.get(key) is not None for row in report["rows"])]
-    return Table(
+    return PageTable(
         title=title,
         about=heading(report),
         columns=["predictor", *(shown[key][0] for key in keys)],
         rows=[
-            [Cell(row["name"], row["name"], row["kind"]), *(_cell(report, row, key) for key in keys)]
+            [TableCell(row["name"], row["name"], row["kind"]), *(_cell(report, row, key) for key in keys)]
             for row in report["rows"]
         ],
         notes=[LEGEND, *report["notes"]],
     )
 
 
-def _cell(report: Mapping[str, Any], row: Mapping[str, Any], key: str) -> Cell:
+def _cell(report: Mapping[str, Any], row: Mapping[str, Any], key: str) -> TableCell:
     value = row.get(key)
     if value is None:
-        return Cell("")
+        return TableCell("")
     text = (FIGURES | FACTS)[key][1].format(value)
     if report["best_baseline"].get(key) == row["name"]:
-        return Cell(f"{text}*", value, "best")
+        return TableCell(f"{text}*", value, "best")
     better = row["versus_best_baseline"].get(key, {}).get("better")
     mark, standing = {True: ("+", "above"), False: ("−", "below"), None: ("", "")}[better]
-    return Cell(f"{text}{mark}", value, standing)
+    return TableCell(f"{text}{mark}", value, standing)
 
 
-def _extremes(material: Material) -> tuple[list[Example], list[Example]]:
+def _extremes(inputs: ReportInputs) -> tuple[list[WindowExample], list[WindowExample]]:
     """The windows answered best and worst, where there are answers and texts."""
-    if material.lacks(NEEDS) or not material.models:
+    if inputs.lacks(NEEDS) or not inputs.models:
         return [], []
-    return extremes(material, EXAMPLES)
+    return extremes(inputs, EXAMPLES)
 
 
-def _verdicts(material: Material) -> list[Verdict]:
+def _verdicts(inputs: ReportInputs) -> list[Verdict]:
     """What the data diagnosis says, the gravest first; nothing without a store."""
     order = ("red", "warning", "note", "ok")
     try:
-        found = material.diagnosis
+        found = inputs.diagnosis
     except NextvecError as e:
         return [Verdict("diagnosis", "warning", f"the data could not be looked at: {e}")]
     return [] if found is None else sorted(found.verdicts, key=lambda verdict: order.index(verdict.level))
 
 
-def _differences(material: Material) -> tuple[list[str], list[list[str]]]:
+def _differences(inputs: ReportInputs) -> tuple[list[str], list[list[str]]]:
     """What rows differ in, as columns and lines."""
-    found = own(material)
+    found = own(inputs)
     keys = sorted({key for differing in found.values() for key in differing})
     return keys, [[row, *(_said(found[row].get(key)) for key in keys)] for row in found]
 
 
-def _environment(material: Material) -> dict[str, str]:
+def _environment(inputs: ReportInputs) -> dict[str, str]:
     """What the runs ran on; where they differ, all that was said."""
-    facts = {key: [_said(run.facts.get(key)) for run in material.runs] for key in FACTS_SAID}
+    metadata = {key: [_said(run.metadata.get(key)) for run in inputs.runs] for key in FACTS_SAID}
     return {
         key: "; ".join(said)
-        for key, values in facts.items()
+        for key, values in metadata.items()
         if (said := [*dict.fromkeys(filter(None, values))])
     }
 
@@ -234,8 +234,8 @@ def _said(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _missing(material: Material, left_out: Mapping[str, str]) -> dict[str, str]:
+def _missing(inputs: ReportInputs, left_out: Mapping[str, str]) -> dict[str, str]:
     """What is not on the page, and why."""
-    parts = {WHAT[need]: why for need, why in material.missing.items()}
+    parts = {WHAT[need]: why for need, why in inputs.missing.items()}
     figures = {f"Figure {name}": why for name, why in left_out.items() if why not in parts.values()}
     return parts | figures

@@ -13,7 +13,7 @@ from nextvec.evaluation.report import COMPARED
 from nextvec.evaluation.table import FIGURES
 from nextvec.experiments.matrix import TABLE, read_table
 from nextvec.models.saving import WEIGHTS
-from nextvec.reporting.material import JUDGED, Material
+from nextvec.reporting.inputs import JUDGED, ReportInputs
 
 REPORT = "report"
 """Where a run's report lies, unless it was asked for elsewhere."""
@@ -62,12 +62,12 @@ class Standing:
     own: Mapping[str, Any]
 
     @classmethod
-    def find(cls, material: Material) -> Standing | None:
-        """Of the run of `material`: as it was judged just now, by the matrix that it belongs to, or by its
+    def find(cls, inputs: ReportInputs) -> Standing | None:
+        """Of the run of `inputs`: as it was judged just now, by the matrix that it belongs to, or by its
         last report; None where it was not. Raises RunError for a damaged table."""
-        if material.table is not None:
-            return cls._in(material.table, WEIGHTS)
-        folder = material.folder.resolve()
+        if inputs.table is not None:
+            return cls._in(inputs.table, WEIGHTS)
+        folder = inputs.folder.resolve()
         matrix = folder.parent.parent
         if (matrix / TABLE).is_file():
             found = cls._in(read_table(matrix), f"{folder.parent.name}/{folder.name}/{WEIGHTS}")

@@ -10,7 +10,7 @@ from typing import Any
 
 from nextvec.config import flatten
 from nextvec.disk import write_json, write_text
-from nextvec.reporting.material import JUDGED, Material
+from nextvec.reporting.inputs import JUDGED, ReportInputs
 
 Line = Mapping[str, Any]
 NOT_FLAT = ("versus_best_baseline", "per_seed")
@@ -26,8 +26,8 @@ INFERENCE = (
 )
 
 
-def write_tables(material: Material, folder: Path) -> list[Path]:
-    """Write every table that there is material for, into `folder`.
+def write_tables(inputs: ReportInputs, folder: Path) -> list[Path]:
+    """Write every table that the inputs allow, into `folder`.
 
     `rows.csv` (a predictor a line), `versus_best_baseline.csv`, `pairs.csv` (every two rows), `seeds.csv` (a
     run a line), `history.csv` (an epoch of a run a line), `windows.csv` (a window a line, the cosine of each
@@ -37,16 +37,16 @@ def write_tables(material: Material, folder: Path) -> list[Path]:
     Returns: what was written.
     """
     written = []
-    for name, lines in csv_tables(material).items():
+    for name, lines in csv_tables(inputs).items():
         if lines:
             written.append(folder / f"{name}.csv")
             write_text(written[-1], as_csv(lines))
-    for name, found in prd_files(material).items():
+    for name, found in prd_files(inputs).items():
         written.append(folder / f"{name}.json")
         write_json(written[-1], found)
-    if material.kind == "run" and material.table is not None:
+    if inputs.kind == "run" and inputs.table is not None:
         written.append(folder / JUDGED)
-        write_json(written[-1], material.table)
+        write_json(written[-1], inputs.table)
     return written
 
 
@@ -60,34 +60,32 @@ def as_csv(lines: Sequence[Line]) -> str:
     return out.getvalue()
 
 
-def csv_tables(material: Material) -> dict[str, list[Line]]:
+def csv_tables(inputs: ReportInputs) -> dict[str, list[Line]]:
     """Name -> lines; a table that there is nothing for is empty."""
     return {
-        "rows": [{k: v for k, v in row.items() if k not in NOT_FLAT} for row in material.rows],
+        "rows": [{k: v for k, v in row.items() if k not in NOT_FLAT} for row in inputs.rows],
         "versus_best_baseline": [
             {"name": row["name"], "metric": metric, **versus}
-            for row in material.rows
+            for row in inputs.rows
             for metric, versus in row["versus_best_baseline"].items()
         ],
-        "pairs": [] if material.table is None else list(material.table.get("pairs", [])),
-        "seeds": [
-            {"row": row["name"], **seed} for row in material.models for seed in row.get("per_seed", [])
-        ],
+        "pairs": [] if inputs.table is None else list(inputs.table.get("pairs", [])),
+        "seeds": [{"row": row["name"], **seed} for row in inputs.models for seed in row.get("per_seed", [])],
         "history": [
             {"run": run.name, "row": run.row, "seed": run.seed, **flatten(line)}
-            for run in material.runs
+            for run in inputs.runs
             for line in run.history
         ],
-        "windows": list(_windows(material)),
+        "windows": list(_windows(inputs)),
     }
 
 
-def _windows(material: Material) -> Iterable[Line]:
+def _windows(inputs: ReportInputs) -> Iterable[Line]:
     """Every judged window: its document, the rows of its last chunk read and of its target, the cosines."""
-    answers = material.answers
+    answers = inputs.answers
     if answers is None:
         return
-    documents = None if material.store is None else material.store.documents
+    documents = None if inputs.store is None else inputs.store.documents
     for i, (document, last, target) in enumerate(
         zip(answers.document.tolist(), answers.last.tolist(), answers.target.tolist(), strict=True)
     ):
@@ -96,22 +94,22 @@ def _windows(material: Material) -> Iterable[Line]:
         yield {"document": name, "last_row": last, "target_row": target, **cosines}
 
 
-def prd_files(material: Material) -> dict[str, dict[str, Any]]:
+def prd_files(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
     """The files that the PRD names, by name: those of the judgement only where there is one."""
-    found: dict[str, dict[str, Any]] = {"validation_results": _validation(material)}
-    if material.table is not None:
-        found["retrieval_results"] = _retrieval(material.table)
-        found["inference_benchmarks"] = _inference(material)
+    found: dict[str, dict[str, Any]] = {"validation_results": _validation(inputs)}
+    if inputs.table is not None:
+        found["retrieval_results"] = _retrieval(inputs.table)
+        found["inference_benchmarks"] = _inference(inputs)
     return found
 
 
-def _validation(material: Material) -> dict[str, Any]:
+def _validation(inputs: ReportInputs) -> dict[str, Any]:
     """All models on the validation documents: every run's result, or its last epoch while it has none."""
     return {
         "metric": "cosine and mse on the validation documents, of the model as it was saved",
         "models": {
-            row: {run.name: run.result or _so_far(run.history) for run in material.runs_of(row)}
-            for row in material.trained
+            row: {run.name: run.result or _so_far(run.history) for run in inputs.runs_of(row)}
+            for row in inputs.trained
         },
     }
 
@@ -132,11 +130,11 @@ def _retrieval(table: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _inference(material: Material) -> dict[str, Any]:
+def _inference(inputs: ReportInputs) -> dict[str, Any]:
     """Speed and size: one context at a time on one thread, and in batches of 256 on all."""
     return {
         "predictors": {
             row["name"]: {key: row[key] for key in INFERENCE if row.get(key) is not None}
-            for row in material.rows
+            for row in inputs.rows
         },
     }

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from nextvec.corpus.store import Store
 from nextvec.errors import RetrievalError
 from nextvec.retrieval import exact, faiss, milvus, pgvector
-from nextvec.retrieval.engine import BACKENDS, Backend, Shelf
+from nextvec.retrieval.engine import BACKENDS, Backend, IndexSource
 from nextvec.retrieval.index import Index
 
 REGISTERED = (exact, faiss, milvus, pgvector)
@@ -54,4 +54,4 @@ def open_index(spec: str, store: Store, documents: Sequence[int] | None = None) 
         MissingDependencyError: its package is not installed.
     """
     found, address = find_backend(spec)
-    return found.open(Shelf.of(store, documents), address)
+    return found.open(IndexSource.of(store, documents), address)

@@ -23,7 +23,7 @@ from nextvec.data.identity import digest
 from nextvec.data.windows import VectorSource, gather_rows
 from nextvec.errors import MissingDependencyError, RetrievalError
 from nextvec.retrieval.index import Index
-from nextvec.retrieval.settling import LEFT_OUT, SPARE, Candidates, SettlingIndex, Without
+from nextvec.retrieval.settling import LEFT_OUT, SPARE, Candidates, ExcludedRows, RescoringIndex
 from nextvec.vectors import unit
 
 LOAD_BYTES = 2**24
@@ -40,7 +40,7 @@ def originals(store: Store, documents: Sequence[int] | None = None) -> IntArray:
 
 
 @dataclass(frozen=True, eq=False)
-class Shelf:
+class IndexSource:
     """Rows of a store that an engine is to hold; what it calls a place is an index into `rows`.
 
     Attributes:
@@ -51,7 +51,7 @@ class Shelf:
     rows: IntArray
 
     @classmethod
-    def of(cls, store: Store, documents: Sequence[int] | None = None) -> Shelf:
+    def of(cls, store: Store, documents: Sequence[int] | None = None) -> IndexSource:
         """The chunks that have a text, of these documents; by default of all originals."""
         rows = originals(store, documents)
         written = pc.utf8_length(pc.utf8_trim_whitespace(store.chunks["text"])).to_numpy() > 0
@@ -81,7 +81,7 @@ class Shelf:
             yield start, unit(gather_rows(self.vectors, self.rows[start : start + count]))
 
 
-class EngineIndex(SettlingIndex):
+class EngineIndex(RescoringIndex):
     """An index whose candidates an engine names.
 
     Attributes:
@@ -90,14 +90,14 @@ class EngineIndex(SettlingIndex):
 
     most: ClassVar[int] = 2**31 - 1
 
-    def __init__(self, shelf: Shelf) -> None:
-        super().__init__(shelf.vectors, shelf.rows, shelf.encoder)
+    def __init__(self, source: IndexSource) -> None:
+        super().__init__(source.vectors, source.rows, source.encoder)
 
     @abstractmethod
     def _ask(self, queries: FloatArray, n: int) -> tuple[FloatArray, IntArray]:
         """Inner products and places, both [Q, n], the best first; place -1 where it found no more."""
 
-    def _candidates(self, queries: FloatArray, k: int, out: Without) -> Candidates:
+    def _candidates(self, queries: FloatArray, k: int, out: ExcludedRows) -> Candidates:
         n = min(k + SPARE + out.most, self.size, self.most)
         scores, places = self._ask(queries, n)
         if places.max(initial=-1) >= self.size:
@@ -133,8 +133,8 @@ def require_package(what: str, package: str, extra: str) -> None:
         )
 
 
-Opening = Callable[[Shelf, str | None], Index]
-"""The index of a shelf at an address; what is not there yet is loaded."""
+Opening = Callable[[IndexSource, str | None], Index]
+"""The index of a source at an address; what is not there yet is loaded."""
 Address = Literal["none", "optional", "needed"]
 
 

@@ -11,15 +11,15 @@ import torch
 from nextvec.corpus.store import Store
 from nextvec.corpus.vectors import FloatArray, IntArray
 from nextvec.data.windows import VectorSource
-from nextvec.retrieval.engine import Shelf, backend, originals
-from nextvec.retrieval.settling import LEFT_OUT, SPARE, Candidates, SettlingIndex, Without
+from nextvec.retrieval.engine import IndexSource, backend, originals
+from nextvec.retrieval.settling import LEFT_OUT, SPARE, Candidates, ExcludedRows, RescoringIndex
 
 HELD_BYTES = 2**30
 """Up to so many bytes of unit vectors stay in memory; a larger store is read anew for every search."""
 
 
-class ExactIndex(SettlingIndex):
-    """Compares every query with every row. Arguments and errors are those of `SettlingIndex`."""
+class ExactIndex(RescoringIndex):
+    """Compares every query with every row. Arguments and errors are those of `RescoringIndex`."""
 
     name = "exact"
     exact = True
@@ -33,7 +33,7 @@ class ExactIndex(SettlingIndex):
         """The chunks of these documents (indices into `store.documents`), by default of all originals."""
         return cls(store.vectors, originals(store, documents), str(store.encoder["fingerprint"]))
 
-    def _candidates(self, queries: FloatArray, k: int, out: Without) -> Candidates:
+    def _candidates(self, queries: FloatArray, k: int, out: ExcludedRows) -> Candidates:
         """The largest float32 products, block after block."""
         most = min(k + SPARE, self.size)
         best = torch.full((len(queries), 0), LEFT_OUT)
@@ -58,6 +58,6 @@ class ExactIndex(SettlingIndex):
 
 
 @backend("exact")
-def _open(shelf: Shelf, address: str | None) -> ExactIndex:
+def _open(source: IndexSource, address: str | None) -> ExactIndex:
     """Every row is looked at, in memory."""
-    return ExactIndex(shelf.vectors, shelf.rows, shelf.encoder)
+    return ExactIndex(source.vectors, source.rows, source.encoder)

@@ -10,7 +10,7 @@ import numpy as np
 from nextvec.corpus.vectors import FloatArray, IntArray
 from nextvec.disk import atomic_path, read_json, sha256_file, write_json
 from nextvec.errors import RetrievalError
-from nextvec.retrieval.engine import EngineIndex, Shelf, backend, require_package
+from nextvec.retrieval.engine import EngineIndex, IndexSource, backend, require_package
 
 LINKS, BUILD_WIDTH, SEARCH_WIDTH = 16, 64, 256
 """Of the graph: links a row, and how many rows are kept in sight while it is built and searched."""
@@ -19,10 +19,10 @@ NODE_BYTES = 1024
 
 
 class FaissIndex(EngineIndex):
-    """Asks an index of faiss that holds the rows of a shelf, in their order."""
+    """Asks an index of faiss that holds the rows of a source, in their order."""
 
-    def __init__(self, shelf: Shelf, name: str, exact: bool, index: Any) -> None:
-        super().__init__(shelf)
+    def __init__(self, source: IndexSource, name: str, exact: bool, index: Any) -> None:
+        super().__init__(source)
         self.name, self.exact, self._index = name, exact, index
 
     def _ask(self, queries: FloatArray, n: int) -> tuple[FloatArray, IntArray]:
@@ -31,40 +31,40 @@ class FaissIndex(EngineIndex):
 
 
 @backend("faiss")
-def _flat(shelf: Shelf, address: str | None) -> FaissIndex:
+def _flat(source: IndexSource, address: str | None) -> FaissIndex:
     """A flat index in memory: exact."""
     require_package("index 'faiss'", "faiss", "faiss")
     import faiss
 
-    index = faiss.IndexFlatIP(shelf.vectors.shape[1])
-    _fill(index, shelf)
-    return FaissIndex(shelf, "faiss", True, index)
+    index = faiss.IndexFlatIP(source.vectors.shape[1])
+    _fill(index, source)
+    return FaissIndex(source, "faiss", True, index)
 
 
 @backend("faiss-hnsw", "optional")
-def _graph(shelf: Shelf, address: str | None) -> FaissIndex:
+def _graph(source: IndexSource, address: str | None) -> FaissIndex:
     """A graph in memory, kept in a folder if one is given: fast, finds nearly all."""
     require_package("index 'faiss-hnsw'", "faiss", "faiss")
-    index = _built(shelf) if address is None else _kept(shelf, Path(address))
+    index = _built(source) if address is None else _kept(source, Path(address))
     index.hnsw.efSearch = SEARCH_WIDTH
-    return FaissIndex(shelf, "faiss-hnsw", False, index)
+    return FaissIndex(source, "faiss-hnsw", False, index)
 
 
-def _built(shelf: Shelf) -> Any:
+def _built(source: IndexSource) -> Any:
     import faiss
 
-    index = faiss.IndexHNSWFlat(shelf.vectors.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.IndexHNSWFlat(source.vectors.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efConstruction = BUILD_WIDTH
-    _fill(index, shelf)
+    _fill(index, source)
     return index
 
 
-def _fill(index: Any, shelf: Shelf) -> None:
-    for _, units in shelf.blocks():
+def _fill(index: Any, source: IndexSource) -> None:
+    for _, units in source.blocks():
         index.add(units)
 
 
-def _kept(shelf: Shelf, folder: Path) -> Any:
+def _kept(source: IndexSource, folder: Path) -> Any:
     """The graph from a file of this folder, which is written where it is not there.
 
     Reading a file of faiss trusts it. So its digest, written beside it, is compared before: a damaged file is
@@ -72,16 +72,16 @@ def _kept(shelf: Shelf, folder: Path) -> Any:
     """
     import faiss
 
-    file = folder / f"{shelf.identity}.faiss"
+    file = folder / f"{source.identity}.faiss"
     note = file.with_suffix(".json")
     if note.exists():
-        _check_file(file, note, shelf)
+        _check_file(file, note, source)
         return faiss.read_index(str(file))
-    index = _built(shelf)
+    index = _built(source)
     try:
         with atomic_path(file) as temporary:
             faiss.write_index(index, str(temporary))
-        write_json(note, {"rows": len(shelf.rows), "sha256": sha256_file(file)})
+        write_json(note, {"rows": len(source.rows), "sha256": sha256_file(file)})
     except OSError as e:
         raise RetrievalError(
             f"cannot be written ({e})", where=file, remedy="name a folder that can be written to"
@@ -89,11 +89,11 @@ def _kept(shelf: Shelf, folder: Path) -> Any:
     return index
 
 
-def _check_file(file: Path, note: Path, shelf: Shelf) -> None:
+def _check_file(file: Path, note: Path, source: IndexSource) -> None:
     """Raises RetrievalError where the file is not what was written."""
     remedy = f"delete {note}, and it is built again"
     known = read_json(note, RetrievalError, remedy=remedy)
-    most = len(shelf.rows) * (4 * shelf.vectors.shape[1] + NODE_BYTES) + 2**20
+    most = len(source.rows) * (4 * source.vectors.shape[1] + NODE_BYTES) + 2**20
     if not file.is_file() or file.stat().st_size > most:
         raise RetrievalError("is missing or too large", where=file, remedy=remedy)
     if not isinstance(known, dict) or known.get("sha256") != sha256_file(file):

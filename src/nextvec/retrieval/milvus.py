@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from nextvec.corpus.vectors import FloatArray, IntArray
 from nextvec.errors import RetrievalError
-from nextvec.retrieval.engine import EngineIndex, Shelf, backend, padded, require_package
+from nextvec.retrieval.engine import EngineIndex, IndexSource, backend, padded, require_package
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -32,12 +32,12 @@ class MilvusIndex(EngineIndex):
     exact = True
     most = 16_384
 
-    def __init__(self, shelf: Shelf, address: str) -> None:
-        super().__init__(shelf)
-        self._collection = f"nextvec_{shelf.identity}"
+    def __init__(self, source: IndexSource, address: str) -> None:
+        super().__init__(source)
+        self._collection = f"nextvec_{source.identity}"
         self._client = _connected(address)
         try:
-            _load(self._client, self._collection, shelf)
+            _load(self._client, self._collection, source)
         except Exception as e:  # noqa: BLE001 - pymilvus and its transport share no base class
             self._client.close()
             raise _error(e) from None
@@ -79,12 +79,12 @@ def _connected(address: str) -> MilvusClient:
         raise _error(e) from None
 
 
-def _load(client: MilvusClient, collection: str, shelf: Shelf) -> None:
+def _load(client: MilvusClient, collection: str, source: IndexSource) -> None:
     """Fill the collection, unless it is there: it gets its name only once it is complete."""
     if not client.has_collection(collection):
         filling = f"{collection}_{secrets.token_hex(4)}"
         try:
-            _fill(client, filling, shelf)
+            _fill(client, filling, source)
             client.rename_collection(filling, collection)
         except Exception:
             if client.has_collection(filling):
@@ -93,18 +93,18 @@ def _load(client: MilvusClient, collection: str, shelf: Shelf) -> None:
                 raise
     client.load_collection(collection)
     [held] = client.query(collection, filter="", output_fields=["count(*)"], consistency_level="Strong")
-    if held["count(*)"] != len(shelf.rows):
+    if held["count(*)"] != len(source.rows):
         raise RetrievalError(
-            f"the collection {collection} does not hold the {len(shelf.rows)} rows that it is named after",
+            f"the collection {collection} does not hold the {len(source.rows)} rows that it is named after",
             where=WHAT,
             remedy="drop it, and it is loaded again",
         )
 
 
-def _fill(client: MilvusClient, collection: str, shelf: Shelf) -> None:
+def _fill(client: MilvusClient, collection: str, source: IndexSource) -> None:
     from pymilvus import DataType
 
-    dimension = shelf.vectors.shape[1]
+    dimension = source.vectors.shape[1]
     if dimension > DIMENSIONS:
         raise RetrievalError(
             f"takes vectors of {DIMENSIONS} dimensions at most, these have {dimension}",
@@ -117,7 +117,7 @@ def _fill(client: MilvusClient, collection: str, shelf: Shelf) -> None:
     index = client.prepare_index_params()
     index.add_index("vector", index_type="FLAT", metric_type="IP")
     client.create_collection(collection, schema=schema, index_params=index, consistency_level="Strong")
-    for start, units in shelf.blocks():
+    for start, units in source.blocks():
         rows: list[dict[str, Any]] = [{"place": i, "vector": vector} for i, vector in enumerate(units, start)]
         client.insert(collection, rows)
     client.flush(collection)
@@ -136,8 +136,8 @@ def _error(cause: Exception) -> RetrievalError:
 
 
 @backend("milvus", "needed")
-def _open(shelf: Shelf, address: str | None) -> MilvusIndex:
+def _open(source: IndexSource, address: str | None) -> MilvusIndex:
     """A file of Milvus Lite, or a cluster: exact."""
     require_package(WHAT, "pymilvus", "milvus")
     assert address is not None  # `find_backend` sees to it
-    return MilvusIndex(shelf, address)
+    return MilvusIndex(source, address)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nextvec.corpus.vectors import FloatArray, IntArray
 from nextvec.errors import RetrievalError
-from nextvec.retrieval.engine import EngineIndex, Shelf, backend, padded, require_package
+from nextvec.retrieval.engine import EngineIndex, IndexSource, backend, padded, require_package
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -44,14 +44,14 @@ class PgvectorIndex(EngineIndex):
         graph: walk an HNSW index instead of reading the whole table.
     """
 
-    def __init__(self, shelf: Shelf, address: str, graph: bool) -> None:
-        super().__init__(shelf)
+    def __init__(self, source: IndexSource, address: str, graph: bool) -> None:
+        super().__init__(source)
         self.name, self.exact = ("pgvector-hnsw", False) if graph else ("pgvector", True)
         self._server = _Server(address, f"index '{self.name}'")
-        self._table = f"nextvec_{shelf.identity}"
+        self._table = f"nextvec_{source.identity}"
         self._lock = threading.Lock()
         self._held = self._server.connect(self._settings)
-        _load(self._server, self._held, self._table, shelf, graph)
+        _load(self._server, self._held, self._table, source, graph)
 
     @property
     def _settings(self) -> tuple[str, ...]:
@@ -144,12 +144,12 @@ class _Server:
         )
 
 
-def _load(server: _Server, connection: Connection[Any], table: str, shelf: Shelf, graph: bool) -> None:
+def _load(server: _Server, connection: Connection[Any], table: str, source: IndexSource, graph: bool) -> None:
     """Fill the table, unless it is there: it appears only once it is complete."""
     import psycopg
     from psycopg import sql
 
-    dimension, most = shelf.vectors.shape[1], GRAPH_MOST if graph else TABLE_MOST
+    dimension, most = source.vectors.shape[1], GRAPH_MOST if graph else TABLE_MOST
     if dimension > most:
         raise RetrievalError(
             f"takes vectors of {most} dimensions at most, these have {dimension}",
@@ -163,7 +163,7 @@ def _load(server: _Server, connection: Connection[Any], table: str, shelf: Shelf
             connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (table,))
             there = connection.execute("SELECT to_regclass(%s)", (f'"{table}"',)).fetchone()
             if there is None or there[0] is None:
-                _fill(connection, name, shelf)
+                _fill(connection, name, source)
             if graph:
                 connection.execute(
                     sql.SQL(
@@ -173,47 +173,47 @@ def _load(server: _Server, connection: Connection[Any], table: str, shelf: Shelf
     except psycopg.Error as e:
         raise server.error(e) from None
     held = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(name)).fetchone()
-    if held is None or held[0] != len(shelf.rows):
+    if held is None or held[0] != len(source.rows):
         raise RetrievalError(
-            f"the table {table} does not hold the {len(shelf.rows)} rows that it is named after",
+            f"the table {table} does not hold the {len(source.rows)} rows that it is named after",
             where=server.what,
             remedy="drop it, and it is loaded again",
         )
 
 
-def _fill(connection: Connection[Any], name: Any, shelf: Shelf) -> None:
+def _fill(connection: Connection[Any], name: Any, source: IndexSource) -> None:
     from psycopg import sql
 
     connection.execute(
         sql.SQL("CREATE TABLE {} (place bigint NOT NULL, vector vector({}) NOT NULL)").format(
-            name, sql.Literal(shelf.vectors.shape[1])
+            name, sql.Literal(source.vectors.shape[1])
         )
     )
-    if shelf.vectors.shape[1] <= INLINE:
+    if source.vectors.shape[1] <= INLINE:
         connection.execute(sql.SQL("ALTER TABLE {} ALTER COLUMN vector SET STORAGE PLAIN").format(name))
     copy = sql.SQL("COPY {} (place, vector) FROM STDIN WITH (FORMAT BINARY)").format(name)
     with connection.cursor().copy(copy) as rows:
         rows.set_types(["int8", "vector"])
-        for start, units in shelf.blocks():
+        for start, units in source.blocks():
             for place, vector in enumerate(units, start):
                 rows.write_row((place, vector))
     connection.execute(sql.SQL("ANALYZE {}").format(name))
 
 
 @backend("pgvector", "needed")
-def _table(shelf: Shelf, address: str | None) -> PgvectorIndex:
+def _table(source: IndexSource, address: str | None) -> PgvectorIndex:
     """A table of PostgreSQL, read as a whole: exact."""
-    return _open(shelf, address, graph=False)
+    return _open(source, address, graph=False)
 
 
 @backend("pgvector-hnsw", "needed")
-def _graph(shelf: Shelf, address: str | None) -> PgvectorIndex:
+def _graph(source: IndexSource, address: str | None) -> PgvectorIndex:
     """The same table with an HNSW index: fast, finds nearly all."""
-    return _open(shelf, address, graph=True)
+    return _open(source, address, graph=True)
 
 
-def _open(shelf: Shelf, address: str | None, graph: bool) -> PgvectorIndex:
+def _open(source: IndexSource, address: str | None, graph: bool) -> PgvectorIndex:
     for package in ("psycopg", "pgvector"):
         require_package("index 'pgvector'", package, EXTRA)
     assert address is not None  # `find_backend` sees to it
-    return PgvectorIndex(shelf, address, graph)
+    return PgvectorIndex(source, address, graph)

@@ -83,7 +83,7 @@ Reembed = Callable[[RawVectors], RawVectors]
 
 
 @dataclass(frozen=True)
-class Scene:
+class RetrievalContext:
     """What strategies have at hand.
 
     Attributes:
@@ -120,29 +120,29 @@ class Scene:
         return np.asarray(np.searchsorted(self._first, rows, side="right") - 1, dtype=np.int64)
 
 
-Query = Callable[[Scene, Reading], FloatArray]
+Query = Callable[[RetrievalContext, Reading], FloatArray]
 """Directions [B, D] to search in, of unit length."""
-Reranker = Callable[[Scene, Reading, Found], Found]
+Reranker = Callable[[RetrievalContext, Reading, Found], Found]
 """The same rows in another order."""
-Step = TypeVar("Step", Query, Reranker)
+Function = TypeVar("Function", Query, Reranker)
 
 
 @dataclass(frozen=True)
-class Named(Generic[Step]):
+class Registered(Generic[Function]):
     """A registered query or re-ranker: what it needs, and what it does in a line.
 
     Attributes:
         control: the one that does as much without the model; None where no model is asked.
     """
 
-    function: Step
+    function: Function
     needs: frozenset[Need]
     control: str | None
     summary: str
 
 
-QUERIES: dict[str, Named[Query]] = {}
-RERANKERS: dict[str, Named[Reranker]] = {}
+QUERIES: dict[str, Registered[Query]] = {}
+RERANKERS: dict[str, Registered[Reranker]] = {}
 
 
 def query(name: str, *needs: Need, control: str | None = None) -> Callable[[Query], Query]:
@@ -156,13 +156,13 @@ def reranker(name: str, *needs: Need, control: str | None = None) -> Callable[[R
 
 
 def _registering(
-    table: dict[str, Named[Step]], name: str, needs: tuple[Need, ...], control: str | None
-) -> Callable[[Step], Step]:
-    def register(function: Step) -> Step:
+    table: dict[str, Registered[Function]], name: str, needs: tuple[Need, ...], control: str | None
+) -> Callable[[Function], Function]:
+    def register(function: Function) -> Function:
         summary = (function.__doc__ or "").partition("\n")[0]
         if name in {**QUERIES, **RERANKERS} or "+" in name or not summary:
             raise ValueError(f"strategy '{name}': the name is taken or holds a +, or nothing says what it is")
-        table[name] = Named(function, frozenset(needs), control, summary)
+        table[name] = Registered(function, frozenset(needs), control, summary)
         return function
 
     return register

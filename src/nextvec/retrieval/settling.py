@@ -29,7 +29,7 @@ class Candidates(NamedTuple):
 
     Attributes:
         scores: float32 [Q, V] rough products; LEFT_OUT where the place is not to be found.
-        places: int64 [Q, V] in `SettlingIndex.rows`, distinct within a query but for those LEFT_OUT.
+        places: int64 [Q, V] in `RescoringIndex.rows`, distinct within a query but for those LEFT_OUT.
         beyond: [Q] no other row has a rough product above this; -inf where there is none, or the index does
             not promise to find the nearest.
     """
@@ -39,7 +39,7 @@ class Candidates(NamedTuple):
     beyond: FloatArray
 
 
-class SettlingIndex(ABC):
+class RescoringIndex(ABC):
     """Finds candidates in float32, each index in its way, and settles their order by float64 products with
     the store's vectors; so that threads, blocks and engines change nothing.
 
@@ -62,7 +62,7 @@ class SettlingIndex(ABC):
         self._vectors, self.rows, self.encoder = vectors, rows, encoder
 
     @abstractmethod
-    def _candidates(self, queries: FloatArray, k: int, out: Without) -> Candidates:
+    def _candidates(self, queries: FloatArray, k: int, out: ExcludedRows) -> Candidates:
         """At least k for each of the queries [Q, D], those that could not be found LEFT_OUT."""
 
     @property
@@ -82,12 +82,12 @@ class SettlingIndex(ABC):
         rows = np.empty((len(values), k), dtype=np.int64)
         for start in range(0, len(values), QUERY_BLOCK):
             piece = slice(start, start + QUERY_BLOCK)
-            out = Without.of(self.rows, without[piece] if without is not None else ())
+            out = ExcludedRows.of(self.rows, without[piece] if without is not None else ())
             check_count(self, k, out.most)
             scores[piece], rows[piece] = self._nearest(values[piece], k, out)
         return Found(scores, rows)
 
-    def _nearest(self, queries: FloatArray, k: int, out: Without) -> tuple[FloatArray, IntArray]:
+    def _nearest(self, queries: FloatArray, k: int, out: ExcludedRows) -> tuple[FloatArray, IntArray]:
         """Cosines and rows, both [Q, k]."""
         found = self._candidates(queries, k, out)
         scores, at = _settled(self._exact(queries, found), found.places, k)
@@ -117,7 +117,7 @@ class SettlingIndex(ABC):
             yield start, unit(gather_rows(self._vectors, self.rows[start : start + ROW_BLOCK]))
 
 
-class Without:
+class ExcludedRows:
     """What is left out for a block of queries: places, and whose they are, by ascending place."""
 
     def __init__(self, place: IntArray, query: IntArray) -> None:
@@ -125,7 +125,7 @@ class Without:
         self.place, self.query = place[order], query[order]
 
     @classmethod
-    def of(cls, held: IntArray, without: Sequence[IntArray]) -> Without:
+    def of(cls, held: IntArray, without: Sequence[IntArray]) -> ExcludedRows:
         """From rows of the store, of which only those that are held [n] matter, and each once a query."""
         each = [np.unique(rows) for rows in without]
         rows = np.concatenate([np.zeros(0, dtype=np.int64), *each])

@@ -14,7 +14,7 @@ from nextvec.errors import RetrievalError
 from nextvec.retrieval import queries, rerankers
 from nextvec.retrieval.index import Found
 from nextvec.retrieval.readings import Reading
-from nextvec.retrieval.registry import QUERIES, RERANKERS, Named, Need, Query, Reranker, Scene
+from nextvec.retrieval.registry import QUERIES, RERANKERS, Need, Query, Registered, Reranker, RetrievalContext
 from nextvec.vectors import UnitVectors
 
 REGISTERED = (queries, rerankers)
@@ -33,8 +33,8 @@ class Strategy:
     """A query and the re-rankers behind it. Use `Strategy.named`."""
 
     name: str
-    query: Named[Query]
-    rerankers: tuple[Named[Reranker], ...] = ()
+    query: Registered[Query]
+    rerankers: tuple[Registered[Reranker], ...] = ()
 
     @classmethod
     def named(cls, name: str) -> Self:
@@ -63,34 +63,34 @@ class Strategy:
         without = "+".join(control or part for control, part in zip(controls, parts, strict=True))
         return None if without == self.name else without
 
-    def units(self, scene: Scene, reading: Reading) -> UnitVectors:
+    def units(self, context: RetrievalContext, reading: Reading) -> UnitVectors:
         """The query vectors [B, D]. Raises RetrievalError: something that it needs is not there."""
-        for need in sorted(self.needs - scene.has(reading.queries is not None)):
+        for need in sorted(self.needs - context.has(reading.queries is not None)):
             raise RetrievalError(
                 f"there is no {need}" if need != "conditional" else "the run was trained without queries",
                 where=f"strategy '{self.name}'",
                 remedy=REMEDIES[need],
             )
-        return UnitVectors(self.query.function(scene, reading), scene.index.encoder)
+        return UnitVectors(self.query.function(context, reading), context.index.encoder)
 
-    def rerank(self, scene: Scene, reading: Reading, found: Found) -> Found:
+    def rerank(self, context: RetrievalContext, reading: Reading, found: Found) -> Found:
         """The candidates in the order of the re-rankers, one after another."""
         for reranker in self.rerankers:
-            found = reranker.function(scene, reading, found)
+            found = reranker.function(context, reading, found)
         return found
 
-    def candidates(self, scene: Scene, reading: Reading, units: UnitVectors, k: int) -> Found:
+    def candidates(self, context: RetrievalContext, reading: Reading, units: UnitVectors, k: int) -> Found:
         """What the query vectors find: k rows; for re-rankers `Options.pool`, if each text has so many."""
         if self.rerankers:
-            free = scene.index.size - max(len(rows) for rows in reading.read)
-            k = max(k, min(scene.options.pool, free))
-        return scene.index.search(units, k, reading.read)
+            free = context.index.size - max(len(rows) for rows in reading.read)
+            k = max(k, min(context.options.pool, free))
+        return context.index.search(units, k, reading.read)
 
-    def find(self, scene: Scene, reading: Reading, k: int) -> Found:
+    def find(self, context: RetrievalContext, reading: Reading, k: int) -> Found:
         """The k best rows for each text, none of them read. Raises RetrievalError."""
-        units = self.units(scene, reading)
-        found = self.candidates(scene, reading, units, k)
-        return self.rerank(scene, reading, found).first(k)
+        units = self.units(context, reading)
+        found = self.candidates(context, reading, units, k)
+        return self.rerank(context, reading, found).first(k)
 
 
 def _check_known(what: str, part: str, known: Collection[str], strategy: str) -> None:
@@ -100,13 +100,13 @@ def _check_known(what: str, part: str, known: Collection[str], strategy: str) ->
         )
 
 
-def usual(scene: Scene, *, told: bool) -> tuple[str, ...]:
+def usual(context: RetrievalContext, *, told: bool) -> tuple[str, ...]:
     """Every query that can be asked with what is there, and every re-ranker behind some of them.
 
     Args:
         told: there are queries to steer towards.
     """
-    there = scene.has(told)
+    there = context.has(told)
     plain = [name for name, query in QUERIES.items() if query.needs <= there]
     able = [name for name, reranker in RERANKERS.items() if reranker.needs <= there]
     return (*plain, *(f"{base}+{name}" for name in able for base in COMPARED))

@@ -39,7 +39,7 @@ class FunctionPredictor:
     name: str = "told"
     context: int = 64
     kind: Kind = "model"
-    facts: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     def predict(self, contexts: FloatArray, lengths: IntArray) -> tuple[FloatArray, FloatArray]:
         """Raw and unit prediction, both [B, D]."""

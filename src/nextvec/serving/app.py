@@ -18,13 +18,13 @@ from starlette.types import ASGIApp
 
 from nextvec.errors import NextvecError
 from nextvec.serving import health
-from nextvec.serving.arms import Answered
-from nextvec.serving.auth import GUARDED, Keys
+from nextvec.serving.arms import VariantLog
+from nextvec.serving.auth import GUARDED, ApiKeys
 from nextvec.serving.batching import Batcher
-from nextvec.serving.door import Door
+from nextvec.serving.door import Gateway
 from nextvec.serving.errors import Refusal, of_framework, refusal_of
-from nextvec.serving.exchange import exchange_of
-from nextvec.serving.limits import Lane
+from nextvec.serving.exchange import context_of_request
+from nextvec.serving.limits import AdmissionQueue
 from nextvec.serving.logs import RequestLog
 from nextvec.serving.metrics import Metrics
 from nextvec.serving.models import ServedModels
@@ -58,10 +58,10 @@ class Server(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """The door and all that is behind it; around it the answers to pages of other origins, if any."""
         state = self.state
-        door = Door(
+        door = Gateway(
             super().build_middleware_stack(),
             state.settings,
-            keys=Keys(state.settings.api_keys),
+            keys=ApiKeys(state.settings.api_keys),
             state=state.state,
             lanes={"/v1/predict": state.lanes[VECTORS], "": state.lanes[TEXTS]},
             direct={"/v1/predict": predict.predict},
@@ -112,14 +112,18 @@ def create_app(settings: Settings, models: ServedModels, log: IO[bytes] | None =
     )
     metrics = Metrics()
     lanes = {
-        VECTORS: Lane(settings.queue, settings.max_wait),
-        TEXTS: Lane(settings.text_queue, settings.work_timeout),
+        VECTORS: AdmissionQueue(settings.queue, settings.max_wait),
+        TEXTS: AdmissionQueue(settings.text_queue, settings.work_timeout),
     }
     for name, lane in lanes.items():
         metrics.watch(name, partial(getattr, lane, "under_way"))
     state = app.state
     state.settings, state.models, state.metrics, state.lanes = settings, models, metrics, lanes
-    state.state, state.requests, state.answered = health.State(metrics.ready.set), RequestLog(log), Answered()
+    state.state, state.requests, state.answered = (
+        health.ServerState(metrics.ready.set),
+        RequestLog(log),
+        VariantLog(),
+    )
     state.workers = Workers(settings.text_threads, settings.work_timeout)
     state.sessions = Sessions()
     for kind in (NextvecError, Refusal, HTTPException, RequestValidationError, Exception):
@@ -151,7 +155,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _warm(app: FastAPI) -> None:
-    state: health.State = app.state.state
+    state: health.ServerState = app.state.state
     try:
         for model in app.state.models:
             await asyncio.to_thread(model.warm, app.state.settings.max_batch)
@@ -169,7 +173,7 @@ def _observed(sizes: Any, seconds: Any, rows: int, took: float) -> None:
 async def _told(request: Request, error: Exception) -> Response:
     """Errors from behind the router, in the one shape. The door logs what nobody foresaw."""
     refusal = of_framework(error) or refusal_of(error)
-    exchange_of(request).code = refusal.code
+    context_of_request(request).code = refusal.code
     headers = {name.decode(): value.decode() for name, value in refusal.headers()}
     if refusal.status == 405:
         headers["allow"] = ", ".join(sorted(_allowed(request)))

@@ -7,14 +7,14 @@ from collections import OrderedDict
 from starlette.requests import Request
 
 from nextvec.serving.errors import Refusal
-from nextvec.serving.exchange import exchange_of, served
+from nextvec.serving.exchange import context_of_request, served
 from nextvec.serving.models import ServedModel
 
 MAX_REMEMBERED = 16384
 STICKY = b"x-sticky-key"
 
 
-class Answered:
+class VariantLog:
     """The last requests that an arm of a split answered, until their outcome is told."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ def assigned(request: Request, name: str | None, user: str | None = None) -> Ser
     Raises:
         Refusal: 404, no model of that name.
     """
-    models, exchange = served(request), exchange_of(request)
+    models, exchange = served(request), context_of_request(request)
     sticky = user
     if models.split:
         for key, value in request.scope["headers"]:
@@ -59,6 +59,6 @@ def assigned(request: Request, name: str | None, user: str | None = None) -> Ser
     model, arm = models.choose(name, sticky)
     exchange.model, exchange.arm = model.name, arm
     if arm is not None:
-        answered: Answered = request.app.state.answered
+        answered: VariantLog = request.app.state.answered
         answered.note(exchange.request_id, model.name, arm)
     return model

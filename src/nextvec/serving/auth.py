@@ -33,7 +33,7 @@ def api_keys(file: Path | None) -> tuple[str, ...]:
     return tuple(key for key in found if key)
 
 
-class Keys:
+class ApiKeys:
     """The keys that open the server; without any it is open."""
 
     def __init__(self, keys: Iterable[str]) -> None:

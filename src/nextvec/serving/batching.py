@@ -17,7 +17,7 @@ PADDING = 1.25  # contexts of a batch differ in length by this factor at most
 ENOUGH = 0.75  # share of the expected requests that a free thread waits for
 SMOOTHING = 0.1  # weight of the newest batch in the running means
 
-Answer = Callable[[FloatArray, IntArray, FloatArray | None], FloatArray]
+PredictBatch = Callable[[FloatArray, IntArray, FloatArray | None], FloatArray]
 """contexts [B, T, D] padded on the right, lengths [B], queries [B, D] or None -> raw predictions [B, D]."""
 
 
@@ -28,7 +28,7 @@ class _Piece:
     windows: FloatArray  # [n, T, D]
     queries: FloatArray | None  # [n, D]
     kind: Hashable  # only pieces of one kind go together
-    answer: Answer
+    answer: PredictBatch
     future: asyncio.Future[FloatArray]
     rows: int = field(init=False)
     length: int = field(init=False)
@@ -67,7 +67,7 @@ class Batcher:
     def submit(
         self,
         windows: FloatArray,
-        answer: Answer,
+        answer: PredictBatch,
         kind: Hashable = None,
         queries: FloatArray | None = None,
     ) -> asyncio.Future[FloatArray]:
@@ -89,7 +89,7 @@ class Batcher:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _put(
-        self, windows: FloatArray, answer: Answer, kind: Hashable, queries: FloatArray | None
+        self, windows: FloatArray, answer: PredictBatch, kind: Hashable, queries: FloatArray | None
     ) -> asyncio.Future[FloatArray]:
         loop = asyncio.get_running_loop()
         piece = _Piece(windows, queries, kind, answer, loop.create_future())

@@ -25,7 +25,7 @@ FLOATS, NUMBERS = ("f2", "f4", "f8"), frozenset({int, float})
 SHAPES = "send [T, D], or a list of such"
 LITTLE = np.dtype("<f4")
 
-Windows = FloatArray | list[FloatArray]
+ContextArrays = FloatArray | list[FloatArray]
 """Contexts [N, T, D]; N of [T, D] where they differ in length."""
 
 
@@ -54,7 +54,7 @@ def read_npy(body: bytes) -> np.ndarray[Any, Any]:
     return values.reshape(shape, order="F" if fortran else "C")
 
 
-def windows_of(values: Any, dimension: int, settings: Settings, param: str = "input") -> Windows:
+def windows_of(values: Any, dimension: int, settings: Settings, param: str = "input") -> ContextArrays:
     """Checked contexts of an array [T, D] or [N, T, D], or of JSON: lists of numbers of these shapes, base64
     of one context, a list of base64 (one a context). Contexts of one request may differ in length.
 

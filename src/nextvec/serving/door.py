@@ -18,11 +18,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nextvec.serving.auth import Keys
+from nextvec.serving.auth import ApiKeys
 from nextvec.serving.errors import UNFORESEEN, Refusal, refusal_of
-from nextvec.serving.exchange import KEY, Exchange
-from nextvec.serving.health import State
-from nextvec.serving.limits import Lane
+from nextvec.serving.exchange import KEY, RequestContext
+from nextvec.serving.health import ServerState
+from nextvec.serving.limits import AdmissionQueue
 from nextvec.serving.logs import RequestLog
 from nextvec.serving.metrics import Metrics
 from nextvec.serving.reading import declared_length, drain, read_body
@@ -42,7 +42,7 @@ otherwise keep the loop so busy with refusals that a model in torch hardly gets 
 GONE = 499  # as other servers note a client that did not wait
 
 
-class Door:
+class Gateway:
     """ASGI, around the whole application.
 
     Args:
@@ -59,9 +59,9 @@ class Door:
         app: ASGIApp,
         settings: Settings,
         *,
-        keys: Keys,
-        state: State,
-        lanes: Mapping[str, Lane],
+        keys: ApiKeys,
+        state: ServerState,
+        lanes: Mapping[str, AdmissionQueue],
         direct: Mapping[str, Endpoint],
         metrics: Metrics,
         requests: RequestLog,
@@ -74,7 +74,7 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = scope[KEY] = Exchange(_request_id(scope["headers"]), perf_counter(), receive)
+        exchange = scope[KEY] = RequestContext(_request_id(scope["headers"]), perf_counter(), receive)
         sent = _Sent(send, exchange)
         try:
             await self._admitted(scope, receive, sent, exchange)
@@ -84,7 +84,7 @@ class Door:
             await self._failed(error, scope, receive, sent)
         self._note(scope, exchange)
 
-    async def _admitted(self, scope: Scope, receive: Receive, send: _Sent, exchange: Exchange) -> None:
+    async def _admitted(self, scope: Scope, receive: Receive, send: _Sent, exchange: RequestContext) -> None:
         path, headers = scope["path"], scope["headers"]
         self._keys.check(path, headers)
         if scope["method"] not in WITH_BODY:
@@ -103,7 +103,7 @@ class Door:
             lane.leave(perf_counter(), answered=exchange.status == 200)
 
     async def _behind(
-        self, scope: Scope, receive: Receive, send: _Sent, exchange: Exchange, length: int | None
+        self, scope: Scope, receive: Receive, send: _Sent, exchange: RequestContext, length: int | None
     ) -> None:
         """Read the body and go through."""
         if length != 0:
@@ -117,7 +117,7 @@ class Door:
         else:
             await self._app(scope, _replayed(exchange.body, receive), send)
 
-    def _lane(self, method: str, path: str) -> Lane | None:
+    def _lane(self, method: str, path: str) -> AdmissionQueue | None:
         if method != "POST" or not path.startswith(WORK) or path in FREE:
             return None
         return self._lanes.get(path) or self._lanes[""]
@@ -140,7 +140,7 @@ class Door:
             send, receive, refusal, linger=refusal.close or _leaves_much(scope["headers"], exchange)
         )
 
-    def _note(self, scope: Scope, exchange: Exchange) -> None:
+    def _note(self, scope: Scope, exchange: RequestContext) -> None:
         """Metrics and the log."""
         seconds = perf_counter() - exchange.started
         route = exchange.route if exchange.route != "other" else _route(scope)
@@ -168,7 +168,7 @@ class _Sent:
 
     __slots__ = ("_exchange", "_send", "begun", "complete")
 
-    def __init__(self, send: Send, exchange: Exchange) -> None:
+    def __init__(self, send: Send, exchange: RequestContext) -> None:
         self._send, self._exchange = send, exchange
         self.begun = self.complete = False
 
@@ -201,7 +201,7 @@ async def _refuse(send: _Sent, receive: Receive, refusal: Refusal, *, linger: bo
         await send({"type": "http.response.body", "body": b""})
 
 
-def _leaves_much(headers: list[tuple[bytes, bytes]], exchange: Exchange) -> bool:
+def _leaves_much(headers: list[tuple[bytes, bytes]], exchange: RequestContext) -> bool:
     """Whether so much of the body was not read that the connection had better end. A little is dropped."""
     if exchange.read:
         return False

@@ -14,7 +14,7 @@ KEY = "nextvec.exchange"  # in an ASGI scope
 
 
 @dataclass(slots=True)
-class Exchange:
+class RequestContext:
     """One request and its answer.
 
     Attributes:
@@ -43,9 +43,9 @@ class Exchange:
     code: str | None = None
 
 
-def exchange_of(request: Request) -> Exchange:
+def context_of_request(request: Request) -> RequestContext:
     """That of a request behind the door."""
-    found: Exchange = request.scope[KEY]
+    found: RequestContext = request.scope[KEY]
     return found
 
 

@@ -15,7 +15,7 @@ Phase = Literal["loading", "ready", "draining", "failed"]
 router = APIRouter(tags=["operation"])
 
 
-class State:
+class ServerState:
     """Where the server is in its life.
 
     Args:
@@ -60,7 +60,7 @@ async def live() -> Health:
 @router.get("/health/ready", summary="Are requests taken?", responses=errors(503))
 async def ready(request: Request) -> Health:
     """503 while models are loading and once the server is told to end."""
-    state: State = request.app.state.state
+    state: ServerState = request.app.state.state
     state.check()
     return Health(status="ready")
 

@@ -21,7 +21,7 @@ SWITCH = 0.00005
 with Python's 5 ms, a loop that is busy refusing requests would let it do 200 operations a second."""
 
 
-class Listening(uvicorn.Server):
+class DrainingServer(uvicorn.Server):
     """uvicorn, except that a signal first stops requests from being taken and only then the server.
 
     While requests are finished it goes on listening, so that a balancer reads 503 from `/health/ready` and
@@ -113,7 +113,7 @@ def serve(app: Server, opened: socket.socket, said: Callable[[str], None] = prin
         said: told the address when it can be asked.
     Raises whatever kept a model from its first answer.
     """
-    server = Listening(configured(app), app)
+    server = DrainingServer(configured(app), app)
     host, port = opened.getsockname()[:2]
     opened.listen(BACKLOG)
     sys.setswitchinterval(SWITCH)

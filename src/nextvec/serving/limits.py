@@ -14,7 +14,7 @@ TOGETHER = 0.001  # seconds between two answers of one batch at most
 STRETCHES = 5  # of the last ones
 
 
-class Lane:
+class AdmissionQueue:
     """The requests of one kind that are under way.
 
     A newcomer's wait is expected from those before it: how many they are, times the seconds between two

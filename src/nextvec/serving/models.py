@@ -15,7 +15,7 @@ import numpy as np
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.errors import ConfigError
 from nextvec.serving.batching import Batcher
-from nextvec.serving.bodies import Windows
+from nextvec.serving.bodies import ContextArrays
 from nextvec.serving.errors import Refusal
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class ServedModel:
         self.name, self.predictor, self.pipeline = name, predictor, pipeline
         self.batcher: Batcher | None = None
         self.horizons = predictor.horizons
-        self._aimed = {horizon: predictor.aimed(horizon) for horizon in self.horizons}
+        self._aimed = {horizon: predictor.at_horizon(horizon) for horizon in self.horizons}
 
     @property
     def dimension(self) -> int:
@@ -59,7 +59,7 @@ class ServedModel:
         """Whether it can be told what to write towards."""
         return self.predictor.conditional
 
-    def aimed(self, horizon: int | None) -> TrainedPredictor:
+    def at_horizon(self, horizon: int | None) -> TrainedPredictor:
         """The predictor at a horizon, by default the nearest. Raises Refusal for one it lacks."""
         found = self._aimed.get(self.horizons[0] if horizon is None else horizon)
         if found is None:
@@ -74,7 +74,7 @@ class ServedModel:
         return found
 
     def predict(
-        self, windows: Windows, horizon: int | None = None, query: FloatArray | None = None
+        self, windows: ContextArrays, horizon: int | None = None, query: FloatArray | None = None
     ) -> asyncio.Future[FloatArray]:
         """Raw predictions [N, D] of checked contexts, batched with those of other requests.
 
@@ -85,16 +85,16 @@ class ServedModel:
         Raises:
             Refusal: 422, a horizon that it lacks.
         """
-        aimed = self.aimed(horizon)
+        at_horizon = self.at_horizon(horizon)
         if isinstance(windows, list):
             return asyncio.ensure_future(self._by_length(windows, horizon, query))
         queries = None if query is None else np.broadcast_to(query, (len(windows), self.dimension))
 
         def answer(contexts: FloatArray, lengths: IntArray, told: FloatArray | None) -> FloatArray:
-            return aimed.engine(contexts, lengths, told, aimed.head)
+            return at_horizon.engine(contexts, lengths, told, at_horizon.head)
 
         assert self.batcher is not None, "the application has not started"
-        return self.batcher.submit(windows[:, -self.context :], answer, aimed.head, queries)
+        return self.batcher.submit(windows[:, -self.context :], answer, at_horizon.head, queries)
 
     async def _by_length(
         self, windows: list[FloatArray], horizon: int | None, query: FloatArray | None
@@ -116,8 +116,8 @@ class ServedModel:
         for size in (1, 2, max_batch // 2 or 1, max_batch):
             windows = np.zeros((size, min(self.context, WARM_LENGTH), self.dimension), np.float32)
             queries = np.zeros((size, self.dimension), np.float32) if self.conditional else None
-            for aimed in self._aimed.values():
-                aimed.predict(windows, np.full(size, windows.shape[1], np.int64), queries)
+            for at_horizon in self._aimed.values():
+                at_horizon.predict(windows, np.full(size, windows.shape[1], np.int64), queries)
 
     @cached_property
     def card(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class ServedModel:
             "horizons": list(self.horizons),
             "engine": predictor.engine.name,
             "precision": getattr(predictor, "precision", "fp32"),
-            "parameters": predictor.facts.get("parameters"),
+            "parameters": predictor.metadata.get("parameters"),
             "capabilities": self._capabilities(),
         }
 

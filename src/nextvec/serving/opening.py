@@ -24,7 +24,7 @@ log = logging.getLogger("nextvec.serving")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ServingConfig:
     """What is served and how.
 
     Attributes:
@@ -46,7 +46,7 @@ class Wanted:
     read: Callable[[Space], TextReader] = TextReader
 
 
-def open_models(wanted: Wanted, held: ExitStack) -> list[ServedModel]:
+def open_models(wanted: ServingConfig, held: ExitStack) -> list[ServedModel]:
     """All of them, in the order named.
 
     Args:
@@ -68,7 +68,7 @@ def open_models(wanted: Wanted, held: ExitStack) -> list[ServedModel]:
 class _Texts:
     """What models share that read and write texts."""
 
-    def __init__(self, wanted: Wanted, held: ExitStack) -> None:
+    def __init__(self, wanted: ServingConfig, held: ExitStack) -> None:
         self._wanted, self._held = wanted, held
         self._library = None if wanted.store is None else _library(wanted.store, wanted.index)
         self._readers: list[TextReader] = []

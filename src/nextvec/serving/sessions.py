@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from nextvec.inference.stream import Session
+from nextvec.inference.stream import StreamSession
 from nextvec.serving.errors import Refusal
 from nextvec.serving.models import ServedModel
 
@@ -29,13 +29,13 @@ class Stream:
 
     id: str
     model: ServedModel
-    session: Session
+    session: StreamSession
     horizon: int
     used: float
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def turn(self, vectors: int) -> Iterator[Session]:
+    def turn(self, vectors: int) -> Iterator[StreamSession]:
         """The session, for one push of so many vectors at a time: their order would be anybody's guess.
 
         Raises Refusal 409: another push is under way, or it has read as much as one session may.
@@ -83,7 +83,7 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def open(self, model: ServedModel, session: Session, horizon: int) -> Stream:
+    def open(self, model: ServedModel, session: StreamSession, horizon: int) -> Stream:
         """A new one. Raises Refusal 429: there are too many."""
         self._forget()
         if len(self._streams) >= self._most:

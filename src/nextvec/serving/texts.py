@@ -13,7 +13,7 @@ from nextvec.corpus.documents import normalise_text
 from nextvec.data.windows import FloatArray
 from nextvec.decoding.answers import Passage
 from nextvec.decoding.library import Library
-from nextvec.decoding.pipeline import Pipeline, Read
+from nextvec.decoding.pipeline import Pipeline, TextContext
 from nextvec.inference.engines import tensors
 from nextvec.inference.predictor import ModelPredictor
 from nextvec.serving.bodies import windows_of
@@ -43,7 +43,7 @@ Numbers = list[float] | str
 """A vector as it is told: numbers, or base64."""
 
 
-class Ask(BaseModel):
+class RequestFields(BaseModel):
     """A request; a field that is not known is refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -52,7 +52,7 @@ class Ask(BaseModel):
     user: User = None
 
 
-class Sources(Ask):
+class SourceRequest(RequestFields):
     """A request that reads a text, or vectors in its place."""
 
     text: Annotated[str | None, Field(min_length=1, pattern=r"\S")] = None
@@ -62,7 +62,7 @@ class Sources(Ask):
     query: Query = None
 
 
-class ChunkTold(BaseModel):
+class ChunkOutput(BaseModel):
     """A chunk of the text. Offsets count characters of the text after its line ends were made one kind."""
 
     start: int
@@ -71,7 +71,7 @@ class ChunkTold(BaseModel):
     read: bool = Field(description="whether the model read it; it reads the last ones of a long text")
 
 
-class PassageTold(BaseModel):
+class PassageOutput(BaseModel):
     """A chunk of the store."""
 
     text: str
@@ -84,7 +84,7 @@ class PassageTold(BaseModel):
     probability: float | None = Field(description="that it follows, where the model was trained to say")
 
 
-class DecodedTold(BaseModel):
+class DecodedOutput(BaseModel):
     """What a decoder made of a vector."""
 
     text: str
@@ -165,7 +165,7 @@ def context_of(model: ServedModel, given: Any, settings: Settings) -> RawVectors
     return model.predictor.vectors(windows[0])
 
 
-def read_source(model: ServedModel, ask: Sources, settings: Settings) -> Read:
+def read_source(model: ServedModel, ask: SourceRequest, settings: Settings) -> TextContext:
     """What is read: the text, or the vectors. Raises Refusal 422: neither, or both."""
     pipeline = texts_of(model)
     if (ask.text is None) == (ask.input is None):
@@ -176,20 +176,20 @@ def read_source(model: ServedModel, ask: Sources, settings: Settings) -> Read:
     return pipeline.look(checked_text(ask.text, settings), ask.query)
 
 
-def chunks_told(read: Read) -> list[ChunkTold]:
+def chunk_outputs(read: TextContext) -> list[ChunkOutput]:
     """All chunks of the text; the last ones are read."""
     unread = len(read.chunks) - len(read.vectors.values)
     return [
-        ChunkTold(start=chunk.start, end=chunk.end, text=chunk.text, read=i >= unread)
+        ChunkOutput(start=chunk.start, end=chunk.end, text=chunk.text, read=i >= unread)
         for i, chunk in enumerate(read.chunks)
     ]
 
 
-def passage_told(passage: Passage, library: Library, *, reordered: bool = False) -> PassageTold:
+def passage_output(passage: Passage, library: Library, *, reordered: bool = False) -> PassageOutput:
     """A passage of the library, with its source."""
     assert passage.document is not None
     assert passage.position is not None
-    return PassageTold(
+    return PassageOutput(
         text=passage.decoded.text,
         score=passage.decoded.score,
         cosine=None if reordered else passage.decoded.score,
@@ -201,31 +201,31 @@ def passage_told(passage: Passage, library: Library, *, reordered: bool = False)
     )
 
 
-def passages_told(passages: tuple[Passage, ...], pipeline: Pipeline) -> list[PassageTold]:
+def passage_outputs(passages: tuple[Passage, ...], pipeline: Pipeline) -> list[PassageOutput]:
     """Each of them; there are none without a library."""
     if pipeline.library is None:
         return []
-    return [passage_told(passage, pipeline.library) for passage in passages]
+    return [passage_output(passage, pipeline.library) for passage in passages]
 
 
-def decoded_told(passage: Passage | None) -> DecodedTold | None:
+def decoded_output(passage: Passage | None) -> DecodedOutput | None:
     """A decoder's text, if there is one."""
     if passage is None:
         return None
     decoded = passage.decoded
-    return DecodedTold(
+    return DecodedOutput(
         text=decoded.text, score=decoded.score, how=decoded.how, probability=passage.probability
     )
 
 
-def vector_told(values: FloatArray, encoding: str) -> Numbers:
+def vector_output(values: FloatArray, encoding: str) -> Numbers:
     """A vector [D] in an answer."""
     numbers: list[float] = values.tolist()
     return packed(values) if encoding == "base64" else numbers
 
 
 @torch.inference_mode()
-def attention_of(predictor: Any, read: Read) -> list[float] | None:
+def attention_of(predictor: Any, read: TextContext) -> list[float] | None:
     """How much the model takes from each of the T vectors read, [T], 1 in sum; None where it cannot tell."""
     if not isinstance(predictor, ModelPredictor):
         return None

@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 from starlette.requests import Request
 
 from nextvec.serving.errors import Refusal
-from nextvec.serving.exchange import exchange_of
+from nextvec.serving.exchange import context_of_request
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,7 +60,7 @@ async def patiently(request: Request, future: asyncio.Future[R], timeout: float)
         ClientGone: nobody waits any more.
     """
     watch: list[asyncio.Task[None]] = []
-    receive = exchange_of(request).receive
+    receive = context_of_request(request).receive
     timer = asyncio.get_running_loop().call_later(
         WATCH_AFTER, lambda: watch.append(asyncio.ensure_future(_watched(receive, future, timeout)))
     )

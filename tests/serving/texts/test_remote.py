@@ -48,7 +48,7 @@ def test_it_says_what_it_was_trained_on(address: str, text_run: Path) -> None:
     assert remote.training["split"] == run.training["split"]
     assert str(text_run.parent) not in str(remote.training)
     with pytest.raises(RunError, match="asked for 9"):
-        remote.aimed(9)
+        remote.at_horizon(9)
 
 
 def test_an_unknown_model_and_a_wrong_key_are_said(address: str, server: str) -> None:

@@ -18,10 +18,10 @@ from nextvec.errors import ServerError
 from nextvec.inference.predictor import RunPredictor
 from nextvec.serving.errors import Refusal
 from nextvec.serving.models import ServedModel
-from nextvec.serving.routes.decode import Decode, decoded
-from nextvec.serving.routes.retrieve import Retrieve, retrieved
-from nextvec.serving.routes.rollout import Rollout, rolled_out
-from nextvec.serving.routes.text import PredictText, predicted
+from nextvec.serving.routes.decode import DecodeRequest, decoded
+from nextvec.serving.routes.retrieve import RetrieveRequest, retrieved
+from nextvec.serving.routes.rollout import RolloutRequest, rolled_out
+from nextvec.serving.routes.text import PredictTextRequest, predicted
 from nextvec.serving.settings import Settings
 from passages import documents
 
@@ -164,15 +164,15 @@ def test_without_a_store_the_routes_say_so(make: Callable[..., ServedModel]) -> 
     bare, settings = make(store=False), Settings()
     vector = [[0.1] * 384]
     for answer in (
-        lambda: retrieved(bare, Retrieve(text=START), settings),
-        lambda: decoded(bare, Decode(input=vector), settings),
-        lambda: rolled_out(bare, Rollout(text=START, snap=True), settings),
-        lambda: predicted(bare, PredictText(text=START, passages=3), settings),
+        lambda: retrieved(bare, RetrieveRequest(text=START), settings),
+        lambda: decoded(bare, DecodeRequest(input=vector), settings),
+        lambda: rolled_out(bare, RolloutRequest(text=START, snap=True), settings),
+        lambda: predicted(bare, PredictTextRequest(text=START, passages=3), settings),
     ):
         with pytest.raises(Refusal, match="no store was given") as caught:
             answer()
         assert (caught.value.status, caught.value.code) == (409, "no_store")
-    assert predicted(bare, PredictText(text=START), settings).passages == []
+    assert predicted(bare, PredictTextRequest(text=START), settings).passages == []
     with pytest.raises(Refusal, match="no encoder") as caught:
-        predicted(make(texts=False), PredictText(text=START), settings)
+        predicted(make(texts=False), PredictTextRequest(text=START), settings)
     assert caught.value.status == 409

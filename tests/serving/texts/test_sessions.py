@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nextvec.inference.stream import Session
+from nextvec.inference.stream import StreamSession
 from nextvec.serving.errors import Refusal
 from nextvec.serving.sessions import MAX_POSITION, Sessions
 
 
-class Heavy(Session):
+class Heavy(StreamSession):
     """Takes a hundred bytes a vector."""
 
     streaming = "cache"

@@ -37,7 +37,7 @@ _POOLING = "1_Pooling"
 
 
 @dataclass(frozen=True)
-class Sources:
+class PartSources:
     """Where the parts come from: folders or hub names. By default those published with vec2text for GTR-base
     (Morris et al., 2023), trained on passages of 32 tokens of Wikipedia (Natural Questions)."""
 
@@ -104,7 +104,7 @@ def _encoder_weights(folder: Path) -> Path:
     return files[0]
 
 
-def prepare(out: Path, sources: Sources, trial: Callable[[Path], object]) -> DecoderFolder:
+def prepare(out: Path, sources: PartSources, trial: Callable[[Path], object]) -> DecoderFolder:
     """Put a decoder together in a new folder; nothing is left there if that fails.
 
     Args:
@@ -134,7 +134,7 @@ def prepare(out: Path, sources: Sources, trial: Callable[[Path], object]) -> Dec
     return DecoderFolder.open(out)
 
 
-def check(out: Path, sources: Sources) -> None:
+def check(out: Path, sources: PartSources) -> None:
     """What can be said before anything is fetched. Raises DecoderError."""
     if out.exists():
         raise DecoderError("is there already", where=out, remedy="name a new folder")
@@ -209,11 +209,11 @@ def _check_encoder(folder: Path) -> None:
                         raise DecoderError(
                             f"the inversion model was trained on an encoder with another {part}",
                             where=file,
-                            remedy=f"give the encoder that it was trained on: {Sources.embedder}",
+                            remedy=f"give the encoder that it was trained on: {PartSources.embedder}",
                         )
 
 
-def _describe(embedder: Path, sources: Sources) -> dict[str, Any]:
+def _describe(embedder: Path, sources: PartSources) -> dict[str, Any]:
     from nextvec.corpus.encoders.sentence_transformer import SentenceTransformerEncoder
 
     encoder = SentenceTransformerEncoder(str(embedder), device="cpu", precision="float32")

@@ -26,7 +26,7 @@ class Baseline(ABC):
         generative: it can be asked for samples, see `nextvec.evaluation.generative`.
         kept: names of the arrays that it was fitted to; None where these are the training data.
         context: how many of the most recent vectors it uses.
-        facts: what goes into its row of the table: at least "parameters", the count of fitted numbers.
+        metadata: what goes into its row of the table: at least "parameters", the count of fitted numbers.
     """
 
     kind: ClassVar[Literal["baseline"]] = "baseline"
@@ -39,14 +39,14 @@ class Baseline(ABC):
     def __init__(self, context: int, seed: int = 0) -> None:
         self.context = context
         self.seed = seed
-        self.facts: dict[str, Any] = {"parameters": 0}
+        self.metadata: dict[str, Any] = {"parameters": 0}
 
     def fit(self, vectors: VectorSource, train: Windows, validation: Windows | None) -> None:
         """Learn from the training windows; the validation windows choose between variants.
 
         What needs no training keeps this one, which learns nothing.
         """
-        self.facts = {"parameters": 0}
+        self.metadata = {"parameters": 0}
 
     def state(self) -> dict[str, NDArray[Any]]:
         """What it was fitted to, by name. Raises EvaluationError for one that keeps its training data."""

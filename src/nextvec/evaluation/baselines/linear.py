@@ -38,7 +38,7 @@ class WeightedSum(Baseline):
 
     def fit(self, vectors: VectorSource, train: Windows, validation: Windows | None) -> None:
         self.weights = WeightSums.over(vectors, train, self.context, self.features).solve()
-        self.facts = {
+        self.metadata = {
             "parameters": len(self.weights),
             "weights": [round(float(w), 4) for w in self.weights],
         }
@@ -78,8 +78,8 @@ class WeightsWithQuery(PositionWeights):
             self.weights_with_query = np.append(self.weights, 0.0)
         else:
             self.weights_with_query = WeightSums.summed(self._pieces(vectors, told)).solve()
-        self.facts["parameters"] += len(self.weights_with_query)
-        self.facts["weights"] = [round(float(w), 4) for w in self.weights_with_query]
+        self.metadata["parameters"] += len(self.weights_with_query)
+        self.metadata["weights"] = [round(float(w), 4) for w in self.weights_with_query]
 
     def predict(
         self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
@@ -142,7 +142,7 @@ class Ridge(Baseline):
         found = fit_ridge(vectors, train, validation, self.context)
         self.context = found.width
         self.weights = found.matrix.astype(np.float32)
-        self.facts = {
+        self.metadata = {
             "parameters": int(self.weights.size),
             "lambda": found.penalty,
             "positions": found.width,

@@ -60,7 +60,7 @@ class MeanVector(Baseline):
 
     def fit(self, vectors: VectorSource, train: Windows, validation: Windows | None) -> None:
         self.mean = window_mean(vectors, train)
-        self.facts = {"parameters": int(self.mean.size)}
+        self.metadata = {"parameters": int(self.mean.size)}
 
     def guess(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:
         return np.repeat(self.mean[None], len(lengths), axis=0)
@@ -124,7 +124,7 @@ class NeighbourSuccessor(Baseline):
         means = [mean_context(c, n) for c, n, _ in training_blocks(vectors, kept, self.context)]
         self._keys = torch.from_numpy(np.concatenate(means))
         self._vectors, self._next = vectors, kept.target
-        self.facts = {"parameters": self._keys.numel(), "contexts_searched": len(kept)}
+        self.metadata = {"parameters": self._keys.numel(), "contexts_searched": len(kept)}
 
     def guess(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:
         return np.asarray(self._successors(contexts, lengths, 1)[0])

@@ -16,7 +16,7 @@ from nextvec.data.windows import FloatArray
 from nextvec.errors import ConfigError, NextvecError
 from nextvec.inference.bench.process import EngineError, EngineProcess
 from nextvec.inference.bench.stopwatch import percentiles_ms
-from nextvec.inference.bench.subjects import EXPORTS, TORCH, Subject, exported
+from nextvec.inference.bench.subjects import EXPORTS, TORCH, BenchModel, exported
 from nextvec.progress import Progress
 from nextvec.vectors import unit
 
@@ -28,7 +28,7 @@ AGREEMENT = 64
 
 
 @dataclass(frozen=True)
-class Bench:
+class BenchConfig:
     """What is measured.
 
     Attributes:
@@ -68,7 +68,7 @@ class Bench:
 
 
 @dataclass
-class Row:
+class EngineResult:
     """One engine of one model. Without figures, `reason` says why.
 
     Attributes:
@@ -103,16 +103,16 @@ class Row:
 class Measured:
     """The rows, what was asked, and `bandwidth`: bytes a second read and written by large copies."""
 
-    bench: Bench
+    bench: BenchConfig
     bandwidth: dict[str, float]
-    rows: tuple[Row, ...]
+    rows: tuple[EngineResult, ...]
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready: "bench", "bandwidth" by device, "rows"."""
         return asdict(self)
 
 
-def measure(subjects: Sequence[Subject], bench: Bench, *, quiet: bool = False) -> Measured:
+def measure(subjects: Sequence[BenchModel], bench: BenchConfig, *, quiet: bool = False) -> Measured:
     """Measure every model with every engine. One model's engines are loaded together and take turns.
 
     An engine that cannot be had has a row with its reason.
@@ -120,7 +120,7 @@ def measure(subjects: Sequence[Subject], bench: Bench, *, quiet: bool = False) -
     Raises:
         ConfigError: not even eager could be run.
     """
-    rows: list[Row] = []
+    rows: list[EngineResult] = []
     bandwidth: dict[str, list[float]] = {}
     total = len(subjects) * len(bench.engines)
     with Progress("bench", total, "engines", quiet=quiet) as progress:
@@ -135,9 +135,11 @@ def measure(subjects: Sequence[Subject], bench: Bench, *, quiet: bool = False) -
     return Measured(bench, best, tuple(rows))
 
 
-def _measure_one(subject: Subject, bench: Bench, bandwidth: dict[str, list[float]]) -> list[Row]:
+def _measure_one(
+    subject: BenchModel, bench: BenchConfig, bandwidth: dict[str, list[float]]
+) -> list[EngineResult]:
     """The rows of one model; what copies in memory took goes to `bandwidth`."""
-    rows = {engine: Row(subject.name, engine) for engine in bench.engines}
+    rows = {engine: EngineResult(subject.name, engine) for engine in bench.engines}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nextvec-bench-")))
         running: dict[str, EngineProcess] = {}
@@ -160,7 +162,7 @@ def _measure_one(subject: Subject, bench: Bench, bandwidth: dict[str, list[float
     return list(rows.values())
 
 
-def _job(subject: Subject, engine: str, bench: Bench, folder: Path) -> dict[str, Any]:
+def _job(subject: BenchModel, engine: str, bench: BenchConfig, folder: Path) -> dict[str, Any]:
     """What the engine's process is told; an export is made first, under `folder`."""
     torch = engine in TORCH
     path = subject.path if torch else exported(subject.path, engine, folder / engine)
@@ -171,10 +173,10 @@ def _job(subject: Subject, engine: str, bench: Bench, folder: Path) -> dict[str,
 
 
 def _take_turns(
-    rows: dict[str, Row],
+    rows: dict[str, EngineResult],
     running: dict[str, EngineProcess],
     copying: dict[str, EngineProcess],
-    bench: Bench,
+    bench: BenchConfig,
     bandwidth: dict[str, list[float]],
 ) -> None:
     """Round by round, so that a load on the machine that comes and goes meets all of them."""
@@ -200,7 +202,7 @@ def _take_turns(
             }
 
 
-def _finish(rows: dict[str, Row], running: dict[str, EngineProcess], folder: Path) -> None:
+def _finish(rows: dict[str, EngineResult], running: dict[str, EngineProcess], folder: Path) -> None:
     """Memory, agreement with eager, and how much faster than it."""
     answers: dict[str, FloatArray] = {}
     for engine, process in running.items():
@@ -221,7 +223,7 @@ def _finish(rows: dict[str, Row], running: dict[str, EngineProcess], folder: Pat
 
 
 @contextmanager
-def _reason(row: Row) -> Iterator[None]:
+def _reason(row: EngineResult) -> Iterator[None]:
     """What keeps an engine from running becomes its row's reason."""
     try:
         yield

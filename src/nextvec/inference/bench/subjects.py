@@ -26,7 +26,7 @@ EXPORTS: dict[str, tuple[Format, Precision]] = {
 
 
 @dataclass(frozen=True)
-class Subject:
+class BenchModel:
     """A run folder, and about how long the vectors are that it reads."""
 
     name: str
@@ -34,7 +34,7 @@ class Subject:
     length: float
 
 
-def runs(folders: Sequence[Path]) -> list[Subject]:
+def runs(folders: Sequence[Path]) -> list[BenchModel]:
     """Trained runs.
 
     Raises:
@@ -47,11 +47,11 @@ def runs(folders: Sequence[Path]) -> list[Subject]:
             raise RunError("is an export", where=folder, remedy="name the run it was made of")
         # Where training scaled the components to 1, vectors are as long as the root of their number.
         length = 1.0 if run.training.get("normalised") else float(run.model.scale) * run.dimension**0.5
-        found.append(Subject(folder.resolve().name, folder, length))
+        found.append(BenchModel(folder.resolve().name, folder, length))
     return found
 
 
-def fresh(names: Sequence[str], preset: str, dimension: int, folder: Path) -> list[Subject]:
+def fresh(names: Sequence[str], preset: str, dimension: int, folder: Path) -> list[BenchModel]:
     """Untrained models of a preset, saved under `folder` as runs that read unit vectors.
 
     Raises:
@@ -66,7 +66,7 @@ def fresh(names: Sequence[str], preset: str, dimension: int, folder: Path) -> li
         training = {"context": 64, "horizons": [1], "task": "next", "normalised": True, "chunker": {}}
         nobody = {"name": "none", "fingerprint": "none"}
         save_model(folder / name, model, {"encoder": nobody, "training": training})
-        found.append(Subject(f"{name} {preset}", folder / name, 1.0))
+        found.append(BenchModel(f"{name} {preset}", folder / name, 1.0))
     return found
 
 

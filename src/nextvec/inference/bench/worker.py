@@ -29,7 +29,7 @@ MIN_CALLS, WARM_UP = 3, 3
 Answer = dict[str, Any]
 
 
-class Worker:
+class EngineWorker:
     """What stays between two questions: the engine, and what it is asked to read."""
 
     def __init__(self, job: dict[str, Any]) -> None:
@@ -42,7 +42,7 @@ class Worker:
         before = peak_bytes()
         self.batch: Callable[[int], Call]
         if job["engine"] == COPY:
-            self.batch, self.facts = self._copies(), {}
+            self.batch, self.metadata = self._copies(), {}
         else:
             predictor = open_predictor(
                 job["path"], job["device"], job["engine"] if job["torch"] else None, threads=job["threads"]
@@ -50,7 +50,7 @@ class Worker:
             self.predictor = predictor
             self.contexts = partial(sample_contexts, predictor.dimension, job["context"], job["length"])
             self.batch = self._predictions
-            self.facts = {key: predictor.facts[key] for key in ("parameters", "bytes")}
+            self.metadata = {key: predictor.metadata[key] for key in ("parameters", "bytes")}
         self.before, self.warm = before, set[int]()
 
     def time(self, batch: int, seconds: float) -> Answer:
@@ -125,14 +125,14 @@ def serve() -> None:
     """Answer until standard input ends. Whatever goes wrong is an answer too: {"error": ...}."""
     out = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):  # nothing else may speak on the line
-        worker: Worker | None = None
+        worker: EngineWorker | None = None
         for line in sys.stdin:
             question = json.loads(line)
             try:
                 answer: Answer
                 if worker is None:
-                    worker = Worker(question)
-                    answer = {"facts": worker.facts}
+                    worker = EngineWorker(question)
+                    answer = {"facts": worker.metadata}
                 else:
                     answer = getattr(worker, question.pop("ask"))(**question)
             except Exception as e:  # noqa: BLE001 - an engine may raise anything; it is its row's reason

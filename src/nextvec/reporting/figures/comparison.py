@@ -26,7 +26,7 @@ from nextvec.reporting.figure import (
     look,
     wrapped,
 )
-from nextvec.reporting.material import Material
+from nextvec.reporting.inputs import ReportInputs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,9 +47,9 @@ READING = (
     caption=f"Cosine to the true next vector, more is better. {READING}",
     needs=("rows",),
 )
-def cosine_comparison(material: Material) -> Figure:
+def cosine_comparison(inputs: ReportInputs) -> Figure:
     """Cosine, and its differences from the best baseline."""
-    return _comparison(material, "cosine")
+    return _comparison(inputs, "cosine")
 
 
 @figure(
@@ -58,9 +58,9 @@ def cosine_comparison(material: Material) -> Figure:
     caption=f"Mean squared error per dimension, less is better. {READING}",
     needs=("rows",),
 )
-def mse_comparison(material: Material) -> Figure:
+def mse_comparison(inputs: ReportInputs) -> Figure:
     """Squared error, and its differences from the best baseline."""
-    return _comparison(material, "mse")
+    return _comparison(inputs, "mse")
 
 
 @figure(
@@ -69,9 +69,9 @@ def mse_comparison(material: Material) -> Figure:
     caption=f"Share of windows whose true next chunk is among the five nearest, more is better. {READING}",
     needs=("rows",),
 )
-def recall_comparison(material: Material) -> Figure:
+def recall_comparison(inputs: ReportInputs) -> Figure:
     """Recall@5, and its differences from the best baseline."""
-    return _comparison(material, "recall@5")
+    return _comparison(inputs, "recall@5")
 
 
 @figure(
@@ -82,13 +82,13 @@ def recall_comparison(material: Material) -> Figure:
     "reaches over the dashed line is not clearly different.",
     needs=("rows",),
 )
-def results(material: Material) -> Figure:
+def results(inputs: ReportInputs) -> Figure:
     """Bars of both figures for the same rows."""
-    rows = _ordered(material, "cosine")
+    rows = _ordered(inputs, "cosine")
     rank = "recall@5" if known(rows, "recall@5") else "mrr"
     drawn, panels = canvas(width=9, height=bar_height(_names(rows)) + 0.5, columns=2, sharey=True)
     for axes, metric in zip(panels[0], ("cosine", rank), strict=True):
-        _bars(axes, material, rows, metric)
+        _bars(axes, inputs, rows, metric)
     legend_outside(drawn, below=True)
     return drawn
 
@@ -101,11 +101,11 @@ def results(material: Material) -> Figure:
     "\N{MINUS SIGN} clearly worse than it.",
     needs=("rows",),
 )
-def topk_accuracy(material: Material) -> Figure:
+def topk_accuracy(inputs: ReportInputs) -> Figure:
     """A heat map, predictors by k, with chance as its last line."""
-    rows = _ordered(material, "mrr")
-    assert material.table is not None
-    chance = {"name": "chance", "versus_best_baseline": {}, **material.table["chance"]}
+    rows = _ordered(inputs, "mrr")
+    assert inputs.table is not None
+    chance = {"name": "chance", "versus_best_baseline": {}, **inputs.table["chance"]}
     ks = sorted(int(metric.removeprefix("recall@")) for metric in chance if metric.startswith("recall@"))
     if not ks:
         raise NothingToDraw("there are too few candidates for a recall")
@@ -115,7 +115,7 @@ def topk_accuracy(material: Material) -> Figure:
     image = axes.pcolormesh(values, vmin=0, vmax=1, edgecolor="white", linewidth=1)
     for place, row in enumerate([*rows, chance]):
         for column, k in enumerate(ks):
-            _cell(axes, material, row, f"recall@{k}", (column, place))
+            _cell(axes, inputs, row, f"recall@{k}", (column, place))
     axes.set_yticks([place + 0.5 for place in range(len(names))], [wrapped(name) for name in names])
     axes.set_xticks([column + 0.5 for column in range(len(ks))], [str(k) for k in ks])
     axes.invert_yaxis()
@@ -127,42 +127,42 @@ def topk_accuracy(material: Material) -> Figure:
     return drawn
 
 
-def _cell(axes: Axes, material: Material, row: Mapping[str, Any], metric: str, at: tuple[int, int]) -> None:
+def _cell(axes: Axes, inputs: ReportInputs, row: Mapping[str, Any], metric: str, at: tuple[int, int]) -> None:
     """The number of a cell and how it stands beside the best baseline."""
-    weight = "bold" if best_baseline(material, metric) is row else "normal"
+    weight = "bold" if best_baseline(inputs, metric) is row else "normal"
     sign = SIGNS[row["versus_best_baseline"].get(metric, {}).get("better")]
     axes.text(at[0] + 0.5, at[1] + 0.5, f"{row[metric]:.3f}{sign}", ha="center", va="center",
               color=INK if row[metric] > 0.5 else "white", weight=weight)  # fmt: skip
 
 
-def _comparison(material: Material, metric: str) -> Figure:
+def _comparison(inputs: ReportInputs, metric: str) -> Figure:
     """Bars and, where documents give an interval, the differences from the best baseline beside them."""
-    rows = _ordered(material, metric)
+    rows = _ordered(inputs, metric)
     paired = any(metric in row["versus_best_baseline"] for row in rows)
     height = bar_height(_names(rows)) + 0.5
     drawn, panels = canvas(width=9, height=height, columns=1 + paired, sharey=True)
-    _bars(panels[0, 0] if paired else panels, material, rows, metric)
+    _bars(panels[0, 0] if paired else panels, inputs, rows, metric)
     if paired:
-        _differences(panels[0, 1], material, rows, metric)
+        _differences(panels[0, 1], inputs, rows, metric)
     legend_outside(drawn, below=True)
     return drawn
 
 
-def _bars(axes: Axes, material: Material, rows: Rows, metric: str) -> None:
+def _bars(axes: Axes, inputs: ReportInputs, rows: Rows, metric: str) -> None:
     """A bar a row; on those of models the interval beside the best baseline."""
     values = [row[metric] for row in rows]
     spread = [
-        beside_best(material, row, metric) if row["kind"] == "model" else (nan, nan) for row in rows
+        beside_best(inputs, row, metric) if row["kind"] == "model" else (nan, nan) for row in rows
     ]  # fmt: skip
-    best = best_baseline(material, metric)
-    bars(axes, material, _names(rows), values, spread, best=None if best is None else best["name"])
-    mark_best(axes, material, metric, "x")
+    best = best_baseline(inputs, metric)
+    bars(axes, inputs, _names(rows), values, spread, best=None if best is None else best["name"])
+    mark_best(axes, inputs, metric, "x")
     axes.set_xlabel(LABELS[metric])
 
 
-def _differences(axes: Axes, material: Material, rows: Rows, metric: str) -> None:
+def _differences(axes: Axes, inputs: ReportInputs, rows: Rows, metric: str) -> None:
     """The difference of every row from the best baseline; of what lies far from all models the number."""
-    best = best_baseline(material, metric)
+    best = best_baseline(inputs, metric)
     assert best is not None
     found = {
         place: interval
@@ -175,7 +175,7 @@ def _differences(axes: Axes, material: Material, rows: Rows, metric: str) -> Non
     margin = 0.12 * (high - low) or 1.0
     axes.set_xlim(low - margin, high + margin)
     for place, interval in found.items():
-        style = look(material, rows[place]["name"])
+        style = look(inputs, rows[place]["name"])
         middle = interval["difference"]
         if not low - margin < middle < high + margin:
             _beyond(axes, middle, place)
@@ -200,9 +200,9 @@ def _beyond(axes: Axes, value: float, place: int) -> None:
               ha="left" if left else "right", va="center")  # fmt: skip
 
 
-def _ordered(material: Material, metric: str) -> Rows:
+def _ordered(inputs: ReportInputs, metric: str) -> Rows:
     """The rows that have the figure, the best first. Raises NothingToDraw."""
-    rows = known(material.rows, metric)
+    rows = known(inputs.rows, metric)
     if not rows:
         raise NothingToDraw(f"no predictor has a figure by {metric}")
     return sorted(rows, key=lambda row: row[metric], reverse=METRICS[metric].better != "lower")

@@ -16,7 +16,7 @@ from nextvec.reporting.drawing import (
     write_values,
 )
 from nextvec.reporting.figure import INK, NothingToDraw, bar_height, bars, canvas, figure, look, wrapped
-from nextvec.reporting.material import Material
+from nextvec.reporting.inputs import ReportInputs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,12 +41,12 @@ WHISKERS = (
     caption=f"Cosine of each model by its number of trained parameters. {WHISKERS}",
     needs=("rows",),
 )
-def params_vs_performance(material: Material) -> Figure:
+def params_vs_performance(inputs: ReportInputs) -> Figure:
     """Models only: most baselines have no parameters."""
-    drawn, axes = _scatter(material, _costing(material.models, "parameters"), "parameters")
+    drawn, axes = _scatter(inputs, _costing(inputs.models, "parameters"), "parameters")
     magnitudes(axes, "x", counted=True)
     axes.set_xlabel("parameters")
-    return _finished(drawn, axes, material)
+    return _finished(drawn, axes, inputs)
 
 
 @figure(
@@ -55,12 +55,12 @@ def params_vs_performance(material: Material) -> Figure:
     caption=f"Cosine of each model by the wall time of its training, mean of the seeds. {WHISKERS}",
     needs=("rows",),
 )
-def training_time_vs_performance(material: Material) -> Figure:
+def training_time_vs_performance(inputs: ReportInputs) -> Figure:
     """Models only."""
-    drawn, axes = _scatter(material, _costing(material.models, "seconds"), "seconds")
+    drawn, axes = _scatter(inputs, _costing(inputs.models, "seconds"), "seconds")
     magnitudes(axes, "x")
     axes.set_xlabel("training time (s)")
-    return _finished(drawn, axes, material)
+    return _finished(drawn, axes, inputs)
 
 
 @figure(
@@ -70,12 +70,12 @@ def training_time_vs_performance(material: Material) -> Figure:
     "the 95th percentile. The line is the Pareto front: nothing is faster and better than what is ringed.",
     needs=("rows",),
 )
-def latency_vs_performance(material: Material) -> Figure:
+def latency_vs_performance(inputs: ReportInputs) -> Figure:
     """Models and baselines, but for those far below all that matters: they are named under the axis."""
-    rows = _costing(material.rows, "latency_p50_ms")
+    rows = _costing(inputs.rows, "latency_p50_ms")
     floor = _floor(rows)
     shown = [row for row in rows if row["cosine"] >= floor]
-    drawn, axes = _scatter(material, shown, "latency_p50_ms", "latency_p95_ms")
+    drawn, axes = _scatter(inputs, shown, "latency_p50_ms", "latency_p95_ms")
     front = pareto_front(shown, "latency_p50_ms")
     axes.step([row["latency_p50_ms"] for row in front], [row["cosine"] for row in front], where="post",
               color=INK, linewidth=1, zorder=1, marker="o", markersize=13, fillstyle="none",
@@ -84,7 +84,7 @@ def latency_vs_performance(material: Material) -> Figure:
     below = [f"{row['name']} {row['cosine']:.3f}" for row in rows if row["cosine"] < floor]
     said = fill(f"below the axis: {', '.join(below)}", LINE) if below else ""
     axes.set_xlabel(f"latency of one prediction, batch 1, p50 to p95 (ms)\n{said}".rstrip())
-    return _finished(drawn, axes, material)
+    return _finished(drawn, axes, inputs)
 
 
 @figure(
@@ -94,13 +94,13 @@ def latency_vs_performance(material: Material) -> Figure:
     "none at all, so look at the cosine beside it.",
     needs=("rows",),
 )
-def efficiency(material: Material) -> Figure:
+def efficiency(inputs: ReportInputs) -> Figure:
     """Bars of the models, the most efficient first."""
-    rows = _costing(material.models, "parameters")
+    rows = _costing(inputs.models, "parameters")
     per_million = {row["name"]: row["cosine"] / row["parameters"] * 1e6 for row in rows}
     names = sorted(per_million, key=lambda name: -per_million[name])
     drawn, axes = canvas(height=bar_height(names))
-    made = bars(axes, material, names, [per_million[name] for name in names])
+    made = bars(axes, inputs, names, [per_million[name] for name in names])
     write_values(axes, made, "{:.3f}")
     axes.set_xlabel("cosine per million parameters")
     return drawn
@@ -123,13 +123,13 @@ def _costing(rows: Rows, cost: str) -> Rows:
     return found
 
 
-def _scatter(material: Material, rows: Rows, cost: str, upto: str | None = None) -> tuple[Figure, Axes]:
+def _scatter(inputs: ReportInputs, rows: Rows, cost: str, upto: str | None = None) -> tuple[Figure, Axes]:
     """A point a row, with its interval and, to the right, the whisker to another cost."""
     drawn, axes = canvas(width=8, height=4.2)
     for row in rows:
-        style = look(material, row["name"])
+        style = look(inputs, row["name"])
         x, y = row[cost], row["cosine"]
-        low, high = beside_best(material, row, "cosine")
+        low, high = beside_best(inputs, row, "cosine")
         right = None if upto is None else [[0], [max((row.get(upto) or x) - x, 0)]]
         reach = [[max(y - low, 0)], [max(high - y, 0)]]
         axes.errorbar(x, y, xerr=right, yerr=reach, fmt=style.marker, color=style.colour, markersize=7,
@@ -144,7 +144,7 @@ def _floor(rows: Rows) -> float:
     return min(shown, default=-1.0)
 
 
-def _finished(drawn: Figure, axes: Axes, material: Material) -> Figure:
-    mark_best(axes, material, "cosine", "y")
+def _finished(drawn: Figure, axes: Axes, inputs: ReportInputs) -> Figure:
+    mark_best(axes, inputs, "cosine", "y")
     legend_outside(drawn)
     return drawn

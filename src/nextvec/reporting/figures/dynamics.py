@@ -10,7 +10,7 @@ from nextvec.diagnostics.engine import sample
 from nextvec.diagnostics.lags import LagCurve, lag_curves, sum_store
 from nextvec.diagnostics.standing import ORACLE
 from nextvec.evaluation.trajectory import STEPS, offset_cosines, offset_profile
-from nextvec.reporting.answered import Answered, legend_height, line
+from nextvec.reporting.answered import PredictedWindows, legend_height, line
 from nextvec.reporting.drawing import known, legend_outside
 from nextvec.reporting.figure import (
     BASELINE,
@@ -25,7 +25,7 @@ from nextvec.reporting.figure import (
     look,
     wrapped,
 )
-from nextvec.reporting.material import Material
+from nextvec.reporting.inputs import ReportInputs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,12 +47,10 @@ COPY_LAST = "copy-last"
     "curve meets the dashed line, order carries no signal that cosine could see.",
     needs=("store",),
 )
-def lag_curve(material: Material) -> Figure:
+def lag_curve(inputs: ReportInputs) -> Figure:
     """Everything together, and every source."""
-    assert material.store is not None
-    whole, *parts = lag_curves(
-        sum_store(material.store, _some_documents(material.store)), resamples=RESAMPLES
-    )
+    assert inputs.store is not None
+    whole, *parts = lag_curves(sum_store(inputs.store, _some_documents(inputs.store)), resamples=RESAMPLES)
     if not whole.lags:
         raise NothingToDraw("no document has two chunks")
     drawn, grid = canvas(height=3.8, columns=1 + bool(parts), sharex=True, sharey=True)
@@ -104,9 +102,9 @@ def _lags(axes: Axes, curve: LagCurve) -> None:
     "how alike chunks are.",
     needs=("rows", "answers", "store"),
 )
-def offset_profiles(material: Material) -> Figure:
+def offset_profiles(inputs: ReportInputs) -> Figure:
     """Every model, the best baseline, copy-last and the target."""
-    answered = Answered.of(material)
+    answered = PredictedWindows.of(inputs)
     drawn, axes = canvas(height=3.2 + legend_height(answered.models))
     others = [row for row in dict.fromkeys((answered.baseline, COPY_LAST)) if row in answered.answers.units]
     profile = offset_profile(offset_cosines(answered.targets, answered.exam))
@@ -118,7 +116,7 @@ def offset_profiles(material: Material) -> Figure:
         profile = offset_profile(offset_cosines(answered.units(row), answered.exam))
         if row == COPY_LAST:
             profile.pop(-answered.exam.windows.horizon, None)  # the chunk that was copied: 1 again
-        line(axes, material, row, list(profile), list(profile.values()))
+        line(axes, inputs, row, list(profile), list(profile.values()))
     axes.axvline(0, color=INK, lw=0.8, ls=":")
     axes.set_xlabel("chunks after the target")
     axes.set_ylabel("mean cosine")
@@ -135,14 +133,14 @@ def offset_profiles(material: Material) -> Figure:
     "still.",
     needs=("rows",),
 )
-def rollout_decay(material: Material) -> Figure:
+def rollout_decay(inputs: ReportInputs) -> Figure:
     """Every predictor of the table."""
     last, repetition = f"rollout@{STEPS}", f"rollout_repetition@{STEPS}"
-    rows = sorted(known(material.rows, "cosine", last, repetition), key=lambda row: -row[last])
+    rows = sorted(known(inputs.rows, "cosine", last, repetition), key=lambda row: -row[last])
     if not rows:
         raise NothingToDraw(f"no rollout: no document goes on for {STEPS} chunks, or another task was judged")
     drawn, grid = canvas(height=bar_height([row["name"] for row in rows]), columns=2, sharey=True)
-    (left, right), shades = grid[0], [look(material, row["name"]) for row in rows]
+    (left, right), shades = grid[0], [look(inputs, row["name"]) for row in rows]
     for place, (row, drawn_as) in enumerate(zip(rows, shades, strict=True)):
         left.plot([row["cosine"], row[last]], [place, place], color=drawn_as.colour, ls=drawn_as.line)
         left.plot(row["cosine"], place, color=drawn_as.colour, marker=drawn_as.marker)

@@ -11,7 +11,7 @@ from nextvec.diagnostics.engine import short, spearman
 from nextvec.diagnostics.groups import nearest_cosine, quantile_masks
 from nextvec.evaluation.report import KeptPredictions
 from nextvec.reporting.answered import (
-    Answered,
+    PredictedWindows,
     Values,
     legend_height,
     line,
@@ -21,7 +21,7 @@ from nextvec.reporting.answered import (
 )
 from nextvec.reporting.drawing import best_baseline, legend_outside
 from nextvec.reporting.figure import BEST_BASELINE, INK, NothingToDraw, canvas, figure, look, wrapped
-from nextvec.reporting.material import Material
+from nextvec.reporting.inputs import ReportInputs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,9 +38,9 @@ SIMILARITIES = 8
     "the best baseline.",
     needs=("rows", "answers"),
 )
-def error_histogram(material: Material) -> Figure:
+def error_histogram(inputs: ReportInputs) -> Figure:
     """One histogram a model."""
-    return _histograms(material, "cosine", "1 - cosine")
+    return _histograms(inputs, "cosine", "1 - cosine")
 
 
 @figure(
@@ -51,25 +51,23 @@ def error_histogram(material: Material) -> Figure:
     "bar.",
     needs=("rows", "answers"),
 )
-def mse_histogram(material: Material) -> Figure:
+def mse_histogram(inputs: ReportInputs) -> Figure:
     """One histogram a model."""
-    return _histograms(material, "mse", "squared error per dimension")
+    return _histograms(inputs, "mse", "squared error per dimension")
 
 
-def _histograms(material: Material, metric: str, label: str) -> Figure:
-    assert material.answers is not None
-    models, best = models_of(material), best_baseline(material, "cosine")
+def _histograms(inputs: ReportInputs, metric: str, label: str) -> Figure:
+    assert inputs.answers is not None
+    models, best = models_of(inputs), best_baseline(inputs, "cosine")
     if not models:
         raise NothingToDraw("no model was judged")
     baseline = None if best is None else best["name"]
-    errors = {
-        name: _errors(material.answers, name, metric) for name in (*models, baseline) if name is not None
-    }
+    errors = {name: _errors(inputs.answers, name, metric) for name in (*models, baseline) if name is not None}
     most = float(np.quantile(np.concatenate(list(errors.values())), 0.99 if metric == "mse" else 1.0))
     edges = np.linspace(0, most or 1.0, BINS + 1).tolist()
     drawn, grid = panels(models, sharex=True, sharey=True)
     for name, axes in grid:
-        axes.hist(_within(errors[name], most), edges, color=look(material, name).colour, alpha=0.75)
+        axes.hist(_within(errors[name], most), edges, color=look(inputs, name).colour, alpha=0.75)
         if baseline is not None:
             axes.hist(_within(errors[baseline], most), edges, histtype="step", color=BEST_BASELINE)
         axes.set_xlim(0, edges[-1])
@@ -99,15 +97,15 @@ def _within(values: NDArray[np.float32], most: float) -> NDArray[np.float32]:
     "best baseline's median.",
     needs=("rows", "answers", "store"),
 )
-def error_by_length(material: Material) -> Figure:
+def error_by_length(inputs: ReportInputs) -> Figure:
     """One panel a model, one box a quarter of the windows."""
-    answered = Answered.of(material)
+    answered = PredictedWindows.of(inputs)
     groups = quantile_masks(answered.lengths, LENGTHS)
     labels = [_range(answered.lengths[which]) for which in groups]
     places = range(1, len(groups) + 1)
     drawn, grid = panels(answered.models, height=1.8, sharex=True, sharey=True)
     for name, axes in grid:
-        error, shade = _errors(answered.answers, name, "cosine"), look(material, name).colour
+        error, shade = _errors(answered.answers, name, "cosine"), look(inputs, name).colour
         boxes = axes.boxplot(
             [error[which] for which in groups],
             whis=(5, 95),
@@ -143,9 +141,9 @@ def _range(values: NDArray[np.int64]) -> str:
     "nearer than the best baseline each model comes in these groups; above 0 it is better.",
     needs=("rows", "answers", "store"),
 )
-def error_by_similarity(material: Material) -> Figure:
+def error_by_similarity(inputs: ReportInputs) -> Figure:
     """Windows of the best model, and the lead of every model over the best baseline."""
-    answered = Answered.of(material)
+    answered = PredictedWindows.of(inputs)
     which = searchable(answered)
     nearest = nearest_cosine(answered.targets[which], answered.store.vectors, answered.trained)
     groups = quantile_masks(nearest, SIMILARITIES)
@@ -158,7 +156,7 @@ def error_by_similarity(material: Material) -> Figure:
     drawn, grid = canvas(height=2.9 + legend_height(answered.models), columns=2)
     left, right = grid[0]
     best = _errors(answered.answers, answered.best, "cosine")[which]
-    shade, alpha = look(material, answered.best).colour, min(0.8, max(0.25, 100 / len(which)))
+    shade, alpha = look(inputs, answered.best).colour, min(0.8, max(0.25, 100 / len(which)))
     left.plot(nearest, best, ".", color=shade, alpha=alpha, ms=4, mew=0, rasterized=True)
     left.plot(middle, means(answered.best), color=INK, marker="o")
     left.set_ylim(bottom=0)
@@ -167,7 +165,7 @@ def error_by_similarity(material: Material) -> Figure:
                    f"over {len(which):,} windows", size=8)  # fmt: skip
     base = 0.0 if answered.baseline is None else means(answered.baseline)
     for name in answered.models:
-        line(right, material, name, middle, base - means(name))
+        line(right, inputs, name, middle, base - means(name))
     right.axhline(0, color=BEST_BASELINE, ls="--", lw=1)
     right.set_ylabel("cosine above the\nbest baseline's" if answered.baseline else "cosine less 1")
     for axes in (left, right):

@@ -19,10 +19,10 @@ from nextvec.evaluation.predictor import VectorPredictor, row_dots
 from nextvec.evaluation.trajectory import rollable, rollout
 from nextvec.inference.predictor import RunPredictor
 from nextvec.models.architectures.amn import AMN
-from nextvec.reporting.answered import Answered, Values, legend_height, line, panels
+from nextvec.reporting.answered import PredictedWindows, Values, legend_height, line, panels
 from nextvec.reporting.drawing import legend_outside
 from nextvec.reporting.figure import BASELINE, INK, NothingToDraw, canvas, figure, look, wrapped
-from nextvec.reporting.material import Material, Need
+from nextvec.reporting.inputs import Need, ReportInputs
 from nextvec.training.saved import calibration_error
 
 if TYPE_CHECKING:
@@ -37,16 +37,16 @@ READ, SHOWN = 8, 62
 EXAMPLES = {"well predicted": 0.05, "usual": 0.5, "badly predicted": 0.95}
 
 
-def opened(answered: Answered) -> Iterator[RunPredictor]:
+def opened(answered: PredictedWindows) -> Iterator[RunPredictor]:
     """The first run of every model, loaded, answering for the horizon that was judged."""
     for row in answered.models:
-        runs = answered.material.runs_of(row)
+        runs = answered.inputs.runs_of(row)
         if runs:
             predictor = RunPredictor(runs[0].folder, row)
-            yield predictor.aimed(answered.exam.windows.horizon)
+            yield predictor.at_horizon(answered.exam.windows.horizon)
 
 
-def _some(answered: Answered) -> EvaluationSet:
+def _some(answered: PredictedWindows) -> EvaluationSet:
     return answered.exam.select(sample(len(answered), ASKED, seed=0))
 
 
@@ -58,9 +58,9 @@ def _some(answered: Answered) -> EvaluationSet:
     "is as often as it says.",
     needs=NEEDS,
 )
-def calibration(material: Material) -> Figure:
+def calibration(inputs: ReportInputs) -> Figure:
     """Every model that was trained with confidence."""
-    answered = Answered.of(material)
+    answered = PredictedWindows.of(inputs)
     exam = _some(answered)
     if len(np.unique(exam.windows.document)) < 2:
         raise NothingToDraw("one document was judged: there are no chunks of others to tell apart")
@@ -70,7 +70,7 @@ def calibration(material: Material) -> Figure:
             said, true = _continuations(predictor, exam)
             parts = _tenths(said)
             observed = [float(true[part].mean()) for part in parts]
-            line(axes, material, predictor.name, [float(said[part].mean()) for part in parts], observed)
+            line(axes, inputs, predictor.name, [float(said[part].mean()) for part in parts], observed)
             off = calibration_error(torch.from_numpy(said), torch.from_numpy(true))
             axes.lines[-1].set_label(f"{predictor.name}: off by {short(off)}")
     if not axes.lines:
@@ -117,9 +117,9 @@ def _diagonal(axes: Axes, x: str, y: str) -> None:
     "cosine they scored; below the dashed line a model is over-confident.",
     needs=NEEDS,
 )
-def length_calibration(material: Material) -> Figure:
+def length_calibration(inputs: ReportInputs) -> Figure:
     """Every model."""
-    answered = Answered.of(material)
+    answered = PredictedWindows.of(inputs)
     exam = _some(answered)
     size = float(np.sqrt(row_dots(exam.targets, exam.targets).mean()))
     drawn, axes = canvas(height=3.6 + legend_height(answered.models))
@@ -128,7 +128,7 @@ def length_calibration(material: Material) -> Figure:
         length = np.sqrt(row_dots(asked.raw, asked.raw)) / size
         parts = quantile_masks(np.round(length, 6), BINS)
         scored = [float(asked.cosines[part].mean()) for part in parts]
-        line(axes, material, predictor.name, [float(length[part].mean()) for part in parts], scored)
+        line(axes, inputs, predictor.name, [float(length[part].mean()) for part in parts], scored)
     _diagonal(axes, "length of the raw output over that of true vectors", "cosine scored")
     legend_outside(drawn, below=True)
     return drawn
@@ -141,9 +141,9 @@ def length_calibration(material: Material) -> Figure:
     "the raw output; grey: its mean. On the dashed line they agree.",
     needs=NEEDS,
 )
-def raw_dimensions(material: Material) -> Figure:
+def raw_dimensions(inputs: ReportInputs) -> Figure:
     """One panel a model."""
-    answered = Answered.of(material)
+    answered = PredictedWindows.of(inputs)
     exam = _some(answered)
     true = moments(exam.targets)
     drawn, grid = panels(answered.models, sharex=True, sharey=True)
@@ -151,7 +151,7 @@ def raw_dimensions(material: Material) -> Figure:
     for predictor in opened(answered):
         if predictor.name in room:
             own, axes = moments(Scores.of(predictor, exam).raw), room[predictor.name]
-            shades = (BASELINE, look(material, predictor.name).colour)
+            shades = (BASELINE, look(inputs, predictor.name).colour)
             for encoders, models, shade in zip(true, own, shades, strict=True):
                 axes.plot(encoders, models, ".", color=shade, alpha=0.5, ms=4, mew=0, rasterized=True)
             axes.axline((0, 0), slope=1, color=INK, lw=0.8, ls="--")
@@ -167,9 +167,9 @@ def raw_dimensions(material: Material) -> Figure:
     "chunk of that step; right: to the last chunk that was really read.",
     needs=NEEDS,
 )
-def rollout_curve(material: Material) -> Figure:
+def rollout_curve(inputs: ReportInputs) -> Figure:
     """Every model, and copy-last."""
-    answered = Answered.of(material)
+    answered = PredictedWindows.of(inputs)
     exam = answered.exam
     steps = next((n for n in range(STEPS, 1, -1) if len(rollable(exam, n))), None)
     if steps is None:
@@ -179,8 +179,8 @@ def rollout_curve(material: Material) -> Figure:
     every: list[VectorPredictor] = [CopyLast(exam.windows.context), *opened(answered)]
     for predictor in every:
         found = rollout(predictor, exam, steps, ROLLED)
-        line(left, material, predictor.name, range(1, steps + 1), found.cosine.mean(axis=0))
-        line(right, material, predictor.name, range(1, steps + 1), found.drift.mean(axis=0))
+        line(left, inputs, predictor.name, range(1, steps + 1), found.cosine.mean(axis=0))
+        line(right, inputs, predictor.name, range(1, steps + 1), found.drift.mean(axis=0))
     left.set_ylabel("cosine to the truth")
     right.set_ylabel("cosine to the last chunk read")
     for axes in (left, right):
@@ -198,9 +198,9 @@ def rollout_curve(material: Material) -> Figure:
     "The last row makes the prediction.",
     needs=NEEDS,
 )
-def attention_maps(material: Material) -> Figure:
+def attention_maps(inputs: ReportInputs) -> Figure:
     """Three windows of the best attention mixture network: well, as usual and badly predicted."""
-    answered = Answered.of(material)
+    answered = PredictedWindows.of(inputs)
     network = next((p for p in opened(answered) if isinstance(p.model, AMN)), None)
     if network is None:
         raise NothingToDraw("no attention mixture network (amn) was judged")

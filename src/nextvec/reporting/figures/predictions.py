@@ -13,9 +13,9 @@ from nextvec.data.windows import FloatArray, IntArray
 from nextvec.diagnostics.engine import sample
 from nextvec.diagnostics.groups import nearest_rows
 from nextvec.evaluation.metrics import moments
-from nextvec.reporting.answered import Answered, panels, searchable
+from nextvec.reporting.answered import PredictedWindows, panels, searchable
 from nextvec.reporting.figure import INK, NothingToDraw, canvas, figure, look, wrapped
-from nextvec.reporting.material import Material
+from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.topics import find_topics
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ FEWEST_MAPPED = 5
     "be reached.",
     needs=("rows", "answers", "store"),
 )
-def source_confusion(material: Material) -> Figure:
+def source_confusion(inputs: ReportInputs) -> Figure:
     """The best model, the best baseline, and the truth itself."""
-    answered = Answered.of(material)
+    answered = PredictedWindows.of(inputs)
     documents = answered.store.documents
     names = answered.store.sources
     of_row = np.repeat([names.index(d.source) for d in documents], [d.count for d in documents])
@@ -62,9 +62,9 @@ def source_confusion(material: Material) -> Figure:
     "in each.",
     needs=("rows", "answers", "store"),
 )
-def topic_confusion(material: Material) -> Figure:
+def topic_confusion(inputs: ReportInputs) -> Figure:
     """The best model and the best baseline."""
-    answered = Answered.of(material)
+    answered = PredictedWindows.of(inputs)
     topics = find_topics(answered.store, answered.trained)
     if len(topics.names) < 2:
         raise NothingToDraw("too few chunks were trained on to tell topics apart")
@@ -72,7 +72,7 @@ def topic_confusion(material: Material) -> Figure:
     return _confusion(topics.names, topics.of(answered.targets), seen)
 
 
-def _compared(answered: Answered) -> list[str]:
+def _compared(answered: PredictedWindows) -> list[str]:
     return [row for row in (answered.best, answered.baseline) if row is not None]
 
 
@@ -117,9 +117,9 @@ def _write_shares(axes: Axes, shares: NDArray[np.float64]) -> None:
     "(t-SNE). Left the truth, right the predictions; the colour is the error of the window.",
     needs=("rows", "answers", "store"),
 )
-def prediction_map(material: Material) -> Figure:
+def prediction_map(inputs: ReportInputs) -> Figure:
     """The best model's predictions of at most 500 windows."""
-    return _map(Answered.of(material), _tsne, "t-SNE")
+    return _map(PredictedWindows.of(inputs), _tsne, "t-SNE")
 
 
 @figure(
@@ -129,14 +129,14 @@ def prediction_map(material: Material) -> Figure:
     needs=("rows", "answers", "store"),
     on_request=True,
 )
-def prediction_map_umap(material: Material) -> Figure:
+def prediction_map_umap(inputs: ReportInputs) -> Figure:
     """The same by UMAP, where it is installed."""
     if find_spec("umap") is None:
         raise NothingToDraw("UMAP is not installed: pip install nextvec[umap]")
-    return _map(Answered.of(material), _umap, "UMAP")
+    return _map(PredictedWindows.of(inputs), _umap, "UMAP")
 
 
-def _map(answered: Answered, project: Any, name: str) -> Figure:
+def _map(answered: PredictedWindows, project: Any, name: str) -> Figure:
     which = sample(len(answered), MAPPED, seed=0)
     if len(which) < FEWEST_MAPPED:
         raise NothingToDraw(f"{len(which)} windows make no map")
@@ -185,9 +185,9 @@ def _umap(points: FloatArray) -> FloatArray:
     "are narrower, as a mean over what may come next is by nature.",
     needs=("rows", "answers", "store"),
 )
-def dimension_std(material: Material) -> Figure:
+def dimension_std(inputs: ReportInputs) -> Figure:
     """One panel a model."""
-    return _dimensions(Answered.of(material), 1, "standard deviation")
+    return _dimensions(PredictedWindows.of(inputs), 1, "standard deviation")
 
 
 @figure(
@@ -197,17 +197,17 @@ def dimension_std(material: Material) -> Figure:
     "length. On the dashed line they agree.",
     needs=("rows", "answers", "store"),
 )
-def dimension_mean(material: Material) -> Figure:
+def dimension_mean(inputs: ReportInputs) -> Figure:
     """One panel a model."""
-    return _dimensions(Answered.of(material), 0, "mean")
+    return _dimensions(PredictedWindows.of(inputs), 0, "mean")
 
 
-def _dimensions(answered: Answered, which: int, what: str) -> Figure:
+def _dimensions(answered: PredictedWindows, which: int, what: str) -> Figure:
     true = moments(answered.targets)[which]
     drawn, grid = panels(answered.models, sharex=True, sharey=True)
     for name, axes in grid:
         own = moments(answered.units(name))[which]
-        axes.plot(true, own, ".", color=look(answered.material, name).colour, alpha=0.5, ms=4, mew=0,
+        axes.plot(true, own, ".", color=look(answered.inputs, name).colour, alpha=0.5, ms=4, mew=0,
                   rasterized=True)  # fmt: skip
         axes.axline((0, 0), slope=1, color=INK, lw=0.8, ls="--")
     drawn.supxlabel(f"{what} over the encoder's true vectors", size=9)

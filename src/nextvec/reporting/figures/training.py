@@ -13,7 +13,7 @@ import numpy as np
 from nextvec.objectives.config import LossConfig
 from nextvec.reporting.drawing import legend_outside, magnitudes, write_values
 from nextvec.reporting.figure import BEST_BASELINE, LINE, bar_height, bars, canvas, figure, look, wrapped
-from nextvec.reporting.material import Material, Run
+from nextvec.reporting.inputs import ReportInputs, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,14 +35,14 @@ NAMED = 3
     "axes of their own: they cannot be compared. Thin lines: single seeds.",
     needs=("histories",),
 )
-def loss_comparison(material: Material) -> Figure:
+def loss_comparison(inputs: ReportInputs) -> Figure:
     """Training and validation loss, a line of panels for each loss."""
-    losses = _losses(material)
+    losses = _losses(inputs)
     drawn, grid = canvas(width=9, height=0.8 + PANEL * len(losses), rows=len(losses), columns=2,
                          sharex=True, sharey="row")  # fmt: skip
     for panels, (name, rows) in zip(grid, losses.items(), strict=True):
         for axes, part in zip(panels, PANELS, strict=True):
-            _curves(axes, material, rows, partial(_of, part, "loss"))
+            _curves(axes, inputs, rows, partial(_of, part, "loss"))
         panels[0].set_ylabel(fill(f"loss ({name})", LINE))
     return _finished(drawn, grid)
 
@@ -54,17 +54,17 @@ def loss_comparison(material: Material) -> Figure:
     "epoch whose model was kept. Thin lines: single seeds.",
     needs=("histories",),
 )
-def cosine_curves(material: Material) -> Figure:
+def cosine_curves(inputs: ReportInputs) -> Figure:
     """Training and validation cosine."""
     drawn, panels = canvas(width=9, height=3.8, columns=2, sharex=True)
-    rows = _rows(material)
+    rows = _rows(inputs)
     for axes, part in zip(panels[0], PANELS, strict=True):
-        _curves(axes, material, rows, partial(_of, part, "cosine"))
+        _curves(axes, inputs, rows, partial(_of, part, "cosine"))
         axes.set_ylabel("cosine")
     for row, runs in rows.items():
         kept = [kept_epoch(run) for run in runs]
         panels[0, 1].plot([line["epoch"] for line in kept], [line["validation"]["cosine"] for line in kept],
-                       "o", markersize=9, fillstyle="none", color=look(material, row).colour)  # fmt: skip
+                       "o", markersize=9, fillstyle="none", color=look(inputs, row).colour)  # fmt: skip
     return _finished(drawn, panels)
 
 
@@ -74,17 +74,17 @@ def cosine_curves(material: Material) -> Figure:
     caption="The learning rate of the last update of each epoch. Models with the same schedule share a line.",
     needs=("histories",),
 )
-def lr_schedule(material: Material) -> Figure:
+def lr_schedule(inputs: ReportInputs) -> Figure:
     """The learning rate, one line for each schedule that there was."""
     drawn, axes = canvas(width=9, height=3.2)
     shared: dict[tuple[float, ...], list[str]] = {}
-    for row, runs in _rows(material).items():
+    for row, runs in _rows(inputs).items():
         for run in runs:
             rates = tuple(line["lr"] for line in run.history)
             if row not in shared.setdefault(rates, []):
                 shared[rates].append(row)
     for rates, names in shared.items():
-        style = look(material, names[0])
+        style = look(inputs, names[0])
         axes.plot(range(1, len(rates) + 1), rates, color=style.colour, marker=style.marker,
                   linestyle=style.line, markevery=_every(len(rates)), label=_named(names))  # fmt: skip
     axes.set_ylim(bottom=0)
@@ -100,11 +100,11 @@ def lr_schedule(material: Material) -> Figure:
     "line is where it is clipped. Thin lines: single seeds.",
     needs=("histories",),
 )
-def gradient_norms(material: Material) -> Figure:
+def gradient_norms(inputs: ReportInputs) -> Figure:
     """The gradient's norm on a scale of magnitudes."""
     drawn, axes = canvas(width=9, height=3.6)
-    rows = _rows(material)
-    _curves(axes, material, rows, lambda line: line["gradient_norm"] or np.nan)
+    rows = _rows(inputs)
+    _curves(axes, inputs, rows, lambda line: line["gradient_norm"] or np.nan)
     clips = {run.config.get("optim", {}).get("clip", 0.0) for runs in rows.values() for run in runs}
     for clip in sorted(clips - {0.0}):
         axes.axhline(clip, color=BEST_BASELINE, linestyle="--", linewidth=1, label=f"clipped at {clip:g}")
@@ -120,16 +120,16 @@ def gradient_norms(material: Material) -> Figure:
     "trained with: losses of different terms cannot be compared. Whiskers: from seed to seed.",
     needs=("histories",),
 )
-def validation_loss(material: Material) -> Figure:
+def validation_loss(inputs: ReportInputs) -> Figure:
     """A bar a row: the mean of its seeds."""
     found = {
-        row: [kept_epoch(run)["validation"]["mse"] for run in runs] for row, runs in _rows(material).items()
+        row: [kept_epoch(run)["validation"]["mse"] for run in runs] for row, runs in _rows(inputs).items()
     }
     names = sorted(found, key=lambda row: np.mean(found[row]))
     drawn, axes = canvas(height=bar_height(names))
     several = any(len(seeds) > 1 for seeds in found.values())
     spread = [(min(found[row]), max(found[row])) for row in names] if several else None
-    made = bars(axes, material, names, [float(np.mean(found[row])) for row in names], spread)
+    made = bars(axes, inputs, names, [float(np.mean(found[row])) for row in names], spread)
     write_values(axes, made, "{:.6f}")
     axes.set_xlabel("validation loss (mse, mean over dimensions)")
     return drawn
@@ -142,17 +142,17 @@ def kept_epoch(run: Run) -> dict[str, Any]:
     return max(run.history, key=lambda line: line["validation"]["cosine"])
 
 
-def _rows(material: Material) -> dict[str, list[Run]]:
+def _rows(inputs: ReportInputs) -> dict[str, list[Run]]:
     """Row -> its runs that have finished an epoch."""
-    found = {row: [run for run in material.runs_of(row) if run.history] for row in material.trained}
+    found = {row: [run for run in inputs.runs_of(row) if run.history] for row in inputs.trained}
     return {row: runs for row, runs in found.items() if runs}
 
 
-def _losses(material: Material) -> dict[str, dict[str, list[Run]]]:
+def _losses(inputs: ReportInputs) -> dict[str, dict[str, list[Run]]]:
     """Loss in words -> the rows that were trained with it. Options are said where the terms do not tell two
     losses apart."""
     found: dict[tuple[str, Options], dict[str, list[Run]]] = {}
-    for row, runs in _rows(material).items():
+    for row, runs in _rows(inputs).items():
         found.setdefault(_loss(runs[0]), {})[row] = runs
     named = {}
     for (terms, options), rows in found.items():
@@ -178,10 +178,10 @@ def _of(part: str, name: str, line: dict[str, Any]) -> float:
     return float(line[part][name])
 
 
-def _curves(axes: Axes, material: Material, rows: dict[str, list[Run]], value: Value) -> None:
+def _curves(axes: Axes, inputs: ReportInputs, rows: dict[str, list[Run]], value: Value) -> None:
     """A line a row: the mean over its seeds as far as all of them went, and each seed."""
     for row, runs in rows.items():
-        style = look(material, row)
+        style = look(inputs, row)
         seeds = [np.array([value(line) for line in run.history]) for run in runs]
         if len(seeds) > 1:
             for seed in seeds:

@@ -18,7 +18,7 @@ from nextvec.serving.errors import Refusal
 from nextvec.serving.models import ServedModel
 from nextvec.serving.schemas import WORKING, errors
 from nextvec.serving.settings import Settings
-from nextvec.serving.texts import Ask, PassageTold, Vectors, library_of, passage_told, texts_of
+from nextvec.serving.texts import PassageOutput, RequestFields, Vectors, library_of, passage_output, texts_of
 from nextvec.serving.work import run_blocking
 
 router = APIRouter(prefix="/v1", tags=["texts"])
@@ -29,48 +29,48 @@ APART = 0.02  # raw vectors that are nearer to 1 cannot be told from normalised 
 PROBE = "The ship left the harbour before dawn."
 
 
-class Decode(Ask):
+class DecodeRequest(RequestFields):
     """Vectors, each of which becomes texts."""
 
     input: Vectors = Field(description="vectors [N, D], or base64 of one or of each")
     n: Annotated[int, Field(ge=1, le=MAX_TEXTS, description="texts a vector")] = 1
 
 
-class TextTold(BaseModel):
+class TextOutput(BaseModel):
     """A text for a vector."""
 
     text: str
     score: float = Field(description="higher is better, on the decoder's own scale")
     how: Literal["retrieved", "generated"]
-    passage: PassageTold | None = Field(description="where it stands, if it was retrieved")
+    passage: PassageOutput | None = Field(description="where it stands, if it was retrieved")
 
 
-class TextsTold(BaseModel):
+class TextsOutput(BaseModel):
     """The texts of one vector, the best first."""
 
     object: Literal["texts"] = "texts"
     index: int
-    texts: list[TextTold]
+    texts: list[TextOutput]
 
 
-class DecodedList(BaseModel):
+class DecodeResponse(BaseModel):
     """All of them."""
 
     object: Literal["list"] = "list"
     model: str
     decoder: str
-    data: list[TextsTold]
+    data: list[TextsOutput]
 
 
 @router.post("/decode", summary="Make texts of vectors.", responses=errors(*WORKING, 409))
-async def decode(request: Request, ask: Decode) -> DecodedList:
+async def decode(request: Request, ask: DecodeRequest) -> DecodeResponse:
     """By the server's decoder; without one, the nearest passages of its store. A decoder takes raw vectors,
     as /v1/predict gives them; unit ones are refused where raw ones have another length."""
     model = assigned(request, ask.model, ask.user)
     return await run_blocking(request, decoded, model, ask, request.app.state.settings)
 
 
-def decoded(model: ServedModel, ask: Decode, settings: Settings) -> DecodedList:
+def decoded(model: ServedModel, ask: DecodeRequest, settings: Settings) -> DecodeResponse:
     """The answer. Raises Refusal, DecoderError."""
     pipeline = texts_of(model)
     windows = windows_of(ask.input, model.dimension, settings)
@@ -88,35 +88,35 @@ def decoded(model: ServedModel, ask: Decode, settings: Settings) -> DecodedList:
     _check_raw(pipeline.decoder, pipeline.reader, values)
     found = pipeline.decoder.decode(model.predictor.vectors(values), ask.n)
     data = [
-        TextsTold(
+        TextsOutput(
             index=i,
-            texts=[TextTold(text=d.text, score=d.score, how=d.how, passage=None) for d in some],
+            texts=[TextOutput(text=d.text, score=d.score, how=d.how, passage=None) for d in some],
         )
         for i, some in enumerate(found)
     ]
-    return DecodedList(model=model.name, decoder=pipeline.decoder.name, data=data)
+    return DecodeResponse(model=model.name, decoder=pipeline.decoder.name, data=data)
 
 
-def _retrieved(model: ServedModel, values: FloatArray, n: int) -> DecodedList:
+def _retrieved(model: ServedModel, values: FloatArray, n: int) -> DecodeResponse:
     library = library_of(texts_of(model))
     nothing: IntArray = np.zeros(0, dtype=np.int64)
     found = library.nearest(model.predictor.vectors(values).unit(), n, [nothing] * len(values))
     data = [
-        TextsTold(
+        TextsOutput(
             index=i,
             texts=[
-                TextTold(
+                TextOutput(
                     text=passage.decoded.text,
                     score=passage.decoded.score,
                     how="retrieved",
-                    passage=passage_told(passage, library),
+                    passage=passage_output(passage, library),
                 )
                 for passage in some
             ],
         )
         for i, some in enumerate(found)
     ]
-    return DecodedList(model=model.name, decoder="nearest", data=data)
+    return DecodeResponse(model=model.name, decoder="nearest", data=data)
 
 
 def _check_raw(decoder: Decoder, reader: TextReader, values: FloatArray) -> None:

@@ -13,7 +13,7 @@ from nextvec.serving.errors import Refusal
 from nextvec.serving.models import ServedModel
 from nextvec.serving.schemas import JSON, WORKING, errors
 from nextvec.serving.settings import Settings
-from nextvec.serving.texts import MAX_CHUNKS, Ask, Encoded, Text, checked_text, texts_of
+from nextvec.serving.texts import MAX_CHUNKS, Encoded, RequestFields, Text, checked_text, texts_of
 from nextvec.serving.work import run_blocking
 
 router = APIRouter(prefix="/v1", tags=["texts"])
@@ -26,7 +26,7 @@ ANSWER: dict[int | str, dict[str, Any]] = {
 }
 
 
-class Encode(Ask):
+class EncodeRequest(RequestFields):
     """Texts, each of which becomes one vector."""
 
     model_config = ConfigDict(
@@ -52,14 +52,14 @@ class Encode(Ask):
     response_class=Response,
     responses=ANSWER | errors(*WORKING, 409),
 )
-async def encode(request: Request, ask: Encode) -> Response:
+async def encode(request: Request, ask: EncodeRequest) -> Response:
     """One vector a text, which is not cut: of one too long for the encoder the beginning counts."""
     model = assigned(request, ask.model, ask.user)
     answer = await run_blocking(request, encoded, model, ask, request.app.state.settings)
     return Response(answer, media_type=JSON)
 
 
-def encoded(model: ServedModel, ask: Encode, settings: Settings) -> bytes:
+def encoded(model: ServedModel, ask: EncodeRequest, settings: Settings) -> bytes:
     """The answer. Raises Refusal, EncoderError."""
     reader = texts_of(model).reader
     texts = [ask.input] if isinstance(ask.input, str) else ask.input

@@ -39,7 +39,7 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
-class Outcome(BaseModel):
+class OutcomeRequest(BaseModel):
     """How good an answer turned out to be."""
 
     model_config = ConfigDict(
@@ -52,7 +52,7 @@ class Outcome(BaseModel):
     score: float = Field(ge=-1e6, le=1e6, description="1 for a success, 0 for none, or any measure")
 
 
-class Noted(BaseModel):
+class OutcomeResponse(BaseModel):
     """What was counted."""
 
     object: str
@@ -81,10 +81,10 @@ async def model(request: Request, id: str) -> ModelCard:
 @router.post(
     "/outcomes", summary="Tell what became of an answer.", responses=errors(400, 401, 404, 408, 413, 422)
 )
-async def outcomes(request: Request, outcome: Outcome) -> Noted:
+async def outcomes(request: Request, outcome: OutcomeRequest) -> OutcomeResponse:
     """Scores are summed by arm of the split, for `/metrics`, and written to the log."""
     state: Any = request.app.state
     name, arm = state.answered.take(outcome.request_id)
     state.metrics.scored(name, arm, outcome.score)
     state.requests.write("outcome", id=outcome.request_id, model=name, arm=arm, score=outcome.score)
-    return Noted(object="outcome", model=name, arm=arm)
+    return OutcomeResponse(object="outcome", model=name, arm=arm)

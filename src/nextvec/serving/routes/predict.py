@@ -11,9 +11,17 @@ from fastapi import APIRouter, Request, Response
 
 from nextvec.data.windows import FloatArray
 from nextvec.serving.arms import assigned
-from nextvec.serving.bodies import Windows, embeddings, npy_bytes, read_json, read_npy, vector_of, windows_of
+from nextvec.serving.bodies import (
+    ContextArrays,
+    embeddings,
+    npy_bytes,
+    read_json,
+    read_npy,
+    vector_of,
+    windows_of,
+)
 from nextvec.serving.errors import Refusal
-from nextvec.serving.exchange import exchange_of
+from nextvec.serving.exchange import context_of_request
 from nextvec.serving.models import ServedModel
 from nextvec.serving.schemas import JSON, NPY, PREDICT, PREDICTED, WORKING, errors
 from nextvec.serving.settings import Settings
@@ -26,7 +34,7 @@ IN_QUERY = ("model", "output_type", "horizon", "user")
 
 
 @dataclass(slots=True)
-class Asked:
+class PredictRequest:
     """A request on vectors; its vectors are checked once the model is known."""
 
     input: Any
@@ -37,7 +45,7 @@ class Asked:
     query: Any = None
     user: str | None = None
 
-    def check(self) -> Asked:
+    def check(self) -> PredictRequest:
         """Itself. Raises Refusal 422 naming the field at fault."""
         for name, kind, said in (
             ("model", str, "text"),
@@ -65,7 +73,7 @@ async def predict(request: Request) -> Response:
     """Of every context the vector that comes next: raw, as the encoder would give it (`output_type` decoder),
     or at unit length (cosine). As npy where npy is sent or accepted, else as JSON."""
     kind, accept = _types(request.scope["headers"])
-    exchange = exchange_of(request)
+    exchange = context_of_request(request)
     if kind == NPY:
         asked = _of_query(read_npy(exchange.body), request.scope["query_string"])
     elif kind == JSON:
@@ -85,7 +93,9 @@ async def predict(request: Request) -> Response:
     return Response(told, media_type=JSON)
 
 
-async def _predicted(request: Request, model: ServedModel, windows: Windows, asked: Asked) -> FloatArray:
+async def _predicted(
+    request: Request, model: ServedModel, windows: ContextArrays, asked: PredictRequest
+) -> FloatArray:
     """[N, D]."""
     settings: Settings = request.app.state.settings
     query = None
@@ -122,21 +132,21 @@ def _types(headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
     return kind, accept
 
 
-def _of_json(body: bytes) -> Asked:
+def _of_json(body: bytes) -> PredictRequest:
     given = read_json(body)
     try:
-        return Asked(**given).check()
+        return PredictRequest(**given).check()
     except TypeError:
-        unknown = sorted(given.keys() - Asked.__dataclass_fields__.keys())
+        unknown = sorted(given.keys() - PredictRequest.__dataclass_fields__.keys())
         if unknown:
             raise _wrong(unknown[0][:100], "there is no such field") from None
         raise _wrong("input", "it is missing") from None
 
 
-def _of_query(values: np.ndarray[Any, Any], query: bytes) -> Asked:
+def _of_query(values: np.ndarray[Any, Any], query: bytes) -> PredictRequest:
     """Options beside a binary body."""
     if not query:
-        return Asked(values)
+        return PredictRequest(values)
     try:
         given = dict(parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=16))
     except ValueError:
@@ -147,7 +157,7 @@ def _of_query(values: np.ndarray[Any, Any], query: bytes) -> Asked:
     horizon = given.pop("horizon", None)
     if horizon is not None and not (horizon.isascii() and horizon.isdigit() and len(horizon) < 10):
         raise _wrong("horizon", "it is no whole number")
-    return Asked(values, horizon=None if horizon is None else int(horizon), **given).check()
+    return PredictRequest(values, horizon=None if horizon is None else int(horizon), **given).check()
 
 
 def _wrong(param: str, message: str) -> Refusal:

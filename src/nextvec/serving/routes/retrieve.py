@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from nextvec.decoding.pipeline import Pipeline, Read
+from nextvec.decoding.pipeline import Pipeline, TextContext
 from nextvec.retrieval.readings import Reading
-from nextvec.retrieval.registry import Reembed, Scene
+from nextvec.retrieval.registry import Reembed, RetrievalContext
 from nextvec.retrieval.strategies import Strategy
 from nextvec.serving.arms import assigned
 from nextvec.serving.models import ServedModel
@@ -17,10 +17,10 @@ from nextvec.serving.schemas import WORKING, errors
 from nextvec.serving.settings import Settings
 from nextvec.serving.texts import (
     MAX_PASSAGES,
-    PassageTold,
-    Sources,
+    PassageOutput,
+    SourceRequest,
     library_of,
-    passage_told,
+    passage_output,
     read_source,
     texts_of,
 )
@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1", tags=["texts"])
 PREDICTED, STEERED = "predicted", "query"
 
 
-class Retrieve(Sources):
+class RetrieveRequest(SourceRequest):
     """A text, or vectors, that something follows."""
 
     model_config = ConfigDict(
@@ -50,41 +50,41 @@ class Retrieve(Sources):
     ] = None
 
 
-class Retrieved(BaseModel):
+class RetrieveResponse(BaseModel):
     """What was found."""
 
     object: Literal["retrieval"] = "retrieval"
     model: str
     strategy: str
     read: int
-    passages: list[PassageTold]
+    passages: list[PassageOutput]
 
 
 @router.post("/retrieve", summary="Find the passages that come next.", responses=errors(*WORKING, 409))
-async def retrieve(request: Request, ask: Retrieve) -> Retrieved:
+async def retrieve(request: Request, ask: RetrieveRequest) -> RetrieveResponse:
     """Passages of the server's store, the best first, without those that were read."""
     model = assigned(request, ask.model, ask.user)
     return await run_blocking(request, retrieved, model, ask, request.app.state.settings)
 
 
-def retrieved(model: ServedModel, ask: Retrieve, settings: Settings) -> Retrieved:
+def retrieved(model: ServedModel, ask: RetrieveRequest, settings: Settings) -> RetrieveResponse:
     """The answer. Raises Refusal, RetrievalError."""
     pipeline = texts_of(model)
     library = library_of(pipeline)
     strategy = Strategy.named(ask.strategy or (PREDICTED if ask.query is None else STEERED))
     read = read_source(model, ask, settings)
     reading = Reading.of_text(read.vectors, library.index, _query(read))
-    scene = Scene(pipeline.predictor, library.store, library.index, reembed=_reembed(pipeline))
-    found = strategy.find(scene, reading, ask.n)
+    context = RetrievalContext(pipeline.predictor, library.store, library.index, reembed=_reembed(pipeline))
+    found = strategy.find(context, reading, ask.n)
     pairs = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
     reordered = "+" in strategy.name
     passages = [
-        passage_told(library.passage(row, score), library, reordered=reordered) for row, score in pairs
+        passage_output(library.passage(row, score), library, reordered=reordered) for row, score in pairs
     ]
-    return Retrieved(model=model.name, strategy=strategy.name, read=read.said[0], passages=passages)
+    return RetrieveResponse(model=model.name, strategy=strategy.name, read=read.said[0], passages=passages)
 
 
-def _query(read: Read) -> RawVectors | None:
+def _query(read: TextContext) -> RawVectors | None:
     if read.queries is None:
         return None
     return RawVectors(read.queries, read.vectors.encoder, read.vectors.normalised)

@@ -7,28 +7,28 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from nextvec.decoding.answers import RolledPassage
+from nextvec.decoding.answers import RolloutPassage
 from nextvec.decoding.pipeline import Pipeline
-from nextvec.inference.rollout import Course, Guard, Snap
+from nextvec.inference.rollout import Guard, RolloutSettings, SnapToCorpus
 from nextvec.serving.arms import assigned
 from nextvec.serving.errors import Refusal
 from nextvec.serving.models import ServedModel
 from nextvec.serving.schemas import WORKING, errors
 from nextvec.serving.settings import Settings
 from nextvec.serving.texts import (
-    DecodedTold,
+    DecodedOutput,
     Encoded,
     Numbers,
+    PassageOutput,
     Passages,
-    PassageTold,
-    Sources,
-    decoded_told,
+    SourceRequest,
+    decoded_output,
     library_of,
-    passage_told,
-    passages_told,
+    passage_output,
+    passage_outputs,
     read_source,
     texts_of,
-    vector_told,
+    vector_output,
     wanted,
 )
 from nextvec.serving.work import run_blocking
@@ -38,7 +38,7 @@ router = APIRouter(prefix="/v1", tags=["texts"])
 MAX_STEPS = 64
 
 
-class Rollout(Sources):
+class RolloutRequest(SourceRequest):
     """Where it begins, how far it goes, and what holds it on course (as of `nextvec rollout`)."""
 
     model_config = ConfigDict(
@@ -68,17 +68,17 @@ class Rollout(Sources):
     ] = None
     encoding_format: Encoded = "float"
 
-    def course(self, pipeline: Pipeline) -> Course:
+    def course(self, pipeline: Pipeline) -> RolloutSettings:
         """As a rollout takes it. Raises Refusal 409: snapping without a store."""
         if self.snap:
             library_of(pipeline)
         guard = Guard(self.min_cosine, self.max_repetition, self.rescale)
-        return Course(
-            guard, Snap(self.snap_threshold, self.snap_blend) if self.snap else None, seed=self.seed
+        return RolloutSettings(
+            guard, SnapToCorpus(self.snap_threshold, self.snap_blend) if self.snap else None, seed=self.seed
         )
 
 
-class StepTold(BaseModel):
+class StepOutput(BaseModel):
     """One step."""
 
     step: int = Field(description="from 1")
@@ -86,29 +86,29 @@ class StepTold(BaseModel):
     length: float = Field(description="of the prediction before it was rescaled")
     drift: float = Field(description="cosine to the last chunk that was really read")
     repetition: float | None = Field(description="cosine to the step before; null at the first")
-    snapped: PassageTold | None = Field(description="the passage it was pulled to")
-    decoded: DecodedTold | None
-    passages: list[PassageTold]
+    snapped: PassageOutput | None = Field(description="the passage it was pulled to")
+    decoded: DecodedOutput | None
+    passages: list[PassageOutput]
 
 
-class RolledOut(BaseModel):
+class RolloutResponse(BaseModel):
     """All steps."""
 
     object: Literal["rollout"] = "rollout"
     model: str
     read: int
-    steps: list[StepTold]
+    steps: list[StepOutput]
     objection: str | None = Field(description="why it ended before the last step that was asked for")
 
 
 @router.post("/rollout", summary="Go on step by step.", responses=errors(*WORKING, 409))
-async def rollout(request: Request, ask: Rollout) -> RolledOut:
+async def rollout(request: Request, ask: RolloutRequest) -> RolloutResponse:
     """Every step reads those before it as if they were text."""
     model = assigned(request, ask.model, ask.user)
     return await run_blocking(request, rolled_out, model, ask, request.app.state.settings)
 
 
-def rolled_out(model: ServedModel, ask: Rollout, settings: Settings) -> RolledOut:
+def rolled_out(model: ServedModel, ask: RolloutRequest, settings: Settings) -> RolloutResponse:
     """The answer. Raises Refusal, and what the pipeline raises."""
     pipeline = texts_of(model)
     if ask.seed is not None and not pipeline.predictor.generative:
@@ -123,19 +123,19 @@ def rolled_out(model: ServedModel, ask: Rollout, settings: Settings) -> RolledOu
     course = ask.course(pipeline)
     found = pipeline.go_on(read_source(model, ask, settings), ask.steps, course, n)
     steps = [_told(step, pipeline, ask.encoding_format) for step in found.steps]
-    return RolledOut(model=model.name, read=found.read, steps=steps, objection=found.objection)
+    return RolloutResponse(model=model.name, read=found.read, steps=steps, objection=found.objection)
 
 
-def _told(rolled: RolledPassage, pipeline: Pipeline, encoding: str) -> StepTold:
+def _told(rolled: RolloutPassage, pipeline: Pipeline, encoding: str) -> StepOutput:
     step, library = rolled.step, pipeline.library
     snapped = rolled.snapped
-    return StepTold(
+    return StepOutput(
         step=rolled.number,
-        embedding=vector_told(step.raw, encoding),
+        embedding=vector_output(step.raw, encoding),
         length=step.length,
         drift=step.drift,
         repetition=step.repetition,
-        snapped=None if snapped is None or library is None else passage_told(snapped, library),
-        decoded=decoded_told(rolled.decoded),
-        passages=passages_told(rolled.nearest, pipeline),
+        snapped=None if snapped is None or library is None else passage_output(snapped, library),
+        decoded=decoded_output(rolled.decoded),
+        passages=passage_outputs(rolled.nearest, pipeline),
     )

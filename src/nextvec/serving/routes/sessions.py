@@ -12,25 +12,25 @@ from nextvec.data.windows import FloatArray
 from nextvec.serving.arms import assigned
 from nextvec.serving.bodies import embeddings, npy_bytes, read_json, read_npy, vector_of
 from nextvec.serving.errors import Refusal
-from nextvec.serving.exchange import exchange_of
+from nextvec.serving.exchange import context_of_request
 from nextvec.serving.routes.predict import finite
 from nextvec.serving.schemas import JSON, NPY, OUTPUT, PREDICTED, WORKING, errors
 from nextvec.serving.sessions import Sessions, Stream
 from nextvec.serving.settings import Settings
 from nextvec.serving.texts import (
-    Ask,
-    ChunkTold,
+    ChunkOutput,
     Encoded,
     Numbers,
+    PassageOutput,
     Passages,
-    PassageTold,
+    RequestFields,
     Text,
     check_chunks,
     checked_text,
     context_of,
-    passages_told,
+    passage_outputs,
     texts_of,
-    vector_told,
+    vector_output,
     wanted,
 )
 from nextvec.serving.work import run_blocking
@@ -42,7 +42,7 @@ PASSAGES = 5
 VECTOR = {"$ref": "#/components/schemas/Vector"}
 
 
-class OpenSession(Ask):
+class OpenSession(RequestFields):
     """What the session is of."""
 
     horizon: Annotated[
@@ -55,7 +55,7 @@ class OpenSession(Ask):
     ] = None
 
 
-class SessionTold(BaseModel):
+class SessionOutput(BaseModel):
     """A session."""
 
     object: Literal["session"] = "session"
@@ -71,7 +71,7 @@ class SessionTold(BaseModel):
     expires_in: float = Field(description="seconds until it is forgotten, if nobody asks for it")
 
 
-class Push(BaseModel):
+class PushRequest(BaseModel):
     """Vectors [T, D] that come next in the session."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -81,7 +81,7 @@ class Push(BaseModel):
     encoding_format: Encoded = "float"
 
 
-class PushText(BaseModel):
+class PushTextRequest(BaseModel):
     """A text that comes next in the session."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -91,21 +91,21 @@ class PushText(BaseModel):
     encoding_format: Encoded = "float"
 
 
-class ChunkRead(ChunkTold):
+class ChunkPrediction(ChunkOutput):
     """A chunk, and what was expected after it."""
 
     embedding: Numbers
 
 
-class TextRead(BaseModel):
+class PushTextResponse(BaseModel):
     """What was read."""
 
     object: Literal["session.text"] = "session.text"
     id: str
     model: str
     position: int
-    chunks: list[ChunkRead]
-    passages: list[PassageTold] = Field(description="near what is expected after the last chunk")
+    chunks: list[ChunkPrediction]
+    passages: list[PassageOutput] = Field(description="near what is expected after the last chunk")
 
 
 BODY: dict[str, Any] = {
@@ -145,10 +145,10 @@ def _sessions(request: Request) -> Sessions:
 
 
 @router.post("", summary="Open a session.", responses=errors(*WORKING))
-async def open_session(request: Request, ask: OpenSession) -> SessionTold:
+async def open_session(request: Request, ask: OpenSession) -> SessionOutput:
     """It keeps the model's state, so that every vector that was pushed counts and none is read twice."""
     model = assigned(request, ask.model, ask.user)
-    aimed = model.aimed(ask.horizon)
+    at_horizon = model.at_horizon(ask.horizon)
     query = None
     if ask.query is not None:
         if not model.conditional:
@@ -160,12 +160,12 @@ async def open_session(request: Request, ask: OpenSession) -> SessionTold:
                 remedy="leave it out",
             )
         query = vector_of(ask.query, model.dimension, "query")
-    session = await run_blocking(request, aimed.stream, query)
-    return _told(request, _sessions(request).open(model, session, aimed.horizons[aimed.head]))
+    session = await run_blocking(request, at_horizon.stream, query)
+    return _told(request, _sessions(request).open(model, session, at_horizon.horizons[at_horizon.head]))
 
 
 @router.get("/{id}", summary="How far a session has read.", responses=errors(401, 404, 422))
-async def describe_session(request: Request, id: str) -> SessionTold:
+async def describe_session(request: Request, id: str) -> SessionOutput:
     """Asking keeps it from being forgotten."""
     return _told(request, _found(request, id))
 
@@ -190,7 +190,7 @@ async def push_vectors(request: Request, id: str) -> Response:
     ask, npy = _push(request)
     stream = _found(request, id, push=True)
     vectors = context_of(stream.model, ask.input, request.app.state.settings).values
-    exchange_of(request).vectors = len(vectors)
+    context_of_request(request).vectors = len(vectors)
     raw = await run_blocking(request, _read, stream, vectors)
     values = unit(raw) if ask.output_type == "cosine" else raw
     if npy:
@@ -203,17 +203,17 @@ async def push_vectors(request: Request, id: str) -> Response:
 
 
 @router.post("/{id}/text", summary="Push a text.", responses=errors(*WORKING, 409))
-async def push_text(request: Request, id: str, ask: PushText) -> TextRead:
+async def push_text(request: Request, id: str, ask: PushTextRequest) -> PushTextResponse:
     """Its chunks are read in turn, as pushed vectors are."""
     stream = _found(request, id, push=True)
     return await run_blocking(request, _read_text, stream, ask, request.app.state.settings)
 
 
-def _push(request: Request) -> tuple[Push, bool]:
+def _push(request: Request) -> tuple[PushRequest, bool]:
     """What is pushed, and whether the answer is npy. Raises Refusal, RequestValidationError."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     accept = request.headers.get("accept", "").lower()
-    body = exchange_of(request).body
+    body = context_of_request(request).body
     if kind == NPY:
         given: dict[str, Any] = {**request.query_params, "input": read_npy(body)}
     elif kind == JSON:
@@ -223,7 +223,7 @@ def _push(request: Request) -> tuple[Push, bool]:
             415, "the content type is not taken", code="unsupported_type", remedy=f"send {JSON} or {NPY}"
         )
     try:
-        ask = Push.model_validate(given)
+        ask = PushRequest.model_validate(given)
     except ValidationError as error:
         raise RequestValidationError(error.errors(include_input=False, include_url=False)) from None
     return ask, NPY in accept or (kind == NPY and JSON not in accept)
@@ -233,13 +233,13 @@ def _found(request: Request, identity: str, *, push: bool = False) -> Stream:
     """The session, told in the answer's headers and the log. Raises Refusal 404, 429."""
     sessions = _sessions(request)
     stream = sessions.grow(identity) if push else sessions.find(identity)
-    exchange_of(request).model = stream.model.name
+    context_of_request(request).model = stream.model.name
     return stream
 
 
-def _told(request: Request, stream: Stream) -> SessionTold:
+def _told(request: Request, stream: Stream) -> SessionOutput:
     session = stream.session
-    return SessionTold(
+    return SessionOutput(
         id=stream.id,
         model=stream.model.name,
         horizon=stream.horizon,
@@ -256,7 +256,7 @@ def _read(stream: Stream, vectors: FloatArray) -> FloatArray:
         return finite(session.read(vectors))
 
 
-def _read_text(stream: Stream, ask: PushText, settings: Settings) -> TextRead:
+def _read_text(stream: Stream, ask: PushTextRequest, settings: Settings) -> PushTextResponse:
     """In a thread: the same of a text's chunks."""
     model = stream.model
     pipeline = texts_of(model)
@@ -268,12 +268,12 @@ def _read_text(stream: Stream, ask: PushText, settings: Settings) -> TextRead:
         raw = finite(session.read(pipeline.reader.encode(texts).values))
         position = session.position
     told = [
-        ChunkRead(
+        ChunkPrediction(
             start=chunk.start,
             end=chunk.end,
             text=chunk.text,
             read=True,
-            embedding=vector_told(row, ask.encoding_format),
+            embedding=vector_output(row, ask.encoding_format),
         )
         for chunk, row in zip(chunks, raw, strict=True)
     ]
@@ -281,5 +281,5 @@ def _read_text(stream: Stream, ask: PushText, settings: Settings) -> TextRead:
     if n > 0 and pipeline.library is not None:
         last: RawVectors = model.predictor.vectors(raw[-1:])
         [near] = pipeline.library.nearest(last.unit(), n, [pipeline.library.rows_of(texts)])
-        passages = passages_told(tuple(near), pipeline)
-    return TextRead(id=stream.id, model=model.name, position=position, chunks=told, passages=passages)
+        passages = passage_outputs(tuple(near), pipeline)
+    return PushTextResponse(id=stream.id, model=model.name, position=position, chunks=told, passages=passages)

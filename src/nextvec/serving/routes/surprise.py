@@ -14,7 +14,7 @@ from nextvec.serving.arms import assigned
 from nextvec.serving.models import ServedModel
 from nextvec.serving.schemas import WORKING, errors
 from nextvec.serving.settings import Settings
-from nextvec.serving.texts import Ask, Text, check_chunks, checked_text, texts_of
+from nextvec.serving.texts import RequestFields, Text, check_chunks, checked_text, texts_of
 from nextvec.serving.work import run_blocking
 
 router = APIRouter(prefix="/v1", tags=["texts"])
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1", tags=["texts"])
 PEAKS = 5
 
 
-class Surprise(Ask):
+class SurpriseRequest(RequestFields):
     """A text of two chunks at least."""
 
     model_config = ConfigDict(
@@ -41,7 +41,7 @@ class Surprise(Ask):
     ] = None
 
 
-class SurpriseTold(BaseModel):
+class ChunkSurprise(BaseModel):
     """A chunk."""
 
     start: int
@@ -51,26 +51,26 @@ class SurpriseTold(BaseModel):
     opens_segment: bool
 
 
-class Surprised(BaseModel):
+class SurpriseResponse(BaseModel):
     """The text, chunk by chunk."""
 
     object: Literal["surprise"] = "surprise"
     model: str
     finder: str
     mean: float
-    chunks: list[SurpriseTold]
+    chunks: list[ChunkSurprise]
     boundaries: list[int] = Field(description="chunks that open a segment, without the first; from 0")
     peaks: list[int] = Field(description="the most surprising chunks, the highest first")
 
 
 @router.post("/surprise", summary="Tell how unexpected each chunk is.", responses=errors(*WORKING, 409))
-async def surprise(request: Request, ask: Surprise) -> Surprised:
+async def surprise(request: Request, ask: SurpriseRequest) -> SurpriseResponse:
     """And where topics change."""
     model = assigned(request, ask.model, ask.user)
     return await run_blocking(request, surprised, model, ask, request.app.state.settings)
 
 
-def surprised(model: ServedModel, ask: Surprise, settings: Settings) -> Surprised:
+def surprised(model: ServedModel, ask: SurpriseRequest, settings: Settings) -> SurpriseResponse:
     """The answer. Raises Refusal; DocumentError: one chunk; RunError: the model predicts other than next."""
     reader, text = texts_of(model).reader, checked_text(ask.text, settings)
     chunks = reader.chunk(text)
@@ -80,10 +80,10 @@ def surprised(model: ServedModel, ask: Surprise, settings: Settings) -> Surprise
     values = [None, *found.surprise.tolist()]
     opens = [True, *found.cuts.tolist()]
     told = [
-        SurpriseTold(start=chunk.start, end=chunk.end, text=chunk.text, surprise=value, opens_segment=opened)
+        ChunkSurprise(start=chunk.start, end=chunk.end, text=chunk.text, surprise=value, opens_segment=opened)
         for chunk, value, opened in zip(chunks, values, opens, strict=True)
     ]
-    return Surprised(
+    return SurpriseResponse(
         model=model.name,
         finder=found.finder,
         mean=float(found.surprise.mean()),

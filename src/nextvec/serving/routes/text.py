@@ -12,17 +12,17 @@ from nextvec.serving.models import ServedModel
 from nextvec.serving.schemas import WORKING, errors
 from nextvec.serving.settings import Settings
 from nextvec.serving.texts import (
-    Ask,
-    ChunkTold,
-    DecodedTold,
-    PassageTold,
+    ChunkOutput,
+    DecodedOutput,
+    PassageOutput,
     Query,
+    RequestFields,
     Text,
     attention_of,
     checked_text,
-    chunks_told,
-    decoded_told,
-    passages_told,
+    chunk_outputs,
+    decoded_output,
+    passage_outputs,
     texts_of,
     wanted,
 )
@@ -34,7 +34,7 @@ router = APIRouter(prefix="/v1", tags=["texts"])
 PASSAGES = 5
 
 
-class PredictText(Ask):
+class PredictTextRequest(RequestFields):
     """A text that is read."""
 
     model_config = ConfigDict(
@@ -60,7 +60,7 @@ class PredictText(Ask):
     )
 
 
-class ConfidenceTold(BaseModel):
+class ConfidenceOutput(BaseModel):
     """How sure the model is."""
 
     kind: Literal["continuation", "agreement"] = Field(
@@ -70,17 +70,21 @@ class ConfidenceTold(BaseModel):
     value: float
 
 
-class Prediction(BaseModel):
+class PredictTextResponse(BaseModel):
     """What comes next, as far as the model knows."""
 
     object: Literal["prediction"] = "prediction"
     model: str
     horizon: int = Field(description="so many chunks after the last one")
     read: int = Field(description="chunks that the model read, the last ones of the text")
-    chunks: list[ChunkTold]
-    decoded: DecodedTold | None = Field(description="by the server's decoder; null where it has none")
-    passages: list[PassageTold] = Field(description="of the store, the nearest first, without what was read")
-    confidence: ConfidenceTold | None = Field(description="null where the model was not trained to state any")
+    chunks: list[ChunkOutput]
+    decoded: DecodedOutput | None = Field(description="by the server's decoder; null where it has none")
+    passages: list[PassageOutput] = Field(
+        description="of the store, the nearest first, without what was read"
+    )
+    confidence: ConfidenceOutput | None = Field(
+        description="null where the model was not trained to state any"
+    )
     attention: list[float] | None = Field(description="a weight a chunk read, 1 in sum")
     notes: list[str] = Field(description="what to know of this answer, in words")
 
@@ -90,34 +94,34 @@ class Prediction(BaseModel):
     summary="Read a text and tell what comes next.",
     responses=errors(*WORKING, 409),
 )
-async def predict_text(request: Request, ask: PredictText) -> Prediction:
+async def predict_text(request: Request, ask: PredictTextRequest) -> PredictTextResponse:
     """The text is cut and encoded as the model's training texts were. Told are real passages near the
     predicted vector (with a store), the decoder's text for it (with a decoder) and how sure the model is."""
     model = assigned(request, ask.model, ask.user)
     return await run_blocking(request, predicted, model, ask, request.app.state.settings)
 
 
-def predicted(model: ServedModel, ask: PredictText, settings: Settings) -> Prediction:
+def predicted(model: ServedModel, ask: PredictTextRequest, settings: Settings) -> PredictTextResponse:
     """The answer. Raises Refusal, and what the pipeline raises."""
-    pipeline, aimed = texts_of(model), model.aimed(ask.horizon)
-    horizon = aimed.horizons[aimed.head]
+    pipeline, at_horizon = texts_of(model), model.at_horizon(ask.horizon)
+    horizon = at_horizon.horizons[at_horizon.head]
     n = wanted(pipeline, ask.passages, PASSAGES)
     read = pipeline.look(checked_text(ask.text, settings), ask.query)
     found = pipeline.after(read, horizon, n)
-    attention = attention_of(aimed, read) if ask.attention else None
+    attention = attention_of(at_horizon, read) if ask.attention else None
     short = pipeline.shortage(read)
     notes = [] if short is None else [short]
     if ask.attention and attention is None:
         notes.append(f"{model.name} has no attention to tell of")
     sure = found.confidence
-    return Prediction(
+    return PredictTextResponse(
         model=model.name,
         horizon=horizon,
         read=found.read,
-        chunks=chunks_told(read),
-        decoded=decoded_told(found.decoded),
-        passages=passages_told(found.nearest, pipeline),
-        confidence=None if sure is None else ConfidenceTold(kind=sure.kind, value=sure.value),
+        chunks=chunk_outputs(read),
+        decoded=decoded_output(found.decoded),
+        passages=passage_outputs(found.nearest, pipeline),
+        confidence=None if sure is None else ConfidenceOutput(kind=sure.kind, value=sure.value),
         attention=attention,
         notes=notes,
     )

@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1", tags=["models"])
 TOLD = ("context", "min_context", "horizons", "task", "sources", "normalised")
 
 
-class KeysTold(BaseModel):
+class KeysOutput(BaseModel):
     """Base64 of little-endian 64-bit keys, ascending: hashes, from which no text can be read."""
 
     chunks: str
@@ -30,7 +30,7 @@ class KeysTold(BaseModel):
     ids: str
 
 
-class TrainingTold(BaseModel):
+class TrainingOutput(BaseModel):
     """How a model was trained, and on what."""
 
     object: Literal["training"] = "training"
@@ -38,7 +38,7 @@ class TrainingTold(BaseModel):
     training: dict[str, Any] = Field(
         description="context, horizons, task, sources, split; of a split file only its name"
     )
-    trained_on: KeysTold
+    trained_on: KeysOutput
 
 
 @router.get(
@@ -46,13 +46,13 @@ class TrainingTold(BaseModel):
     summary="What a model was trained on.",
     responses=errors(401, 404, 409, 422, 504),
 )
-async def training(request: Request, id: str) -> TrainingTold:
+async def training(request: Request, id: str) -> TrainingOutput:
     """For `nextvec evaluate URL`, which leaves out of the exam what stands in training. Keys are hashes of
     texts and document ids: whoever has a text can tell whether it is among them."""
     return await run_blocking(request, training_of, served(request).named(id))
 
 
-def training_of(model: ServedModel) -> TrainingTold:
+def training_of(model: ServedModel) -> TrainingOutput:
     """The answer. Raises Refusal 409: the run does not list it."""
     predictor = model.predictor
     try:
@@ -68,10 +68,10 @@ def training_of(model: ServedModel) -> TrainingTold:
     split = dict(predictor.training.get("split") or {})
     if split.get("file"):
         split["file"] = PurePath(split["file"]).name
-    return TrainingTold(
+    return TrainingOutput(
         model=model.name,
         training={"sources": [], "task": "next", **said, "split": split},
-        trained_on=KeysTold(
+        trained_on=KeysOutput(
             chunks=_coded(keys.chunks), documents=_coded(keys.documents), ids=_coded(keys.ids)
         ),
     )

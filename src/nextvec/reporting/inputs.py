@@ -24,7 +24,7 @@ from nextvec.training.loop import METRICS
 from nextvec.training.session import CONFIG, ENVIRONMENT
 
 Need = Literal["rows", "histories", "answers", "store", "deep"]
-"""What a figure may ask for; `Material.missing` says why one is not there."""
+"""What a figure may ask for; `ReportInputs.missing` says why one is not there."""
 JUDGED = "judged.json"
 """The table of a lone run: it stands in the folder of the report."""
 REMEDY = "give a folder made by `nextvec matrix` or `nextvec train`"
@@ -41,7 +41,7 @@ class Run:
         config: its configuration, as nested dictionaries.
         history: a dictionary an epoch: "epoch", "update", "train" (loss, cosine), "validation" (loss, cosine,
             mse, variance_ratio), "lr", "gradient_norm", "seconds" since the start. Empty before the first.
-        facts: what it ran on ("device", "threads", "packages", "parameters"); empty if it never started.
+        metadata: what it ran on ("device", "threads", "packages", "parameters"); empty if it never started.
         result: what it came to ("epoch", "cosine", "seconds", "verified"); None while it is not finished.
     """
 
@@ -50,7 +50,7 @@ class Run:
     row: str
     config: dict[str, Any]
     history: tuple[dict[str, Any], ...]
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     result: dict[str, Any] | None
 
     @classmethod
@@ -64,7 +64,7 @@ class Run:
             row=name if row is None else row,
             config=read_toml(folder / CONFIG),
             history=tuple(history),
-            facts=_object(folder / ENVIRONMENT) or {},
+            metadata=_object(folder / ENVIRONMENT) or {},
             result=_object(folder / METRICS),
         )
 
@@ -80,8 +80,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Material:
-    """A matrix or a run, as far as it got. Use `Material.of`.
+class ReportInputs:
+    """A matrix or a run, as far as it got. Use `ReportInputs.of`.
 
     Attributes:
         folder, kind: what is reported on.
@@ -107,7 +107,7 @@ class Material:
     table_file: str = TABLE
 
     @classmethod
-    def of(cls, folder: str | Path, *, store: str | Path | None = None, deep: bool = False) -> Material:
+    def of(cls, folder: str | Path, *, store: str | Path | None = None, deep: bool = False) -> ReportInputs:
         """Read all that a folder holds.
 
         Args:
@@ -181,7 +181,7 @@ class Material:
         return {run.name: run.history for run in self.runs if run.history}
 
 
-def _read_matrix(folder: Path, store: str | Path | None, deep: bool) -> Material:
+def _read_matrix(folder: Path, store: str | Path | None, deep: bool) -> ReportInputs:
     plan = (
         from_dict(MatrixPlan, read_toml(folder / PLAN), where=folder / PLAN)
         if _there(folder / PLAN)
@@ -195,12 +195,12 @@ def _read_matrix(folder: Path, store: str | Path | None, deep: bool) -> Material
         missing["rows"] = "the matrix was not judged: run `nextvec matrix` with this folder to its end"
     if answers is None:
         missing["answers"] = "answers were not kept, window by window: run `nextvec matrix` again"
-    return Material(
+    return ReportInputs(
         folder, "matrix", runs, table, plan, answers, opened, deep, _and_more(missing, runs, deep)
     )
 
 
-def _read_run(folder: Path, store: str | Path | None, deep: bool) -> Material:
+def _read_run(folder: Path, store: str | Path | None, deep: bool) -> ReportInputs:
     runs = (Run.read(folder),)
     opened, missing = _find_store(runs, None, None, store)
     table = answers = None
@@ -213,7 +213,7 @@ def _read_run(folder: Path, store: str | Path | None, deep: bool) -> Material:
     if table is None:
         missing |= {"rows": why, "answers": why}
     missing = _and_more(missing, runs, deep)
-    return Material(folder, "run", runs, table, None, answers, opened, deep, missing, JUDGED)
+    return ReportInputs(folder, "run", runs, table, None, answers, opened, deep, missing, JUDGED)
 
 
 def _and_more(missing: dict[str, str], runs: tuple[Run, ...], deep: bool) -> dict[str, str]:
@@ -228,7 +228,9 @@ def _find_store(
     runs: tuple[Run, ...], plan: MatrixPlan | None, answers: KeptPredictions | None, given: str | Path | None
 ) -> tuple[Store | None, dict[str, str]]:
     """The store that was trained on, or under "store" why it is not there. One that was named must be it."""
-    noted = [run.facts["store"] for run in runs if "store" in run.facts] + ([plan.store] if plan else [])
+    noted = [run.metadata["store"] for run in runs if "store" in run.metadata] + (
+        [plan.store] if plan else []
+    )
     path = given or next(iter(noted), None)
     if path is None:
         return None, {"store": "no run says where its store lies: name it with --store"}
@@ -245,7 +247,7 @@ def _find_store(
 
 def _check_store(store: Store, runs: tuple[Run, ...], answers: KeptPredictions | None) -> None:
     """Raise StoreError for another store than was trained and judged on."""
-    known = {run.facts["identity"]["store.fingerprint"] for run in runs if "identity" in run.facts}
+    known = {run.metadata["identity"]["store.fingerprint"] for run in runs if "identity" in run.metadata}
     if answers is not None:
         known.add(answers.store)
     rows = 0 if answers is None or not len(answers.target) else int(answers.target.max()) + 1
