@@ -17,7 +17,6 @@ from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.experiments.evaluating import DocumentSelection
 from nextvec.experiments.matrix import run_matrix
 from nextvec.experiments.plan import MatrixPlan
-from nextvec.reporting.answered import PredictedWindows
 from nextvec.reporting.figure import NothingToDraw, draw, render
 from nextvec.reporting.figures import dynamics, inside
 from nextvec.reporting.figures.dynamics import lag_curve, offset_profiles, rollout_decay
@@ -29,6 +28,7 @@ from nextvec.reporting.figures.inside import (
     rollout_curve,
 )
 from nextvec.reporting.inputs import ReportInputs
+from nextvec.reporting.predicted import PredictedWindows
 from reporting.answers import of_windows, with_oracle
 
 

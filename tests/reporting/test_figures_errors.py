@@ -10,7 +10,6 @@ import pytest
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.diagnostics.groups import quantile_masks
 from nextvec.reporting import answered
-from nextvec.reporting.answered import PredictedWindows
 from nextvec.reporting.figure import NothingToDraw
 from nextvec.reporting.figures.errors import (
     error_by_length,
@@ -19,6 +18,7 @@ from nextvec.reporting.figures.errors import (
     mse_histogram,
 )
 from nextvec.reporting.inputs import ReportInputs
+from nextvec.reporting.predicted import PredictedWindows
 from reporting.answers import of_windows
 
 

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
 from nextvec.evaluation.metrics import moments
-from nextvec.reporting.answered import PredictedWindows
 from nextvec.reporting.figure import NothingToDraw, chosen
 from nextvec.reporting.figures import predictions
 from nextvec.reporting.figures.predictions import (
@@ -27,6 +26,7 @@ from nextvec.reporting.figures.predictions import (
     topic_confusion,
 )
 from nextvec.reporting.inputs import ReportInputs
+from nextvec.reporting.predicted import PredictedWindows
 from nextvec.reporting.topics import find_topics
 from reporting.answers import of_windows, with_oracle
 

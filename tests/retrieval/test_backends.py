@@ -16,7 +16,7 @@ from nextvec.retrieval.backends import open_index
 from nextvec.retrieval.engine import BACKENDS, IndexSource
 from nextvec.retrieval.exact import ExactIndex
 from nextvec.retrieval.index import Index
-from nextvec.retrieval.settling import SPARE
+from nextvec.retrieval.rescoring import SPARE
 from nextvec.vectors import RawVectors, UnitVectors, unit
 
 D, LENGTH, DOCUMENTS = 16, 10, 60

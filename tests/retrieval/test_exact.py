@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from nextvec.corpus.store import Store
 from nextvec.errors import EncoderMismatchError, RetrievalError, VectorError
-from nextvec.retrieval import exact, settling
+from nextvec.retrieval import exact
+from nextvec.retrieval import rescoring as settling
 from nextvec.retrieval.exact import ExactIndex
 from nextvec.vectors import RawVectors, UnitVectors, unit
 

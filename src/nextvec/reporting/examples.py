@@ -13,9 +13,9 @@ from nextvec.data.windows import IntArray, Windows
 from nextvec.diagnostics.examples import nearest_candidates
 from nextvec.disk import write_text
 from nextvec.evaluation.predictor import row_dots, unit
-from nextvec.reporting.answered import PredictedWindows, Values
 from nextvec.reporting.inputs import Need, ReportInputs
 from nextvec.reporting.pages import render
+from nextvec.reporting.predicted import PredictedWindows, Values
 
 NEEDS: tuple[Need, ...] = ("rows", "answers", "store")
 PAGE = "qualitative.html"

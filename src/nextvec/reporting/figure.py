@@ -16,7 +16,7 @@ A figure is a function from the inputs to a matplotlib `Figure`, in a module of 
         return drawn
 
 It stands in the section that its module is called after. It takes no state of pyplot, so that figures can
-be drawn in any order, and gives the same bytes for the same inputs. Where there is inputs but nothing in
+be drawn in any order, and gives the same bytes for the same inputs. Where the inputs are there but nothing in
 it to draw (no model with confidence, one epoch), it raises `NothingToDraw` with the reason in words. What has
 thousands of points is drawn with `rasterized=True`, so that the SVG stays small.
 """

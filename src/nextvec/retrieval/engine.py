@@ -23,7 +23,7 @@ from nextvec.data.identity import digest
 from nextvec.data.windows import VectorSource, gather_rows
 from nextvec.errors import MissingDependencyError, RetrievalError
 from nextvec.retrieval.index import Index
-from nextvec.retrieval.settling import LEFT_OUT, SPARE, Candidates, ExcludedRows, RescoringIndex
+from nextvec.retrieval.rescoring import LEFT_OUT, SPARE, Candidates, ExcludedRows, RescoringIndex
 from nextvec.vectors import unit
 
 LOAD_BYTES = 2**24

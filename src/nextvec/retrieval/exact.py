@@ -12,7 +12,7 @@ from nextvec.corpus.store import Store
 from nextvec.corpus.vectors import FloatArray, IntArray
 from nextvec.data.windows import VectorSource
 from nextvec.retrieval.engine import IndexSource, backend, originals
-from nextvec.retrieval.settling import LEFT_OUT, SPARE, Candidates, ExcludedRows, RescoringIndex
+from nextvec.retrieval.rescoring import LEFT_OUT, SPARE, Candidates, ExcludedRows, RescoringIndex
 
 HELD_BYTES = 2**30
 """Up to so many bytes of unit vectors stay in memory; a larger store is read anew for every search."""

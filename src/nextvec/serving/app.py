@@ -18,17 +18,16 @@ from starlette.types import ASGIApp
 
 from nextvec.errors import NextvecError
 from nextvec.serving import health
-from nextvec.serving.arms import VariantLog
+from nextvec.serving.admission import AdmissionQueue
 from nextvec.serving.auth import GUARDED, ApiKeys
 from nextvec.serving.batching import Batcher
-from nextvec.serving.door import Gateway
 from nextvec.serving.errors import Refusal, of_framework, refusal_of
-from nextvec.serving.exchange import context_of_request
-from nextvec.serving.limits import AdmissionQueue
+from nextvec.serving.gateway import Gateway
 from nextvec.serving.logs import RequestLog
 from nextvec.serving.metrics import Metrics
 from nextvec.serving.models import ServedModels
 from nextvec.serving.page import page_routes
+from nextvec.serving.request_context import context_of_request
 from nextvec.serving.routes import (
     decode,
     encode,
@@ -44,6 +43,7 @@ from nextvec.serving.routes import models as models_routes
 from nextvec.serving.schemas import components
 from nextvec.serving.sessions import Sessions
 from nextvec.serving.settings import Settings
+from nextvec.serving.variants import VariantLog
 from nextvec.serving.work import Workers
 from nextvec.version import __version__
 

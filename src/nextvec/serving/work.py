@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 from starlette.requests import Request
 
 from nextvec.serving.errors import Refusal
-from nextvec.serving.exchange import context_of_request
+from nextvec.serving.request_context import context_of_request
 
 P = ParamSpec("P")
 R = TypeVar("R")

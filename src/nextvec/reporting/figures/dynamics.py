@@ -10,7 +10,6 @@ from nextvec.diagnostics.engine import sample
 from nextvec.diagnostics.lags import LagCurve, lag_curves, sum_store
 from nextvec.diagnostics.standing import ORACLE
 from nextvec.evaluation.trajectory import STEPS, offset_cosines, offset_profile
-from nextvec.reporting.answered import PredictedWindows, legend_height, line
 from nextvec.reporting.drawing import known, legend_outside
 from nextvec.reporting.figure import (
     BASELINE,
@@ -26,6 +25,7 @@ from nextvec.reporting.figure import (
     wrapped,
 )
 from nextvec.reporting.inputs import ReportInputs
+from nextvec.reporting.predicted import PredictedWindows, legend_height, line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

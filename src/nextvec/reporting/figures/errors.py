@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from nextvec.diagnostics.engine import short, spearman
 from nextvec.diagnostics.groups import nearest_cosine, quantile_masks
 from nextvec.evaluation.report import KeptPredictions
-from nextvec.reporting.answered import (
+from nextvec.reporting.drawing import best_baseline, legend_outside
+from nextvec.reporting.figure import BEST_BASELINE, INK, NothingToDraw, canvas, figure, look, wrapped
+from nextvec.reporting.inputs import ReportInputs
+from nextvec.reporting.predicted import (
     PredictedWindows,
     Values,
     legend_height,
@@ -19,9 +22,6 @@ from nextvec.reporting.answered import (
     panels,
     searchable,
 )
-from nextvec.reporting.drawing import best_baseline, legend_outside
-from nextvec.reporting.figure import BEST_BASELINE, INK, NothingToDraw, canvas, figure, look, wrapped
-from nextvec.reporting.inputs import ReportInputs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

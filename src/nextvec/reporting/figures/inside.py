@@ -19,10 +19,10 @@ from nextvec.evaluation.predictor import VectorPredictor, row_dots
 from nextvec.evaluation.trajectory import rollable, rollout
 from nextvec.inference.predictor import RunPredictor
 from nextvec.models.architectures.amn import AMN
-from nextvec.reporting.answered import PredictedWindows, Values, legend_height, line, panels
 from nextvec.reporting.drawing import legend_outside
 from nextvec.reporting.figure import BASELINE, INK, NothingToDraw, canvas, figure, look, wrapped
 from nextvec.reporting.inputs import Need, ReportInputs
+from nextvec.reporting.predicted import PredictedWindows, Values, legend_height, line, panels
 from nextvec.training.saved import calibration_error
 
 if TYPE_CHECKING:

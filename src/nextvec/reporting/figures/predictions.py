@@ -13,9 +13,9 @@ from nextvec.data.windows import FloatArray, IntArray
 from nextvec.diagnostics.engine import sample
 from nextvec.diagnostics.groups import nearest_rows
 from nextvec.evaluation.metrics import moments
-from nextvec.reporting.answered import PredictedWindows, panels, searchable
 from nextvec.reporting.figure import INK, NothingToDraw, canvas, figure, look, wrapped
 from nextvec.reporting.inputs import ReportInputs
+from nextvec.reporting.predicted import PredictedWindows, panels, searchable
 from nextvec.reporting.topics import find_topics
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ from pydantic import BaseModel, Field
 from nextvec.corpus.reading import TextReader
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.decoding.base import Decoder
-from nextvec.serving.arms import assigned
 from nextvec.serving.bodies import windows_of
 from nextvec.serving.errors import Refusal
 from nextvec.serving.models import ServedModel
 from nextvec.serving.schemas import WORKING, errors
 from nextvec.serving.settings import Settings
 from nextvec.serving.texts import PassageOutput, RequestFields, Vectors, library_of, passage_output, texts_of
+from nextvec.serving.variants import assigned
 from nextvec.serving.work import run_blocking
 
 router = APIRouter(prefix="/v1", tags=["texts"])

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict, Field
 
-from nextvec.serving.arms import assigned
 from nextvec.serving.bodies import embeddings
 from nextvec.serving.errors import Refusal
 from nextvec.serving.models import ServedModel
 from nextvec.serving.schemas import JSON, WORKING, errors
 from nextvec.serving.settings import Settings
 from nextvec.serving.texts import MAX_CHUNKS, Encoded, RequestFields, Text, checked_text, texts_of
+from nextvec.serving.variants import assigned
 from nextvec.serving.work import run_blocking
 
 router = APIRouter(prefix="/v1", tags=["texts"])

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from nextvec.serving.exchange import served
+from nextvec.serving.request_context import served
 from nextvec.serving.schemas import errors
 
 router = APIRouter(prefix="/v1", tags=["models"])

@@ -10,7 +10,6 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from nextvec.data.windows import FloatArray
-from nextvec.serving.arms import assigned
 from nextvec.serving.bodies import (
     ContextArrays,
     embeddings,
@@ -21,10 +20,11 @@ from nextvec.serving.bodies import (
     windows_of,
 )
 from nextvec.serving.errors import Refusal
-from nextvec.serving.exchange import context_of_request
 from nextvec.serving.models import ServedModel
+from nextvec.serving.request_context import context_of_request
 from nextvec.serving.schemas import JSON, NPY, PREDICT, PREDICTED, WORKING, errors
 from nextvec.serving.settings import Settings
+from nextvec.serving.variants import assigned
 from nextvec.serving.work import patiently
 from nextvec.vectors import unit
 

@@ -11,7 +11,6 @@ from nextvec.decoding.pipeline import Pipeline, TextContext
 from nextvec.retrieval.readings import Reading
 from nextvec.retrieval.registry import Reembed, RetrievalContext
 from nextvec.retrieval.strategies import Strategy
-from nextvec.serving.arms import assigned
 from nextvec.serving.models import ServedModel
 from nextvec.serving.schemas import WORKING, errors
 from nextvec.serving.settings import Settings
@@ -24,6 +23,7 @@ from nextvec.serving.texts import (
     read_source,
     texts_of,
 )
+from nextvec.serving.variants import assigned
 from nextvec.serving.work import run_blocking
 from nextvec.vectors import RawVectors
 

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from nextvec.decoding.answers import RolloutPassage
 from nextvec.decoding.pipeline import Pipeline
 from nextvec.inference.rollout import Guard, RolloutSettings, SnapToCorpus
-from nextvec.serving.arms import assigned
 from nextvec.serving.errors import Refusal
 from nextvec.serving.models import ServedModel
 from nextvec.serving.schemas import WORKING, errors
@@ -31,6 +30,7 @@ from nextvec.serving.texts import (
     vector_output,
     wanted,
 )
+from nextvec.serving.variants import assigned
 from nextvec.serving.work import run_blocking
 
 router = APIRouter(prefix="/v1", tags=["texts"])

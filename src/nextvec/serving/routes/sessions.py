@@ -9,10 +9,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from nextvec.data.windows import FloatArray
-from nextvec.serving.arms import assigned
 from nextvec.serving.bodies import embeddings, npy_bytes, read_json, read_npy, vector_of
 from nextvec.serving.errors import Refusal
-from nextvec.serving.exchange import context_of_request
+from nextvec.serving.request_context import context_of_request
 from nextvec.serving.routes.predict import finite
 from nextvec.serving.schemas import JSON, NPY, OUTPUT, PREDICTED, WORKING, errors
 from nextvec.serving.sessions import Sessions, Stream
@@ -33,6 +32,7 @@ from nextvec.serving.texts import (
     vector_output,
     wanted,
 )
+from nextvec.serving.variants import assigned
 from nextvec.serving.work import run_blocking
 from nextvec.vectors import RawVectors, unit
 

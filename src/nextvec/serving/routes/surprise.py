@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nextvec.evaluation.boundaries import CURVES
 from nextvec.experiments.surprise import next_predictor, surprises_of_text
-from nextvec.serving.arms import assigned
 from nextvec.serving.models import ServedModel
 from nextvec.serving.schemas import WORKING, errors
 from nextvec.serving.settings import Settings
 from nextvec.serving.texts import RequestFields, Text, check_chunks, checked_text, texts_of
+from nextvec.serving.variants import assigned
 from nextvec.serving.work import run_blocking
 
 router = APIRouter(prefix="/v1", tags=["texts"])

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from nextvec.serving.arms import assigned
 from nextvec.serving.models import ServedModel
 from nextvec.serving.schemas import WORKING, errors
 from nextvec.serving.settings import Settings
@@ -27,6 +26,7 @@ from nextvec.serving.texts import (
     wanted,
 )
 from nextvec.serving.texts import Passages as PassageCount
+from nextvec.serving.variants import assigned
 from nextvec.serving.work import run_blocking
 
 router = APIRouter(prefix="/v1", tags=["texts"])

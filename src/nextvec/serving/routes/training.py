@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field
 from nextvec.data.trained import Keys
 from nextvec.errors import RunError
 from nextvec.serving.errors import Refusal
-from nextvec.serving.exchange import served
 from nextvec.serving.models import ServedModel
+from nextvec.serving.request_context import served
 from nextvec.serving.schemas import errors
 from nextvec.serving.work import run_blocking
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from nextvec.errors import ConfigError
+from nextvec.serving.admission import AdmissionQueue
 from nextvec.serving.auth import ApiKeys
 from nextvec.serving.errors import Refusal
-from nextvec.serving.limits import AdmissionQueue
 from nextvec.serving.models import ServedModel, ServedModels
 from nextvec.serving.settings import Settings
 

@@ -18,14 +18,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nextvec.serving.admission import AdmissionQueue
 from nextvec.serving.auth import ApiKeys
 from nextvec.serving.errors import UNFORESEEN, Refusal, refusal_of
-from nextvec.serving.exchange import KEY, RequestContext
 from nextvec.serving.health import ServerState
-from nextvec.serving.limits import AdmissionQueue
 from nextvec.serving.logs import RequestLog
 from nextvec.serving.metrics import Metrics
 from nextvec.serving.reading import declared_length, drain, read_body
+from nextvec.serving.request_context import KEY, RequestContext
 from nextvec.serving.settings import Settings
 from nextvec.serving.work import ClientGone
 

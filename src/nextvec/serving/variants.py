@@ -7,8 +7,8 @@ from collections import OrderedDict
 from starlette.requests import Request
 
 from nextvec.serving.errors import Refusal
-from nextvec.serving.exchange import context_of_request, served
 from nextvec.serving.models import ServedModel
+from nextvec.serving.request_context import context_of_request, served
 
 MAX_REMEMBERED = 16384
 STICKY = b"x-sticky-key"
