@@ -17,7 +17,7 @@ from nextvec.inference.bench.material import sample_contexts
 from nextvec.inference.bench.measure import BenchConfig, measure
 from nextvec.inference.bench.process import EngineError, EngineProcess
 from nextvec.inference.bench.stopwatch import in_turns, percentiles_ms
-from nextvec.inference.bench.subjects import Subject, fresh, runs
+from nextvec.inference.bench.subjects import BenchModel, fresh, runs
 from nextvec.inference.predictor import RunPredictor
 
 
@@ -117,7 +117,7 @@ def test_every_figure_of_a_row(trained: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_fresh_models_are_those_of_the_preset(tmp_path: Path) -> None:
     (subject,) = fresh(["lstm"], "small", 32, tmp_path)
-    assert subject == Subject("lstm small", tmp_path / "lstm", 1.0)
+    assert subject == BenchModel("lstm small", tmp_path / "lstm", 1.0)
     run = RunPredictor(subject.path)
     assert run.model.config.hidden == 256
     assert run.predict(sample_contexts(32, 3, 1.0, 2), np.full(2, 3))[0].shape == (2, 32)
