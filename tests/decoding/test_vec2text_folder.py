@@ -18,11 +18,12 @@ from nextvec.decoding.vec2text.environment import (
     Environment,
     default_folder,
     make,
+    vec2text_process,
 )
 from nextvec.decoding.vec2text.folder import MANIFEST, DecoderFolder, PartSources, prepare
-from nextvec.decoding.vec2text.process import Worker
 from nextvec.disk import sha256_file
 from nextvec.errors import DecoderError, NextvecError
+from nextvec.json_process import JsonProcess
 from nextvec.vectors import RawVectors
 
 FAKE = """
@@ -65,8 +66,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def play(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """Let a script stand for vec2text."""
 
-    def worker(self: Environment, *_: str, timeout: float) -> Worker:
-        return Worker([sys.executable, "-I", "-S", "-c", script], timeout=timeout)
+    def worker(self: Environment, *_: str, timeout: float) -> JsonProcess:
+        return vec2text_process([sys.executable, "-I", "-S", "-c", script], timeout)
 
     monkeypatch.setattr(Environment, "worker", worker)
 

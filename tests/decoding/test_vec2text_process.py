@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from nextvec.decoding.vec2text.process import Worker, _Running
+from nextvec.decoding.vec2text.environment import vec2text_process
 from nextvec.errors import DecoderError
+from nextvec.json_process import JsonProcess, _Running
 
 HELLO = "import json, sys, time\nprint(json.dumps({'hello': 1}), flush=True)\n"
 ECHO = HELLO + "for line in sys.stdin: print(line.strip(), flush=True)\n"
 ONCE = HELLO + "sys.stdin.readline()\nprint('{}', flush=True)\ntime.sleep(60)\n"
 
 
-def worker(script: str, timeout: float = 20.0) -> Worker:
-    return Worker([sys.executable, "-I", "-S", "-c", script], timeout=timeout)
+def worker(script: str, timeout: float = 20.0) -> JsonProcess:
+    return vec2text_process([sys.executable, "-I", "-S", "-c", script], timeout)
 
 
 def is_running(pid: int | None) -> bool:
@@ -54,8 +55,8 @@ def test_a_large_question_passes() -> None:
     [
         ("import sys; sys.exit('ModuleNotFoundError: torch')", r"ended \(ModuleNotFoundError: torch\)"),
         ("", r"ended \(exit code 0, no word on it\)"),
-        ("print('Hello there', flush=True)", r"said b'Hello there\\n'"),
-        ("print('[1]', flush=True)", r"said b'\[1\]\\n'"),
+        ("print('Hello there', flush=True)", r"wrote b'Hello there\\n'"),
+        ("print('[1]', flush=True)", r"wrote b'\[1\]\\n'"),
         (
             "import json; print(json.dumps({'error': 'ValueError: no tensor'}))",
             "vec2text: ValueError: no tensor",

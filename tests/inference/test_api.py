@@ -13,8 +13,7 @@ import pytest
 import nextvec
 from nextvec.corpus.store import Store
 from nextvec.errors import ConfigError, EncoderMismatchError, RunError, VectorError
-from nextvec.inference.opening import open_predictor
-from nextvec.inference.predictor import RunPredictor
+from nextvec.inference.predictor import RunPredictor, open_predictor
 from nextvec.vectors import RawVectors
 
 

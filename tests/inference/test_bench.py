@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,16 @@ import torch
 from nextvec.cli.bench_inference import describe
 from nextvec.errors import ConfigError, RunError
 from nextvec.inference.bench import measure as measuring
-from nextvec.inference.bench.material import sample_contexts
-from nextvec.inference.bench.measure import BenchConfig, measure
-from nextvec.inference.bench.process import EngineError, EngineProcess
-from nextvec.inference.bench.stopwatch import in_turns, percentiles_ms
-from nextvec.inference.bench.subjects import BenchModel, fresh, runs
+from nextvec.inference.bench.measure import (
+    BenchConfig,
+    BenchModel,
+    EngineError,
+    EngineProcess,
+    fresh,
+    measure,
+    runs,
+)
+from nextvec.inference.bench.worker import in_turns, percentiles_ms, sample_contexts
 from nextvec.inference.predictor import RunPredictor
 
 
@@ -56,20 +62,21 @@ def test_a_process_answers_as_the_run_does(trained: Path, tmp_path: Path) -> Non
         metadata = process.start()
         run = RunPredictor(trained)
         assert metadata == {key: run.metadata[key] for key in ("parameters", "bytes")}
-        process.ask("answer", batch=4, file=str(tmp_path / "answer.npy"))
+        process.call("answer", batch=4, file=str(tmp_path / "answer.npy"))
         contexts = sample_contexts(run.dimension, 3, 1.0, 4)
         expected, _ = run.predict(contexts, np.full(4, 3))
         np.testing.assert_allclose(np.load(tmp_path / "answer.npy"), expected, atol=1e-5)
-        times = process.ask("time", batch=2, seconds=0.0)["times"]
+        times = process.call("time", batch=2, seconds=0.0)["times"]
         assert len(times) == 3
         assert min(times) > 0
-        memory = process.ask("memory")
+        memory = process.call("memory")
         assert memory["peak"] > memory["grown"] > 0
         assert memory["device"] is None
         with pytest.raises(EngineError, match="nothing"):
-            process.ask("nothing")
-        assert process.ask("memory")["peak"] >= memory["peak"]  # it goes on after an error
-        pid = process._process.pid
+            process.call("nothing")
+        assert process.call("memory")["peak"] >= memory["peak"]  # it goes on after an error
+        pid = process.pid
+        assert pid is not None
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
@@ -82,9 +89,10 @@ def test_an_engine_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
 def test_a_process_that_dies_is_noticed(trained: Path) -> None:
     with EngineProcess(job(trained)) as process:
         process.start()
-        process._process.kill()
-        with pytest.raises(EngineError, match="ended with code -9"):
-            process.ask("memory")
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(EngineError, match=r"ended \(exit code -9"):
+            process.call("memory")
 
 
 def test_every_figure_of_a_row(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

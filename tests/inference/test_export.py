@@ -14,13 +14,12 @@ from contract.lab import MODELS, make
 from nextvec.corpus.store import Store
 from nextvec.disk import sha256_file
 from nextvec.errors import ConfigError, EncoderMismatchError, MissingDependencyError, ModelError, RunError
-from nextvec.inference import runtimes
+from nextvec.inference import engines as runtimes
+from nextvec.inference.base import WindowSession
 from nextvec.inference.export import Exported, export_predictor
 from nextvec.inference.exported import ExportedPredictor
 from nextvec.inference.graphs import make_graph, seeded
-from nextvec.inference.opening import open_predictor
-from nextvec.inference.predictor import ModelPredictor, RunPredictor
-from nextvec.inference.stream import WindowSession
+from nextvec.inference.predictor import ModelPredictor, RunPredictor, open_predictor
 
 CONTEXT = 6
 

@@ -10,8 +10,8 @@ import torch
 
 from contract.lab import MODELS, D, make, vectors
 from nextvec.errors import ModelError, VectorError
+from nextvec.inference.base import WindowSession
 from nextvec.inference.predictor import ModelPredictor
-from nextvec.inference.stream import WindowSession
 
 
 @pytest.mark.parametrize("name", MODELS)

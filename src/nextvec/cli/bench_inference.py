@@ -42,7 +42,7 @@ def bench_inference(
     Each engine has a process of its own; a model's engines take turns, so that a load on the machine meets
     all of them. Of an engine that cannot be had the reason is told.
     """
-    from nextvec.inference.bench import subjects
+    from nextvec.inference.bench import measure as subjects
     from nextvec.inference.bench.measure import BenchConfig, measure
 
     if bool(runs) == (models is not None):

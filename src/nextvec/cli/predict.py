@@ -49,7 +49,7 @@ def predict(
     """
     import numpy as np
 
-    from nextvec.inference.opening import open_predictor
+    from nextvec.inference.predictor import open_predictor
     from nextvec.vectors import RawVectors
 
     vectors = vector or VectorFlags()

@@ -127,7 +127,7 @@ def retrieve(
     """
     from nextvec.config import from_dict, parse_assignments
     from nextvec.corpus.store import Store
-    from nextvec.inference.opening import open_predictor
+    from nextvec.inference.predictor import open_predictor
     from nextvec.retrieval.registry import Options
 
     _check_use(evaluate, text or TextFlags(), ask or AskFlags(), compare or CompareFlags())

@@ -97,7 +97,7 @@ def rollout(
 
     The guard ends it where it drifts off or stands still; what a step says is told as by `nextvec predict`.
     """
-    from nextvec.inference.opening import open_predictor
+    from nextvec.inference.predictor import open_predictor
 
     vectors = vector or VectorFlags()
     vectors.check()

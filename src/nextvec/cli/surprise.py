@@ -165,7 +165,7 @@ def _evaluate(run: Path, store: Path, flags: EvaluationFlags, device: str, json:
 
 def _predictor(run: Path, device: str) -> TrainedPredictor:
     from nextvec.experiments.surprise import next_predictor
-    from nextvec.inference.opening import open_predictor
+    from nextvec.inference.predictor import open_predictor
 
     return next_predictor(open_predictor(run, device))
 

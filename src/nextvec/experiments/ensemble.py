@@ -44,8 +44,7 @@ from nextvec.experiments.evaluating import (
     for_question,
 )
 from nextvec.inference.base import TrainedPredictor
-from nextvec.inference.opening import open_predictor
-from nextvec.inference.predictor import RunPredictor
+from nextvec.inference.predictor import RunPredictor, open_predictor
 from nextvec.models.saving import WEIGHTS
 
 # Several predictors as one: weights that are never negative, fitted on validation windows only.

@@ -25,7 +25,7 @@ from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
 from nextvec.experiments.pruning_units import Importance, chosen, find_units, nonzero, sizes, smaller, zeroed
 from nextvec.experiments.runs import read_run_config
 from nextvec.hardware import find_hardware
-from nextvec.inference.bench.stopwatch import in_turns, percentiles_ms
+from nextvec.inference.bench.worker import in_turns, percentiles_ms
 from nextvec.inference.predictor import ModelPredictor, RunPredictor
 from nextvec.models.base import NextVectorModel
 from nextvec.models.ops.parameters import count_parameters

@@ -15,10 +15,9 @@ import numpy as np
 
 from nextvec.data.windows import FloatArray
 from nextvec.errors import VectorError
-from nextvec.inference.base import TrainedPredictor
-from nextvec.inference.opening import open_predictor
+from nextvec.inference.base import StreamSession, TrainedPredictor
+from nextvec.inference.predictor import open_predictor
 from nextvec.inference.rollout import Find, RolloutResult, RolloutSettings, roll
-from nextvec.inference.stream import StreamSession
 from nextvec.vectors import RawVectors, UnitVectors
 
 Vectors = FloatArray | RawVectors

@@ -5,13 +5,20 @@ Shapes: B batch, T time (chunks), D embedding, K horizons.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, get_args
+import importlib
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nextvec.data.windows import FloatArray, IntArray
+from nextvec.errors import MissingDependencyError, ModelError, RunError
 from nextvec.models.base import NextVectorModel
 
 EngineName = Literal["eager", "compiled", "onnx", "openvino"]
@@ -73,3 +80,148 @@ def trimmed(contexts: FloatArray, lengths: IntArray) -> tuple[FloatArray, IntArr
 def _tensor(values: FloatArray) -> Tensor:
     """float32, of an array that may be read-only, as `RawVectors` are; torch takes only a writable one."""
     return torch.from_numpy(np.require(values, np.float32, ("C", "W")))
+
+
+# Exported graphs at work: ONNX Runtime and OpenVINO.
+#
+# A graph takes `vectors` [B, T, D] with zeros in the padding, `last` [B], the position of each row's last
+# vector, and for a conditional model `query` [B, D]; it gives `raw` [B, K, D], one vector a horizon.
+
+VECTORS, LAST, QUERY, RAW = "vectors", "last", "query", "raw"
+Feed = Mapping[str, NDArray[Any]]
+
+
+def open_graph(
+    path: Path, format: str, precision: str, inputs: Sequence[str], time: int | None, threads: int
+) -> Engine:
+    """The engine of an exported graph.
+
+    Args:
+        time: the one length that its contexts have; None for any.
+
+    Raises:
+        RunError: a graph that the runtime refuses.
+        MissingDependencyError: the runtime is not installed.
+    """
+    if format == "onnx":
+        return OnnxEngine(path, inputs, time=time, threads=threads)
+    return OpenVinoEngine(path, inputs, time=time, threads=threads, precision=precision)
+
+
+class GraphEngine(ABC):
+    """What both do around their runtime."""
+
+    name: str
+
+    def __init__(self, inputs: Sequence[str], time: int | None) -> None:
+        self.inputs, self.time = tuple(inputs), time
+
+    def __call__(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None, head: int = 0
+    ) -> FloatArray:
+        contexts, n = trimmed(contexts, lengths)
+        time = contexts.shape[1] if self.time is None else self.time
+        if contexts.shape[1] > time:
+            raise ModelError(
+                f"contexts of {contexts.shape[1]} vectors for a graph of {time}",
+                remedy=f"give the last {time}",
+            )
+        feed: dict[str, NDArray[Any]] = {VECTORS: _cleared(contexts, n, time), LAST: n - 1}
+        if QUERY in self.inputs:
+            told = np.zeros_like(contexts[:, 0]) if queries is None else queries
+            feed[QUERY] = np.ascontiguousarray(told, dtype=np.float32)
+        return self._run({name: feed[name] for name in self.inputs})[:, head]
+
+    @abstractmethod
+    def _run(self, feed: Feed) -> FloatArray:
+        """Inputs by name -> raw [B, K, D]."""
+
+
+def _cleared(contexts: FloatArray, lengths: IntArray, time: int) -> FloatArray:
+    """Contiguous float32 [B, time, D], zeros in the padding."""
+    if (lengths == time).all():
+        return np.ascontiguousarray(contexts, dtype=np.float32)
+    values = np.zeros((len(contexts), time, contexts.shape[2]), dtype=np.float32)
+    values[:, : contexts.shape[1]] = contexts
+    values[np.arange(time) >= lengths[:, None]] = 0.0
+    return values
+
+
+class OnnxEngine(GraphEngine):
+    """ONNX Runtime on the CPU; a session may be asked by many threads at once."""
+
+    name = "onnx"
+
+    def __init__(
+        self, graph: Path | bytes, inputs: Sequence[str], *, time: int | None = None, threads: int = 1
+    ) -> None:
+        super().__init__(inputs, time)
+        ort = runtime("onnxruntime", "onnx")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3  # errors only: its warnings are about the graph, not the user's doing
+        # Waiting threads sleep: a spinning one takes its core from the server beside it.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # session.set_denormal_as_zero stays off: it would change the arithmetic of the thread that asks.
+        try:
+            # From bytes there is no folder that a graph could name other files in.
+            held = graph if isinstance(graph, bytes) else graph.read_bytes()
+            self.session = ort.InferenceSession(held, options, providers=["CPUExecutionProvider"])
+        except Exception as e:  # noqa: BLE001  the runtime raises some ten classes of its own
+            raise _refused(graph, "ONNX Runtime", e) from None
+
+    def _run(self, feed: Feed) -> FloatArray:
+        raw: FloatArray = self.session.run([RAW], dict(feed))[0]
+        return raw
+
+
+class OpenVinoEngine(GraphEngine):
+    """OpenVINO on the CPU; each thread has an infer request of its own."""
+
+    name = "openvino"
+
+    def __init__(
+        self,
+        path: Path,
+        inputs: Sequence[str],
+        *,
+        time: int | None = None,
+        threads: int = 1,
+        precision: str = "fp32",
+    ) -> None:
+        super().__init__(inputs, time)
+        ov = runtime("openvino", "openvino")
+        properties = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+            "ENABLE_CPU_PINNING": False,
+        }
+        try:
+            self.compiled = ov.Core().compile_model(path, "CPU", properties)
+        except Exception as e:  # noqa: BLE001  as above
+            raise _refused(path, "OpenVINO", e) from None
+        self._own = threading.local()
+
+    def _run(self, feed: Feed) -> FloatArray:
+        request = getattr(self._own, "request", None)
+        if request is None:
+            request = self._own.request = self.compiled.create_infer_request()
+        return np.array(request.infer(dict(feed), share_inputs=True)[RAW])
+
+
+def runtime(module: str, extra: str) -> Any:
+    """An optional package. Raises MissingDependencyError with what to install."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise MissingDependencyError(
+            f"{module} is not installed", remedy=f"pip install nextvec[{extra}]"
+        ) from None
+
+
+def _refused(graph: Path | bytes, by: str, error: Exception) -> RunError:
+    reason = str(error).strip().split("\n")[0][:200]
+    where = graph if isinstance(graph, Path) else "the graph"
+    return RunError(f"is refused by {by} ({reason})", where=where, remedy="export the run again")

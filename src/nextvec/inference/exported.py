@@ -13,10 +13,8 @@ from safetensors.numpy import load_file
 from nextvec.data.windows import FloatArray
 from nextvec.disk import read_json, sha256_file
 from nextvec.errors import RunError
-from nextvec.inference.base import TrainedPredictor
-from nextvec.inference.engines import Engine
-from nextvec.inference.runtimes import open_graph
-from nextvec.inference.stream import StreamSession, WindowSession
+from nextvec.inference.base import StreamSession, TrainedPredictor, WindowSession
+from nextvec.inference.engines import Engine, open_graph
 from nextvec.vectors import unit
 
 MANIFEST, GOLDEN = "export.json", "golden.safetensors"

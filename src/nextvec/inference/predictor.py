@@ -11,9 +11,9 @@ from nextvec.data.trained import TRAINED_ON
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.disk import read_json
 from nextvec.errors import ConfigError, RunError
-from nextvec.inference.base import TrainedPredictor, VectorPredictor
-from nextvec.inference.engines import TorchEngine, tensors
-from nextvec.inference.stream import StateSession, StreamSession
+from nextvec.inference.base import StateSession, StreamSession, TrainedPredictor, VectorPredictor
+from nextvec.inference.engines import ENGINES, TorchEngine, tensors
+from nextvec.inference.exported import MANIFEST, ExportedPredictor
 from nextvec.models.base import NextVectorModel, Prediction
 from nextvec.models.ops.parameters import count_parameters
 from nextvec.models.saving import WEIGHTS, load_model, locate
@@ -136,3 +136,41 @@ def _check_device(device: str) -> None:
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device.partition(":")[0], False):
         raise ConfigError(f"no {device} device here", where="device", remedy="give cpu")
+
+
+# Whatever predicts and lies in a folder, by one call.
+
+
+def open_predictor(
+    path: str | Path, device: str = "cpu", engine: str | None = None, *, threads: int = 1
+) -> TrainedPredictor:
+    """A run folder, a Hugging Face hub id of one, or what `nextvec export` made of one.
+
+    Args:
+        device: where a run predicts; an export predicts on the CPU.
+        engine: eager (a run's default) or compiled; an export has the engine it was made for.
+        threads: of an export's engine; torch's are set for the whole process.
+    Raises:
+        RunError: nothing there, or it is damaged.
+        ConfigError: an engine or a device that it cannot run on.
+        MissingDependencyError: the engine is not installed.
+    """
+    if engine is not None and engine not in ENGINES:
+        raise ConfigError(f"no engine '{engine}'", where="engine", remedy=f"give {' or '.join(ENGINES)}")
+    if (Path(path) / MANIFEST).is_file():
+        exported = ExportedPredictor(path, threads=threads)
+        if engine not in (None, exported.engine.name) or device != "cpu":
+            wanted = engine or device
+            raise ConfigError(
+                f"is an export for {exported.engine.name} on a CPU, not for {wanted}",
+                where=path,
+                remedy="name the run it was made of, or leave engine and device out",
+            )
+        return exported
+    if engine in ("onnx", "openvino"):
+        raise ConfigError(
+            f"is a run, and {engine} runs exports",
+            where=path,
+            remedy=f"export it first: nextvec export {path} --format {engine}",
+        )
+    return RunPredictor(path, device=device, compiled=engine == "compiled")

@@ -16,7 +16,7 @@ from nextvec.decoding.load import NEAREST, check_decoders, open_decoder
 from nextvec.decoding.pipeline import Pipeline
 from nextvec.errors import ConfigError, EncoderError, RunError
 from nextvec.inference.base import TrainedPredictor
-from nextvec.inference.opening import open_predictor
+from nextvec.inference.predictor import open_predictor
 from nextvec.retrieval.backends import open_index
 from nextvec.serving.models import ServedModel
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from nextvec.inference.stream import StreamSession
+from nextvec.inference.base import StreamSession
 from nextvec.serving.errors import Refusal
 from nextvec.serving.models import ServedModel
 

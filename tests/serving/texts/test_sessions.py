@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nextvec.inference.stream import StreamSession
+from nextvec.inference.base import StreamSession
 from nextvec.serving.errors import Refusal
 from nextvec.serving.sessions import MAX_POSITION, Sessions
 

@@ -10,9 +10,8 @@ from typing import Any, ClassVar, Literal
 
 from nextvec.corpus.vectors import FloatArray
 from nextvec.decoding.base import Decoded, Decoder, How
-from nextvec.decoding.vec2text.environment import Environment
+from nextvec.decoding.vec2text.environment import CHECK, Environment
 from nextvec.decoding.vec2text.folder import KIND, DecoderFolder
-from nextvec.decoding.vec2text.process import CHECK
 from nextvec.errors import DecoderError
 
 log = logging.getLogger("nextvec.decoding")

@@ -12,12 +12,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nextvec.decoding.vec2text.process import Worker
 from nextvec.disk import fsync_folder, read_json, sha256_file, write_json
 from nextvec.errors import DecoderError
+from nextvec.json_process import JsonProcess, Problem
 from nextvec.progress import Progress
 
 log = logging.getLogger("nextvec.decoding")
@@ -30,6 +31,13 @@ WORKER = Path(__file__).with_name("worker.py")
 SETUP = "make it: nextvec decoder setup vec2text"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 INSTALL_TIMEOUT = 1800.0
+CHECK = "see whether it runs at all: nextvec decoder setup vec2text --check"
+REMEDIES: dict[Problem, str] = {
+    "late": "raise the time-out, or lower steps and beam",
+    "ended": CHECK,
+    "invalid": CHECK,
+    "refused": "check the decoder's folder",
+}
 
 _LENDERS = ("torch", "numpy", "safetensors", "regex")
 
@@ -49,6 +57,16 @@ def sites() -> list[str]:
     """The folders that torch and the helpers are borrowed from."""
     specs = [importlib.util.find_spec(name) for name in _LENDERS]
     return sorted({str(Path(spec.origin).parent.parent) for spec in specs if spec and spec.origin})
+
+
+def vec2text_process(command: Sequence[str], timeout: float) -> JsonProcess:
+    """A process of vec2text, not yet started; what goes wrong in it is a DecoderError."""
+
+    def error(problem: Problem, message: str) -> DecoderError:
+        return DecoderError(message, remedy=REMEDIES[problem])
+
+    quiet = {"TRANSFORMERS_VERBOSITY": "error"}
+    return JsonProcess(command, name="vec2text", error=error, timeout=timeout, environment=quiet)
 
 
 @dataclass(frozen=True)
@@ -77,11 +95,11 @@ class Environment:
             )
         return cls(folder)
 
-    def worker(self, *arguments: str, timeout: float) -> Worker:
+    def worker(self, *arguments: str, timeout: float) -> JsonProcess:
         """The process, not yet started. See `worker.py` for the arguments."""
         packages = str(self.folder.resolve() / PACKAGES)
         isolated = [sys.executable, "-I", "-S", str(WORKER)]
-        return Worker([*isolated, packages, *sites(), *arguments], timeout=timeout)
+        return vec2text_process([*isolated, packages, *sites(), *arguments], timeout)
 
     def probe(self, timeout: float = 300.0) -> dict[str, str]:
         """Import everything in a process of its own; returns versions by package. Raises DecoderError."""

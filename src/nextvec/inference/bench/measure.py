@@ -2,23 +2,120 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import torch
 
 from nextvec.config import at_least
 from nextvec.data.windows import FloatArray
-from nextvec.errors import ConfigError, NextvecError
-from nextvec.inference.bench.process import EngineError, EngineProcess
-from nextvec.inference.bench.stopwatch import percentiles_ms
-from nextvec.inference.bench.subjects import EXPORTS, TORCH, BenchModel, exported
+from nextvec.errors import ConfigError, NextvecError, RunError
+from nextvec.inference.bench.worker import COPY, percentiles_ms
+from nextvec.inference.export import Format, Precision, export_run
+from nextvec.inference.predictor import RunPredictor, open_predictor
+from nextvec.json_process import JsonProcess
+from nextvec.models.registry import build
+from nextvec.models.saving import save_model
 from nextvec.progress import Progress
 from nextvec.vectors import unit
+
+TORCH = ("eager", "compiled")
+EXPORTS: dict[str, tuple[Format, Precision]] = {
+    "onnx": ("onnx", "fp32"),
+    "onnx-int8": ("onnx", "int8"),
+    "openvino": ("openvino", "fp32"),
+    "openvino-bf16": ("openvino", "bf16"),
+}
+"""An engine that runs an export -> format and precision of that."""
+
+
+@dataclass(frozen=True)
+class BenchModel:
+    """A run folder, and about how long the vectors are that it reads."""
+
+    name: str
+    path: Path
+    length: float
+
+
+def runs(folders: Sequence[Path]) -> list[BenchModel]:
+    """Trained runs.
+
+    Raises:
+        RunError: no run there, or a damaged one.
+    """
+    found = []
+    for folder in folders:
+        run = open_predictor(folder)
+        if not isinstance(run, RunPredictor):
+            raise RunError("is an export", where=folder, remedy="name the run it was made of")
+        # Where training scaled the components to 1, vectors are as long as the root of their number.
+        length = 1.0 if run.training.get("normalised") else float(run.model.scale) * run.dimension**0.5
+        found.append(BenchModel(folder.resolve().name, folder, length))
+    return found
+
+
+def fresh(names: Sequence[str], preset: str, dimension: int, folder: Path) -> list[BenchModel]:
+    """Untrained models of a preset, saved under `folder` as runs that read unit vectors.
+
+    Raises:
+        ModelError: an unknown architecture or preset.
+    """
+    found = []
+    for name in names:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = build(name, preset, dimension)
+        model.scale.fill_(dimension**-0.5)
+        training = {"context": 64, "horizons": [1], "task": "next", "normalised": True, "chunker": {}}
+        nobody = {"name": "none", "fingerprint": "none"}
+        save_model(folder / name, model, {"encoder": nobody, "training": training})
+        found.append(BenchModel(f"{name} {preset}", folder / name, 1.0))
+    return found
+
+
+def exported(run: Path, engine: str, folder: Path) -> Path:
+    """The run's export for an engine, made in `folder`. Raises what `nextvec export` refuses."""
+    format, precision = EXPORTS[engine]
+    export_run(run, folder, format=format, precision=precision)
+    return folder
+
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class EngineError(Exception):
+    """An engine that cannot run or failed; the message is the reason in its row."""
+
+
+class EngineProcess(JsonProcess):
+    """`nextvec.inference.bench.worker` with one engine; it ends with the `with` block. Raises EngineError."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        super().__init__(
+            [sys.executable, "-m", "nextvec.inference.bench.worker", json.dumps(job)],
+            name=str(job["engine"]),
+            error=lambda _, message: EngineError(message),
+            environment=dict.fromkeys(THREADS, str(job["threads"])),
+            folder=Path.cwd(),
+        )
+
+    @classmethod
+    def copying(cls, device: str, threads: int) -> Self:
+        """One that copies memory in place of predicting."""
+        return cls({"engine": COPY, "device": device, "threads": threads})
+
+    def call(self, method: str, **details: Any) -> dict[str, Any]:
+        """The answer of a method of the worker."""
+        return self.ask({"call": method, **details})
+
 
 ENGINES = (*TORCH, *EXPORTS)
 DEFAULT_ENGINES = ("eager", "compiled", "onnx", "onnx-int8", "openvino")
@@ -146,8 +243,8 @@ def _measure_one(
         for engine, row in rows.items():
             with _reason(row):
                 process = stack.enter_context(EngineProcess(_job(subject, engine, bench, folder)))
-                facts = process.start()
-                row.parameters, row.bytes = facts["parameters"], facts["bytes"]
+                metadata = process.start()
+                row.parameters, row.bytes = metadata["parameters"], metadata["bytes"]
                 running[engine] = process
         devices = {"cpu", bench.device}
         copying = {d: stack.enter_context(EngineProcess.copying(d, bench.threads)) for d in devices}
@@ -167,8 +264,9 @@ def _job(subject: BenchModel, engine: str, bench: BenchConfig, folder: Path) -> 
     torch = engine in TORCH
     path = subject.path if torch else exported(subject.path, engine, folder / engine)
     return {
-        "path": str(path), "engine": engine, "torch": torch, "device": bench.device if torch else "cpu",
-        "threads": bench.threads, "context": bench.context, "length": subject.length,
+        "path": str(path.resolve()), "engine": engine, "torch": torch,
+        "device": bench.device if torch else "cpu", "threads": bench.threads,
+        "context": bench.context, "length": subject.length,
     }  # fmt: skip
 
 
@@ -189,10 +287,10 @@ def _take_turns(
             for engine, process in running.items():
                 with _reason(rows[engine]):
                     if rows[engine].reason is None:
-                        spent = process.ask("time", batch=batch, seconds=bench.seconds / ROUNDS)
+                        spent = process.call("time", batch=batch, seconds=bench.seconds / ROUNDS)
                         times[engine, batch] += spent["times"]
         for device, process in copying.items():
-            fastest = min(process.ask("time", batch=1, seconds=0.0)["times"])
+            fastest = min(process.call("time", batch=1, seconds=0.0)["times"])
             bandwidth.setdefault(device, []).append(2 * COPIED_BYTES / fastest)
     for engine in running:
         if rows[engine].reason is None:
@@ -209,11 +307,11 @@ def _finish(rows: dict[str, EngineResult], running: dict[str, EngineProcess], fo
         row, file = rows[engine], folder / f"{engine}.npy"
         with _reason(row):
             if row.reason is None:
-                memory = process.ask("memory")
+                memory = process.call("memory")
                 row.peak_bytes, row.grown_bytes, row.device_bytes = (
                     memory[key] for key in ("peak", "grown", "device")
                 )
-                process.ask("answer", batch=AGREEMENT, file=str(file))
+                process.call("answer", batch=AGREEMENT, file=str(file))
                 answers[engine] = np.load(file, allow_pickle=False)
     eager = rows["eager"]
     for engine, answer in answers.items():

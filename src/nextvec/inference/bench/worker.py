@@ -1,7 +1,7 @@
 """One engine in a process of its own: its memory is its own, and so are its threads.
 
-Asked by lines of JSON on standard input, it answers each with one on standard output. It is started by
-`nextvec.inference.bench.process`.
+It answers each line of JSON on standard input with one on standard output (`nextvec.json_process`); it is
+started by `nextvec.inference.bench.measure`, with the engine to load as its argument.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,53 @@ from typing import Any
 import numpy as np
 import torch
 
-from nextvec.inference.bench.material import sample_contexts
-from nextvec.inference.bench.stopwatch import Call, seconds_of
-from nextvec.inference.opening import open_predictor
+from nextvec.data.windows import FloatArray
+from nextvec.inference.predictor import open_predictor
+
+Call = Callable[[], object]
+WARM_UP = 5
+
+
+def seconds_of(call: Call) -> float:
+    """Of one call."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def in_turns(calls: Mapping[str, Call], rounds: int, each: int) -> dict[str, list[float]]:
+    """Seconds of `rounds` times `each` calls of every one of `calls`, round by round, so that a load on the
+    machine that comes and goes meets all of them."""
+    for call in calls.values():
+        for _ in range(WARM_UP):
+            call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            times[name] += [seconds_of(call) for _ in range(each)]
+    return times
+
+
+def percentiles_ms(times: Sequence[float]) -> dict[str, float]:
+    """ "p50_ms", "p95_ms" and "p99_ms" of seconds."""
+    found = np.quantile(times, [0.5, 0.95, 0.99]) * 1e3
+    return {f"p{p}_ms": round(float(value), 4) for p, value in zip((50, 95, 99), found, strict=True)}
+
+
+def sample_contexts(dimension: int, context: int, length: float, batch: int, seed: int = 0) -> FloatArray:
+    """float32 [batch, context, dimension]: vectors of about `length`, neighbours alike (cosine about .5), the
+    same at every call; the first rows of a larger batch are other ones."""
+    rng = np.random.default_rng([seed, batch])
+    topic = rng.standard_normal((batch, 1, dimension), dtype=np.float32)
+    vectors = topic + rng.standard_normal((batch, context, dimension), dtype=np.float32)
+    scaled: FloatArray = vectors * np.float32(length / np.sqrt(2 * dimension))
+    return scaled
+
 
 COPY = "copy"
 """In place of an engine: large copies in memory, for the floor."""
 COPIED_BYTES = 2**28
-MIN_CALLS, WARM_UP = 3, 3
+MIN_CALLS, UNCOUNTED = 3, 3
 Answer = dict[str, Any]
 
 
@@ -59,7 +98,7 @@ class EngineWorker:
         call = self.batch(batch)
         if batch not in self.warm:
             self.warm.add(batch)
-            for _ in range(WARM_UP):
+            for _ in range(UNCOUNTED):
                 call()
         end, times = time.perf_counter() + seconds, list[float]()
         while len(times) < MIN_CALLS or time.perf_counter() < end:
@@ -121,24 +160,30 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak << 10
 
 
-def serve() -> None:
-    """Answer until standard input ends. Whatever goes wrong is an answer too: {"error": ...}."""
+def serve(job: dict[str, Any]) -> None:
+    """Load the engine, then answer until standard input ends; what goes wrong is {"error": ...}."""
     out = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr):  # nothing else may speak on the line
-        worker: EngineWorker | None = None
+
+    def say(answer: Answer) -> None:
+        print(json.dumps(answer), file=out, flush=True)
+
+    def reason(e: Exception) -> Answer:
+        return {"error": " ".join(f"{e}".split())[:300] or type(e).__name__}
+
+    with contextlib.redirect_stdout(sys.stderr):  # nothing else may write to standard output
+        try:
+            worker = EngineWorker(job)
+        except Exception as e:  # noqa: BLE001 - an engine may raise anything; it is its row's reason
+            say(reason(e))
+            return
+        say(worker.metadata)
         for line in sys.stdin:
             question = json.loads(line)
             try:
-                answer: Answer
-                if worker is None:
-                    worker = EngineWorker(question)
-                    answer = {"facts": worker.metadata}
-                else:
-                    answer = getattr(worker, question.pop("ask"))(**question)
-            except Exception as e:  # noqa: BLE001 - an engine may raise anything; it is its row's reason
-                answer = {"error": " ".join(f"{e}".split())[:300] or type(e).__name__}
-            print(json.dumps(answer), file=out, flush=True)
+                say(getattr(worker, question.pop("call"))(**question))
+            except Exception as e:  # noqa: BLE001 - as above
+                say(reason(e))
 
 
 if __name__ == "__main__":
-    serve()
+    serve(json.loads(sys.argv[1]))

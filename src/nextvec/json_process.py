@@ -1,4 +1,4 @@
-"""A process of another Python environment that is asked in lines of JSON.
+"""A worker process that answers lines of JSON: an engine that is measured, a decoder of other packages.
 
 It is started when it is first needed, told apart from a hung one by a time-out, and never outlives its
 owner: closing, an exception, garbage collection and the end of the program all stop it."""
@@ -13,28 +13,41 @@ import subprocess
 import tempfile
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Self
-
-from nextvec.errors import DecoderError
+from typing import IO, Any, Literal, Self
 
 MAX_LINE = 64 * 2**20
-CHECK = "see whether it runs at all: nextvec decoder setup vec2text --check"
+Problem = Literal["late", "ended", "invalid", "refused"]
+"""It was silent for too long, it ended, its line is no JSON object, or it answers with an error."""
 _GRACE_S = 5.0
 _TAIL = 4096
 
 
-class Worker:
+class JsonProcess:
     """One process, one question at a time.
 
     Args:
         command: what to run. It says hello with one line of JSON, then answers each line with one.
-        timeout: seconds that it may take to say hello, or to answer.
+        name: whose process it is, for errors.
+        error: makes the exception that is raised, from the problem and a sentence on it.
+        timeout: seconds that it may take to say hello, or to answer; None waits for ever.
+        environment: variables beside those of this process.
+        folder: where it runs; None is a temporary folder.
     """
 
-    def __init__(self, command: Sequence[str], *, timeout: float) -> None:
-        self.command, self.timeout = list(command), timeout
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        name: str,
+        error: Callable[[Problem, str], Exception],
+        timeout: float | None = None,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.command, self.name, self.timeout = list(command), name, timeout
+        self._error, self._environment, self._folder = error, dict(environment or {}), folder
         self._lock = threading.Lock()
         self._running: _Running | None = None
         self._hello: dict[str, Any] = {}
@@ -45,7 +58,7 @@ class Worker:
         return None if self._running is None else self._running.process.pid
 
     def start(self) -> dict[str, Any]:
-        """Start it unless it runs; returns its hello. Raises DecoderError."""
+        """Start it unless it runs; returns its hello. Raises what `error` makes."""
         with self._lock:
             return self._start()
 
@@ -53,8 +66,7 @@ class Worker:
         """Its answer to one question. A process that does not answer is stopped, and the next question starts
         another.
 
-        Raises:
-            DecoderError: it refuses, dies, is silent for too long, or says what is not JSON.
+        Raises what `error` makes: it refuses, ends, is silent for too long, or answers what is not JSON.
         """
         with self._lock:
             self._start()
@@ -73,10 +85,10 @@ class Worker:
 
     def _start(self) -> dict[str, Any]:
         if self._running is None:
-            self._running = _Running(self.command)
+            self._running = _Running(self.command, self._environment, self._folder)
             try:
                 self._hello = self._hear(None)
-            except DecoderError:
+            except BaseException:
                 self._stop()
                 raise
         return self._hello
@@ -94,14 +106,13 @@ class Worker:
             line = self._running.exchange(request, self.timeout)
         except queue.Empty:
             self._stop()
-            raise DecoderError(
-                f"vec2text gave no answer within {self.timeout:g} s; its process was stopped",
-                remedy="raise the time-out, or lower steps and beam",
+            raise self._error(
+                "late", f"{self.name} gave no answer within {self.timeout:g} s; its process was stopped"
             ) from None
         except EOFError:
-            said = self._running.last_words()
+            last_line = self._running.last_words()
             self._stop()
-            raise DecoderError(f"vec2text's process ended ({said})", remedy=CHECK) from None
+            raise self._error("ended", f"{self.name}'s process ended ({last_line})") from None
         except BaseException:
             self._stop()
             raise
@@ -111,25 +122,27 @@ class Worker:
             answer = None
         if not isinstance(answer, dict):
             self._stop()
-            raise DecoderError(f"vec2text's process said {line[:80]!r}", remedy=CHECK)
+            raise self._error(
+                "invalid", f"{self.name}'s process wrote {line[:80]!r}, which is no JSON object"
+            )
         if "error" in answer:
-            raise DecoderError(f"vec2text: {answer['error']}", remedy="check the decoder's folder")
+            raise self._error("refused", f"{self.name}: {answer['error']}")
         return answer
 
 
 class _Running:
     """A started process, with what it needs while it runs: a thread that reads, a place to write to."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self.scratch = tempfile.TemporaryDirectory(prefix="nextvec-vec2text-", ignore_cleanup_errors=True)
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path | None) -> None:
+        self.scratch = tempfile.TemporaryDirectory(prefix="nextvec-process-", ignore_cleanup_errors=True)
         self.errors = (Path(self.scratch.name) / "stderr").open("w+b")
         self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and script
             list(command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
-            cwd=self.scratch.name,
-            env={**os.environ, "TRANSFORMERS_VERBOSITY": "error"},
+            cwd=folder or self.scratch.name,
+            env={**os.environ, **environment},
             start_new_session=True,  # Ctrl-C is its owner's, who stops it
         )
         self.lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -137,7 +150,7 @@ class _Running:
         threading.Thread(target=_read, args=(self.process.stdout, self.lines), daemon=True).start()
         self.stop = weakref.finalize(self, _stop, self.process, self.errors, self.scratch)
 
-    def exchange(self, request: str | None, timeout: float) -> bytes:
+    def exchange(self, request: str | None, timeout: float | None) -> bytes:
         """Send a line, if there is one, and wait for one. Raises queue.Empty late, EOFError at its end."""
         if request is not None:
             # In a thread: a process that hangs does not empty its pipe either.
