@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nextvec.decoding.vec2text import environment
-from nextvec.decoding.vec2text.environment import RECORD, Environment, default_folder
+from nextvec.decoding.vec2text import setup
+from nextvec.decoding.vec2text.setup import RECORD, Environment, default_folder
 
 VERSIONS = {"vec2text": "0.0.13", "torch": "2.0"}
 
@@ -23,7 +23,7 @@ def installs(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         (target / "package.py").write_text("x = 1\n")
         filled.append(target)
 
-    monkeypatch.setattr(environment, "_install", install)
+    monkeypatch.setattr(setup, "_install", install)
     monkeypatch.setattr(Environment, "probe", lambda self: VERSIONS)
     return filled
 
@@ -48,7 +48,7 @@ def test_the_environment_variable_says_where(
     monkeypatch.setenv("NEXTVEC_VEC2TEXT", str(tmp_path / "elsewhere"))
     assert cli("decoder", "setup", "vec2text", "--check").code == 2
     assert cli("decoder", "setup", "vec2text", "--quiet").code == 0
-    assert json.loads((tmp_path / "elsewhere" / RECORD).read_text())["python"] == environment.PYTHON
+    assert json.loads((tmp_path / "elsewhere" / RECORD).read_text())["python"] == setup.PYTHON
     assert default_folder() == tmp_path / "elsewhere"
 
 

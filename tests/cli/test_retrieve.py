@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nextvec.corpus.store import Store
-from nextvec.retrieval.registry import QUERIES, RERANKERS
+from nextvec.retrieval.context import QUERIES, RERANKERS
 from passages import documents
 
 RIVER = documents()["river-arden"]

@@ -17,7 +17,7 @@ from nextvec.corpus.encoders.base import Encoder
 from nextvec.corpus.reading import TextReader
 from nextvec.corpus.store import Store
 from nextvec.decoding.base import Decoded, Decoder, How
-from nextvec.decoding.library import Library
+from nextvec.decoding.nearest import Library
 from nextvec.decoding.pipeline import Pipeline
 from nextvec.errors import ConfigError, DocumentError, EncoderMismatchError, NextvecWarning, RunError
 from nextvec.inference.predictor import RunPredictor

@@ -15,8 +15,7 @@ from decoding.tiny_vec2text import TEXTS
 from nextvec.corpus.encoders import EncoderConfig, load_encoder
 from nextvec.decoding.load import DecoderOptions, Vec2TextOptions, open_decoder
 from nextvec.decoding.vec2text import Vec2Text
-from nextvec.decoding.vec2text.environment import PACKAGES, WORKER, Environment, sites
-from nextvec.decoding.vec2text.folder import PartSources, prepare
+from nextvec.decoding.vec2text.setup import PACKAGES, WORKER, Environment, PartSources, prepare, sites
 from nextvec.errors import DecoderError, EncoderMismatchError
 from nextvec.vectors import RawVectors
 

@@ -10,17 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nextvec.decoding.vec2text import Vec2Text, environment
-from nextvec.decoding.vec2text.environment import (
+from nextvec.decoding.vec2text import Vec2Text, setup
+from nextvec.decoding.vec2text.setup import (
+    MANIFEST,
     PYTHON,
     RECORD,
     REQUIREMENTS,
+    DecoderFolder,
     Environment,
+    PartSources,
     default_folder,
     make,
+    prepare,
     vec2text_process,
 )
-from nextvec.decoding.vec2text.folder import MANIFEST, DecoderFolder, PartSources, prepare
 from nextvec.disk import sha256_file
 from nextvec.errors import DecoderError, NextvecError
 from nextvec.json_process import JsonProcess
@@ -234,7 +237,7 @@ def install_nothing(target: Path) -> None:
 
 def test_setting_up_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "data" / "vec2text"
-    monkeypatch.setattr(environment, "_install", install_nothing)
+    monkeypatch.setattr(setup, "_install", install_nothing)
     play(monkeypatch, "import sys; sys.exit('No module named torch')")
     with pytest.raises(DecoderError, match="No module named torch"):
         make(folder, quiet=True)
@@ -264,7 +267,7 @@ def test_setting_up_leaves_what_it_did_not_make(tmp_path: Path) -> None:
 def test_pips_last_word_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lost = tmp_path / "requirements.txt"
     lost.write_text("-r nowhere.txt\n")
-    monkeypatch.setattr(environment, "REQUIREMENTS", lost)
+    monkeypatch.setattr(setup, "REQUIREMENTS", lost)
     with pytest.raises(DecoderError, match=r"pip could not install .*nowhere\.txt") as caught:
         make(tmp_path / "new", quiet=True)
     assert "\n" not in str(caught.value)

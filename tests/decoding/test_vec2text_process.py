@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nextvec.decoding.vec2text.environment import vec2text_process
+from nextvec.decoding.vec2text.setup import vec2text_process
 from nextvec.errors import DecoderError
 from nextvec.json_process import JsonProcess, _Running
 

@@ -17,7 +17,7 @@ from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
 from nextvec.experiments.lookahead import METRICS, StrategyComparison, compare_strategies, ranks_among
 from nextvec.inference.predictor import RunPredictor
-from nextvec.retrieval.registry import QUERIES, RERANKERS, Options
+from nextvec.retrieval.context import QUERIES, RERANKERS, Options
 from nextvec.vectors import RawVectors
 
 HOW = EvaluationConfig(resamples=100, quiet=True)

@@ -14,7 +14,7 @@ from contract.lab import MODELS, make
 from nextvec.corpus.store import Store
 from nextvec.disk import sha256_file
 from nextvec.errors import ConfigError, EncoderMismatchError, MissingDependencyError, ModelError, RunError
-from nextvec.inference import engines as runtimes
+from nextvec.inference import engines
 from nextvec.inference.base import WindowSession
 from nextvec.inference.export import Exported, export_predictor
 from nextvec.inference.exported import ExportedPredictor
@@ -133,7 +133,7 @@ def test_a_missing_package(run: RunPredictor, tmp_path: Path, monkeypatch: pytes
     def missing(module: str) -> None:
         raise ImportError(module)
 
-    monkeypatch.setattr(runtimes.importlib, "import_module", missing)
+    monkeypatch.setattr(engines.importlib, "import_module", missing)
     with pytest.raises(MissingDependencyError, match=r"pip install nextvec\[onnx\]"):
         export_predictor(run, tmp_path / "out")
 

@@ -13,10 +13,8 @@ import pytest
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
 from nextvec.errors import EncoderMismatchError, RetrievalError, VectorError
 from nextvec.retrieval.backends import open_index
-from nextvec.retrieval.engine import BACKENDS, IndexSource
-from nextvec.retrieval.exact import ExactIndex
-from nextvec.retrieval.index import Index
-from nextvec.retrieval.rescoring import SPARE
+from nextvec.retrieval.engine import BACKENDS, ExactIndex, IndexSource
+from nextvec.retrieval.index import SPARE, Index
 from nextvec.vectors import RawVectors, UnitVectors, unit
 
 D, LENGTH, DOCUMENTS = 16, 10, 60

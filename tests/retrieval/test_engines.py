@@ -19,8 +19,7 @@ from nextvec.corpus.vectors import FloatArray, IntArray
 from nextvec.errors import MissingDependencyError, RetrievalError
 from nextvec.retrieval import faiss, milvus, pgvector
 from nextvec.retrieval.backends import find_backend, open_index
-from nextvec.retrieval.engine import BACKENDS, EngineIndex, IndexSource, backend
-from nextvec.retrieval.exact import ExactIndex
+from nextvec.retrieval.engine import BACKENDS, EngineIndex, ExactIndex, IndexSource, backend
 from nextvec.vectors import UnitVectors, unit
 
 UNREACHABLE = "postgresql://reader:s3cret@127.0.0.1:9/passages"

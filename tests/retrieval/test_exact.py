@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from nextvec.corpus.store import Store
 from nextvec.errors import EncoderMismatchError, RetrievalError, VectorError
-from nextvec.retrieval import exact
-from nextvec.retrieval import rescoring as settling
-from nextvec.retrieval.exact import ExactIndex
+from nextvec.retrieval import engine as exact
+from nextvec.retrieval import index as settling
+from nextvec.retrieval.engine import ExactIndex
 from nextvec.vectors import RawVectors, UnitVectors, unit
 
 

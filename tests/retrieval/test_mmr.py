@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextvec.errors import RetrievalError
-from nextvec.retrieval.mmr import mmr
+from nextvec.retrieval.strategies import mmr
 from nextvec.vectors import unit
 
 

@@ -11,11 +11,10 @@ from nextvec.config import from_dict
 from nextvec.corpus.store import Store
 from nextvec.data.windows import FloatArray, IntArray, Windows, make_windows, with_queries
 from nextvec.errors import ConfigError, RetrievalError
-from nextvec.retrieval.exact import ExactIndex
+from nextvec.retrieval.context import QUERIES, RERANKERS, Options, Reading, RetrievalContext, query, reranker
+from nextvec.retrieval.engine import ExactIndex
 from nextvec.retrieval.index import Found
-from nextvec.retrieval.readings import Reading
-from nextvec.retrieval.registry import QUERIES, RERANKERS, Options, RetrievalContext, query, reranker
-from nextvec.retrieval.strategies import Strategy, summaries, usual
+from nextvec.retrieval.strategies import Strategy, usual
 from nextvec.vectors import RawVectors, unit
 
 K = 7
@@ -296,8 +295,8 @@ def test_options_are_checked() -> None:
 
 
 def test_names_are_taken_once_and_told() -> None:
-    assert all(len(summary) > 20 for summary in summaries().values())
-    assert list(summaries())[-1] == "+refined"
+    assert all(len(each.summary) > 20 for each in [*QUERIES.values(), *RERANKERS.values()])
+    assert list(RERANKERS)[-1] == "refined"
     for register, name in ((query, "last"), (reranker, "last"), (query, "a+b")):
         with pytest.raises(ValueError, match="the name is taken or holds a"):
             register(name)(lambda *_: None)

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from nextvec.cli.common import JsonTarget, Quiet, output
 
 if TYPE_CHECKING:
-    from nextvec.decoding.vec2text.folder import PartSources
+    from nextvec.decoding.vec2text.setup import PartSources
 
 
 def decoder_setup(
@@ -51,9 +51,8 @@ def decoder_setup(
 
     Its packages are pinned and apart from nextvec's own; torch is shared. Run again, it changes nothing.
     """
-    from nextvec.decoding.vec2text.environment import Environment, make
-    from nextvec.decoding.vec2text.folder import PartSources
-    from nextvec.decoding.vec2text.folder import check as check_parts
+    from nextvec.decoding.vec2text.setup import Environment, PartSources, make
+    from nextvec.decoding.vec2text.setup import check as check_parts
     from nextvec.errors import ConfigError
 
     given = {"inversion": inversion, "corrector": corrector, "embedder": embedder, "base": base}
@@ -85,7 +84,7 @@ def decoder_setup(
 
 def _put_together(out: Path, sources: PartSources, environment: Path) -> dict[str, Any]:
     from nextvec.decoding.vec2text import Vec2Text
-    from nextvec.decoding.vec2text.folder import prepare
+    from nextvec.decoding.vec2text.setup import prepare
 
     def load(folder: Path) -> None:
         with Vec2Text(folder, environment=environment) as decoder:

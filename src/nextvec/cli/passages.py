@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nextvec.cli.verdicts import WIDTH
 
 if TYPE_CHECKING:
-    from nextvec.decoding.answers import NextPassage, Passage, RolloutText
+    from nextvec.decoding.base import NextPassage, Passage, RolloutText
 
 INDENT = 4
 SHORT = 90

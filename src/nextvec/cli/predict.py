@@ -23,7 +23,7 @@ from nextvec.cli.texts import (
 from nextvec.cli.verdicts import WIDTH
 
 if TYPE_CHECKING:
-    from nextvec.decoding.answers import NextPassage
+    from nextvec.decoding.base import NextPassage
 
 CONFIDENCES = {
     "continuation": "that it follows here rather than come from another document, at even odds. Calibrated "

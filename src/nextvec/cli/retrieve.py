@@ -17,11 +17,11 @@ from nextvec.errors import ConfigError
 if TYPE_CHECKING:
     from nextvec.corpus.reading import TextReader
     from nextvec.corpus.store import Store
-    from nextvec.decoding.answers import Passage
+    from nextvec.decoding.base import Passage
     from nextvec.evaluation.harness import EvaluationConfig
     from nextvec.experiments.evaluating import DocumentSelection
     from nextvec.inference.base import TrainedPredictor
-    from nextvec.retrieval.registry import Options, Reembed
+    from nextvec.retrieval.context import Options, Reembed
 
 ASKING, COMPARING = Group("Passages for a text"), Group("With --evaluate")
 PREDICTED, QUERY = "predicted", "query"
@@ -128,7 +128,7 @@ def retrieve(
     from nextvec.config import from_dict, parse_assignments
     from nextvec.corpus.store import Store
     from nextvec.inference.predictor import open_predictor
-    from nextvec.retrieval.registry import Options
+    from nextvec.retrieval.context import Options
 
     _check_use(evaluate, text or TextFlags(), ask or AskFlags(), compare or CompareFlags())
     options = from_dict(Options, parse_assignments(set), where="--set")
@@ -171,11 +171,10 @@ class _Task:
     def passages(self, text: str, where: str, ask: AskFlags) -> tuple[str, dict[str, Any]]:
         """The passages for a text, to print and as JSON."""
         from nextvec.data.splits import SplitConfig, split_documents
-        from nextvec.decoding.library import Library
+        from nextvec.decoding.nearest import Library
         from nextvec.evaluation.harness import check_made_for
         from nextvec.retrieval.backends import open_index
-        from nextvec.retrieval.readings import Reading
-        from nextvec.retrieval.registry import RetrievalContext
+        from nextvec.retrieval.context import Reading, RetrievalContext
         from nextvec.retrieval.strategies import Strategy
 
         check_made_for(self.run, self.store)

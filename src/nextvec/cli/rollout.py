@@ -23,7 +23,7 @@ from nextvec.cli.texts import (
 from nextvec.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nextvec.decoding.answers import RolloutPassage, RolloutText
+    from nextvec.decoding.base import RolloutPassage, RolloutText
     from nextvec.inference.rollout import RolloutSettings
 
 GUARDING, SNAPPING, SAMPLING = Group("Guard"), Group("Snapping"), Group("Sampling")

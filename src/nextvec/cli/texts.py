@@ -240,8 +240,8 @@ def open_pipeline(
     Raises:
         EncoderError, DecoderError, StoreError: what is named cannot be had or is of another encoder.
     """
-    from nextvec.decoding.library import Library
     from nextvec.decoding.load import open_decoder
+    from nextvec.decoding.nearest import Library
     from nextvec.decoding.pipeline import Pipeline
 
     decoder = decoder or DecoderFlags()

@@ -14,11 +14,10 @@ from typing import Any, Literal
 from nextvec.config import from_dict
 from nextvec.corpus.reading import TextReader
 from nextvec.corpus.store import Store
-from nextvec.decoding.base import Decoder
+from nextvec.decoding.base import MANIFEST, Decoder
 from nextvec.disk import read_json
 from nextvec.errors import DecoderError
 
-MANIFEST = "decoder.json"
 NEAREST = "nearest"
 
 

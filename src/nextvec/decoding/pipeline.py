@@ -11,13 +11,12 @@ import numpy as np
 from nextvec.corpus.chunking import Chunk
 from nextvec.corpus.reading import Space, TextReader
 from nextvec.corpus.vectors import FloatArray, IntArray
-from nextvec.decoding.answers import Confidence, NextPassage, Passage, RolloutPassage, RolloutText
-from nextvec.decoding.base import Decoder
-from nextvec.decoding.library import Library
+from nextvec.decoding.base import Confidence, Decoder, NextPassage, Passage, RolloutPassage, RolloutText
+from nextvec.decoding.nearest import Library
 from nextvec.errors import ConfigError, DocumentError, NextvecWarning, RunError
 from nextvec.inference.base import TrainedPredictor
 from nextvec.inference.rollout import Find, NearestHit, RolloutSettings, RolloutStep, roll
-from nextvec.retrieval.readings import Reading
+from nextvec.retrieval.context import Reading
 from nextvec.vectors import RawVectors, UnitVectors, unit
 
 SAMPLES, SAMPLING_SEED = 32, 0

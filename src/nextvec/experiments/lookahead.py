@@ -27,9 +27,8 @@ from nextvec.evaluation.ranking import Pool
 from nextvec.experiments.evaluating import DocumentSelection, divide, division_of, for_question
 from nextvec.inference.base import TrainedPredictor
 from nextvec.progress import Progress
-from nextvec.retrieval.exact import ExactIndex
-from nextvec.retrieval.readings import Reading
-from nextvec.retrieval.registry import Options, Reembed, RetrievalContext
+from nextvec.retrieval.context import Options, Reading, Reembed, RetrievalContext
+from nextvec.retrieval.engine import ExactIndex
 from nextvec.retrieval.strategies import Strategy, usual
 from nextvec.vectors import UnitVectors
 

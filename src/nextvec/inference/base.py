@@ -21,8 +21,6 @@ from nextvec.inference.engines import Engine
 from nextvec.models.base import NextVectorModel, State, Streaming
 from nextvec.vectors import RawVectors, UnitVectors, unit
 
-# Reading a stream: one vector in, the prediction of the next one out, without reading the past again.
-
 
 class StreamSession(ABC):
     """What one stream has read. Pushes from several threads are taken one after the other.

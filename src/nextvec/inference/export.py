@@ -29,8 +29,6 @@ from nextvec.version import __version__
 if TYPE_CHECKING:
     from nextvec.corpus.store import Store
 
-# How an export compares with the run it was made of, on the same windows.
-
 COMPARED_WINDOWS, SEED, RANK = 256, 0, 5
 TOLERANCES = {"fp32": 0.9999, "bf16": 0.999, "int8": 0.999}
 

@@ -138,9 +138,6 @@ def _check_device(device: str) -> None:
         raise ConfigError(f"no {device} device here", where="device", remedy="give cpu")
 
 
-# Whatever predicts and lies in a folder, by one call.
-
-
 def open_predictor(
     path: str | Path, device: str = "cpu", engine: str | None = None, *, threads: int = 1
 ) -> TrainedPredictor:

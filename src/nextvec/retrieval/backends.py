@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from nextvec.corpus.store import Store
 from nextvec.errors import RetrievalError
-from nextvec.retrieval import exact, faiss, milvus, pgvector
+from nextvec.retrieval import engine as exact
+from nextvec.retrieval import faiss, milvus, pgvector
 from nextvec.retrieval.engine import BACKENDS, Backend, IndexSource
 from nextvec.retrieval.index import Index
 

@@ -1,24 +1,226 @@
 """Ways of finding what comes next: a query vector made of what was read, then re-rankers of what it finds.
 
 A strategy is written as the name of its query, `predicted`, with re-rankers behind it if any,
-`predicted+document+mmr`. The names are those of `queries.py` and `rerankers.py`.
+`predicted+document+mmr`. The functions with `@query` and `@reranker` here are what
+there is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Self
 
-from nextvec.errors import RetrievalError
-from nextvec.retrieval import queries, rerankers
-from nextvec.retrieval.index import Found
-from nextvec.retrieval.readings import Reading
-from nextvec.retrieval.registry import QUERIES, RERANKERS, Need, Query, Registered, Reranker, RetrievalContext
-from nextvec.vectors import UnitVectors
+import numpy as np
+from numpy.typing import NDArray
 
-REGISTERED = (queries, rerankers)
-"""The modules whose queries and re-rankers are known because they are imported here."""
+from nextvec.corpus.vectors import FloatArray, IntArray
+from nextvec.data.windows import gather_rows
+from nextvec.errors import RetrievalError
+from nextvec.retrieval.context import (
+    QUERIES,
+    RERANKERS,
+    Need,
+    Query,
+    Reading,
+    Registered,
+    Reranker,
+    RetrievalContext,
+    query,
+    reranker,
+)
+from nextvec.retrieval.index import Found
+from nextvec.vectors import RawVectors, UnitVectors, unit
+
+# Query vectors: what was read, or what is expected, as a direction [B, D] to search in.
+
+
+@query("last")
+def last(context: RetrievalContext, reading: Reading) -> FloatArray:
+    """The last chunk read: retrieval as it is usually done."""
+    return unit(reading.last)
+
+
+@query("mean")
+def mean(context: RetrievalContext, reading: Reading) -> FloatArray:
+    """The mean of the last few chunks."""
+    contexts, lengths = reading.recent(context.options.recent)
+    return unit(contexts.sum(axis=1) / lengths[:, None])
+
+
+@query("predicted", control="last")
+def predicted(context: RetrievalContext, reading: Reading) -> FloatArray:
+    """What the model expects next."""
+    return unit(_raw(context, reading))
+
+
+@query("blend", control="last-mean")
+def blend(context: RetrievalContext, reading: Reading) -> FloatArray:
+    """Between the last chunk and what the model expects."""
+    return _mixed(last(context, reading), predicted(context, reading), context.options.blend)
+
+
+@query("last-mean")
+def last_with_mean(context: RetrievalContext, reading: Reading) -> FloatArray:
+    """Between the last chunk and the mean: what a blend is worth without a model."""
+    return _mixed(last(context, reading), mean(context, reading), context.options.blend)
+
+
+@query("text", "decoder", control="last")
+def text(context: RetrievalContext, reading: Reading) -> FloatArray:
+    """What the model expects, mixed with that same vector decoded to text and encoded again."""
+    assert context.reembed is not None
+    raw = RawVectors(_raw(context, reading), context.index.encoder)
+    back = context.reembed(raw).of(context.index.encoder)
+    return _mixed(raw.unit().values, back.unit().values, context.options.text)
+
+
+@query("steered", "query", "conditional", control="last-query")
+def steered(context: RetrievalContext, reading: Reading) -> FloatArray:
+    """What a conditional model expects, told of the query."""
+    return unit(_raw(context, reading, reading.queries))
+
+
+@query("query", "query", control="last-query")
+def mixed_with_query(context: RetrievalContext, reading: Reading) -> FloatArray:
+    """What the model expects (told of the query if it is conditional), mixed with the query's own vector."""
+    expected = steered if context.predictor.conditional else predicted
+    return _towards_query(context, reading, expected(context, reading))
+
+
+@query("last-query", "query")
+def last_with_query(context: RetrievalContext, reading: Reading) -> FloatArray:
+    """The last chunk mixed with the query's vector: what a query is worth without a model."""
+    return _towards_query(context, reading, last(context, reading))
+
+
+def _raw(context: RetrievalContext, reading: Reading, queries: FloatArray | None = None) -> FloatArray:
+    """[B, D] the model's raw prediction."""
+    contexts, lengths = reading.recent(context.predictor.context)
+    if queries is None:
+        return context.predictor.predict(contexts, lengths)[0]
+    return context.predictor.predict(contexts, lengths, queries)[0]
+
+
+def _towards_query(context: RetrievalContext, reading: Reading, units: FloatArray) -> FloatArray:
+    """The directions mixed with the query's; unchanged where there is none."""
+    assert reading.queries is not None
+    towards = unit(reading.queries)
+    told = towards.any(axis=1, keepdims=True)
+    return np.where(told, _mixed(units, towards, context.options.query), units)
+
+
+def _mixed(one: FloatArray, other: FloatArray, share: float) -> FloatArray:
+    """Directions [B, D] between two, `share` of the way to the other."""
+    return unit((1 - share) * one + share * other)
+
+
+# Re-rankers: the same candidates in another order, by what a single query vector does not know.
+
+
+@reranker("document")
+def document(context: RetrievalContext, reading: Reading, found: Found) -> Found:
+    """Prefer chunks of the document that is being read."""
+    return found.scored(
+        found.scores + context.options.document * _same_document(context, reading, found.rows)
+    )
+
+
+@reranker("recency")
+def recency(context: RetrievalContext, reading: Reading, found: Found) -> Found:
+    """Prefer chunks of the document that is being read, the nearer to where the reader is the more."""
+    distance = np.abs(found.rows - reading.place[:, None]) - 1
+    near = np.exp(-distance / context.options.reach) * _same_document(context, reading, found.rows)
+    return found.scored(found.scores + context.options.recency * near)
+
+
+@reranker("mmr")
+def diverse(context: RetrievalContext, reading: Reading, found: Found) -> Found:
+    """Prefer chunks that are unlike those already picked (maximal marginal relevance)."""
+    candidates = unit(gather_rows(context.store.vectors, found.rows))
+    return found.ordered(mmr(found.scores, candidates, found.rows.shape[1], context.options.trade_off))
+
+
+@reranker("passage")
+def passage(context: RetrievalContext, reading: Reading, found: Found) -> Found:
+    """Prefer candidates whose own next chunk is near the last one read, too."""
+    return _with_successors(context, found, lambda i, _: unit(reading.last[i : i + 1]))
+
+
+@reranker("refined", control="passage")
+def refined(context: RetrievalContext, reading: Reading, found: Found) -> Found:
+    """Let the model read each candidate too: prefer those after which it expects what does follow."""
+    contexts, lengths = reading.recent(min(context.options.recent, context.predictor.context - 1))
+
+    def expected(i: int, rows: IntArray) -> FloatArray:
+        before = np.repeat(contexts[i : i + 1, : lengths[i]], len(rows), axis=0)
+        read = np.concatenate([before, gather_rows(context.store.vectors, rows)[:, None]], axis=1)
+        return context.predictor.predict(read, np.full(len(rows), read.shape[1], dtype=np.int64))[1]
+
+    return _with_successors(context, found, expected)
+
+
+def _with_successors(
+    context: RetrievalContext, found: Found, expected: Callable[[int, IntArray], FloatArray]
+) -> Found:
+    """The candidates by their own scores and by how near their successors are to what is expected of these.
+
+    Only the best of them are looked at; others, and those at a document's end, get the mean of these.
+
+    Args:
+        expected: unit vectors [V, D] (or [1, D] for all) that should follow the rows [V] found for text i.
+    """
+    share = context.options.refine
+    met = np.zeros_like(found.scores)
+    for i, rows in enumerate(found.rows):
+        after = np.minimum(rows + 1, len(context.store) - 1)
+        inside = (after > rows) & (context.document_of(after) == context.document_of(rows))
+        asked = np.flatnonzero(inside[: context.options.refined])
+        if len(asked):
+            successors = unit(gather_rows(context.store.vectors, after[asked]))
+            cosines = (expected(i, rows[asked]) * successors).sum(axis=1)
+            met[i] = cosines.mean()
+            met[i, asked] = cosines
+    return found.scored((1 - share) * found.scores + share * met)
+
+
+def _same_document(context: RetrievalContext, reading: Reading, rows: IntArray) -> NDArray[np.bool_]:
+    """[B, V] whether each row is of the document that the reader is in."""
+    return np.asarray(context.document_of(rows) == context.document_of(reading.place)[:, None])
+
+
+def mmr(scores: FloatArray, candidates: FloatArray, k: int, trade_off: float) -> IntArray:
+    """Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): near the query, unlike the picks.
+
+    One is picked after another: argmax of trade_off * score - (1 - trade_off) * largest cosine to a pick.
+
+    Args:
+        scores: [Q, V] of the candidates, the best first.
+        candidates: [Q, V, D] their vectors, of unit length.
+        trade_off: 1 is the order given, 0 looks at diversity alone (after the first pick).
+    Returns:
+        int64 [Q, k] places of the picks, in the order picked; of equal ones the earlier.
+    Raises:
+        RetrievalError: k above V, or a trade-off outside 0 .. 1.
+    """
+    Q, V = scores.shape
+    if not 0 <= trade_off <= 1:
+        raise RetrievalError(f"a trade-off of {trade_off:g}", remedy="give 0 (diverse) to 1 (relevant)")
+    if not 1 <= k <= V:
+        raise RetrievalError(f"{k} of {V} candidates wanted", remedy=f"ask for 1 to {V}")
+    similar = candidates @ candidates.transpose(0, 2, 1)
+    picked = np.empty((Q, k), dtype=np.int64)
+    each = np.arange(Q)
+    nearest = np.full((Q, V), -1.0, dtype=np.float32)
+    worth = scores.astype(np.float32, copy=True)
+    for step in range(k):
+        picked[:, step] = worth.argmax(axis=1)
+        nearest = np.maximum(nearest, similar[each, picked[:, step]])
+        worth = trade_off * scores - (1 - trade_off) * nearest
+        worth[each[:, None], picked[:, : step + 1]] = -np.inf
+    return picked
+
+
 REMEDIES: dict[Need, str] = {
     "decoder": "give a decoder, and an encoder of its texts",
     "query": "give a query to steer towards",
@@ -75,8 +277,8 @@ class Strategy:
 
     def rerank(self, context: RetrievalContext, reading: Reading, found: Found) -> Found:
         """The candidates in the order of the re-rankers, one after another."""
-        for reranker in self.rerankers:
-            found = reranker.function(context, reading, found)
+        for each in self.rerankers:
+            found = each.function(context, reading, found)
         return found
 
     def candidates(self, context: RetrievalContext, reading: Reading, units: UnitVectors, k: int) -> Found:
@@ -110,9 +312,3 @@ def usual(context: RetrievalContext, *, told: bool) -> tuple[str, ...]:
     plain = [name for name, query in QUERIES.items() if query.needs <= there]
     able = [name for name, reranker in RERANKERS.items() if reranker.needs <= there]
     return (*plain, *(f"{base}+{name}" for name in able for base in COMPARED))
-
-
-def summaries() -> dict[str, str]:
-    """Name -> what it does, queries first, then re-rankers with a + before their name."""
-    behind = {f"+{name}": reranker.summary for name, reranker in RERANKERS.items()}
-    return {name: query.summary for name, query in QUERIES.items()} | behind

@@ -11,8 +11,8 @@ from pathlib import Path
 from nextvec.corpus.reading import Space, TextReader
 from nextvec.corpus.store import Store
 from nextvec.decoding.base import Decoder
-from nextvec.decoding.library import Library
 from nextvec.decoding.load import NEAREST, check_decoders, open_decoder
+from nextvec.decoding.nearest import Library
 from nextvec.decoding.pipeline import Pipeline
 from nextvec.errors import ConfigError, EncoderError, RunError
 from nextvec.inference.base import TrainedPredictor

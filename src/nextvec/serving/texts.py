@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from nextvec.client.wire import packed
 from nextvec.corpus.documents import normalise_text
 from nextvec.data.windows import FloatArray
-from nextvec.decoding.answers import Passage
-from nextvec.decoding.library import Library
+from nextvec.decoding.base import Passage
+from nextvec.decoding.nearest import Library
 from nextvec.decoding.pipeline import Pipeline, TextContext
 from nextvec.inference.engines import tensors
 from nextvec.inference.predictor import ModelPredictor

@@ -12,7 +12,7 @@ import pytest
 from nextvec.client import Client
 from nextvec.corpus.reading import TextReader
 from nextvec.corpus.store import Store
-from nextvec.decoding.library import Library
+from nextvec.decoding.nearest import Library
 from nextvec.decoding.pipeline import Pipeline
 from nextvec.errors import ServerError
 from nextvec.inference.predictor import RunPredictor

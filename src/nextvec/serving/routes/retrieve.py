@@ -8,8 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from nextvec.decoding.pipeline import Pipeline, TextContext
-from nextvec.retrieval.readings import Reading
-from nextvec.retrieval.registry import Reembed, RetrievalContext
+from nextvec.retrieval.context import Reading, Reembed, RetrievalContext
 from nextvec.retrieval.strategies import Strategy
 from nextvec.serving.models import ServedModel
 from nextvec.serving.schemas import WORKING, errors

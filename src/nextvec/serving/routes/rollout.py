@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from nextvec.decoding.answers import RolloutPassage
+from nextvec.decoding.base import RolloutPassage
 from nextvec.decoding.pipeline import Pipeline
 from nextvec.inference.rollout import Guard, RolloutSettings, SnapToCorpus
 from nextvec.serving.errors import Refusal
