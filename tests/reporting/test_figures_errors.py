@@ -9,7 +9,7 @@ import pytest
 
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.diagnostics.groups import quantile_masks
-from nextvec.reporting import answered
+from nextvec.reporting import predicted
 from nextvec.reporting.figure import NothingToDraw
 from nextvec.reporting.figures.errors import (
     error_by_length,
@@ -97,11 +97,11 @@ def test_a_search_that_would_take_long_looks_at_fewer_windows(
     inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ground = PredictedWindows.of(inputs)
-    assert len(answered.searchable(ground)) == len(ground)
-    monkeypatch.setattr(answered, "FEWEST_WINDOWS", 3)
-    monkeypatch.setattr(answered, "MOST_PRODUCTS", len(ground.trained) * 16 * 10)
-    assert len(answered.searchable(ground)) == 10
-    assert len(answered.searchable(ground, share=0.01)) == 3
+    assert len(predicted.searchable(ground)) == len(ground)
+    monkeypatch.setattr(predicted, "FEWEST_WINDOWS", 3)
+    monkeypatch.setattr(predicted, "MOST_PRODUCTS", len(ground.trained) * 16 * 10)
+    assert len(predicted.searchable(ground)) == 10
+    assert len(predicted.searchable(ground, share=0.01)) == 3
 
 
 def test_of_very_many_windows_some_are_looked_at(inputs: ReportInputs) -> None:
@@ -123,6 +123,6 @@ def test_without_lists_of_what_was_trained_on(inputs: ReportInputs) -> None:
 
 def test_more_models_than_panels(inputs: ReportInputs) -> None:
     names = [f"model-{i}" for i in range(20)]
-    drawn, panels = answered.panels(names)
+    drawn, panels = predicted.panels(names)
     assert [name for name, _ in panels] == names[:16]
     assert [text.get_text() for text in drawn.texts] == ["the best 16 of 20 models"]
