@@ -26,7 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from nextvec.corpus.vectors import Vectors
-from nextvec.data.windows import Windows, gather_rows
+from nextvec.data.gather import gather_rows
+from nextvec.data.windows import Windows
 from nextvec.disk import write_json
 from nextvec.evaluation.faiss_index import FaissIndex
 from nextvec.evaluation.predictor import unit
@@ -99,7 +100,7 @@ def measure(folder: Path, method: str) -> None:
     vectors = Vectors([folder / "vectors.npy"], [candidates], D, "float16")
     target = np.load(folder / "target.npy", allow_pickle=False)
     first = target - target % COUNT
-    windows = Windows(target, first, first // COUNT, CONTEXT, horizon=1)
+    windows = Windows.of_targets(target, first, first // COUNT, CONTEXT)
     ranges = [(row, COUNT) for row in range(0, candidates, COUNT)]
     pool = make_pool(windows, vectors, ranges, lambda rows: [str(row) for row in rows.tolist()])
     units = np.load(folder / "predictions.npy", allow_pickle=False)
@@ -114,7 +115,7 @@ def measure(folder: Path, method: str) -> None:
 def warm_up(method: str, units: FloatArray, vectors: FloatArray) -> None:
     """Load the libraries, so that importing them is neither timed nor counted."""
     target = np.full(len(units), COUNT // 2, dtype=np.int64)
-    windows = Windows(target, np.zeros_like(target), np.zeros_like(target), CONTEXT, horizon=1)
+    windows = Windows.of_targets(target, np.zeros_like(target), np.zeros_like(target), CONTEXT)
     ranges = [(row, COUNT) for row in range(0, len(vectors), COUNT)]
     pool = make_pool(windows, vectors, ranges, lambda rows: [str(row) for row in rows.tolist()])
     METHODS[method](units, vectors, pool)

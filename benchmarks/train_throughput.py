@@ -28,8 +28,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from nextvec.checkpoint import seed_everything
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
+from nextvec.data.gather import gather_contexts
 from nextvec.data.splits import SplitConfig, split_documents
-from nextvec.data.windows import gather_contexts, make_windows
+from nextvec.data.windows import make_windows
 from nextvec.disk import write_json
 from nextvec.models.registry import build
 from nextvec.training.loop import update

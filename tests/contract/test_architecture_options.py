@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from contract.lab import D, every_architecture, fresh, make, vectors
-from nextvec.data.windows import Windows, gather_contexts, make_windows
+from nextvec.data.gather import gather_contexts
+from nextvec.data.windows import Windows, make_windows
 from nextvec.errors import ModelError
 from nextvec.evaluation.baselines import BASELINES, Baseline
 from nextvec.models.base import NextVectorModel, Prediction

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nextvec.data.batches import Batch
-from nextvec.data.sampling import SequenceShape, Spans
+from nextvec.data.windows import SequenceShape, Windows
 
 
 class Rows:
@@ -31,18 +31,18 @@ class Cosines:
         return self.vectors[rows]
 
 
-def spans_of(counts: Sequence[int], gap: int = 0, sources: Sequence[str] | None = None) -> Spans:
+def documents_of(counts: Sequence[int], gap: int = 0, sources: Sequence[str] | None = None) -> Windows:
     """Documents of these lengths, one after another with `gap` rows between them."""
     first = np.cumsum([0, *(c + gap for c in counts[:-1])])
     named = None if sources is None else np.array(sources)
-    return Spans(first.astype(np.int64), np.array(counts, np.int64), np.arange(len(counts)), named)
+    return Windows.whole(first.astype(np.int64), np.array(counts, np.int64), np.arange(len(counts)), named)
 
 
-def owners(spans: Spans) -> dict[int, int]:
+def owners(documents: Windows) -> dict[int, int]:
     """Row -> document."""
     return {
         row: int(number)
-        for first, count, number in zip(spans.first, spans.count, spans.document, strict=True)
+        for first, count, number in zip(documents.first, documents.count, documents.document, strict=True)
         for row in range(first, first + count)
     }
 
@@ -67,11 +67,11 @@ def pairs(batches: Iterator[Batch], horizons: tuple[int, ...] = (1,)) -> list[tu
     return found
 
 
-def wanted(spans: Spans, shape: SequenceShape) -> list[tuple[int, int]]:
+def wanted(documents: Windows, shape: SequenceShape) -> list[tuple[int, int]]:
     """(horizon, row) of every target that must count, written the obvious way."""
     return [
         (horizon, first + target)
-        for first, count in zip(spans.first.tolist(), spans.count.tolist(), strict=True)
+        for first, count in zip(documents.first.tolist(), documents.count.tolist(), strict=True)
         for target in range(count)
         for horizon in shape.horizons
         if target - horizon + 1 >= shape.min_context
@@ -105,7 +105,7 @@ def world() -> SimpleNamespace:
     return SimpleNamespace(
         Rows=Rows,
         Cosines=Cosines,
-        spans_of=spans_of,
+        documents_of=documents_of,
         owners=owners,
         rows_of=rows_of,
         pairs=pairs,

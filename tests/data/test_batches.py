@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextvec.data.batches import BatchSource, gather_batch
-from nextvec.data.sampler import Sampling
-from nextvec.data.sampling import SequenceShape, Stretches, batch_stretches, epoch_rng
+from nextvec.data.sampling import Sampling, batch_windows, epoch_rng
+from nextvec.data.windows import SequenceShape, Windows
 from nextvec.errors import WindowError
 
 horizons = st.lists(st.integers(1, 4), min_size=1, max_size=3, unique=True).map(lambda h: tuple(sorted(h)))
@@ -26,39 +26,46 @@ documents = st.lists(st.integers(1, 40), min_size=1, max_size=12)
 limits = st.sampled_from([0, 1, 2, 8])
 
 
+def windows_of(*columns: list[int]) -> Windows:
+    """Of document, first, end, start, read and scored."""
+    names = ("document", "first", "end", "start", "read", "scored")
+    return Windows(**dict(zip(names, map(np.array, columns), strict=True)))
+
+
 @settings(max_examples=200, deadline=None)
 @given(documents, shapes, st.integers(1, 5), st.integers(0, 2**31), st.integers(0, 5), limits, st.booleans())
 def test_each_target_counts_exactly_once_an_epoch(
     world, counts, shape, batch_size, seed, epoch, limit, fixed
 ):
-    spans = world.spans_of(counts, gap=1)
-    wanted = world.wanted(spans, shape)
+    documents = world.documents_of(counts, gap=1)
+    wanted = world.wanted(documents, shape)
     if {horizon for horizon, _ in wanted} != set(shape.horizons):
         with pytest.raises(WindowError, match="no target"):
-            BatchSource(world.Rows(), spans, shape, batch_size, seed=seed)
+            BatchSource(world.Rows(), documents, shape, batch_size, seed=seed)
         return
     sampling = Sampling(max_per_document=limit)
-    source = BatchSource(world.Rows(), spans, shape, batch_size, seed=seed, sampling=sampling)
+    source = BatchSource(world.Rows(), documents, shape, batch_size, seed=seed, sampling=sampling)
     found = world.pairs(source.fixed() if fixed else source.epoch(epoch), shape.horizons)
     assert Counter((horizon, target) for horizon, _, _, target in found) == Counter(wanted)
     assert source.targets == len(wanted)
-    owner = world.owners(spans)
+    owner = world.owners(documents)
     for horizon, first, last, target in found:
         assert target - last == horizon
         assert shape.min_context <= last - first + 1 <= shape.context
-        assert owner[first] == owner[target], "a stretch crosses a document"
+        assert owner[first] == owner[target], "a window crosses a document"
 
 
 @settings(max_examples=100, deadline=None)
 @given(documents, shapes, st.integers(1, 5), st.integers(0, 1000))
 def test_batches_hold_about_the_same_number_of_targets(world, counts, shape, batch_size, seed):
-    spans = world.spans_of(counts)
-    if not world.wanted(spans, SequenceShape(shape.context, shape.min_context, shape.horizons[-1:])):
+    documents = world.documents_of(counts)
+    if not world.wanted(documents, SequenceShape(shape.context, shape.min_context, shape.horizons[-1:])):
         return
-    source = BatchSource(world.Rows(), spans, shape, batch_size, seed=seed)
+    source = BatchSource(world.Rows(), documents, shape, batch_size, seed=seed)
     batches = list(source.epoch(0))
     budget = batch_size * shape.stride
-    assert len(batches) == source.batches_in(0) <= source.batches_per_epoch
+    nominal = -(-int(documents.targets_each(shape).sum()) // (batch_size * shape.stride))
+    assert len(batches) == source.batches_in(0) <= nominal
     assert all(b.positions == int(b.mask.sum()) > 0 for b in batches)
     nearest = [int((b.mask if b.mask.ndim == 2 else b.mask[..., 0]).sum()) for b in batches]
     assert max(nearest) < budget + shape.stride
@@ -66,7 +73,7 @@ def test_batches_hold_about_the_same_number_of_targets(world, counts, shape, bat
 
 
 def test_windows_of_the_brief_are_full_and_score_the_last_position_only(world):
-    source = BatchSource(world.Rows(), world.spans_of([9, 4, 30]), SequenceShape(5, 5), 32, seed=3)
+    source = BatchSource(world.Rows(), world.documents_of([9, 4, 30]), SequenceShape(5, 5), 32, seed=3)
     batches = list(source.epoch(0))
     # 4 of the first document, none of the second, 25 of the third
     assert [len(b.inputs) for b in batches] == [29]
@@ -76,8 +83,8 @@ def test_windows_of_the_brief_are_full_and_score_the_last_position_only(world):
 
 
 def test_padding_is_zero_and_lengths_tell_it(world):
-    stretches = Stretches(*(np.array(a) for a in ([10, 50], [4, 2], [3, 2], [0, 1], [15, 53])))
-    batch = gather_batch(world.Rows(), stretches, SequenceShape(4))
+    windows = windows_of([0, 1], [10, 50], [15, 53], [10, 50], [4, 2], [3, 2])
+    batch = gather_batch(world.Rows(), windows, SequenceShape(4))
     assert batch.inputs[..., 0].tolist() == [[11, 12, 13, 14], [51, 52, 0, 0]]
     assert batch.targets[..., 0].tolist() == [[12, 13, 14, 15], [52, 53, 0, 0]]
     assert (batch.inputs[1, 2:] == 0).all()
@@ -91,7 +98,7 @@ def test_padding_is_zero_and_lengths_tell_it(world):
 def test_several_horizons_stand_side_by_side(world):
     """Where a document ends before the furthest target, that one does not count and is zero."""
     shape = SequenceShape(4, 1, (1, 3))
-    source = BatchSource(world.Rows(), world.spans_of([5]), shape, 1)
+    source = BatchSource(world.Rows(), world.documents_of([5]), shape, 1)
     (batch,) = source.fixed()
     assert batch.inputs[..., 0].tolist() == [[1, 2, 3, 4]]
     assert batch.targets.shape == (1, 4, 2, 3)
@@ -104,14 +111,14 @@ def test_several_horizons_stand_side_by_side(world):
 def test_whole_documents_of_any_length_stand_together_with_masks(world, seed):
     """Context 512: a document is read from its first chunk to its last but one, whatever stands beside it."""
     counts = np.random.default_rng(seed).integers(2, 513, 40).tolist()
-    spans = world.spans_of([*counts, 900])
-    source = BatchSource(world.Rows(), spans, SequenceShape(512, whole=True), 8, seed=seed)
+    documents = world.documents_of([*counts, 900])
+    source = BatchSource(world.Rows(), documents, SequenceShape(512, whole=True), 8, seed=seed)
     seen = Counter()
     for batch in source.epoch(seed):
         for i, document in enumerate(batch.documents.tolist()):
             rows, n = world.rows_of(batch.inputs[i].numpy()), int(batch.lengths[i])
             if document < len(counts):
-                first, count = int(spans.first[document]), counts[document]
+                first, count = int(documents.first[document]), counts[document]
                 assert rows[:n].tolist() == list(range(first, first + count - 1))
                 assert batch.mask[i].tolist() == [True] * n + [False] * (len(rows) - n)
             assert (batch.inputs[i, n:] == 0).all()
@@ -123,12 +130,12 @@ def test_whole_documents_of_any_length_stand_together_with_masks(world, seed):
 
 @pytest.fixture
 def source(world) -> BatchSource:
-    return BatchSource(world.Rows(), world.spans_of([7, 40, 3, 22, 31, 18]), SequenceShape(6), 2, seed=11)
+    return BatchSource(world.Rows(), world.documents_of([7, 40, 3, 22, 31, 18]), SequenceShape(6), 2, seed=11)
 
 
 def test_order_is_a_function_of_seed_and_epoch(world, source):
-    again = BatchSource(world.Rows(), source.spans, source.shape, 2, seed=11)
-    other = BatchSource(world.Rows(), source.spans, source.shape, 2, seed=12)
+    again = BatchSource(world.Rows(), source.documents, source.shape, 2, seed=11)
+    other = BatchSource(world.Rows(), source.documents, source.shape, 2, seed=12)
     assert world.same(list(source.epoch(4)), list(again.epoch(4)))
     assert not world.same(list(source.epoch(4)), list(source.epoch(5)))
     assert not world.same(list(source.epoch(4)), list(other.epoch(4)))
@@ -137,8 +144,8 @@ def test_order_is_a_function_of_seed_and_epoch(world, source):
 
 def test_phases_move_from_epoch_to_epoch(world):
     """A target that comes first in one epoch (least context) does not always come first."""
-    spans, shape = world.spans_of([64]), SequenceShape(8)
-    firsts = [set(spans.cut(shape, epoch_rng(0, e)).first.tolist()) for e in range(20)]
+    documents, shape = world.documents_of([64]), SequenceShape(8)
+    firsts = [set(documents.cut(shape, epoch_rng(0, e)).start.tolist()) for e in range(20)]
     assert len({frozenset(f) for f in firsts}) > 4
     assert set.intersection(*firsts) == {0}
 
@@ -146,7 +153,7 @@ def test_phases_move_from_epoch_to_epoch(world):
 def test_similar_lengths_stand_together(world):
     """Padding wastes little, though lengths are very mixed."""
     counts = np.random.default_rng(0).integers(2, 40, 400).tolist()
-    source = BatchSource(world.Rows(), world.spans_of(counts), SequenceShape(32), 16, seed=0)
+    source = BatchSource(world.Rows(), world.documents_of(counts), SequenceShape(32), 16, seed=0)
     real, padded = map(
         sum, zip(*((int(b.lengths.sum()), b.mask.numel()) for b in source.epoch(0)), strict=True)
     )
@@ -154,8 +161,8 @@ def test_similar_lengths_stand_together(world):
 
 
 def test_a_batch_of_short_stretches_holds_more_of_them():
-    short = Stretches(*(np.array(a) for a in ([0] * 12, [2] * 12, [2] * 12, [0] * 12, [3] * 12)))
-    assert [len(b) for b in batch_stretches(short, batch_size=2, stride=8)] == [8, 4]
+    short = windows_of(*([n] * 12 for n in (0, 0, 3, 0, 2, 2)))
+    assert [len(b) for b in batch_windows(short, batch_size=2, stride=8)] == [8, 4]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +176,7 @@ def test_a_batch_of_short_stretches_holds_more_of_them():
 )
 def test_no_target_at_all_names_the_longest_document(world, shape, text):
     with pytest.raises(WindowError, match=text):
-        BatchSource(world.Rows(), world.spans_of([3, 7, 5]), shape, 4)
+        BatchSource(world.Rows(), world.documents_of([3, 7, 5]), shape, 4)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +202,7 @@ def test_batch_moves_to_a_device(world, source):
     batch = next(iter(source.epoch(0)))
     assert batch.to(torch.device("cpu")) is batch
     asked = BatchSource(
-        world.Rows(), source.spans, source.shape, 2, sampling=Sampling(conditional=0.5, broken=0.5)
+        world.Rows(), source.documents, source.shape, 2, sampling=Sampling(conditional=0.5, broken=0.5)
     )
     batch = next(iter(asked.epoch(0)))
     meta = batch.to(torch.device("meta"))

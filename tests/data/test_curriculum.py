@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextvec.data.batches import BatchSource
-from nextvec.data.curriculum import Coherence, curriculum_epochs, shape_at, share_at
-from nextvec.data.sampler import Sampling
-from nextvec.data.sampling import SequenceShape
+from nextvec.data.sampling import Coherence, Sampling, curriculum_epochs, shape_at, share_at
+from nextvec.data.windows import SequenceShape
 
 EPOCHS = st.integers(1, 30)
 SHARES = st.floats(0.01, 1.0)
@@ -45,9 +44,9 @@ def test_the_share_of_stretches_rises_to_one(epochs, share):
 
 
 def test_a_curriculum_over_context_reads_no_more_than_it_may_and_keeps_every_target(world):
-    spans = world.spans_of([60, 25, 9, 40])
+    documents = world.documents_of([60, 25, 9, 40])
     sampling = Sampling(curriculum="context", curriculum_share=0.5, epochs=8)
-    source = BatchSource(world.Rows(), spans, SequenceShape(9), 4, seed=1, sampling=sampling)
+    source = BatchSource(world.Rows(), documents, SequenceShape(9), 4, seed=1, sampling=sampling)
     for epoch, longest in enumerate([1, 3, 5, 7, 9, 9, 9, 9]):
         batches = list(source.epoch(epoch))
         assert max(b.inputs.shape[1] for b in batches) == longest
@@ -61,10 +60,12 @@ def test_a_curriculum_over_context_reads_no_more_than_it_may_and_keeps_every_tar
 def test_a_curriculum_over_the_context_of_windows_has_more_of_them_at_first(world):
     """Shorter windows fit more often: an epoch's size is told in advance."""
     sampling = Sampling(curriculum="context", curriculum_share=1.0, epochs=5)
-    source = BatchSource(world.Rows(), world.spans_of([20] * 4), SequenceShape(5, 5), 4, sampling=sampling)
+    source = BatchSource(
+        world.Rows(), world.documents_of([20] * 4), SequenceShape(5, 5), 4, sampling=sampling
+    )
     sizes = [sum(b.positions for b in source.epoch(e)) for e in range(6)]
     assert sizes == [4 * (20 - c) for c in (1, 1, 2, 3, 4, 5)]
-    again = BatchSource(world.Rows(), world.spans_of([20] * 4), SequenceShape(5, 5), 4, sampling=sampling)
+    again = BatchSource(world.Rows(), world.documents_of([20] * 4), SequenceShape(5, 5), 4, sampling=sampling)
     counts = [len(list(source.epoch(e))) for e in range(6)]
     assert [again.batches_in(e) for e in range(6)] == counts == [19, 19, 18, 17, 16, 15]
     assert again.total(6) == sum(counts)
@@ -73,7 +74,7 @@ def test_a_curriculum_over_the_context_of_windows_has_more_of_them_at_first(worl
 
 
 def test_epochs_beyond_the_cap_are_not_planned(world):
-    source = BatchSource(world.Rows(), world.spans_of([20] * 4), SequenceShape(5, 5), 4)
+    source = BatchSource(world.Rows(), world.documents_of([20] * 4), SequenceShape(5, 5), 4)
     assert source.total(10**9, at_most=31) == 31
 
 
@@ -82,37 +83,37 @@ def wandering(world):
     """Documents whose chunks turn by more and more: document i by i / 10 from one to the next."""
     counts = [12, 7, 20, 15, 9]
     angles = np.concatenate([np.arange(n) * i / 10 for i, n in enumerate(counts)])
-    return world.Cosines(angles), world.spans_of(counts), counts
+    return world.Cosines(angles), world.documents_of(counts), counts
 
 
 def test_coherence_is_the_mean_cosine_of_neighbours(world, wandering):
-    vectors, spans, counts = wandering
+    vectors, documents, counts = wandering
     shape = SequenceShape(6)
-    stretches = spans.cut(shape, np.random.default_rng(0))
-    found = Coherence(vectors, spans).of(stretches, shape)
-    assert found == pytest.approx(np.cos(stretches.document / 10), abs=1e-6)
+    windows = documents.cut(shape, np.random.default_rng(0))
+    found = Coherence(vectors, documents).of(windows, shape)
+    assert found == pytest.approx(np.cos(windows.document / 10), abs=1e-6)
     jumps = np.random.default_rng(1).standard_normal(sum(counts))
-    rough = Coherence(world.Cosines(jumps), spans).of(stretches, shape)
-    for i, (first, read) in enumerate(zip(stretches.first, stretches.read, strict=True)):
+    rough = Coherence(world.Cosines(jumps), documents).of(windows, shape)
+    for i, (first, read) in enumerate(zip(windows.start, windows.read, strict=True)):
         within = jumps[first : first + read + 1]
         assert rough[i] == pytest.approx(np.cos(np.diff(within)).mean(), abs=1e-6)
 
 
 def test_documents_that_do_not_start_the_store_and_have_gaps_between_them(world):
-    spans = world.spans_of([3, 8, 1, 6], gap=4)
-    spans = spans.select(np.array([1, 2, 3]))
+    documents = world.documents_of([3, 8, 1, 6], gap=4)
+    documents = documents.select(np.array([1, 2, 3]))
     jumps = np.random.default_rng(1).standard_normal(40)
     shape = SequenceShape(4)
-    stretches = spans.cut(shape)
-    found = Coherence(world.Cosines(jumps), spans).of(stretches, shape)
-    for i, (first, read) in enumerate(zip(stretches.first, stretches.read, strict=True)):
+    windows = documents.cut(shape)
+    found = Coherence(world.Cosines(jumps), documents).of(windows, shape)
+    for i, (first, read) in enumerate(zip(windows.start, windows.read, strict=True)):
         assert found[i] == pytest.approx(np.cos(np.diff(jumps[first : first + read + 1])).mean(), abs=1e-6)
 
 
 def test_easy_stretches_come_first_and_all_in_the_end(wandering):
-    vectors, spans, _ = wandering
+    vectors, documents, _ = wandering
     sampling = Sampling(curriculum="coherence", curriculum_share=0.5, epochs=8)
-    source = BatchSource(vectors, spans, SequenceShape(5, 5), 4, sampling=sampling)
+    source = BatchSource(vectors, documents, SequenceShape(5, 5), 4, sampling=sampling)
     hardest, sizes = [], []
     for epoch in range(8):
         batches = list(source.epoch(epoch))
@@ -129,15 +130,15 @@ def test_easy_stretches_come_first_and_all_in_the_end(wandering):
 
 
 def test_the_hardest_stretch_of_an_epoch_is_never_easier_than_before(world):
-    """Cut at other phases each epoch, the stretches differ; the easy end of them grows all the same."""
+    """Cut at other phases each epoch, the windows differ; the easy end of them grows all the same."""
     counts = [40] * 30
     vectors = world.Cosines(np.random.default_rng(0).standard_normal(sum(counts)).cumsum())
-    spans, shape = world.spans_of(counts), SequenceShape(8)
+    documents, shape = world.documents_of(counts), SequenceShape(8)
     sampling = Sampling(curriculum="coherence", curriculum_share=1.0, epochs=10)
-    source = BatchSource(vectors, spans, shape, 4, sampling=sampling)
-    coherence = Coherence(vectors, spans)
+    source = BatchSource(vectors, documents, shape, 4, sampling=sampling)
+    coherence = Coherence(vectors, documents)
     means = []
     for epoch in range(11):
         plan = source.sampler.epoch(epoch)
-        means.append(coherence.of(plan.stretches, shape).mean())
+        means.append(coherence.of(plan.windows, shape).mean())
     assert (np.diff(means) < 0).all()

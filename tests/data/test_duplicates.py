@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextvec.data.duplicates import NearDuplicates
+from nextvec.data.splits import NearDuplicates
 
 
 @settings(max_examples=60, deadline=None)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from nextvec.data import linear
+from nextvec.data.gather import gather_contexts, gather_rows
 from nextvec.data.linear import MapSums, WeightSums, fit_ridge
-from nextvec.data.windows import gather_contexts, gather_rows, make_windows
+from nextvec.data.windows import make_windows
 
 D, C = 4, 3
 

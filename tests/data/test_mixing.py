@@ -9,8 +9,8 @@ import pytest
 
 from nextvec.data.batches import BatchSource
 from nextvec.data.mixing import Mixture
-from nextvec.data.sampler import Sampling
-from nextvec.data.sampling import SequenceShape
+from nextvec.data.sampling import Sampling
+from nextvec.data.windows import SequenceShape
 from nextvec.errors import ConfigError
 
 SHAPE = SequenceShape(6)
@@ -19,13 +19,13 @@ SOURCES = ["wiki"] * 20 + ["news"] * 10  # 600 targets and 100
 
 
 def source_of(world, **options) -> BatchSource:
-    spans = world.spans_of(COUNTS, sources=SOURCES)
-    return BatchSource(world.Rows(), spans, SHAPE, 4, seed=3, sampling=Sampling(**options))
+    documents = world.documents_of(COUNTS, sources=SOURCES)
+    return BatchSource(world.Rows(), documents, SHAPE, 4, seed=3, sampling=Sampling(**options))
 
 
 def drawn(world, source: BatchSource, epoch: int = 0) -> tuple[dict[str, int], Counter[int]]:
     """Targets of each source in an epoch, and how often each target row came."""
-    owner = world.owners(source.spans)
+    owner = world.owners(source.documents)
     rows = Counter(target for _, _, _, target in world.pairs(source.epoch(epoch)))
     found = Counter()
     for row, times in rows.items():
@@ -51,7 +51,7 @@ def test_an_epoch_has_its_nominal_size_in_the_shares_asked_for(world, mixing, te
     assert abs(sum(found.values()) - 700) <= 2 * SHAPE.stride
     assert abs(found.get("news", 0) - 700 * share) <= SHAPE.stride
     for part in source.mixture:
-        own = [rows[r] for r, d in world.owners(source.spans).items() if SOURCES[d] == part.source]
+        own = [rows[r] for r, d in world.owners(source.documents).items() if SOURCES[d] == part.source]
         times = [own[i] for i in range(len(own)) if i % (31 if part.source == "wiki" else 11)]
         # every target as often as its source is gone through, once more or once less
         assert set(times) <= {int(part.passes), int(part.passes) + 1}
@@ -70,7 +70,7 @@ def test_a_source_that_gives_a_part_gives_another_one_each_epoch(world):
 
 def test_left_alone_nothing_changes(world):
     plain, same = source_of(world), source_of(world, mixing_temperature=1.0)
-    assert Mixture.of(plain.spans, SHAPE, {}) is None
+    assert Mixture.of(plain.documents, SHAPE, {}) is None
     assert plain.mixture == same.mixture == ()
     assert set(drawn(world, plain)[1].values()) == {1}
 
@@ -95,9 +95,9 @@ def test_sources_that_are_not_there_or_not_named_are_refused(world, mixing, text
 
 
 def test_a_source_without_targets_cannot_have_a_share(world):
-    spans = world.spans_of([20, 1], sources=["a", "b"])
+    documents = world.documents_of([20, 1], sources=["a", "b"])
     with pytest.raises(ConfigError, match="source 'b' holds no target"):
-        Mixture.of(spans, SHAPE, {"a": 1.0, "b": 1.0})
-    found = Mixture.of(spans, SHAPE, {"a": 1.0, "b": 0.0})
+        Mixture.of(documents, SHAPE, {"a": 1.0, "b": 1.0})
+    found = Mixture.of(documents, SHAPE, {"a": 1.0, "b": 0.0})
     assert [part.source for part in found.parts] == ["a"]
     assert np.concatenate(found.members).tolist() == [0]

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from nextvec.data.batches import BatchSource
-from nextvec.data.sampler import Sampling
-from nextvec.data.sampling import SequenceShape
+from nextvec.data.sampling import Sampling
+from nextvec.data.windows import SequenceShape
 
 COUNTS = [7, 40, 3, 22, 31, 18, 260]
 SOURCES = ["a", "b", "a", "a", "b", "b", "a"]
 SHAPES = {
-    "stretches": SequenceShape(6),
+    "sequences": SequenceShape(6),
     "windows": SequenceShape(5, 5),
     "horizons": SequenceShape(6, 2, (1, 2, 5)),
     "whole": SequenceShape(64, whole=True),
@@ -42,8 +42,10 @@ SAMPLERS = {
 
 def source_of(world, shape: SequenceShape, sampling: Sampling, *, workers: int = 0, seed: int = 11):
     angles = np.random.default_rng(0).standard_normal(sum(COUNTS)).cumsum()
-    spans = world.spans_of(COUNTS, sources=SOURCES)
-    return BatchSource(world.Cosines(angles), spans, shape, 4, seed=seed, workers=workers, sampling=sampling)
+    documents = world.documents_of(COUNTS, sources=SOURCES)
+    return BatchSource(
+        world.Cosines(angles), documents, shape, 4, seed=seed, workers=workers, sampling=sampling
+    )
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -59,7 +61,7 @@ def test_an_interrupted_epoch_goes_on_where_it_stood(world, shape, sampler):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_an_epoch_depends_on_its_seed_and_number_and_on_nothing_else(world, sampler):
-    shape, sampling = SHAPES["stretches"], SAMPLERS[sampler]
+    shape, sampling = SHAPES["sequences"], SAMPLERS[sampler]
     one, again = (source_of(world, shape, sampling) for _ in range(2))
     fourth = list(one.epoch(4))
     assert world.same(list(again.epoch(5)), list(one.epoch(5)))

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextvec.data.batches import BatchSource
-from nextvec.data.sampler import Sampling
-from nextvec.data.sampling import SequenceShape
-from nextvec.data.tasks import FURTHEST_QUERY, reading_order
+from nextvec.data.sampling import Sampling
+from nextvec.data.windows import FURTHEST_QUERY, SequenceShape, reading_order
 from nextvec.errors import WindowError
 
 MIDDLE = SequenceShape(4, 4, task="middle")
@@ -32,18 +31,18 @@ def test_what_is_near_the_gap_is_read_last():
     st.booleans(),
 )
 def test_every_gap_is_filled_once_from_both_sides(world, counts, context, batch_size, fixed):
-    spans, shape = world.spans_of(counts, gap=2), SequenceShape(context, context, task="middle")
+    documents, shape = world.documents_of(counts, gap=2), SequenceShape(context, context, task="middle")
     half = context // 2
     wanted = [
         first + place
-        for first, count in zip(spans.first.tolist(), counts, strict=True)
+        for first, count in zip(documents.first.tolist(), counts, strict=True)
         for place in range(half, count - half)
     ]
     if not wanted:
         with pytest.raises(WindowError, match="a gap amid"):
-            BatchSource(world.Rows(), spans, shape, batch_size)
+            BatchSource(world.Rows(), documents, shape, batch_size)
         return
-    source = BatchSource(world.Rows(), spans, shape, batch_size)
+    source = BatchSource(world.Rows(), documents, shape, batch_size)
     found = []
     for batch in source.fixed() if fixed else source.epoch(0):
         assert batch.full
@@ -59,9 +58,9 @@ def test_every_gap_is_filled_once_from_both_sides(world, counts, context, batch_
 
 
 def queried(world, shape, share=1.0, counts=(30, 12, 7, 50), seed=0, epoch=0):
-    """(document, first row used, last row used, row of the query or -1) of every stretch."""
-    spans = world.spans_of(counts)
-    source = BatchSource(world.Rows(), spans, shape, 4, seed=seed, sampling=Sampling(conditional=share))
+    """(document, first row used, last row used, row of the query or -1) of every window."""
+    documents = world.documents_of(counts)
+    source = BatchSource(world.Rows(), documents, shape, 4, seed=seed, sampling=Sampling(conditional=share))
     found = []
     for batch in source.epoch(epoch):
         for i, document in enumerate(batch.documents.tolist()):
@@ -69,15 +68,15 @@ def queried(world, shape, share=1.0, counts=(30, 12, 7, 50), seed=0, epoch=0):
             targets = batch.targets[i][batch.mask[i]].numpy()
             used += world.rows_of(targets).ravel().tolist()
             found.append((document, min(used), max(used), int(world.rows_of(batch.query[i].numpy()))))
-    return spans, found
+    return documents, found
 
 
 @pytest.mark.parametrize(
     "shape", [SequenceShape(6), SequenceShape(5, 5), SequenceShape(6, 1, (1, 3)), MIDDLE], ids=str
 )
 def test_a_query_is_a_later_chunk_of_the_same_document(world, shape):
-    spans, found = queried(world, shape)
-    ends = (spans.first + spans.count).tolist()
+    documents, found = queried(world, shape)
+    ends = (documents.first + documents.count).tolist()
     steps = Counter()
     for document, _, last, query in found:
         room = min(ends[document] - 1 - last, FURTHEST_QUERY)
@@ -93,13 +92,13 @@ def test_a_share_of_the_stretches_is_asked(world):
     shape = SequenceShape(5, 5)
     _, found = queried(world, shape, share=0.3, counts=(400, 400))
     assert np.mean([query >= 0 for *_, query in found]) == pytest.approx(0.3, abs=0.05)
-    plain = BatchSource(world.Rows(), world.spans_of([20]), shape, 4)
+    plain = BatchSource(world.Rows(), world.documents_of([20]), shape, 4)
     assert all(batch.query is None for batch in plain.epoch(0))
 
 
 def test_no_query_is_a_row_of_zeros(world):
     source = BatchSource(
-        world.Rows(), world.spans_of([6]), SequenceShape(5), 4, sampling=Sampling(conditional=1.0)
+        world.Rows(), world.documents_of([6]), SequenceShape(5), 4, sampling=Sampling(conditional=1.0)
     )
     (batch,) = source.fixed()
     assert batch.query.tolist() == [[0.0, 0.0, 0.0]]
@@ -108,9 +107,9 @@ def test_no_query_is_a_row_of_zeros(world):
 
 
 def broken_source(world, shape, share=0.5, counts=(30, 12, 9, 50), sources=None, **options):
-    spans = world.spans_of(counts, sources=sources)
+    documents = world.documents_of(counts, sources=sources)
     sampling = Sampling(broken=share, **options)
-    return BatchSource(world.Rows(), spans, shape, 4, seed=5, sampling=sampling)
+    return BatchSource(world.Rows(), documents, shape, 4, seed=5, sampling=sampling)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +117,7 @@ def broken_source(world, shape, share=0.5, counts=(30, 12, 9, 50), sources=None,
 )
 def test_a_broken_end_runs_on_in_another_document(world, shape):
     source = broken_source(world, shape)
-    owner, breaks = world.owners(source.spans), 0
+    owner, breaks = world.owners(source.documents), 0
     for batch, whole in zip(source.fixed(), source.fixed(plain=True), strict=True):
         assert whole.broken is None
         assert torch.equal(batch.inputs, whole.inputs)
@@ -140,7 +139,7 @@ def test_a_broken_end_runs_on_in_another_document(world, shape):
             assert len(others) == 1
             other = others.pop()
             assert other != batch.documents[i]
-            first, count = int(source.spans.first[other]), int(source.spans.count[other])
+            first, count = int(source.documents.first[other]), int(source.documents.count[other])
             steps = np.arange(len(places))[:, None] + np.array(shape.horizons) - shape.horizons[0]
             assert ((rows - first) == (rows[0, 0] - first + steps) % count).all()
     assert breaks > 0
@@ -169,7 +168,7 @@ def test_a_share_of_the_stretches_is_broken(world):
 def test_what_breaks_in_is_of_the_same_source_where_there_is_one(world):
     sources = ["a", "b", "a", "b", "lonely"]
     source = broken_source(world, SequenceShape(5, 5), 1.0, (20, 20, 20, 20, 20), sources)
-    owner, seen = world.owners(source.spans), Counter()
+    owner, seen = world.owners(source.documents), Counter()
     for batch in source.epoch(0):
         foreign = batch.broken.any(dim=1)
         rows = world.rows_of(batch.targets[foreign, -1].numpy())

@@ -19,11 +19,10 @@ from nextvec.corpus.fingerprints import minhash_text, text_sha256
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
 from nextvec.corpus.views import originals, view_id
 from nextvec.data.batches import BatchSource
-from nextvec.data.sampler import Sampling
-from nextvec.data.sampling import SequenceShape, Spans
+from nextvec.data.sampling import Sampling
 from nextvec.data.splits import SPLITS, Split, SplitConfig, split_documents
 from nextvec.data.trained import TrainedOn, chunk_keys, key, known
-from nextvec.data.windows import by_original, make_windows
+from nextvec.data.windows import SequenceShape, Windows, by_original, make_windows
 from nextvec.diagnostics.data import DataDiagnosisConfig, diagnose_data
 from nextvec.errors import SplitError, WindowError
 from nextvec.evaluation.evaluation_set import without_leaks
@@ -263,10 +262,10 @@ def test_the_diagnosis_of_data_does_not_see_views(store: Store, plain: Store) ->
 
 def test_the_views_of_a_document_count_as_it_in_a_batch(store: Store) -> None:
     split = split_documents(store, CONFIG)
-    spans = Spans.of(store.documents, split.train)
-    np.testing.assert_array_equal(spans.document, originals(store.documents)[list(split.train)])
+    documents = Windows.of_documents(store.documents, split.train)
+    np.testing.assert_array_equal(documents.document, originals(store.documents)[list(split.train)])
     shape = SequenceShape(context=4, min_context=1)
-    source = BatchSource(store.vectors, spans, shape, 16, seed=0, sampling=Sampling(max_per_document=2))
+    source = BatchSource(store.vectors, documents, shape, 16, seed=0, sampling=Sampling(max_per_document=2))
     targets = 0
     for batch in source.epoch(0):
         assert np.unique(batch.documents, return_counts=True)[1].max() <= 2
@@ -283,9 +282,9 @@ def test_a_broken_continuation_is_never_of_the_documents_own_view(store: Store) 
     for document in store.documents:
         for row in range(document.first, document.first + document.count):
             whose.setdefault(store.vectors[row].tobytes(), set()).add(document.original)
-    spans = Spans.of(store.documents, some)
+    documents = Windows.of_documents(store.documents, some)
     shape = SequenceShape(context=4, min_context=1)
-    source = BatchSource(store.vectors, spans, shape, 8, seed=0, sampling=Sampling(broken=0.9))
+    source = BatchSource(store.vectors, documents, shape, 8, seed=0, sampling=Sampling(broken=0.9))
     foreign = 0
     for epoch in range(5):
         for batch in source.epoch(epoch):
@@ -299,7 +298,7 @@ def test_a_broken_continuation_is_never_of_the_documents_own_view(store: Store) 
     with pytest.raises(WindowError, match="no other document"):
         BatchSource(
             store.vectors,
-            Spans.of(store.documents, alone),
+            Windows.of_documents(store.documents, alone),
             shape,
             8,
             seed=0,

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextvec.data.windows import gather_contexts, gather_rows, make_windows
+from nextvec.data.gather import gather_contexts, gather_rows
+from nextvec.data.windows import make_windows
 from nextvec.errors import WindowError
 
 

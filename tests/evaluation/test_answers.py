@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nextvec.corpus.store import Store
+from nextvec.data.gather import gather_rows
 from nextvec.data.splits import SplitConfig, split_documents
-from nextvec.data.windows import gather_rows
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.harness import EvaluationConfig, evaluate
 from nextvec.evaluation.predictor import row_dots, unit

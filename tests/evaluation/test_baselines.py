@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nextvec.data import linear
+from nextvec.data.gather import gather_contexts, gather_rows
 from nextvec.data.linear import DECAYS
-from nextvec.data.windows import gather_contexts, gather_rows
 from nextvec.evaluation.baselines import (
     BASELINES,
     ExponentialAverages,

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from nextvec.data.gather import gather_contexts
 from nextvec.data.splits import Split
-from nextvec.data.tasks import reading_order
-from nextvec.data.windows import gather_contexts
+from nextvec.data.windows import reading_order
 from nextvec.errors import EvaluationError, WindowError
 from nextvec.evaluation.baselines.linear import PositionWeights
 from nextvec.evaluation.baselines.simple import window_mean

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nextvec.data.gather import gather_queries
 from nextvec.data.splits import Split
-from nextvec.data.tasks import FURTHEST_QUERY, later_rows
-from nextvec.data.windows import gather_queries, make_windows, with_queries
+from nextvec.data.windows import FURTHEST_QUERY, later_rows, make_windows, with_queries
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines.linear import PositionWeights, WeightsWithQuery
 from nextvec.evaluation.faiss_index import FaissIndex
@@ -84,7 +84,7 @@ def test_a_query_is_a_later_chunk_of_the_document_and_depends_on_nothing_but_see
     counts: list[int], seed: int, context: int, horizon: int
 ) -> None:
     store = memory_store(np.zeros((sum(counts), 2), dtype=np.float32), counts)
-    windows = with_queries(store, make_windows(store, range(len(counts)), context, horizon), seed)
+    windows = with_queries(make_windows(store, range(len(counts)), context, horizon), seed)
     end = np.cumsum(counts)[windows.document]
     query = windows.query
     assert query is not None
@@ -96,7 +96,7 @@ def test_a_query_is_a_later_chunk_of_the_document_and_depends_on_nothing_but_see
     # the same for any part of the windows, from a longer context, and before more documents
     assert (later_rows(windows.target[::2], end[::2], seed, windows.target[::2]) == query[::2]).all()
     more = memory_store(np.zeros((sum(counts) + 9, 2), dtype=np.float32), [*counts, 9])
-    longer = with_queries(more, make_windows(more, range(len(counts)), context + 1, horizon), seed)
+    longer = with_queries(make_windows(more, range(len(counts)), context + 1, horizon), seed)
     assert dict(zip(windows.target.tolist(), query.tolist(), strict=True)).items() >= set(
         zip(longer.target.tolist(), longer.query.tolist(), strict=True)
     )
@@ -114,7 +114,7 @@ def test_every_distance_is_drawn_equally_often_and_each_seed_draws_its_own() -> 
 
 def test_of_task_middle_the_query_comes_after_what_is_read(worlds: SimpleNamespace) -> None:
     store = memory_store(np.zeros((20, 2), dtype=np.float32), [20])
-    windows = with_queries(store, make_windows(store, [0], 6, task="middle"), 0)
+    windows = with_queries(make_windows(store, [0], 6, task="middle"), 0)
     has = windows.query >= 0
     assert has.tolist() == (windows.target + 3 < 19).tolist()
     assert (windows.query[has] > windows.target[has] + 3).all()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextvec.data.windows import read_on
+from nextvec.data.gather import read_on
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines import CopyLast, LinearAverage
 from nextvec.evaluation.metrics import METRICS, Scores

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from nextvec.corpus.store import Store
+from nextvec.data.gather import gather_contexts
 from nextvec.data.splits import SplitConfig, split_documents
-from nextvec.data.windows import gather_contexts, make_windows
+from nextvec.data.windows import make_windows
 from nextvec.errors import EvaluationError, RunError
 from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.experiments.ensemble import EnsembleRun, fit_ensemble, fit_mixture, latest, load, open_evaluated

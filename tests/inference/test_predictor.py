@@ -12,9 +12,10 @@ import torch
 
 import nextvec
 from nextvec.corpus.store import Store
+from nextvec.data.gather import gather_contexts
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.data.trained import TrainedOn, chunk_keys, key, known
-from nextvec.data.windows import gather_contexts, make_windows
+from nextvec.data.windows import make_windows
 from nextvec.errors import ConfigError, ModelError, RunError, VectorError
 from nextvec.inference.predictor import ModelPredictor, RunPredictor
 from nextvec.models.registry import names

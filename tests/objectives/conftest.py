@@ -23,7 +23,7 @@ def _sample(
     dtype: torch.dtype = torch.float64,
     padding: float = 0.0,
 ) -> Sample:
-    """Five stretches of up to three chunks, two of them of one document, the last one broken at its end."""
+    """Five windows of up to three chunks, two of them of one document, the last one broken at its end."""
     draw = torch.Generator().manual_seed(seed)
     B, T = 5, 3
     lengths = torch.tensor([3, 2, 1, 3, 3])

@@ -95,9 +95,9 @@ def test_material_that_gives_a_term_nothing_is_refused(values, material, text):
         ({}, ([1], 1), {}),
         ({"infonce": 1.0}, ([1, 1], 2), {}),
         ({"infonce": 1.0, "hard_negatives": True}, ([0, 2], 8), {}),
-        ({"infonce": 1.0, "hard_negatives": True}, ([9], 1), {"targets_per_stretch": 4}),
+        ({"infonce": 1.0, "hard_negatives": True}, ([9], 1), {"targets_per_window": 4}),
         ({"infonce": 1.0, "bank": 9}, ([1, 1], 1), {}),
-        ({"moment": 1.0}, ([9], 1), {"targets_per_stretch": 4}),
+        ({"moment": 1.0}, ([9], 1), {"targets_per_window": 4}),
         ({"continuation": 1.0}, ([4], 1), {"broken": 0.2}),
     ],
 )

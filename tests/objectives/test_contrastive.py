@@ -179,7 +179,7 @@ def test_a_learned_temperature_starts_as_the_configured_one(sample, statistics):
 
 
 def alone(sample):
-    """A single stretch of three targets."""
+    """A single window of three targets."""
     one = sample(seed=10)
     parts = {
         p: getattr(one, p)[:1] for p in ("prediction", "target", "mask", "inputs", "lengths", "documents")

@@ -24,7 +24,7 @@ def value(name, sample, statistics, **options):
 
 
 def whole(prediction, target=None):
-    """A sample in which everything counts: one stretch of N positions."""
+    """A sample in which everything counts: one window of N positions."""
     rows = prediction[None]
     target = torch.zeros_like(rows) if target is None else target[None]
     return Sample(rows, target, torch.ones(rows.shape[:2], dtype=torch.bool), rows)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.data.windows import gather_rows
+from nextvec.data.gather import gather_rows
 from nextvec.reporting.inputs import ReportInputs
 from nextvec.vectors import unit
 

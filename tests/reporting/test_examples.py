@@ -12,7 +12,7 @@ import pytest
 from markupsafe import escape
 
 from nextvec.corpus.store import Store
-from nextvec.data.windows import gather_rows
+from nextvec.data.gather import gather_rows
 from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.evaluation.predictor import unit
 from nextvec.experiments.evaluating import DocumentSelection

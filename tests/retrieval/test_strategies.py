@@ -54,7 +54,7 @@ def context(world: Store) -> RetrievalContext:
 
 @pytest.fixture(scope="module")
 def windows(world: Store) -> Windows:
-    return with_queries(world, make_windows(world, [3, 8, 20], context=4), 0)
+    return with_queries(make_windows(world, [3, 8, 20], context=4), 0)
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def test_values_that_cannot_be_meant_name_their_key(layer, text):
 
 
 def test_a_run_of_before_there_were_several_horizons_is_read(tmp_path):
-    """Its batches held any number of stretches of a document, and still do when it is resumed."""
+    """Its batches held any number of windows of a document, and still do when it is resumed."""
     path = tmp_path / "config.toml"
     path.write_text('[model]\nname = "lstm"\n[data]\ncontext = 4\nhorizon = 2\n')
     config = read_config(path)

@@ -12,8 +12,9 @@ from torch import nn
 
 from nextvec.checkpoint import read_checkpoint, seed_everything
 from nextvec.corpus.store import Store
-from nextvec.data.sampling import Spans, batch_stretches, epoch_rng
+from nextvec.data.sampling import batch_windows, epoch_rng
 from nextvec.data.splits import split_documents
+from nextvec.data.windows import Windows
 from nextvec.errors import ConfigError, NextvecWarning, RunError, SplitError, TrainingError, WindowError
 from nextvec.models.registry import build
 from nextvec.models.saving import load_model
@@ -76,7 +77,7 @@ def test_the_saved_best_reproduces_its_figure(store, tiny, tmp_path):
 
 
 def cosine_of(model: nn.Module, store: Store, config) -> float:
-    """Validation cosine, written the obvious way: document by document, stretch by stretch."""
+    """Validation cosine, written the obvious way: document by document, window by window."""
     split = split_documents(store, config.data.split)
     cosines = []
     for i in split.validation:
@@ -156,13 +157,13 @@ def brief_windows(store: Store, documents) -> tuple[torch.Tensor, torch.Tensor]:
 
 def order_of_batches(store: Store, config, documents):
     """The order in which `train` visits the windows, as indices into `brief_windows`."""
-    spans = Spans.of(store.documents, documents)
+    documents = Windows.of_documents(store.documents, documents)
 
     def order(epoch: int) -> list[np.ndarray]:
         rng = epoch_rng(config.runtime.seed, epoch)
-        stretches = spans.cut(config.data.shape, rng)
-        assert (np.diff(stretches.first) > 0).all()
-        return batch_stretches(stretches, config.optim.batch_size, 1, rng)
+        windows = documents.cut(config.data.shape, rng)
+        assert (np.diff(windows.start) > 0).all()
+        return batch_windows(windows, config.optim.batch_size, 1, rng)
 
     return order
 

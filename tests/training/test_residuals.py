@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from nextvec.data import linear
-from nextvec.data.windows import gather_contexts, make_windows
+from nextvec.data.gather import gather_contexts
+from nextvec.data.windows import make_windows
 from nextvec.evaluation.baselines import Ridge
 from nextvec.models import registry
 from nextvec.training.residuals import fit_residual, fit_standardiser

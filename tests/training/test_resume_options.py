@@ -9,7 +9,7 @@ from nextvec.training.loop import train
 from training.resuming import assert_equal_runs, killed_and_resumed
 
 EVERY = {
-    "one stretch of a document": ("data.max_per_document=1",),
+    "one window of a document": ("data.max_per_document=1",),
     "mixing": ("data.mixing={ar1=2.0}", "data.mixing_temperature=2.0"),
     "curriculum over context": ("data.curriculum=context",),
     "curriculum over coherence": ("data.curriculum=coherence",),

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nextvec.data.curriculum import RowSource as VectorSource
 from nextvec.data.mixing import MixtureComponent
-from nextvec.data.sampler import EpochPlan, Sampler, Sampling
-from nextvec.data.sampling import IntArray, SequenceShape, Spans, Stretches
-from nextvec.data.tasks import Break, Breaks, broken_positions, query_rows, reading_order
+from nextvec.data.sampling import EpochPlan, RowSource, Sampler, Sampling
+from nextvec.data.windows import FURTHEST_QUERY, IntArray, SequenceShape, Windows, reading_order
+from nextvec.errors import WindowError
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -27,8 +26,76 @@ FIXED = (0, 0)
 
 
 @dataclass(frozen=True)
+class Break:
+    """Where N windows break off: from position `start` on (far beyond the end: never) their targets are
+    those rows of another document, `first` .. `first + count - 1`, that follow its chunk `offset` (round and
+    round)."""
+
+    start: IntArray
+    first: IntArray
+    count: IntArray
+    offset: IntArray
+
+    def rows(self, window: IntArray, position: IntArray, ahead: int) -> IntArray:
+        """Rows of the targets, `ahead` chunks after the nearest, at these positions of these windows."""
+        step = self.offset[window] + position - self.start[window] + ahead
+        return self.first[window] + step % self.count[window]
+
+
+class Breaks:
+    """Draws continuations that do not belong: of another document, of the same source where there is one.
+
+    Args:
+        documents: the documents to draw from.
+        share: of the windows that are broken. One of each batch is always left whole.
+    Raises:
+        WindowError: there is only one document.
+    """
+
+    def __init__(self, documents: Windows, share: float) -> None:
+        if len(np.unique(documents.document)) < 2:
+            raise WindowError(
+                "there is no other document to break a continuation with",
+                remedy="set data.broken to 0, or train on two documents at least",
+            )
+        self.share = share
+        # Documents side by side by source; each one's place there, and where its source begins and ends
+        by_source = np.lexsort((documents.document, documents.sources))
+        sources = documents.sources[by_source]
+        self._documents = documents.select(by_source)
+        low = np.searchsorted(sources, sources, "left")
+        high = np.searchsorted(sources, sources, "right")
+        self._by_number = np.argsort(self._documents.document, kind="stable")
+        self._numbers = self._documents.document[self._by_number]
+        # A document's views have its number and its source, and so stand beside it
+        numbers = self._documents.document
+        ends = np.searchsorted(self._numbers, numbers, "right")
+        self._spread = ends - np.searchsorted(self._numbers, numbers, "left")
+        alone = high - low == self._spread
+        self._low, self._high = np.where(alone, 0, low), np.where(alone, len(documents), high)
+
+    def draw(self, windows: Windows, rng: np.random.Generator) -> Break:
+        """Where the windows of a batch break off, and what with."""
+        N = len(windows)
+        asked, place, which, offset = rng.random((4, N))
+        asked[np.argmax(asked)] = 1.0
+        start = windows.read - 1 - (place * windows.scored).astype(np.int64)
+        own = self._by_number[np.searchsorted(self._numbers, windows.document)]
+        low, high, spread = self._low[own], self._high[own], self._spread[own]
+        other = low + (which * (high - low - spread)).astype(np.int64)
+        other += np.where(other >= own, spread, 0)
+        count = self._documents.count[other]
+        return Break(
+            start=np.where(asked < self.share, start, np.iinfo(np.int64).max // 2),
+            first=self._documents.first[other],
+            count=count,
+            offset=(offset * count).astype(np.int64),
+        )
+
+
+@dataclass(frozen=True)
 class Batch:
-    """One batch of stretches, right-padded with zeros; K horizons.
+    """One batch of windows, right-padded with zeros; K horizons.
 
     Attributes:
         inputs: float32 [B, T, D].
@@ -71,12 +138,12 @@ class BatchSource:
 
     Args:
         vectors: the store's vectors.
-        spans: the documents.
+        documents: the documents.
         shape: how they are cut.
-        batch_size: full stretches in a batch (see `batch_stretches`).
+        batch_size: full windows in a batch (see `batch_windows`).
         seed: with the epoch's number, all that the order depends on.
         workers: processes that gather ahead; 0 gathers in this one. The batches are the same.
-        sampling: how the stretches of an epoch are drawn, and what is added to them.
+        sampling: how the windows of an epoch are drawn, and what is added to them.
     Raises:
         WindowError: the documents hold no target of this shape, or none to break another's continuation with.
         ConfigError: `sampling.mixing` names other sources than the documents'.
@@ -84,8 +151,8 @@ class BatchSource:
 
     def __init__(
         self,
-        vectors: VectorSource,
-        spans: Spans,
+        vectors: RowSource,
+        documents: Windows,
         shape: SequenceShape,
         batch_size: int,
         *,
@@ -93,11 +160,11 @@ class BatchSource:
         workers: int = 0,
         sampling: Sampling | None = None,
     ) -> None:
-        self.vectors, self.spans, self.shape = vectors, spans, shape
+        self.vectors, self.documents, self.shape = vectors, documents, shape
         self.batch_size, self.seed, self.workers = batch_size, seed, workers
         self.sampling = sampling or Sampling()
-        self.sampler = Sampler(spans, shape, self.sampling, batch_size, seed, vectors)
-        self.breaks = Breaks(spans, self.sampling.broken) if self.sampling.broken else None
+        self.sampler = Sampler(documents, shape, self.sampling, batch_size, seed, vectors)
+        self.breaks = Breaks(documents, self.sampling.broken) if self.sampling.broken else None
         self._counts: dict[int, int] = {}
 
     @property
@@ -109,13 +176,6 @@ class BatchSource:
     def mixture(self) -> tuple[MixtureComponent, ...]:
         """What an epoch draws from which source; empty where sources are left as they are."""
         return self.sampler.mixture.parts if self.sampler.mixture else ()
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """Nominal length of an epoch, known without planning one: batches of one pass over the documents when
-        all are filled."""
-        positions = int(self.spans.targets_each(self.shape).sum())
-        return -(-positions // (self.batch_size * self.shape.stride))
 
     def batches_in(self, epoch: int) -> int:
         """Batches of epoch number `epoch`: it is planned for this once, and the number kept."""
@@ -173,7 +233,7 @@ class _Gathered(Dataset[Batch]):
 
     def __init__(
         self,
-        vectors: VectorSource,
+        vectors: RowSource,
         plan: EpochPlan,
         seed: tuple[int, int],
         conditional: float,
@@ -188,34 +248,34 @@ class _Gathered(Dataset[Batch]):
 
     def __getitem__(self, index: int) -> Batch:
         number = index + self.skip
-        stretches = self.plan.stretches.select(self.plan.batches[number])
+        windows = self.plan.windows.select(self.plan.batches[number])
         rng = np.random.default_rng([*self.seed, number + 1])
         shape = self.plan.shape
-        query = query_rows(stretches, shape, self.conditional, rng) if self.conditional else None
-        broken = self.breaks.draw(stretches, rng) if self.breaks else None
-        return gather_batch(self.vectors, stretches, shape, query, broken)
+        query = query_rows(windows, shape, self.conditional, rng) if self.conditional else None
+        broken = self.breaks.draw(windows, rng) if self.breaks else None
+        return gather_batch(self.vectors, windows, shape, query, broken)
 
 
 def gather_batch(
-    vectors: VectorSource,
-    stretches: Stretches,
+    vectors: RowSource,
+    windows: Windows,
     shape: SequenceShape,
     query: IntArray | None = None,
     broken: Break | None = None,
 ) -> Batch:
-    """Read the vectors of `stretches` (each once, inputs and targets together) and lay them out as a batch.
+    """Read the vectors of `windows` (each once, inputs and targets together) and lay them out as a batch.
 
     Args:
-        query: [B] row of each stretch's query, -1 for none.
+        query: [B] row of each window's query, -1 for none.
         broken: where the targets are of another document.
     """
-    T = int(stretches.read.max())
+    T = int(windows.read.max())
     place = np.arange(T)
-    real = place < stretches.read[:, None]
+    real = place < windows.read[:, None]
     full = bool(real.all())
-    scored = real & (place >= (stretches.read - stretches.scored)[:, None])
+    scored = real & (place >= (windows.read - windows.scored)[:, None])
     lay_out = _around_the_gap if shape.task == "middle" else _one_after_another
-    inputs, targets, inside = lay_out(vectors, stretches, shape, T)  # [B, T, D], [B, T, K, D], [B, T, K]
+    inputs, targets, inside = lay_out(vectors, windows, shape, T)  # [B, T, D], [B, T, K, D], [B, T, K]
     if not full:
         inputs = np.where(real[..., None], inputs, 0)
     if not full or not inside.all():
@@ -223,7 +283,7 @@ def gather_batch(
     mask = scored[..., None] & inside
     foreign = None
     if broken is not None:
-        foreign = broken_positions(broken, stretches, T)
+        foreign = broken_positions(broken, windows, T)
         targets = _with_foreign(vectors, targets, foreign, broken, shape)
         mask &= ~foreign[..., None]
     if len(shape.horizons) == 1:
@@ -232,8 +292,8 @@ def gather_batch(
         inputs=torch.from_numpy(inputs),
         targets=torch.from_numpy(targets),
         mask=torch.from_numpy(mask),
-        lengths=torch.from_numpy(stretches.read),
-        documents=stretches.document,
+        lengths=torch.from_numpy(windows.read),
+        documents=windows.document,
         full=full,
         positions=int(mask.sum()),
         broken=None if foreign is None else torch.from_numpy(foreign),
@@ -242,11 +302,11 @@ def gather_batch(
 
 
 def _one_after_another(
-    vectors: VectorSource, stretches: Stretches, shape: SequenceShape, T: int
+    vectors: RowSource, windows: Windows, shape: SequenceShape, T: int
 ) -> tuple[FloatArray, FloatArray, BoolArray]:
     """Task next: chunks in their order, and for each those `horizons` further on, if in the document."""
-    first, end, furthest = stretches.first[:, None], stretches.end[:, None], shape.horizons[-1]
-    last = np.minimum(first + stretches.read[:, None] + furthest, end) - 1
+    first, end, furthest = windows.start[:, None], windows.end[:, None], shape.horizons[-1]
+    last = np.minimum(first + windows.read[:, None] + furthest, end) - 1
     both = vectors.gather(np.minimum(first + np.arange(T + furthest), last))  # [B, T + furthest, D]
     ahead = [both[:, h : h + T] for h in shape.horizons]
     targets = ahead[0][:, :, None] if len(ahead) == 1 else np.stack(ahead, axis=2)
@@ -255,30 +315,51 @@ def _one_after_another(
 
 
 def _around_the_gap(
-    vectors: VectorSource, stretches: Stretches, shape: SequenceShape, T: int
+    vectors: RowSource, windows: Windows, shape: SequenceShape, T: int
 ) -> tuple[FloatArray, FloatArray, BoolArray]:
     """Task middle: the gap's neighbours, the nearest last, and at the last position what is missing."""
-    gap = stretches.first + T // 2
+    gap = windows.start + T // 2
     places = np.append(reading_order(T), 0)
     both = vectors.gather(gap[:, None] + places)  # [B, T + 1, D]
     targets = np.zeros_like(both[:, :T, None])
     targets[:, -1, 0] = both[:, T]
-    return both[:, :T], targets, np.ones((len(stretches), T, 1), dtype=bool)
+    return both[:, :T], targets, np.ones((len(windows), T, 1), dtype=bool)
 
 
 def _with_foreign(
-    vectors: VectorSource, targets: FloatArray, foreign: BoolArray, broken: Break, shape: SequenceShape
+    vectors: RowSource, targets: FloatArray, foreign: BoolArray, broken: Break, shape: SequenceShape
 ) -> FloatArray:
     """A copy of `targets` [B, T, K, D] with those of other documents where `foreign` [B, T]."""
     targets = targets.copy()
-    stretch, position = np.nonzero(foreign)
+    window, position = np.nonzero(foreign)
     for k, horizon in enumerate(shape.horizons):
-        rows = broken.rows(stretch, position, horizon - shape.horizon)
-        targets[stretch, position, k] = vectors.gather(rows)
+        rows = broken.rows(window, position, horizon - shape.horizon)
+        targets[window, position, k] = vectors.gather(rows)
     return targets
 
 
-def _queries(vectors: VectorSource, rows: IntArray) -> FloatArray:
+def query_rows(windows: Windows, shape: SequenceShape, share: float, rng: np.random.Generator) -> IntArray:
+    """[N] row of each window's query, or -1 for none.
+
+    A share of the windows is given one: a chunk of the same document, 1 to 8 after everything that the
+    window reads or predicts. A window at the end of its document can have none.
+    """
+    used = windows.start + windows.read + shape.horizons[-1] - 1  # the last row read or predicted
+    used = np.minimum(used, windows.end - 1)
+    room = np.minimum(windows.end - 1 - used, FURTHEST_QUERY)
+    asked, place = rng.random((2, len(windows)))
+    row = used + 1 + (place * room).astype(np.int64)
+    return np.where((asked < share) & (room > 0), row, -1)
+
+
+def broken_positions(breaks: Break, windows: Windows, T: int) -> NDArray[np.bool_]:
+    """[B, T] where the targets are those of another document."""
+    place = np.arange(T)
+    read, scored = windows.read[:, None], windows.scored[:, None]
+    return (place >= breaks.start[:, None]) & (place < read) & (place >= read - scored)
+
+
+def _queries(vectors: RowSource, rows: IntArray) -> FloatArray:
     """[B, D] vectors of `rows` [B]; zeros for -1."""
     return np.where((rows >= 0)[:, None], vectors.gather(np.maximum(rows, 0)), np.float32(0))
 

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nextvec.data.windows import FloatArray, IntArray, VectorSource, Windows, gather_contexts, gather_rows
+from nextvec.data.gather import VectorSource, gather_contexts, gather_rows
+from nextvec.data.windows import FloatArray, IntArray, Windows
 
 Wide = NDArray[np.float64]
 Features = Callable[[FloatArray, IntArray], FloatArray]  # contexts [N, T, D], lengths [N] -> [N, K, D]

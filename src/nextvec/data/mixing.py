@@ -2,7 +2,7 @@
 
 An epoch keeps its nominal number of targets. A source that is to have more of them than its documents hold is
 cut several times over, each time at other phases; one that is to have less gives a random part of its
-stretches, another one each epoch.
+windows, another one each epoch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nextvec.data.sampling import IntArray, SequenceShape, Spans, Stretches
+from nextvec.data.windows import IntArray, SequenceShape, Windows
 from nextvec.errors import ConfigError
 
 WHERE = "data.mixing"
@@ -36,14 +36,14 @@ class MixtureComponent:
 
 @dataclass(frozen=True)
 class Mixture:
-    """The sources of a mixture and the documents of each, as indices into the spans."""
+    """The sources of a mixture and the documents of each, as indices into all documents."""
 
     parts: tuple[MixtureComponent, ...]
     members: tuple[IntArray, ...]
 
     @classmethod
     def of(
-        cls, spans: Spans, shape: SequenceShape, mixing: Mapping[str, float], temperature: float = 1.0
+        cls, documents: Windows, shape: SequenceShape, mixing: Mapping[str, float], temperature: float = 1.0
     ) -> Mixture | None:
         """None where every source keeps the share it has.
 
@@ -56,8 +56,8 @@ class Mixture:
         """
         if not mixing and temperature == 1.0:
             return None
-        names, owner = np.unique(spans.sources, return_inverse=True)
-        held = np.bincount(owner, spans.targets_each(shape), minlength=len(names))
+        names, owner = np.unique(documents.sources, return_inverse=True)
+        held = np.bincount(owner, documents.targets_each(shape), minlength=len(names))
         _check_names(names.tolist(), mixing)
         weights = np.array([mixing[name] for name in names.tolist()]) if mixing else held
         for name, weight, targets in zip(names.tolist(), weights, held, strict=True):
@@ -76,11 +76,11 @@ class Mixture:
                 members.append(np.flatnonzero(owner == i))
         return cls(tuple(parts), tuple(members))
 
-    def draw(self, spans: Spans, shape: SequenceShape, rng: np.random.Generator) -> Stretches:
-        """The stretches of one epoch: each source's documents as many times as it has `passes`."""
+    def draw(self, documents: Windows, shape: SequenceShape, rng: np.random.Generator) -> Windows:
+        """The windows of one epoch: each source's documents as many times as it has `passes`."""
         drawn = []
         for part, members in zip(self.parts, self.members, strict=True):
-            own = spans.select(members)
+            own = documents.select(members)
             whole = int(part.passes)
             drawn += [own.cut(shape, rng) for _ in range(whole)]
             rest = part.passes - whole
@@ -89,7 +89,7 @@ class Mixture:
                 order = rng.permutation(len(again))
                 before = np.cumsum(again.scored[order]) - again.scored[order]
                 drawn.append(again.select(np.sort(order[before < rest * again.scored.sum() - 0.5])))
-        return Stretches.joined(drawn)
+        return Windows.joined(drawn)
 
 
 def _check_names(names: list[str], mixing: Mapping[str, float]) -> None:

@@ -1,224 +1,210 @@
-"""How documents are cut into stretches, and stretches grouped into batches.
+"""Which window of which document stands in which batch of which epoch: a pure function of (documents, shape,
+sampling, seed, epoch).
 
-A document is cut into stretches that are read from left to right. With `context` 32 and `min_context` 1 a
-stretch is up to 32 chunks and the loss counts at every position; with both at 5 it is the classic window of 5
-with one loss at its end. In between, each stretch reads min_context - 1 chunks again before its loss starts.
-Whatever the shape, every target of a document that has at least `min_context` chunks before it (up to the
-horizon) counts **exactly once** an epoch; the cut starts at a random phase, so that no target always comes
-first.
+Curricula take easy things first, over the first epochs of a run, then everything: "context" reads from one
+chunk at first (of task middle: one on either side) to all that a window may have; "coherence" trains on the
+windows whose neighbouring chunks are most alike first, then on more and more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.corpus.views import originals
-from nextvec.errors import WindowError
+from nextvec.data.mixing import Mixture
+from nextvec.data.windows import IntArray, SequenceShape, Windows
 
-IntArray = NDArray[np.int64]
-Task = Literal["next", "middle"]
 SORT_GROUP = 32
-"""Batches' worth of stretches that are sorted by length together: little padding, yet a random order."""
+"""Batches' worth of windows that are sorted by length together: little padding, yet a random order."""
 SLACK = 15 / 16
-"""How near the limit a document is brought that has too many stretches for full batches."""
+"""How near the limit a document is brought that has too many windows for full batches."""
+Curriculum = Literal["none", "context", "coherence"]
+BLOCK = 8192
+
+
+class RowSource(Protocol):
+    """Anything whose rows can be gathered: a store's `vectors`."""
+
+    def gather(self, rows: IntArray) -> NDArray[np.float32]:
+        """float32 [..., D] of rows [...]."""
+        ...
+
+
+def curriculum_epochs(epochs: int, share: float) -> int:
+    """How many of a run's epochs the curriculum takes, at least 1: the epoch after them has everything."""
+    return max(1, round(epochs * share))
+
+
+def shape_at(shape: SequenceShape, epoch: int, epochs: int, share: float) -> SequenceShape:
+    """How documents are cut in epoch number `epoch` of a curriculum over context: from 1 chunk (middle: 2)
+    in equal steps to `shape`, never shorter than before."""
+    least = 2 if shape.task == "middle" else 1
+    done = min(epoch / curriculum_epochs(epochs, share), 1.0)
+    context = least + int((shape.context - least) * done) // least * least
+    return replace(shape, context=context, min_context=min(shape.min_context, context))
+
+
+def share_at(epoch: int, epochs: int, share: float) -> float:
+    """Which share of the windows epoch number `epoch` of a curriculum over coherence trains on: rising in
+    equal steps to 1."""
+    return min((epoch + 1) / (curriculum_epochs(epochs, share) + 1), 1.0)
+
+
+class Coherence:
+    """How alike the neighbouring chunks of each window are: the mean of their cosines.
+
+    Reads every vector of the documents once.
+    """
+
+    def __init__(self, vectors: RowSource, documents: Windows) -> None:
+        self._low = int(documents.first.min())
+        size = int((documents.first + documents.count).max()) - self._low
+        # sums[r] = sum of the cosines of the pairs (q, q + 1), q < r, that lie within a document
+        cosines = np.zeros(size)
+        for rows in _pairs(documents):
+            a, b = vectors.gather(rows), vectors.gather(rows + 1)
+            norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+            cosines[rows - self._low] = np.einsum("nd,nd->n", a, b) / np.maximum(norms, 1e-12)
+        self._sums = np.concatenate([[0.0], np.cumsum(cosines)])
+
+    def of(self, windows: Windows, shape: SequenceShape) -> NDArray[np.float64]:
+        """[N] mean cosine of neighbours among the chunks that each window reads and predicts (to the nearest
+        horizon)."""
+        first = windows.start - self._low
+        pairs = windows.read + shape.horizon - 1
+        found: NDArray[np.float64] = (self._sums[first + pairs] - self._sums[first]) / pairs
+        return found
+
+    def easiest(self, windows: Windows, shape: SequenceShape, share: float) -> IntArray:
+        """Indices of the `share` of the windows (at least one) that are most coherent, in store order."""
+        wanted = math.ceil(share * len(windows))
+        order = np.argsort(-self.of(windows, shape), kind="stable")
+        return np.sort(order[:wanted])
+
+
+def _pairs(documents: Windows) -> list[IntArray]:
+    """Rows of the first chunk of every pair of neighbours within a document, in blocks."""
+    each = np.maximum(documents.count - 1, 0)
+    within = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
+    rows = np.repeat(documents.first, each) + within
+    return [rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK)]
 
 
 @dataclass(frozen=True)
-class SequenceShape:
-    """How documents are cut.
+class Sampling:
+    """How the batches of an epoch are drawn; as it stands, every target counts once and nothing is added.
 
     Attributes:
-        context: chunks read at most before a target.
-        min_context: chunks read at least before the first loss.
-        horizons: how many chunks ahead the targets stand, ascending; each position has a target for each.
-        task: "next" reads what comes before the target; "middle" reads the context / 2 chunks on either side
-            of it, the nearest last (`nextvec.data.tasks.reading_order`).
-        whole: documents that fit in one stretch are never cut.
+        max_per_document: windows of one document in a batch at most; 0 sets no limit.
+        mixing: source -> its share of the targets of an epoch, as weights; empty leaves them as they are.
+        mixing_temperature: shares are raised to 1 / temperature: 1 leaves them, above 1 evens them out.
+        conditional: share of the windows that are given a query (`nextvec.data.batches.query_rows`).
+        broken: share of the windows whose targets are replaced from a random position on
+            (`nextvec.data.batches.Breaks`).
+        curriculum: "none", "context" or "coherence" (`nextvec.data.sampling`).
+        curriculum_share: share of the epochs the curriculum takes.
+        epochs: of the run; what the curriculum is laid out over.
     """
 
-    context: int
-    min_context: int = 1
-    horizons: tuple[int, ...] = (1,)
-    task: Task = "next"
-    whole: bool = False
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.min_context <= self.context:
-            raise WindowError(
-                f"min_context {self.min_context} with context {self.context}",
-                remedy="give 1 <= min_context <= context",
-            )
-        if not self.horizons or self.horizons[0] < 1 or list(self.horizons) != sorted(set(self.horizons)):
-            raise WindowError(
-                f"horizons {list(self.horizons)}", remedy="give horizons of at least 1, in ascending order"
-            )
-        if self.task == "middle" and (
-            self.context % 2 or self.min_context != self.context or self.horizons != (1,)
-        ):
-            raise WindowError(
-                f"task middle with context {self.context}, min_context {self.min_context} and horizons "
-                f"{list(self.horizons)}",
-                remedy="give an even context, min_context the same, and horizon 1",
-            )
-
-    @property
-    def stride(self) -> int:
-        """Targets of a full stretch."""
-        return self.context - self.min_context + 1
-
-    @property
-    def horizon(self) -> int:
-        """The nearest horizon: where its target would lie outside the document, nothing is scored."""
-        return self.horizons[0]
+    max_per_document: int = 0
+    mixing: Mapping[str, float] = field(default_factory=dict)
+    mixing_temperature: float = 1.0
+    conditional: float = 0.0
+    broken: float = 0.0
+    curriculum: Curriculum = "none"
+    curriculum_share: float = 0.5
+    epochs: int = 1
 
 
 @dataclass(frozen=True)
-class Stretches:
-    """N stretches as indices into a store: chunks first .. first + read - 1 are read, and the loss counts at
-    the last `scored` of these positions, each against the chunk `horizon` rows further on. `end` is the row
-    after the last of the stretch's document. Arrays of length N.
+class EpochPlan:
+    """The windows of an epoch, cut by `shape`, and its batches: indices into them."""
 
-    Of task middle, the rows first .. first + read are the chunks read and the target amid them.
+    shape: SequenceShape
+    windows: Windows
+    batches: list[IntArray]
+
+
+class Sampler:
+    """Plans epochs.
+
+    Args:
+        documents: the documents.
+        shape: how they are cut when no curriculum says otherwise.
+        sampling: how their windows are drawn.
+        batch_size: full windows in a batch; batches of shorter ones hold as many targets.
+        seed: with the epoch's number, all that the order depends on.
+        vectors: asked for the documents' vectors where the curriculum needs them.
+    Raises:
+        WindowError: the documents hold no target of this shape.
+        ConfigError: `mixing` names other sources than the documents'.
     """
 
-    first: IntArray
-    read: IntArray
-    scored: IntArray
-    document: IntArray
-    end: IntArray
+    def __init__(
+        self,
+        documents: Windows,
+        shape: SequenceShape,
+        sampling: Sampling,
+        batch_size: int,
+        seed: int,
+        vectors: RowSource,
+    ) -> None:
+        self.documents, self.shape, self.sampling = documents, shape, sampling
+        self.batch_size, self.seed = batch_size, seed
+        self.targets = documents.targets(shape)
+        self.mixture = Mixture.of(documents, shape, sampling.mixing, sampling.mixing_temperature)
+        self.coherence = Coherence(vectors, documents) if sampling.curriculum == "coherence" else None
 
-    def __len__(self) -> int:
-        return len(self.first)
-
-    def select(self, index: NDArray[Any]) -> Stretches:
-        """Those at `index`, in its order."""
-        return Stretches(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    @classmethod
-    def joined(cls, several: Sequence[Stretches]) -> Stretches:
-        """All of several, in their order."""
-        return cls(*(np.concatenate([getattr(s, f.name) for s in several]) for f in fields(cls)))
-
-
-@dataclass(frozen=True)
-class Spans:
-    """Documents as rows of a store: document `document[i]` is rows first[i] .. first[i] + count[i] - 1.
-
-    A view has the number of its original: for everything that must tell whose a chunk is (stretches of one
-    document in a batch, negatives, broken continuations) they are one document.
-
-    `source` [n] names the source of each; without it they are all of one.
-    """
-
-    first: IntArray
-    count: IntArray
-    document: IntArray
-    source: NDArray[np.str_] | None = None
-
-    @classmethod
-    def of(cls, documents: Sequence[Any], indices: Sequence[int]) -> Spans:
-        """The spans of `documents[i]` (`nextvec.corpus.store.Document`) for i in `indices`."""
-        chosen = np.asarray(indices, dtype=np.int64)
-        first = np.array([documents[i].first for i in chosen], dtype=np.int64)
-        count = np.array([documents[i].count for i in chosen], dtype=np.int64)
-        source = np.array([documents[i].source for i in chosen], dtype=np.str_)
-        return cls(first, count, originals(documents)[chosen], source)
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-    @property
-    def sources(self) -> NDArray[np.str_]:
-        """[n] the source of each document; empty names where none are known."""
-        return np.zeros(len(self), dtype="<U1") if self.source is None else self.source
-
-    def select(self, index: NDArray[Any]) -> Spans:
-        """Those at `index`, in its order."""
-        return Spans(self.first[index], self.count[index], self.document[index], self.sources[index])
-
-    def targets(self, shape: SequenceShape) -> int:
-        """Targets that count in an epoch: a document of n chunks has n - horizon - min_context + 1, if any,
-        of each horizon.
-
-        Raises:
-            WindowError: of one horizon there is none at all.
-        """
-        total = 0
-        for horizon in shape.horizons:
-            found = int(np.maximum(self.count - horizon - shape.min_context + 1, 0).sum())
-            if found == 0:
-                raise self._too_short(shape, horizon)
-            total += found
-        return total
-
-    def _too_short(self, shape: SequenceShape, horizon: int) -> WindowError:
-        longest = int(self.count.max(initial=0))
-        needs = (
-            f"a gap amid {shape.context} chunks needs {shape.context + 1}"
-            if shape.task == "middle"
-            else f"a context of {shape.min_context} and a horizon of {horizon} need "
-            f"{shape.min_context + horizon}"
+    def epoch(self, epoch: int) -> EpochPlan:
+        """Of training epoch number `epoch`, from 0."""
+        how, rng = self.sampling, epoch_rng(self.seed, epoch)
+        shape = self.shape
+        if how.curriculum == "context":
+            shape = shape_at(shape, epoch, how.epochs, how.curriculum_share)
+        windows = (
+            self.mixture.draw(self.documents, shape, rng) if self.mixture else self.documents.cut(shape, rng)
         )
-        return WindowError(
-            f"no target in {len(self)} documents: {needs} chunks, the longest document has {longest}",
-            remedy="lower min_context or the horizon, or ingest longer documents"
-            if shape.task == "next"
-            else "lower the context, or ingest longer documents",
+        if self.coherence is not None:
+            share = share_at(epoch, how.epochs, how.curriculum_share)
+            windows = windows.select(self.coherence.easiest(windows, shape, share))
+        return self._plan(shape, windows, rng)
+
+    def fixed(self) -> EpochPlan:
+        """Every target once, in an order that never changes."""
+        return self._plan(self.shape, self.documents.cut(self.shape), None)
+
+    def _plan(self, shape: SequenceShape, windows: Windows, rng: np.random.Generator | None) -> EpochPlan:
+        # A batch holds as many targets at every stage of a curriculum: those of full windows of the end.
+        batches = batch_windows(
+            windows, self.batch_size, self.shape.stride, rng, self.sampling.max_per_document
         )
-
-    def targets_each(self, shape: SequenceShape) -> IntArray:
-        """[n] positions of each document at which the loss counts: those with a target of the nearest
-        horizon."""
-        return np.maximum(self.count - shape.horizon - shape.min_context + 1, 0)
-
-    def cut(self, shape: SequenceShape, rng: np.random.Generator | None = None) -> Stretches:
-        """Cut every document into stretches, at a random phase each, or from its start without `rng`."""
-        stride = shape.stride
-        drawn = (
-            np.full(len(self.count), stride) if rng is None else rng.integers(1, stride + 1, len(self.count))
-        )
-        targets = self.targets_each(shape)
-        if shape.whole:
-            drawn = np.where(targets <= stride, stride, drawn)
-        phase = np.minimum(drawn, targets)
-        pieces = np.where(targets > 0, 1 + -(-(targets - phase) // stride), 0)
-        owner = np.repeat(np.arange(len(self.count)), pieces)
-        nth = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-        start = np.where(nth == 0, 0, phase[owner] + (nth - 1) * stride)
-        end = np.minimum(phase[owner] + nth * stride, targets[owner])
-        return Stretches(
-            first=self.first[owner] + start,
-            read=end - start + shape.min_context - 1,
-            scored=end - start,
-            document=self.document[owner],
-            end=(self.first + self.count)[owner],
-        )
+        return EpochPlan(shape, windows, batches)
 
 
-def batch_stretches(
-    stretches: Stretches,
+def batch_windows(
+    windows: Windows,
     batch_size: int,
     stride: int,
     rng: np.random.Generator | None = None,
     max_per_document: int = 0,
 ) -> list[IntArray]:
-    """Group stretches into batches of about batch_size x stride targets: indices into `stretches`.
+    """Group windows into batches of about batch_size x stride targets: indices into `windows`.
 
-    A batch of full stretches holds `batch_size` of them; a batch of shorter ones holds more, so that every
+    A batch of full windows holds `batch_size` of them; a batch of shorter ones holds more, so that every
     target weighs nearly the same. Similar lengths stand together. With `rng` the order is random, without it
-    fixed. With `max_per_document` no batch has more stretches of one document: where chance does not see to
+    fixed. With `max_per_document` no batch has more windows of one document: where chance does not see to
     it, documents are spread evenly, and batches become smaller where that is not enough.
     """
     budget = batch_size * stride
-    order = np.arange(len(stretches)) if rng is None else rng.permutation(len(stretches))
-    ordered, bins = pack(stretches, order, budget, batch_size)
-    if max_per_document and crowded(stretches.document[ordered], bins, max_per_document).any():
-        batches = diverse(stretches, order, budget, batch_size, max_per_document)
+    order = np.arange(len(windows)) if rng is None else rng.permutation(len(windows))
+    ordered, bins = pack(windows, order, budget, batch_size)
+    if max_per_document and crowded(windows.document[ordered], bins, max_per_document).any():
+        batches = diverse(windows, order, budget, batch_size, max_per_document)
     else:
         batches = np.split(ordered, np.flatnonzero(np.diff(bins)) + 1)
     if rng is not None:
@@ -226,9 +212,7 @@ def batch_stretches(
     return batches
 
 
-def pack(
-    stretches: Stretches, order: IntArray, budget: float, batch_size: int
-) -> tuple[IntArray, NDArray[Any]]:
+def pack(windows: Windows, order: IntArray, budget: float, batch_size: int) -> tuple[IntArray, NDArray[Any]]:
     """`order` with similar lengths together, and for each of it the number of its batch, ascending."""
     group = batch_size * SORT_GROUP
     groups = [order[i : i + group] for i in range(0, len(order), group)]
@@ -236,20 +220,15 @@ def pack(
     # long.
     signs = [1 - 2 * (i % 2) for i in range(len(groups))]
     ordered = np.concatenate(
-        [
-            g[np.argsort(-sign * stretches.read[g], kind="stable")]
-            for sign, g in zip(signs, groups, strict=True)
-        ]
+        [g[np.argsort(-sign * windows.read[g], kind="stable")] for sign, g in zip(signs, groups, strict=True)]
     )
-    scored = stretches.scored[ordered]
-    # A stretch joins the batch in which its first target falls.
+    scored = windows.scored[ordered]
+    # A window joins the batch in which its first target falls.
     return ordered, (np.cumsum(scored) - scored) // budget
 
 
-def diverse(
-    stretches: Stretches, order: IntArray, budget: int, batch_size: int, limit: int
-) -> list[IntArray]:
-    """Batches of what `order` lists, none with more than `limit` stretches of one document.
+def diverse(windows: Windows, order: IntArray, budget: int, batch_size: int, limit: int) -> list[IntArray]:
+    """Batches of what `order` lists, none with more than `limit` windows of one document.
 
     Each document is spread evenly over the epoch. One that makes up too much of it for batches of `budget`
     targets makes all of them smaller, rather than some of them all its own, and so that it comes a little
@@ -258,12 +237,12 @@ def diverse(
     """
     batches: list[IntArray] = []
     while len(order):
-        document = stretches.document[order]
-        # Targets that come with one stretch of the document that has most of them
-        beside = stretches.scored[order].sum() / np.bincount(document).max()
+        document = windows.document[order]
+        # Targets that come with one window of the document that has most of them
+        beside = windows.scored[order].sum() / np.bincount(document).max()
         room = budget if limit * beside >= budget else max(SLACK * limit * beside, 1)
-        ordered, bins = pack(stretches, order[spread(document)], room, batch_size)
-        late = crowded(stretches.document[ordered], bins, limit)
+        ordered, bins = pack(windows, order[spread(document)], room, batch_size)
+        late = crowded(windows.document[ordered], bins, limit)
         kept = bins[~late]
         batches += np.split(ordered[~late], np.flatnonzero(np.diff(kept)) + 1)
         order = ordered[late]
@@ -271,7 +250,7 @@ def diverse(
 
 
 def crowded(document: IntArray, bins: NDArray[Any], limit: int) -> NDArray[np.bool_]:
-    """[N] True for each stretch before which its batch already holds `limit` of its document."""
+    """[N] True for each window before which its batch already holds `limit` of its document."""
     crowd = np.zeros(len(document), dtype=bool)
     # Documents of a batch side by side: a group of equal keys.
     keys = bins.astype(np.int64) * (int(document.max()) + 1) + document
@@ -283,7 +262,7 @@ def crowded(document: IntArray, bins: NDArray[Any], limit: int) -> NDArray[np.bo
 
 
 def spread(document: IntArray) -> IntArray:
-    """An order in which the stretches of each document stand at even distances; `document` [N] is whose they
+    """An order in which the windows of each document stand at even distances; `document` [N] is whose they
     are. A document's own keep their order among themselves."""
     by = np.argsort(document, kind="stable")
     _, starts, counts = np.unique(document[by], return_index=True, return_counts=True)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.corpus.fingerprints import text_key
-from nextvec.data.windows import IntArray, gather_rows
+from nextvec.corpus.store import Store
+from nextvec.data.gather import gather_rows
+from nextvec.data.splits import Split
+from nextvec.data.windows import IntArray
 from nextvec.disk import atomic_path
 from nextvec.errors import RunError
 
@@ -119,3 +123,20 @@ def known(trained: Keys, keys: Iterable[int] | Keys) -> NDArray[np.bool_]:
     """[n] which of `keys` stand among `trained`."""
     wanted = keys if isinstance(keys, np.ndarray) else np.array(list(keys), dtype=np.uint64)
     return np.isin(wanted, trained)
+
+
+def store_identity(store: Store, split: Split) -> dict[str, Any]:
+    """What has to be the same for a resumed run to see the same batches."""
+    shards = [shard["vectors_sha256"] for shard in store.info["shards"]]
+    return {
+        "store.fingerprint": store.fingerprint,
+        "store.vectors": digest(shards),
+        "split.train": digest([store.documents[i].doc_id for i in split.train]),
+        "split.validation": digest([store.documents[i].doc_id for i in split.validation]),
+    }
+
+
+def digest(value: Any) -> str:
+    """16 hex digits of the SHA-256 of a string, or of any other value's JSON."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]

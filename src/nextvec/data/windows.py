@@ -1,37 +1,32 @@
-"""Windows: which chunk is to be predicted from which, as row numbers. Vectors are gathered only in blocks.
+"""Windows: which chunks are read and which are to be predicted from them, as row numbers of a store.
 
-A window never crosses a document: it is cut from one document's rows, and what may be read of it starts at
-that document's first row.
+A window never crosses a document. Training cuts documents into windows that are read from left to right. With
+`context` 32 and `min_context` 1 a window is up to 32 chunks and the loss counts at every position; with both
+at 5 it is the classic window of 5 with one loss at its end. In between, each window reads min_context - 1
+chunks again before its loss starts. Whatever the shape, every target of a document that has at least
+`min_context` chunks before it (up to the horizon) counts **exactly once** an epoch; the cut starts at a
+random phase, so that no target always comes first. Evaluation takes every target with all that stands before
+it. Vectors are gathered only in blocks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.corpus.views import Viewed, originals
-from nextvec.data.sampling import Task
-from nextvec.data.tasks import later_rows, reading_order
 from nextvec.errors import WindowError
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
-
-
-class VectorSource(Protocol):
-    """Rows of vectors: `Store.vectors`, or a plain [n, D] array of any float type."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: Any, /) -> Any: ...
+Task = Literal["next", "middle"]
+FURTHEST_QUERY = 8
+"""A query is a chunk at most so far after all that is read and predicted."""
 
 
 class Extent(Protocol):
@@ -55,60 +50,182 @@ class Documented(Protocol):
 
 
 @dataclass(frozen=True)
-class Windows:
-    """N windows in store order, as row numbers of the store.
+class SequenceShape:
+    """How documents are cut.
 
     Attributes:
-        target: [N] row of the chunk to predict.
-        first: [N] row of the first chunk of the target's document.
-        document: [N] index of that document in `store.documents`.
-        context: every window has at least so many chunks read before it; of task middle exactly so many,
-            half of them before the target and half after it.
-        horizon: the target is so many chunks after the last one read; 1 is the next chunk (and of task middle
-            it is always 1).
-        task: "next" reads everything before the target, "middle" what is around it, the nearest last
-            (`nextvec.data.tasks.reading_order`).
-        query: [N] row of the chunk that each window's predictor is told to write towards, -1 for none; None
-            where nobody is told.
+        context: chunks read at most before a target.
+        min_context: chunks read at least before the first loss.
+        horizons: how many chunks ahead the targets stand, ascending; each position has a target for each.
+        task: "next" reads what comes before the target; "middle" reads the context / 2 chunks on either side
+            of it, the nearest last (`reading_order`).
+        whole: documents that fit in one window are never cut.
     """
 
-    target: IntArray
-    first: IntArray
-    document: IntArray
     context: int
-    horizon: int
+    min_context: int = 1
+    horizons: tuple[int, ...] = (1,)
     task: Task = "next"
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_context <= self.context:
+            raise WindowError(
+                f"min_context {self.min_context} with context {self.context}",
+                remedy="give 1 <= min_context <= context",
+            )
+        if not self.horizons or self.horizons[0] < 1 or list(self.horizons) != sorted(set(self.horizons)):
+            raise WindowError(
+                f"horizons {list(self.horizons)}", remedy="give horizons of at least 1, in ascending order"
+            )
+        if self.task == "middle" and (
+            self.context % 2 or self.min_context != self.context or self.horizons != (1,)
+        ):
+            raise WindowError(
+                f"task middle with context {self.context}, min_context {self.min_context} and horizons "
+                f"{list(self.horizons)}",
+                remedy="give an even context, min_context the same, and horizon 1",
+            )
+
+    @property
+    def stride(self) -> int:
+        """Targets of a full window."""
+        return self.context - self.min_context + 1
+
+    @property
+    def horizon(self) -> int:
+        """The nearest horizon: where its target would lie outside the document, nothing is scored."""
+        return self.horizons[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """N windows, each of one document, as row numbers of the store. Arrays have the length N.
+
+    A window reads the rows start .. start + read - 1, and its loss counts at the last `scored` of these
+    positions, each against the chunk `horizon` rows further on. Of task middle, the rows start .. start +
+    read are the chunks read and the target amid them. Documents before they are cut are windows that read all
+    of themselves and score nothing (`of_documents`).
+
+    Attributes:
+        document: index of the document in `store.documents`. In training a view has the number of its
+            original: for everything that depends on whose a chunk is (windows of one document in a batch,
+            negatives, broken continuations) they are one document.
+        first, end: row of the document's first chunk, and the row after its last.
+        start, read, scored: see above.
+        context: every window reads at least so many chunks before its first target; of task middle exactly
+            so many, half of them before the target and half after it.
+        horizon: the target is so many chunks after the last one read; 1 is the next chunk (and of task middle
+            it is always 1).
+        task: "next" reads what comes before the target, "middle" what is around it, the nearest last
+            (`reading_order`).
+        source: names of the documents' sources; None where they are not known.
+        query: row of the chunk that each window's predictor is asked to write towards, -1 for none; None
+            where there are no queries.
+    """
+
+    document: IntArray
+    first: IntArray
+    end: IntArray
+    start: IntArray
+    read: IntArray
+    scored: IntArray
+    context: int = 1
+    horizon: int = 1
+    task: Task = "next"
+    source: NDArray[np.str_] | None = None
     query: IntArray | None = None
 
+    @classmethod
+    def of_documents(cls, documents: Sequence[Any], indices: Sequence[int]) -> Self:
+        """The whole of `documents[i]` (`nextvec.corpus.store.Document`) for i in `indices`."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        first = np.array([documents[i].first for i in chosen], dtype=np.int64)
+        count = np.array([documents[i].count for i in chosen], dtype=np.int64)
+        source = np.array([documents[i].source for i in chosen], dtype=np.str_)
+        return cls.whole(first, count, originals(documents)[chosen], source)
+
+    @classmethod
+    def whole(
+        cls,
+        first: IntArray,
+        count: IntArray,
+        document: IntArray,
+        source: NDArray[np.str_] | None = None,
+    ) -> Self:
+        """Documents of `count` [N] rows each from `first` [N] on."""
+        return cls(
+            document=document,
+            first=first,
+            end=first + count,
+            start=first,
+            read=count,
+            scored=np.zeros_like(count),
+            source=source,
+        )
+
+    @classmethod
+    def of_targets(
+        cls,
+        target: IntArray,
+        first: IntArray,
+        document: IntArray,
+        context: int,
+        horizon: int = 1,
+        task: Task = "next",
+        end: IntArray | None = None,
+    ) -> Self:
+        """One window for each row `target` [N], with all that may be read before it (task middle: around it).
+
+        Args:
+            first: [N] row of the first chunk of the target's document.
+            end: [N] the row after its last; by default the row after what is read and predicted.
+        """
+        middle = task == "middle"
+        start = target - context // 2 if middle else first
+        read = np.full_like(target, context) if middle else target - horizon - first + 1
+        if end is None:
+            end = np.maximum(target, start + read) + 1 if middle else target + 1
+        return cls(
+            document=document,
+            first=first,
+            end=end,
+            start=start,
+            read=read,
+            scored=np.ones_like(target),
+            context=context,
+            horizon=horizon,
+            task=task,
+        )
+
     def __len__(self) -> int:
-        return len(self.target)
+        return len(self.document)
+
+    @property
+    def count(self) -> IntArray:
+        """Chunks of the document."""
+        return self.end - self.first
+
+    @property
+    def target(self) -> IntArray:
+        """Row of the (last) chunk to predict."""
+        return self.start + (self.read // 2 if self.task == "middle" else self.read - 1 + self.horizon)
 
     @property
     def last(self) -> IntArray:
-        """[N] row of the last chunk read."""
+        """Row of the last chunk read."""
         return self.back(0)
 
     def back(self, steps: int) -> IntArray:
-        """[N] row of the chunk read `steps` before the last one; meaningful below `read`."""
+        """Row of the chunk read `steps` before the last one; meaningful below `read`."""
         if self.task == "middle":
             return self.target + int(reading_order(self.context)[-1 - steps])
-        return self.target - self.horizon - steps
-
-    @property
-    def read(self) -> IntArray:
-        """[N] number of chunks read. Of task next that is everything of the document up to and including
-        `last`."""
-        if self.task == "middle":
-            return np.full_like(self.target, self.context)
-        return self.last - self.first + 1
+        return self.start + self.read - 1 - steps
 
     @property
     def read_range(self) -> tuple[IntArray, IntArray]:
-        """([N], [N]) the first row and the last of what was read; of task middle the target lies amid it."""
-        if self.task == "middle":
-            half = self.context // 2
-            return self.target - half, self.target + half
-        return self.first, self.last
+        """The first row and the last of what was read; of task middle the target lies amid it."""
+        return self.start, self.start + self.read - (self.task != "middle")
 
     def given(self, rows: IntArray) -> NDArray[np.bool_]:
         """[N, n] which of `rows` [n] each window's predictor is given: what it reads, and its query."""
@@ -118,16 +235,120 @@ class Windows:
             given |= rows == self.query[:, None]
         return np.asarray(given)
 
-    def select(self, which: NDArray[np.bool_] | IntArray | slice) -> Windows:
-        """The windows of a boolean mask, an index array or a slice."""
-        picked = {name: getattr(self, name)[which] for name in ("target", "first", "document")}
-        query = None if self.query is None else self.query[which]
-        return replace(self, **picked, query=query)
+    @property
+    def sources(self) -> NDArray[np.str_]:
+        """The source of each; empty names where none are known."""
+        return np.zeros(len(self), dtype="<U1") if self.source is None else self.source
 
-    def blocks(self, size: int) -> Iterator[Windows]:
+    def select(self, which: NDArray[Any] | slice) -> Self:
+        """The windows of a boolean mask, an index array (in its order) or a slice."""
+        held = ((f.name, getattr(self, f.name)) for f in fields(self))
+        picked: dict[str, Any] = {n: v[which] for n, v in held if isinstance(v, np.ndarray)}
+        return replace(self, **picked)
+
+    @classmethod
+    def joined(cls, several: Sequence[Self]) -> Self:
+        """All of several of one context, horizon and task, in their order."""
+        held = ((f.name, [getattr(w, f.name) for w in several]) for f in fields(cls))
+        arrays: dict[str, Any] = {n: np.concatenate(v) for n, v in held if isinstance(v[0], np.ndarray)}
+        return replace(several[0], **arrays)
+
+    def blocks(self, size: int) -> Iterator[Self]:
         """Consecutive pieces of at most `size` windows."""
         for start in range(0, len(self), size):
             yield self.select(slice(start, start + size))
+
+    def targets(self, shape: SequenceShape) -> int:
+        """Targets that count in an epoch over these documents: one of n chunks has n - horizon - min_context
+        + 1, if any, of each horizon.
+
+        Raises:
+            WindowError: of one horizon there is none at all.
+        """
+        total = 0
+        for horizon in shape.horizons:
+            found = int(np.maximum(self.count - horizon - shape.min_context + 1, 0).sum())
+            if found == 0:
+                raise self._too_short(shape, horizon)
+            total += found
+        return total
+
+    def _too_short(self, shape: SequenceShape, horizon: int) -> WindowError:
+        longest = int(self.count.max(initial=0))
+        needs = (
+            f"a gap amid {shape.context} chunks needs {shape.context + 1}"
+            if shape.task == "middle"
+            else f"a context of {shape.min_context} and a horizon of {horizon} need "
+            f"{shape.min_context + horizon}"
+        )
+        return WindowError(
+            f"no target in {len(self)} documents: {needs} chunks, the longest document has {longest}",
+            remedy="lower min_context or the horizon, or ingest longer documents"
+            if shape.task == "next"
+            else "lower the context, or ingest longer documents",
+        )
+
+    def targets_each(self, shape: SequenceShape) -> IntArray:
+        """[n] positions of each document at which the loss counts: those with a target of the nearest
+        horizon."""
+        return np.maximum(self.count - shape.horizon - shape.min_context + 1, 0)
+
+    def cut(self, shape: SequenceShape, rng: np.random.Generator | None = None) -> Self:
+        """Cut every document into windows, at a random phase each, or from its start without `rng`."""
+        stride = shape.stride
+        drawn = (
+            np.full(len(self.count), stride) if rng is None else rng.integers(1, stride + 1, len(self.count))
+        )
+        targets = self.targets_each(shape)
+        if shape.whole:
+            drawn = np.where(targets <= stride, stride, drawn)
+        phase = np.minimum(drawn, targets)
+        pieces = np.where(targets > 0, 1 + -(-(targets - phase) // stride), 0)
+        owner = np.repeat(np.arange(len(self.count)), pieces)
+        nth = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        start = np.where(nth == 0, 0, phase[owner] + (nth - 1) * stride)
+        scored = np.minimum(phase[owner] + nth * stride, targets[owner]) - start
+        return replace(
+            self.select(owner),
+            start=self.first[owner] + start,
+            read=scored + shape.min_context - 1,
+            scored=scored,
+            context=shape.min_context,
+            horizon=shape.horizon,
+            task=shape.task,
+        )
+
+
+def reading_order(context: int) -> IntArray:
+    """[context] where the chunks around a gap stand relative to it, in the order they are read.
+
+    By decreasing distance, -c/2, c/2, ..., -1, 1: what is read last is nearest, as with any other context, so
+    that every causal model, baseline and residual base can read it.
+    """
+    distance = np.arange(context // 2, 0, -1, dtype=np.int64)
+    return np.stack([-distance, distance], axis=1).ravel()
+
+
+def later_rows(used: IntArray, end: IntArray, seed: int, target: IntArray) -> IntArray:
+    """[N] row of each judged window's query, or -1 for none: 1 to 8 after `used`, the last row read or
+    predicted, and before `end`.
+
+    Which one is a function of the seed and the row of the target alone: the same in every table, for every
+    predictor, whatever else is judged beside it.
+    """
+    room = np.minimum(end - 1 - used, FURTHEST_QUERY)
+    drawn = _mixed(target.astype(np.uint64) + np.uint64(seed * 0xD1342543DE82EF95 % 2**64))
+    place = (drawn >> np.uint64(11)).astype(np.float64) / 2.0**53
+    return np.where(room > 0, used + 1 + (place * room).astype(np.int64), -1)
+
+
+def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64 (Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, 2014): every bit of
+    the result depends on every bit of x."""
+    x = (x + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 def make_windows(
@@ -168,87 +389,19 @@ def make_windows(
     # number of each window within its document: 0 1 2 | 0 1 | 0 1 2 3 ...
     within = np.arange(total, dtype=np.int64) - np.repeat(np.cumsum(windows) - windows, windows)
     starts = np.repeat(first, windows)
-    return Windows(
-        target=starts + (context // 2 if task == "middle" else context - 1 + horizon) + within,
-        first=starts,
-        document=np.repeat(index, windows),
-        context=context,
-        horizon=horizon,
-        task=task,
-    )
+    target = starts + (context // 2 if task == "middle" else context - 1 + horizon) + within
+    end = np.repeat(first + count, windows)
+    return Windows.of_targets(target, starts, np.repeat(index, windows), context, horizon, task, end)
 
 
-def with_queries(store: Documented, windows: Windows, seed: int) -> Windows:
-    """The same windows, each with a query drawn by `nextvec.data.tasks.later_rows`: a chunk of its document 1
-    to 8 after all that is read and the target; none at a document's end."""
-    count = np.array([store.documents[i].count for i in np.unique(windows.document)], dtype=np.int64)
-    end = windows.first + count[np.unique(windows.document, return_inverse=True)[1]]
+def with_queries(windows: Windows, seed: int) -> Windows:
+    """The same windows, each with a query drawn by `later_rows`: a chunk of its document 1 to 8 after all
+    that is read and the target; none at a document's end."""
     used = np.maximum(windows.target, windows.read_range[1])
-    return replace(windows, query=later_rows(used, end, seed, windows.target))
-
-
-def gather_queries(vectors: VectorSource, windows: Windows) -> FloatArray | None:
-    """float32 [N, D] what each window's predictor is told to write towards, zeros for nothing; None where
-    nobody is told."""
-    if windows.query is None:
-        return None
-    queries = gather_rows(vectors, np.maximum(windows.query, 0))
-    queries[windows.query < 0] = 0.0
-    return queries
+    return replace(windows, query=later_rows(used, windows.end, seed, windows.target))
 
 
 def by_original(windows: Windows, documents: Sequence[Viewed]) -> Windows:
     """The same windows, those of a view counted as windows of its original (`documents` of the store): for
     fits that hold documents out."""
     return replace(windows, document=originals(documents)[windows.document])
-
-
-def gather_rows(vectors: VectorSource, rows: IntArray) -> FloatArray:
-    """Vectors of an array of rows: [...] -> float32 [..., D].
-
-    Rows that lie close together (windows in store order do) are read as one slice of the memory map and
-    picked from memory, which is several times faster than asking the map for each.
-    """
-    flat = rows.ravel()
-    if flat.size == 0:
-        return np.zeros((*rows.shape, vectors.shape[1]), dtype=np.float32)
-    low, high = int(flat.min()), int(flat.max()) + 1
-    if high - low <= flat.size:
-        picked = np.asarray(vectors[low:high], dtype=np.float32)[flat - low]
-    else:
-        picked = np.asarray(vectors[flat], dtype=np.float32)
-    return picked.reshape(*rows.shape, -1)
-
-
-def gather_contexts(vectors: VectorSource, windows: Windows, width: int) -> tuple[FloatArray, IntArray]:
-    """What was read of each window, at most the last `width` chunks of it.
-
-    Returns:
-        contexts: float32 [N, width, D], in the order it was read, padded with zeros on the right.
-        lengths: int64 [N], how many of them are real; at least 1.
-    """
-    lengths = np.minimum(windows.read, width)
-    place = np.arange(width, dtype=np.int64)
-    if windows.task == "middle":
-        order = reading_order(windows.context)[-width:]
-        rows = windows.target[:, None] + order[np.minimum(place, len(order) - 1)]
-    else:
-        rows = np.minimum((windows.last - lengths + 1)[:, None] + place, windows.last[:, None])
-    contexts = gather_rows(vectors, rows)
-    contexts[place >= lengths[:, None]] = 0.0
-    return contexts, lengths
-
-
-def read_on(
-    contexts: FloatArray, lengths: IntArray, following: FloatArray, width: int
-) -> tuple[FloatArray, IntArray]:
-    """Contexts [B, T, D] with one more vector each [B, D], of which the last `width` are kept."""
-    if contexts.shape[1] < width:
-        contexts = np.concatenate([contexts, np.zeros_like(contexts[:, :1])], axis=1)
-    else:
-        full = lengths == width
-        contexts = contexts.copy()
-        contexts[full, :-1] = contexts[full, 1:]
-        lengths = np.where(full, width - 1, lengths)
-    contexts[np.arange(len(lengths)), lengths] = following
-    return contexts, lengths + 1

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from nextvec.corpus.reading import Space
 from nextvec.corpus.store import Store
 from nextvec.corpus.vectors import FloatArray, IntArray
-from nextvec.data.windows import gather_rows
+from nextvec.data.gather import gather_rows
 from nextvec.decoding.base import Decoded, Decoder, How, Passage
 from nextvec.errors import DecoderError
 from nextvec.retrieval.engine import ExactIndex, IndexSource

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextvec.corpus.fingerprints import similarity
-from nextvec.data.duplicates import NearDuplicates
-from nextvec.data.splits import SPLITS, Split
+from nextvec.data.splits import SPLITS, NearDuplicates, Split
 from nextvec.data.trained import Keys, chunk_keys
 from nextvec.data.windows import IntArray
 from nextvec.diagnostics.engine import Level, Verdict

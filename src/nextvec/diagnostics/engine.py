@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.data.windows import FloatArray, IntArray, VectorSource, Windows, gather_rows
+from nextvec.data.gather import VectorSource, gather_rows
+from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import EvaluationSet, context_blocks
 from nextvec.evaluation.intervals import DocumentBootstrap

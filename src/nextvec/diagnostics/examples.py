@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from nextvec.data.windows import FloatArray, IntArray, gather_rows
+from nextvec.data.gather import gather_rows
+from nextvec.data.windows import FloatArray, IntArray
 from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict, short
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.predictor import row_dots, unit

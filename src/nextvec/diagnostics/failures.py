@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nextvec.data.windows import FloatArray, IntArray, gather_rows
+from nextvec.data.gather import gather_rows
+from nextvec.data.windows import FloatArray, IntArray
 from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict, short, table
 from nextvec.diagnostics.groups import quantile_masks
 from nextvec.evaluation.evaluation_set import EvaluationSet

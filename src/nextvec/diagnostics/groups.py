@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nextvec.data.windows import FloatArray, IntArray, VectorSource, Windows, gather_rows
+from nextvec.data.gather import VectorSource, gather_rows
+from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.diagnostics.engine import (
     DiagnosisContext,
     Estimate,

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.data.windows import FloatArray, IntArray, gather_rows
+from nextvec.data.gather import gather_rows
+from nextvec.data.windows import FloatArray, IntArray
 from nextvec.diagnostics.engine import Verdict, short
 from nextvec.evaluation.intervals import LEVEL, RESAMPLES
 from nextvec.evaluation.predictor import unit

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nextvec.data.windows import VectorSource, Windows
+from nextvec.data.gather import VectorSource
+from nextvec.data.windows import Windows
 from nextvec.diagnostics.ablations import AblationsSection, ablate
 from nextvec.diagnostics.distribution import (
     CalibrationSection,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextvec.corpus.encoders import Encoder, EncoderConfig, load_encoder
-from nextvec.data.windows import FloatArray, IntArray, gather_rows
+from nextvec.data.gather import gather_rows
+from nextvec.data.windows import FloatArray, IntArray
 from nextvec.diagnostics.engine import Level, Verdict, short
 from nextvec.errors import EncoderError
 from nextvec.evaluation.predictor import unit

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.data.windows import Extent, FloatArray, VectorSource, Windows, gather_rows
+from nextvec.data.gather import VectorSource, gather_rows
+from nextvec.data.windows import Extent, FloatArray, Windows
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import context_blocks
 from nextvec.evaluation.predictor import VectorPredictor, ask, row_dots, unit
@@ -52,7 +53,7 @@ def expected(
     if len(target) == 0:
         return units
     first = np.full_like(target, document.first)
-    windows = Windows(target, first, np.zeros_like(target), context=least, horizon=1)
+    windows = Windows.of_targets(target, first, np.zeros_like(target), context=least)
     for piece, contexts, lengths in context_blocks(vectors, windows, predictor.context):
         units[least:][piece] = ask(predictor, contexts, lengths)[1]
     return units

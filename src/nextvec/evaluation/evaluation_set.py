@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nextvec.data.gather import VectorSource, gather_contexts, gather_queries, gather_rows
 from nextvec.data.trained import TrainedOn, chunk_keys, key, known
-from nextvec.data.windows import (
-    FloatArray,
-    IntArray,
-    VectorSource,
-    Windows,
-    gather_contexts,
-    gather_queries,
-    gather_rows,
-)
+from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.errors import LeakError
 from nextvec.evaluation.faiss_index import FaissIndex
 from nextvec.evaluation.predictor import unit

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nextvec.data.windows import FloatArray, IntArray, VectorSource, gather_rows
+from nextvec.data.gather import VectorSource, gather_rows
+from nextvec.data.windows import FloatArray, IntArray
 from nextvec.evaluation.predictor import unit
 from nextvec.evaluation.ranking import CANDIDATE_BLOCK, Pool, exact_cosines, ranks
 from nextvec.retrieval.engine import require_package

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Protocol, get_args
 
 import numpy as np
 
-from nextvec.data.sampling import Task
+from nextvec.data.gather import VectorSource
 from nextvec.data.splits import Split
 from nextvec.data.trained import TrainedOn
-from nextvec.data.windows import VectorSource, Windows, by_original, make_windows, with_queries
+from nextvec.data.windows import Task, Windows, by_original, make_windows, with_queries
 from nextvec.errors import (
     EncoderMismatchError,
     EvaluationError,
@@ -113,7 +113,7 @@ class EvaluationConfig:
     def windows(self, store: Store, documents: Sequence[int]) -> Windows:
         """What is judged of these documents (indices into `store.documents`). Raises WindowError: nothing."""
         windows = make_windows(store, documents, self.context, self.horizon, self.task)
-        return with_queries(store, windows, self.seed) if self.queries else windows
+        return with_queries(windows, self.seed) if self.queries else windows
 
     def _check_index(self) -> None:
         if self.index not in INDEXES:

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nextvec.data.windows import FloatArray, IntArray, VectorSource, Windows, gather_rows
+from nextvec.data.gather import VectorSource, gather_rows
+from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.evaluation.predictor import unit
 from nextvec.vectors import rounding
 

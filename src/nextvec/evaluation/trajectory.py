@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.data.windows import FloatArray, IntArray, Windows, gather_rows, read_on
+from nextvec.data.gather import gather_rows, read_on
+from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.predictor import VectorPredictor, ask, row_dots, unit

@@ -13,7 +13,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from nextvec.data.windows import FloatArray, gather_rows, make_windows
+from nextvec.data.gather import gather_rows
+from nextvec.data.windows import FloatArray, make_windows
 from nextvec.decoding.base import Decoder
 from nextvec.diagnostics.distribution import MomentsSection, compare_moments
 from nextvec.diagnostics.engine import Estimate, Level, Section, Values, Verdict, estimate, sample, short

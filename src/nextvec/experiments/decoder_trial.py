@@ -12,9 +12,10 @@ import numpy as np
 
 from nextvec.corpus.reading import TextReader
 from nextvec.corpus.store import Store
+from nextvec.data.gather import gather_rows
 from nextvec.data.splits import Split, SplitConfig, split_documents
 from nextvec.data.trained import TrainedOn
-from nextvec.data.windows import FloatArray, IntArray, Windows, gather_rows, make_windows
+from nextvec.data.windows import FloatArray, IntArray, Windows, make_windows
 from nextvec.decoding.base import Decoder
 from nextvec.decoding.load import NEAREST, DecoderOptions, check_decoders, open_decoder
 from nextvec.decoding.quality import KnownTexts, require_bleu
@@ -202,7 +203,7 @@ def _joined(parts: Sequence[Windows]) -> Windows:
     target, first, document = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("target", "first", "document")
     )
-    return Windows(target, first, document, context=parts[0].context, horizon=parts[0].horizon)
+    return Windows.of_targets(target, first, document, parts[0].context, parts[0].horizon)
 
 
 @contextmanager

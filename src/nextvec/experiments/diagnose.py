@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from nextvec.corpus.store import Store
+from nextvec.data.gather import VectorSource
 from nextvec.data.splits import SPLITS, Split
 from nextvec.data.trained import key, known
-from nextvec.data.windows import IntArray, VectorSource, Windows
+from nextvec.data.windows import IntArray, Windows
 from nextvec.diagnostics.checklist import Checklist, checklist
 from nextvec.diagnostics.engine import DiagnosisContext, prepare
 from nextvec.diagnostics.model import ModelDiagnosis, diagnose

@@ -19,17 +19,10 @@ from safetensors.numpy import load_file, save_file
 from scipy.optimize import nnls
 
 from nextvec.corpus.store import Store
+from nextvec.data.gather import VectorSource, gather_contexts, gather_queries, gather_rows
 from nextvec.data.splits import split_documents
 from nextvec.data.trained import TrainedOn
-from nextvec.data.windows import (
-    FloatArray,
-    IntArray,
-    VectorSource,
-    Windows,
-    gather_contexts,
-    gather_queries,
-    gather_rows,
-)
+from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.disk import atomic_path, read_json, refuse_taken, write_json
 from nextvec.errors import EvaluationError, RunError, SplitError
 from nextvec.evaluation.baselines import BASELINES, Baseline

@@ -17,10 +17,9 @@ import numpy as np
 from nextvec.client import Client, RemotePredictor
 from nextvec.config import from_dict
 from nextvec.corpus.store import Store
-from nextvec.data.sampling import Task
 from nextvec.data.splits import Split, SplitConfig, split_documents
 from nextvec.data.trained import Keys, TrainedOn
-from nextvec.data.windows import Windows, make_windows
+from nextvec.data.windows import Task, Windows, make_windows
 from nextvec.errors import EvaluationError, RunError, ServerError, SplitError
 from nextvec.evaluation.evaluation_set import without_leaks
 from nextvec.evaluation.harness import EvaluationConfig, FittingData, evaluate

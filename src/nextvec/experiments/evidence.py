@@ -13,9 +13,8 @@ from safetensors.torch import load_file
 
 from nextvec.config import to_dict
 from nextvec.corpus.store import Store
-from nextvec.data.identity import digest
 from nextvec.data.splits import SPLITS, Split, SplitConfig, split_documents
-from nextvec.data.trained import TRAINED_ON, TrainedOn, chunk_keys, key, known
+from nextvec.data.trained import TRAINED_ON, TrainedOn, chunk_keys, digest, key, known
 from nextvec.disk import read_json
 from nextvec.errors import NextvecError, RunError, SplitError, StoreError
 from nextvec.evaluation.evaluation_set import LIMIT

@@ -20,7 +20,7 @@ import numpy as np
 
 from nextvec.config import flatten, from_dict, read_toml, refuse_changes, to_dict, write_toml
 from nextvec.corpus.store import Store
-from nextvec.data.sampling import Task
+from nextvec.data.windows import Task
 from nextvec.disk import read_json, refuse_taken, write_json
 from nextvec.errors import NextvecError, RunError
 from nextvec.evaluation.baselines import QUERY_BASELINES

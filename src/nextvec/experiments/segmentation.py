@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.corpus.store import Store
-from nextvec.data.windows import IntArray, gather_rows
+from nextvec.data.gather import gather_rows
+from nextvec.data.windows import IntArray
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines import BASELINES
 from nextvec.evaluation.boundaries import (

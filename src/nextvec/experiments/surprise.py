@@ -10,7 +10,8 @@ import numpy as np
 
 from nextvec.corpus.reading import TextReader
 from nextvec.corpus.store import Store
-from nextvec.data.windows import FloatArray, IntArray, gather_rows
+from nextvec.data.gather import gather_rows
+from nextvec.data.windows import FloatArray, IntArray
 from nextvec.errors import DocumentError, RunError
 from nextvec.evaluation.boundaries import CURVES, Curve, Cuts, ReadDocument, Rule, boundaries, high_peaks
 from nextvec.evaluation.harness import check_made_for

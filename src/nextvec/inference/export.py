@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from safetensors.numpy import save_file
 
+from nextvec.data.gather import gather_contexts, gather_queries
 from nextvec.data.trained import TRAINED_ON
-from nextvec.data.windows import FloatArray, IntArray, gather_contexts, gather_queries, make_windows
+from nextvec.data.windows import FloatArray, IntArray, make_windows
 from nextvec.data.windows import with_queries as with_queries_of
 from nextvec.disk import atomic_path, fsync_folder, refuse_taken, sha256_file, write_json
 from nextvec.errors import ConfigError, EncoderMismatchError, ModelError, RunError
@@ -102,7 +103,7 @@ def material(predictor: ModelPredictor, store: Store | None) -> ParityInputs:
     horizon = int((told.get("horizons") or [1])[0])
     windows = make_windows(store, range(len(store.documents)), context, horizon, task)
     if predictor.conditional:
-        windows = with_queries_of(store, windows, SEED)
+        windows = with_queries_of(windows, SEED)
     windows = windows.select(np.unique(np.linspace(0, len(windows) - 1, COMPARED_WINDOWS).astype(np.int64)))
     contexts, lengths = gather_contexts(store.vectors, windows, predictor.context)
     targets = np.asarray(store.vectors[windows.target], dtype=np.float32)

@@ -12,7 +12,8 @@ from itertools import count
 
 import numpy as np
 
-from nextvec.data.windows import FloatArray, IntArray, read_on
+from nextvec.data.gather import read_on
+from nextvec.data.windows import FloatArray, IntArray
 from nextvec.errors import ConfigError, ModelError
 from nextvec.inference.base import VectorPredictor
 from nextvec.vectors import RawVectors, UnitVectors, unit

@@ -17,7 +17,7 @@ class Context(Term):
     Sentence-Level Language Models"): a softmax over the true next sentence and, as its only distractors, the
     sentences of the context.
 
-    Here: the chunks that a position has read, back to the start of its stretch. Deviations: the score is a
+    Here: the chunks that a position has read, back to the start of its window. Deviations: the score is a
     cosine over `temperature`, as in `infonce` (there an inner product of BERT means); a chunk with a cosine
     to the true target of at least `near_duplicate` is no distractor. Mean over the positions that have one.
     """

@@ -13,30 +13,30 @@ def check_material(
     targets_per_document: Iterable[int],
     batch_size: int,
     *,
-    targets_per_stretch: int = 1,
-    stretches_per_document: int = 0,
+    targets_per_window: int = 1,
+    windows_per_document: int = 0,
     broken: float = 0.0,
 ) -> None:
     """Refuse a loss that this data can give nothing for.
 
     Args:
         targets_per_document: of every training document, zeros included.
-        batch_size: full stretches in a batch.
-        targets_per_stretch: targets of a full stretch.
-        stretches_per_document: of one document in a batch at most; 0 sets no limit.
-        broken: the share of stretches whose continuation is broken.
+        batch_size: full windows in a batch.
+        targets_per_window: targets of a full window.
+        windows_per_document: of one document in a batch at most; 0 sets no limit.
+        broken: the share of windows whose continuation is broken.
     Raises:
         ConfigError: with the term or option at fault.
     """
     counts = [count for count in targets_per_document if count > 0]
-    one = batch_size * targets_per_stretch == 1
+    one = batch_size * targets_per_window == 1
     if config.hard_negatives and max(counts, default=0) < 2:
         raise ConfigError(
             "no training document has a second target that could be a hard negative",
             where="loss.hard_negatives",
             remedy="set it to false, lower data.min_context or data.horizons, or ingest longer documents",
         )
-    if config.hard_negatives and stretches_per_document * targets_per_stretch == 1:
+    if config.hard_negatives and windows_per_document * targets_per_window == 1:
         raise ConfigError(
             "a batch holds one target of a document, which has no hard negative then",
             where="loss.hard_negatives",

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nextvec.corpus.store import Store
+from nextvec.data.gather import gather_rows
 from nextvec.data.trained import TRAINED_ON, TrainedOn
-from nextvec.data.windows import FloatArray, IntArray, Windows, gather_rows
+from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.diagnostics.engine import sample
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.harness import EvaluationConfig, make_evaluation_set
@@ -106,7 +107,7 @@ class PredictedWindows:
         document = self.answers.document
         first = np.array([self.store.documents[i].first for i in document], dtype=np.int64)
         horizon, task = table["horizon"], table.get("task", "next")
-        windows = Windows(self.answers.target, first, document, table["context"], horizon, task)
+        windows = Windows.of_targets(self.answers.target, first, document, table["context"], horizon, task)
         how = EvaluationConfig(
             context=windows.context, horizon=horizon, task=task, candidates=table["candidates"]
         )

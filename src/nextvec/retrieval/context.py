@@ -11,7 +11,8 @@ import numpy as np
 
 from nextvec.corpus.store import Store
 from nextvec.corpus.vectors import FloatArray, IntArray
-from nextvec.data.windows import VectorSource, Windows, gather_contexts, gather_queries
+from nextvec.data.gather import VectorSource, gather_contexts, gather_queries
+from nextvec.data.windows import Windows
 from nextvec.retrieval.index import Found, Index
 from nextvec.vectors import RawVectors
 

@@ -20,8 +20,8 @@ import torch
 
 from nextvec.corpus.store import Store
 from nextvec.corpus.vectors import FloatArray, IntArray
-from nextvec.data.identity import digest
-from nextvec.data.windows import VectorSource, gather_rows
+from nextvec.data.gather import VectorSource, gather_rows
+from nextvec.data.trained import digest
 from nextvec.errors import MissingDependencyError, RetrievalError
 from nextvec.retrieval.index import LEFT_OUT, SPARE, Candidates, ExcludedRows, Index, RescoringIndex
 from nextvec.vectors import unit

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.corpus.vectors import FloatArray, IntArray
-from nextvec.data.windows import VectorSource, gather_rows
+from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.errors import RetrievalError
 from nextvec.vectors import UnitVectors, require_unit, rounding, unit
 

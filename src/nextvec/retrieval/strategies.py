@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.corpus.vectors import FloatArray, IntArray
-from nextvec.data.windows import gather_rows
+from nextvec.data.gather import gather_rows
 from nextvec.errors import RetrievalError
 from nextvec.retrieval.context import (
     QUERIES,

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.corpus.store import Document, NewDocument, Store, StoreWriter
-from nextvec.data.sampling import Task
-from nextvec.data.windows import FloatArray, IntArray, make_windows, with_queries
+from nextvec.data.windows import FloatArray, IntArray, Task, make_windows, with_queries
 from nextvec.evaluation.baselines import MeanVector
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.predictor import unit
@@ -155,7 +154,7 @@ def memory_evaluation_set(
     chosen = range(len(counts)) if judged is None else judged
     windows = make_windows(store, chosen, context, horizon, task)
     if queries is not None:
-        windows = with_queries(store, windows, queries)
+        windows = with_queries(windows, queries)
     names = [f"text {i}" for i in range(len(flat))] if texts is None else texts
     among = chosen if kind != "store" else range(len(counts))
     ranges = [(store.documents[i].first, store.documents[i].count) for i in among]

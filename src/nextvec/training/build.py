@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from nextvec.corpus.store import Store
-from nextvec.data.sampling import Spans
 from nextvec.data.splits import Split
 from nextvec.data.windows import IntArray, Windows, by_original, make_windows
 from nextvec.errors import ConfigError, WindowError
@@ -109,9 +108,9 @@ def fit_model(model: NextVectorModel, store: Store, config: TrainConfig, split: 
     """
     if config.model.pretrained:
         transfer(model, config.model.pretrained)
-    spans = Spans.of(store.documents, split.train)
-    model.scale.fill_(input_scale(store, spans, config.model.scaling))
-    fit_standardiser(model, store.vectors, rows_of(spans))
+    documents = Windows.of_documents(store.documents, split.train)
+    model.scale.fill_(input_scale(store, documents, config.model.scaling))
+    fit_standardiser(model, store.vectors, rows_of(documents))
     if model.config.residual in FITTED:
         train, validation = (
             fitting_windows(store, split.of(n), config, model) for n in ("train", "validation")
@@ -137,48 +136,48 @@ def fitting_windows(
     return by_original(windows, store.documents)
 
 
-def input_scale(store: Store, spans: Spans, scaling: str) -> float:
+def input_scale(store: Store, documents: Windows, scaling: str) -> float:
     """What the network divides the vectors by: their norm (exactly 1 where they are stored as unit vectors),
     or the size of their components, which is sqrt(D) times smaller."""
-    norm = 1.0 if store.normalised else rms_norm(store, spans)
+    norm = 1.0 if store.normalised else rms_norm(store, documents)
     return norm / math.sqrt(store.dimension) if scaling == "component" else norm
 
 
-def rms_norm(store: Store, spans: Spans) -> float:
-    """Root mean square norm of the vectors of `spans`, summed in float64."""
-    total = sum(float(np.square(block, dtype=np.float64).sum()) for block in blocks(store, spans))
-    return float(np.sqrt(total / spans.count.sum()))
+def rms_norm(store: Store, documents: Windows) -> float:
+    """Root mean square norm of the vectors of `documents`, summed in float64."""
+    total = sum(float(np.square(block, dtype=np.float64).sum()) for block in blocks(store, documents))
+    return float(np.sqrt(total / documents.count.sum()))
 
 
-def statistics_of(store: Store, spans: Spans, scale: float) -> Statistics:
-    """Mean and std of every dimension of the vectors of `spans` over `scale`, and a sample of them."""
-    count = int(spans.count.sum())
-    mean = sum(block.sum(0, dtype=np.float64) for block in blocks(store, spans)) / count
+def statistics_of(store: Store, documents: Windows, scale: float) -> Statistics:
+    """Mean and std of every dimension of the vectors of `documents` over `scale`, and a sample of them."""
+    count = int(documents.count.sum())
+    mean = sum(block.sum(0, dtype=np.float64) for block in blocks(store, documents)) / count
     # Around the mean, in a second pass: a difference of large sums would lose the digits of a small std.
-    squares = sum(np.square(block - mean).sum(0) for block in blocks(store, spans))
+    squares = sum(np.square(block - mean).sum(0) for block in blocks(store, documents))
     return Statistics(
         mean=torch.from_numpy(mean / scale).float(),
         std=torch.from_numpy(np.sqrt(squares / max(count - 1, 1)) / scale).float(),
-        rows=torch.from_numpy(sampled_rows(store, spans) / np.float32(scale)),
+        rows=torch.from_numpy(sampled_rows(store, documents) / np.float32(scale)),
     )
 
 
-def sampled_rows(store: Store, spans: Spans) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    """float32 [N, D]: at most `SAMPLED_ROWS` vectors of `spans`, evenly spread over them."""
-    rows = rows_of(spans)
+def sampled_rows(store: Store, documents: Windows) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """float32 [N, D]: at most `SAMPLED_ROWS` vectors of `documents`, evenly spread over them."""
+    rows = rows_of(documents)
     chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), SAMPLED_ROWS)).astype(np.int64)]
     return store.vectors.gather(chosen)
 
 
-def rows_of(spans: Spans) -> IntArray:
-    """Every row of `spans`, document by document."""
-    return np.concatenate([np.arange(f, f + n) for f, n in zip(spans.first, spans.count, strict=True)])
+def rows_of(documents: Windows) -> IntArray:
+    """Every row of `documents`, document by document."""
+    return np.concatenate([np.arange(a, b) for a, b in zip(documents.first, documents.end, strict=True)])
 
 
-def blocks(store: Store, spans: Spans) -> Iterable[np.ndarray[tuple[int, int], np.dtype[np.float32]]]:
+def blocks(store: Store, documents: Windows) -> Iterable[np.ndarray[tuple[int, int], np.dtype[np.float32]]]:
     """The vectors of each document."""
-    for first, count in zip(spans.first.tolist(), spans.count.tolist(), strict=True):
-        yield store.vectors[first : first + count]
+    for first, end in zip(documents.first.tolist(), documents.end.tolist(), strict=True):
+        yield store.vectors[first:end]
 
 
 def make_optimiser(

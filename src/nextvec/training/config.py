@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nextvec.config import at_least, from_dict, read_toml
-from nextvec.data.sampler import Sampling
-from nextvec.data.sampling import SequenceShape
+from nextvec.data.sampling import Sampling
 from nextvec.data.splits import SplitConfig
+from nextvec.data.windows import SequenceShape
 from nextvec.hardware import RuntimeConfig
 from nextvec.objectives.config import LossConfig
 
@@ -36,7 +36,7 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which documents, how they are cut (`nextvec.data.sampling`) and drawn (`nextvec.data.sampler`).
+    """Which documents, how they are cut (`nextvec.data.sampling`) and drawn (`nextvec.data.sampling`).
 
     Attributes:
         context: chunks read at most before a target, 1 to 512.
@@ -44,14 +44,14 @@ class DataConfig:
         horizons: how far ahead the targets stand, ascending; 1 is the next chunk. Several are predicted at
             once.
         task: "next" predicts what follows; "middle" the chunk missing amid `context` / 2 on either side.
-        whole: documents that fit in one stretch are never cut; otherwise the cut starts at a random phase.
-        conditional: share of the stretches that are given a query, a chunk further on; 0 gives none.
-        broken: share of the stretches whose targets are replaced, from a random position on, by those of
+        whole: documents that fit in one window are never cut; otherwise the cut starts at a random phase.
+        conditional: share of the windows that are given a query, a chunk further on; 0 gives none.
+        broken: share of the windows whose targets are replaced, from a random position on, by those of
             another document; 0 breaks none.
-        max_per_document: stretches of one document in a batch at most; 0 sets no limit.
+        max_per_document: windows of one document in a batch at most; 0 sets no limit.
         mixing: source -> share of an epoch's targets, as weights; empty leaves the sources as they are.
         mixing_temperature: shares are raised to 1 / temperature: 1 leaves them, above 1 evens them out.
-        curriculum: "none"; "context", from 1 chunk to all; "coherence", stretches of alike chunks first.
+        curriculum: "none"; "context", from 1 chunk to all; "coherence", windows of alike chunks first.
         curriculum_share: share of the epochs until the curriculum has come to everything.
         sources: only documents of these; all when empty.
         split: how documents are divided.
@@ -88,9 +88,7 @@ class DataConfig:
         at_least(self, workers=0, max_per_document=0)
         for name in ("conditional", "broken"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}; it is a share of the stretches, in [0, 1]"
-                )
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a share of the windows, in [0, 1]")
         if not 0 < self.curriculum_share <= 1:
             raise ValueError(
                 f"curriculum_share is {self.curriculum_share}; it is a share of the epochs, in (0, 1]"
@@ -140,7 +138,7 @@ class OptimConfig:
         lr: the highest learning rate.
         weight_decay: decoupled decay of the parameters that `decay` names.
         decay: "all" parameters, or only "matrices" (biases and norm scales have one dimension and go free).
-        batch_size: full stretches in a batch; batches of shorter ones hold more (`batch_stretches`).
+        batch_size: full windows in a batch; batches of shorter ones hold more (`batch_windows`).
         epochs: passes over the training targets.
         max_updates: stop after so many updates, whatever `epochs` says; 0 sets no cap.
         max_seconds: stop after so many seconds of training (validation not counted); 0 sets no cap. The
@@ -201,7 +199,7 @@ def read_config(path: Path) -> TrainConfig:
     found = read_toml(path)
     data = found.get("data")
     if isinstance(data, dict) and "horizon" in data:
-        # Before there were several horizons, a batch could hold any number of stretches of a document.
+        # Before there were several horizons, a batch could hold any number of windows of a document.
         data["horizons"] = [data.pop("horizon")]
         data.setdefault("max_per_document", 0)
     return from_dict(TrainConfig, found, where=path)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.data.linear import BACK, WeightSums, Wide, exponential_averages, fit_ridge
-from nextvec.data.windows import IntArray, VectorSource, Windows, gather_rows
+from nextvec.data.windows import IntArray, Windows
 from nextvec.models.base import NextVectorModel
 from nextvec.models.residual import ExponentialResidual, RidgeResidual, WeightsResidual
 from nextvec.models.standardise import MAX_ROWS

@@ -19,10 +19,9 @@ from nextvec.checkpoint import read_checkpoint, restore, seed_everything, write_
 from nextvec.config import flatten, refuse_changes, to_dict, write_toml
 from nextvec.corpus.store import Store
 from nextvec.data.batches import BatchSource
-from nextvec.data.identity import store_identity
-from nextvec.data.sampling import Spans
 from nextvec.data.splits import Split, split_documents
-from nextvec.data.trained import TRAINED_ON, TrainedOn
+from nextvec.data.trained import TRAINED_ON, TrainedOn, store_identity
+from nextvec.data.windows import Windows
 from nextvec.disk import refuse_taken, write_json
 from nextvec.errors import RunError, SplitError, WindowError
 from nextvec.hardware import Hardware, find_hardware
@@ -221,7 +220,7 @@ def build_session(
     elif fresh:  # otherwise the checkpoint has it all
         fitted = fit_model(model, store, config, split)
     asked = needs_statistics(config.loss)
-    statistics = statistics_of(store, training.spans, float(model.scale)) if asked else None
+    statistics = statistics_of(store, training.documents, float(model.scale)) if asked else None
     objective = Objective(config.loss, statistics, generative=model.generative)
     # We say ourselves which precision was taken.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -279,10 +278,10 @@ def refuse_material(config: TrainConfig, training: BatchSource, model: NextVecto
     config.loss.active(generative=model.generative)
     check_material(
         config.loss,
-        training.spans.targets_each(config.data.shape).tolist(),
+        training.documents.targets_each(config.data.shape).tolist(),
         config.optim.batch_size,
-        targets_per_stretch=config.data.shape.stride,
-        stretches_per_document=config.data.max_per_document,
+        targets_per_window=config.data.shape.stride,
+        windows_per_document=config.data.max_per_document,
         broken=config.data.broken,
     )
 
@@ -296,14 +295,13 @@ def split_batches(store: Store, split: Split, name: str, config: TrainConfig) ->
             where=store.path,
             remedy=f"change data.split (its salt, or the share of {name}) or ingest more documents",
         )
-    spans = Spans.of(store.documents, documents)
     sampling = config.data.sampling(config.optim.epochs)
     if name != "train":  # every target once, in no order of its own
         sampling = replace(sampling, mixing={}, curriculum="none")
     try:
         return BatchSource(
             store.vectors,
-            spans,
+            Windows.of_documents(store.documents, documents),
             config.data.shape,
             config.optim.batch_size,
             seed=config.runtime.seed,

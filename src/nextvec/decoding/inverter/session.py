@@ -16,9 +16,8 @@ from nextvec.checkpoint import read_checkpoint, restore, seed_everything, write_
 from nextvec.config import flatten, from_dict, read_toml, refuse_changes, to_dict, write_toml
 from nextvec.corpus.reading import Space
 from nextvec.corpus.store import Store
-from nextvec.data.identity import store_identity
 from nextvec.data.splits import Split, split_documents
-from nextvec.data.trained import TRAINED_ON, TrainedOn
+from nextvec.data.trained import TRAINED_ON, TrainedOn, store_identity
 from nextvec.decoding.inverter.batches import Pairs, pairs_of, rows_with_text
 from nextvec.decoding.inverter.config import MAX_LENGTH, InverterConfig
 from nextvec.decoding.inverter.network import Network

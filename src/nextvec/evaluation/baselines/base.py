@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from numpy.typing import NDArray
 
-from nextvec.data.windows import FloatArray, IntArray, VectorSource, Windows
+from nextvec.data.gather import VectorSource
+from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.predictor import unit
 

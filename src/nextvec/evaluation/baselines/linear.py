@@ -8,16 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from nextvec.data.gather import VectorSource, gather_contexts, gather_queries, gather_rows
 from nextvec.data.linear import BACK, BLOCK_BYTES, WeightSums, Wide, aligned, exponential_averages, fit_ridge
-from nextvec.data.windows import (
-    FloatArray,
-    IntArray,
-    VectorSource,
-    Windows,
-    gather_contexts,
-    gather_queries,
-    gather_rows,
-)
+from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.evaluation.baselines.base import Baseline
 from nextvec.evaluation.predictor import unit
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from nextvec.data.windows import FloatArray, gather_contexts
+from nextvec.data.gather import gather_contexts
+from nextvec.data.windows import FloatArray
 from nextvec.evaluation.metrics import KS, METRICS
 from nextvec.evaluation.ranking import Pool, make_pool
 from nextvec.evaluation.trajectory import OFFSETS, offset_cosines
