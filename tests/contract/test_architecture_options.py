@@ -156,7 +156,7 @@ def test_an_untrained_model_is_the_judged_baseline(name: str, world: SimpleNames
         fit_residual(model, world.vectors, world.train, world.validation)
         fit_standardiser(model, world.vectors, np.arange(len(world.vectors)))
         raw, expected = told(model, judged, world.vectors, world.validation)
-        if residual in model.loud_residuals:
+        if residual in model.random_init_residuals:
             assert np.abs(raw - expected).max() > 1e-3
         else:
             np.testing.assert_allclose(raw, expected, rtol=0, atol=1e-5)

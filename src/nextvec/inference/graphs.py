@@ -62,7 +62,7 @@ class LastVector(nn.Module):
     def forward(self, vectors: Tensor, last: Tensor, query: Tensor | None = None) -> Tensor:
         model = self.model
         x = model.read(vectors)
-        hidden = model.encode_last(model.inputs(x, model.asked(query, x.shape[0])), last)
+        hidden = model.encode_last(model.inputs(x, model.query_term(query, x.shape[0])), last)
         return model.predict(hidden, model.residual.after(x, last)).ahead
 
 

@@ -33,7 +33,7 @@ __all__ = [
 
 Streaming = Literal["constant", "cache", "buffer"]
 
-QUERY, JUDGED = "query", "continuation"  # names in a state, and in a prediction's extras
+QUERY, CONTINUATION = "query", "continuation"  # names in a state, and in a prediction's extras
 
 MODEL_CARD = """---
 {{ card_data }}
@@ -152,7 +152,7 @@ class NextVectorModel(  # type: ignore[call-arg]
             ModelError: a wrong shape or dtype, or a query that the model cannot take.
         """
         x = self.read(x, lengths)
-        return self.predict(self.encode(self.inputs(x, self.asked(query, len(x)))), self.residual(x))
+        return self.predict(self.encode(self.inputs(x, self.query_term(query, len(x)))), self.residual(x))
 
     def after(self, x: Tensor, lengths: Tensor | None = None, query: Tensor | None = None) -> Prediction:
         """`forward` where only the prediction after each row's last vector is wanted: a Prediction of [B, D],
@@ -160,10 +160,8 @@ class NextVectorModel(  # type: ignore[call-arg]
         return self.predict(*self._after(x, lengths, query))
 
     def extend(self, x: Tensor, state: State) -> tuple[Prediction, State]:
-        """Read a whole chunk x [B, T, D] after what `state` has read (the chunked form).
-
-        Returns: Prediction of [B, T, D] and the state after the chunk.
-        """
+        """Read a whole chunk x [B, T, D] after what `state` has read (the chunked form) -> Prediction of
+        [B, T, D] and the state after the chunk."""
         x = self.read(x)
         hidden, encoder = self.encode_chunk(self.inputs(x, state.get(QUERY)), state)
         base, baseline = self.residual.chunk(x, state)
@@ -183,10 +181,10 @@ class NextVectorModel(  # type: ignore[call-arg]
         # Where a position is counted, the counter stays on the CPU: reading it never waits for the device.
         at = self.scale.device if device is None else torch.device(device)
         kind = self.scale.dtype if dtype is None else dtype
-        asked = self.asked(query, batch)
-        if asked is None and self.condition is not None:
-            asked = self.scale.new_zeros(batch, self.d_embed)
-        conditioned = {} if asked is None else {QUERY: asked.to(at, kind)}
+        term = self.query_term(query, batch)
+        if term is None and self.condition is not None:
+            term = self.scale.new_zeros(batch, self.d_embed)
+        conditioned = {} if term is None else {QUERY: term.to(at, kind)}
         encoder = self.encoder_state(batch, at, kind)
         return {**encoder, **self.residual.init_state(batch, self.d_embed, at, kind), **conditioned}
 
@@ -227,7 +225,7 @@ class NextVectorModel(  # type: ignore[call-arg]
         if target.ndim == 4:
             target, mask = target[..., 0, :], mask[..., 0]
         x = self.read(x, lengths)
-        inputs, goal = self.inputs(x, self.asked(query, len(x))), target.to(x.dtype) / self.scale
+        inputs, goal = self.inputs(x, self.query_term(query, len(x))), target.to(x.dtype) / self.scale
         prediction, own = self.generate(inputs, self.residual(x), goal, mask)
         return prediction, {"generative": own}
 
@@ -283,10 +281,10 @@ class NextVectorModel(  # type: ignore[call-arg]
             raise ModelError(
                 f"{self.architecture} has no confidence", remedy="build it with confidence = true"
             )
-        judged, predicted = prediction.extras[JUDGED], prediction.raw
+        shape, predicted = prediction.extras[CONTINUATION], prediction.raw
         if candidate.ndim > predicted.ndim:
-            judged, predicted = judged.unsqueeze(-2), prediction.ahead
-        return self.confidence.logit(judged, predicted, candidate)
+            shape, predicted = shape.unsqueeze(-2), prediction.ahead
+        return self.confidence.logit(shape, predicted, candidate)
 
     def read(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Check x [B, T, D], zero its padding, bring it to the network's scale and dtype."""
@@ -306,7 +304,7 @@ class NextVectorModel(  # type: ignore[call-arg]
             raise self._wrong_input(x_t, "[batch, {}]")
         return x_t.to(self.scale.dtype) / self.scale
 
-    def asked(self, query: Tensor | None, batch: int) -> Tensor | None:
+    def query_term(self, query: Tensor | None, batch: int) -> Tensor | None:
         """What a query [B, D] adds to every input of the backbone, [B, D]; None without a query."""
         if query is None:
             return None
@@ -320,31 +318,31 @@ class NextVectorModel(  # type: ignore[call-arg]
                 f"{self.architecture}: the query is {list(query.shape)}",
                 remedy=f"give one vector of {self.d_embed} numbers a row",
             )
-        asked: Tensor = self.condition(query.to(self.scale.dtype) / self.scale)
-        return asked.to(self.scale.dtype)
+        term: Tensor = self.condition(query.to(self.scale.dtype) / self.scale)
+        return term.to(self.scale.dtype)
 
-    def inputs(self, x: Tensor, asked: Tensor | None) -> Tensor:
-        """What the backbone reads of scaled vectors x [B, T, D] or [B, D], and of what `asked` gave."""
+    def inputs(self, x: Tensor, term: Tensor | None) -> Tensor:
+        """What the backbone reads of scaled vectors x [B, T, D] or [B, D], and of what `query_term` gave."""
         if self.standardiser is not None:
             x = self.standardiser(x)
-        if asked is None:
+        if term is None:
             return x
-        return x + (asked if x.ndim == 2 else asked[:, None])
+        return x + (term if x.ndim == 2 else term[:, None])
 
     def joined(self, state: State, encoder: State, baseline: State) -> State:
         """The new state: the backbone's, the residual's, and the query of the old one."""
         kept = {QUERY: state[QUERY]} if QUERY in state else {}
         return {**encoder, **baseline, **kept}
 
-    def assemble(self, said: Tensor, hidden: Tensor, base: Tensor | None) -> Tensor:
-        """What a head said [..., D] of hidden states [..., H], with the gate, the standardiser and the
+    def assemble(self, output: Tensor, hidden: Tensor, base: Tensor | None) -> Tensor:
+        """A head's output [..., D] for hidden states [..., H], with the gate, the standardiser and the
         baseline [..., D] -> a prediction in the model's scale (raw / scale)."""
-        said = said.to(self.scale.dtype)
+        output = output.to(self.scale.dtype)
         if self.gate is not None:
-            said = said * (2 * torch.sigmoid(self.gate(hidden))).to(said.dtype)
+            output = output * (2 * torch.sigmoid(self.gate(hidden))).to(output.dtype)
         if self.standardiser is not None:
-            said = self.standardiser.back(said, shift=base is None)
-        return said if base is None else said + base
+            output = self.standardiser.back(output, shift=base is None)
+        return output if base is None else output + base
 
     def predict(
         self, hidden: Tensor, base: Tensor | None, extras: dict[str, Tensor] | None = None
@@ -356,18 +354,14 @@ class NextVectorModel(  # type: ignore[call-arg]
         )
         extras = dict(extras or {})
         if self.confidence is not None:
-            extras[JUDGED] = self.confidence(hidden)
+            extras[CONTINUATION] = self.confidence(hidden)
         return Prediction(raw, extras, torch.stack(further, -2) if further else None)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **download: Any) -> Self:
         """The model saved in a folder or published on the Hugging Face Hub as `owner/name`, in eval mode.
-
-        Args:
-            download: revision, token, cache_dir, local_files_only, as in huggingface_hub.snapshot_download.
-        Raises:
-            RunError: whatever `saving.load_model` finds wrong.
-            ModelError: it is of another architecture than `cls`.
+        Arguments and errors as `saving.load_model`; ModelError where it is of another architecture than
+        `cls`.
         """
         model, _ = load_model(source, **download)
         if not isinstance(model, cls):
@@ -387,7 +381,7 @@ class NextVectorModel(  # type: ignore[call-arg]
         batch, length = x.shape[:2]
         x = self.read(x, lengths)
         last = None if lengths is None else lengths.to(x.device) - 1
-        hidden = self.encode_last(self.inputs(x, self.asked(query, batch)), last)
+        hidden = self.encode_last(self.inputs(x, self.query_term(query, batch)), last)
         end = torch.full((batch,), length - 1, device=x.device) if last is None else last
         return hidden, self.residual.after(x, end)
 

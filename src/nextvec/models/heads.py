@@ -160,8 +160,8 @@ class UnitHead(nn.Linear):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[..., H] -> [..., D] of length 1; 0 stays 0, with a gradient that is finite."""
-        said = super().forward(hidden)
-        return said * torch.rsqrt(said.square().sum(-1, keepdim=True) + SOFT)
+        output = super().forward(hidden)
+        return output * torch.rsqrt(output.square().sum(-1, keepdim=True) + SOFT)
 
 
 def zero_init_head(head: nn.Module) -> None:

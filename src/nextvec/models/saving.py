@@ -91,7 +91,7 @@ def check_tensors(
 
 
 def check_golden(
-    answers: Mapping[str, Tensor],
+    outputs: Mapping[str, Tensor],
     golden: Mapping[str, Tensor],
     where: Path,
     *,
@@ -99,10 +99,10 @@ def check_golden(
     code: str,
     error: type[NextvecError] = RunError,
 ) -> None:
-    """Raise `error` where an answer is not the golden one: of the same code, the files are at fault."""
+    """Raise `error` where an output is not the golden one: of the same code, the files are at fault."""
     off, allowed = 0.0, True
-    for name, answer in answers.items():
-        this = float((answer - golden[name]).abs().max())
+    for name, output in outputs.items():
+        this = float((output - golden[name]).abs().max())
         allowed &= this <= TOLERANCE * max(1.0, float(golden[name].abs().max()))  # False for NaN
         off = this if not this <= off else off
     if allowed:
@@ -165,13 +165,13 @@ def save_model(folder: Path, model: NextVectorModel, extra: Mapping[str, Any] | 
     Args:
         extra: further entries of config.json, such as the encoder; must be JSON.
     Raises:
-        ModelError: the model answers NaN or infinity.
+        ModelError: the model gives NaN or infinity.
     """
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     twin = _assemble(type(model), to_dict(model.config), weights, folder)
-    asked = _golden_input(twin)
-    answers = _answer(twin, asked)
-    if not all(answer.isfinite().all() for answer in answers.values()):
+    inputs = _golden_input(twin)
+    outputs = _outputs(twin, inputs)
+    if not all(output.isfinite().all() for output in outputs.values()):
         raise ModelError(
             "the model's predictions are not finite", where=folder, remedy="save an earlier state of it"
         )
@@ -190,7 +190,7 @@ def save_model(folder: Path, model: NextVectorModel, extra: Mapping[str, Any] | 
         atomic_path(folder / WEIGHTS) as weights_path,
         atomic_path(folder / GOLDEN) as golden_path,
     ):
-        save_file({**asked, **answers}, golden_path)
+        save_file({**inputs, **outputs}, golden_path)
         save_file(weights, weights_path, metadata={"format": "pt"})
         write_json(config_path, config)
         with weights_path.open("rb") as f:
@@ -205,7 +205,7 @@ def load_model(source: str | Path, **download: Any) -> tuple[NextVectorModel, di
         download: revision, token, cache_dir, local_files_only, as in huggingface_hub.snapshot_download.
     Returns: the model in eval mode on the CPU, in the dtype it was saved in, and the contents of config.json.
     Raises:
-        RunError: missing, truncated or renamed files or tensors, an unknown architecture, or an answer that
+        RunError: missing, truncated or renamed files or tensors, an unknown architecture, or an output that
             differs from the golden one by more than 1e-5 (of its largest value, if that is above 1).
     """
     folder = locate(source, **download)
@@ -264,43 +264,43 @@ def _golden_input(model: NextVectorModel) -> dict[str, Tensor]:
     the same at every call."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(GOLDEN_BATCH, GOLDEN_TIME, model.d_embed, generator=generator)
-    asked = {"input": x}
+    inputs = {"input": x}
     if model.config.conditional:
-        asked["query"] = torch.randn(GOLDEN_BATCH, model.d_embed, generator=generator)
+        inputs["query"] = torch.randn(GOLDEN_BATCH, model.d_embed, generator=generator)
     return {
         name: (torch.nn.functional.normalize(value, dim=-1) * model.scale).to(model.scale.dtype)
-        for name, value in asked.items()
+        for name, value in inputs.items()
     }
 
 
-def _answer(model: NextVectorModel, asked: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _outputs(model: NextVectorModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What the model says of `_golden_input`: raw, and ahead and continuation where it has these."""
     with exact():
-        prediction = model(asked["input"], query=asked.get("query"))
-        answers = {"raw": prediction.raw}
+        prediction = model(inputs["input"], query=inputs.get("query"))
+        outputs = {"raw": prediction.raw}
         if model.config.horizons > 1:
-            answers["ahead"] = prediction.ahead
+            outputs["ahead"] = prediction.ahead
         if model.config.confidence:
-            answers["continuation"] = model.continuation(prediction, asked["input"])
-    return {name: value.clone() for name, value in answers.items()}
+            outputs["continuation"] = model.continuation(prediction, inputs["input"])
+    return {name: value.clone() for name, value in outputs.items()}
 
 
 def _check_golden(model: NextVectorModel, folder: Path, saved_code: str) -> None:
     where = folder / GOLDEN
     golden = read_tensors(where, max_bytes=MAX_GOLDEN_BYTES)
-    asked = {name: value for name, value in golden.items() if name in ("input", "query")}
+    inputs = {name: value for name, value in golden.items() if name in ("input", "query")}
     try:
-        answers = _answer(model, asked) if "input" in asked else {}
+        outputs = _outputs(model, inputs) if "input" in inputs else {}
     except ModelError as e:
         raise RunError(e.message, where=where, remedy="restore the file") from None
-    shapes = {name: value.shape for name, value in {**asked, **answers}.items()}
-    wanted = _golden_input(model).keys() | answers.keys()
+    shapes = {name: value.shape for name, value in {**inputs, **outputs}.items()}
+    wanted = _golden_input(model).keys() | outputs.keys()
     if shapes.keys() != wanted or shapes != {name: value.shape for name, value in golden.items()}:
         raise RunError("is not a golden file", where=where, remedy="restore the file")
     code = code_version(type(model))
-    check_golden(answers, golden, folder / WEIGHTS, saved_code=saved_code, code=code)
+    check_golden(outputs, golden, folder / WEIGHTS, saved_code=saved_code, code=code)
     if saved_code != code:
-        log.info("%s: saved by other code of %s, same answer", folder, model.architecture)
+        log.info("%s: saved by other code of %s, same output", folder, model.architecture)
 
 
 def locate(source: str | Path, *, also: Sequence[str] = (), **download: Any) -> Path:

@@ -61,20 +61,20 @@ class Schedule:
         signal, share = self.table(z0)[level].unsqueeze(-1).unbind(-2)
         return signal * z0 + share * noise
 
-    def skip(self, z: Tensor, said: Tensor, prior: Tensor | None, level: Tensor | int) -> Tensor:
-        """An estimate of z0 that lets z itself through: signal z + noise (said - prior) + noise^2 prior.
+    def skip(self, z: Tensor, estimate: Tensor, prior: Tensor | None, level: Tensor | int) -> Tensor:
+        """An estimate of z0 that lets z itself through: signal z + noise (estimate - prior) + noise^2 prior.
 
         For z0 of variance 1 about the prior (0 where there is none), signal z + noise^2 prior is the best
         linear estimate from z, and noise the size of what it misses (Karras et al., Elucidating the Design
         Space of Diffusion-Based Generative Models, 2022, section 5). So what a network narrower than D says
-        need not hold all of z. At level T this is `said`.
+        need not hold all of z. At level T this is `estimate`.
 
         Args:
-            z, said, prior: [..., D]; `said` is what a network takes z0 to be.
+            z, estimate, prior: [..., D]; `estimate` is what a network takes z0 to be.
             level: [...], or one for all.
         """
         signal, share = self.table(z)[level].unsqueeze(-1).unbind(-2)
-        out = signal * z + share * said
+        out = signal * z + share * estimate
         return out if prior is None else out + (share * share - share) * prior
 
     def trailing(self, steps: int) -> list[int]:
@@ -102,7 +102,7 @@ class Schedule:
 
 
 def guided(conditional: Tensor, free: Tensor, guidance: float, rescale: float) -> Tensor:
-    """Away from what is said without context: free + guidance (conditional - free), all [..., D].
+    """Away from the estimate without context: free + guidance (conditional - free), all [..., D].
 
     Args:
         rescale: 0..1, how far to bring the result's standard deviation over D back to that of `conditional`,
@@ -126,7 +126,7 @@ def denoise(
 
     Args:
         guess: z [..., D] and its level -> what z0 is taken to be.
-        steps: how often it is asked, at most T.
+        steps: how often it is called, at most T.
         fresh: see `Schedule.step`.
     Returns: z0 [..., D].
     """

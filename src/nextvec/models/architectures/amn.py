@@ -71,7 +71,7 @@ class AMN(NextVectorModel):
         """As NextVectorModel.forward; with `return_attention`, `extras["attention"]` is [B, T, T]: how much
         position t (second axis) takes from vector s (third axis)."""
         x = self.read(x, lengths)
-        seen = self.inputs(x, self.asked(query, len(x)))
+        seen = self.inputs(x, self.query_term(query, len(x)))
         hidden, weights = self._mix(self.mean(seen), self.context_encoder(seen), seen)
         return self.predict(hidden, self.residual(x), {"attention": weights} if return_attention else None)
 

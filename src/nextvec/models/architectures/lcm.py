@@ -205,7 +205,7 @@ class LCM(NextVectorModel):
         c = self.config
         x = self.read(x, lengths)
         B, T, D = x.shape
-        read, base = self._read(self.inputs(x, self.asked(query, B))), self.residual(x)
+        read, base = self._read(self.inputs(x, self.query_term(query, B))), self.residual(x)
         length = torch.full((B,), T, device=x.device) if lengths is None else lengths.to(x.device)
         if base is not None:
             base = base[torch.arange(B, device=x.device), length - 1][:, None]
@@ -267,15 +267,15 @@ class LCM(NextVectorModel):
             hidden: Tensor = self.denoiser(z, level, angles, read, seen)
             return hidden
         assert self.level is not None
-        told = self.level(level) if isinstance(level, int) else self.level()[level]
-        return self.reader.denoise(self.reader.embed(z) + told, angles, read, seen)
+        level_term = self.level(level) if isinstance(level, int) else self.level()[level]
+        return self.reader.denoise(self.reader.embed(z) + level_term, angles, read, seen)
 
     def _clean(self, hidden: Tensor, base: Tensor | None, z: Tensor, level: Tensor | int) -> Tensor:
         """Hidden states [B, N, H] of noisy z [B, N, D] at their levels -> estimates of z0 [B, N, D]."""
-        said = self.inputs(self.assemble(self.head(hidden), hidden, base), None)
+        estimate = self.inputs(self.assemble(self.head(hidden), hidden, base), None)
         if not self.config.skip:
-            return said
-        return self.schedule.skip(z, said, None if base is None else self.inputs(base, None), level)
+            return estimate
+        return self.schedule.skip(z, estimate, None if base is None else self.inputs(base, None), level)
 
     def _angles(self, start: int, count: int, *, twice: bool = False) -> Angles:
         like = self.start
