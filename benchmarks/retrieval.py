@@ -27,11 +27,11 @@ import numpy as np
 
 from nextvec.corpus.vectors import Vectors
 from nextvec.data.gather import gather_rows
-from nextvec.data.windows import Windows
+from nextvec.data.windows import IntArray, VectorSource, Windows
 from nextvec.disk import write_json
-from nextvec.evaluation.faiss_index import FaissIndex
 from nextvec.evaluation.predictor import unit
-from nextvec.evaluation.ranking import Pool, make_pool, ranks
+from nextvec.evaluation.ranking import CANDIDATE_BLOCK, Pool, exact_cosines, make_pool, ranks
+from nextvec.vectors import rounding
 
 COUNT, CONTEXT, NOISE = 40, 5, 1.2
 MIB = 2**20
@@ -54,8 +54,65 @@ def full_matrix(units: FloatArray, vectors: Vectors, pool: Pool) -> np.ndarray:
     return np.asarray(1 + (similar > truth[:, None]).sum(axis=1))
 
 
+NEAREST = 256
+QUERY_BLOCK = 1024
+
+
+class FaissIndex:
+    """All candidates of a pool in one index, V x D float32 in memory."""
+
+    def __init__(self, vectors: VectorSource, pool: Pool) -> None:
+        import faiss
+
+        self._vectors = vectors
+        self._index = faiss.IndexFlatIP(vectors.shape[1])
+        for start in range(0, len(pool), CANDIDATE_BLOCK):
+            rows = pool.rows[start : start + CANDIDATE_BLOCK]
+            self._index.add(unit(gather_rows(vectors, rows)))
+
+    def ranks(self, units: FloatArray, pool: Pool) -> IntArray:
+        """Rank of each target, 1 the best, from predictions [N, D] of unit length.
+
+        Args:
+            pool: of the candidates that were indexed, for these N windows.
+        """
+        found = np.empty(len(units), dtype=np.int64)
+        for start in range(0, len(units), QUERY_BLOCK):
+            piece = slice(start, start + QUERY_BLOCK)
+            found[piece] = self._ranks(np.ascontiguousarray(units[piece]), pool.select(piece))
+        return found
+
+    def _ranks(self, units: FloatArray, pool: Pool) -> IntArray:
+        similar, nearest = self._index.search(units, min(NEAREST, len(pool)))
+        truth = exact_cosines(units, gather_rows(self._vectors, pool.rows[pool.target]))[:, None]
+        margin = rounding(units.shape[1])
+        counted = _may_come_before(nearest, pool)
+        found = 1 + (counted & (similar > truth + margin)).sum(axis=1)
+        i, j = np.nonzero(counted & (np.abs(similar - truth) <= margin))
+        candidates = gather_rows(self._vectors, pool.rows[nearest[i, j]])
+        np.add.at(found, i, exact_cosines(units[i], candidates) > truth[i, 0])
+        if similar.shape[1] < len(pool):
+            beyond = np.flatnonzero(similar[:, -1] >= truth[:, 0] - margin)
+            if len(beyond):
+                found[beyond] = ranks(units[beyond], self._vectors, pool.select(beyond))
+        return np.asarray(found, dtype=np.int64)
+
+
+def _may_come_before(nearest: IntArray, pool: Pool) -> np.ndarray:
+    """[N, K] which of the positions found count against the target: not given, not it or its equal."""
+    low, high, read_low, read_high, query, target = (
+        values[:, None]
+        for values in (pool.low, pool.high, pool.read_low, pool.read_high, pool.query, pool.target)
+    )
+    counted = (nearest >= low) & (nearest < high) & (nearest != target) & (nearest != query)
+    counted &= (nearest < read_low) | (nearest >= read_high)
+    for window, same in pool.tied.items():
+        counted[window] &= ~np.isin(nearest[window], same)
+    return np.asarray(counted)
+
+
 def faiss_flat(units: FloatArray, vectors: Vectors, pool: Pool) -> np.ndarray:
-    """The index option: flat inner product, the 256 nearest, exact blocks for targets beyond them."""
+    """Flat inner product, the 256 nearest, exact blocks for targets beyond them."""
     return FaissIndex(vectors, pool).ranks(units, pool)
 
 

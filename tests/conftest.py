@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -138,3 +139,20 @@ def text_run(
     folder = tmp_path_factory.mktemp("text-runs") / "small-gru"
     train(text_store, make_tiny("gru", "optim.epochs=3", "model.options.residual=mean"), folder, quiet=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def worlds() -> SimpleNamespace:
+    """Makers of the self-check's worlds, predictors, evaluation sets and stores."""
+    from nextvec.selfcheck.predictors import FunctionPredictor, look_up
+    from nextvec.selfcheck.worlds import kalman, make_store, memory_evaluation_set, noisy, rotation
+
+    return SimpleNamespace(
+        rotation=rotation,
+        noisy=noisy,
+        kalman=kalman,
+        FunctionPredictor=FunctionPredictor,
+        look_up=look_up,
+        exam=memory_evaluation_set,
+        store=make_store,
+    )

@@ -77,19 +77,6 @@ def test_baselines_alone(cli, world: Store) -> None:
             assert report["best_baseline"]["cosine"] == "ridge"
 
 
-def test_another_index_finds_the_same_figures(cli, world: Store) -> None:
-    command = ("evaluate", "baselines", "--store", world.path, "--no-speed", "--json", "-")
-    rows = [cli(*command, "--index", index).json["rows"] for index in ("exact", "faiss")]
-    figures = [
-        {(row["name"], key): row[key] for row in table for key in ("cosine", "recall@1", "recall@20", "mrr")}
-        for table in rows
-    ]
-    assert figures[0] == figures[1]
-    refused = cli(*command, "--index", "faiss", "--candidates", "document")
-    assert refused.code == 2
-    assert "choose index 'exact' with candidates 'document'" in refused.err
-
-
 def test_baselines_on_everything_say_which_were_left_out(cli, world: Store) -> None:
     command = ("evaluate", "baselines", "--store", world.path, "--split", "all", "--no-speed")
     report = cli(*command, "--json", "-").json

@@ -59,7 +59,7 @@ class Bench:
 
     def case(self, guess: Any, windows: Windows | None = None, **told: Any) -> DiagnosisContext:
         """A case of a predictor, or of a function of contexts and lengths that gives raw predictions."""
-        model = guess if hasattr(guess, "predict") else self.worlds.Told(guess, **told)
+        model = guess if hasattr(guess, "predict") else self.worlds.FunctionPredictor(guess, **told)
         rows = np.arange(len(TRAIN) * LENGTH, dtype=np.int64)
         store = self.store
         return prepare(
@@ -346,7 +346,7 @@ def test_the_kalman_filter_knows_how_near_it_will_be(bench: Bench, worlds: Simpl
     linear = LinearAverage(4)
 
     def case(guess: Callable[..., np.ndarray]) -> DiagnosisContext:
-        model = worlds.Told(guess)
+        model = worlds.FunctionPredictor(guess)
         return prepare(exam, model, [linear], store.documents, lambda rows: [""] * len(rows))
 
     found = find_calibration(case(lambda c, n: worlds.kalman(c, n)))
@@ -423,7 +423,7 @@ def test_a_single_document_has_figures_without_intervals(bench: Bench) -> None:
 
 
 def test_a_model_without_baselines_is_not_diagnosed(bench: Bench) -> None:
-    model = bench.worlds.Told(last)
+    model = bench.worlds.FunctionPredictor(last)
     with pytest.raises(EvaluationError, match="needs baselines"):
         prepare(bench.exam(), model, [], bench.store.documents, bench.store.texts)
     with pytest.raises(EvaluationError, match="other names"):

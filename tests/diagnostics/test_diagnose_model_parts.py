@@ -25,7 +25,7 @@ def case_of(worlds: SimpleNamespace, exam, guess, texts=None):
         SimpleNamespace(doc_id=f"d{i}", title="", source="s", count=int(c))
         for i, c in enumerate(np.bincount(exam.windows.document) + exam.windows.context)
     ]
-    told = worlds.Told(guess)
+    told = worlds.FunctionPredictor(guess)
     read = texts or (lambda rows: [f"text {int(r)}" for r in rows])
     return prepare(exam, told, [LinearAverage(3)], documents, read)
 

@@ -141,7 +141,7 @@ def test_samples_that_mean_nothing_are_refused(exam: EvaluationSet) -> None:
 def test_the_table_says_what_samples_are_worth(worlds: SimpleNamespace, tmp_path: Path) -> None:
     store = worlds.store(tmp_path / "store", worlds.noisy(np.random.default_rng(0), 16, 12, D))
     split = Split(tuple(range(8)), (8, 9), tuple(range(10, 16)))
-    point = worlds.Told(worlds.kalman, name="point", context=12)
+    point = worlds.FunctionPredictor(worlds.kalman, name="point", context=12)
     drawing = SamplingPredictor(
         worlds.kalman,
         name="drawing",

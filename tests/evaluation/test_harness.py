@@ -48,7 +48,7 @@ def oracle(store, worlds: SimpleNamespace):
 
 @pytest.fixture(scope="module")
 def report(store, oracle, worlds: SimpleNamespace):
-    worst = worlds.Told(lambda c, n: -c[:, 0], name="backwards")
+    worst = worlds.FunctionPredictor(lambda c, n: -c[:, 0], name="backwards")
     return evaluate(store, SPLIT, "test", [oracle, worst], HOW)
 
 
@@ -221,7 +221,7 @@ def test_an_empty_split_is_named(store) -> None:
 
 
 def test_a_predictor_of_another_encoder_or_dimension_is_refused(store, worlds: SimpleNamespace) -> None:
-    foreign = worlds.Told(worlds.kalman, name="foreign")
+    foreign = worlds.FunctionPredictor(worlds.kalman, name="foreign")
     foreign.encoder = "encoder-b"
     with pytest.raises(EncoderMismatchError, match="foreign was trained on vectors of another encoder"):
         evaluate(store, SPLIT, "test", [foreign], HOW)
@@ -231,7 +231,7 @@ def test_a_predictor_of_another_encoder_or_dimension_is_refused(store, worlds: S
 
 
 def test_two_rows_of_one_name_are_refused(store, worlds: SimpleNamespace) -> None:
-    twins = [worlds.Told(worlds.kalman), worlds.Told(worlds.kalman)]
+    twins = [worlds.FunctionPredictor(worlds.kalman), worlds.FunctionPredictor(worlds.kalman)]
     with pytest.raises(EvaluationError, match="two predictors are called 'told'"):
         evaluate(store, SPLIT, "test", twins, HOW)
 

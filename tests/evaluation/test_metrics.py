@@ -31,7 +31,7 @@ def judged(exam, predictor):
 def test_in_the_noisy_world_the_kalman_filter_is_best(worlds: SimpleNamespace) -> None:
     exam = worlds.exam(worlds.noisy(np.random.default_rng(4), 60, 24, D), context=5)
     best, last, average = (
-        judged(exam, p) for p in (worlds.Told(worlds.kalman), CopyLast(5), LinearAverage(5))
+        judged(exam, p) for p in (worlds.FunctionPredictor(worlds.kalman), CopyLast(5), LinearAverage(5))
     )
     for name in ("cosine", "mse", "recall@1", "recall@5", "mrr", "contrastive_accuracy"):
         up = 1 if METRICS[name].better == "higher" else -1
@@ -82,7 +82,7 @@ def test_metrics_by_hand(worlds: SimpleNamespace) -> None:
 def test_predictions_that_cannot_be_judged_are_refused(
     turning, worlds: SimpleNamespace, answer, said: str
 ) -> None:
-    broken = worlds.Told(lambda c, n: c, name="broken")
+    broken = worlds.FunctionPredictor(lambda c, n: c, name="broken")
     broken.predict = lambda contexts, lengths: answer(contexts)
     with pytest.raises(EvaluationError, match=f"broken: {said}"):
         Scores.of(broken, turning)
@@ -98,7 +98,7 @@ def test_a_predictor_is_given_no_more_than_it_asks_for(worlds: SimpleNamespace) 
         return contexts[:, 0]
 
     for context, expected in ((2, 2), (5, 5), (1000, 8)):
-        Scores.of(worlds.Told(look, context=context), exam)
+        Scores.of(worlds.FunctionPredictor(look, context=context), exam)
         assert (widths[-1], longest[-1]) == (expected, expected)
 
 

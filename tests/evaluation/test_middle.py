@@ -13,7 +13,6 @@ from nextvec.data.windows import reading_order
 from nextvec.errors import EvaluationError, WindowError
 from nextvec.evaluation.baselines.linear import PositionWeights
 from nextvec.evaluation.baselines.simple import window_mean
-from nextvec.evaluation.faiss_index import FaissIndex
 from nextvec.evaluation.harness import EvaluationConfig, evaluate
 from nextvec.evaluation.metrics import METRICS, Scores
 from nextvec.evaluation.predictor import unit
@@ -72,7 +71,6 @@ def test_ranks_leave_out_just_the_chunks_read(worlds: SimpleNamespace, kind: str
     assert ranks(units, exam.vectors, exam.pool).tolist() == expected
     assert exam.pool.eligible.tolist() == eligible
     assert exam.pool.chance_recall(1) == pytest.approx(np.mean(1 / np.array(eligible)))
-    assert FaissIndex(exam.vectors, exam.pool).ranks(units, exam.pool).tolist() == expected
     part = exam.select(slice(3, 9))
     assert part.ranks(units[3:9]).tolist() == expected[3:9]
 

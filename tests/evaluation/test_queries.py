@@ -17,7 +17,6 @@ from nextvec.data.splits import Split
 from nextvec.data.windows import FURTHEST_QUERY, later_rows, make_windows, with_queries
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines.linear import PositionWeights, WeightsWithQuery
-from nextvec.evaluation.faiss_index import FaissIndex
 from nextvec.evaluation.harness import EvaluationConfig, FittingData, evaluate
 from nextvec.evaluation.metrics import METRICS, Scores
 from nextvec.evaluation.predictor import ask, unit
@@ -149,7 +148,6 @@ def test_the_query_is_never_a_candidate(worlds: SimpleNamespace, kind: str) -> N
     assert (windows.query >= 0).sum() == len(windows) - 3
     assert ranks(units, exam.vectors, pool).tolist() == expected
     assert pool.eligible.tolist() == eligible
-    assert FaissIndex(exam.vectors, pool).ranks(units, pool).tolist() == expected
     part = exam.select(slice(3, 9))
     assert part.ranks(units[3:9]).tolist() == expected[3:9]
 

@@ -41,7 +41,7 @@ def test_a_rollout_is_that_of_a_plain_loop(worlds, context: int) -> None:
     vectors = rng.standard_normal((36, 5)).astype(np.float32)
     exam = worlds.exam(vectors, counts, context=2)
     mix = rng.standard_normal((5, 5)).astype(np.float32)
-    predictor = worlds.Told(
+    predictor = worlds.FunctionPredictor(
         lambda c, n: (c.sum(axis=1) / n[:, None]) @ mix + c[np.arange(len(n)), n - 1], context=context
     )
     found = rollout(predictor, exam, steps=4)
@@ -68,7 +68,9 @@ def test_copying_stands_still_and_the_law_does_not_tire(worlds) -> None:
     copy = rollout(CopyLast(3), exam)
     assert copy.drift == pytest.approx(1)
     assert copy.repetition == pytest.approx(1)
-    law = rollout(worlds.Told(lambda c, n: c[np.arange(len(n)), n - 1] @ turn.T, context=1), exam)
+    law = rollout(
+        worlds.FunctionPredictor(lambda c, n: c[np.arange(len(n)), n - 1] @ turn.T, context=1), exam
+    )
     assert law.cosine == pytest.approx(1, abs=1e-5)
     assert rollout(LinearAverage(3), exam).cosine.mean() < 0.9
 

@@ -36,7 +36,7 @@ def make_report(worlds: SimpleNamespace, tmp_path_factory: pytest.TempPathFactor
                 "epoch": seed + 1,
             }
             told.append(
-                worlds.Told(
+                worlds.FunctionPredictor(
                     lambda c, n, noise=noise: worlds.kalman(c, n) + noise,
                     name=name,
                     metadata=metadata | {"model_file": f"runs/{name}/model.safetensors"},

@@ -26,7 +26,7 @@ def test_each_chunk_is_compared_with_what_was_expected_before_it(worlds) -> None
 
 def test_its_mean_is_the_metric(worlds) -> None:
     exam = worlds.exam(worlds.noisy(np.random.default_rng(0), 3, 14, 8), context=4)
-    for predictor in (LinearAverage(4), worlds.Told(worlds.kalman)):
+    for predictor in (LinearAverage(4), worlds.FunctionPredictor(worlds.kalman)):
         parts = [surprise(predictor, exam.vectors, document(14 * i, 14), least=4) for i in range(3)]
         assert all(np.isnan(part[:4]).all() for part in parts)
         metric = METRICS["surprise"].values(Scores.of(predictor, exam))
@@ -36,7 +36,7 @@ def test_its_mean_is_the_metric(worlds) -> None:
 def test_a_change_of_subject_is_the_largest_surprise(worlds) -> None:
     vectors, turn = worlds.rotation(np.random.default_rng(0), 2, 20, 64)
     spliced = np.concatenate([vectors[0, :11], vectors[1, 11:]])
-    law = worlds.Told(lambda c, n: c[np.arange(len(n)), n - 1] @ turn.T, context=1)
+    law = worlds.FunctionPredictor(lambda c, n: c[np.arange(len(n)), n - 1] @ turn.T, context=1)
     found = surprise(law, spliced, document(0, 20))
     assert int(np.nanargmax(found)) == 11
     assert np.nanmax(np.delete(found, 11)) < 1e-4 < 0.3 < found[11]
@@ -46,7 +46,7 @@ def test_a_document_of_one_chunk_has_no_surprise_and_nan_is_refused(worlds) -> N
     vectors = worlds.noisy(np.random.default_rng(0), 1, 5, 4)[0]
     assert np.isnan(surprise(CopyLast(5), vectors, document(2, 1))).tolist() == [True]
     with pytest.raises(EvaluationError, match="hold NaN"):
-        surprise(worlds.Told(lambda c, n: c[:, 0] * np.nan), vectors, document(0, 5))
+        surprise(worlds.FunctionPredictor(lambda c, n: c[:, 0] * np.nan), vectors, document(0, 5))
 
 
 def test_what_was_expected_is_the_predictors_answer(worlds) -> None:

@@ -13,7 +13,7 @@ import pytest
 from nextvec.corpus.store import Store
 from nextvec.data.windows import make_windows
 from nextvec.evaluation.predictor import unit
-from nextvec.experiments.examples import Example, best_and_worst
+from nextvec.experiments.examples import WindowTexts, best_and_worst
 
 DOCUMENTS = (1, 4, 6, 9)
 
@@ -39,7 +39,7 @@ def store(make_world: Callable[..., Store], tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def found(store: Store) -> list[tuple[str, list[Example]]]:
+def found(store: Store) -> list[tuple[str, list[WindowTexts]]]:
     vectors = store.vectors[:]
     answers = {
         vectors[i].tobytes(): vectors[i + 1] * (1 if i // 12 in (1, 4) else -1)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nextvec.evaluation.harness import EvaluationConfig
     from nextvec.experiments.evaluating import DocumentSelection
 
-JUDGING = Group("EvaluationConfig")
+JUDGING = Group("Evaluation")
 DEFAULT_CONTEXT = 5
 
 
@@ -35,12 +35,6 @@ class JudgingFlags:
     candidates: Annotated[
         Literal["split", "store", "document"], Parameter(help="What the true next chunk is ranked among.")
     ] = "split"
-    index: Annotated[
-        Literal["exact", "faiss"],
-        Parameter(
-            help="How ranks are found: in blocks, or with a flat faiss index (nextvec[faiss]). Same ranks."
-        ),
-    ] = "exact"
     k: Annotated[str | None, Parameter(help="recall@k to report, e.g. 1,5,20.")] = None
     baselines: Annotated[str | None, Parameter(help="Only these baselines, separated by commas.")] = None
     bootstrap_seed: Annotated[int, Parameter(help="Of the resampling of documents.")] = 0
@@ -69,7 +63,6 @@ class JudgingFlags:
             task=task,
             queries=queries,
             candidates=self.candidates,
-            index=self.index,
             ks=ks,
             baselines=names(self.baselines) or None,
             seed=self.bootstrap_seed,

@@ -18,7 +18,7 @@ from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import EvaluationSet, context_blocks
 from nextvec.evaluation.intervals import DocumentBootstrap
 from nextvec.evaluation.metrics import METRICS, Scores
-from nextvec.evaluation.predictor import VectorPredictor, ask, row_dots, unit
+from nextvec.evaluation.predictor import NextVectorPredictor, ask, row_dots, unit
 from nextvec.evaluation.trajectory import Rollout, offset_profile, rollable
 from nextvec.progress import Progress
 
@@ -234,9 +234,9 @@ class DiagnosisContext:
     """
 
     exam: EvaluationSet
-    model: VectorPredictor
+    model: NextVectorPredictor
     judgement: Scores
-    baselines: Mapping[str, VectorPredictor]
+    baselines: Mapping[str, NextVectorPredictor]
     answers: Mapping[str, PredictorSummary]
     documents: Sequence[Document]
     texts: Texts
@@ -304,8 +304,8 @@ class DiagnosisContext:
 
 def prepare(
     exam: EvaluationSet,
-    model: VectorPredictor,
-    baselines: Sequence[VectorPredictor],
+    model: NextVectorPredictor,
+    baselines: Sequence[NextVectorPredictor],
     documents: Sequence[Document],
     texts: Texts,
     *,
@@ -337,7 +337,7 @@ def prepare(
 
 
 def score(
-    predictor: VectorPredictor,
+    predictor: NextVectorPredictor,
     vectors: VectorSource,
     windows: Windows,
     *,

@@ -19,13 +19,13 @@ from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.data.windows import Extent, FloatArray, Windows
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import context_blocks
-from nextvec.evaluation.predictor import VectorPredictor, ask, row_dots, unit
+from nextvec.evaluation.predictor import NextVectorPredictor, ask, row_dots, unit
 
 # Surprise: how far each chunk of a document is from what was expected after the chunks before it.
 
 
 def surprise(
-    predictor: VectorPredictor, vectors: VectorSource, document: Extent, least: int = 1
+    predictor: NextVectorPredictor, vectors: VectorSource, document: Extent, least: int = 1
 ) -> NDArray[np.float64]:
     """[T] 1 - cos(prediction, actual) of each chunk of a document; 0 is as expected, 1 unrelated, 2 opposite.
 
@@ -42,7 +42,7 @@ def surprise(
 
 
 def expected(
-    predictor: VectorPredictor, vectors: VectorSource, document: Extent, least: int = 1
+    predictor: NextVectorPredictor, vectors: VectorSource, document: Extent, least: int = 1
 ) -> FloatArray:
     """[T, D] the prediction of each chunk of a document, of unit length; zeros for the first `least` chunks.
 
@@ -170,7 +170,7 @@ class ReadDocument:
     expected: FloatArray
 
     @classmethod
-    def of(cls, predictor: VectorPredictor, vectors: FloatArray) -> ReadDocument:
+    def of(cls, predictor: NextVectorPredictor, vectors: FloatArray) -> ReadDocument:
         """A document's raw vectors [T, D], read by a predictor. Raises EvaluationError."""
         return cls(unit(vectors), expected(predictor, vectors, _Whole(0, len(vectors))))
 

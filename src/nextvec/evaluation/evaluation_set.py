@@ -14,7 +14,6 @@ from nextvec.data.gather import VectorSource, gather_contexts, gather_queries, g
 from nextvec.data.trained import TrainedOn, chunk_keys, key, known
 from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.errors import LeakError
-from nextvec.evaluation.faiss_index import FaissIndex
 from nextvec.evaluation.predictor import unit
 from nextvec.evaluation.ranking import Pool, ranks
 
@@ -54,7 +53,6 @@ class EvaluationSet:
         pool: the candidates, made from the same windows.
         train_mean: [D] mean of the vectors trained on; None where nothing was trained.
         seed: of the batches of `contrastive_accuracy`.
-        index: "exact" or "faiss": how ranks are found, not what they are.
         samples: how many vectors a window a generative predictor is asked for; 0: none of them is.
     """
 
@@ -65,11 +63,10 @@ class EvaluationSet:
         pool: Pool,
         train_mean: FloatArray | None = None,
         seed: int = 0,
-        index: str = "exact",
         samples: int = SAMPLES,
     ) -> None:
         self.vectors, self.windows, self.pool = vectors, windows, pool
-        self.train_mean, self.seed, self.index, self.samples = train_mean, seed, index, samples
+        self.train_mean, self.seed, self.samples = train_mean, seed, samples
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -77,9 +74,7 @@ class EvaluationSet:
     def select(self, which: NDArray[np.bool_] | IntArray | slice) -> EvaluationSet:
         """The same exam with some of its windows only."""
         windows, pool = self.windows.select(which), self.pool.select(which)
-        return EvaluationSet(
-            self.vectors, windows, pool, self.train_mean, self.seed, self.index, self.samples
-        )
+        return EvaluationSet(self.vectors, windows, pool, self.train_mean, self.seed, self.samples)
 
     @property
     def dimension(self) -> int:
@@ -88,13 +83,7 @@ class EvaluationSet:
 
     def ranks(self, units: FloatArray) -> IntArray:
         """[N] rank of each target among the candidates, 1 the best, for predictions [N, D] of unit length."""
-        if self.index == "faiss":
-            return self._faiss.ranks(units, self.pool)
         return ranks(units, self.vectors, self.pool)
-
-    @cached_property
-    def _faiss(self) -> FaissIndex:
-        return FaissIndex(self.vectors, self.pool)
 
     @cached_property
     def targets(self) -> FloatArray:

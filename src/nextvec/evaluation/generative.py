@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import EvaluationSet
-from nextvec.evaluation.predictor import VectorPredictor, row_dots
+from nextvec.evaluation.predictor import NextVectorPredictor, row_dots
 
 Values = NDArray[np.float64]
 SAMPLE_BYTES = 2**28
 
 
 @runtime_checkable
-class GenerativePredictor(VectorPredictor, Protocol):
+class GenerativePredictor(NextVectorPredictor, Protocol):
     """A predictor that can be asked for several vectors that may come next."""
 
     generative: bool
@@ -59,7 +59,7 @@ class Generated:
         return Generated(energy, diversity, self.variance[which], self.error[which], self.n)
 
 
-def generate(predictor: VectorPredictor | None, raw: FloatArray, exam: EvaluationSet) -> Generated:
+def generate(predictor: NextVectorPredictor | None, raw: FloatArray, exam: EvaluationSet) -> Generated:
     """Ask a generative predictor for `exam.samples` vectors a window; judge any other by its `raw` [N, D].
 
     Samples are judged block by block and not kept. The noise is a function of the exam's seed and of the
@@ -94,7 +94,7 @@ def generate(predictor: VectorPredictor | None, raw: FloatArray, exam: Evaluatio
     )
 
 
-def _check(predictor: VectorPredictor, drawn: FloatArray, shape: tuple[int, ...]) -> None:
+def _check(predictor: NextVectorPredictor, drawn: FloatArray, shape: tuple[int, ...]) -> None:
     if drawn.shape != shape:
         raise EvaluationError(f"samples have shape {drawn.shape}, not {shape}", where=predictor.name)
     if not np.isfinite(drawn).all():

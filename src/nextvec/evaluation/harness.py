@@ -25,11 +25,10 @@ from nextvec.errors import (
 from nextvec.evaluation.baselines import BASELINES, QUERY_BASELINES, Baseline
 from nextvec.evaluation.baselines.simple import window_mean
 from nextvec.evaluation.evaluation_set import LIMIT, SAMPLES, EvaluationSet, Leaks, without_leaks
-from nextvec.evaluation.faiss_index import require_faiss
 from nextvec.evaluation.intervals import RESAMPLES, DocumentBootstrap
 from nextvec.evaluation.metrics import KS, METRICS, Scores
-from nextvec.evaluation.predictor import VectorPredictor, measure_speed
-from nextvec.evaluation.ranking import CANDIDATES, INDEXES, make_pool
+from nextvec.evaluation.predictor import NextVectorPredictor, measure_speed
+from nextvec.evaluation.ranking import CANDIDATES, make_pool
 from nextvec.evaluation.report import PredictorRow, Report, compare
 from nextvec.progress import Progress
 
@@ -49,7 +48,6 @@ class EvaluationConfig:
             target alone), which then is no candidate for anyone.
         candidates: "split" (every chunk of the judged documents), "store", or "document" (the target's own);
             always without what has been read.
-        index: "exact" (blocks) or "faiss" (a flat index, with the extra `faiss`): the figures are the same.
         ks: recall@k to report; None takes 1, 5, 10, 20, 50 as far as the pool is larger.
         baselines: names to judge beside the predictors; None is all of them.
         seed, resamples: of the bootstrap over documents; `seed` of the queries too.
@@ -66,7 +64,6 @@ class EvaluationConfig:
     task: Task = "next"
     queries: bool = False
     candidates: str = "split"
-    index: str = "exact"
     ks: tuple[int, ...] | None = None
     baselines: tuple[str, ...] | None = None
     seed: int = 0
@@ -87,7 +84,6 @@ class EvaluationConfig:
                 f"there is no candidate set '{self.candidates}'",
                 remedy=f"choose one of: {', '.join(CANDIDATES)}",
             )
-        self._check_index()
         if self.samples < 0 or self.samples == 1:
             raise EvaluationError(
                 f"{self.samples} samples do not make a distribution", remedy="ask for 0, or for 2 or more"
@@ -114,19 +110,6 @@ class EvaluationConfig:
         """What is judged of these documents (indices into `store.documents`). Raises WindowError: nothing."""
         windows = make_windows(store, documents, self.context, self.horizon, self.task)
         return with_queries(windows, self.seed) if self.queries else windows
-
-    def _check_index(self) -> None:
-        if self.index not in INDEXES:
-            raise EvaluationError(
-                f"there is no index '{self.index}'", remedy=f"choose one of: {', '.join(INDEXES)}"
-            )
-        if self.index == "faiss":
-            if self.candidates == "document":
-                raise EvaluationError(
-                    "an index of all chunks is of no use among those of one document",
-                    remedy="choose index 'exact' with candidates 'document'",
-                )
-            require_faiss()
 
 
 @dataclass(frozen=True)
@@ -162,7 +145,7 @@ def evaluate(
     store: Store,
     split: Split,
     name: str,
-    predictors: Sequence[VectorPredictor] = (),
+    predictors: Sequence[NextVectorPredictor] = (),
     judging: EvaluationConfig | None = None,
     *,
     training: FittingData | None = None,
@@ -224,7 +207,7 @@ class _Table:
     how: EvaluationConfig
     rows: list[PredictorRow] = field(default_factory=list)
 
-    def add(self, predictor: VectorPredictor) -> None:
+    def add(self, predictor: NextVectorPredictor) -> None:
         started = time.perf_counter()
         judgement = Scores.of(predictor, self.exam)
         row = PredictorRow(predictor.name, predictor.kind, dict(getattr(predictor, "metadata", {})))
@@ -292,7 +275,7 @@ class _Table:
         return report
 
 
-def _check_names(predictors: Sequence[VectorPredictor]) -> None:
+def _check_names(predictors: Sequence[NextVectorPredictor]) -> None:
     taken = {*BASELINES, *QUERY_BASELINES}
     for predictor in predictors:
         if predictor.name in taken:
@@ -375,7 +358,7 @@ def make_evaluation_set(
     ranges = [(store.documents[i].first, store.documents[i].count) for i in chosen]
     pool = make_pool(windows, store.vectors, ranges, store.texts, how.candidates)
     mean = None if training is None else window_mean(training.vectors, training.train)
-    return EvaluationSet(store.vectors, windows, pool, mean, how.seed, how.index, how.samples)
+    return EvaluationSet(store.vectors, windows, pool, mean, how.seed, how.samples)
 
 
 def _checked_ks(exam: EvaluationSet, how: EvaluationConfig) -> tuple[int, ...]:

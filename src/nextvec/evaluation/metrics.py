@@ -20,7 +20,7 @@ from nextvec.data.windows import FloatArray, IntArray
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.generative import Generated, generate
 from nextvec.evaluation.generative import spread_ratio as ratio_of_spread
-from nextvec.evaluation.predictor import VectorPredictor, ask, row_dots
+from nextvec.evaluation.predictor import NextVectorPredictor, ask, row_dots
 from nextvec.evaluation.trajectory import STEPS, Rollout, offset_cosines, offset_profile, rollable, rollout
 
 Values = NDArray[np.float64]
@@ -44,13 +44,13 @@ class Scores:
         raw: FloatArray,
         unit: FloatArray,
         references: Mapping[str, float] | None = None,
-        predictor: VectorPredictor | None = None,
+        predictor: NextVectorPredictor | None = None,
     ) -> None:
         self.exam, self.raw, self.unit, self.predictor = exam, raw, unit, predictor
         self.references: Mapping[str, float] = references or {}
 
     @classmethod
-    def of(cls, predictor: VectorPredictor, exam: EvaluationSet) -> Scores:
+    def of(cls, predictor: NextVectorPredictor, exam: EvaluationSet) -> Scores:
         """Ask the predictor for every window.
 
         Raises:

@@ -19,7 +19,7 @@ Kind = Literal["model", "baseline"]
 UNIT_TOLERANCE = 1e-3
 
 
-class VectorPredictor(Protocol):
+class NextVectorPredictor(Protocol):
     """A next-vector predictor.
 
     `context` is how many of the most recent vectors it uses; the harness never gives it more. Five further
@@ -50,7 +50,7 @@ def row_dots(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
 
 
 @runtime_checkable
-class ConditionalPredictor(VectorPredictor, Protocol):
+class ConditionalPredictor(NextVectorPredictor, Protocol):
     """A predictor that may be told what to write towards."""
 
     conditional: bool
@@ -63,7 +63,7 @@ class ConditionalPredictor(VectorPredictor, Protocol):
 
 
 def ask(
-    predictor: VectorPredictor, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+    predictor: NextVectorPredictor, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Its raw and unit prediction, both [B, D], after `checked`; a conditional one is told the queries."""
     if queries is not None and isinstance(predictor, ConditionalPredictor) and predictor.conditional:
@@ -74,7 +74,9 @@ def ask(
     return raw, units
 
 
-def checked(predictor: VectorPredictor, raw: FloatArray, unit_: FloatArray, shape: tuple[int, int]) -> None:
+def checked(
+    predictor: NextVectorPredictor, raw: FloatArray, unit_: FloatArray, shape: tuple[int, int]
+) -> None:
     """Refuse predictions that no figure could be trusted on. Raises EvaluationError naming the predictor."""
     for what, values in (("raw", raw), ("unit", unit_)):
         if values.shape != shape:
@@ -104,7 +106,7 @@ WARM_UP, SINGLE_CALLS = 5, 100
 BATCH, BATCH_SECONDS, MIN_BATCHES = 256, 0.5, 3
 
 
-def measure_speed(predictor: VectorPredictor, dimension: int, context: int) -> dict[str, float]:
+def measure_speed(predictor: NextVectorPredictor, dimension: int, context: int) -> dict[str, float]:
     """Time `predict` on contexts of `context` vectors.
 
     Returns:
@@ -131,7 +133,7 @@ def measure_speed(predictor: VectorPredictor, dimension: int, context: int) -> d
     }
 
 
-def _seconds(predictor: VectorPredictor, contexts: np.ndarray, lengths: np.ndarray) -> float:
+def _seconds(predictor: NextVectorPredictor, contexts: np.ndarray, lengths: np.ndarray) -> float:
     started = time.perf_counter()
     predictor.predict(contexts, lengths)
     return time.perf_counter() - started

@@ -25,7 +25,6 @@ from nextvec.evaluation.predictor import unit
 from nextvec.vectors import rounding
 
 CANDIDATES = ("split", "store", "document")
-INDEXES = ("exact", "faiss")
 CANDIDATE_BLOCK = 4096
 WINDOW_BLOCK = 256
 _NOTHING = np.zeros(0, dtype=np.int64)

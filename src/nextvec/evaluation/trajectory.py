@@ -12,7 +12,7 @@ from nextvec.data.gather import gather_rows, read_on
 from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import EvaluationSet
-from nextvec.evaluation.predictor import VectorPredictor, ask, row_dots, unit
+from nextvec.evaluation.predictor import NextVectorPredictor, ask, row_dots, unit
 
 # Which chunk a prediction is nearest to: the one it should be, one before, one after?
 
@@ -81,7 +81,7 @@ def rollable(exam: EvaluationSet, steps: int = STEPS) -> IntArray:
 
 
 def rollout(
-    predictor: VectorPredictor, exam: EvaluationSet, steps: int = STEPS, most: int = MOST_WINDOWS
+    predictor: NextVectorPredictor, exam: EvaluationSet, steps: int = STEPS, most: int = MOST_WINDOWS
 ) -> Rollout:
     """Roll a predictor out from at most `most` windows, evenly spaced among those that can be.
 

@@ -27,7 +27,7 @@ from nextvec.disk import atomic_path, read_json, refuse_taken, write_json
 from nextvec.errors import EvaluationError, RunError, SplitError
 from nextvec.evaluation.baselines import BASELINES, Baseline
 from nextvec.evaluation.harness import EvaluationConfig, FittingData
-from nextvec.evaluation.predictor import VectorPredictor, ask, unit
+from nextvec.evaluation.predictor import NextVectorPredictor, ask, unit
 from nextvec.experiments.evaluating import (
     SCHEMES,
     DocumentSelection,
@@ -67,7 +67,7 @@ class Ensemble:
 
     kind: ClassVar[Literal["model"]] = "model"
 
-    def __init__(self, name: str, members: Sequence[VectorPredictor], mixture: MixtureWeights) -> None:
+    def __init__(self, name: str, members: Sequence[NextVectorPredictor], mixture: MixtureWeights) -> None:
         self.name, self.members, self.mixture = name, tuple(members), mixture
         self.context = max(member.context for member in self.members)
         self.conditional = any(getattr(member, "conditional", False) for member in self.members)
@@ -89,7 +89,7 @@ class Ensemble:
 
 
 def fit_mixture(
-    members: Sequence[VectorPredictor], vectors: VectorSource, windows: Windows
+    members: Sequence[NextVectorPredictor], vectors: VectorSource, windows: Windows
 ) -> MixtureWeights:
     """The non-negative weights with the least squared error on these windows (Lawson and Hanson's NNLS).
 
@@ -119,7 +119,7 @@ def fit_mixture(
 
 
 def answers(
-    members: Sequence[VectorPredictor],
+    members: Sequence[NextVectorPredictor],
     contexts: FloatArray,
     lengths: IntArray,
     queries: FloatArray | None = None,
@@ -174,7 +174,7 @@ class EnsembleRun(Ensemble):
         baselines: Sequence[Baseline],
         mixture: MixtureWeights,
     ) -> None:
-        members: list[VectorPredictor] = [*runs, *baselines]
+        members: list[NextVectorPredictor] = [*runs, *baselines]
         super().__init__(folder.resolve().name, members, mixture)
         self.folder, self.runs, self.baselines = folder, tuple(runs), tuple(baselines)
         first = self.runs[0]

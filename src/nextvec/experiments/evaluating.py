@@ -23,7 +23,7 @@ from nextvec.data.windows import Task, Windows, make_windows
 from nextvec.errors import EvaluationError, RunError, ServerError, SplitError
 from nextvec.evaluation.evaluation_set import without_leaks
 from nextvec.evaluation.harness import EvaluationConfig, FittingData, evaluate
-from nextvec.evaluation.predictor import VectorPredictor
+from nextvec.evaluation.predictor import NextVectorPredictor
 from nextvec.evaluation.report import Report
 from nextvec.training.config import DataConfig
 
@@ -60,7 +60,7 @@ class TrainedOnDocuments(Protocol):
     def training(self) -> dict[str, Any]: ...
 
 
-class EvaluatedRun(VectorPredictor, TrainedOnDocuments, Protocol):
+class EvaluatedRun(NextVectorPredictor, TrainedOnDocuments, Protocol):
     """A predictor that says what it was trained for and on: a run, or an ensemble of runs.
 
     Attributes:

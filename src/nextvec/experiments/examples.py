@@ -11,12 +11,12 @@ from nextvec.corpus.store import Store
 from nextvec.data.windows import Windows
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.metrics import Scores
-from nextvec.evaluation.predictor import VectorPredictor, unit
+from nextvec.evaluation.predictor import NextVectorPredictor, unit
 from nextvec.evaluation.ranking import make_pool
 
 
 @dataclass(frozen=True)
-class Example:
+class WindowTexts:
     """One window: the last chunk read, what came next, and the candidate nearest to the prediction."""
 
     title: str
@@ -29,8 +29,8 @@ class Example:
 
 
 def best_and_worst(
-    store: Store, predictor: VectorPredictor, windows: Windows, documents: Sequence[int], count: int
-) -> list[tuple[str, list[Example]]]:
+    store: Store, predictor: NextVectorPredictor, windows: Windows, documents: Sequence[int], count: int
+) -> list[tuple[str, list[WindowTexts]]]:
     """The `count` windows predicted best and worst by cosine, at most one of a document each.
 
     Args:
@@ -62,12 +62,12 @@ def _one_a_document(windows: Windows, ranked: np.ndarray, count: int) -> list[in
 
 def _example(
     store: Store, windows: Windows, judgement: Scores, i: int, rows: np.ndarray, candidates: np.ndarray
-) -> Example:
+) -> WindowTexts:
     scores = candidates @ judgement.unit[i]
     scores[windows.select(np.array([i])).given(rows)[0]] = -np.inf
     nearest = int(rows[int(scores.argmax())])
     last, target, near = store.texts([int(windows.last[i]), int(windows.target[i]), nearest])
-    return Example(
+    return WindowTexts(
         title=store.documents[int(windows.document[i])].title,
         position=int(windows.target[i] - windows.first[i]),
         cosine=float(judgement.cosines[i]),

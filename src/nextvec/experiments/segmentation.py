@@ -38,7 +38,7 @@ from nextvec.evaluation.boundaries import (
 )
 from nextvec.evaluation.harness import EvaluationConfig, check_made_for, fitted
 from nextvec.evaluation.intervals import DocumentBootstrap, Interval
-from nextvec.evaluation.predictor import Kind, VectorPredictor
+from nextvec.evaluation.predictor import Kind, NextVectorPredictor
 from nextvec.experiments.evaluating import (
     DocumentSelection,
     common,
@@ -248,7 +248,7 @@ def _documents(store: Store, run: TrainedPredictor, exam: DocumentSelection, spl
 
 def _fitted(
     store: Store, run: TrainedPredictor, exam: DocumentSelection, names: Sequence[str]
-) -> list[VectorPredictor]:
+) -> list[NextVectorPredictor]:
     for name in names:
         if name not in BASELINES:
             raise EvaluationError(
@@ -297,7 +297,7 @@ class _Table:
         self.rows: list[tuple[dict[str, Any], _Marks]] = []
         self._add_chance()
 
-    def add(self, store: Store, predictor: VectorPredictor) -> None:
+    def add(self, store: Store, predictor: NextVectorPredictor) -> None:
         """Its curves; those that need no predictor once."""
         validation, test = (
             [ReadDocument.of(predictor, gather_rows(store.vectors, joined.rows)) for joined in part]

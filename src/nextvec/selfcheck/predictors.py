@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.evaluation.baselines import CopyLast, LinearAverage, Random
-from nextvec.evaluation.predictor import Kind, VectorPredictor, unit
+from nextvec.evaluation.predictor import Kind, NextVectorPredictor, unit
 from nextvec.evaluation.trajectory import STEPS
 from nextvec.selfcheck.theory import (
     AnswerMixture,
@@ -80,7 +80,7 @@ class KnownPredictor:
         constant: it always says the same.
     """
 
-    predictor: VectorPredictor
+    predictor: NextVectorPredictor
     answers: Callable[[int], AnswerMixture | None]
     drawn: Samples | None = None
     perfect: bool = False

@@ -15,7 +15,7 @@ from nextvec.diagnostics.groups import quantile_masks
 from nextvec.evaluation.baselines import CopyLast
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.metrics import Scores, moments
-from nextvec.evaluation.predictor import VectorPredictor, row_dots
+from nextvec.evaluation.predictor import NextVectorPredictor, row_dots
 from nextvec.evaluation.trajectory import rollable, rollout
 from nextvec.inference.predictor import RunPredictor
 from nextvec.models.architectures.amn import AMN
@@ -176,7 +176,7 @@ def rollout_curve(inputs: ReportInputs) -> Figure:
         raise NothingToDraw("no rollout: no document goes on for two chunks, or another task was judged")
     drawn, grid = canvas(height=2.9 + legend_height(answered.models), columns=2)
     left, right = grid[0]
-    every: list[VectorPredictor] = [CopyLast(exam.windows.context), *opened(answered)]
+    every: list[NextVectorPredictor] = [CopyLast(exam.windows.context), *opened(answered)]
     for predictor in every:
         found = rollout(predictor, exam, steps, ROLLED)
         line(left, inputs, predictor.name, range(1, steps + 1), found.cosine.mean(axis=0))
