@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from nextvec.corpus.vectors import Vectors
-from nextvec.data.gather import gather_rows
-from nextvec.data.windows import IntArray, VectorSource, Windows
+from nextvec.data.gather import VectorSource, gather_rows
+from nextvec.data.windows import IntArray, Windows
 from nextvec.disk import write_json
 from nextvec.evaluation.predictor import unit
 from nextvec.evaluation.ranking import CANDIDATE_BLOCK, Pool, exact_cosines, make_pool, ranks

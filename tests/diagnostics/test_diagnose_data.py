@@ -17,9 +17,10 @@ from nextvec.data.splits import SplitConfig
 from nextvec.diagnostics import lags as sweep
 from nextvec.diagnostics import reembedding
 from nextvec.diagnostics.data import DataDiagnosisConfig, diagnose_data
-from nextvec.diagnostics.engine import is_red, plain, short
+from nextvec.diagnostics.engine import is_red, plain
 from nextvec.diagnostics.lags import lag_curves
 from nextvec.errors import ConfigError, EncoderError, EvaluationError, SplitError
+from nextvec.evaluation.intervals import short
 from nextvec.evaluation.predictor import unit
 
 QUIET = {"reembed": 0.0, "quiet": True, "resamples": 200}
@@ -74,7 +75,7 @@ def ragged(tmp_path: Path) -> Store:
 @pytest.mark.parametrize("block", [3, 8, 10_000])
 def test_one_pass_gives_the_sums_of_plain_loops(ragged, monkeypatch, block):
     monkeypatch.setattr(sweep, "BLOCK_ROWS", block)
-    found = sweep.sweep(ragged, range(len(ragged.documents)))
+    found = sweep.sum_store(ragged, range(len(ragged.documents)))
     units = unit(np.asarray(ragged.vectors)).astype(np.float64)
     for i, d in enumerate(ragged.documents):
         own = units[d.first : d.first + d.count]
@@ -101,7 +102,7 @@ def test_one_pass_gives_the_sums_of_plain_loops(ragged, monkeypatch, block):
 def test_the_shuffled_null_is_the_mean_over_all_orders(tmp_path):
     vectors = np.random.default_rng(1).standard_normal((4, D)).astype(np.float32)
     store = write(tmp_path / "s", [("d", "a", vectors)])
-    curve = lag_curves(sweep.sweep(store, [0]))[0]
+    curve = lag_curves(sweep.sum_store(store, [0]))[0]
     units = unit(vectors).astype(np.float64)
     for lag in curve.lags:
         orders = [
@@ -117,7 +118,7 @@ def test_a_slow_rotation_has_the_curve_of_its_angle(worlds, tmp_path):
     found = look(worlds.store(tmp_path / "s", slow_turn(30, 20, angle)))
     curve = found.curves[0]
     for lag in curve.lags:
-        assert lag.cosine.mean == pytest.approx(np.cos(lag.k * angle), abs=1e-5)
+        assert lag.cosine.value == pytest.approx(np.cos(lag.k * angle), abs=1e-5)
         assert lag.cosine.high - lag.cosine.low < 1e-5  # every document has the same
     shuffled = np.average(np.cos(np.arange(1, 20) * angle), weights=np.arange(19, 0, -1))
     assert curve.lags[0].shuffled == pytest.approx(shuffled, abs=1e-5)
@@ -133,9 +134,9 @@ def test_an_ar1_state_has_a_falling_curve_of_known_height(worlds, tmp_path):
     lags = found.curves[0].lags
     for lag in lags:
         expected = memory**lag.k / (1 + noise**2)
-        assert lag.cosine.mean == pytest.approx(expected, abs=0.02)
-        assert lag.cosine.low < lag.cosine.mean < lag.cosine.high
-    assert all(a.cosine.mean > b.cosine.mean for a, b in itertools.pairwise(lags))
+        assert lag.cosine.value == pytest.approx(expected, abs=0.02)
+        assert lag.cosine.low < lag.cosine.value < lag.cosine.high
+    assert all(a.cosine.value > b.cosine.value for a, b in itertools.pairwise(lags))
     assert level(found, "order") == "ok"
     assert found.curves[0].apart == pytest.approx(0.0, abs=0.01)
     assert not is_red(found.verdicts)
@@ -144,7 +145,7 @@ def test_an_ar1_state_has_a_falling_curve_of_known_height(worlds, tmp_path):
 def test_the_interval_is_that_of_independent_documents(worlds, tmp_path):
     """Documents of equal length: the mean's standard error is the documents' std over sqrt(n)."""
     vectors = worlds.noisy(np.random.default_rng(3), 200, 10, D)
-    found = sweep.sweep(worlds.store(tmp_path / "s", vectors), range(200))
+    found = sweep.sum_store(worlds.store(tmp_path / "s", vectors), range(200))
     first = lag_curves(found, resamples=1000)[0].lags[0].cosine
     error = (found.similar[:, 0] / 9).std() / np.sqrt(200)
     assert first.high - first.low == pytest.approx(2 * 1.96 * error, rel=0.12)
@@ -158,7 +159,7 @@ def test_a_shuffled_store_is_flat_and_flagged(worlds, tmp_path):
     vectors = np.stack([document[rng.permutation(20)] for document in ordered])
     found = look(worlds.store(tmp_path / "s", vectors))
     for lag in found.curves[0].lags:
-        assert abs(lag.gain.mean) < 0.02
+        assert abs(lag.gain.value) < 0.02
     assert level(found, "order") == "red"
     assert "incoherent data" in text(found, "order")
     assert level(look(worlds.store(tmp_path / "o", ordered)), "order") == "ok"
@@ -198,7 +199,7 @@ def test_one_document_has_no_interval_but_a_curve(tmp_path):
     found = look(write(tmp_path / "s", [("d", "a", slow_turn(1, 10, 0.1)[0])]))
     first = found.curves[0].lags[0]
     assert first.cosine.low is None
-    assert first.cosine.mean == pytest.approx(np.cos(0.1), abs=1e-5)
+    assert first.cosine.value == pytest.approx(np.cos(0.1), abs=1e-5)
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["curves"][0]["apart"] is None
 
 

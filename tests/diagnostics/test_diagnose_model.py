@@ -13,7 +13,6 @@ import pytest
 
 from nextvec.data.windows import Windows, make_windows
 from nextvec.diagnostics.ablations import BEFORE_LAST, REPLACE, REVERSE, SHUFFLE, ablate
-from nextvec.diagnostics.checklist import checklist
 from nextvec.diagnostics.distribution import find_calibration, find_collapse, find_moments
 from nextvec.diagnostics.engine import DiagnosisContext, prepare
 from nextvec.diagnostics.groups import find_gap, find_shifts, find_sources
@@ -25,6 +24,7 @@ from nextvec.evaluation.baselines.simple import window_mean
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.predictor import unit
 from nextvec.evaluation.ranking import make_pool
+from nextvec.experiments.brief import checklist
 
 D, DOCUMENTS, LENGTH, CONTEXT = 24, 30, 16, 4
 TRAIN, TEST = range(12), range(12, 30)

@@ -23,7 +23,7 @@ def test_the_interval_is_that_of_resampling_by_hand(seed: int, documents: int) -
     drawn = np.random.default_rng(3).integers(0, len(names), size=(50, len(names)))
     means = [np.concatenate([(a - b)[document == names[d]] for d in row]).mean() for row in drawn]
     assert (got.low, got.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=1e-12)
-    assert got.difference == pytest.approx((a - b).mean())
+    assert got.value == pytest.approx((a - b).mean())
     assert got.low <= got.high
 
 
@@ -75,7 +75,7 @@ def test_a_ratio_of_sums_resamples_both() -> None:
         first, second = (p[at].sum() / w[at].sum() for p, w in zip(parts, wholes, strict=True))
         return float(first - second)
 
-    assert found.difference == pytest.approx(difference(np.arange(72)))
+    assert found.value == pytest.approx(difference(np.arange(72)))
     by_hand = np.quantile([difference(row) for row in rows], [0.025, 0.975])
     assert (found.low, found.high) == pytest.approx(tuple(by_hand))
 

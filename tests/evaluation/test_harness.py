@@ -71,8 +71,8 @@ def test_the_best_baseline_is_found_and_compared_with(report) -> None:
             if row.name != name:
                 versus = row.versus[metric]
                 difference = row.figures[metric] - report.row(name).figures[metric]
-                assert versus.difference == pytest.approx(difference, abs=1e-9)
-                assert versus.low <= versus.difference <= versus.high
+                assert versus.value == pytest.approx(difference, abs=1e-9)
+                assert versus.low <= versus.value <= versus.high
     linear = report.row("linear average").figures
     backwards = report.row("backwards").figures
     assert backwards["skill"] == pytest.approx(

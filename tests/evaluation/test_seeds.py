@@ -88,8 +88,8 @@ def test_intervals_are_made_anew(before: Report, merged: Report) -> None:
     for metric, interval in row.versus.items():
         best = merged.row(merged.best[metric])
         assert interval == merged.bootstrap.interval(row.values[metric], best.values[metric])
-        assert interval.difference == pytest.approx(
-            np.mean([before.row(name).versus[metric].difference for name in SEEDS]), abs=1e-9
+        assert interval.value == pytest.approx(
+            np.mean([before.row(name).versus[metric].value for name in SEEDS]), abs=1e-9
         )
     for name in (*BASELINES, "other"):
         assert merged.row(name).versus == before.row(name).versus

@@ -36,7 +36,9 @@ def report(store, worlds: SimpleNamespace) -> Report:
     def look(contexts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         return np.stack([after[c[n - 1].tobytes()] for c, n in zip(contexts, lengths, strict=True)])
 
-    good = worlds.FunctionPredictor(look, name="good | better", metadata={"parameters": 1234567, "seconds": 2.25})
+    good = worlds.FunctionPredictor(
+        look, name="good | better", metadata={"parameters": 1234567, "seconds": 2.25}
+    )
     bad = worlds.FunctionPredictor(lambda c, n: -c[:, 0], name="bad", metadata={"parameters": 10})
     return evaluate(store, SPLIT, "test", [good, bad], EvaluationConfig(resamples=200, quiet=True))
 
@@ -123,7 +125,9 @@ def test_columns_without_a_value_are_left_out(report: Report) -> None:
 
 def test_seeds_and_speed_have_columns(store, worlds: SimpleNamespace) -> None:
     told = [
-        worlds.FunctionPredictor(lambda c, n, s=s: worlds.kalman(c, n) * (1 + 0.1 * s), name=f"m{s}", metadata={"seed": s})
+        worlds.FunctionPredictor(
+            lambda c, n, s=s: worlds.kalman(c, n) * (1 + 0.1 * s), name=f"m{s}", metadata={"seed": s}
+        )
         for s in range(2)
     ]
     how = EvaluationConfig(resamples=50, quiet=True, baselines=("copy-last", "linear average"))

@@ -195,7 +195,7 @@ def test_a_table_of_shares(world: Store, trained: Path, tmp_path: Path) -> None:
     assert Path(str(half.folder)).name == "keep-0.5"
     assert first.versus is None
     assert half.versus is not None
-    assert half.versus.difference == pytest.approx(half.cosine - first.cosine, abs=1e-6)
+    assert half.versus.value == pytest.approx(half.cosine - first.cosine, abs=1e-6)
     assert all(line.p50_ms > 0 for line in table.lines)
     json.dumps(table.to_json(), allow_nan=False)
 

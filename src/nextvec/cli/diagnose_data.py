@@ -105,10 +105,10 @@ def _lags(curve: LagCurve) -> str:
         [
             f"{lag.k}",
             f"{lag.pairs:,}",
-            f"{lag.cosine.mean:.4f}",
+            f"{lag.cosine.value:.4f}",
             _interval(lag.cosine.low, lag.cosine.high),
             f"{lag.shuffled:.4f}",
-            f"{lag.gain.mean:+.4f}",
+            f"{lag.gain.value:+.4f}",
             _interval(lag.gain.low, lag.gain.high),
         ]
         for lag in curve.lags
@@ -128,7 +128,7 @@ def _by_source(curves: tuple[LagCurve, ...]) -> list[str]:
         deepest = max(len(curve.lags) for curve in curves)
         rows = []
         for curve in curves[1:]:
-            cells = [f"{lag.cosine.mean:.3f} {lag.gain.mean:+.3f}" for lag in curve.lags]
+            cells = [f"{lag.cosine.value:.3f} {lag.gain.value:+.3f}" for lag in curve.lags]
             rows.append([str(curve.source), *cells, *[""] * (deepest - len(cells))])
         head = ["chunks apart", *(str(k) for k in range(1, deepest + 1))]
         tables.append(f"{columns(head, rows)}\ncosine, and its difference from shuffled chunks")
@@ -142,11 +142,11 @@ def _coherence(curves: tuple[LagCurve, ...]) -> str:
         if curve.lags:
             first = curve.lags[0]
             cells += [
-                f"{first.cosine.mean:.4f}",
+                f"{first.cosine.value:.4f}",
                 _interval(first.cosine.low, first.cosine.high),
                 f"{first.shuffled:.4f}",
                 f"{curve.apart:.4f}",
-                f"{first.gain.mean:+.4f}",
+                f"{first.gain.value:+.4f}",
                 _interval(first.gain.low, first.gain.high),
             ]
         rows.append(cells + [""] * (9 - len(cells)))

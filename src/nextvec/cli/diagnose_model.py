@@ -12,7 +12,7 @@ from nextvec.cli.common import JsonTarget, Quiet, Sources, columns, names, outpu
 from nextvec.cli.verdicts import WIDTH, Strict, finish, verdict_lines
 
 if TYPE_CHECKING:
-    from nextvec.diagnostics.checklist import Checklist
+    from nextvec.experiments.brief import Checklist
     from nextvec.experiments.diagnose import RunModelDiagnosis
 
 

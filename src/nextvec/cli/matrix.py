@@ -98,8 +98,9 @@ def matrix(
     output(show(table, markdown=judging.markdown), table, json)
     if top:
         from nextvec.experiments.brief import carry
+        from nextvec.experiments.diagnose import diagnose_model
 
-        for carried in carry(opened, out, table, top, exam, how):
+        for carried in carry(out, table, top, lambda run: diagnose_model(opened, run, exam, how)):
             print(f"\n{carried.row}: {carried.diagnosis.diagnosis.headline}\n  everything: {carried.file}")
     if table["failed"]:
         raise SystemExit(1)

@@ -97,7 +97,7 @@ def _cells(line: PruningRow) -> list[str]:
         f"{line.bytes / 1024:,.0f}",
         "" if line.cut_cosine is None else f"{line.cut_cosine:.4f}",
         f"{line.cosine:.4f}",
-        "" if by is None else f"{by.difference:+.4f} [{by.low:+.4f}, {by.high:+.4f}]",
+        "" if by is None else by.signed(),
         "" if line.recall_at_5 is None else f"{line.recall_at_5:.4f}",
         f"{line.p50_ms:.3f}",
     ]

@@ -236,8 +236,8 @@ def describe_table(report: SegmentationReport) -> str:
 
 def _cells(row: FinderRow) -> list[str]:
     gap, rule = row.versus.get("pk"), row.rule
-    mark = "*" if gap is None else " " if not gap.clear else "+" if gap.difference < 0 else "-"
-    interval = "" if gap is None else f"{gap.difference:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+    mark = "*" if gap is None else " " if not gap.excludes_zero else "+" if gap.value < 0 else "-"
+    interval = "" if gap is None else gap.signed()
     return [
         row.name,
         f"{row.pk:.4f}{mark}",

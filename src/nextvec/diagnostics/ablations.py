@@ -10,18 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.diagnostics.engine import (
-    Change,
-    DiagnosisContext,
-    Estimate,
-    Section,
-    Values,
-    Verdict,
-    estimate,
-    sample,
-    score,
-    table,
-)
+from nextvec.diagnostics.engine import Change, DiagnosisContext, Section, Verdict, sample, score, table
+from nextvec.evaluation.intervals import Estimate, Values, estimate
 from nextvec.evaluation.predictor import row_dots
 
 SHUFFLE, BEFORE_LAST, REVERSE, REPLACE = (

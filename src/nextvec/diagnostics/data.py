@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.diagnostics.duplicates import Duplicates, duplicate_verdicts, find_duplicates
-from nextvec.diagnostics.engine import Verdict, plain, short
+from nextvec.diagnostics.engine import Verdict, plain
 from nextvec.diagnostics.lags import LagCurve, MeanAndStd, StoreSums, lag_curves, order_verdicts, sum_store
 from nextvec.diagnostics.reembedding import (
     Reembedding,
@@ -20,7 +20,7 @@ from nextvec.diagnostics.reembedding import (
     reembedding_verdict,
 )
 from nextvec.errors import ConfigError, EncoderError, EvaluationError
-from nextvec.evaluation.intervals import RESAMPLES
+from nextvec.evaluation.intervals import RESAMPLES, short
 
 if TYPE_CHECKING:
     from nextvec.corpus.encoders import Encoder
@@ -203,6 +203,10 @@ class DataDiagnosis:
     def to_json(self) -> dict[str, Any]:
         """JSON-ready, under the attributes' names."""
         found: dict[str, Any] = plain(self)
+        for curve, made in zip(found["curves"], self.curves, strict=True):
+            curve["fall"] = None if made.fall is None else made.fall.to_json("mean")
+            for lag, one in zip(curve["lags"], made.lags, strict=True):
+                lag |= {"cosine": one.cosine.to_json("mean"), "gain": one.gain.to_json("mean")}
         return found
 
 

@@ -9,19 +9,9 @@ from typing import ClassVar
 import numpy as np
 
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.diagnostics.engine import (
-    WORTH_NAMING,
-    DiagnosisContext,
-    Estimate,
-    Section,
-    Values,
-    Verdict,
-    estimate,
-    short,
-    spearman,
-    table,
-)
+from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict, spearman, table
 from nextvec.diagnostics.groups import quantile_masks
+from nextvec.evaluation.intervals import WORTH_NAMING, Estimate, Values, estimate, short
 from nextvec.evaluation.metrics import METRICS, Scores, mean_pairwise_cosine, moments, moments_distance
 from nextvec.evaluation.predictor import row_dots, unit
 

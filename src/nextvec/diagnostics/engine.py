@@ -16,7 +16,7 @@ from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import EvaluationSet, context_blocks
-from nextvec.evaluation.intervals import DocumentBootstrap
+from nextvec.evaluation.intervals import Estimate, Values, estimate
 from nextvec.evaluation.metrics import METRICS, Scores
 from nextvec.evaluation.predictor import NextVectorPredictor, ask, row_dots, unit
 from nextvec.evaluation.trajectory import Rollout, offset_profile, rollable
@@ -53,14 +53,6 @@ def is_red(verdicts: Iterable[Verdict]) -> bool:
     return any(verdict.level == "red" for verdict in verdicts)
 
 
-def short(value: float | None, digits: int = 3) -> str:
-    """A figure mostly between -1 and 1, without the leading zero: -.31; "-" for what is not known."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    text = f"{value:.{digits}f}"
-    return text.replace("0.", ".", 1) if abs(float(text)) < 1 else text
-
-
 def plain(value: Any) -> Any:
     """Dataclasses, numpy numbers and arrays as JSON; what is not finite becomes null."""
     if is_dataclass(value) and not isinstance(value, type):
@@ -72,13 +64,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-Values = NDArray[np.float64]
-WORTH_NAMING = 0.001
-"""Differences of cosine below this are printed but get no verdict: with enough windows anything is clear."""
-
-NEGLIGIBLE = 0.005
 
 
 class Section(ABC):
@@ -98,53 +83,6 @@ class Section(ABC):
         """Every field, JSON-ready, with the verdicts."""
         content: dict[str, Any] = plain(self)
         return {**content, "verdicts": plain(self.verdicts())}
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean, or a difference of means, with its 95 % interval over documents (none for a single one)."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-    @property
-    def clear(self) -> bool:
-        """Whether the interval leaves out 0 and the value is worth naming."""
-        sure = self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
-        return sure and abs(self.value) >= WORTH_NAMING
-
-    @property
-    def negligible(self) -> bool:
-        """Whether the whole interval is so near 0 that there is nothing, rather than nothing to be told."""
-        known = self.low is not None and self.high is not None
-        return known and max(abs(self.low or 0.0), abs(self.high or 0.0)) < NEGLIGIBLE
-
-    def __str__(self) -> str:
-        """`.012 [.009, .015]`."""
-        return self.show()
-
-    def show(self, digits: int = 3, *, sign: bool = False) -> str:
-        """The same with so many digits; `sign` puts a + before what is positive."""
-        value = ("+" if sign and self.value > 0 else "") + _figure(self.value, digits)
-        if self.low is None or self.high is None:
-            return value
-        return f"{value} [{_figure(self.low, digits)}, {_figure(self.high, digits)}]"
-
-
-def _figure(value: float, digits: int) -> str:
-    """Without the sign of a zero that is one only after rounding."""
-    return short(round(value, digits) + 0.0, digits)
-
-
-def estimate(documents: IntArray, values: NDArray[Any], other: NDArray[Any] | None = None) -> Estimate:
-    """Mean of `values` [N], less that of `other`, with its paired interval over `documents` [N]."""
-    below = np.zeros(len(values)) if other is None else other
-    try:
-        found = DocumentBootstrap(documents).interval(values, below)
-    except EvaluationError:  # of a single document nothing can be said about others
-        return Estimate(float(np.mean(values.astype(np.float64) - below)), None, None)
-    return Estimate(found.difference, found.low, found.high)
 
 
 def sample(count: int, most: int, seed: int) -> IntArray:

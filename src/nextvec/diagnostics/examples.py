@@ -9,8 +9,9 @@ import numpy as np
 
 from nextvec.data.gather import gather_rows
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict, short
+from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict
 from nextvec.evaluation.evaluation_set import EvaluationSet
+from nextvec.evaluation.intervals import short
 from nextvec.evaluation.predictor import row_dots, unit
 
 WORST, RANDOM = 20, 10

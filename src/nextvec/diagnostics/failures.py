@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from nextvec.data.gather import gather_rows
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict, short, table
+from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict, table
 from nextvec.diagnostics.groups import quantile_masks
 from nextvec.evaluation.evaluation_set import EvaluationSet
+from nextvec.evaluation.intervals import short
 from nextvec.evaluation.metrics import mean_pairwise_cosine
 from nextvec.evaluation.predictor import row_dots, unit
 

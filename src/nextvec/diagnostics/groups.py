@@ -13,19 +13,8 @@ from numpy.typing import NDArray
 
 from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.data.windows import FloatArray, IntArray, Windows
-from nextvec.diagnostics.engine import (
-    DiagnosisContext,
-    Estimate,
-    Section,
-    Values,
-    Verdict,
-    estimate,
-    sample,
-    score,
-    short,
-    spearman,
-    table,
-)
+from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict, sample, score, spearman, table
+from nextvec.evaluation.intervals import Estimate, Values, estimate, short
 from nextvec.evaluation.predictor import row_dots, unit
 
 SEARCH_BLOCK = 4096

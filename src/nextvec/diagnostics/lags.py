@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from nextvec.data.gather import gather_rows
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.diagnostics.engine import Verdict, short
-from nextvec.evaluation.intervals import LEVEL, RESAMPLES
+from nextvec.diagnostics.engine import Verdict
+from nextvec.evaluation.intervals import RESAMPLES, Estimate, Values, percentiles, resampled, short
 from nextvec.evaluation.predictor import unit
 from nextvec.progress import Progress
 
@@ -29,7 +29,6 @@ LAGS = 8
 REPEATED = 0.999
 """Adjacent chunks with a larger cosine count as one chunk twice."""
 BLOCK_ROWS = 8192
-Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -187,29 +186,6 @@ FEW_REPEATED = 0.01
 
 
 @dataclass(frozen=True)
-class LagEstimate:
-    """A mean with its 95 % interval over documents; no interval for fewer than two documents."""
-
-    mean: float
-    low: float | None
-    high: float | None
-
-    @property
-    def above_zero(self) -> bool:
-        """Whether the whole interval (or the mean alone, where there is none) lies above 0."""
-        return (self.mean if self.low is None else self.low) > 0
-
-    @property
-    def below_zero(self) -> bool:
-        """The same, below 0."""
-        return (self.mean if self.high is None else self.high) < 0
-
-    def __str__(self) -> str:
-        interval = "" if self.low is None else f" [{short(self.low)}, {short(self.high)}]"
-        return short(self.mean) + interval
-
-
-@dataclass(frozen=True)
 class Lag:
     """Chunks k apart in the same document.
 
@@ -224,9 +200,9 @@ class Lag:
     k: int
     pairs: int
     documents: int
-    cosine: LagEstimate
+    cosine: Estimate
     shuffled: float
-    gain: LagEstimate
+    gain: Estimate
 
 
 @dataclass(frozen=True)
@@ -246,20 +222,20 @@ class LagCurve:
     chunks: int
     apart: float
     lags: tuple[Lag, ...]
-    fall: LagEstimate | None
+    fall: Estimate | None
     repeated: float
 
     @property
     def ordered(self) -> bool:
         """Whether adjacent chunks are closer than shuffled ones."""
-        return bool(self.lags) and self.lags[0].gain.above_zero
+        return bool(self.lags) and self.lags[0].gain.least > 0
 
     @property
     def reach(self) -> int:
         """The largest k up to which every lag is closer than shuffled chunks."""
         reach = 0
         for lag in self.lags:
-            if not lag.gain.above_zero:
+            if lag.gain.least <= 0:
                 break
             reach = lag.k
         return reach
@@ -285,7 +261,7 @@ def _curve(
     pairs = found.pairs[which].astype(np.float64)
     similar, shuffled = found.similar[which], pairs * found.within[which, None]
     known = pairs.sum(axis=0) > 0
-    drawn = _resampled(np.hstack([similar, similar - shuffled]), np.hstack([pairs, pairs]), resamples, seed)
+    drawn = resampled(np.hstack([similar, similar - shuffled]), np.hstack([pairs, pairs]), resamples, seed)
     lags = []
     for k in range(1, int(known.sum()) + 1):
         i, total = k - 1, pairs[:, k - 1].sum()
@@ -296,15 +272,15 @@ def _curve(
                 k=k,
                 pairs=int(total),
                 documents=several,
-                cosine=_estimate(cosine, drawn[:, i], several),
+                cosine=percentiles(cosine, drawn[:, i], several),
                 shuffled=float(null),
-                gain=_estimate(cosine - null, drawn[:, LAGS + i], several),
+                gain=percentiles(cosine - null, drawn[:, LAGS + i], several),
             )
         )
     fall = None
     if len(lags) > 1:
-        mean = lags[0].cosine.mean - lags[1].cosine.mean
-        fall = _estimate(mean, drawn[:, 0] - drawn[:, 1], lags[1].documents)
+        mean = lags[0].cosine.value - lags[1].cosine.value
+        fall = percentiles(mean, drawn[:, 0] - drawn[:, 1], lags[1].documents)
     return LagCurve(
         source=source,
         documents=len(which),
@@ -314,24 +290,6 @@ def _curve(
         fall=fall,
         repeated=float(found.repeated[which].sum() / max(pairs[:, 0].sum(), 1)),
     )
-
-
-def _resampled(sums: Values, counts: Values, resamples: int, seed: int) -> Values:
-    """[resamples, C] means sum / count over documents drawn with replacement; nan without any pair."""
-    n, rng = len(sums), np.random.default_rng(seed)
-    both = np.hstack([sums, counts])
-    drawn = np.empty((resamples, both.shape[1]))
-    for i in range(resamples):
-        drawn[i] = np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64) @ both
-    total, weight = np.hsplit(drawn, 2)
-    return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
-
-
-def _estimate(mean: float, drawn: Values, documents: int) -> LagEstimate:
-    if documents < 2:
-        return LagEstimate(float(mean), None, None)
-    low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return LagEstimate(float(mean), float(low), float(high))
 
 
 def order_verdicts(curves: tuple[LagCurve, ...]) -> list[Verdict]:
@@ -355,9 +313,9 @@ def order_verdicts(curves: tuple[LagCurve, ...]) -> list[Verdict]:
     verdicts += [_source_verdict(part) for part in parts if not part.ordered]
     for curve in curves:
         verdicts += _shape_verdicts(curve)
-    if not first.cosine.mean > whole.apart:
+    if not first.cosine.value > whole.apart:
         text = (
-            f"chunks of a document (adjacent {short(first.cosine.mean)}) are no closer than chunks of "
+            f"chunks of a document (adjacent {short(first.cosine.value)}) are no closer than chunks of "
             f"different documents ({short(whole.apart)}): are documents cut where the data says?"
         )
         verdicts.append(Verdict("documents", "warning", text))
@@ -378,9 +336,9 @@ def _source_verdict(curve: LagCurve) -> Verdict:
 def _shape_verdicts(curve: LagCurve) -> list[Verdict]:
     where = "" if curve.source is None else f"source {curve.source}: "
     verdicts = []
-    if curve.fall is not None and curve.fall.below_zero:
+    if curve.fall is not None and curve.fall.most < 0:
         text = (
-            f"{where}chunks two apart are closer than adjacent ones (by {short(-curve.fall.mean)}): "
+            f"{where}chunks two apart are closer than adjacent ones (by {short(-curve.fall.value)}): "
             "are two texts interleaved?"
         )
         verdicts.append(Verdict("interleaved", "warning", text))

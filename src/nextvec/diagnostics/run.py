@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nextvec.diagnostics.engine import Verdict, plain, short
+from nextvec.diagnostics.engine import Verdict, plain
 from nextvec.errors import RunError
+from nextvec.evaluation.intervals import short
 
 # A run's history as the diagnosis reads it: every line checked, so that a damaged one is named.
 

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from nextvec.diagnostics.engine import DiagnosisContext, Estimate, Section, Verdict, estimate, short, table
+from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict, table
 from nextvec.evaluation.baselines import CopyLast
+from nextvec.evaluation.intervals import Estimate, estimate, short
 from nextvec.evaluation.metrics import METRICS, Scores, skill_over
 from nextvec.evaluation.trajectory import Rollout, offset_profile
 

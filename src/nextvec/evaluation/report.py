@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from nextvec.data.windows import IntArray, Windows
 from nextvec.disk import atomic_path, write_json
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import Leaks
-from nextvec.evaluation.intervals import DocumentBootstrap, Interval
+from nextvec.evaluation.intervals import DocumentBootstrap, Estimate
 from nextvec.evaluation.metrics import LINEAR_AVERAGE, METRICS, skill_over
 from nextvec.evaluation.predictor import Kind
 
@@ -54,15 +54,15 @@ class PredictorRow:
     metadata: dict[str, Any]
     figures: dict[str, float | None] = field(default_factory=dict)
     values: dict[str, NDArray[Any]] = field(default_factory=dict)
-    versus: dict[str, Interval] = field(default_factory=dict)
+    versus: dict[str, Estimate] = field(default_factory=dict)
     units: NDArray[np.float16] | None = None
 
     def better(self, metric: str) -> bool | None:
         """Whether it is clearly better (True) or worse (False) than the best baseline; None: neither."""
         interval = self.versus.get(metric)
-        if interval is None or not interval.clear:
+        if interval is None or not interval.excludes_zero:
             return None
-        return (interval.difference > 0) == (METRICS[metric].better == "higher")
+        return (interval.value > 0) == (METRICS[metric].better == "higher")
 
 
 @dataclass
@@ -192,15 +192,16 @@ class Report:
         if self.bootstrap is None:
             return []
         return [
-            {"metric": metric, "row": a.name, "than": b.name, **asdict(self._difference(metric, a, b))}
+            {
+                "metric": metric,
+                "row": a.name,
+                "than": b.name,
+                **self.bootstrap.interval(a.values[metric], b.values[metric]).to_json(),
+            }
             for metric in PAIRED
             for a, b in combinations(self.rows, 2)
             if metric in a.values and metric in b.values
         ]
-
-    def _difference(self, metric: str, a: PredictorRow, b: PredictorRow) -> Interval:
-        assert self.bootstrap is not None
-        return self.bootstrap.interval(a.values[metric], b.values[metric])
 
     def write(self, path: Path) -> None:
         """Write `to_json` to a file, atomically."""
@@ -236,10 +237,7 @@ def best_by(metric: str, rows: Sequence[PredictorRow]) -> PredictorRow | None:
 def _row_json(row: PredictorRow) -> dict[str, Any]:
     figures = {k: v if v is None or math.isfinite(v) else None for k, v in row.figures.items()}
     metadata = {k: v.item() if isinstance(v, np.generic) else v for k, v in row.metadata.items()}
-    versus = {
-        metric: {"difference": i.difference, "low": i.low, "high": i.high, "better": row.better(metric)}
-        for metric, i in row.versus.items()
-    }
+    versus = {metric: {**i.to_json(), "better": row.better(metric)} for metric, i in row.versus.items()}
     return {"name": row.name, "kind": row.kind, **figures, **metadata, "versus_best_baseline": versus}
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from nextvec.data.windows import FloatArray
 from nextvec.decoding.base import Decoder
 from nextvec.decoding.quality import bleu, gibberish, token_f1, words_of
-from nextvec.diagnostics.engine import Estimate, Section, Verdict, estimate, short, table
+from nextvec.diagnostics.engine import Section, Verdict, table
+from nextvec.evaluation.intervals import Estimate, estimate, short
 from nextvec.evaluation.predictor import row_dots
 from nextvec.experiments.decoder_trial import HeldOutChunks
 from nextvec.experiments.evaluating import EvaluatedRun

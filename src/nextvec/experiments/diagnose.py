@@ -14,7 +14,6 @@ from nextvec.data.gather import VectorSource
 from nextvec.data.splits import SPLITS, Split
 from nextvec.data.trained import key, known
 from nextvec.data.windows import IntArray, Windows
-from nextvec.diagnostics.checklist import Checklist, checklist
 from nextvec.diagnostics.engine import DiagnosisContext, prepare
 from nextvec.diagnostics.model import ModelDiagnosis, diagnose
 from nextvec.errors import EvaluationError, SplitError, WindowError
@@ -30,6 +29,7 @@ from nextvec.evaluation.harness import (
     without_known,
 )
 from nextvec.evaluation.predictor import measure_speed
+from nextvec.experiments.brief import Checklist, checklist
 from nextvec.experiments.evaluating import DocumentSelection, divide, division_of, training_of
 from nextvec.inference.predictor import RunPredictor
 

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from nextvec.corpus.store import Store
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.diagnostics.engine import Estimate, Values, estimate, sample, short
+from nextvec.diagnostics.engine import sample
 from nextvec.diagnostics.groups import named_masks
 from nextvec.errors import EvaluationError, SplitError
 from nextvec.evaluation.evaluation_set import EvaluationSet, Leaks
 from nextvec.evaluation.harness import EvaluationConfig, check_made_for, make_evaluation_set, without_known
+from nextvec.evaluation.intervals import Estimate, Values, estimate, short
 from nextvec.evaluation.predictor import one_thread, row_dots
 from nextvec.evaluation.ranking import Pool
 from nextvec.experiments.evaluating import DocumentSelection, divide, division_of, for_question

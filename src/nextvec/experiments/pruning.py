@@ -18,7 +18,7 @@ from nextvec.data.splits import SplitConfig
 from nextvec.disk import refuse_taken
 from nextvec.errors import ConfigError, EncoderMismatchError, RunError, SplitError
 from nextvec.evaluation.harness import EvaluationConfig
-from nextvec.evaluation.intervals import Interval
+from nextvec.evaluation.intervals import Estimate
 from nextvec.evaluation.predictor import one_thread
 from nextvec.evaluation.report import Report
 from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
@@ -199,7 +199,7 @@ class PruningRow:
     cosine: float
     cut_cosine: float | None
     recall_at_5: float | None
-    versus: Interval | None
+    versus: Estimate | None
     p50_ms: float
 
 
@@ -220,7 +220,11 @@ class PruningTable:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""
-        return asdict(self)
+        rows = [
+            {**asdict(row), "versus": None if row.versus is None else row.versus.to_json()}
+            for row in self.lines
+        ]
+        return {**asdict(self), "lines": rows}
 
 
 def prune_and_evaluate(

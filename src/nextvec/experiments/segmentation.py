@@ -37,7 +37,7 @@ from nextvec.evaluation.boundaries import (
     window_diff_errors,
 )
 from nextvec.evaluation.harness import EvaluationConfig, check_made_for, fitted
-from nextvec.evaluation.intervals import DocumentBootstrap, Interval
+from nextvec.evaluation.intervals import DocumentBootstrap, Estimate
 from nextvec.evaluation.predictor import Kind, NextVectorPredictor
 from nextvec.experiments.evaluating import (
     DocumentSelection,
@@ -146,7 +146,7 @@ class FinderRow:
     window_diff: float
     f1: float
     said: float
-    versus: dict[str, Interval]
+    versus: dict[str, Estimate]
 
     @property
     def name(self) -> str:
@@ -182,18 +182,21 @@ class SegmentationReport:
         own = [row for row in self.rows if row.kind == "model"]
         chosen = min(own, key=lambda row: row.validation_pk or 0.0)
         gap = chosen.versus["pk"]
-        how = "level with" if not gap.clear else "better than" if gap.difference < 0 else "worse than"
+        how = "level with" if not gap.excludes_zero else "better than" if gap.value < 0 else "worse than"
         lines = [
             f"{chosen.name} (its best curve on validation) is {how} the best baseline, {self.best}: Pk "
-            f"{chosen.pk:.4f}, {gap.difference:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]."
+            f"{chosen.pk:.4f}, {gap.signed()}."
         ]
-        if gap.clear and gap.difference > 0:
+        if gap.excludes_zero and gap.value > 0:
             lines.append(f"To find where topics change, use {self.best}: the run loses to it.")
         return lines
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""
-        rows = [{"name": row.name, **asdict(row)} for row in self.rows]
+        rows = [
+            {"name": row.name, **asdict(row)} | {"versus": {k: e.to_json() for k, e in row.versus.items()}}
+            for row in self.rows
+        ]
         return {**asdict(self), "sources": list(self.sources), "rows": rows, "verdicts": self.verdicts()}
 
 

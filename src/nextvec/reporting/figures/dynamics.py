@@ -58,7 +58,7 @@ def lag_curve(inputs: ReportInputs) -> Figure:
     _lags(first, whole)
     first.set_title(f"all {whole.documents:,} documents", size=8)
     for number, curve in enumerate(parts[:MOST_SOURCES]):
-        k, cosine = [lag.k for lag in curve.lags], [lag.cosine.mean for lag in curve.lags]
+        k, cosine = [lag.k for lag in curve.lags], [lag.cosine.value for lag in curve.lags]
         shade, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         second[0].plot(k, cosine, color=shade, marker=marker, label=curve.source)
         second[0].plot(k, [lag.shuffled for lag in curve.lags], color=shade, ls="--", lw=0.9)
@@ -87,7 +87,7 @@ def _lags(axes: Axes, curve: LagCurve) -> None:
     means = [lag.cosine for lag in curve.lags]
     if all(mean.low is not None for mean in means):
         axes.fill_between(k, [m.low or 0 for m in means], [m.high or 0 for m in means], color=INK, alpha=0.15)
-    axes.plot(k, [mean.mean for mean in means], color=INK, marker="o", label="all sources")
+    axes.plot(k, [mean.value for mean in means], color=INK, marker="o", label="all sources")
     axes.plot(k, [lag.shuffled for lag in curve.lags], color=BEST_BASELINE, ls="--", label="in random order")
     if np.isfinite(curve.apart):
         axes.axhline(curve.apart, color=BASELINE, ls=":", label="of different documents")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.diagnostics.engine import short, spearman
+from nextvec.diagnostics.engine import spearman
 from nextvec.diagnostics.groups import nearest_cosine, quantile_masks
+from nextvec.evaluation.intervals import short
 from nextvec.evaluation.report import KeptPredictions
 from nextvec.reporting.drawing import best_baseline, legend_outside
 from nextvec.reporting.figure import BEST_BASELINE, INK, NothingToDraw, canvas, figure, look, wrapped

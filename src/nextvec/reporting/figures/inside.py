@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.diagnostics.engine import sample, short
+from nextvec.diagnostics.engine import sample
 from nextvec.diagnostics.groups import quantile_masks
 from nextvec.evaluation.baselines import CopyLast
 from nextvec.evaluation.evaluation_set import EvaluationSet
+from nextvec.evaluation.intervals import short
 from nextvec.evaluation.metrics import Scores, moments
 from nextvec.evaluation.predictor import NextVectorPredictor, row_dots
 from nextvec.evaluation.trajectory import rollable, rollout
