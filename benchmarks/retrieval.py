@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nextvec.corpus.vectors import Vectors
+from nextvec.corpus.layout import Vectors
 from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.data.windows import IntArray, Windows
 from nextvec.disk import write_json

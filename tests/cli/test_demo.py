@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nextvec.corpus import demo as corpus_demo
+from nextvec.corpus import documents as corpus_demo
 from nextvec.corpus.readers.base import ReaderOptions
 from nextvec.errors import MissingDependencyError
 from nextvec.reporting import report

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nextvec.corpus.encoders import EncoderConfig, load_encoder
-from nextvec.corpus.encoders.precision import choose_device, choose_precision
+from nextvec.corpus.encoders.base import choose_device, choose_precision
 from nextvec.corpus.encoders.sentence_transformer import SentenceTransformerEncoder
 from nextvec.errors import EncoderError
 

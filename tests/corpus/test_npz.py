@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextvec.corpus.chains import chain_windows
-from nextvec.corpus.npz import export_npz, import_npz
+from nextvec.corpus.npz import chain_windows, export_npz, import_npz
 from nextvec.corpus.store import Store
 from nextvec.errors import EncoderError, StoreError, VectorError, WindowError
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextvec.corpus.documents import ReaderOptions, ReadReport, normalise_text, read_source
-from nextvec.corpus.readers import base, streams
+from nextvec.corpus.readers import base
+from nextvec.corpus.readers import base as streams
 from nextvec.errors import ConfigError, DocumentError
 
 
@@ -173,6 +174,7 @@ def test_a_document_above_the_bound_is_refused(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "a.txt").write_text("x" * 101)
     with pytest.raises(DocumentError, match=r"a\.txt: longer than .* split it"):
         read(tmp_path)
+    monkeypatch.undo()
     assert base.MAX_DOCUMENT_BYTES == 64 * 2**20
 
 

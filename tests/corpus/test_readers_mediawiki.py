@@ -11,8 +11,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from nextvec.corpus.demo import DUMP, demo_options, demo_source
-from nextvec.corpus.documents import ReaderOptions, ReadReport, read_source
+from nextvec.corpus.documents import DUMP, ReaderOptions, ReadReport, demo_options, demo_source, read_source
 from nextvec.corpus.readers.wikitext import LinkPrefixes, clean_wikitext, is_balanced
 from nextvec.errors import DocumentError, MissingDependencyError
 

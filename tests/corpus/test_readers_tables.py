@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from nextvec.corpus.documents import ReaderOptions, read_source
-from nextvec.corpus.readers import streams, tables
+from nextvec.corpus.readers import base as streams
+from nextvec.corpus.readers import files as tables
 from nextvec.errors import DocumentError
 
 ROWS = [

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nextvec.corpus.layout import widen
 from nextvec.corpus.store import Store, describe_store
-from nextvec.corpus.vectors import widen
 from nextvec.errors import StoreError
 
 

@@ -14,8 +14,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from nextvec.corpus.layout import FloatArray, IntArray
 from nextvec.corpus.store import Store
-from nextvec.corpus.vectors import FloatArray, IntArray
 from nextvec.errors import MissingDependencyError, RetrievalError
 from nextvec.retrieval import faiss, milvus, pgvector
 from nextvec.retrieval.backends import find_backend, open_index

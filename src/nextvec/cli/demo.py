@@ -33,7 +33,7 @@ def demo(
     """
     from nextvec.cli.matrix import configurer, show
     from nextvec.corpus.chunking import make_chunker
-    from nextvec.corpus.demo import demo_options, demo_source
+    from nextvec.corpus.documents import demo_options, demo_source
     from nextvec.corpus.encoders import EncoderConfig
     from nextvec.corpus.ingest import ingest
     from nextvec.corpus.store import Store

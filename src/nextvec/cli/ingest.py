@@ -48,8 +48,7 @@ class ReadingFlags:
 
     def options(self, *, demo: bool) -> ReaderOptions:
         """As the readers take them; the demo's documents have a least length of their own."""
-        from nextvec.corpus.demo import demo_options
-        from nextvec.corpus.documents import ReaderOptions
+        from nextvec.corpus.documents import ReaderOptions, demo_options
 
         given = asdict(self)
         given["encoding"] = given.pop("text_encoding")
@@ -211,7 +210,7 @@ def _read(
     encoding: IngestEncoderFlags,
     **rest: Any,
 ) -> IngestReport:
-    from nextvec.corpus.demo import demo_source
+    from nextvec.corpus.documents import demo_source
     from nextvec.corpus.ingest import ingest as run
 
     if not sources:

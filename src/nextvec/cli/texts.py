@@ -169,8 +169,7 @@ def _file(path: Path) -> str:
 
 
 def _standard_input() -> str:
-    from nextvec.corpus.readers.base import MAX_DOCUMENT_BYTES
-    from nextvec.corpus.readers.streams import decode, too_long
+    from nextvec.corpus.readers.base import MAX_DOCUMENT_BYTES, decode, too_long
 
     data = sys.stdin.buffer.read(MAX_DOCUMENT_BYTES + 1)
     if len(data) > MAX_DOCUMENT_BYTES:

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nextvec.corpus.readers.base import (
+    COMPRESSIONS,
     MAX_DOCUMENT_BYTES,
     RawDocument,
     ReaderOptions,
     ReadReport,
     SourceDocument,
     normalise_text,
+    open_stream,
+    too_long,
+)
+from nextvec.corpus.readers.files import (
+    plain_stem,
+    read_csv,
+    read_html_file,
+    read_jsonl,
+    read_markdown_file,
+    read_parquet,
+    read_text_file,
 )
 from nextvec.corpus.readers.mediawiki import read_mediawiki
-from nextvec.corpus.readers.streams import COMPRESSIONS, open_stream, too_long
-from nextvec.corpus.readers.tables import read_csv, read_jsonl, read_parquet
-from nextvec.corpus.readers.text import plain_stem, read_html_file, read_markdown_file, read_text_file
-from nextvec.errors import DocumentError
+from nextvec.errors import DocumentError, MissingDependencyError
 
 __all__ = ["ReadReport", "ReaderOptions", "SourceDocument", "normalise_text", "read_source"]
 
@@ -188,3 +198,28 @@ def _reader_of(path: Path) -> Reader | None:
 
 def _one_line(text: str) -> str:
     return " ".join(normalise_text(text).split())
+
+
+DUMP = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+
+# Stubs and disambiguation pages are too short for a context of five chunks.
+MIN_CHARACTERS = 2000
+
+
+def demo_source() -> Path:
+    """The demo corpus: about 100 articles of the English Wikipedia (CC BY-SA 3.0, by its contributors) that
+    the gensim wheel carries as test data. gensim is located, not imported. Raises MissingDependencyError."""
+    spec = importlib.util.find_spec("gensim")
+    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
+        path = Path(folder) / DUMP
+        if path.is_file():
+            return path
+    found = "is not installed" if spec is None else "carries no test data in this version"
+    raise MissingDependencyError(
+        f"the demo corpus is part of gensim, which {found}", remedy="pip install nextvec[demo]"
+    )
+
+
+def demo_options() -> ReaderOptions:
+    """How the demo reads it: articles long enough for windows."""
+    return ReaderOptions(min_characters=MIN_CHARACTERS)

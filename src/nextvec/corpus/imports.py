@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from nextvec.corpus.arrays import map_npy
 from nextvec.corpus.encoders.base import Encoder, digest
 from nextvec.corpus.fingerprints import text_sha256, vectors_sha256
 from nextvec.corpus.ingest import KNOWN, is_known, shards
@@ -171,10 +172,10 @@ def describe_encoder(name: str | None, sha256: str | None, dimension: int) -> di
 def open_npy(path: Path) -> NDArray[Any]:
     """Memory-map an .npy of floats [n, D]. Raises VectorError."""
     try:
-        array = np.lib.format.open_memmap(path, mode="r").view(np.ndarray)
+        array = map_npy(path)
     except FileNotFoundError:
         raise VectorError("not found", where=path, remedy="check the path") from None
-    except (OSError, ValueError, EOFError) as e:
+    except (OSError, ValueError) as e:
         raise VectorError(
             f"is truncated or not an .npy of numbers ({e})", where=path, remedy="save it anew"
         ) from None

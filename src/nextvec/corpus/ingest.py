@@ -19,7 +19,7 @@ from typing import IO, TypeVar
 from nextvec.corpus.chunking import Chunk, Chunker
 from nextvec.corpus.documents import ReaderOptions, ReadReport, SourceDocument, read_source
 from nextvec.corpus.encoders import Encoder, EncoderConfig, load_encoder
-from nextvec.corpus.encoders.precision import choose_device
+from nextvec.corpus.encoders.base import choose_device
 from nextvec.corpus.fingerprints import minhash_text, text_sha256
 from nextvec.corpus.layout import MANIFEST, read_manifest
 from nextvec.corpus.views import new_views, shifts, view_id

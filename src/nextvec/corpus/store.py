@@ -22,7 +22,10 @@ from nextvec.corpus.layout import (
     CHUNK_SCHEMA,
     MANIFEST,
     VIEW_SCHEMA,
+    FloatArray,
+    IntArray,
     ShardFiles,
+    Vectors,
     open_shard,
     read_column,
     read_documents,
@@ -30,7 +33,6 @@ from nextvec.corpus.layout import (
     read_table,
     verify_shard,
 )
-from nextvec.corpus.vectors import FloatArray, IntArray, Vectors
 from nextvec.corpus.writer import NewDocument, StoreWriter
 from nextvec.errors import StoreError
 

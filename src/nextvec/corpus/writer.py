@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from nextvec.corpus.arrays import write_header
 from nextvec.corpus.fingerprints import (
     MinHash,
     minhash_text,
@@ -211,7 +212,8 @@ class StoreWriter:
         name = f"{len(self.info['shards']):04d}"
         files = ShardFiles.of(self.path, name)
         with atomic_path(files.vectors) as temporary, temporary.open("wb") as f:
-            np.lib.format.write_array(f, stored, version=(1, 0), allow_pickle=False)
+            write_header(f, stored.shape, stored.dtype)
+            stored.tofile(f)
         for file, rows in ((files.chunks, chunks), (files.documents, table)):
             with atomic_path(file) as temporary:
                 pq.write_table(rows, temporary, compression="zstd", row_group_size=2**16)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from nextvec.corpus.vectors import FloatArray
+from nextvec.corpus.layout import FloatArray
 from nextvec.data.trained import TrainedOn
 from nextvec.errors import DecoderError
 from nextvec.inference.rollout import RolloutStep

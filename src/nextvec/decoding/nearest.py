@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nextvec.corpus.layout import FloatArray, IntArray
 from nextvec.corpus.reading import Space
 from nextvec.corpus.store import Store
-from nextvec.corpus.vectors import FloatArray, IntArray
 from nextvec.data.gather import gather_rows
 from nextvec.decoding.base import Decoded, Decoder, How, Passage
 from nextvec.errors import DecoderError

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nextvec.corpus.chunking import Chunk
+from nextvec.corpus.layout import FloatArray, IntArray
 from nextvec.corpus.reading import Space, TextReader
-from nextvec.corpus.vectors import FloatArray, IntArray
 from nextvec.decoding.base import Confidence, Decoder, NextPassage, Passage, RolloutPassage, RolloutText
 from nextvec.decoding.nearest import Library
 from nextvec.errors import ConfigError, DocumentError, NextvecWarning, RunError

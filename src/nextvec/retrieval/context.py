@@ -9,8 +9,8 @@ from typing import Generic, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 
+from nextvec.corpus.layout import FloatArray, IntArray
 from nextvec.corpus.store import Store
-from nextvec.corpus.vectors import FloatArray, IntArray
 from nextvec.data.gather import VectorSource, gather_contexts, gather_queries
 from nextvec.data.windows import Windows
 from nextvec.retrieval.index import Found, Index

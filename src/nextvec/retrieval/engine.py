@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 
+from nextvec.corpus.layout import FloatArray, IntArray
 from nextvec.corpus.store import Store
-from nextvec.corpus.vectors import FloatArray, IntArray
 from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.data.trained import digest
 from nextvec.errors import MissingDependencyError, RetrievalError

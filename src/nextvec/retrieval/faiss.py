@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nextvec.corpus.vectors import FloatArray, IntArray
+from nextvec.corpus.layout import FloatArray, IntArray
 from nextvec.disk import atomic_path, read_json, sha256_file, write_json
 from nextvec.errors import RetrievalError
 from nextvec.retrieval.engine import EngineIndex, IndexSource, backend, require_package

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.corpus.vectors import FloatArray, IntArray
+from nextvec.corpus.layout import FloatArray, IntArray
 from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.errors import RetrievalError
 from nextvec.vectors import UnitVectors, require_unit, rounding, unit

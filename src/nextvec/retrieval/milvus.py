@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from nextvec.corpus.vectors import FloatArray, IntArray
+from nextvec.corpus.layout import FloatArray, IntArray
 from nextvec.errors import RetrievalError
 from nextvec.retrieval.engine import EngineIndex, IndexSource, backend, padded, require_package
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from nextvec.corpus.vectors import FloatArray, IntArray
+from nextvec.corpus.layout import FloatArray, IntArray
 from nextvec.errors import RetrievalError
 from nextvec.retrieval.engine import EngineIndex, IndexSource, backend, padded, require_package
 

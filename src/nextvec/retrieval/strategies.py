@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.corpus.vectors import FloatArray, IntArray
+from nextvec.corpus.layout import FloatArray, IntArray
 from nextvec.data.gather import gather_rows
 from nextvec.errors import RetrievalError
 from nextvec.retrieval.context import (

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from nextvec.corpus.arrays import read_header, write_header
 from nextvec.data.windows import FloatArray
 from nextvec.serving.errors import Refusal
 from nextvec.serving.settings import Settings
@@ -204,17 +205,9 @@ def _header_end(body: bytes) -> int:
 def _npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     """Shape, order, type, where the data begins. A client sends the same shapes again and again."""
     stream = io.BytesIO(header)
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=MAX_NPY_HEADER)
-    elif version == (2, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream, max_header_size=MAX_NPY_HEADER)
-    else:
-        raise ValueError(f"its version is {version}")
+    shape, fortran, dtype = read_header(stream)
     if dtype.str[1:] not in FLOATS:
         raise ValueError(f"it holds {dtype}, not floating point numbers of 2, 4 or 8 bytes")
-    if min(shape, default=0) < 0:
-        raise ValueError(f"its shape is {list(shape)}")
     return shape, fortran, dtype, len(header)
 
 
@@ -222,9 +215,7 @@ def _npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], in
 def _npy_prefix(shape: tuple[int, ...]) -> bytes:
     """What stands before the data in an .npy file of float32."""
     stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        stream, {"descr": LITTLE.str, "fortran_order": False, "shape": shape}
-    )
+    write_header(stream, shape, LITTLE)
     return stream.getvalue()
 
 

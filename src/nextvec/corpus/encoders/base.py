@@ -5,9 +5,91 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
-from nextvec.corpus.vectors import FloatArray
+from nextvec.corpus.layout import FloatArray
+from nextvec.errors import EncoderError, NextvecError
+from nextvec.hardware import native_bfloat16
+
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+_WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_UNWANTED = ["onnx/*", "openvino/*", "*.onnx", "*.h5", *_PICKLED]
+
+
+def fetch(name: str, error: type[NextvecError], *, what: str, remedy: str) -> Path:
+    """The folder of a hub model, downloaded once: configurations, tokenizer files and safetensors.
+
+    Raises:
+        error: saying that `what` cannot be fetched, why, and `remedy`.
+    """
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+    except (
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        HfHubHTTPError,
+        HFValidationError,
+        httpx.HTTPError,
+        OSError,
+    ) as e:
+        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise error(f"{what} '{name}' cannot be fetched from the hub ({reason})", remedy=remedy) from None
+
+
+def refuse_pickles(folder: Path, weights: Sequence[Path], error: type[NextvecError]) -> None:
+    """Raise `error` where a folder holds pickled weights that no safetensors file among `weights` stands
+    beside."""
+    pickled = sorted(f for pattern in _PICKLED for f in folder.rglob(pattern))
+    alone = [f for f in pickled if not any(w.parent == f.parent for w in weights)]
+    if alone:
+        raise error(
+            "holds pickled weights, which are never read",
+            where=alone[0],
+            remedy="convert them to safetensors",
+        )
+
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def choose_device(device: str) -> str:
+    """ "auto" -> cuda, mps or cpu, whichever is there first. Raises EncoderError for one that is not."""
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if not there.get(device.partition(":")[0], False):
+        raise EncoderError(f"device '{device}' is not there", remedy="choose auto, cpu, cuda or mps")
+    return device
+
+
+def choose_precision(precision: str, device: str) -> str:
+    """ "auto" -> "bfloat16" where the processor has it, else "float32".
+
+    The choice is part of the encoder's `path`, which every shard and every ingest's report tells.
+
+    Raises:
+        EncoderError: an unknown precision.
+    """
+    if precision not in PRECISIONS:
+        raise EncoderError(
+            f"unknown precision '{precision}'", remedy=f"choose one of: {', '.join(PRECISIONS)}"
+        )
+    if precision != "auto":
+        return precision
+    return "bfloat16" if native_bfloat16(device) else "float32"
+
 
 Advance = Callable[[int], object]
 """Called with the number of texts just encoded, for a progress bar."""

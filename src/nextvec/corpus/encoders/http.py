@@ -20,7 +20,7 @@ import numpy as np
 
 from nextvec.client.wire import waiting_time
 from nextvec.corpus.encoders.base import Advance, digest
-from nextvec.corpus.vectors import FloatArray
+from nextvec.corpus.layout import FloatArray
 from nextvec.errors import EncoderError
 
 log = logging.getLogger("nextvec.corpus")

@@ -16,10 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from nextvec.corpus.encoders.base import Advance, digest
-from nextvec.corpus.encoders.precision import choose_device, choose_precision
-from nextvec.corpus.hub import fetch, refuse_pickles
-from nextvec.corpus.vectors import FloatArray
+from nextvec.corpus.encoders.base import (
+    Advance,
+    choose_device,
+    choose_precision,
+    digest,
+    fetch,
+    refuse_pickles,
+)
+from nextvec.corpus.layout import FloatArray
 from nextvec.disk import read_json, sha256_file
 from nextvec.errors import EncoderError
 

@@ -13,8 +13,15 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
-from nextvec.corpus.readers.base import MAX_DOCUMENT_BYTES, RawDocument, ReaderOptions, ReadReport
-from nextvec.corpus.readers.streams import COMPRESSIONS, open_stream, too_long
+from nextvec.corpus.readers.base import (
+    COMPRESSIONS,
+    MAX_DOCUMENT_BYTES,
+    RawDocument,
+    ReaderOptions,
+    ReadReport,
+    open_stream,
+    too_long,
+)
 from nextvec.corpus.readers.wikitext import LinkPrefixes, clean_wikitext, is_balanced
 from nextvec.errors import DocumentError
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nextvec.corpus.layout import IntArray, Vectors
 from nextvec.corpus.store import Store
-from nextvec.corpus.vectors import IntArray, Vectors
 from nextvec.data.sampling import epoch_rng
 from nextvec.decoding.inverter.tokens import Tokens
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nextvec.corpus.layout import FloatArray
 from nextvec.corpus.reading import TextReader
-from nextvec.corpus.vectors import FloatArray
 from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.decoding.base import Decoded, Decoder, How
 from nextvec.decoding.inverter.saving import load_saved

@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from nextvec.corpus.vectors import FloatArray
+from nextvec.corpus.layout import FloatArray
 from nextvec.decoding.base import Decoded, Decoder, How
 from nextvec.decoding.vec2text.setup import CHECK, KIND, DecoderFolder, Environment
 from nextvec.errors import DecoderError

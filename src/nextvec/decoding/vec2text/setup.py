@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nextvec.corpus.hub import fetch, refuse_pickles
+from nextvec.corpus.encoders.base import fetch, refuse_pickles
 from nextvec.decoding.base import MANIFEST
 from nextvec.disk import fsync_folder, read_json, sha256_file, write_json
 from nextvec.errors import DecoderError

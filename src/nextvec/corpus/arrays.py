@@ -1,8 +1,12 @@
-"""The inside of an .npz: bounded reading into memory maps, without pickle; streamed, reproducible writing."""
+"""Arrays in files, .npy and .npz: headers, memory maps with bounds and without pickle, and reproducible
+writing.
+
+numpy's own loader would unpickle objects, trust a header for the size of what follows, and know no bounds."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import tempfile
 import zipfile
@@ -17,6 +21,56 @@ from numpy.typing import NDArray
 from nextvec.errors import VectorError
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold: same arrays, same bytes
+
+
+MAX_HEADER_BYTES = 10_000
+
+
+def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, Fortran order and type of the .npy that begins here; the stream then stands at its data.
+
+    Raises:
+        ValueError: not an .npy of version 1 or 2, or a header of over 10,000 bytes.
+    """
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"its version is {version}")
+    formats = np.lib.format
+    read = formats.read_array_header_1_0 if version == (1, 0) else formats.read_array_header_2_0
+    shape, fortran, dtype = read(stream, max_header_size=MAX_HEADER_BYTES)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"its shape is {list(shape)}")
+    return shape, fortran, dtype
+
+
+def write_header(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """The header of an .npy in C order."""
+    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, described)
+
+
+def map_npy(path: Path, *, whole: bool = False) -> NDArray[Any]:
+    """Memory-map an .npy, read-only, as a plain array: memmap's own indexing costs more than a gather itself.
+
+    Raises:
+        OSError. ValueError: not an .npy of numbers, one that is truncated or, as a `whole` file, longer than
+        its
+            header says.
+    """
+    with path.open("rb") as f:
+        shape, fortran, dtype = read_header(f)
+        offset, size = f.tell(), f.seek(0, 2)
+    if dtype.hasobject:
+        raise ValueError("it holds pickled Python objects, which are never read")
+    expected = math.prod(shape) * dtype.itemsize
+    if size - offset < expected or (whole and size - offset > expected):
+        raise ValueError(f"its header says {dtype} {list(shape)}, {size - offset} bytes follow")
+    if not expected:
+        return np.empty(shape, dtype)
+    mapped: NDArray[Any] = np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C").view(
+        np.ndarray
+    )
+    return mapped
 
 
 @contextlib.contextmanager
@@ -50,8 +104,17 @@ def _unpack(
             f"unpacks to {member.file_size} bytes, over {max_bytes}", where=where, remedy="split it"
         )
     with archive.open(member) as packed:
-        shape, fortran, dtype = _read_header(packed, where)
-        size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        try:
+            shape, fortran, dtype = read_header(packed)
+        except ValueError as e:
+            raise VectorError(f"is not an array ({e})", where=where, remedy="save it anew") from None
+        if dtype.hasobject:
+            raise VectorError(
+                "holds pickled Python objects, which are never read",
+                where=where,
+                remedy="save it as text: array.astype(str)",
+            )
+        size = math.prod(shape) * dtype.itemsize
         if size == 0 or fortran:
             raise VectorError("is empty or in Fortran order", where=where, remedy="save it anew")
         if packed.tell() + size != member.file_size:
@@ -59,35 +122,13 @@ def _unpack(
             raise VectorError(
                 f"header says {dtype} {list(shape)}, {found} bytes follow", where=where, remedy="save it anew"
             )
-        file = stack.enter_context(_temporary_file())
+        file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         shutil.copyfileobj(packed, file, 2**20)
     if file.tell() != size:
         raise VectorError("is truncated", where=where, remedy="save it anew")
     file.flush()
     mapped: NDArray[Any] = np.memmap(file, dtype, "r", 0, shape).view(np.ndarray)
     return mapped
-
-
-def _read_header(packed: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    try:
-        version = np.lib.format.read_magic(packed)
-        if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(packed)
-        else:
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(packed)
-    except ValueError as e:
-        raise VectorError(f"is not an array ({e})", where=where, remedy="save it anew") from None
-    if dtype.hasobject:
-        raise VectorError(
-            "holds pickled Python objects, which are never read",
-            where=where,
-            remedy="save it as text: array.astype(str)",
-        )
-    return shape, fortran, dtype
-
-
-def _temporary_file() -> IO[bytes]:
-    return tempfile.TemporaryFile()
 
 
 @contextlib.contextmanager
@@ -97,7 +138,6 @@ def new_member(
     """Open the array `name` of an .npz for writing: its header is written, the bytes are the caller's."""
     info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
     info.compress_type = archive.compression
-    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     with archive.open(info, "w", force_zip64=True) as f:
-        np.lib.format.write_array_header_1_0(f, description)
+        write_header(f, shape, dtype)
         yield f
