@@ -55,7 +55,6 @@ def test_every_parameter_of_a_verb_is_explained(cli, verb: str) -> None:
     told = cli(verb, "--help")
     assert (told.code, told.err) == (0, "")
     options = [line.lstrip("│* ") for line in told.out.splitlines() if line.lstrip("│* ").startswith("--")]
-    assert options or "Commands" in told.out
     for line in options:
         assert len(line.split()) > 1, line
 

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextvec.cli.surprise import Finder
-from nextvec.cli.surprise_curve import BLOCKS, HEIGHT, PLAIN, draw_curve, terminal
+from nextvec.cli.surprise import BLOCKS, HEIGHT, PLAIN, Finder, draw_curve, terminal
 from nextvec.corpus.store import Store
 from nextvec.evaluation.boundaries import CURVES, surprise
 from nextvec.inference.predictor import RunPredictor

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from nextvec.cli.bench_inference import describe
+from nextvec.cli.bench import describe
 from nextvec.errors import ConfigError, RunError
 from nextvec.inference.bench import measure as measuring
 from nextvec.inference.bench.measure import (

@@ -1,16 +1,21 @@
-"""What several verbs share: parameter types, JSON output, small helpers. Imports nothing heavy."""
+"""What several verbs share: parameter types, JSON output, tables, verdicts. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import json
 import sys
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from nextvec.disk import write_json
 from nextvec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nextvec.diagnostics.engine import Verdict
 
 
 def _check_target(_: object, target: str | None) -> None:
@@ -63,3 +68,28 @@ def columns(header: list[str], rows: list[list[str]]) -> str:
         return "  ".join(cells).rstrip()
 
     return "\n".join([line(header), line(["-" * w for w in widths]), *map(line, rows)])
+
+
+Strict = Annotated[bool, Parameter(negative=(), help="Exit with 1 when a verdict is RED.")]
+MARKS = {"ok": "ok", "note": "note", "warning": "WARNING", "red": "RED"}
+WIDTH = 110
+
+
+def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:
+    """One line a verdict, the gravest last so that it is what stays on the screen."""
+    order = list(MARKS)
+    lines = []
+    for verdict in sorted(verdicts, key=lambda v: order.index(v.level)):
+        head = f"  {MARKS[verdict.level]:<8}"
+        wrapped = textwrap.fill(
+            verdict.text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head),
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+        lines.append(wrapped)
+    return lines
+
+
+def finish(verdicts: Sequence[Verdict], *, strict: bool) -> None:
+    """With --strict, exit with 1 when a verdict is red."""
+    if strict and any(verdict.level == "red" for verdict in verdicts):
+        raise SystemExit(1)

@@ -1,8 +1,39 @@
-"""`nextvec decoder`: the group of its verbs. Each is a file of its own, loaded when it is used."""
+"""`nextvec decoder`: train, evaluate, setup."""
 
 from __future__ import annotations
 
-from cyclopts import App
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Group, Parameter
+
+from nextvec.cli.common import (
+    WIDTH,
+    JsonTarget,
+    Quiet,
+    Sources,
+    StorePath,
+    Strict,
+    finish,
+    names,
+    output,
+    verdict_lines,
+)
+from nextvec.cli.texts import EncoderFlags, open_text_reader
+from nextvec.config import from_dict, given, merge, parse_assignments, read_toml
+
+if TYPE_CHECKING:
+    from nextvec.decoding.base import Decoder
+    from nextvec.decoding.vec2text.setup import PartSources
+    from nextvec.diagnostics.engine import Section
+    from nextvec.experiments.decoder_scores import DecodedChunk
+    from nextvec.experiments.decoder_trial import DecoderSelection, HeldOutChunks
+    from nextvec.experiments.evaluating import EvaluatedRun
 
 VERBS = {
     "train": "Train a text decoder on a store's own vectors and texts.",
@@ -12,4 +43,301 @@ VERBS = {
 
 decoder = App(name="decoder", help="Decoders from vectors to text.", help_format="plaintext")
 for name, summary in VERBS.items():
-    decoder.command(f"nextvec.cli.decoder_{name}:decoder_{name}", name=name, help=summary)
+    decoder.command(f"nextvec.cli.decoder:decoder_{name}", name=name, help=summary)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class DecoderTrainFlags:
+    """What is not given is left to the file, then to the defaults."""
+
+    config: Annotated[Path | None, Parameter(help="A TOML file; flags win over it.")] = None
+    tokens: Annotated[
+        Literal["bpe", "bytes"] | None, Parameter(help="How text is cut: byte pairs, or bytes.")
+    ] = None
+    epochs: Annotated[int | None, Parameter(help="Passes over the training chunks.")] = None
+    max_updates: Annotated[int | None, Parameter(help="Stop after so many updates.")] = None
+    seconds: Annotated[float | None, Parameter(help="Stop after so many seconds of training.")] = None
+    lr: Annotated[float | None, Parameter(help="Highest learning rate.")] = None
+    sources: Sources = None
+    split_file: Annotated[Path | None, Parameter(help="JSON with train, validation, test document ids.")] = (
+        None
+    )
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"] | None, Parameter(help="Where to train.")] = None
+    seed: Annotated[int | None, Parameter(help="Of the weights, the batches and the dropout.")] = None
+    set: Annotated[
+        tuple[str, ...], Parameter(help="Any other key, as KEY=VALUE: --set network.layers=6", negative=())
+    ] = ()
+
+    def layers(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The configuration file and the flags, as nested dictionaries. Raises ConfigError."""
+        flags = {
+            "tokens": {"kind": self.tokens},
+            "optim": {
+                "epochs": self.epochs,
+                "max_updates": self.max_updates,
+                "max_seconds": self.seconds,
+                "lr": self.lr,
+            },
+            "data": {
+                "sources": list(names(self.sources)) or None,
+                "split": {"file": None if self.split_file is None else str(self.split_file.resolve())},
+            },
+            "runtime": {"device": self.device, "seed": self.seed},
+        }
+        file = read_toml(self.config) if self.config is not None else {}
+        return file, merge(given(flags), parse_assignments(self.set))
+
+
+def decoder_train(
+    store: StorePath,
+    *,
+    out: Annotated[Path, Parameter(help="Folder of the decoder.")],
+    flags: DecoderTrainFlags | None = None,
+    resume: Annotated[bool, Parameter(negative=(), help="Go on with the training in --out.")] = False,
+    json: JsonTarget = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a text decoder on a store's own pairs of vector and text.
+
+    It learns from the training documents; the best epoch on the validation documents is kept. It takes raw
+    vectors of the store's encoder and writes text that stood nowhere.
+    """
+    from nextvec.corpus.store import Store
+    from nextvec.decoding.inverter import InverterConfig, train_inverter
+
+    flags = flags or DecoderTrainFlags()
+    file, set_here = flags.layers()
+    config = None
+    if file or set_here or not resume:
+        config = from_dict(InverterConfig, merge(file, set_here), where=flags.config or "flags")
+    result = train_inverter(Store.open(store), config, out, resume=resume, quiet=quiet)
+    text = (
+        f"inverter: validation loss {result.loss:.4f} nats a token ({result.loss_shuffled:.4f} with the "
+        f"vectors of other chunks) in epoch {result.epoch} of {result.epochs} ({result.stopped})\n"
+        f"{result.parameters:,} parameters, {result.updates:,} updates, {result.tokens:,} tokens, "
+        f"{result.tokens / max(result.seconds, 1e-9):,.0f} tokens/s, {result.seconds:.0f} s\n"
+        f"decoder: {result.folder}\n"
+        f"judge it: nextvec decoder evaluate {result.folder} --store {store}"
+    )
+    output(text, vars(result), json)
+
+
+def decoder_setup(
+    kind: Annotated[Literal["vec2text"], Parameter(help="The decoder: vec2text.")],
+    *,
+    folder: Annotated[
+        Path | None,
+        Parameter(
+            help="Where its packages go; by default $NEXTVEC_VEC2TEXT, else share/nextvec/vec2text of the "
+            "virtual environment, else of the user's data."
+        ),
+    ] = None,
+    check: Annotated[bool, Parameter(negative=(), help="Only tell whether it runs.")] = False,
+    out: Annotated[
+        Path | None, Parameter(help="Also put a decoder together in this new folder, for vec2text:FOLDER.")
+    ] = None,
+    inversion: Annotated[
+        str | None, Parameter(help="Model of the first hypothesis: folder or hub name [jxm/gtr__nq__32].")
+    ] = None,
+    corrector: Annotated[
+        str | None, Parameter(help="Corrector: folder or hub name [jxm/gtr__nq__32__correct].")
+    ] = None,
+    embedder: Annotated[
+        str | None,
+        Parameter(help="The T5 encoder: folder or hub name [sentence-transformers/gtr-t5-base]."),
+    ] = None,
+    base: Annotated[
+        str | None,
+        Parameter(
+            help="Configuration and tokenizer of the models' T5: folder or hub name [google-t5/t5-base]."
+        ),
+    ] = None,
+    quiet: Quiet = False,
+    json: JsonTarget = None,
+) -> None:
+    """Make the environment that vec2text runs in, and put its decoder together.
+
+    Its packages are pinned and apart from nextvec's own; torch is shared. Run again, it changes nothing.
+    """
+    from nextvec.decoding.vec2text.setup import Environment, PartSources, make
+    from nextvec.decoding.vec2text.setup import check as check_parts
+    from nextvec.errors import ConfigError
+
+    given = {"inversion": inversion, "corrector": corrector, "embedder": embedder, "base": base}
+    named = {name: source for name, source in given.items() if source is not None}
+    if check and out is not None:
+        raise ConfigError("--check makes nothing", where="--out", remedy="leave one of them out")
+    if named and out is None:
+        raise ConfigError(
+            "parts, but no decoder to make of them", where=f"--{next(iter(named))}", remedy="add --out"
+        )
+    if out is not None:
+        check_parts(out, PartSources(**named))
+    started = time.monotonic()
+    if check:
+        environment = Environment.find(folder)
+        versions = environment.probe()
+    else:
+        environment, versions = make(folder, quiet=quiet)
+    figures: dict[str, Any] = {
+        "folder": str(environment.folder),
+        "versions": versions,
+        "bytes": environment.size(),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    if out is not None:
+        figures["decoder"] = _put_together(out, PartSources(**named), environment.folder)
+    output(_words(figures), figures, json)
+
+
+def _put_together(out: Path, sources: PartSources, environment: Path) -> dict[str, Any]:
+    from nextvec.decoding.vec2text import Vec2Text
+    from nextvec.decoding.vec2text.setup import prepare
+
+    def load(folder: Path) -> None:
+        with Vec2Text(folder, environment=environment) as decoder:
+            decoder.start()
+
+    made = prepare(out, sources, load)
+    return {"folder": str(made.folder), "encoder": made.encoder, "dimension": made.dimension}
+
+
+def _words(figures: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
+    lines = [
+        f"vec2text runs: {versions}",
+        f"packages in {figures['folder']} ({figures['bytes'] / 2**20:.0f} MiB, {figures['seconds']:.0f} s)",
+    ]
+    if "decoder" in figures:
+        made = figures["decoder"]
+        lines += [
+            f"decoder in {made['folder']}, for vectors of {made['encoder']['name']}, "
+            f"fingerprint {made['encoder']['fingerprint'][:16]}",
+            f"its vectors: nextvec ingest TEXTS --encoder {made['folder']}/embedder --out STORE",
+        ]
+    return "\n".join(lines)
+
+
+EVALUATION = Group("Evaluation")
+
+RunFolder = Annotated[Path | None, Parameter(help="A run or an ensemble, whose predictions are decoded too.")]
+DecoderStore = Annotated[Path, Parameter(help="The store that held-out chunks are taken from.")]
+Device = Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the run predicts.")]
+
+
+@Parameter(name="*", group=EVALUATION)
+@dataclass(frozen=True)
+class DecoderEvaluateFlags:
+    """Which chunks are decoded; shared by the verbs that judge decoders."""
+
+    documents: Annotated[int, Parameter(help="How many held-out documents; one chunk of each.")] = 100
+    splits: Annotated[
+        str,
+        Parameter(
+            help="Splits that they are taken from, separated by commas: the next where the first has too "
+            "few. A trained decoder was stopped early on validation."
+        ),
+    ] = "test"
+    sources: Annotated[str | None, Parameter(help="Only these sources, separated by commas.")] = None
+    split_file: Annotated[
+        Path | None, Parameter(help="JSON of document ids (default: that of the run, or of the decoder).")
+    ] = None
+    context: Annotated[int, Parameter(help="Chunks that stand before each one, at least.")] = 5
+    seed: Annotated[int, Parameter(help="Of the draw of chunks, and of the shuffled control.")] = 0
+    decoder_option: Annotated[
+        tuple[str, ...],
+        Parameter(negative=(), help="KIND.KEY=VALUE, e.g. vec2text.steps=10, inverter.writing.beam=8."),
+    ] = ()
+
+    def exam(self) -> DecoderSelection:
+        """As the judge takes it."""
+        from nextvec.data.splits import SplitConfig
+        from nextvec.experiments.decoder_trial import DecoderSelection
+
+        division = None if self.split_file is None else SplitConfig(file=str(self.split_file.resolve()))
+        return DecoderSelection(
+            names(self.splits), self.documents, names(self.sources), division, self.context, self.seed
+        )
+
+
+@contextmanager
+def bench_of(
+    specs: Sequence[str],
+    store: Path,
+    run: Path | None,
+    flags: DecoderEvaluateFlags | None,
+    encoder: EncoderFlags | None,
+    device: str,
+    *,
+    quiet: bool,
+) -> Iterator[tuple[HeldOutChunks, list[Decoder], EvaluatedRun | None]]:
+    """What the flags name, opened."""
+    from nextvec.config import from_dict, parse_assignments
+    from nextvec.corpus.reading import Space
+    from nextvec.corpus.store import Store
+    from nextvec.decoding.load import DecoderOptions, check_decoders
+    from nextvec.experiments.decoder_trial import opened
+    from nextvec.experiments.ensemble import open_evaluated
+
+    flags = flags or DecoderEvaluateFlags()
+    exam, given = flags.exam(), parse_assignments(flags.decoder_option)
+    options = from_dict(DecoderOptions, given, where="--decoder-option")
+    check_decoders(specs)
+    held = Store.open(store)
+    judged = None if run is None else open_evaluated(str(run), device)
+    reader = open_text_reader(Space.of(held), encoder)
+    with opened(specs, held, reader, exam, judged, options, quiet=quiet) as (bench, decoders):
+        yield bench, decoders, judged
+
+
+def decoder_evaluate(
+    *decoders: Annotated[
+        str, Parameter(help="nearest (among training chunks), folders of decoders, vec2text:FOLDER.")
+    ],
+    store: DecoderStore,
+    run: RunFolder = None,
+    flags: DecoderEvaluateFlags | None = None,
+    encoder: EncoderFlags | None = None,
+    device: Device = "cpu",
+    examples: Annotated[int, Parameter(help="Print so many texts beside the truth.")] = 0,
+    strict: Strict = False,
+    json: JsonTarget = None,
+    quiet: Quiet = False,
+) -> None:
+    """Judge decoders: the vectors of held-out chunks become texts, which are encoded again and compared.
+
+    Every decoder has a control: its texts for the vectors of other documents. With a run, the texts before
+    each chunk go the whole way: encoder, model, decoder, text. The exit code is 0 whatever is found, or with
+    --strict 1 when a verdict is RED.
+    """
+    from nextvec.errors import ConfigError
+
+    if not decoders:
+        raise ConfigError("nothing to judge", where="nextvec decoder evaluate", remedy="name a decoder")
+    with bench_of(decoders, store, run, flags, encoder, device, quiet=quiet) as (bench, found, judged):
+        from nextvec.experiments.decoder_scores import evaluate_decoders
+
+        report, shown = evaluate_decoders(bench, found, judged)
+    output("\n\n".join([describe_table(report), *map(_show, shown[:examples])]), report.to_json(), json)
+    finish(report.verdicts(), strict=strict)
+
+
+def describe_table(found: Section) -> str:
+    """The figures, then the verdicts."""
+    return "\n".join(
+        [*map(sentence_or_table, found.lines()), "", "Verdicts", *verdict_lines(found.verdicts())]
+    )
+
+
+def sentence_or_table(line: str) -> str:
+    """Sentences at the width of the verdicts; tables as they are."""
+    if not line.endswith("."):
+        return line
+    return textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _show(example: DecodedChunk) -> str:
+    width = max(len(name) for name in ("truth", *example.texts))
+    texts = [f"  {name:<{width}}  {' '.join(text.split())}" for name, text in example.texts.items()]
+    return "\n".join([example.document, f"  {'truth':<{width}}  {' '.join(example.truth.split())}", *texts])

@@ -1,8 +1,39 @@
-"""`nextvec diagnose`: the group of diagnoses. Each is a file of its own, loaded when it is used."""
+"""`nextvec diagnose`: model, decoder and run; data has a file of its own."""
 
 from __future__ import annotations
 
-from cyclopts import App
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from nextvec.cli.common import (
+    WIDTH,
+    JsonTarget,
+    Quiet,
+    Sources,
+    Strict,
+    columns,
+    finish,
+    names,
+    output,
+    verdict_lines,
+)
+from nextvec.cli.decoder import (
+    DecoderEvaluateFlags,
+    DecoderStore,
+    Device,
+    RunFolder,
+    bench_of,
+    describe_table,
+)
+from nextvec.cli.texts import EncoderFlags
+
+if TYPE_CHECKING:
+    from nextvec.experiments.brief import Checklist
+    from nextvec.diagnostics.run import Epoch, RunDiagnosis, RunRecord
+    from nextvec.experiments.diagnose import RunModelDiagnosis
 
 DIAGNOSES = {
     "data": "Is there anything to learn in a store, and can figures taken on it be trusted?",
@@ -15,4 +46,196 @@ diagnose = App(
     name="diagnose", help="Find out what is wrong with data, a model or a run.", help_format="plaintext"
 )
 for name, summary in DIAGNOSES.items():
-    diagnose.command(f"nextvec.cli.diagnose_{name}:diagnose_{name}", name=name, help=summary)
+    module = "diagnose_data" if name == "data" else "diagnose"
+    diagnose.command(f"nextvec.cli.{module}:diagnose_{name}", name=name, help=summary)
+
+
+def diagnose_run(
+    run: Annotated[Path, Parameter(help="A run folder, finished or not.")],
+    *,
+    strict: Strict = False,
+    json: JsonTarget = None,
+) -> None:
+    """Read the history of a training run: every loss term and its gradient, variance, collapse, divergence,
+    over-fitting, the learning rate's schedule, speed.
+
+    The exit code is 0 whatever is found, or with --strict 1 when a verdict is RED.
+    """
+    from nextvec.diagnostics.run import diagnose_run
+    from nextvec.experiments.runs import read_record
+
+    found = diagnose_run(read_record(run))
+    output(describe_run(found), found.to_json(), json)
+    finish(found.verdicts, strict=strict)
+
+
+def describe_run(found: RunDiagnosis) -> str:
+    """One row an epoch, then the verdicts."""
+    blocks = [f"{found.record.run}: {found.record.model}"]
+    if found.record.epochs:
+        blocks.append(columns(*run_table(found.record)))
+    return "\n\n".join([*blocks, "Verdicts"]) + "\n" + "\n".join(verdict_lines(found.verdicts))
+
+
+def run_table(record: RunRecord) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the history, one row an epoch, with every loss term and its gradient norm."""
+    terms = record.epochs[0].terms if record.epochs else ()
+    shown = terms if len(terms) > 1 else ()
+    head = ["epoch", "updates", "train loss", *(f"{t}" for t in shown), "val loss", "train cos", "val cos",
+            "var ratio", "std ratio", "grad norm", *(f"grad {t}" for t in shown), "lr", "s",
+            "pos/s"]  # fmt: skip
+    return head, [_epoch_cells(e, shown) for e in record.epochs]
+
+
+def _epoch_cells(e: Epoch, terms: tuple[str, ...]) -> list[str]:
+    def figure(value: float | None, form: str) -> str:
+        return "" if value is None else format(value, form)
+
+    return [
+        f"{e.epoch}",
+        f"{e.update:,}",
+        f"{e.train['loss']:.4g}",
+        *(figure(e.train.get(f"loss.{t}"), ".4g") for t in terms),
+        f"{e.validation['loss']:.4g}",
+        f"{e.train['cosine']:.4f}",
+        f"{e.validation['cosine']:.4f}",
+        figure(e.validation.get("variance_ratio"), ".3f"),
+        figure(e.validation.get("std_ratio"), ".3f"),
+        f"{e.gradient_norm:.3g}",
+        *(figure(e.term_gradients.get(t), ".3g") for t in terms),
+        f"{e.lr:.3g}",
+        f"{e.seconds:.1f}",
+        f"{e.speed:,.0f}",
+    ]
+
+
+def diagnose_model(
+    run: Annotated[Path, Parameter(help="A run folder.")],
+    *,
+    store: Annotated[Path, Parameter(help="The store to judge on; it may be another than trained on.")],
+    split: Annotated[str, Parameter(help="train (labelled in-sample), validation, test or all.")] = "test",
+    sources: Sources = None,
+    split_file: Annotated[Path | None, Parameter(help="JSON of document ids (default: the run's).")] = None,
+    context: Annotated[int, Parameter(help="Chunks read at least before each target.")] = 5,
+    candidates: Annotated[
+        Literal["split", "store", "document"], Parameter(help="What the true next chunk is ranked among.")
+    ] = "split",
+    seed: Annotated[int, Parameter(help="Of samples, shuffles and random windows.")] = 0,
+    no_speed: Annotated[bool, Parameter(negative=(), help="Do not measure latency.")] = False,
+    device: Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the model predicts.")] = "cpu",
+    strict: Strict = False,
+    json: JsonTarget = None,
+    quiet: Quiet = False,
+) -> None:
+    """Look at a trained model from every side, beside the baselines: has it collapsed, what does it use of
+    its context, where does it gain and lose, what does it fail at, does it over-fit, does it meet the brief?
+
+    The headline comes first, then a verdict on each part, then the figures, the brief's own criteria, and
+    windows with their texts. The exit code is 0 whatever is found, or with --strict 1 when a verdict is RED.
+    """
+    from nextvec.corpus.store import Store
+    from nextvec.data.splits import SplitConfig
+    from nextvec.evaluation.harness import EvaluationConfig
+    from nextvec.experiments.diagnose import diagnose_model
+    from nextvec.experiments.evaluating import DocumentSelection
+    from nextvec.inference.predictor import RunPredictor
+
+    division = None if split_file is None else SplitConfig(file=str(split_file.resolve()))
+    predictor = RunPredictor(run, device=device)
+    how = EvaluationConfig(
+        context=context,
+        horizon=predictor.horizons[0],
+        candidates=candidates,
+        seed=seed,
+        speed=not no_speed,
+        quiet=quiet,
+    )
+    exam = DocumentSelection(split=split, sources=names(sources), division=division)
+    found = diagnose_model(Store.open(store), predictor, exam, how)
+    output(describe_model(found), found.to_json(), json)
+    finish(found.diagnosis.verdicts, strict=strict)
+
+
+def describe_model(found: RunModelDiagnosis) -> str:
+    """Headline, verdicts, every part with its figures, the checklist, and the windows last."""
+    d = found.diagnosis
+    dropped = "" if found.leaks is None else f", {found.leaks.dropped:,} dropped that stand in training"
+    sample = " (in-sample)" if d.split == "train" else ""
+    blocks = [
+        _wrap_sentence(d.headline),
+        _wrap_sentence(
+            f"Split {d.split}{sample} of {found.store}, {found.encoder} vectors: {d.windows:,} windows of "
+            f"{d.documents:,} documents, context {d.context}, horizon {d.horizon}{dropped}. "
+            "Intervals: 95 %, 1,000 resamples of the documents."
+        ),
+        "\n".join(["Verdicts", *verdict_lines(d.verdicts)]),
+    ]
+    blocks += [_section(p.title, p.lines()) for name, p in d.parts.items() if name != "examples"]
+    blocks += [_section("The brief's criteria", _criteria(found.checklist))]
+    blocks += [_section(d.examples.title, d.examples.lines())]
+    return "\n\n".join(blocks)
+
+
+def _section(title: str, lines: list[str]) -> str:
+    return "\n".join([title, "=" * len(title), *map(_wrap_sentence, lines)])
+
+
+def _wrap_sentence(line: str) -> str:
+    """Sentences at the width of the verdicts; tables as they are."""
+    if line.startswith(" ") or not line.endswith("."):
+        return line
+    return textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _criteria(found: Checklist) -> list[str]:
+    count = found.count
+    rows = [
+        [
+            c.criterion,
+            c.document,
+            c.asked,
+            c.measured or "-",
+            c.status.replace(" measurable here", " measurable"),
+        ]
+        for c in found.criteria
+    ]
+    notes: dict[str, list[str]] = {}
+    for c in found.criteria:
+        if c.note:
+            notes.setdefault(c.note, []).append(c.criterion)
+    return [
+        columns(["criterion", "document", "asked", "measured", ""], rows),
+        f"{count('met')} met, {count('not met')} not met ({found.reported} of these depend on the encoder), "
+        f"{count('not measurable here')} not measurable.",
+        *(f"{', '.join(dict.fromkeys(of))}: {note}." for note, of in notes.items()),
+    ]
+
+
+def diagnose_decoder(
+    decoder: Annotated[
+        str, Parameter(help="nearest (among training chunks), a decoder's folder, or vec2text:FOLDER.")
+    ],
+    *,
+    store: DecoderStore,
+    run: RunFolder = None,
+    flags: DecoderEvaluateFlags | None = None,
+    encoder: EncoderFlags | None = None,
+    device: Device = "cpu",
+    strict: Strict = False,
+    json: JsonTarget = None,
+    quiet: Quiet = False,
+) -> None:
+    """Find where text -> vector -> model -> vector -> text breaks: the A/B/C/D test.
+
+    The decoder gets four kinds of vectors of the same held-out chunks: A the encoder's, B those at unit
+    length, C the run's raw output, D its unit output. Without a run, A and B. Does it need raw lengths (A
+    against B), does it know what the model says (C against A), which output is to be sent (C against D)?
+
+    The exit code is 0 whatever is found, or with --strict 1 when a verdict is RED.
+    """
+    with bench_of([decoder], store, run, flags, encoder, device, quiet=quiet) as (bench, [opened], judged):
+        from nextvec.experiments.decoder_abcd import diagnose_decoder
+
+        found = diagnose_decoder(bench, opened, judged)
+    output(describe_table(found), found.to_json(), json)
+    finish(found.verdicts(), strict=strict)

@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
-from nextvec.cli.common import JsonTarget, Quiet, Sources, StorePath, columns, names, output
-from nextvec.cli.verdicts import Strict, finish, verdict_lines
+from nextvec.cli.common import (
+    JsonTarget,
+    Quiet,
+    Sources,
+    StorePath,
+    Strict,
+    columns,
+    finish,
+    names,
+    output,
+    verdict_lines,
+)
 
 if TYPE_CHECKING:
     from nextvec.corpus.encoders import Encoder

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from nextvec.cli.common import JsonTarget, Quiet, names, output
+from nextvec.cli.common import JsonTarget, Quiet, columns, names, output
 from nextvec.errors import ConfigError
 
 if TYPE_CHECKING:
     from nextvec.evaluation.harness import EvaluationConfig
     from nextvec.experiments.evaluating import DocumentSelection
 
-JUDGING = Group("Evaluation")
+EVALUATION = Group("Evaluation")
 DEFAULT_CONTEXT = 5
 
 
-@Parameter(name="*", group=JUDGING)
+@Parameter(name="*", group=EVALUATION)
 @dataclass(frozen=True)
 class JudgingFlags:
     """How a table is made; shared by the verbs that judge."""
@@ -82,22 +82,26 @@ def evaluate(
     store: Annotated[Path, Parameter(help="The store to judge on; it may be another than trained on.")],
     flags: JudgingFlags | None = None,
     sources: Annotated[
-        str | None, Parameter(group=JUDGING, help="Judge these sources only, separated by commas.")
+        str | None, Parameter(group=EVALUATION, help="Judge these sources only, separated by commas.")
     ] = None,
     train_sources: Annotated[
-        str | None, Parameter(group=JUDGING, help="Fit the baselines on these (default: the runs').")
+        str | None, Parameter(group=EVALUATION, help="Fit the baselines on these (default: the runs').")
     ] = None,
     split_file: Annotated[
-        Path | None, Parameter(group=JUDGING, help="JSON of document ids (default: the runs').")
+        Path | None, Parameter(group=EVALUATION, help="JSON of document ids (default: the runs').")
     ] = None,
-    horizon: Annotated[int, Parameter(group=JUDGING, help="How many chunks ahead the target is.")] = 1,
+    horizon: Annotated[int, Parameter(group=EVALUATION, help="How many chunks ahead the target is.")] = 1,
     task: Annotated[
         Literal["next", "middle"],
-        Parameter(group=JUDGING, help="What is predicted: what follows, or what is missing amid the chunks."),
+        Parameter(
+            group=EVALUATION, help="What is predicted: what follows, or what is missing amid the chunks."
+        ),
     ] = "next",
     queries: Annotated[
         bool,
-        Parameter(group=JUDGING, negative=(), help="Tell conditional runs a later chunk to write towards."),
+        Parameter(
+            group=EVALUATION, negative=(), help="Tell conditional runs a later chunk to write towards."
+        ),
     ] = False,
     device: Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the models predict.")] = "cpu",
     json: JsonTarget = None,
@@ -136,4 +140,49 @@ def _exam(
         sources=names(sources),
         train_sources=None if train_sources is None else names(train_sources),
         division=None if split_file is None else SplitConfig(file=str(split_file.resolve())),
+    )
+
+
+def ensemble(
+    *runs: Annotated[str, Parameter(help="Run folders.")],
+    store: Annotated[Path, Parameter(help="The store whose validation documents the weights are fitted on.")],
+    out: Annotated[Path, Parameter(help="Folder of the ensemble; `nextvec evaluate` takes it as a run.")],
+    baselines: Annotated[
+        str | None, Parameter(help="Baselines to mix in, e.g. 'exponential averages,ridge'.")
+    ] = None,
+    context: Annotated[
+        int, Parameter(help="Chunks read at least before a target (and what baselines use).")
+    ] = 5,
+    horizon: Annotated[int, Parameter(help="How many chunks ahead the target is.")] = 1,
+    task: Annotated[Literal["next", "middle"], Parameter(help="What the runs were trained for.")] = "next",
+    queries: Annotated[
+        bool, Parameter(negative=(), help="Fit the weights with what conditional runs are told.")
+    ] = False,
+    split_file: Annotated[Path | None, Parameter(help="JSON of document ids (default: the runs').")] = None,
+) -> None:
+    """Mix runs, and runs with baselines: weights that are never negative, fitted on validation only.
+
+    Judge it as you judge a run: nextvec evaluate OUT --store STORE.
+    """
+    from nextvec.corpus.store import Store
+    from nextvec.data.splits import SplitConfig
+    from nextvec.evaluation.harness import EvaluationConfig
+    from nextvec.experiments.ensemble import fit_ensemble
+    from nextvec.experiments.evaluating import DocumentSelection
+
+    division = None if split_file is None else SplitConfig(file=str(split_file.resolve()))
+    how = EvaluationConfig(context=context, horizon=horizon, task=task, queries=queries, quiet=True)
+    fitted = fit_ensemble(
+        Store.open(store), runs, names(baselines), DocumentSelection(division=division), how, out
+    )
+    made = fitted.ensemble
+    rows = [
+        [member.name, f"{raw:.3f}", f"{unit:.3f}"]
+        for member, raw, unit in zip(made.members, made.mixture.raw, made.mixture.unit, strict=True)
+    ]
+    print(f"weights fitted on {fitted.windows:,} validation windows\n")
+    print(columns(["member", "raw", "unit"], rows))
+    print(
+        f"\nensemble: {out}\n"
+        f"judge it beside the baselines: nextvec evaluate {out} --store {store} --split test"
     )

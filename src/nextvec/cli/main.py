@@ -47,6 +47,17 @@ VERBS = {
     "demo": "The whole main job on a small English Wikipedia, in minutes.",
 }
 
+BESIDE = {
+    "info": "ingest",
+    "export-npz": "export",
+    "ensemble": "evaluate",
+    "compare": "matrix",
+    "card": "report",
+    "rollout": "predict",
+    "selfcheck": "verify",
+}
+"""Verbs that stand in the file of another; the others have one of their own name."""
+
 app = App(
     name="nextvec",
     help="Train and judge models that read a document as a sequence of embedding vectors "
@@ -55,7 +66,7 @@ app = App(
     help_format="plaintext",
 )
 for verb, summary in VERBS.items():
-    app.command(f"nextvec.cli.{verb.replace('-', '_')}:{verb.replace('-', '_')}", name=verb, help=summary)
+    app.command(f"nextvec.cli.{BESIDE.get(verb, verb)}:{verb.replace('-', '_')}", name=verb, help=summary)
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

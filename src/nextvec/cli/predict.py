@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
-from nextvec.cli.common import JsonTarget, output
-from nextvec.cli.passages import describe_passage, describe_reading, listed
+from nextvec.cli.common import WIDTH, JsonTarget, output
 from nextvec.cli.texts import (
     DecoderFlags,
     EncoderFlags,
@@ -20,10 +21,11 @@ from nextvec.cli.texts import (
     open_pipeline,
     read_text,
 )
-from nextvec.cli.verdicts import WIDTH
+from nextvec.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nextvec.decoding.base import NextPassage
+    from nextvec.decoding.base import NextPassage, Passage, RolloutPassage, RolloutText
+    from nextvec.inference.rollout import RolloutSettings
 
 CONFIDENCES = {
     "continuation": "that it follows here rather than come from another document, at even odds. Calibrated "
@@ -63,13 +65,13 @@ def predict(
     vectors.write(RawVectors(made, first.encoder, first.normalised))
     figures = {"run": str(run), "encoder": predictor.space.encoder["name"], "query": query}
     output(
-        "\n\n".join([describe_reading(found[0], predictor.name), *map(describe, found)]),
+        "\n\n".join([describe_reading(found[0], predictor.name), *map(describe_prediction, found)]),
         {**figures, "predictions": [passage.to_json() for passage in found]},
         json,
     )
 
 
-def describe(found: NextPassage) -> str:
+def describe_prediction(found: NextPassage) -> str:
     """One horizon: confidence, the decoder's text, real passages."""
     import numpy as np
 
@@ -85,3 +87,162 @@ def describe(found: NextPassage) -> str:
     if found.decoded is not None:
         lines += describe_passage(found.decoded)
     return "\n".join([*lines, *listed(found.nearest)])
+
+
+GUARDING, SNAPPING, SAMPLING = Group("Guard"), Group("Snapping"), Group("Sampling")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class CourseFlags:
+    """When a rollout stops, and what it reads on the way."""
+
+    min_cosine: Annotated[
+        float | None,
+        Parameter(group=GUARDING, help="Stop when the cosine to the last chunk read falls below: drift."),
+    ] = None
+    max_repetition: Annotated[
+        float,
+        Parameter(group=GUARDING, help="Stop when the cosine to the step before rises above; 1 never stops."),
+    ] = 0.999
+    rescale: Annotated[
+        bool,
+        Parameter(group=GUARDING, help="Bring every prediction to the mean length of the chunks read."),
+    ] = True
+    snap: Annotated[
+        bool, Parameter(group=SNAPPING, negative=(), help="Pull predictions to the nearest real passage.")
+    ] = False
+    snap_threshold: Annotated[
+        float | None, Parameter(group=SNAPPING, help="From this cosine to it on (default: 0.6).")
+    ] = None
+    snap_blend: Annotated[
+        float | None,
+        Parameter(group=SNAPPING, help="Share of the passage in what is read next (default: 0.5)."),
+    ] = None
+    sample: Annotated[
+        bool, Parameter(group=SAMPLING, negative=(), help="Draw every step; for generative runs.")
+    ] = False
+    seed: Annotated[int | None, Parameter(group=SAMPLING, help="Of the draws (default: 0).")] = None
+
+    def course(self) -> RolloutSettings:
+        """As a rollout takes it. Raises ConfigError for what means nothing without --snap or --sample."""
+        from nextvec.inference.rollout import Guard, RolloutSettings, SnapToCorpus
+
+        snapping = {"threshold": self.snap_threshold, "blend": self.snap_blend}
+        given = {name: value for name, value in snapping.items() if value is not None}
+        if given and not self.snap:
+            raise ConfigError("nothing is snapped", where=f"--snap-{min(given)}", remedy="add --snap")
+        if self.seed is not None and not self.sample:
+            raise ConfigError("nothing is drawn", where="--seed", remedy="add --sample")
+        guard = Guard(self.min_cosine, self.max_repetition, self.rescale)
+        return RolloutSettings(
+            guard,
+            SnapToCorpus(**given) if self.snap else None,
+            seed=(self.seed or 0) if self.sample else None,
+        )
+
+
+def rollout(
+    run: Annotated[Path, Parameter(help="A run folder, or an export of one.")],
+    *,
+    steps: Annotated[int, Parameter(help="How far, in chunks.")] = 5,
+    text: TextFlags | None = None,
+    query: Query = None,
+    flags: CourseFlags | None = None,
+    nearest: PassageCount = 1,
+    decoder: DecoderFlags | None = None,
+    encoder: EncoderFlags | None = None,
+    vector: VectorFlags | None = None,
+    device: Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the model predicts.")] = "cpu",
+    json: JsonTarget = None,
+) -> None:
+    """Continue a text step by step in vector space, each step reading those before it.
+
+    The guard ends it where it drifts off or stands still; what a step says is told as by `nextvec predict`.
+    """
+    from nextvec.inference.predictor import open_predictor
+
+    vectors = vector or VectorFlags()
+    vectors.check()
+    course = (flags or CourseFlags()).course()
+    if steps < 1:
+        raise ConfigError(f"a rollout of {steps} steps", where="--steps", remedy="ask for 1 or more")
+    read, where = read_text(text)
+    predictor = open_predictor(run, device)
+    wanted = nearest > 0 or course.snap is not None
+    with open_pipeline(predictor, encoder, decoder, passages=wanted) as pipeline:
+        found = pipeline.rollout(read, steps, course, query=query, n=nearest, where=where)
+    vectors.write(found.raw)
+    figures = {"run": str(run), "encoder": predictor.space.encoder["name"], "query": query}
+    output(describe_rollout(found, predictor.name, steps), {**figures, **found.to_json()}, json)
+
+
+def describe_rollout(found: RolloutText, name: str, steps: int) -> str:
+    """What was read, the steps, and why they end."""
+    end = f"{len(found.steps)} of {steps} steps"
+    if found.objection is not None:
+        end += f"; the last one {found.objection}"
+    return "\n\n".join([describe_reading(found, name), *map(_step, found.steps), end])
+
+
+def _step(passage: RolloutPassage) -> str:
+    step = passage.step
+    repetition = "" if step.repetition is None else f", {step.repetition:.3f} to the step before"
+    lines = [
+        f"Step {passage.number}: cosine {step.drift:.3f} to the last chunk read{repetition}, "
+        f"length {step.length:.3f}"
+    ]
+    if passage.snapped is not None:
+        lines += ["snapped to", *describe_passage(passage.snapped)]
+    if passage.decoded is not None:
+        lines += describe_passage(passage.decoded)
+    return "\n".join([*lines, *listed(passage.nearest)])
+
+
+# Passages on the terminal, each labelled with whether somebody wrote it.
+
+INDENT = 4
+SHORT = 90
+
+
+def describe_reading(found: NextPassage | RolloutText, name: str) -> str:
+    """What was read, and where it ended."""
+    many = f"{found.read} of {found.of} chunks" if found.read < found.of else _count(found.of, "chunk")
+    return textwrap.fill(f"{name} read {many}. The last one: {short(found.last, 3 * SHORT)}", WIDTH)
+
+
+def listed(passages: Sequence[Passage]) -> list[str]:
+    """Lines of real passages, numbered."""
+    return [line for number, passage in enumerate(passages, 1) for line in describe_passage(passage, number)]
+
+
+def describe_passage(passage: Passage, number: int | None = None) -> list[str]:
+    """What it is and where it stands; its text below."""
+    decoded = passage.decoded
+    place = ""
+    if passage.document is not None and passage.position is not None:
+        place = f"  {passage.title or passage.document}, chunk {passage.position + 1}"
+    odds = "" if passage.probability is None else f"  follows with {passage.probability:.3f}"
+    scale = "cosine" if decoded.how == "retrieved" else "score"
+    head = f"{decoded.how}{'' if number is None else f' {number}'}  {scale} {decoded.score:.3f}{odds}{place}"
+    return [head, *wrapped(decoded.text)]
+
+
+def wrapped(text: str) -> list[str]:
+    """A text as indented lines."""
+    margin = " " * INDENT
+    return textwrap.wrap(
+        " ".join(text.split()), WIDTH, initial_indent=margin, subsequent_indent=margin,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def short(text: str, most: int = SHORT) -> str:
+    """A text on one line, cut in its middle where it is longer than `most` characters."""
+    text = " ".join(text.split())
+    half = (most - 5) // 2
+    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from nextvec.cli.common import JsonTarget, output
-from nextvec.cli.verdicts import WIDTH
+from nextvec.cli.common import WIDTH, JsonTarget, Quiet, output
 
 if TYPE_CHECKING:
     from nextvec.experiments.verify import Verification
@@ -32,12 +31,12 @@ def verify(
     from nextvec.experiments.verify import verify
 
     found = verify(run, store, split_file)
-    output(describe(found), found.to_json(), json)
+    output(describe_verification(found), found.to_json(), json)
     if not found.passed:
         raise SystemExit(1)
 
 
-def describe(found: Verification) -> str:
+def describe_verification(found: Verification) -> str:
     """A line a check, then the outcome."""
     width = max(len(check.name) for check in found.checks)
     lines = []
@@ -52,3 +51,34 @@ def describe(found: Verification) -> str:
     red = sum(check.status == "RED" for check in found.checks)
     outcome = f"{red} of {len(found.checks)} checks are RED" if red else "the run is what it says"
     return "\n".join([*lines, f"{found.run}: {outcome}"])
+
+
+ROW_MARKS = {True: "ok ", False: "RED"}
+
+
+def selfcheck(
+    *,
+    every: Annotated[
+        bool, Parameter(name="--all", negative=(), help="Print every row, not only the red ones.")
+    ] = False,
+    json: JsonTarget = None,
+    quiet: Quiet = False,
+) -> None:
+    """Put the instruments on trial: known predictors in known worlds, and known faults before their guards.
+
+    Every metric states what it must say of every predictor in every world. Every fault must be caught by
+    the guard meant for it and by nothing else, and the same work must pass without the fault. The exit code
+    is 1 when a row is red: then trust no figure of this installation.
+    """
+    from nextvec.selfcheck.suites import SUITES, run_suite
+
+    suites = [run_suite(name, quiet=quiet) for name in SUITES]
+    lines = []
+    for suite in suites:
+        shown = suite.rows if every else suite.red
+        lines += [f"{ROW_MARKS[row.ok]} {row}" for row in shown]
+    lines += [suite.score for suite in suites]
+    ok = not any(suite.red for suite in suites)
+    output("\n".join(lines), {"ok": ok, "suites": {s.name: s.to_json() for s in suites}}, json)
+    if not ok:
+        raise SystemExit(1)
