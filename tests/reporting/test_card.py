@@ -18,8 +18,8 @@ from nextvec.errors import ConfigError, RunError
 from nextvec.experiments.matrix import TABLE, read_table
 from nextvec.reporting.card import make_card, write_card
 from nextvec.reporting.inputs import ReportInputs
-from nextvec.reporting.pages import plain
 from nextvec.reporting.report import make_report
+from nextvec.reporting.tables import plain
 
 
 def card_of(run: Path, store: Path | None = None) -> str:

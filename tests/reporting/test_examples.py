@@ -18,7 +18,8 @@ from nextvec.evaluation.predictor import unit
 from nextvec.experiments.evaluating import DocumentSelection
 from nextvec.experiments.matrix import run_matrix
 from nextvec.experiments.plan import MatrixPlan
-from nextvec.reporting.examples import (
+from nextvec.reporting.inputs import ReportInputs
+from nextvec.reporting.predicted import (
     NEEDS,
     PAGE,
     PredictorScore,
@@ -28,8 +29,7 @@ from nextvec.reporting.examples import (
     extremes,
     write_qualitative,
 )
-from nextvec.reporting.inputs import ReportInputs
-from nextvec.reporting.pages import render
+from nextvec.reporting.tables import render
 
 
 def window_of(inputs: ReportInputs, example: WindowExample) -> int:

@@ -17,16 +17,14 @@ from nextvec.reporting.drawing import beside_best, best_baseline
 from nextvec.reporting.figure import BEST_BASELINE, NothingToDraw
 from nextvec.reporting.figures.comparison import (
     cosine_comparison,
+    efficiency,
+    latency_vs_performance,
     mse_comparison,
+    params_vs_performance,
+    pareto_front,
     recall_comparison,
     results,
     topk_accuracy,
-)
-from nextvec.reporting.figures.cost import (
-    efficiency,
-    latency_vs_performance,
-    params_vs_performance,
-    pareto_front,
     training_time_vs_performance,
 )
 from nextvec.reporting.inputs import ReportInputs

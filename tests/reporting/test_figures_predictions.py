@@ -20,6 +20,7 @@ from nextvec.reporting.figures import predictions
 from nextvec.reporting.figures.predictions import (
     dimension_mean,
     dimension_std,
+    find_topics,
     prediction_map,
     prediction_map_umap,
     source_confusion,
@@ -27,7 +28,6 @@ from nextvec.reporting.figures.predictions import (
 )
 from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.predicted import PredictedWindows
-from nextvec.reporting.topics import find_topics
 from reporting.answers import of_windows, with_oracle
 
 WORDS = ("river salmon", "oven bakery", "comet telescope")

@@ -24,7 +24,7 @@ from nextvec.reporting import figure
 from nextvec.reporting.headline import headline
 from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.report import LARGE_SVG, make_report, page
-from nextvec.reporting.reproduce import command, nested, own, shared
+from nextvec.reporting.tables import command, nested, own, shared
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 LARGEST = 5_000_000

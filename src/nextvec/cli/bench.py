@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from nextvec.cli.common import JsonTarget, Quiet, columns, names, output
+from nextvec.cli.common import JsonTarget, Quiet, names, output
 from nextvec.errors import ConfigError
+from nextvec.text import columns
 
 if TYPE_CHECKING:
     from nextvec.inference.bench.measure import EngineResult, Measured

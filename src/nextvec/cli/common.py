@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +12,7 @@ from cyclopts import Parameter
 
 from nextvec.disk import write_json
 from nextvec.errors import ConfigError
+from nextvec.text import fill
 
 if TYPE_CHECKING:
     from nextvec.diagnostics.engine import Verdict
@@ -59,34 +59,22 @@ def output(text: str, figures: Any, target: str | None) -> None:
     print(text)
 
 
-def columns(header: list[str], rows: list[list[str]]) -> str:
-    """Plain aligned columns: the first left, the others right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-
-    def line(row: list[str]) -> str:
-        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-        return "  ".join(cells).rstrip()
-
-    return "\n".join([line(header), line(["-" * w for w in widths]), *map(line, rows)])
-
-
 Strict = Annotated[bool, Parameter(negative=(), help="Exit with 1 when a verdict is RED.")]
 MARKS = {"ok": "ok", "note": "note", "warning": "WARNING", "red": "RED"}
-WIDTH = 110
 
 
 def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:
     """One line a verdict, the gravest last so that it is what stays on the screen."""
     order = list(MARKS)
-    lines = []
-    for verdict in sorted(verdicts, key=lambda v: order.index(v.level)):
-        head = f"  {MARKS[verdict.level]:<8}"
-        wrapped = textwrap.fill(
-            verdict.text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head),
-            break_long_words=False, break_on_hyphens=False,
-        )  # fmt: skip
-        lines.append(wrapped)
-    return lines
+    ranked = sorted(verdicts, key=lambda verdict: order.index(verdict.level))
+    return [fill(verdict.text, f"  {MARKS[verdict.level]:<8}") for verdict in ranked]
+
+
+def section(lines: Sequence[str]) -> list[str]:
+    """Sentences in lines of one width; tables as they are."""
+    return [
+        fill(line, rest="") if line.endswith(".") and not line.startswith(" ") else line for line in lines
+    ]
 
 
 def finish(verdicts: Sequence[Verdict], *, strict: bool) -> None:

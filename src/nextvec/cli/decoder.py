@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Group, Parameter
 
 from nextvec.cli.common import (
-    WIDTH,
     JsonTarget,
     Quiet,
     Sources,
@@ -22,6 +20,7 @@ from nextvec.cli.common import (
     finish,
     names,
     output,
+    section,
     verdict_lines,
 )
 from nextvec.cli.texts import EncoderFlags, open_text_reader
@@ -325,16 +324,7 @@ def decoder_evaluate(
 
 def describe_table(found: Section) -> str:
     """The figures, then the verdicts."""
-    return "\n".join(
-        [*map(sentence_or_table, found.lines()), "", "Verdicts", *verdict_lines(found.verdicts())]
-    )
-
-
-def sentence_or_table(line: str) -> str:
-    """Sentences at the width of the verdicts; tables as they are."""
-    if not line.endswith("."):
-        return line
-    return textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False)
+    return "\n".join([*section(found.lines()), "", "Verdicts", *verdict_lines(found.verdicts())])
 
 
 def _show(example: DecodedChunk) -> str:

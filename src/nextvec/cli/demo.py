@@ -10,13 +10,14 @@ from cyclopts import Parameter
 
 from nextvec.cli.common import Quiet
 from nextvec.cli.configure import TrainingFlags
+from nextvec.text import shorten
 
 MODELS = ("amn", "lstm", "gru", "transformer")
 # With few articles, more of them to judge on, and models that start as a strong baseline.
 RECIPE = "residual"
 DIVISION = {"data": {"split": {"validation": 0.15, "test": 0.25}}}
 EXAMPLES = 3
-WRAP = 100
+EXCERPT = 100
 
 
 def demo(
@@ -109,13 +110,8 @@ def _print_examples(store: Any, matrix: Path, table: dict[str, Any]) -> None:
                 ("came next", example.target),
                 ("nearest", example.nearest),
             ):
-                print(f"    {label:<10}{_shorten(text)}")
+                print(f"    {label:<10}{shorten(text, EXCERPT)}")
         print()
-
-
-def _shorten(text: str) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= WRAP else f"{flat[: WRAP - 3]}..."
 
 
 def _print_places(out: Path, table: dict[str, Any], seconds: float) -> None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from nextvec.cli.common import (
-    WIDTH,
     JsonTarget,
     Quiet,
     Sources,
     Strict,
-    columns,
     finish,
     names,
     output,
+    section,
     verdict_lines,
 )
 from nextvec.cli.decoder import (
@@ -29,10 +27,11 @@ from nextvec.cli.decoder import (
     describe_table,
 )
 from nextvec.cli.texts import EncoderFlags
+from nextvec.text import columns, fill
 
 if TYPE_CHECKING:
-    from nextvec.experiments.brief import Checklist
     from nextvec.diagnostics.run import Epoch, RunDiagnosis, RunRecord
+    from nextvec.experiments.brief import Checklist
     from nextvec.experiments.diagnose import RunModelDiagnosis
 
 DIAGNOSES = {
@@ -162,29 +161,22 @@ def describe_model(found: RunModelDiagnosis) -> str:
     dropped = "" if found.leaks is None else f", {found.leaks.dropped:,} dropped that stand in training"
     sample = " (in-sample)" if d.split == "train" else ""
     blocks = [
-        _wrap_sentence(d.headline),
-        _wrap_sentence(
+        fill(d.headline),
+        fill(
             f"Split {d.split}{sample} of {found.store}, {found.encoder} vectors: {d.windows:,} windows of "
             f"{d.documents:,} documents, context {d.context}, horizon {d.horizon}{dropped}. "
             "Intervals: 95 %, 1,000 resamples of the documents."
         ),
         "\n".join(["Verdicts", *verdict_lines(d.verdicts)]),
     ]
-    blocks += [_section(p.title, p.lines()) for name, p in d.parts.items() if name != "examples"]
-    blocks += [_section("The brief's criteria", _criteria(found.checklist))]
-    blocks += [_section(d.examples.title, d.examples.lines())]
+    blocks += [_titled(p.title, p.lines()) for name, p in d.parts.items() if name != "examples"]
+    blocks += [_titled("The brief's criteria", _criteria(found.checklist))]
+    blocks += [_titled(d.examples.title, d.examples.lines())]
     return "\n\n".join(blocks)
 
 
-def _section(title: str, lines: list[str]) -> str:
-    return "\n".join([title, "=" * len(title), *map(_wrap_sentence, lines)])
-
-
-def _wrap_sentence(line: str) -> str:
-    """Sentences at the width of the verdicts; tables as they are."""
-    if line.startswith(" ") or not line.endswith("."):
-        return line
-    return textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False)
+def _titled(title: str, lines: list[str]) -> str:
+    return "\n".join([title, "=" * len(title), *section(lines)])
 
 
 def _criteria(found: Checklist) -> list[str]:

@@ -13,12 +13,12 @@ from nextvec.cli.common import (
     Sources,
     StorePath,
     Strict,
-    columns,
     finish,
     names,
     output,
     verdict_lines,
 )
+from nextvec.text import columns
 
 if TYPE_CHECKING:
     from nextvec.corpus.encoders import Encoder

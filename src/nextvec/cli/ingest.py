@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from nextvec.cli.common import JsonTarget, Quiet, StorePath, columns, output
+from nextvec.cli.common import JsonTarget, Quiet, StorePath, output
 from nextvec.cli.texts import ENCODING, EncoderOption, Endpoint, configure_encoder
 from nextvec.errors import ConfigError, DocumentError
+from nextvec.text import columns
 
 if TYPE_CHECKING:
     from nextvec.corpus.chunking import Chunker

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from nextvec.cli.common import JsonTarget, Quiet, StorePath, columns, names, output
+from nextvec.cli.common import JsonTarget, Quiet, StorePath, names, output
 from nextvec.cli.configure import DEFAULT_RECIPE, TrainingFlags
 from nextvec.cli.evaluate import EVALUATION, JudgingFlags
 from nextvec.errors import ConfigError
+from nextvec.text import table
 
 if TYPE_CHECKING:
     from nextvec.corpus.store import Store
@@ -151,39 +152,27 @@ def compare(
     from nextvec.evaluation.table import format_pairs
     from nextvec.experiments.matrix import read_table
 
-    table = read_table(matrix)
+    found = read_table(matrix)
     if prd:
         from nextvec.experiments.brief import prd_table
 
-        view = prd_table(matrix, table)
+        view = prd_table(matrix, found)
         return output(prd_text(view, markdown=markdown), view.to_json(), json)
-    text = show(table, markdown=markdown) if pairs is None else format_pairs(table, pairs)
-    return output(text, table, json)
+    text = show(found, markdown=markdown) if pairs is None else format_pairs(found, pairs)
+    return output(text, found, json)
 
 
 def prd_text(view: PrdTable, *, markdown: bool) -> str:
     """The PRD's matrix and its lists of models to beat."""
-    header = [
-        "#",
-        "architecture",
-        "target",
-        "here",
-        "status",
-        "val loss",
-        "val cosine",
-        "train s",
-        "score",
-        "notes",
-    ]
+    header = ["#", "architecture", "target", "here", "status", "val loss", "val cosine", "train s", "score",
+              "notes"]  # fmt: skip
     cells = [
         [str(i), r.model, _count(r.target_parameters), _count(r.parameters), r.status, _figure(r.loss, 6),
          _figure(r.cosine, 4), _figure(r.seconds, 0), _percent(r.score), r.notes]
         for i, r in enumerate(view.rows, 1)
     ]  # fmt: skip
-    lines = [columns(header, cells)]
-    if markdown:
-        lines = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *cells)]
-    lines += [
+    lines = [
+        *table(header, cells, markdown=markdown),
         "",
         f"Score: share of the PRD's nine criteria met; its losses (for D = 768) times {view.factor:g}.",
     ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from nextvec.cli.common import JsonTarget, columns, output
+from nextvec.cli.common import JsonTarget, output
+from nextvec.text import columns, fill
 
 
 def models(
@@ -85,4 +85,4 @@ def _details(row: dict[str, Any]) -> list[str]:
         *((title, row[title.lower()]) for title in ("Paper", "Parity", "Deviations")),
     ]
     lines = [f"{title}: {text}" if title else text for title, text in said if text]
-    return ["", *(textwrap.fill(line, 110, subsequent_indent="  ") for line in lines)]
+    return ["", *(fill(line, rest="  ") for line in lines)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from nextvec.cli.common import WIDTH, JsonTarget, output
+from nextvec.cli.common import JsonTarget, output
 from nextvec.cli.texts import (
     DecoderFlags,
     EncoderFlags,
@@ -22,6 +21,7 @@ from nextvec.cli.texts import (
     read_text,
 )
 from nextvec.errors import ConfigError
+from nextvec.text import fill, shorten
 
 if TYPE_CHECKING:
     from nextvec.decoding.base import NextPassage, Passage, RolloutPassage, RolloutText
@@ -82,7 +82,7 @@ def describe_prediction(found: NextPassage) -> str:
     ahead = "the next passage" if found.horizon == 1 else f"{found.horizon} passages ahead"
     lines = [
         f"{ahead[0].upper()}{ahead[1:]} (predicted vector of length {np.linalg.norm(found.raw.values):.3f})",
-        textwrap.fill(f"confidence  {sure}", WIDTH, subsequent_indent=" " * 12),
+        fill(sure, "confidence  "),
     ]
     if found.decoded is not None:
         lines += describe_passage(found.decoded)
@@ -199,16 +199,15 @@ def _step(passage: RolloutPassage) -> str:
     return "\n".join([*lines, *listed(passage.nearest)])
 
 
-# Passages on the terminal, each labelled with whether somebody wrote it.
-
 INDENT = 4
-SHORT = 90
+MOST_OF_LAST = 270
 
 
 def describe_reading(found: NextPassage | RolloutText, name: str) -> str:
     """What was read, and where it ended."""
     many = f"{found.read} of {found.of} chunks" if found.read < found.of else _count(found.of, "chunk")
-    return textwrap.fill(f"{name} read {many}. The last one: {short(found.last, 3 * SHORT)}", WIDTH)
+    last = shorten(found.last, MOST_OF_LAST, middle=True)
+    return fill(f"{name} read {many}. The last one: {last}", rest="")
 
 
 def listed(passages: Sequence[Passage]) -> list[str]:
@@ -230,18 +229,7 @@ def describe_passage(passage: Passage, number: int | None = None) -> list[str]:
 
 def wrapped(text: str) -> list[str]:
     """A text as indented lines."""
-    margin = " " * INDENT
-    return textwrap.wrap(
-        " ".join(text.split()), WIDTH, initial_indent=margin, subsequent_indent=margin,
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
-
-
-def short(text: str, most: int = SHORT) -> str:
-    """A text on one line, cut in its middle where it is longer than `most` characters."""
-    text = " ".join(text.split())
-    half = (most - 5) // 2
-    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
+    return fill(" ".join(text.split()), " " * INDENT).splitlines()
 
 
 def _count(number: int, what: str) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from nextvec.cli.common import JsonTarget, Quiet, Sources, columns, names, output
+from nextvec.cli.common import JsonTarget, Quiet, Sources, names, output
 from nextvec.errors import ConfigError
+from nextvec.text import columns
 
 if TYPE_CHECKING:
     from nextvec.experiments.pruning import PruningRow, PruningTable

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from nextvec.cli.common import WIDTH, JsonTarget, Quiet, StorePath, columns, names, output
+from nextvec.cli.common import JsonTarget, Quiet, StorePath, names, output
 from nextvec.cli.texts import EncoderFlags, TextFlags, open_text_reader, read_text
 from nextvec.errors import ConfigError
+from nextvec.text import columns, fill
 
 if TYPE_CHECKING:
     from nextvec.corpus.reading import TextReader
@@ -263,8 +263,6 @@ def describe_passages(passages: list[Passage], strategy: str, read: int, left_ou
     return "\n".join(lines)
 
 
-# The comparison of retrieval strategies on the terminal.
-
 METRICS = {"recall@1": "R@1", "recall@5": "R@5", "recall@10": "R@10", "recall@20": "R@20", "mrr": "MRR"}
 LEGEND = (
     "Differences of MRR, with 95 % intervals over documents; * the interval leaves out 0. A control does as "
@@ -275,9 +273,9 @@ LEGEND = (
 
 def describe_comparison(found: Mapping[str, Any]) -> str:
     """Heading, the table of strategies, where they gain and lose, and the verdicts in words."""
-    blocks = [_heading(found), _table(found), textwrap.fill(LEGEND, WIDTH)]
+    blocks = [_heading(found), _table(found), fill(LEGEND)]
     blocks += ["\n\n".join(_where(factor) for factor in found["where"] if len(factor["groups"]) > 1)]
-    blocks += ["\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in found["verdicts"])]
+    blocks += ["\n".join(fill(line, rest="  ") for line in found["verdicts"])]
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -288,13 +286,12 @@ def _heading(found: Mapping[str, Any]) -> str:
     )
     dropped = f"; {found['dropped']:,} windows dropped that stand in training" if found["dropped"] else ""
     chance = ", ".join(f"{METRICS[name]} {value:.4f}" for name, value in found["chance"].items())
-    return textwrap.fill(
+    return fill(
         f"Split {found['split']}{sample} of {found['encoder']} vectors: {found['windows']:,} windows of "
         f"{found['documents']:,} documents{told}, context {found['context']}, "
         f"horizon {found['horizon']}{dropped}. "
         f"Candidates: {found['pool']:,} chunks of the {found['candidates']}, without what was read "
-        f"({found['eligible']:,.0f} on average). Chance: {chance}.",
-        WIDTH,
+        f"({found['eligible']:,.0f} on average). Chance: {chance}."
     )
 
 

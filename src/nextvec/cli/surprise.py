@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter, validators
 
-from nextvec.cli.common import WIDTH, JsonTarget, Quiet, columns, names, output
-from nextvec.cli.predict import short
+from nextvec.cli.common import JsonTarget, Quiet, names, output
 from nextvec.cli.texts import TEXT, EncoderFlags, TextFile, TextFlags, open_text_reader, read_text
 from nextvec.errors import ConfigError
+from nextvec.text import columns, fill, shorten
 
 if TYPE_CHECKING:
     from nextvec.evaluation.boundaries import Rule
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from nextvec.inference.base import TrainedPredictor
 
 BOUNDARIES, EVALUATION = Group("Boundaries"), Group("Evaluation")
+EXCERPT = 90
 Finder = Literal["surprise", "surprise-depth", "surprise-ahead", "cosine-drop", "cosine-gap"]
 
 
@@ -201,12 +201,18 @@ def describe(found: Surprises, peaks: int) -> str:
         f"{found.run} read {len(found.texts)} chunks of {found.where}. Surprise is 1 - cosine of what was "
         f"expected and what came: {mean:.3f} on average, {found.surprise.max():.3f} at most."
     )
-    blocks = [textwrap.fill(head, WIDTH), "\n".join(curve)]
+    blocks = [fill(head), "\n".join(curve)]
     high = found.peaks(peaks)
     if len(high):
-        lines = [f"  {i + 1:>5}  {found.surprise[i - 1]:.3f}  {short(found.texts[i])}" for i in high]
+        lines = [
+            f"  {i + 1:>5}  {found.surprise[i - 1]:.3f}  {shorten(found.texts[i], EXCERPT, middle=True)}"
+            for i in high
+        ]
         blocks.append("\n".join(["Most surprising chunks", *lines]))
-    segments = [f"  {a + 1:>5} - {b + 1:<5}  {short(found.texts[a])}" for a, b in found.segments()]
+    segments = [
+        f"  {a + 1:>5} - {b + 1:<5}  {shorten(found.texts[a], EXCERPT, middle=True)}"
+        for a, b in found.segments()
+    ]
     rule = f"{found.finder}, peaks {found.rule.threshold:g} deviations above its mean"
     title = f"Segments by {rule}" if len(segments) > 1 else f"One segment by {rule}"
     return "\n\n".join([*blocks, "\n".join([title, *segments])])
@@ -230,9 +236,7 @@ def describe_table(report: SegmentationReport) -> str:
         "* best baseline by Pk; + better and - worse than it: 95 % of 1,000 resamples of the documents "
         "agree. said: boundaries for one there is. rule: threshold / chunks apart / chunks in a block."
     )
-    return "\n".join(
-        [textwrap.fill(head, WIDTH), "", table, "", textwrap.fill(legend, WIDTH), *report.verdicts()]
-    )
+    return "\n".join([fill(head), "", table, "", fill(legend), *report.verdicts()])
 
 
 def _cells(row: FinderRow) -> list[str]:

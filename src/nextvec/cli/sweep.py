@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from nextvec.cli.common import JsonTarget, Quiet, StorePath, columns, names, output
+from nextvec.cli.common import JsonTarget, Quiet, StorePath, names, output
 from nextvec.cli.configure import DEFAULT_RECIPE, TrainingFlags
 from nextvec.errors import ConfigError
+from nextvec.text import columns
 
 
 def sweep(

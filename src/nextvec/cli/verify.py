@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from nextvec.cli.common import WIDTH, JsonTarget, Quiet, output
+from nextvec.cli.common import JsonTarget, Quiet, output
+from nextvec.text import fill
 
 if TYPE_CHECKING:
     from nextvec.experiments.verify import Verification
@@ -39,15 +39,7 @@ def verify(
 def describe_verification(found: Verification) -> str:
     """A line a check, then the outcome."""
     width = max(len(check.name) for check in found.checks)
-    lines = []
-    for check in found.checks:
-        head = f"{check.status:<4}  {check.name:<{width}}  "
-        lines.append(
-            textwrap.fill(
-                check.text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head),
-                break_long_words=False, break_on_hyphens=False,
-            )
-        )  # fmt: skip
+    lines = [fill(check.text, f"{check.status:<4}  {check.name:<{width}}  ") for check in found.checks]
     red = sum(check.status == "RED" for check in found.checks)
     outcome = f"{red} of {len(found.checks)} checks are RED" if red else "the run is what it says"
     return "\n".join([*lines, f"{found.run}: {outcome}"])

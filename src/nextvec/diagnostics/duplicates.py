@@ -14,6 +14,7 @@ from nextvec.data.trained import Keys, chunk_keys
 from nextvec.data.windows import IntArray
 from nextvec.diagnostics.engine import Level, Verdict
 from nextvec.evaluation.evaluation_set import LIMIT
+from nextvec.text import shorten
 
 if TYPE_CHECKING:
     from nextvec.corpus.store import Document, Store
@@ -177,7 +178,7 @@ def _most_repeated(store: Store, rows: IntArray, keys: Keys) -> tuple[tuple[str,
     _, where, counts = np.unique(keys, return_index=True, return_counts=True)
     top = [i for i in np.argsort(-counts, kind="stable")[:5] if counts[i] > 1]
     texts = store.texts(rows[where[top]])
-    return tuple((_excerpt(text), int(counts[i])) for text, i in zip(texts, top, strict=True))
+    return tuple((shorten(text, EXCERPT), int(counts[i])) for text, i in zip(texts, top, strict=True))
 
 
 def _shared(
@@ -186,13 +187,10 @@ def _shared(
     found = []
     for i, text in zip(which, store.texts(rows[which]), strict=True):
         document, place = held[owner[i]]
-        found.append(SharedChunk(document.doc_id, int(rows[i] - document.first), place, _excerpt(text)))
+        found.append(
+            SharedChunk(document.doc_id, int(rows[i] - document.first), place, shorten(text, EXCERPT))
+        )
     return tuple(found)
-
-
-def _excerpt(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= EXCERPT else line[: EXCERPT - 1] + "…"
 
 
 def duplicate_verdicts(found: Duplicates) -> list[Verdict]:

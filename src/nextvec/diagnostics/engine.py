@@ -106,17 +106,6 @@ def _mean_ranks(values: NDArray[Any]) -> Values:
     return np.asarray((ends - (counts - 1) / 2)[which], dtype=np.float64)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Aligned columns: the first left, the others right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-
-    def line(row: Sequence[str]) -> str:
-        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-        return "  ".join(cells).rstrip()
-
-    return [line(header), line(["-" * w for w in widths]), *map(line, rows)]
-
-
 # The case: one predictor's answers in one exam, with those of the baselines beside them.
 
 Texts = Callable[[IntArray], Sequence[str]]

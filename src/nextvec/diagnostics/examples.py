@@ -13,6 +13,7 @@ from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.intervals import short
 from nextvec.evaluation.predictor import row_dots, unit
+from nextvec.text import shorten
 
 WORST, RANDOM = 20, 10
 SHOWN = 100
@@ -125,9 +126,4 @@ def _show(e: WindowExample, best: str) -> list[str]:
         f"{short(e.baseline)}, rank {e.rank}, shift {short(e.shift)}"
     )
     texts = (("last read", e.last), ("came next", e.target), ("nearest", e.nearest))
-    return [head, *(f"    {label:<10}{_shorten(text)}" for label, text in texts if text)]
-
-
-def _shorten(text: str) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= SHOWN else f"{flat[: SHOWN - 3]}..."
+    return [head, *(f"    {label:<10}{shorten(text, SHOWN)}" for label, text in texts if text)]

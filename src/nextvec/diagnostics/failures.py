@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from nextvec.data.gather import gather_rows
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict, table
+from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict
 from nextvec.diagnostics.groups import quantile_masks
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.intervals import short
 from nextvec.evaluation.metrics import mean_pairwise_cosine
 from nextvec.evaluation.predictor import row_dots, unit
+from nextvec.text import table
 
 TOP = 20
 NEAR = 0.1

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.data.windows import FloatArray, IntArray, Windows
-from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict, sample, score, spearman, table
+from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict, sample, score, spearman
 from nextvec.evaluation.intervals import Estimate, Values, estimate, short
 from nextvec.evaluation.predictor import row_dots, unit
+from nextvec.text import table
 
 SEARCH_BLOCK = 4096
 QUANTILES = 4

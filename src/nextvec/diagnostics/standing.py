@@ -7,11 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict, table
+from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict
 from nextvec.evaluation.baselines import CopyLast
 from nextvec.evaluation.intervals import Estimate, estimate, short
 from nextvec.evaluation.metrics import METRICS, Scores, skill_over
 from nextvec.evaluation.trajectory import Rollout, offset_profile
+from nextvec.text import table
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 BY_RANK = ("recall@1", "recall@5", "recall@20", "mrr")

@@ -7,6 +7,7 @@ from typing import Any
 
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.report import Report
+from nextvec.text import table
 
 RECALLS = (1, 5, 10, 20, 50)
 FIGURES = {
@@ -43,7 +44,7 @@ def format_report(report: Report, *, markdown: bool = False) -> str:
 
 def format_table(report: Mapping[str, Any], *, markdown: bool = False) -> str:
     """The same from the JSON of a report. Columns that no row has a value for are left out."""
-    head, lines = heading(report), _lines(_cells(report), markdown=markdown)
+    head, lines = heading(report), table(*_cells(report), markdown=markdown)
     notes = [LEGEND, *report["notes"]]
     if markdown:
         notes = [f"- {note}" for note in notes]
@@ -80,7 +81,8 @@ def _asked(report: Mapping[str, Any]) -> str:
     return asked
 
 
-def _cells(report: Mapping[str, Any]) -> list[list[str]]:
+def _cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows."""
     rows = report["rows"]
     figures = [k for k in FIGURES if any(row.get(k) is not None for row in rows)]
     facts = [k for k in FACTS if any(row.get(k) is not None for row in rows)]
@@ -89,7 +91,7 @@ def _cells(report: Mapping[str, Any]) -> list[list[str]]:
         [row["name"], *(_figure(report, row, k) for k in figures), *(_fact(row, k) for k in facts)]
         for row in rows
     ]
-    return [head, *body]
+    return head, body
 
 
 def _figure(report: Mapping[str, Any], row: Mapping[str, Any], name: str) -> str:
@@ -108,21 +110,6 @@ def _fact(row: Mapping[str, Any], name: str) -> str:
     return "" if value is None else FACTS[name][1].format(value)
 
 
-def _lines(cells: list[list[str]], *, markdown: bool) -> list[str]:
-    if markdown:
-        cells = [[cell.replace("|", "\\|") for cell in row] for row in cells]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    padded = [
-        [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-        for row in cells
-    ]
-    if markdown:
-        rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
-        return [f"| {' | '.join(row)} |" for row in (padded[0], rule, *padded[1:])]
-    rule = ["-" * w for w in widths]
-    return ["  ".join(row).rstrip() for row in (padded[0], rule, *padded[1:])]
-
-
 def format_pairs(report: Mapping[str, Any], metric: str) -> str:
     """Every two rows of a table by one metric, with their intervals.
 
@@ -134,11 +121,11 @@ def format_pairs(report: Mapping[str, Any], metric: str) -> str:
         known = sorted({pair["metric"] for pair in report.get("pairs", [])})
         remedy = f"choose one of: {', '.join(known)}" if known else "judge more than one document"
         raise EvaluationError(f"no pairs by '{metric}' in the table", remedy=remedy)
-    cells = [["row", "than", metric, "95 % interval", ""]]
+    head, cells = ["row", "than", metric, "95 % interval", ""], []
     for pair in pairs:
         clear = pair["low"] > 0 or pair["high"] < 0
         interval = f"[{pair['low']:+.4f}, {pair['high']:+.4f}]"
         cells.append(
             [pair["row"], pair["than"], f"{pair['difference']:+.4f}", interval, "*" if clear else ""]
         )
-    return "\n".join([*_lines(cells, markdown=False), "* the interval leaves out 0"])
+    return "\n".join([*table(head, cells), "* the interval leaves out 0"])

@@ -22,9 +22,9 @@ from nextvec.evaluation.intervals import LEVEL
 from nextvec.experiments.evaluating import evaluate_flags
 from nextvec.models.saving import CONFIG as MODEL
 from nextvec.models.saving import WEIGHTS
+from nextvec.reporting.headline import Standing
 from nextvec.reporting.inputs import ReportInputs, Run
-from nextvec.reporting.pages import render
-from nextvec.reporting.standing import Standing
+from nextvec.reporting.tables import render
 from nextvec.training.config import DataConfig, TrainConfig, read_config
 from nextvec.training.session import CONFIG
 

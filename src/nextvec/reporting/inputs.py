@@ -15,10 +15,13 @@ from nextvec.data.splits import SplitConfig
 from nextvec.diagnostics.data import DataDiagnosis, DataDiagnosisConfig, diagnose_data
 from nextvec.disk import read_json
 from nextvec.errors import NextvecError, RunError, StoreError
+from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.evaluation.report import KEPT, KeptPredictions
-from nextvec.experiments.matrix import PLAN, TABLE, read_table
+from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
+from nextvec.experiments.matrix import PLAN, TABLE, merge_seeds, read_table
 from nextvec.experiments.plan import MatrixPlan
-from nextvec.reporting.judged import judge_alone
+from nextvec.inference.predictor import RunPredictor
+from nextvec.models.saving import WEIGHTS
 from nextvec.training.history import HISTORY, read_history
 from nextvec.training.loop import METRICS
 from nextvec.training.session import CONFIG, ENVIRONMENT
@@ -292,3 +295,30 @@ def _object(path: Path) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise RunError("is not a JSON object", where=path, remedy="restore the file, or train again")
     return found
+
+
+# A lone run beside the baselines, so that its report has what a matrix has.
+
+
+def judge_alone(store: Store, folder: Path) -> tuple[dict[str, Any], KeptPredictions]:
+    """The table of a run and the baselines on the test documents, with every answer.
+
+    Raises:
+        RunError: no model in the folder yet, or a damaged one.
+        What `evaluate_runs` raises.
+    """
+    run = RunPredictor(folder)
+    middle = run.task == "middle"
+    how = EvaluationConfig(
+        context=int(run.training["context"]) if middle else EvaluationConfig.context,
+        horizon=run.horizons[0],
+        task="middle" if middle else "next",
+        speed=True,
+        keep=True,
+        quiet=True,
+    )
+    report = evaluate_runs(store, [run], DocumentSelection(), how)
+    report.row(run.name).metadata["model_file"] = WEIGHTS
+    # A group of one: the row says of its seed what the rows of a matrix say of theirs.
+    report = merge_seeds(report, {run.name: [run.name]})
+    return {**report.to_json(), "failed": {}, "others": {}}, KeptPredictions.of(report, store.fingerprint)

@@ -15,13 +15,11 @@ from nextvec.errors import NextvecError, RunError
 from nextvec.evaluation.table import FACTS, FIGURES, LEGEND, heading
 from nextvec.progress import Progress
 from nextvec.reporting.card import write_card
-from nextvec.reporting.examples import NEEDS, WindowExample, extremes, write_qualitative
 from nextvec.reporting.figure import Format, Spec, chosen, draw, save
 from nextvec.reporting.headline import headline
 from nextvec.reporting.inputs import ReportInputs
-from nextvec.reporting.pages import render
-from nextvec.reporting.reproduce import CONFIGURATION, command, nested, own, shared
-from nextvec.reporting.tables import write_tables
+from nextvec.reporting.predicted import NEEDS, WindowExample, extremes, write_qualitative
+from nextvec.reporting.tables import CONFIGURATION, command, nested, own, render, shared, write_tables
 
 PAGE = "report.html"
 PLOTS = "comparison_plots"

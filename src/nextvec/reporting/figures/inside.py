@@ -24,6 +24,7 @@ from nextvec.reporting.drawing import legend_outside
 from nextvec.reporting.figure import BASELINE, INK, NothingToDraw, canvas, figure, look, wrapped
 from nextvec.reporting.inputs import Need, ReportInputs
 from nextvec.reporting.predicted import PredictedWindows, Values, legend_height, line, panels
+from nextvec.text import shorten
 from nextvec.training.saved import calibration_error
 
 if TYPE_CHECKING:
@@ -241,5 +242,4 @@ def _attention(network: RunPredictor, exam: EvaluationSet) -> tuple[FloatArray, 
 
 def _short(text: str) -> str:
     """A text, or its beginning, in one line of what can be shown."""
-    shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 3]}..."
+    return shorten("".join(c if c.isprintable() else " " for c in text), SHOWN)
