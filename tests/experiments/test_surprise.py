@@ -29,7 +29,7 @@ from nextvec.experiments.surprise import (
     surprises_of_text,
 )
 from nextvec.inference.predictor import RunPredictor
-from nextvec.reporting.surprise_figure import draw_surprise, require_figure
+from nextvec.reporting.drawing import draw_surprise, require_figure
 
 
 @pytest.fixture

@@ -16,8 +16,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from nextvec.errors import ConfigError, MissingDependencyError
-from nextvec.reporting import figure
-from nextvec.reporting.figure import FORMATS, NothingToDraw, bars, canvas, look, render, save
+from nextvec.reporting import drawing
+from nextvec.reporting import figures as figure
+from nextvec.reporting.drawing import bars, canvas, look
+from nextvec.reporting.figures import FORMATS, NothingToDraw, render, save
 from nextvec.reporting.inputs import ReportInputs
 
 PRD = {"loss_comparison", "cosine_comparison", "topk_accuracy", "params_vs_performance"}
@@ -186,8 +188,8 @@ def some_bars(inputs: ReportInputs) -> Figure:
     import matplotlib
 
     rows = inputs.rows
-    with matplotlib.rc_context(figure.STYLE):
-        drawn, axes = canvas(height=figure.bar_height([row["name"] for row in rows]))
+    with matplotlib.rc_context(drawing.STYLE):
+        drawn, axes = canvas(height=drawing.bar_height([row["name"] for row in rows]))
         values = [row["cosine"] for row in rows]
         bars(axes, inputs, [r["name"] for r in rows], values, [(v - 0.05, v + 0.02) for v in values])
         axes.set_xlabel("cosine")

@@ -17,8 +17,7 @@ from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.experiments.evaluating import DocumentSelection
 from nextvec.experiments.matrix import run_matrix
 from nextvec.experiments.plan import MatrixPlan
-from nextvec.reporting.figure import NothingToDraw, draw, render
-from nextvec.reporting.figures import dynamics, inside
+from nextvec.reporting.figures import NothingToDraw, draw, dynamics, inside, render
 from nextvec.reporting.figures.dynamics import lag_curve, offset_profiles, rollout_decay
 from nextvec.reporting.figures.inside import (
     attention_maps,

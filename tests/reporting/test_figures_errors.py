@@ -9,8 +9,8 @@ import pytest
 
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.diagnostics.groups import quantile_masks
-from nextvec.reporting import predicted
-from nextvec.reporting.figure import NothingToDraw
+from nextvec.reporting import drawing, predicted
+from nextvec.reporting.figures import NothingToDraw
 from nextvec.reporting.figures.errors import (
     error_by_length,
     error_by_similarity,
@@ -123,6 +123,6 @@ def test_without_lists_of_what_was_trained_on(inputs: ReportInputs) -> None:
 
 def test_more_models_than_panels(inputs: ReportInputs) -> None:
     names = [f"model-{i}" for i in range(20)]
-    drawn, panels = predicted.panels(names)
+    drawn, panels = drawing.panels(names)
     assert [name for name, _ in panels] == names[:16]
     assert [text.get_text() for text in drawn.texts] == ["the best 16 of 20 models"]

@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
 from nextvec.evaluation.metrics import moments
-from nextvec.reporting.figure import NothingToDraw, chosen
-from nextvec.reporting.figures import predictions
+from nextvec.reporting.figures import NothingToDraw, chosen, predictions
 from nextvec.reporting.figures.predictions import (
     dimension_mean,
     dimension_std,

@@ -20,7 +20,7 @@ from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.experiments.evaluating import DocumentSelection
 from nextvec.experiments.matrix import run_matrix
 from nextvec.experiments.plan import MatrixPlan
-from nextvec.reporting import figure
+from nextvec.reporting import figures as figure
 from nextvec.reporting.headline import headline
 from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.report import LARGE_SVG, make_report, page

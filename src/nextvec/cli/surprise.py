@@ -109,12 +109,12 @@ def surprise(
         raise ConfigError("of a table that is not made", where="flags of evaluation", remedy="add --evaluate")
     show = show or ShowFlags()
     if show.figure is not None:
-        from nextvec.reporting.surprise_figure import require_figure
+        from nextvec.reporting.drawing import require_figure
 
         require_figure(show.figure)
     found = _read(run, texts, store, document, encoder, show, device)
     if show.figure is not None:
-        from nextvec.reporting.surprise_figure import draw_surprise
+        from nextvec.reporting.drawing import draw_surprise
 
         draw_surprise(found, show.figure, show.peaks)
     output(describe(found, show.peaks), found.to_json(show.peaks), json)

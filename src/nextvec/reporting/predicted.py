@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from nextvec.corpus.store import Store
 from nextvec.data.gather import gather_rows
@@ -24,22 +23,19 @@ from nextvec.evaluation.harness import EvaluationConfig, make_evaluation_set
 from nextvec.evaluation.predictor import row_dots, unit
 from nextvec.evaluation.report import KeptPredictions
 from nextvec.reporting.drawing import best_baseline
-from nextvec.reporting.figure import NothingToDraw, canvas, look, wrapped
+from nextvec.reporting.figures import NothingToDraw
 from nextvec.reporting.inputs import Need, ReportInputs, Run
 from nextvec.reporting.tables import render
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    pass
 
 Values = NDArray[np.float64]
-MOST_PANELS = 16
 MOST_SEEN = 5000
 """Windows whose vectors are looked at: all of most test splits, and no memory of a very large one."""
 MOST_WINDOWS, FEWEST_WINDOWS = 1000, 100
 MOST_PRODUCTS = 2e10
 """Multiplications that a search for nearest training chunks may take: seconds on one core."""
-COLUMNS = 4
 
 
 @dataclass(frozen=True)
@@ -155,35 +151,6 @@ def models_of(inputs: ReportInputs) -> tuple[str, ...]:
     return tuple(row["name"] for row in ranked)
 
 
-def panels(
-    names: Sequence[str], *, height: float = 1.55, **options: Any
-) -> tuple[Figure, list[tuple[str, Axes]]]:
-    """A small picture for each name, at most 16, side by side on the same axes.
-
-    Returns: the figure, and the names drawn with their axes.
-    """
-    shown = list(names[:MOST_PANELS])
-    columns = min(COLUMNS, len(shown))
-    rows = ceil(len(shown) / columns)
-    drawn, grid = canvas(height=rows * height + 0.6, rows=rows, columns=columns, **options)
-    flat = list(np.ravel(np.asarray(grid, dtype=object)))
-    for axes in flat[len(shown) :]:
-        axes.remove()
-    for above in flat[max(0, len(shown) - columns) : len(shown)]:
-        above.tick_params(labelbottom=True)
-    if len(names) > len(shown):
-        drawn.text(0.995, 0.005, f"the best {len(shown)} of {len(names)} models", ha="right", size=7)
-    for name, axes in zip(shown, flat, strict=False):
-        axes.set_title(wrapped(name), size=7)
-    return drawn, list(zip(shown, flat, strict=False))
-
-
-def line(axes: Axes, inputs: ReportInputs, row: str, x: Sequence[float], y: ArrayLike) -> None:
-    """A row's values from point to point, as that row looks in every figure."""
-    drawn_as = look(inputs, row)
-    axes.plot(x, y, color=drawn_as.colour, marker=drawn_as.marker, ls=drawn_as.line, label=row)
-
-
 def searchable(answered: PredictedWindows, *, share: float = 1.0, seed: int = 0) -> IntArray:
     """Windows [n], at most 1,000 and as many as can be compared with all that was trained on in a `share` of
     the time that a figure may take. Raises NothingToDraw: nothing of what was trained on is here."""
@@ -192,12 +159,6 @@ def searchable(answered: PredictedWindows, *, share: float = 1.0, seed: int = 0)
         raise NothingToDraw("the store holds nothing of what was trained on")
     able = int(share * MOST_PRODUCTS / products)
     return sample(len(answered), min(MOST_WINDOWS, max(FEWEST_WINDOWS, able)), seed)
-
-
-def legend_height(rows: Sequence[str]) -> float:
-    """Inches that the names of these rows take below a figure (`drawing.legend_outside`)."""
-    lines = max((wrapped(row).count("\n") + 1 for row in rows), default=0)
-    return 0.2 + 0.15 * lines * ceil((len(rows) + 3) / 3)
 
 
 # Windows with their texts: what was read, what came next, and which passage each predictor took for it.

@@ -15,7 +15,7 @@ from nextvec.errors import NextvecError, RunError
 from nextvec.evaluation.table import FACTS, FIGURES, LEGEND, heading
 from nextvec.progress import Progress
 from nextvec.reporting.card import write_card
-from nextvec.reporting.figure import Format, Spec, chosen, draw, save
+from nextvec.reporting.figures import Format, Spec, chosen, draw, save
 from nextvec.reporting.headline import headline
 from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.predicted import NEEDS, WindowExample, extremes, write_qualitative

@@ -1,4 +1,5 @@
-"""All predictors of a table beside each other, by the figures that they are judged by."""
+"""All predictors of a table beside each other: by their figures, and by what these cost (parameters, training
+time, time of an answer)."""
 
 from __future__ import annotations
 
@@ -9,26 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from nextvec.evaluation.metrics import LINEAR_AVERAGE, METRICS
 from nextvec.reporting.drawing import (
-    LABELS,
-    beside_best,
-    best_baseline,
-    known,
-    legend_outside,
-    magnitudes,
-    mark_best,
-    write_values,
-)
-from nextvec.reporting.figure import (
     BEST_BASELINE,
     INK,
-    NothingToDraw,
+    LABELS,
     bar_height,
     bars,
+    beside_best,
+    best_baseline,
     canvas,
-    figure,
+    known,
+    legend_outside,
     look,
+    magnitudes,
+    mark_best,
     wrapped,
+    write_values,
 )
+from nextvec.reporting.figures import NothingToDraw, figure
 from nextvec.reporting.inputs import ReportInputs
 
 if TYPE_CHECKING:
@@ -215,8 +213,6 @@ def _names(rows: Rows) -> list[str]:
     return [row["name"] for row in rows]
 
 
-# What the quality of a predictor costs: parameters, training time, time of an answer.
-
 TEXT_LINE = 72
 COSTS = {
     "parameters": "a number of parameters",
@@ -231,6 +227,7 @@ COST_WHISKERS = (
 
 @figure(
     "params_vs_performance",
+    section="cost",
     title="Parameters against cosine",
     caption=f"Cosine of each model by its number of trained parameters. {COST_WHISKERS}",
     needs=("rows",),
@@ -245,6 +242,7 @@ def params_vs_performance(inputs: ReportInputs) -> Figure:
 
 @figure(
     "training_time_vs_performance",
+    section="cost",
     title="Training time against cosine",
     caption=f"Cosine of each model by the wall time of its training, mean of the seeds. {COST_WHISKERS}",
     needs=("rows",),
@@ -259,6 +257,7 @@ def training_time_vs_performance(inputs: ReportInputs) -> Figure:
 
 @figure(
     "latency_vs_performance",
+    section="cost",
     title="Latency against cosine",
     caption="Cosine of each predictor by the time of one prediction, batch 1: its median, and the whisker to "
     "the 95th percentile. The line is the Pareto front: nothing is faster and better than what is ringed.",
@@ -283,6 +282,7 @@ def latency_vs_performance(inputs: ReportInputs) -> Figure:
 
 @figure(
     "efficiency",
+    section="cost",
     title="Cosine per million parameters",
     caption="Cosine divided by millions of trained parameters. It favours the small: a linear average has "
     "none at all, so look at the cosine beside it.",

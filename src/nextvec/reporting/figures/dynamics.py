@@ -10,22 +10,24 @@ from nextvec.diagnostics.engine import sample
 from nextvec.diagnostics.lags import LagCurve, lag_curves, sum_store
 from nextvec.diagnostics.standing import ORACLE
 from nextvec.evaluation.trajectory import STEPS, offset_cosines, offset_profile
-from nextvec.reporting.drawing import known, legend_outside
-from nextvec.reporting.figure import (
+from nextvec.reporting.drawing import (
     BASELINE,
     BEST_BASELINE,
     COLOURS,
     INK,
     MARKERS,
-    NothingToDraw,
     bar_height,
     canvas,
-    figure,
+    known,
+    legend_height,
+    legend_outside,
+    line,
     look,
     wrapped,
 )
+from nextvec.reporting.figures import NothingToDraw, figure
 from nextvec.reporting.inputs import ReportInputs
-from nextvec.reporting.predicted import PredictedWindows, legend_height, line
+from nextvec.reporting.predicted import PredictedWindows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,18 +11,21 @@ from nextvec.diagnostics.engine import spearman
 from nextvec.diagnostics.groups import nearest_cosine, quantile_masks
 from nextvec.evaluation.intervals import short
 from nextvec.evaluation.report import KeptPredictions
-from nextvec.reporting.drawing import best_baseline, legend_outside
-from nextvec.reporting.figure import BEST_BASELINE, INK, NothingToDraw, canvas, figure, look, wrapped
-from nextvec.reporting.inputs import ReportInputs
-from nextvec.reporting.predicted import (
-    PredictedWindows,
-    Values,
+from nextvec.reporting.drawing import (
+    BEST_BASELINE,
+    INK,
+    best_baseline,
+    canvas,
     legend_height,
+    legend_outside,
     line,
-    models_of,
+    look,
     panels,
-    searchable,
+    wrapped,
 )
+from nextvec.reporting.figures import NothingToDraw, figure
+from nextvec.reporting.inputs import ReportInputs
+from nextvec.reporting.predicted import PredictedWindows, Values, models_of, searchable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

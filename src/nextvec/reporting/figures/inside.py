@@ -20,10 +20,20 @@ from nextvec.evaluation.predictor import NextVectorPredictor, row_dots
 from nextvec.evaluation.trajectory import rollable, rollout
 from nextvec.inference.predictor import RunPredictor
 from nextvec.models.architectures.amn import AMN
-from nextvec.reporting.drawing import legend_outside
-from nextvec.reporting.figure import BASELINE, INK, NothingToDraw, canvas, figure, look, wrapped
+from nextvec.reporting.drawing import (
+    BASELINE,
+    INK,
+    canvas,
+    legend_height,
+    legend_outside,
+    line,
+    look,
+    panels,
+    wrapped,
+)
+from nextvec.reporting.figures import NothingToDraw, figure
 from nextvec.reporting.inputs import Need, ReportInputs
-from nextvec.reporting.predicted import PredictedWindows, Values, legend_height, line, panels
+from nextvec.reporting.predicted import PredictedWindows, Values
 from nextvec.text import shorten
 from nextvec.training.saved import calibration_error
 

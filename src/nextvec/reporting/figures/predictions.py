@@ -16,9 +16,10 @@ from nextvec.diagnostics.engine import sample
 from nextvec.diagnostics.groups import nearest_rows
 from nextvec.evaluation.metrics import moments
 from nextvec.evaluation.predictor import unit
-from nextvec.reporting.figure import INK, NothingToDraw, canvas, figure, look, wrapped
+from nextvec.reporting.drawing import INK, canvas, look, panels, wrapped
+from nextvec.reporting.figures import NothingToDraw, figure
 from nextvec.reporting.inputs import ReportInputs
-from nextvec.reporting.predicted import PredictedWindows, panels, searchable
+from nextvec.reporting.predicted import PredictedWindows, searchable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,8 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextvec.objectives.config import LossConfig
-from nextvec.reporting.drawing import legend_outside, magnitudes, write_values
-from nextvec.reporting.figure import BEST_BASELINE, LINE, bar_height, bars, canvas, figure, look, wrapped
+from nextvec.reporting.drawing import (
+    BEST_BASELINE,
+    LINE,
+    bar_height,
+    bars,
+    canvas,
+    legend_outside,
+    look,
+    magnitudes,
+    wrapped,
+    write_values,
+)
+from nextvec.reporting.figures import figure
 from nextvec.reporting.inputs import ReportInputs, Run
 
 if TYPE_CHECKING:
