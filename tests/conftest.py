@@ -153,6 +153,6 @@ def worlds() -> SimpleNamespace:
         kalman=kalman,
         FunctionPredictor=FunctionPredictor,
         look_up=look_up,
-        exam=memory_evaluation_set,
+        evaluation_set=memory_evaluation_set,
         store=make_store,
     )

@@ -1,4 +1,4 @@
-"""evaluate through the command line: the JSON contract, the exams, the leak guard."""
+"""evaluate through the command line: the JSON contract, the evaluation sets, the leak guard."""
 
 from __future__ import annotations
 

@@ -79,12 +79,12 @@ def values_of(values: Callable[[Scores], np.ndarray]) -> dict[str, Callable]:
 
 
 def unmasked(j: Scores) -> np.ndarray:
-    pool = j.exam.pool
-    return ranks(j.unit, j.exam.vectors, replace(pool, read_high=pool.read_low))
+    pool = j.evaluation_set.pool
+    return ranks(j.unit, j.evaluation_set.vectors, replace(pool, read_high=pool.read_low))
 
 
 def late(j: Scores) -> dict[int, np.ndarray]:
-    shifted = offset_cosines(j.unit, j.exam, range(-2, 5))
+    shifted = offset_cosines(j.unit, j.evaluation_set, range(-2, 5))
     return {k - 1: values for k, values in shifted.items()}
 
 
@@ -94,9 +94,18 @@ def late_margin(j: Scores) -> float:
 
 
 BROKEN = {
-    "cosine of raw predictions": ("cosine", values_of(lambda j: (j.raw * j.exam.target_units).sum(axis=1))),
-    "mse of unit predictions": ("mse", values_of(lambda j: ((j.unit - j.exam.targets) ** 2).mean(axis=1))),
-    "mse summed over dimensions": ("mse", values_of(lambda j: ((j.raw - j.exam.targets) ** 2).sum(axis=1))),
+    "cosine of raw predictions": (
+        "cosine",
+        values_of(lambda j: (j.raw * j.evaluation_set.target_units).sum(axis=1)),
+    ),
+    "mse of unit predictions": (
+        "mse",
+        values_of(lambda j: ((j.unit - j.evaluation_set.targets) ** 2).mean(axis=1)),
+    ),
+    "mse summed over dimensions": (
+        "mse",
+        values_of(lambda j: ((j.raw - j.evaluation_set.targets) ** 2).sum(axis=1)),
+    ),
     "a threshold called recall": ("recall@5", values_of(lambda j: j.cosines > 0.5)),
     "ranks from 0": ("recall@1", values_of(lambda j: j.ranks <= 2)),
     "context left among the candidates": ("recall@1", values_of(lambda j: unmasked(j) <= 1)),
@@ -110,17 +119,17 @@ BROKEN = {
     ),
     "variance of the unit output": (
         "variance_ratio",
-        {"figure": lambda j: float(j.unit.var(axis=0).sum() / j.exam.targets.var(axis=0).sum())},
+        {"figure": lambda j: float(j.unit.var(axis=0).sum() / j.evaluation_set.targets.var(axis=0).sum())},
     ),
     "moments about zero": (
         "moments_std_ratio",
-        {"figure": lambda j: float(np.sqrt((j.raw**2).mean() / (j.exam.targets**2).mean()))},
+        {"figure": lambda j: float(np.sqrt((j.raw**2).mean() / (j.evaluation_set.targets**2).mean()))},
     ),
     "cosine with the mean left in": ("cosine_without_mean", values_of(lambda j: j.cosines)),
     "skill against nothing": ("skill", {"figure": lambda j: float(j.cosines.mean())}),
     "par of the last chunk only": (
         "par",
-        {"figure": lambda j: float((j.unit * j.exam.last_units).sum(axis=1).mean())},
+        {"figure": lambda j: float((j.unit * j.evaluation_set.last_units).sum(axis=1).mean())},
     ),
     "energy score without the pairs": (
         "energy_score",
@@ -128,7 +137,7 @@ BROKEN = {
     ),
     "energy score of the point alone": (
         "energy_score",
-        values_of(lambda j: np.linalg.norm(j.raw - j.exam.targets, axis=1)),
+        values_of(lambda j: np.linalg.norm(j.raw - j.evaluation_set.targets, axis=1)),
     ),
     "energy score of unit samples": ("energy_score", values_of(lambda j: j.generated.energy / 8)),
     "diversity with samples paired with themselves": (
@@ -141,7 +150,7 @@ BROKEN = {
     ),
     "spread about the point by one sample": (
         "spread_ratio",
-        {"figure": lambda j: float(np.sqrt(j.generated.variance.mean() / j.exam.dimension))},
+        {"figure": lambda j: float(np.sqrt(j.generated.variance.mean() / j.evaluation_set.dimension))},
     ),
     "pairs with themselves": (
         "pairwise_cosine",

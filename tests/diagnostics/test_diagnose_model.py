@@ -50,7 +50,7 @@ class Bench:
             for i, row in enumerate(document)
         }
 
-    def exam(self, windows: Windows | None = None) -> EvaluationSet:
+    def evaluation_set(self, windows: Windows | None = None) -> EvaluationSet:
         store, windows = self.store, self.test if windows is None else windows
         ranges = [(store.documents[i].first, store.documents[i].count) for i in TEST]
         return EvaluationSet(
@@ -63,7 +63,7 @@ class Bench:
         rows = np.arange(len(TRAIN) * LENGTH, dtype=np.int64)
         store = self.store
         return prepare(
-            self.exam(windows), model, self.baselines, store.documents, store.texts,
+            self.evaluation_set(windows), model, self.baselines, store.documents, store.texts,
             train_vectors=store.vectors, trained=rows,
         )  # fmt: skip
 
@@ -98,7 +98,7 @@ def named(part: Any, name: str) -> Any:
 
 def test_the_mean_vector_is_found_out(bench: Bench) -> None:
     case = bench.case(lambda c, n: np.repeat(bench.mean[None], len(n), axis=0))
-    found = find_collapse(case.judgement, case.best_judgement)
+    found = find_collapse(case.scores, case.best_scores)
     assert found.collapsed
     assert found.spread == pytest.approx(0, abs=1e-6)
     assert found.dimensions == pytest.approx(0, abs=1e-6)
@@ -111,7 +111,7 @@ def test_the_mean_vector_is_found_out(bench: Bench) -> None:
     assert found.mean.through == pytest.approx(found.cosine)
     assert not found.mean.beaten
     assert [(v.name, v.level) for v in found.verdicts()] == [("collapse", "red"), ("mean vector", "red")]
-    moments = find_moments(case.judgement, case.document)
+    moments = find_moments(case.scores, case.document)
     assert moments.raw.std_error == pytest.approx(1)
     assert moments.raw.above_floor == 0
     assert not moments.matched
@@ -119,7 +119,7 @@ def test_the_mean_vector_is_found_out(bench: Bench) -> None:
 
 def test_what_varies_and_knows_something_is_no_collapse(bench: Bench) -> None:
     case = bench.case(mean, context=CONTEXT)
-    found = find_collapse(case.judgement, case.best_judgement)
+    found = find_collapse(case.scores, case.best_scores)
     assert [v.level for v in found.verdicts()] == ["ok", "ok"]
     assert found.mean.beaten
     assert 0 < found.mean.through < found.cosine
@@ -133,7 +133,7 @@ def test_predictions_along_one_line_are_named(bench: Bench) -> None:
         return flat
 
     case = bench.case(line)
-    found = find_collapse(case.judgement, case.best_judgement)
+    found = find_collapse(case.scores, case.best_scores)
     assert not found.collapsed
     assert found.dimensions < 2 < found.dimensions_baseline
     assert named(found, "few directions").level == "warning"
@@ -141,15 +141,15 @@ def test_predictions_along_one_line_are_named(bench: Bench) -> None:
 
 def test_without_training_there_is_no_mean_vector(bench: Bench) -> None:
     case = bench.case(last)
-    case.exam.train_mean = None
-    found = find_collapse(case.judgement, case.best_judgement)
+    case.evaluation_set.train_mean = None
+    found = find_collapse(case.scores, case.best_scores)
     assert found.mean is None
     assert "no mean vector" in found.lines()[-1]
 
 
 def test_the_oracles_moments_are_the_encoders(bench: Bench) -> None:
     case = bench.case(bench.oracle)
-    found = find_moments(case.judgement, case.document)
+    found = find_moments(case.scores, case.document)
     assert found.matched
     assert found.raw.distance == pytest.approx(0, abs=1e-9)
     assert found.raw.std_ratio == pytest.approx(1)
@@ -159,9 +159,11 @@ def test_the_oracles_moments_are_the_encoders(bench: Bench) -> None:
 
 def test_unit_output_in_the_place_of_raw_is_seen_in_the_moments_only(bench: Bench) -> None:
     case = bench.case(lambda c, n: unit(bench.truth(c, n)))
-    found = find_moments(case.judgement, case.document)
+    found = find_moments(case.scores, case.document)
     assert not found.matched
-    assert found.raw.std_ratio == pytest.approx(1 / np.linalg.norm(case.exam.targets, axis=1).mean(), rel=0.1)
+    assert found.raw.std_ratio == pytest.approx(
+        1 / np.linalg.norm(case.evaluation_set.targets, axis=1).mean(), rel=0.1
+    )
     assert found.unit.relative_distance == pytest.approx(0, abs=1e-6)
     assert case.cosine.mean() == pytest.approx(1)
 
@@ -190,7 +192,7 @@ def test_copying_the_last_of_five_is_described_as_that(bench: Bench) -> None:
     assert found.kept[1].cost.value == 0
     # without the last chunk it copies the one before
     rows = bench.store.vectors
-    targets, windows = case.exam.target_units, case.exam.windows
+    targets, windows = case.evaluation_set.target_units, case.evaluation_set.windows
     before = (unit(rows[windows.last - 1]) * targets).sum(1).mean()
     assert found.dropped[0].cost.value == pytest.approx(case.cosine.mean() - before, abs=1e-6)
     assert all(found.dropped[age].cost.value == 0 for age in (1, 2, 3, 4))
@@ -216,7 +218,7 @@ def test_dropping_a_chunk_gives_the_next_older_one_in_its_place(bench: Bench) ->
     case = bench.case(spy, bench.test.select(slice(3, 4)), context=3)
     seen.clear()
     found = ablate(case)
-    window = case.exam.windows
+    window = case.evaluation_set.windows
     assert window.read[0] == CONTEXT + 3
     rows = bench.store.vectors[window.last[0] - 3 : window.last[0] + 1]
     without_second = rows[[0, 1, 3]]
@@ -286,7 +288,11 @@ def test_gains_at_topic_shifts_are_found_there(bench: Bench) -> None:
     assert shifts.gain.clear
     assert shifts.better == 1
     assert shifts.gain.value > 0.2 > abs(goes_on.gain.value)
-    assert sum(g.windows for g in found.thirds) == len(case.exam) == sum(g.windows for g in found.unrest)
+    assert (
+        sum(g.windows for g in found.thirds)
+        == len(case.evaluation_set)
+        == sum(g.windows for g in found.unrest)
+    )
     # by construction every average is worst where the topic shifts: shown for the others, too
     assert found.others["linear average"][0] > found.others["linear average"][2]
 
@@ -342,17 +348,17 @@ def test_sources_are_told_apart(bench: Bench) -> None:
 def test_the_kalman_filter_knows_how_near_it_will_be(bench: Bench, worlds: SimpleNamespace) -> None:
     vectors = worlds.noisy(np.random.default_rng(5), 40, 24, 96)
     store = SimpleNamespace(documents=[SimpleNamespace(first=24 * i, count=24) for i in range(40)], path="s")
-    exam = worlds.exam(vectors, context=4)
+    evaluation_set = worlds.evaluation_set(vectors, context=4)
     linear = LinearAverage(4)
 
     def case(guess: Callable[..., np.ndarray]) -> DiagnosisContext:
         model = worlds.FunctionPredictor(guess)
-        return prepare(exam, model, [linear], store.documents, lambda rows: [""] * len(rows))
+        return prepare(evaluation_set, model, [linear], store.documents, lambda rows: [""] * len(rows))
 
     found = find_calibration(case(lambda c, n: worlds.kalman(c, n)))
     assert found.length.error < 0.03
     assert named(found, "calibration").text.startswith("well calibrated")
-    assert sum(b.windows for b in found.length.bins) == len(exam)
+    assert sum(b.windows for b in found.length.bins) == len(evaluation_set)
     copied = find_calibration(case(last))
     assert named(copied, "calibration").text.startswith("over-confident")
     assert copied.length.error == pytest.approx(1 - case(last).cosine.mean(), abs=0.03)
@@ -425,9 +431,9 @@ def test_a_single_document_has_figures_without_intervals(bench: Bench) -> None:
 def test_a_model_without_baselines_is_not_diagnosed(bench: Bench) -> None:
     model = bench.worlds.FunctionPredictor(last)
     with pytest.raises(EvaluationError, match="needs baselines"):
-        prepare(bench.exam(), model, [], bench.store.documents, bench.store.texts)
+        prepare(bench.evaluation_set(), model, [], bench.store.documents, bench.store.texts)
     with pytest.raises(EvaluationError, match="other names"):
-        prepare(bench.exam(), CopyLast(1), [CopyLast(1)], bench.store.documents, bench.store.texts)
+        prepare(bench.evaluation_set(), CopyLast(1), [CopyLast(1)], bench.store.documents, bench.store.texts)
 
 
 # ---------------------------------------------------------------- checklist

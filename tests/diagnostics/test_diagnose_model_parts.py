@@ -22,25 +22,25 @@ from nextvec.text import table
 D = 8
 
 
-def case_of(worlds: SimpleNamespace, exam, guess, texts=None):
+def case_of(worlds: SimpleNamespace, evaluation_set, guess, texts=None):
     documents = [
         SimpleNamespace(doc_id=f"d{i}", title="", source="s", count=int(c))
-        for i, c in enumerate(np.bincount(exam.windows.document) + exam.windows.context)
+        for i, c in enumerate(np.bincount(evaluation_set.windows.document) + evaluation_set.windows.context)
     ]
     told = worlds.FunctionPredictor(guess)
     read = texts or (lambda rows: [f"text {int(r)}" for r in rows])
-    return prepare(exam, told, [LinearAverage(3)], documents, read)
+    return prepare(evaluation_set, told, [LinearAverage(3)], documents, read)
 
 
-def eligible(exam, i: int) -> list[int]:
+def eligible(evaluation_set, i: int) -> list[int]:
     """Rows that window i may choose, by a loop."""
-    w = exam.windows
-    return [r for r in exam.pool.rows.tolist() if not w.first[i] <= r <= w.last[i]]
+    w = evaluation_set.windows
+    return [r for r in evaluation_set.pool.rows.tolist() if not w.first[i] <= r <= w.last[i]]
 
 
 @pytest.fixture(scope="module")
-def exam(worlds: SimpleNamespace):
-    return worlds.exam(worlds.noisy(np.random.default_rng(0), 9, 12, D), context=3)
+def evaluation_set(worlds: SimpleNamespace):
+    return worlds.evaluation_set(worlds.noisy(np.random.default_rng(0), 9, 12, D), context=3)
 
 
 def test_nearest_cosine_is_that_of_a_loop() -> None:
@@ -51,13 +51,13 @@ def test_nearest_cosine_is_that_of_a_loop() -> None:
     assert nearest_cosine(queries, rows, among) == pytest.approx(expected, abs=1e-6)
 
 
-def test_nearest_candidates_leave_out_what_was_read(exam) -> None:
-    windows = np.arange(0, len(exam), 7)
-    copied = exam.last_units[windows]
-    found = nearest_candidates(exam, copied, windows)
-    vectors = unit(exam.vectors)
+def test_nearest_candidates_leave_out_what_was_read(evaluation_set) -> None:
+    windows = np.arange(0, len(evaluation_set), 7)
+    copied = evaluation_set.last_units[windows]
+    found = nearest_candidates(evaluation_set, copied, windows)
+    vectors = unit(evaluation_set.vectors)
     expected = [
-        max(eligible(exam, i), key=lambda r: float(u @ vectors[r]))
+        max(eligible(evaluation_set, i), key=lambda r: float(u @ vectors[r]))
         for i, u in zip(windows, copied, strict=True)
     ]
     assert found.tolist() == expected
@@ -68,37 +68,37 @@ def test_near_duplicates_above_the_target_are_those_of_a_loop(worlds: SimpleName
     vectors = worlds.noisy(rng, 8, 12, D)
     vectors[3, 8] = vectors[2, 8] + 0.05 * rng.standard_normal(D)  # distractors
     vectors[5, 5] = vectors[4, 5] + 0.05 * rng.standard_normal(D)
-    exam = worlds.exam(vectors, context=3)
-    units = unit(rng.standard_normal((len(exam), D)))
-    failed = np.ones(len(exam), dtype=bool)
+    evaluation_set = worlds.evaluation_set(vectors, context=3)
+    units = unit(rng.standard_normal((len(evaluation_set), D)))
+    failed = np.ones(len(evaluation_set), dtype=bool)
     failed[::3] = False
-    directions, near = unit(exam.vectors), 0.9
+    directions, near = unit(evaluation_set.vectors), 0.9
     expected = []
-    for i in range(len(exam)):
-        target = directions[exam.windows.target[i]]
+    for i in range(len(evaluation_set)):
+        target = directions[evaluation_set.windows.target[i]]
         above = [
             r
-            for r in eligible(exam, i)
-            if r != exam.windows.target[i] and units[i] @ directions[r] > units[i] @ target
+            for r in eligible(evaluation_set, i)
+            if r != evaluation_set.windows.target[i] and units[i] @ directions[r] > units[i] @ target
         ]
         expected.append(bool(failed[i]) and any(directions[r] @ target >= near for r in above))
-    assert crowded_out(exam, units, failed, near).tolist() == expected
+    assert crowded_out(evaluation_set, units, failed, near).tolist() == expected
     assert 0 < sum(expected) < failed.sum()
 
 
-def test_every_failure_has_its_causes(worlds: SimpleNamespace, exam) -> None:
+def test_every_failure_has_its_causes(worlds: SimpleNamespace, evaluation_set) -> None:
     def texts(rows):
         return ["tiny" if r % 5 == 0 else "a chunk of a good many words in one row" for r in rows]
 
-    case = case_of(worlds, exam, lambda c, n: -c[:, 0], texts)
+    case = case_of(worlds, evaluation_set, lambda c, n: -c[:, 0], texts)
     found = find_failures(case)
-    failed = case.judgement.ranks > 20
+    failed = case.scores.ranks > 20
     assert found.possible
     assert found.failures == failed.sum() > 0
-    assert found.baseline_failures == (case.best_judgement.ranks > 20).sum()
-    assert found.shared == (failed & (case.best_judgement.ranks > 20)).sum()
+    assert found.baseline_failures == (case.best_scores.ranks > 20).sum()
+    assert found.shared == (failed & (case.best_scores.ranks > 20)).sum()
     causes = {c.name: c for c in found.causes}
-    short = exam.windows.target % 5 == 0
+    short = evaluation_set.windows.target % 5 == 0
     assert causes["short or odd text"].failures == (short & failed).sum()
     assert causes["short or odd text"].share_of_successes == pytest.approx(
         (short & ~failed).sum() / (~failed).sum()
@@ -111,7 +111,7 @@ def test_every_failure_has_its_causes(worlds: SimpleNamespace, exam) -> None:
 
 
 def test_a_pool_of_twenty_has_no_failures(worlds: SimpleNamespace) -> None:
-    few = worlds.exam(worlds.noisy(np.random.default_rng(0), 2, 9, D), context=3)
+    few = worlds.evaluation_set(worlds.noisy(np.random.default_rng(0), 2, 9, D), context=3)
     found = find_failures(case_of(worlds, few, lambda c, n: c[:, 0]))
     assert not found.possible
     assert found.verdicts() == []
@@ -128,35 +128,36 @@ def test_odd_texts() -> None:
     assert odd_texts(["", "", "one text"])[0] is None
 
 
-def test_examples_are_the_worst_and_seeded_others(worlds: SimpleNamespace, exam) -> None:
-    case = case_of(worlds, exam, lambda c, n: c[:, 0])
+def test_examples_are_the_worst_and_seeded_others(worlds: SimpleNamespace, evaluation_set) -> None:
+    case = case_of(worlds, evaluation_set, lambda c, n: c[:, 0])
     found = find_examples(case, worst=5, random=4)
     assert [e.cosine for e in found.worst] == sorted(case.cosine)[:5]
     assert len({(e.document, e.position) for e in (*found.worst, *found.random)}) == 9
     first = found.worst[0]
     i = int(case.cosine.argmin())
-    assert first.target == f"text {exam.windows.target[i]}"
-    assert first.last == f"text {exam.windows.last[i]}"
-    assert first.rank == case.judgement.ranks[i]
+    assert first.target == f"text {evaluation_set.windows.target[i]}"
+    assert first.last == f"text {evaluation_set.windows.last[i]}"
+    assert first.rank == case.scores.ranks[i]
     everything = find_examples(case, worst=10**6, random=4)
-    assert (len(everything.worst), len(everything.random)) == (len(exam), 0)
+    assert (len(everything.worst), len(everything.random)) == (len(evaluation_set), 0)
 
 
-def test_score_agrees_with_the_judgement(worlds: SimpleNamespace, exam) -> None:
-    case = case_of(worlds, exam, lambda c, n: c.sum(1) / n[:, None])
-    cosine, mse = score(case.model, exam.vectors, exam.windows)
+def test_score_agrees_with_the_judgement(worlds: SimpleNamespace, evaluation_set) -> None:
+    case = case_of(worlds, evaluation_set, lambda c, n: c.sum(1) / n[:, None])
+    cosine, mse = score(case.model, evaluation_set.vectors, evaluation_set.windows)
     assert cosine == pytest.approx(case.cosine)
-    assert mse.mean() == pytest.approx(((case.judgement.raw - exam.targets) ** 2).mean(), rel=1e-5)
+    assert mse.mean() == pytest.approx(((case.scores.raw - evaluation_set.targets) ** 2).mean(), rel=1e-5)
 
 
-def test_unrest_is_the_last_chunk_against_those_before_it(worlds: SimpleNamespace, exam) -> None:
-    case = case_of(worlds, exam, lambda c, n: c[:, 0])
-    vectors = exam.vectors
+def test_unrest_is_the_last_chunk_against_those_before_it(worlds: SimpleNamespace, evaluation_set) -> None:
+    case = case_of(worlds, evaluation_set, lambda c, n: c[:, 0])
+    vectors = evaluation_set.vectors
     expected = [
-        1 - float(unit(vectors[r]) @ unit((vectors[r - 1] + vectors[r - 2]) / 2)) for r in exam.windows.last
+        1 - float(unit(vectors[r]) @ unit((vectors[r - 1] + vectors[r - 2]) / 2))
+        for r in evaluation_set.windows.last
     ]
     assert _unrest(case) == pytest.approx(expected, abs=1e-6)
-    alone = worlds.exam(vectors.reshape(9, 12, D), context=1)
+    alone = worlds.evaluation_set(vectors.reshape(9, 12, D), context=1)
     assert _unrest(case_of(worlds, alone, lambda c, n: c[:, 0])) is None
 
 

@@ -29,12 +29,12 @@ def weighted(worlds: SimpleNamespace):
     steps = [rng.standard_normal((40, D)) for _ in range(3)]
     for _ in range(20):
         steps.append(0.6 * steps[-1] + 0.3 * steps[-2] - 0.2 * steps[-3] + 0.1 * rng.standard_normal((40, D)))
-    return worlds.exam(np.stack(steps, axis=1).astype(np.float32), context=3)
+    return worlds.evaluation_set(np.stack(steps, axis=1).astype(np.float32), context=3)
 
 
-def fit(cls, exam, context: int = 3, validation=None):
+def fit(cls, evaluation_set, context: int = 3, validation=None):
     made = cls(context)
-    made.fit(exam.vectors, exam.windows, validation)
+    made.fit(evaluation_set.vectors, evaluation_set.windows, validation)
     return made
 
 
@@ -65,13 +65,17 @@ def test_exponential_averages_reach_sixty_four_back(worlds: SimpleNamespace) -> 
     rng = np.random.default_rng(1)
     # The document's own centre plus noise: only a long average finds it.
     vectors = (rng.standard_normal((40, 1, D)) + rng.standard_normal((40, 90, D))).astype(np.float32)
-    exam = worlds.exam(vectors, context=5)
-    made, short = fit(ExponentialAverages, exam, 5), fit(PositionWeights, exam, 5)
+    evaluation_set = worlds.evaluation_set(vectors, context=5)
+    made, short = fit(ExponentialAverages, evaluation_set, 5), fit(PositionWeights, evaluation_set, 5)
     assert made.context == 64
     errors = [
         float(
             (
-                (p.predict(*gather_contexts(exam.vectors, exam.windows, p.context))[0] - exam.targets) ** 2
+                (
+                    p.predict(*gather_contexts(evaluation_set.vectors, evaluation_set.windows, p.context))[0]
+                    - evaluation_set.targets
+                )
+                ** 2
             ).mean()
         )
         for p in (made, short)
@@ -96,12 +100,12 @@ def test_ridge_between_the_anchor_and_least_squares(weighted, monkeypatch: pytes
 def test_ridge_chooses_by_validation(worlds: SimpleNamespace) -> None:
     rng = np.random.default_rng(0)
     turning, _ = worlds.rotation(rng, 60, 12, D)
-    learned = fit(Ridge, worlds.exam(turning, context=2), 2)
+    learned = fit(Ridge, worlds.evaluation_set(turning, context=2), 2)
     assert learned.metadata["lambda"] == min(linear.LAMBDAS)
     assert learned.metadata["parameters"] == 2 * D * D
-    noise = worlds.exam(rng.standard_normal((60, 12, D)).astype(np.float32), context=2)
+    noise = worlds.evaluation_set(rng.standard_normal((60, 12, D)).astype(np.float32), context=2)
     assert fit(Ridge, noise, 2).metadata["lambda"] >= 10 * learned.metadata["lambda"]
-    one = worlds.exam(rng.standard_normal((1, 30, D)).astype(np.float32), context=2)
+    one = worlds.evaluation_set(rng.standard_normal((1, 30, D)).astype(np.float32), context=2)
     assert np.isfinite(fit(Ridge, one, 2).weights).all()
 
 
@@ -121,10 +125,10 @@ def test_ridge_keeps_to_the_positions_that_fit(weighted, monkeypatch: pytest.Mon
 
 def test_the_mean_vector_counts_each_chunk_once(worlds: SimpleNamespace) -> None:
     vectors = np.random.default_rng(0).standard_normal((4, 7, D)).astype(np.float32)
-    exam = worlds.exam(vectors, [7, 2, 12, 7], context=3)
-    mean = fit(MeanVector, exam).predict(np.zeros((2, 1, D), np.float32), np.ones(2, np.int64))[0]
+    evaluation_set = worlds.evaluation_set(vectors, [7, 2, 12, 7], context=3)
+    mean = fit(MeanVector, evaluation_set).predict(np.zeros((2, 1, D), np.float32), np.ones(2, np.int64))[0]
     used = np.r_[0:7, 9:28]  # the document of two chunks has no window
-    assert mean == pytest.approx(np.tile(exam.vectors[used].mean(axis=0), (2, 1)), abs=1e-6)
+    assert mean == pytest.approx(np.tile(evaluation_set.vectors[used].mean(axis=0), (2, 1)), abs=1e-6)
 
 
 def test_the_neighbours_successor_is_what_a_plain_search_finds(
@@ -133,7 +137,7 @@ def test_the_neighbours_successor_is_what_a_plain_search_finds(
     monkeypatch.setattr(neighbour, "KEY_BLOCK", 17)
     monkeypatch.setattr(neighbour, "QUERY_BLOCK", 5)
     rng = np.random.default_rng(0)
-    train = worlds.exam(rng.standard_normal((12, 9, D)).astype(np.float32))
+    train = worlds.evaluation_set(rng.standard_normal((12, 9, D)).astype(np.float32))
     made = fit(NeighbourSuccessor, train)
     queries = rng.standard_normal((13, 3, D)).astype(np.float32)
     raw, _ = made.predict(queries, np.full(13, 3))

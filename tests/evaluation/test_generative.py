@@ -33,8 +33,8 @@ D = 12
 
 
 @pytest.fixture(scope="module")
-def exam(worlds: SimpleNamespace) -> EvaluationSet:
-    return worlds.exam(worlds.noisy(np.random.default_rng(2), 12, 10, D))
+def evaluation_set(worlds: SimpleNamespace) -> EvaluationSet:
+    return worlds.evaluation_set(worlds.noisy(np.random.default_rng(2), 12, 10, D))
 
 
 def test_by_hand() -> None:
@@ -102,40 +102,40 @@ def test_the_mean_does_not_depend_on_n(n: int) -> None:
 
 
 def test_samples_are_the_same_whatever_the_blocks_of_memory(
-    exam: EvaluationSet, monkeypatch: pytest.MonkeyPatch
+    evaluation_set: EvaluationSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random = Random(3)
-    raw = Scores.of(random, exam).raw
-    whole = generate(random, raw, exam)
+    raw = Scores.of(random, evaluation_set).raw
+    whole = generate(random, raw, evaluation_set)
     assert isinstance(whole, Generated)
     assert whole.n == 8
     assert whole.diversity.mean() == pytest.approx(1, abs=0.05)
     monkeypatch.setattr("nextvec.evaluation.generative.SAMPLE_BYTES", 4 * 8 * D * 7)  # 7 windows at a time
-    pieces = generate(random, raw, exam)
+    pieces = generate(random, raw, evaluation_set)
     assert pieces.energy.shape == whole.energy.shape
     assert pieces.energy.mean() == pytest.approx(whole.energy.mean(), rel=0.05)
 
 
-def test_a_selection_keeps_what_was_drawn(exam: EvaluationSet) -> None:
-    judgement = Scores.of(Random(3), exam)
-    drawn = judgement.generated
-    part = judgement.select(np.arange(5, 9))
+def test_a_selection_keeps_what_was_drawn(evaluation_set: EvaluationSet) -> None:
+    scores = Scores.of(Random(3), evaluation_set)
+    drawn = scores.generated
+    part = scores.select(np.arange(5, 9))
     assert part.generated.energy.tolist() == drawn.energy[5:9].tolist()
-    assert Scores.of(CopyLast(3), exam).select(slice(3)).generated.diversity.tolist() == [0, 0, 0]
+    assert Scores.of(CopyLast(3), evaluation_set).select(slice(3)).generated.diversity.tolist() == [0, 0, 0]
 
 
-def test_samples_that_mean_nothing_are_refused(exam: EvaluationSet) -> None:
-    raw = Scores.of(CopyLast(3), exam).raw
+def test_samples_that_mean_nothing_are_refused(evaluation_set: EvaluationSet) -> None:
+    raw = Scores.of(CopyLast(3), evaluation_set).raw
     for noise, message in ((np.nan, "NaN"), (1.0, "shape")):
         bad = SamplingPredictor(
             lambda c, n: c[:, 0],
             noise=lambda c, n, noise=noise: np.full(len(n), noise),
-            context=exam.windows.context,
+            context=evaluation_set.windows.context,
         )
         if message == "shape":
             bad.sample = lambda c, n, k, seed: np.zeros((k - 1, *c[:, 0].shape), np.float32)
         with pytest.raises(EvaluationError, match=message):
-            generate(bad, raw, exam)
+            generate(bad, raw, evaluation_set)
 
 
 def test_the_table_says_what_samples_are_worth(worlds: SimpleNamespace, tmp_path: Path) -> None:
@@ -164,15 +164,15 @@ def test_the_table_says_what_samples_are_worth(worlds: SimpleNamespace, tmp_path
     assert "energy_score" not in none.best
 
 
-def test_the_neighbours_are_samples(exam: EvaluationSet, worlds: SimpleNamespace) -> None:
-    train = worlds.exam(worlds.noisy(np.random.default_rng(3), 12, 10, D))
+def test_the_neighbours_are_samples(evaluation_set: EvaluationSet, worlds: SimpleNamespace) -> None:
+    train = worlds.evaluation_set(worlds.noisy(np.random.default_rng(3), 12, 10, D))
     baseline = NeighbourSuccessor(3)
     baseline.fit(train.vectors, train.windows, None)
-    _, contexts, lengths = next(exam.blocks(3))
+    _, contexts, lengths = next(evaluation_set.blocks(3))
     few = baseline.sample(contexts, lengths, 4, 0)
     assert few[0].tolist() == baseline.guess(contexts, lengths).tolist()
     many = baseline.sample(contexts, lengths, len(train) + 3, 0)
     assert many[:4].tolist() == few.tolist()
     assert many[len(train) :].tolist() == many[:3].tolist()
-    told = generate(baseline, few[0], exam)
-    assert told.energy.mean() < score_samples(few[:1], exam.targets).energy.mean()
+    told = generate(baseline, few[0], evaluation_set)
+    assert told.energy.mean() < score_samples(few[:1], evaluation_set.targets).energy.mean()

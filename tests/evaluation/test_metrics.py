@@ -18,20 +18,21 @@ D = 48
 
 @pytest.fixture(scope="module")
 def turning(worlds: SimpleNamespace):
-    """An exam in the rotation world."""
-    return worlds.exam(worlds.rotation(np.random.default_rng(0), 30, 16, D)[0])
+    """An evaluation set in the rotation world."""
+    return worlds.evaluation_set(worlds.rotation(np.random.default_rng(0), 30, 16, D)[0])
 
 
-def judged(exam, predictor):
-    judgement = Scores.of(predictor, exam)
-    judgement.references = {LINEAR_AVERAGE: 0.2, BEST_BASELINE: 0.5}
-    return judgement
+def judged(evaluation_set, predictor):
+    scores = Scores.of(predictor, evaluation_set)
+    scores.references = {LINEAR_AVERAGE: 0.2, BEST_BASELINE: 0.5}
+    return scores
 
 
 def test_in_the_noisy_world_the_kalman_filter_is_best(worlds: SimpleNamespace) -> None:
-    exam = worlds.exam(worlds.noisy(np.random.default_rng(4), 60, 24, D), context=5)
+    evaluation_set = worlds.evaluation_set(worlds.noisy(np.random.default_rng(4), 60, 24, D), context=5)
     best, last, average = (
-        judged(exam, p) for p in (worlds.FunctionPredictor(worlds.kalman), CopyLast(5), LinearAverage(5))
+        judged(evaluation_set, p)
+        for p in (worlds.FunctionPredictor(worlds.kalman), CopyLast(5), LinearAverage(5))
     )
     for name in ("cosine", "mse", "recall@1", "recall@5", "mrr", "contrastive_accuracy"):
         up = 1 if METRICS[name].better == "higher" else -1
@@ -43,31 +44,31 @@ def test_in_the_noisy_world_the_kalman_filter_is_best(worlds: SimpleNamespace) -
 
 def test_metrics_by_hand(worlds: SimpleNamespace) -> None:
     vectors = np.array([[[2, 0], [0, 3], [4, 0], [3, 3]]], dtype=np.float32)
-    exam = worlds.exam(vectors, context=2)
-    judgement = Scores(
-        exam, raw=np.array([[2, 2], [0, 5]], np.float32), unit=unit(np.array([[2, 2], [0, 5]]))
+    evaluation_set = worlds.evaluation_set(vectors, context=2)
+    scores = Scores(
+        evaluation_set, raw=np.array([[2, 2], [0, 5]], np.float32), unit=unit(np.array([[2, 2], [0, 5]]))
     )
     half = np.sqrt(0.5)
-    assert METRICS["cosine"].figure(judgement) == pytest.approx(half)
-    assert METRICS["cosine_std"].figure(judgement) == pytest.approx(0, abs=1e-6)
-    assert METRICS["mse"].figure(judgement) == pytest.approx(((4 + 4) / 2 + (9 + 4) / 2) / 2)
+    assert METRICS["cosine"].figure(scores) == pytest.approx(half)
+    assert METRICS["cosine_std"].figure(scores) == pytest.approx(0, abs=1e-6)
+    assert METRICS["mse"].figure(scores) == pytest.approx(((4 + 4) / 2 + (9 + 4) / 2) / 2)
     # first window: (3, 3) lies exactly in the prediction's direction; second: nothing else is left
-    assert judgement.ranks.tolist() == [2, 1]
-    assert METRICS["mrr"].figure(judgement) == pytest.approx(0.75)
-    assert METRICS["median_rank"].figure(judgement) == pytest.approx(1.5)
+    assert scores.ranks.tolist() == [2, 1]
+    assert METRICS["mrr"].figure(scores) == pytest.approx(0.75)
+    assert METRICS["median_rank"].figure(scores) == pytest.approx(1.5)
     # contexts (2,0),(0,3) and (0,3),(4,0): predictions reach .707 and 1, targets 1 and .707
-    assert METRICS["par"].figure(judgement) == pytest.approx(1.0)
-    assert METRICS["forward_margin"].figure(judgement) == pytest.approx((half - half + half - 0) / 2)
-    assert METRICS["pairwise_cosine"].figure(judgement) == pytest.approx(half)
-    assert METRICS["variance_ratio"].figure(judgement) == pytest.approx((1 + 2.25) / (0.25 + 2.25))
-    assert METRICS["surprise"].figure(judgement) == pytest.approx(1 - half)
+    assert METRICS["par"].figure(scores) == pytest.approx(1.0)
+    assert METRICS["forward_margin"].figure(scores) == pytest.approx((half - half + half - 0) / 2)
+    assert METRICS["pairwise_cosine"].figure(scores) == pytest.approx(half)
+    assert METRICS["variance_ratio"].figure(scores) == pytest.approx((1 + 2.25) / (0.25 + 2.25))
+    assert METRICS["surprise"].figure(scores) == pytest.approx(1 - half)
     # means of predictions (1, 3.5), of targets (3.5, 1.5); standard deviations (1, 1.5) and (.5, 1.5)
-    assert METRICS["moments_mean_gap"].figure(judgement) == pytest.approx(np.sqrt((6.25 + 4) / 2.5))
-    assert METRICS["moments_std_ratio"].figure(judgement) == pytest.approx((2 + 1) / 2)
+    assert METRICS["moments_mean_gap"].figure(scores) == pytest.approx(np.sqrt((6.25 + 4) / 2.5))
+    assert METRICS["moments_std_ratio"].figure(scores) == pytest.approx((2 + 1) / 2)
     # at -2 .. 1 the first has .707, .707, .707, 1; at -3 .. 0 the second has 0, 1, 0, .707
-    assert METRICS["offset_accuracy"].figure(judgement) == 0
-    assert METRICS["offset_margin"].figure(judgement) == pytest.approx(half - 1)
-    turned = Scores(exam, exam.targets, exam.target_units)
+    assert METRICS["offset_accuracy"].figure(scores) == 0
+    assert METRICS["offset_margin"].figure(scores) == pytest.approx(half - 1)
+    turned = Scores(evaluation_set, evaluation_set.targets, evaluation_set.target_units)
     assert METRICS["offset_accuracy"].figure(turned) == 1
 
 
@@ -89,7 +90,9 @@ def test_predictions_that_cannot_be_judged_are_refused(
 
 
 def test_a_predictor_is_given_no_more_than_it_asks_for(worlds: SimpleNamespace) -> None:
-    exam = worlds.exam(np.random.default_rng(0).standard_normal((2, 9, 4)).astype(np.float32), context=3)
+    evaluation_set = worlds.evaluation_set(
+        np.random.default_rng(0).standard_normal((2, 9, 4)).astype(np.float32), context=3
+    )
     widths, longest = [], []
 
     def look(contexts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -98,7 +101,7 @@ def test_a_predictor_is_given_no_more_than_it_asks_for(worlds: SimpleNamespace) 
         return contexts[:, 0]
 
     for context, expected in ((2, 2), (5, 5), (1000, 8)):
-        Scores.of(worlds.FunctionPredictor(look, context=context), exam)
+        Scores.of(worlds.FunctionPredictor(look, context=context), evaluation_set)
         assert (widths[-1], longest[-1]) == (expected, expected)
 
 
@@ -115,15 +118,15 @@ def test_part_of_a_judgement_is_the_judgement_of_a_part(turning) -> None:
 
 def test_a_dimension_that_hardly_varies_does_not_decide(turning) -> None:
     """Real encoders have such dimensions."""
-    judgement = judged(turning, CopyLast(3))
+    scores = judged(turning, CopyLast(3))
     names = ("moments_mean_gap", "moments_std_ratio")
-    before = [METRICS[name].figure(judgement) for name in names]
+    before = [METRICS[name].figure(scores) for name in names]
     vectors = turning.vectors.copy()
     vectors[:, 7] = 1e-7 * vectors[:, 7]
-    exam = EvaluationSet(vectors, turning.windows, turning.pool)
-    raw = judgement.raw.copy()
+    evaluation_set = EvaluationSet(vectors, turning.windows, turning.pool)
+    raw = scores.raw.copy()
     raw[:, 7] = np.random.default_rng(0).standard_normal(len(raw))
-    after = [METRICS[name].figure(Scores(exam, raw, unit(raw))) for name in names]
+    after = [METRICS[name].figure(Scores(evaluation_set, raw, unit(raw))) for name in names]
     assert after == pytest.approx(before, abs=0.02)
-    still = Scores(exam.select([0]), raw[:1], unit(raw[:1]))
+    still = Scores(evaluation_set.select([0]), raw[:1], unit(raw[:1]))
     assert all(np.isnan(METRICS[name].figure(still)) for name in names)

@@ -10,6 +10,7 @@ import pytest
 from nextvec.data.gather import gather_contexts
 from nextvec.data.splits import Split
 from nextvec.data.windows import reading_order
+from nextvec.diagnostics.examples import best_and_worst
 from nextvec.errors import EvaluationError, WindowError
 from nextvec.evaluation.baselines.linear import PositionWeights
 from nextvec.evaluation.baselines.simple import window_mean
@@ -19,7 +20,6 @@ from nextvec.evaluation.predictor import unit
 from nextvec.evaluation.ranking import ranks
 from nextvec.evaluation.table import format_report
 from nextvec.evaluation.trajectory import OFFSETS, offset_cosines, rollable
-from nextvec.experiments.examples import best_and_worst
 from nextvec.selfcheck.predictors import FunctionPredictor
 
 COUNTS = [9, 4, 14, 6, 11]
@@ -28,29 +28,31 @@ SPLIT = Split(tuple(range(24)), tuple(range(24, 30)), tuple(range(30, 40)))
 
 
 def made(worlds: SimpleNamespace, kind: str = "split", **options):
-    """An exam with equal texts and vectors in it, predictions, and the texts."""
+    """An evaluation set with equal texts and vectors in it, predictions, and the texts."""
     rng = np.random.default_rng(1)
     vectors = rng.standard_normal((sum(COUNTS), 12)).astype(np.float32)
     texts = [f"t{i}" for i in range(len(vectors))]
     vectors[20], vectors[33] = vectors[5], vectors[5]
     vectors[16] = vectors[17]  # of one document, both within reach of a gap
     texts[8] = texts[25] = texts[40] = "again"
-    exam = worlds.exam(
+    evaluation_set = worlds.evaluation_set(
         vectors, COUNTS, context=CONTEXT, task="middle", kind=kind, judged=[0, 2, 4], texts=texts, **options
     )
-    units = unit(exam.targets + 1.5 * rng.standard_normal(exam.targets.shape).astype(np.float32))
-    return exam, units, texts
+    units = unit(
+        evaluation_set.targets + 1.5 * rng.standard_normal(evaluation_set.targets.shape).astype(np.float32)
+    )
+    return evaluation_set, units, texts
 
 
-def may_be_chosen(exam, texts: list[str], i: int) -> list[int]:
+def may_be_chosen(evaluation_set, texts: list[str], i: int) -> list[int]:
     """Rows that can come before the target of window i, by a plain loop: all but what was read, the target
     and its equals."""
-    vectors, target = exam.vectors, int(exam.windows.target[i])
+    vectors, target = evaluation_set.vectors, int(evaluation_set.windows.target[i])
     read = {target + int(step) for step in reading_order(CONTEXT)}
     return [
         row
-        for position, row in enumerate(exam.pool.rows.tolist())
-        if exam.pool.low[i] <= position < exam.pool.high[i]
+        for position, row in enumerate(evaluation_set.pool.rows.tolist())
+        if evaluation_set.pool.low[i] <= position < evaluation_set.pool.high[i]
         and row not in read
         and texts[row] != texts[target]
         and not np.array_equal(vectors[row], vectors[target])
@@ -59,62 +61,66 @@ def may_be_chosen(exam, texts: list[str], i: int) -> list[int]:
 
 @pytest.mark.parametrize("kind", ["split", "store", "document"])
 def test_ranks_leave_out_just_the_chunks_read(worlds: SimpleNamespace, kind: str) -> None:
-    exam, units, texts = made(worlds, kind)
-    directions = unit(exam.vectors).astype(np.float64)
+    evaluation_set, units, texts = made(worlds, kind)
+    directions = unit(evaluation_set.vectors).astype(np.float64)
     expected, eligible = [], []
-    for i, target in enumerate(exam.windows.target.tolist()):
-        among = may_be_chosen(exam, texts, i)
+    for i, target in enumerate(evaluation_set.windows.target.tolist()):
+        among = may_be_chosen(evaluation_set, texts, i)
         cosines = directions @ units[i].astype(np.float64)
         expected.append(1 + sum(cosines[row] > cosines[target] for row in among))
         eligible.append(1 + len(among))
-    assert exam.windows.target.tolist() == [*range(2, 7), *range(15, 25), *range(35, 42)]
-    assert ranks(units, exam.vectors, exam.pool).tolist() == expected
-    assert exam.pool.eligible.tolist() == eligible
-    assert exam.pool.chance_recall(1) == pytest.approx(np.mean(1 / np.array(eligible)))
-    part = exam.select(slice(3, 9))
+    assert evaluation_set.windows.target.tolist() == [*range(2, 7), *range(15, 25), *range(35, 42)]
+    assert ranks(units, evaluation_set.vectors, evaluation_set.pool).tolist() == expected
+    assert evaluation_set.pool.eligible.tolist() == eligible
+    assert evaluation_set.pool.chance_recall(1) == pytest.approx(np.mean(1 / np.array(eligible)))
+    part = evaluation_set.select(slice(3, 9))
     assert part.ranks(units[3:9]).tolist() == expected[3:9]
 
 
 def test_contrastive_accuracy_leaves_out_what_was_read_and_nothing_else(worlds: SimpleNamespace) -> None:
-    exam, units, texts = made(worlds)
-    truth = unit(exam.targets).astype(np.float64)
-    found = METRICS["contrastive_accuracy"].values(Scores(exam, units, units, {}, None))
-    rows = exam.windows.target.tolist()
-    for i in range(len(exam)):
-        others = [j for j in range(len(exam)) if rows[j] in may_be_chosen(exam, texts, i)]
+    evaluation_set, units, texts = made(worlds)
+    truth = unit(evaluation_set.targets).astype(np.float64)
+    found = METRICS["contrastive_accuracy"].values(Scores(evaluation_set, units, units, {}, None))
+    rows = evaluation_set.windows.target.tolist()
+    for i in range(len(evaluation_set)):
+        others = [j for j in range(len(evaluation_set)) if rows[j] in may_be_chosen(evaluation_set, texts, i)]
         own = units[i] @ truth[i]
         assert found[i] == pytest.approx(np.mean([units[i] @ truth[j] < own for j in others]))
 
 
 def test_contexts_are_both_sides_of_the_gap_the_nearest_last(worlds: SimpleNamespace) -> None:
-    exam, _, _ = made(worlds)
+    evaluation_set, _, _ = made(worlds)
     for width in (1, 2, 3, 4, 9):
-        contexts, lengths = gather_contexts(exam.vectors, exam.windows, width)
-        assert contexts.shape == (len(exam), width, 12)
+        contexts, lengths = gather_contexts(evaluation_set.vectors, evaluation_set.windows, width)
+        assert contexts.shape == (len(evaluation_set), width, 12)
         assert set(lengths.tolist()) == {min(width, CONTEXT)}
-        for i, target in enumerate(exam.windows.target.tolist()):
+        for i, target in enumerate(evaluation_set.windows.target.tolist()):
             rows = target + reading_order(CONTEXT)[-width:]
-            assert (contexts[i, : len(rows)] == exam.vectors[rows]).all()
+            assert (contexts[i, : len(rows)] == evaluation_set.vectors[rows]).all()
             assert (contexts[i, len(rows) :] == 0).all()
-    assert (exam.windows.last == exam.windows.target + 1).all()
-    assert (exam.windows.read == CONTEXT).all()
+    assert (evaluation_set.windows.last == evaluation_set.windows.target + 1).all()
+    assert (evaluation_set.windows.read == CONTEXT).all()
 
 
 def test_the_mean_of_the_training_windows_counts_every_chunk_in_one_once(worlds: SimpleNamespace) -> None:
-    exam, _, _ = made(worlds)
+    evaluation_set, _, _ = made(worlds)
     used = [*range(9), *range(13, 27), *range(33, 44)]
-    assert window_mean(exam.vectors, exam.windows) == pytest.approx(exam.vectors[used].mean(0), abs=1e-6)
+    assert window_mean(evaluation_set.vectors, evaluation_set.windows) == pytest.approx(
+        evaluation_set.vectors[used].mean(0), abs=1e-6
+    )
 
 
 def test_offsets_stay_in_the_document_and_nothing_is_rolled_out(worlds: SimpleNamespace) -> None:
-    exam, units, _ = made(worlds)
-    found = offset_cosines(units, exam)
+    evaluation_set, units, _ = made(worlds)
+    found = offset_cosines(units, evaluation_set)
     starts = np.cumsum([0, *COUNTS])
-    for i, (target, document) in enumerate(zip(exam.windows.target, exam.windows.document, strict=True)):
+    for i, (target, document) in enumerate(
+        zip(evaluation_set.windows.target, evaluation_set.windows.document, strict=True)
+    ):
         for k in OFFSETS:
             inside = starts[document] <= target + k < starts[document + 1]
             assert np.isnan(found[k][i]) != inside
-    assert len(rollable(exam, 1)) == 0
+    assert len(rollable(evaluation_set, 1)) == 0
 
 
 @pytest.fixture(scope="module")
@@ -148,9 +154,9 @@ def test_models_and_baselines_are_judged_by_the_same_harness(store, worlds: Simp
 
 def test_position_weights_see_that_both_sides_are_worth_the_same(worlds: SimpleNamespace) -> None:
     vectors = worlds.noisy(np.random.default_rng(0), 200, 20, 12)
-    exam = worlds.exam(vectors, context=CONTEXT, task="middle")
+    evaluation_set = worlds.evaluation_set(vectors, context=CONTEXT, task="middle")
     fitted = PositionWeights(CONTEXT)
-    fitted.fit(exam.vectors, exam.windows, None)
+    fitted.fit(evaluation_set.vectors, evaluation_set.windows, None)
     outer_left, outer_right, left, right = fitted.weights
     assert left == pytest.approx(right, abs=0.03)
     assert outer_left == pytest.approx(outer_right, abs=0.03)

@@ -58,7 +58,7 @@ class SayQuery(CopyQuery):
 
 
 def made(worlds: SimpleNamespace, kind: str = "split", queries: int | None = 0):
-    """An exam with equal texts and vectors in it, predictions, and the texts."""
+    """An evaluation set with equal texts and vectors in it, predictions, and the texts."""
     rng = np.random.default_rng(1)
     vectors = rng.standard_normal((sum(COUNTS), 12)).astype(np.float32)
     texts = [f"t{i}" for i in range(len(vectors))]
@@ -66,11 +66,13 @@ def made(worlds: SimpleNamespace, kind: str = "split", queries: int | None = 0):
     vectors[17] = vectors[16]  # two neighbours: a query that is the target's equal
     vectors[18], vectors[19] = vectors[16], vectors[16]
     texts[8] = texts[25] = texts[40] = "again"
-    exam = worlds.exam(
+    evaluation_set = worlds.evaluation_set(
         vectors, COUNTS, context=CONTEXT, queries=queries, kind=kind, judged=[0, 2, 4], texts=texts
     )
-    units = unit(exam.targets + 1.5 * rng.standard_normal(exam.targets.shape).astype(np.float32))
-    return exam, units, texts
+    units = unit(
+        evaluation_set.targets + 1.5 * rng.standard_normal(evaluation_set.targets.shape).astype(np.float32)
+    )
+    return evaluation_set, units, texts
 
 
 @given(
@@ -121,12 +123,12 @@ def test_of_task_middle_the_query_comes_after_what_is_read(worlds: SimpleNamespa
 
 @pytest.mark.parametrize("kind", ["split", "store", "document"])
 def test_the_query_is_never_a_candidate(worlds: SimpleNamespace, kind: str) -> None:
-    exam, units, texts = made(worlds, kind)
-    directions = unit(exam.vectors).astype(np.float64)
-    windows, pool = exam.windows, exam.pool
+    evaluation_set, units, texts = made(worlds, kind)
+    directions = unit(evaluation_set.vectors).astype(np.float64)
+    windows, pool = evaluation_set.windows, evaluation_set.pool
     # every other prediction is the query itself: were it a candidate, it would come first
     units[::2] = np.where(
-        windows.query[::2, None] >= 0, unit(gather_queries(exam.vectors, windows)[::2]), units[::2]
+        windows.query[::2, None] >= 0, unit(gather_queries(evaluation_set.vectors, windows)[::2]), units[::2]
     )
     expected, eligible = [], []
     for i, (target, first, query) in enumerate(
@@ -139,23 +141,23 @@ def test_the_query_is_never_a_candidate(worlds: SimpleNamespace, kind: str) -> N
             and not first <= row <= target
             and row != query
             and texts[row] != texts[target]
-            and not np.array_equal(exam.vectors[row], exam.vectors[target])
+            and not np.array_equal(evaluation_set.vectors[row], evaluation_set.vectors[target])
         ]
         cosines = directions @ units[i].astype(np.float64)
         expected.append(1 + sum(cosines[row] > cosines[target] for row in among))
         eligible.append(1 + len(among))
         assert query == -1 or pool.rows[pool.query[i]] == query
     assert (windows.query >= 0).sum() == len(windows) - 3
-    assert ranks(units, exam.vectors, pool).tolist() == expected
+    assert ranks(units, evaluation_set.vectors, pool).tolist() == expected
     assert pool.eligible.tolist() == eligible
-    part = exam.select(slice(3, 9))
+    part = evaluation_set.select(slice(3, 9))
     assert part.ranks(units[3:9]).tolist() == expected[3:9]
 
 
 def test_contrastive_accuracy_leaves_the_query_out(worlds: SimpleNamespace) -> None:
-    exam, units, texts = made(worlds)
-    truth, windows = unit(exam.targets).astype(np.float64), exam.windows
-    found = METRICS["contrastive_accuracy"].values(Scores(exam, units, units))
+    evaluation_set, units, texts = made(worlds)
+    truth, windows = unit(evaluation_set.targets).astype(np.float64), evaluation_set.windows
+    found = METRICS["contrastive_accuracy"].values(Scores(evaluation_set, units, units))
     rows = windows.target.tolist()
     for i, row in enumerate(rows):
         others = [
@@ -164,7 +166,7 @@ def test_contrastive_accuracy_leaves_the_query_out(worlds: SimpleNamespace) -> N
             if not windows.first[i] <= other <= row
             and other != windows.query[i]
             and texts[other] != texts[row]
-            and not np.array_equal(exam.vectors[other], exam.vectors[row])
+            and not np.array_equal(evaluation_set.vectors[other], evaluation_set.vectors[row])
         ]
         own = units[i] @ truth[i]
         expected = np.mean([units[i] @ truth[j] < own for j in others]) if others else 1.0
@@ -173,7 +175,7 @@ def test_contrastive_accuracy_leaves_the_query_out(worlds: SimpleNamespace) -> N
 
 def test_no_window_is_rolled_out_onto_its_query(worlds: SimpleNamespace) -> None:
     vectors = worlds.noisy(np.random.default_rng(0), 30, 20, 12)
-    plain, told = (worlds.exam(vectors, context=CONTEXT, queries=seed) for seed in (None, 0))
+    plain, told = (worlds.evaluation_set(vectors, context=CONTEXT, queries=seed) for seed in (None, 0))
     kept = told.windows.select(rollable(told))
     assert 0 < len(kept) < len(rollable(plain))
     assert ((kept.query < 0) | (kept.query >= kept.target + STEPS)).all()
@@ -232,23 +234,23 @@ def test_weights_with_query_find_what_the_query_is_worth(worlds: SimpleNamespace
     rng = np.random.default_rng(0)
     topics = rng.standard_normal((300, 1, 16))
     vectors = (topics + 0.7 * rng.standard_normal((300, 14, 16))).astype(np.float32)
-    exam = worlds.exam(vectors, context=2, queries=0)
+    evaluation_set = worlds.evaluation_set(vectors, context=2, queries=0)
     told, plain = WeightsWithQuery(2), PositionWeights(2)
     for baseline in (told, plain):
-        baseline.fit(exam.vectors, exam.windows, None)
+        baseline.fit(evaluation_set.vectors, evaluation_set.windows, None)
     # three equally good views of the topic: 1 / (3 + 0.49) each; without a query 1 / (2 + 0.49)
     assert told.weights_with_query == pytest.approx([1 / 3.49] * 3, abs=0.02)
     assert told.weights == pytest.approx(plain.weights)
     assert told.metadata["parameters"] == 2 + 3
-    figures = {b.name: Scores.of(b, exam).cosines for b in (told, plain)}
-    has = exam.windows.query >= 0
+    figures = {b.name: Scores.of(b, evaluation_set).cosines for b in (told, plain)}
+    has = evaluation_set.windows.query >= 0
     assert figures[told.name][has].mean() > figures[plain.name][has].mean() + 0.02
     assert (figures[told.name][~has] == figures[plain.name][~has]).all()
     again = WeightsWithQuery(2)
     again.restore(told.state())
-    assert (Scores.of(again, exam).raw == Scores.of(told, exam).raw).all()
+    assert (Scores.of(again, evaluation_set).raw == Scores.of(told, evaluation_set).raw).all()
     untold = WeightsWithQuery(2)
-    untold.fit(exam.vectors, replace(exam.windows, query=None), None)
+    untold.fit(evaluation_set.vectors, replace(evaluation_set.windows, query=None), None)
     assert (untold.weights_with_query == [*untold.weights, 0.0]).all()
 
 

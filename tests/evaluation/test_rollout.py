@@ -39,15 +39,15 @@ def test_a_rollout_is_that_of_a_plain_loop(worlds, context: int) -> None:
     rng = np.random.default_rng(1)
     counts = [12, 9, 15]
     vectors = rng.standard_normal((36, 5)).astype(np.float32)
-    exam = worlds.exam(vectors, counts, context=2)
+    evaluation_set = worlds.evaluation_set(vectors, counts, context=2)
     mix = rng.standard_normal((5, 5)).astype(np.float32)
     predictor = worlds.FunctionPredictor(
         lambda c, n: (c.sum(axis=1) / n[:, None]) @ mix + c[np.arange(len(n)), n - 1], context=context
     )
-    found = rollout(predictor, exam, steps=4)
+    found = rollout(predictor, evaluation_set, steps=4)
     ends = np.repeat(np.cumsum(counts), counts)
-    can = exam.windows.target + 3 < ends[exam.windows.target]
-    assert found.windows.target.tolist() == exam.windows.target[can].tolist()
+    can = evaluation_set.windows.target + 3 < ends[evaluation_set.windows.target]
+    assert found.windows.target.tolist() == evaluation_set.windows.target[can].tolist()
     for i, (target, first) in enumerate(zip(found.windows.target, found.windows.first, strict=True)):
         text, before = list(vectors[first:target]), None
         for step in range(4):
@@ -64,34 +64,37 @@ def test_a_rollout_is_that_of_a_plain_loop(worlds, context: int) -> None:
 
 def test_copying_stands_still_and_the_law_does_not_tire(worlds) -> None:
     vectors, turn = worlds.rotation(np.random.default_rng(0), 6, 20, 24)
-    exam = worlds.exam(vectors)
-    copy = rollout(CopyLast(3), exam)
+    evaluation_set = worlds.evaluation_set(vectors)
+    copy = rollout(CopyLast(3), evaluation_set)
     assert copy.drift == pytest.approx(1)
     assert copy.repetition == pytest.approx(1)
     law = rollout(
-        worlds.FunctionPredictor(lambda c, n: c[np.arange(len(n)), n - 1] @ turn.T, context=1), exam
+        worlds.FunctionPredictor(lambda c, n: c[np.arange(len(n)), n - 1] @ turn.T, context=1), evaluation_set
     )
     assert law.cosine == pytest.approx(1, abs=1e-5)
-    assert rollout(LinearAverage(3), exam).cosine.mean() < 0.9
+    assert rollout(LinearAverage(3), evaluation_set).cosine.mean() < 0.9
 
 
 def test_the_first_step_is_the_prediction_that_is_judged(worlds) -> None:
-    exam = worlds.exam(worlds.noisy(np.random.default_rng(0), 5, 12, 8))
-    judgement = Scores.of(LinearAverage(3), exam)
-    assert judgement.rollout.cosine[:, 0] == pytest.approx(judgement.cosines[rollable(exam)], abs=1e-6)
+    evaluation_set = worlds.evaluation_set(worlds.noisy(np.random.default_rng(0), 5, 12, 8))
+    scores = Scores.of(LinearAverage(3), evaluation_set)
+    assert scores.rollout.cosine[:, 0] == pytest.approx(scores.cosines[rollable(evaluation_set)], abs=1e-6)
 
 
 def test_of_many_windows_some_are_rolled_out_evenly_spaced(worlds) -> None:
-    exam = worlds.exam(worlds.noisy(np.random.default_rng(0), 40, 20, 4))
-    found = rollout(CopyLast(3), exam, most=100)
+    evaluation_set = worlds.evaluation_set(worlds.noisy(np.random.default_rng(0), 40, 20, 4))
+    found = rollout(CopyLast(3), evaluation_set, most=100)
     assert len(found.windows) == 100
     assert np.bincount(found.windows.document, minlength=40).min() >= 2
 
 
 def test_documents_too_short_and_longer_horizons_cannot_be_rolled_out(worlds) -> None:
     vectors = worlds.noisy(np.random.default_rng(0), 4, 7, 4)
-    for exam, steps in ((worlds.exam(vectors), 5), (worlds.exam(vectors, horizon=2), 2)):
+    for evaluation_set, steps in (
+        (worlds.evaluation_set(vectors), 5),
+        (worlds.evaluation_set(vectors, horizon=2), 2),
+    ):
         with pytest.raises(EvaluationError, match=f"no window of horizon 1 has {steps} chunks after"):
-            rollout(CopyLast(3), exam, steps)
-        assert METRICS["rollout@5"].needs - Scores.of(CopyLast(3), exam).has == {"rollout"}
-    assert len(rollable(worlds.exam(vectors), 4)) == 4
+            rollout(CopyLast(3), evaluation_set, steps)
+        assert METRICS["rollout@5"].needs - Scores.of(CopyLast(3), evaluation_set).has == {"rollout"}
+    assert len(rollable(worlds.evaluation_set(vectors), 4)) == 4

@@ -25,11 +25,11 @@ def test_each_chunk_is_compared_with_what_was_expected_before_it(worlds) -> None
 
 
 def test_its_mean_is_the_metric(worlds) -> None:
-    exam = worlds.exam(worlds.noisy(np.random.default_rng(0), 3, 14, 8), context=4)
+    evaluation_set = worlds.evaluation_set(worlds.noisy(np.random.default_rng(0), 3, 14, 8), context=4)
     for predictor in (LinearAverage(4), worlds.FunctionPredictor(worlds.kalman)):
-        parts = [surprise(predictor, exam.vectors, document(14 * i, 14), least=4) for i in range(3)]
+        parts = [surprise(predictor, evaluation_set.vectors, document(14 * i, 14), least=4) for i in range(3)]
         assert all(np.isnan(part[:4]).all() for part in parts)
-        metric = METRICS["surprise"].values(Scores.of(predictor, exam))
+        metric = METRICS["surprise"].values(Scores.of(predictor, evaluation_set))
         assert np.concatenate([part[4:] for part in parts]) == pytest.approx(metric, abs=1e-9)
 
 

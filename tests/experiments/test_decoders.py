@@ -178,8 +178,8 @@ def test_documents_that_a_decoder_learned_from_are_refused(store: Store, split: 
 
 def test_a_run_brings_its_division(store: Store, split: Split) -> None:
     run = Run(store, split)
-    exam = replace(EXAM, division=None)
-    with opened(["nearest"], store, reader_of(store), exam, run, quiet=True) as (bench, _):
+    selection = replace(EXAM, division=None)
+    with opened(["nearest"], store, reader_of(store), selection, run, quiet=True) as (bench, _):
         assert sorted(bench.windows.document.tolist()) == sorted(split.test)
 
 

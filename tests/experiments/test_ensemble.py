@@ -56,8 +56,8 @@ def test_it_is_judged_as_a_run_is_and_the_same_after_loading(world: Store, fitte
 def test_on_what_it_was_fitted_on_no_member_is_better(
     world: Store, fitted: EnsembleRun, runs: list[Path]
 ) -> None:
-    exam = DocumentSelection(split="validation")
-    report = evaluate_runs(world, [fitted, *map(RunPredictor, runs)], exam, HOW)
+    selection = DocumentSelection(split="validation")
+    report = evaluate_runs(world, [fitted, *map(RunPredictor, runs)], selection, HOW)
     best = report.row("mixed").figures["mse"]
     assert all(best <= row.figures["mse"] + 1e-7 for row in report.rows)
 

@@ -54,12 +54,12 @@ def test_a_split_file_decides(world: Store, trained: Path, tmp_path: Path) -> No
     ids["validation"], ids["test"] = ids["test"], ids["validation"]
     file = tmp_path / "split.json"
     file.write_text(json.dumps(ids))
-    exam = DocumentSelection(division=SplitConfig(file=str(file)))
-    report = evaluate_runs(world, [RunPredictor(trained)], exam, HOW)
+    selection = DocumentSelection(division=SplitConfig(file=str(file)))
+    report = evaluate_runs(world, [RunPredictor(trained)], selection, HOW)
     assert report.documents == len(held.validation)
     file.unlink()
     with pytest.raises(SplitError, match="give the split file with --split-file"):
-        evaluate_runs(world, [RunPredictor(trained)], exam, HOW)
+        evaluate_runs(world, [RunPredictor(trained)], selection, HOW)
 
 
 def test_runs_that_cannot_stand_in_one_table(world: Store, trained: Path, tmp_path: Path) -> None:
@@ -141,8 +141,8 @@ def test_judged_windows_are_those_of_the_table(world: Store, trained: Path) -> N
 
 
 def test_a_split_without_documents(world: Store) -> None:
-    exam = DocumentSelection(division=SplitConfig(test=0.0))
+    selection = DocumentSelection(division=SplitConfig(test=0.0))
     with pytest.raises(SplitError, match="split 'test' has no documents"):
-        evaluation_windows(world, [], exam, 5, 1)
+        evaluation_windows(world, [], selection, 5, 1)
     with pytest.raises(SplitError, match="split 'test' has no documents"):
-        evaluate_runs(world, [], exam, HOW)
+        evaluate_runs(world, [], selection, HOW)

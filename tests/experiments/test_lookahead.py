@@ -57,9 +57,9 @@ def test_every_strategy_is_compared(everything: StrategyComparison) -> None:
     assert {*QUERIES} <= {*names}
     assert {name.partition("+")[2] for name in names} == {"", *RERANKERS}
     for outcome in everything.outcomes:
-        assert outcome.ranks.shape == (len(everything.sitting),)
+        assert outcome.ranks.shape == (len(everything.evaluation_set),)
         assert outcome.ranks.min() >= 1
-        assert (outcome.ranks <= everything.sitting.pool.eligible).all()
+        assert (outcome.ranks <= everything.evaluation_set.pool.eligible).all()
         assert outcome.latency_ms > 0
     said = json.loads(json.dumps(everything.to_json(), allow_nan=False))
     assert [row["name"] for row in said["strategies"]] == names
@@ -80,7 +80,7 @@ def test_queries_have_the_ranks_of_the_judge(world: Store, trained: Path) -> Non
     found = compare_strategies(world, run, DocumentSelection(), HOW)
     report = evaluate_runs(world, [run], DocumentSelection(), HOW)
     assert found.chance["mrr"] == report.chance["mrr"]
-    assert (len(found.sitting), len(found.sitting.pool)) == (report.windows, report.pool)
+    assert (len(found.evaluation_set), len(found.evaluation_set.pool)) == (report.windows, report.pool)
     for name, row in (("last", "copy-last"), ("mean", "linear average"), ("predicted", run.name)):
         outcome = found.outcome(name)
         for metric in METRICS:
@@ -122,7 +122,7 @@ def test_equals_of_the_target_do_not_count(tmp_path: Path, trained: Path) -> Non
         writer.add_shard(documents, vectors, path="test")
     store = Store.open(tmp_path / "s")
     found = compare_strategies(store, RunPredictor(trained), DocumentSelection(split="all"), HOW, ["last"])
-    pool, windows = found.sitting.pool, found.sitting.windows
+    pool, windows = found.evaluation_set.pool, found.evaluation_set.windows
     at = windows.target.tolist().index(8)
     rows = np.array([[30, 3 + 10, 35, 8, 20]])
     one = pool.select(slice(at, at + 1))
@@ -139,9 +139,9 @@ def test_where_it_helps(world: Store, trained: Path) -> None:
     ]  # fmt: skip
     whole = found.gain(found.outcome("predicted"), found.outcome("last"), "mrr").value
     for factor in found.where:
-        assert sum(group.windows for group in factor.groups) == len(found.sitting)
+        assert sum(group.windows for group in factor.groups) == len(found.evaluation_set)
         parts = [group.windows * group.gains["predicted"].value for group in factor.groups]
-        assert sum(parts) / len(found.sitting) == pytest.approx(whole)
+        assert sum(parts) / len(found.evaluation_set) == pytest.approx(whole)
         assert set(factor.groups[0].gains) == {"mean", "predicted", "blend", "last-mean"}
     assert [group.name for group in found.where[-1].groups] == ["books", "web"]
     assert compare_strategies(world, RunPredictor(trained), DocumentSelection(), HOW, ["mean"]).where == ()
@@ -165,11 +165,11 @@ def test_fewer_windows_and_some_strategies(world: Store, trained: Path) -> None:
         world, RunPredictor(trained), DocumentSelection(), HOW, ["blend", "last", "blend"], most=9
     )
     assert [outcome.strategy.name for outcome in found.outcomes] == ["blend", "last"]
-    assert len(found.sitting) == 9
+    assert len(found.evaluation_set) == 9
     assert found.outcomes[0].latency_ms is None
     whole = compare_strategies(world, RunPredictor(trained), DocumentSelection(), HOW, ["last"])
-    rows = whole.sitting.windows.target.tolist()
-    chosen = [rows.index(row) for row in found.sitting.windows.target.tolist()]
+    rows = whole.evaluation_set.windows.target.tolist()
+    chosen = [rows.index(row) for row in found.evaluation_set.windows.target.tolist()]
     assert found.outcomes[1].ranks.tolist() == whole.outcomes[0].ranks[chosen].tolist()
 
 
@@ -181,7 +181,7 @@ def test_the_store_as_candidates(world: Store, trained: Path) -> None:
         replace(HOW, candidates="store"),
         ["last", "last+document"],
     )
-    assert len(found.sitting.pool) == len(world)
+    assert len(found.evaluation_set.pool) == len(world)
     assert found.outcomes[1].figure("mrr") > found.outcomes[0].figure("mrr")
 
 

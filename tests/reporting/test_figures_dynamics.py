@@ -136,18 +136,20 @@ def test_raw_output_is_that_of_the_models(deep_material: ReportInputs) -> None:
     drawn = raw_dimensions(deep_material)
     for predictor in inside.opened(ground):
         axes = next(axes for axes in drawn.axes if axes.get_title() == predictor.name)
-        contexts = np.concatenate([c for _, c, _ in ground.exam.blocks(12)])
-        lengths = np.concatenate([n for _, _, n in ground.exam.blocks(12)])
+        contexts = np.concatenate([c for _, c, _ in ground.evaluation_set.blocks(12)])
+        lengths = np.concatenate([n for _, _, n in ground.evaluation_set.blocks(12)])
         raw, _ = predictor.predict(contexts, lengths)
         assert axes.lines[1].get_ydata() == pytest.approx(raw.std(axis=0), abs=1e-5)
-        assert axes.lines[0].get_xdata() == pytest.approx(ground.exam.targets.mean(axis=0), abs=1e-5)
+        assert axes.lines[0].get_xdata() == pytest.approx(
+            ground.evaluation_set.targets.mean(axis=0), abs=1e-5
+        )
 
 
 def test_rollout_step_by_step_begins_with_the_prediction(deep_material: ReportInputs) -> None:
     left, right = rollout_curve(deep_material).axes
     steps, cosine = lines(left)["lstm"]
     ground = PredictedWindows.of(deep_material)
-    able = (ground.exam.pool.target + len(steps) - 1) < ground.exam.pool.end
+    able = (ground.evaluation_set.pool.target + len(steps) - 1) < ground.evaluation_set.pool.end
     first = (ground.units("lstm") * ground.targets).sum(axis=1)
     assert len(steps) == 7
     assert cosine[0] == pytest.approx(float(first[able].mean()), abs=1e-3)
@@ -193,7 +195,7 @@ def test_calibration_of_a_model_with_confidence(
     assert said == sorted(said)
     assert all(0 <= value <= 1 for value in (*said, *follows))
     ground = PredictedWindows.of(inputs)
-    every, true = inside._continuations(next(inside.opened(ground)), ground.exam)
+    every, true = inside._continuations(next(inside.opened(ground)), ground.evaluation_set)
     assert true.mean() == 0.5
     assert every[true == 1].mean() > every[true == 0].mean()
     assert label != "gru: off by -"

@@ -191,8 +191,8 @@ def small_matrix(tmp_path: Path, make_tiny: Callable[..., Any], texts: str = "So
     plan = MatrixPlan(str(tmp_path / "ten"), ("lstm",), 1)
     store = Store.open(tmp_path / "ten")
     how = EvaluationConfig(resamples=20, quiet=True)
-    exam = DocumentSelection(division=SplitConfig(file=str(split)))
-    run_matrix(store, plan, lambda cell: config, tmp_path / "m", exam, how, quiet=True)
+    evaluation_set = DocumentSelection(division=SplitConfig(file=str(split)))
+    run_matrix(store, plan, lambda cell: config, tmp_path / "m", evaluation_set, how, quiet=True)
     return tmp_path / "m"
 
 
@@ -201,7 +201,7 @@ def test_an_interrupted_matrix_has_a_report(interrupted_matrix: Path, tmp_path: 
     found = Page(made.page.read_text())
     assert "loss_comparison" not in made.left_out
     assert "the matrix was not judged" in made.left_out["cosine_comparison"]
-    assert "The judgement : the matrix was not judged" in found.text
+    assert "The scores : the matrix was not judged" in found.text
     assert "Nothing was judged beside the baselines yet" in found.text
 
 

@@ -249,7 +249,7 @@ class DecoderEvaluateFlags:
         Parameter(negative=(), help="KIND.KEY=VALUE, e.g. vec2text.steps=10, inverter.writing.beam=8."),
     ] = ()
 
-    def exam(self) -> DecoderSelection:
+    def selection(self) -> DecoderSelection:
         """As the judge takes it."""
         from nextvec.data.splits import SplitConfig
         from nextvec.experiments.decoder_trial import DecoderSelection
@@ -280,13 +280,13 @@ def bench_of(
     from nextvec.experiments.ensemble import open_evaluated
 
     flags = flags or DecoderEvaluateFlags()
-    exam, given = flags.exam(), parse_assignments(flags.decoder_option)
+    selection, given = flags.selection(), parse_assignments(flags.decoder_option)
     options = from_dict(DecoderOptions, given, where="--decoder-option")
     check_decoders(specs)
     held = Store.open(store)
     judged = None if run is None else open_evaluated(str(run), device)
     reader = open_text_reader(Space.of(held), encoder)
-    with opened(specs, held, reader, exam, judged, options, quiet=quiet) as (bench, decoders):
+    with opened(specs, held, reader, selection, judged, options, quiet=quiet) as (bench, decoders):
         yield bench, decoders, judged
 
 

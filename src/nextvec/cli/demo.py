@@ -10,7 +10,6 @@ from cyclopts import Parameter
 
 from nextvec.cli.common import Quiet
 from nextvec.cli.configure import TrainingFlags
-from nextvec.text import shorten
 
 MODELS = ("amn", "lstm", "gru", "transformer")
 # With few articles, more of them to judge on, and models that start as a strong baseline.
@@ -91,8 +90,8 @@ def _report(matrix: Path, quiet: bool) -> None:
 
 
 def _print_examples(store: Any, matrix: Path, table: dict[str, Any]) -> None:
+    from nextvec.diagnostics.examples import best_and_worst
     from nextvec.experiments.evaluating import DocumentSelection, evaluation_windows
-    from nextvec.experiments.examples import best_and_worst
     from nextvec.inference.predictor import RunPredictor
 
     best = max((r for r in table["rows"] if r["kind"] == "model"), key=lambda r: float(r["cosine"]))
@@ -105,12 +104,7 @@ def _print_examples(store: Any, matrix: Path, table: dict[str, Any]) -> None:
         for example in examples:
             where = f"{example.title}, chunk {example.position}"
             print(f"\n  {where}: cosine {example.cosine:.3f}, rank {example.rank}")
-            for label, text in (
-                ("last read", example.last),
-                ("came next", example.target),
-                ("nearest", example.nearest),
-            ):
-                print(f"    {label:<10}{shorten(text, EXCERPT)}")
+            print("\n".join(example.texts()))
         print()
 
 

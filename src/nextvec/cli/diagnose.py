@@ -149,8 +149,8 @@ def diagnose_model(
         speed=not no_speed,
         quiet=quiet,
     )
-    exam = DocumentSelection(split=split, sources=names(sources), division=division)
-    found = diagnose_model(Store.open(store), predictor, exam, how)
+    selection = DocumentSelection(split=split, sources=names(sources), division=division)
+    found = diagnose_model(Store.open(store), predictor, selection, how)
     output(describe_model(found), found.to_json(), json)
     finish(found.diagnosis.verdicts, strict=strict)
 

@@ -122,11 +122,11 @@ def evaluate(
     if not runs:
         raise ConfigError("nothing to judge", where="nextvec evaluate", remedy="name a run, or baselines")
     opened = Store.open(store)
-    exam = _exam(flags, sources, train_sources, split_file)
+    selection = _exam(flags, sources, train_sources, split_file)
     predictors = [open_evaluated(run, device) for run in runs if run != "baselines"]
     context = int(predictors[0].training["context"]) if task == "middle" and predictors else DEFAULT_CONTEXT
     how = flags.judging(horizon, quiet=quiet, context=context, task=task, queries=queries)
-    report = evaluate_runs(opened, predictors, exam, how)
+    report = evaluate_runs(opened, predictors, selection, how)
     output(format_report(report, markdown=flags.markdown), report.to_json(), json)
 
 

@@ -94,15 +94,15 @@ def matrix(
         raise ConfigError("--jobs must be at least 1", where="nextvec matrix", remedy="correct the flag")
     configure = configurer(training)
     first = configure(plan.cells[0])
-    exam = DocumentSelection(judging.split, names(judge_sources) or first.data.sources)
+    selection = DocumentSelection(judging.split, names(judge_sources) or first.data.sources)
     how = judging.judging(first.data.horizons[0], quiet=quiet)
-    table = run_matrix(opened, plan, configure, out, exam, how, jobs=jobs, quiet=quiet)
+    table = run_matrix(opened, plan, configure, out, selection, how, jobs=jobs, quiet=quiet)
     output(show(table, markdown=judging.markdown), table, json)
     if top:
         from nextvec.experiments.brief import carry
         from nextvec.experiments.diagnose import diagnose_model
 
-        for carried in carry(out, table, top, lambda run: diagnose_model(opened, run, exam, how)):
+        for carried in carry(out, table, top, lambda run: diagnose_model(opened, run, selection, how)):
             print(f"\n{carried.row}: {carried.diagnosis.diagnosis.headline}\n  everything: {carried.file}")
     if table["failed"]:
         raise SystemExit(1)

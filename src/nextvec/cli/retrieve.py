@@ -88,7 +88,7 @@ class CompareFlags:
             quiet=quiet,
         )
 
-    def exam(self, sources: str | None) -> DocumentSelection:
+    def selection(self, sources: str | None) -> DocumentSelection:
         """Which documents are judged."""
         from nextvec.data.splits import SplitConfig
         from nextvec.experiments.evaluating import DocumentSelection
@@ -221,7 +221,7 @@ class _Task:
             found = compare_strategies(
                 self.store,
                 self.run,
-                flags.exam(self.sources),
+                flags.selection(self.sources),
                 flags.judging(self.run.horizons[self.run.head], quiet=quiet),
                 names(flags.strategies),
                 options=self.options,

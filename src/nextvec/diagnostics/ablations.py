@@ -104,36 +104,39 @@ class AblationsSection(Section):
         return table(header, [_row(a) for a in changes])
 
 
-def ablate(case: DiagnosisContext, *, windows: int = WINDOWS, seed: int = 0) -> AblationsSection:
+def ablate(context: DiagnosisContext, *, windows: int = WINDOWS, seed: int = 0) -> AblationsSection:
     """Try every change on at most `windows` windows, on the model and on the best baseline.
 
     Changes are made to all that the predictor is given: the last `context` chunks read.
     """
-    trial = _Trial(case, sample(len(case.exam), windows, seed), seed)
+    trial = _Trial(context, sample(len(context.evaluation_set), windows, seed), seed)
     read = int(trial.windows.read.max())
-    context = min(case.model.context, read)
-    whole = [trial.run(name, change) for name, change in trial.orders()] if context > 1 else []
-    ages = [age for age in range(context) if age < EVERY_AGE or (age & (age + 1)) == 0]
+    width = min(context.model.context, read)
+    whole = [trial.run(name, change) for name, change in trial.orders()] if width > 1 else []
+    ages = [age for age in range(width) if age < EVERY_AGE or (age & (age + 1)) == 0]
     dropped = {age: cost for age in ages if (cost := trial.drop(age)) is not None}
     replaced = trial.replace()
     return AblationsSection(
-        model=case.model.name,
-        baseline=case.best,
-        context=context,
+        model=context.model.name,
+        baseline=context.best,
+        context=width,
         whole=(*whole, *([] if replaced is None else [replaced])),
         dropped=dropped,
-        kept={k: trial.keep(k) for k in _lengths(context)},
+        kept={k: trial.keep(k) for k in _lengths(width)},
     )
 
 
 class _Trial:
     """The chosen windows, and what both predictors score on them with their contexts as they are."""
 
-    def __init__(self, case: DiagnosisContext, which: IntArray, seed: int) -> None:
-        self.case, self.which = case, which
-        self.vectors, self.windows = case.exam.vectors, case.exam.windows.select(which)
-        self.pair = (case.model, case.baselines[case.best])
-        self.before = [case.cosine[which], case.best_cosine[which]]
+    def __init__(self, context: DiagnosisContext, which: IntArray, seed: int) -> None:
+        self.context, self.which = context, which
+        self.vectors, self.windows = (
+            context.evaluation_set.vectors,
+            context.evaluation_set.windows.select(which),
+        )
+        self.pair = (context.model, context.baselines[context.best])
+        self.before = [context.cosine[which], context.best_cosine[which]]
         self.rng = np.random.default_rng(seed)
 
     def orders(self) -> Iterator[tuple[str, Change]]:
@@ -185,8 +188,8 @@ class _Trial:
         donor = _of_other_documents(self.windows.document, self.rng)
         if donor is None:
             return None
-        targets = self.case.exam.target_units[self.which]
-        judgements = (self.case.judgement, self.case.best_judgement)
+        targets = self.context.evaluation_set.target_units[self.which]
+        judgements = (self.context.scores, self.context.best_scores)
         return self._cost(REPLACE, [row_dots(j.unit[self.which[donor]], targets) for j in judgements])
 
     def _cost(self, name: str, after: list[Values], which: NDArray[np.bool_] | None = None) -> Ablation:

@@ -104,11 +104,11 @@ class CollapseSection(Section):
             found.append(Verdict("few directions", "warning", text))
         if self.mean is None:
             return found
-        scores = f"{short(self.cosine, 4)} against {short(self.mean.own, 4)}"
+        compared = f"{short(self.cosine, 4)} against {short(self.mean.own, 4)}"
         left = f"without it a cosine of {self.mean.without} is left"
         if self.mean.beaten:
-            return [*found, Verdict("mean vector", "ok", f"better than the mean vector: {scores}; {left}")]
-        return [*found, Verdict("mean vector", "red", f"no better than the mean vector: {scores}; {left}")]
+            return [*found, Verdict("mean vector", "ok", f"better than the mean vector: {compared}; {left}")]
+        return [*found, Verdict("mean vector", "red", f"no better than the mean vector: {compared}; {left}")]
 
     def lines(self) -> list[str]:
         rows = [
@@ -135,38 +135,41 @@ class CollapseSection(Section):
         ]
 
 
-def find_collapse(judgement: Scores, baseline: Scores) -> CollapseSection:
-    """Measure collapse of predictions; of the best baseline's in the same exam, the effective dimensions."""
-    exam = judgement.exam
-    mean = None if exam.train_mean is None else _mean_share(judgement, exam.train_mean)
-    pairwise, of_targets = mean_pairwise_cosine(judgement.unit), mean_pairwise_cosine(exam.target_units)
+def find_collapse(scores: Scores, baseline: Scores) -> CollapseSection:
+    """Measure collapse of predictions; of the best baseline's too, the effective dimensions."""
+    evaluation_set = scores.evaluation_set
+    mean = None if evaluation_set.train_mean is None else _mean_share(scores, evaluation_set.train_mean)
+    pairwise, of_targets = (
+        mean_pairwise_cosine(scores.unit),
+        mean_pairwise_cosine(evaluation_set.target_units),
+    )
     spread = (1 - pairwise) / (1 - of_targets) if of_targets < 1 else float("nan")
     return CollapseSection(
-        variance_ratio=METRICS["variance_ratio"].figure(judgement),
+        variance_ratio=METRICS["variance_ratio"].figure(scores),
         spread=spread,
         pairwise=pairwise,
         pairwise_targets=of_targets,
-        dimensions=_effective_dimensions(judgement.unit),
-        dimensions_targets=_effective_dimensions(exam.target_units),
+        dimensions=_effective_dimensions(scores.unit),
+        dimensions_targets=_effective_dimensions(evaluation_set.target_units),
         dimensions_baseline=_effective_dimensions(baseline.unit),
-        cosine=float(judgement.cosines.mean()),
+        cosine=float(scores.cosines.mean()),
         mean=mean,
     )
 
 
-def _mean_share(judgement: Scores, train_mean: FloatArray) -> MeanShare:
-    documents = judgement.exam.windows.document
+def _mean_share(scores: Scores, train_mean: FloatArray) -> MeanShare:
+    documents = scores.evaluation_set.windows.document
     direction = unit(train_mean)
-    of_targets = row_dots(judgement.exam.target_units, np.broadcast_to(direction, judgement.unit.shape))
-    of_predictions = row_dots(judgement.unit, np.broadcast_to(direction, judgement.unit.shape))
+    of_targets = row_dots(scores.evaluation_set.target_units, np.broadcast_to(direction, scores.unit.shape))
+    of_predictions = row_dots(scores.unit, np.broadcast_to(direction, scores.unit.shape))
     without = METRICS["cosine_without_mean"].values
     assert without is not None
     return MeanShare(
         own=float(of_targets.mean()),
         prediction=float(of_predictions.mean()),
         through=float((of_predictions * of_targets).mean()),
-        gain=estimate(documents, judgement.cosines, of_targets),
-        without=estimate(documents, without(judgement)),
+        gain=estimate(documents, scores.cosines, of_targets),
+        without=estimate(documents, without(scores)),
     )
 
 
@@ -273,9 +276,9 @@ class MomentsSection(Section):
         return [*table(header, rows), note]
 
 
-def find_moments(judgement: Scores, documents: IntArray, seed: int = 0) -> MomentsSection:
+def find_moments(scores: Scores, documents: IntArray, seed: int = 0) -> MomentsSection:
     """Compare the moments of predictions [N, D] with those of the targets of the same windows."""
-    return compare_moments(judgement.raw, judgement.unit, judgement.exam.targets, documents, seed)
+    return compare_moments(scores.raw, scores.unit, scores.evaluation_set.targets, documents, seed)
 
 
 def compare_moments(
@@ -404,17 +407,17 @@ class CalibrationSection(Section):
         ]
 
 
-def find_calibration(case: DiagnosisContext) -> CalibrationSection:
+def find_calibration(context: DiagnosisContext) -> CalibrationSection:
     """Bin the windows by confidence, in tenths."""
-    size = float(np.sqrt(row_dots(case.exam.targets, case.exam.targets).mean()))
-    length = _lengths(case.judgement.raw) / size
-    agreement = row_dots(case.judgement.unit, case.exam.last_units)
+    size = float(np.sqrt(row_dots(context.evaluation_set.targets, context.evaluation_set.targets).mean()))
+    length = _lengths(context.scores.raw) / size
+    agreement = row_dots(context.scores.unit, context.evaluation_set.last_units)
     return CalibrationSection(
-        best=case.best,
+        best=context.best,
         constant=bool(length.std() <= SAME_LENGTH * length.mean()),
-        length=_reliability(case, length, case.cosine),
-        baseline=_reliability(case, _lengths(case.best_judgement.raw) / size, case.best_cosine),
-        agreement=_reliability(case, agreement, case.cosine),
+        length=_reliability(context, length, context.cosine),
+        baseline=_reliability(context, _lengths(context.best_scores.raw) / size, context.best_cosine),
+        agreement=_reliability(context, agreement, context.cosine),
     )
 
 
@@ -422,12 +425,12 @@ def _lengths(raw: FloatArray) -> Values:
     return np.sqrt(row_dots(raw, raw))
 
 
-def _reliability(case: DiagnosisContext, confidence: Values, cosine: Values) -> Reliability:
+def _reliability(context: DiagnosisContext, confidence: Values, cosine: Values) -> Reliability:
     # what differs by rounding alone is one confidence
     rounded = np.round(confidence / SEEN_BEFORE) * SEEN_BEFORE
     bins = []
     for part in quantile_masks(rounded, BINS):
-        scored = estimate(case.document[part], cosine[part])
+        scored = estimate(context.document[part], cosine[part])
         bins.append(ConfidenceBin(int(part.sum()), float(confidence[part].mean()), scored))
     error = sum(b.windows * abs(b.confidence - b.cosine.value) for b in bins) / len(confidence)
     return Reliability(tuple(bins), spearman(rounded, cosine), error)

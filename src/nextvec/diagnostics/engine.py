@@ -106,7 +106,7 @@ def _mean_ranks(values: NDArray[Any]) -> Values:
     return np.asarray((ends - (counts - 1) / 2)[which], dtype=np.float64)
 
 
-# The case: one predictor's answers in one exam, with those of the baselines beside them.
+# The case: one predictor's answers in one evaluation set, with those of the baselines beside them.
 
 Texts = Callable[[IntArray], Sequence[str]]
 Change = Callable[[FloatArray, IntArray, IntArray], tuple[FloatArray, IntArray]]
@@ -131,27 +131,27 @@ class PredictorSummary:
     rollout: Rollout | None
 
     @classmethod
-    def of(cls, judgement: Scores, name: str) -> PredictorSummary:
-        """Keep the small part of a judgement."""
+    def of(cls, scores: Scores, name: str) -> PredictorSummary:
+        """Keep the small part of scores."""
         margin = METRICS["forward_margin"].values
         assert margin is not None
         return cls(
             name,
-            judgement.cosines,
-            np.asarray(margin(judgement)),
-            METRICS["mse"].figure(judgement),
-            offset_profile(judgement.offsets),
-            judgement.rollout if len(rollable(judgement.exam)) else None,
+            scores.cosines,
+            np.asarray(margin(scores)),
+            METRICS["mse"].figure(scores),
+            offset_profile(scores.offsets),
+            scores.rollout if len(rollable(scores.evaluation_set)) else None,
         )
 
 
 @dataclass(frozen=True)
 class DiagnosisContext:
-    """One predictor in one exam.
+    """One predictor in one evaluation set.
 
     Attributes:
         model: what is diagnosed.
-        judgement: its predictions.
+        scores: its predictions.
         baselines: name -> the fitted baselines.
         answers: name -> answers, of the baselines and (last) of the model.
         documents: `store.documents`, which the windows' `document` indexes.
@@ -160,11 +160,11 @@ class DiagnosisContext:
             nothing was trained on.
     """
 
-    exam: EvaluationSet
+    evaluation_set: EvaluationSet
     model: NextVectorPredictor
-    judgement: Scores
+    scores: Scores
     baselines: Mapping[str, NextVectorPredictor]
-    answers: Mapping[str, PredictorSummary]
+    summaries: Mapping[str, PredictorSummary]
     documents: Sequence[Document]
     texts: Texts
     train_vectors: VectorSource | None = None
@@ -173,32 +173,32 @@ class DiagnosisContext:
     @cached_property
     def best(self) -> str:
         """The baseline with the highest cosine."""
-        return max(self.baselines, key=lambda name: float(self.answers[name].cosine.mean()))
+        return max(self.baselines, key=lambda name: float(self.summaries[name].cosine.mean()))
 
     @cached_property
-    def best_judgement(self) -> Scores:
+    def best_scores(self) -> Scores:
         """The predictions of the best baseline."""
-        return Scores.of(self.baselines[self.best], self.exam)
+        return Scores.of(self.baselines[self.best], self.evaluation_set)
 
     @property
     def document(self) -> IntArray:
         """[N] the document of each window."""
-        return self.exam.windows.document
+        return self.evaluation_set.windows.document
 
     @property
     def cosine(self) -> Values:
         """[N] cosine of the model's prediction and the target."""
-        return self.judgement.cosines
+        return self.scores.cosines
 
     @property
     def best_cosine(self) -> Values:
         """[N] the same of the best baseline."""
-        return self.answers[self.best].cosine
+        return self.summaries[self.best].cosine
 
     @cached_property
     def position(self) -> IntArray:
         """[N] place of the target in its document, from 0."""
-        return self.exam.windows.target - self.exam.windows.first
+        return self.evaluation_set.windows.target - self.evaluation_set.windows.first
 
     @cached_property
     def length(self) -> IntArray:
@@ -213,24 +213,24 @@ class DiagnosisContext:
     @cached_property
     def context_mean(self) -> FloatArray:
         """[N, D] direction of the mean of the last `context` vectors read."""
-        means = np.empty((len(self.exam), self.exam.dimension), dtype=np.float32)
-        for piece, contexts, lengths in self.exam.blocks(self.exam.windows.context):
+        means = np.empty((len(self.evaluation_set), self.evaluation_set.dimension), dtype=np.float32)
+        for piece, contexts, lengths in self.evaluation_set.blocks(self.evaluation_set.windows.context):
             means[piece] = unit(contexts.sum(axis=1) / lengths[:, None].astype(np.float32))
         return means
 
     @cached_property
     def shift(self) -> Values:
         """[N] topic shift: distance 1 - cos of the target from the mean of the context."""
-        return 1.0 - row_dots(self.exam.target_units, self.context_mean)
+        return 1.0 - row_dots(self.evaluation_set.target_units, self.context_mean)
 
     def gain(self, which: NDArray[np.bool_] | None = None) -> Estimate:
         """Cosine of the model less that of the best baseline, over all windows or those of a mask."""
-        mask = np.ones(len(self.exam), dtype=np.bool_) if which is None else which
+        mask = np.ones(len(self.evaluation_set), dtype=np.bool_) if which is None else which
         return estimate(self.document[mask], self.cosine[mask], self.best_cosine[mask])
 
 
 def prepare(
-    exam: EvaluationSet,
+    evaluation_set: EvaluationSet,
     model: NextVectorPredictor,
     baselines: Sequence[NextVectorPredictor],
     documents: Sequence[Document],
@@ -240,7 +240,7 @@ def prepare(
     trained: IntArray | None = None,
     quiet: bool = True,
 ) -> DiagnosisContext:
-    """Ask the model and the (fitted) baselines for every window of the exam.
+    """Ask the model and the (fitted) baselines for every window of the evaluation set.
 
     Raises:
         EvaluationError: no baseline, a baseline's name given to the model, or predictions that mean nothing.
@@ -251,15 +251,15 @@ def prepare(
             where=model.name,
             remedy="add a baseline, or rename the run",
         )
-    answers = {}
+    summaries = {}
     with Progress("judging", len(baselines) + 1, "predictors", quiet=quiet) as progress:
         for predictor in (*baselines, model):
-            judgement = Scores.of(predictor, exam)
-            answers[predictor.name] = PredictorSummary.of(judgement, predictor.name)
+            scores = Scores.of(predictor, evaluation_set)
+            summaries[predictor.name] = PredictorSummary.of(scores, predictor.name)
             progress.advance(note=predictor.name)
     by_name = {b.name: b for b in baselines}
     return DiagnosisContext(
-        exam, model, judgement, by_name, answers, documents, texts, train_vectors, trained
+        evaluation_set, model, scores, by_name, summaries, documents, texts, train_vectors, trained
     )
 
 

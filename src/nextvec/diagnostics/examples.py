@@ -1,18 +1,22 @@
-"""Windows with their texts: the 20 predicted worst, and 10 drawn at random."""
+"""Windows with their texts: best, worst and random ones, and the candidate nearest to a prediction."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from nextvec.corpus.store import Store
 from nextvec.data.gather import gather_rows
-from nextvec.data.windows import FloatArray, IntArray
+from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.intervals import short
-from nextvec.evaluation.predictor import row_dots, unit
+from nextvec.evaluation.metrics import Scores
+from nextvec.evaluation.predictor import NextVectorPredictor, row_dots, unit
+from nextvec.evaluation.ranking import make_pool
 from nextvec.text import shorten
 
 WORST, RANDOM = 20, 10
@@ -21,27 +25,37 @@ BLOCK = 8192
 
 
 @dataclass(frozen=True)
-class WindowExample:
+class ScoredWindow:
     """One window.
 
     Attributes:
         position: of the target in its document, from 0.
-        shift: distance of the target from the mean of the context.
         last, target, nearest: texts of the last chunk read, of what came next, and of the candidate nearest
             to the prediction.
     """
 
-    document: str
     title: str
-    source: str
     position: int
     cosine: float
-    baseline: float
     rank: int
-    shift: float
     last: str
     target: str
     nearest: str
+
+    def texts(self) -> list[str]:
+        """Labelled lines, of those texts that there are."""
+        labelled = (("last read", self.last), ("came next", self.target), ("nearest", self.nearest))
+        return [f"    {label:<10}{shorten(text, SHOWN)}" for label, text in labelled if text]
+
+
+@dataclass(frozen=True)
+class DiagnosedWindow(ScoredWindow):
+    """The same beside the best baseline; `shift` is the target's distance from the mean of the context."""
+
+    document: str
+    source: str
+    baseline: float
+    shift: float
 
 
 @dataclass(frozen=True)
@@ -50,80 +64,119 @@ class ExamplesSection(Section):
 
     title: ClassVar[str] = "Windows"
     best: str
-    worst: tuple[WindowExample, ...]
-    random: tuple[WindowExample, ...]
+    worst: tuple[DiagnosedWindow, ...]
+    random: tuple[DiagnosedWindow, ...]
 
     def verdicts(self) -> list[Verdict]:
         return []
 
     def lines(self) -> list[str]:
         lines = [f"The {len(self.worst)} worst by cosine:"]
-        for example in self.worst:
-            lines += _show(example, self.best)
+        for window in self.worst:
+            lines += _show(window, self.best)
         lines += ["", f"{len(self.random)} at random:"]
-        for example in self.random:
-            lines += _show(example, self.best)
+        for window in self.random:
+            lines += _show(window, self.best)
         return lines
 
 
 def find_examples(
-    case: DiagnosisContext, *, worst: int = WORST, random: int = RANDOM, seed: int = 0
+    context: DiagnosisContext, *, worst: int = WORST, random: int = RANDOM, seed: int = 0
 ) -> ExamplesSection:
     """The windows of the lowest cosine, and random others."""
-    order = np.argsort(case.cosine, kind="stable").astype(np.int64)
-    rest = order[worst:]
-    drawn = np.random.default_rng(seed).permutation(rest)[:random].astype(np.int64)
-    chosen = np.concatenate([order[:worst], drawn])
-    nearest = nearest_candidates(case.exam, case.judgement.unit[chosen], chosen)
-    made = [_example(case, int(i), int(row)) for i, row in zip(chosen, nearest, strict=True)]
-    return ExamplesSection(
-        case.best, tuple(made[: len(chosen) - len(drawn)]), tuple(made[-len(drawn) or len(made) :])
-    )
+    order = np.argsort(context.cosine, kind="stable").astype(np.int64)
+    drawn = np.random.default_rng(seed).permutation(order[worst:])[:random].astype(np.int64)
+    windows = context.evaluation_set.windows
+    made = []
+    for i, fields in _scored(context.scores, np.concatenate([order[:worst], drawn]), context.texts):
+        document = context.documents[int(windows.document[i])]
+        made.append(
+            DiagnosedWindow(
+                title=document.title,
+                document=document.doc_id,
+                source=document.source,
+                baseline=float(context.best_cosine[i]),
+                shift=float(context.shift[i]),
+                **fields,
+            )
+        )
+    first = len(made) - len(drawn)
+    return ExamplesSection(context.best, tuple(made[:first]), tuple(made[first:]))
 
 
-def nearest_candidates(exam: EvaluationSet, units: FloatArray, windows: IntArray) -> IntArray:
-    """[n] row of the candidate (not read) nearest to each of `units` [n, D], of these windows [n]."""
-    pool = exam.pool
+def best_and_worst(
+    store: Store, predictor: NextVectorPredictor, windows: Windows, documents: Sequence[int], count: int
+) -> list[tuple[str, list[ScoredWindow]]]:
+    """The `count` windows predicted best and worst by cosine, at most one of a document each.
+
+    Args:
+        documents: indices of the evaluated documents; their chunks are the candidates.
+    Returns: ("Best", windows) and ("Worst", windows).
+    """
+    ranges = [(store.documents[i].first, store.documents[i].count) for i in documents]
+    pool = make_pool(windows, store.vectors, ranges, store.texts, "split")
+    scores = Scores.of(predictor, EvaluationSet(store.vectors, windows, pool))
+    order = np.argsort(-scores.cosines, kind="stable").astype(np.int64)
+    return [
+        (
+            title,
+            [
+                ScoredWindow(title=store.documents[int(windows.document[i])].title, **fields)
+                for i, fields in _scored(scores, one_a_document(windows.document, ranked, count), store.texts)
+            ],
+        )
+        for title, ranked in (("Best", order), ("Worst", order[::-1]))
+    ]
+
+
+def one_a_document(documents: IntArray, ranked: IntArray, count: int) -> IntArray:
+    """The first of `ranked` (indices into `documents` [N]) of each document, at most `count`."""
+    _, first = np.unique(documents[ranked], return_index=True)
+    return ranked[np.sort(first)[:count]]
+
+
+def nearest_candidates(evaluation_set: EvaluationSet, units: FloatArray, windows: IntArray) -> IntArray:
+    """[n] row of the candidate (not given) nearest to each of `units` [n, D], of these windows [n]."""
+    pool = evaluation_set.pool
     best, row = np.full(len(windows), -2.0), np.full(len(windows), -1, dtype=np.int64)
     for start in range(0, len(pool), BLOCK):
         rows = pool.rows[start : start + BLOCK]
-        candidates = unit(gather_rows(exam.vectors, rows))
+        candidates = unit(gather_rows(evaluation_set.vectors, rows))
+        place = np.arange(start, start + len(rows))
         for i, window in enumerate(windows):
             similar = row_dots(candidates, np.broadcast_to(units[i], candidates.shape))
-            place = np.arange(start, start + len(rows))
-            outside = (place < pool.low[window]) | (place >= pool.high[window])
-            read = (place >= pool.read_low[window]) & (place < pool.read_high[window])
-            similar[outside | read] = -2.0
+            similar[~pool.allowed(window, place)] = -2.0
             top = int(similar.argmax())
             if similar[top] > best[i]:
                 best[i], row[i] = similar[top], rows[top]
     return row
 
 
-def _example(case: DiagnosisContext, i: int, nearest: int) -> WindowExample:
-    windows = case.exam.windows
-    document = case.documents[int(windows.document[i])]
-    rows = np.array([windows.last[i], windows.target[i], nearest], dtype=np.int64)
-    last, target, near = case.texts(rows)
-    return WindowExample(
-        document=document.doc_id,
-        title=document.title,
-        source=document.source,
-        position=int(case.position[i]),
-        cosine=float(case.cosine[i]),
-        baseline=float(case.best_cosine[i]),
-        rank=int(case.judgement.ranks[i]),
-        shift=float(case.shift[i]),
-        last=last,
-        target=target,
-        nearest=near,
-    )
+def _scored(
+    scores: Scores, chosen: IntArray, texts: Callable[[IntArray], Sequence[str]]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each window chosen, with what a `ScoredWindow` says of it beside its title."""
+    windows = scores.evaluation_set.windows
+    nearest = nearest_candidates(scores.evaluation_set, scores.unit[chosen], chosen)
+    for i, near in zip(chosen.tolist(), nearest.tolist(), strict=True):
+        last, target, close = texts(np.array([windows.last[i], windows.target[i], near], dtype=np.int64))
+        yield (
+            i,
+            {
+                "position": int(windows.target[i] - windows.first[i]),
+                "cosine": float(scores.cosines[i]),
+                "rank": int(scores.ranks[i]),
+                "last": last,
+                "target": target,
+                "nearest": close,
+            },
+        )
 
 
-def _show(e: WindowExample, best: str) -> list[str]:
+def _show(window: DiagnosedWindow, best: str) -> list[str]:
     head = (
-        f"  {e.title or e.document}, chunk {e.position} ({e.source}): cosine {short(e.cosine)}, {best} "
-        f"{short(e.baseline)}, rank {e.rank}, shift {short(e.shift)}"
+        f"  {window.title or window.document}, chunk {window.position} ({window.source}): cosine "
+        f"{short(window.cosine)}, {best} {short(window.baseline)}, rank {window.rank}, shift "
+        f"{short(window.shift)}"
     )
-    texts = (("last read", e.last), ("came next", e.target), ("nearest", e.nearest))
-    return [head, *(f"    {label:<10}{shorten(text, SHOWN)}" for label, text in texts if text)]
+    return [head, *window.texts()]

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from nextvec.data.gather import gather_rows
-from nextvec.data.windows import FloatArray, IntArray
+from nextvec.data.windows import FloatArray
 from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict
 from nextvec.diagnostics.groups import quantile_masks
 from nextvec.evaluation.evaluation_set import EvaluationSet
@@ -125,12 +125,12 @@ class FailuresSection(Section):
         ]
 
 
-def find_failures(case: DiagnosisContext) -> FailuresSection:
+def find_failures(context: DiagnosisContext) -> FailuresSection:
     """Find the windows whose target ranks below 20, and the causes that each has."""
-    failed = case.judgement.ranks > TOP
-    others = case.best_judgement.ranks > TOP
+    failed = context.scores.ranks > TOP
+    others = context.best_scores.ranks > TOP
     causes, masks, left_out = [], [], []
-    for name, meaning, mask, for_all in _causes(case, failed):
+    for name, meaning, mask, for_all in _causes(context, failed):
         if mask is None:
             left_out.append(f"{name} ({meaning})")
             continue
@@ -140,11 +140,11 @@ def find_failures(case: DiagnosisContext) -> FailuresSection:
         causes.append(Cause(name, meaning, int(masks[-1].sum()), share, rest))
     explained = np.logical_or.reduce(masks)
     return FailuresSection(
-        possible=int(case.exam.pool.eligible.max()) > TOP,
+        possible=int(context.evaluation_set.pool.eligible.max()) > TOP,
         windows=len(failed),
         failures=int(failed.sum()),
-        chance=(1 - case.exam.pool.chance_recall(TOP)) * len(failed),
-        best=case.best,
+        chance=(1 - context.evaluation_set.pool.chance_recall(TOP)) * len(failed),
+        best=context.best,
         baseline_failures=int(others.sum()),
         shared=int((failed & others).sum()),
         causes=tuple(causes),
@@ -153,18 +153,18 @@ def find_failures(case: DiagnosisContext) -> FailuresSection:
     )
 
 
-def _causes(case: DiagnosisContext, failed: Mask) -> list[tuple[str, str, Mask | None, bool]]:
+def _causes(context: DiagnosisContext, failed: Mask) -> list[tuple[str, str, Mask | None, bool]]:
     """Name, meaning (or why it cannot be computed), mask [N], and whether it is defined for successes too."""
-    exam = case.exam
-    parts = quantile_masks(case.shift, 3)
+    evaluation_set = context.evaluation_set
+    parts = quantile_masks(context.shift, 3)
     shifted = parts[-1] if len(parts) > 1 else np.zeros_like(failed)
-    texts = case.texts(exam.windows.target)
+    texts = context.texts(evaluation_set.windows.target)
     odd, spelled = odd_texts(texts)
-    near = 1 - NEAR * (1 - mean_pairwise_cosine(exam.target_units))
+    near = 1 - NEAR * (1 - mean_pairwise_cosine(evaluation_set.target_units))
     mean = None
-    if exam.train_mean is not None:
-        direction = np.broadcast_to(unit(exam.train_mean), case.judgement.unit.shape)
-        mean = row_dots(case.judgement.unit, direction) > case.cosine
+    if evaluation_set.train_mean is not None:
+        direction = np.broadcast_to(unit(evaluation_set.train_mean), context.scores.unit.shape)
+        mean = row_dots(context.scores.unit, direction) > context.cosine
     return [
         (
             "topic shift",
@@ -176,7 +176,7 @@ def _causes(case: DiagnosisContext, failed: Mask) -> list[tuple[str, str, Mask |
             "near-duplicates above",
             f"a candidate that ranks above the target has a cosine to it of {short(near)} or more (a "
             "tenth of the distance of two chunks)",
-            crowded_out(exam, case.judgement.unit, failed, near),
+            crowded_out(evaluation_set, context.scores.unit, failed, near),
             False,
         ),
         ("short or odd text", spelled, odd, True),
@@ -216,30 +216,22 @@ def _letters(text: str) -> float:
     return sum(c.isspace() or unicodedata.category(c)[0] in "LM" for c in text) / len(text)
 
 
-def crowded_out(exam: EvaluationSet, units: FloatArray, failed: Mask, near: float) -> Mask:
+def crowded_out(evaluation_set: EvaluationSet, units: FloatArray, failed: Mask, near: float) -> Mask:
     """[N] failures that have a candidate above the target with a cosine of `near` or more to it."""
     which = np.flatnonzero(failed).astype(np.int64)
     found = np.zeros(len(failed), dtype=np.bool_)
-    predictions, truths = (torch.from_numpy(x[which]) for x in (units, exam.target_units))
+    predictions, truths = (torch.from_numpy(x[which]) for x in (units, evaluation_set.target_units))
     truth = (predictions * truths).sum(dim=1)
-    for start in range(0, len(exam.pool), BLOCK):
-        block = gather_rows(exam.vectors, exam.pool.rows[start : start + BLOCK])
+    for start in range(0, len(evaluation_set.pool), BLOCK):
+        block = gather_rows(evaluation_set.vectors, evaluation_set.pool.rows[start : start + BLOCK])
         candidates = torch.from_numpy(unit(block))
         positions = np.arange(start, start + len(block))
         for a in range(0, len(which), BLOCK):
             piece = slice(a, a + BLOCK)
             above = predictions[piece] @ candidates.T > truth[piece, None]
             alike = truths[piece] @ candidates.T >= near
-            both = (above & alike).numpy() & _eligible(exam, which[piece], positions)
+            eligible = evaluation_set.pool.allowed(which[piece], positions)
+            eligible &= positions != evaluation_set.pool.target[which[piece]][:, None]
+            both = (above & alike).numpy() & eligible
             found[which[piece]] |= both.any(axis=1)
     return found
-
-
-def _eligible(exam: EvaluationSet, windows: IntArray, positions: IntArray) -> Mask:
-    """[n, v] which candidate positions [v] each window [n] may choose, without its own target."""
-    pool = exam.pool
-    low, high, read_low, read_high, target = (
-        x[windows][:, None] for x in (pool.low, pool.high, pool.read_low, pool.read_high, pool.target)
-    )
-    allowed = (positions >= low) & (positions < high) & (positions != target)
-    return np.asarray(allowed & ~((positions >= read_low) & (positions < read_high)))

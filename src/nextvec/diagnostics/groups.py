@@ -89,41 +89,41 @@ class FactorsSection(Section):
         return lines[:-1]
 
 
-def find_factors(case: DiagnosisContext) -> FactorsSection:
+def find_factors(context: DiagnosisContext) -> FactorsSection:
     """Group the windows by quartiles of each property."""
     properties: list[tuple[str, NDArray[Any], Callable[[Any], str]]] = [
-        ("chunks of the document", case.length, str),
-        ("position of the target", case.position, str),
+        ("chunks of the document", context.length, str),
+        ("position of the target", context.position, str),
     ]
-    if case.train_vectors is not None and case.trained is not None:
-        nearest = nearest_cosine(case.exam.target_units, case.train_vectors, case.trained)
+    if context.train_vectors is not None and context.trained is not None:
+        nearest = nearest_cosine(context.evaluation_set.target_units, context.train_vectors, context.trained)
         properties.append(("cosine of the nearest training chunk", nearest, short))
     factors = [
-        Factor(name, spearman(values, case.cosine), quantile_groups(case, values, show))
+        Factor(name, spearman(values, context.cosine), quantile_groups(context, values, show))
         for name, values, show in properties
     ]
-    return FactorsSection(case.best, tuple(factors))
+    return FactorsSection(context.best, tuple(factors))
 
 
-def group(case: DiagnosisContext, name: str, which: NDArray[np.bool_]) -> WindowGroup:
+def group(context: DiagnosisContext, name: str, which: NDArray[np.bool_]) -> WindowGroup:
     """The windows of a mask [N]."""
-    documents = case.document[which]
+    documents = context.document[which]
     return WindowGroup(
         name,
         windows=int(which.sum()),
         documents=len(np.unique(documents)),
-        cosine=estimate(documents, case.cosine[which]),
-        baseline=float(case.best_cosine[which].mean()),
-        gain=case.gain(which),
-        better=float((case.cosine[which] > case.best_cosine[which]).mean()),
+        cosine=estimate(documents, context.cosine[which]),
+        baseline=float(context.best_cosine[which].mean()),
+        gain=context.gain(which),
+        better=float((context.cosine[which] > context.best_cosine[which]).mean()),
     )
 
 
 def quantile_groups(
-    case: DiagnosisContext, values: NDArray[Any], show: Callable[[Any], str], count: int = QUANTILES
+    context: DiagnosisContext, values: NDArray[Any], show: Callable[[Any], str], count: int = QUANTILES
 ) -> tuple[WindowGroup, ...]:
     """The windows in `count` groups of about equal size by `values` [N]; equal values stay together."""
-    return tuple(group(case, name, part) for name, part in named_masks(values, show, count))
+    return tuple(group(context, name, part) for name, part in named_masks(values, show, count))
 
 
 def named_masks(
@@ -238,34 +238,38 @@ class ShiftSection(Section):
         return lines
 
 
-def find_shifts(case: DiagnosisContext) -> ShiftSection:
+def find_shifts(context: DiagnosisContext) -> ShiftSection:
     """Part the windows in thirds, both ways."""
-    parts = quantile_masks(case.shift, len(SHIFT_NAMES))
-    others = [a for name, a in case.answers.items() if name not in (case.best, case.model.name)]
-    unrest = _unrest(case)
+    parts = quantile_masks(context.shift, len(SHIFT_NAMES))
+    others = [a for name, a in context.summaries.items() if name not in (context.best, context.model.name)]
+    unrest = _unrest(context)
     calm = [] if unrest is None else quantile_masks(unrest, len(UNREST_NAMES))
     return ShiftSection(
-        best=case.best,
-        bounds=tuple(float(case.shift[p].max()) for p in parts[:-1]),
-        gain=case.gain(),
-        better=float((case.cosine > case.best_cosine).mean()),
-        thirds=tuple(group(case, n, p) for n, p in zip(_names(SHIFT_NAMES, len(parts)), parts, strict=True)),
-        unrest=tuple(group(case, n, p) for n, p in zip(_names(UNREST_NAMES, len(calm)), calm, strict=True)),
+        best=context.best,
+        bounds=tuple(float(context.shift[p].max()) for p in parts[:-1]),
+        gain=context.gain(),
+        better=float((context.cosine > context.best_cosine).mean()),
+        thirds=tuple(
+            group(context, n, p) for n, p in zip(_names(SHIFT_NAMES, len(parts)), parts, strict=True)
+        ),
+        unrest=tuple(
+            group(context, n, p) for n, p in zip(_names(UNREST_NAMES, len(calm)), calm, strict=True)
+        ),
         others={a.name: [float(a.cosine[p].mean()) for p in parts] for a in others},
     )
 
 
-def _unrest(case: DiagnosisContext) -> Values | None:
+def _unrest(context: DiagnosisContext) -> Values | None:
     """[N] distance of the last chunk read from the mean of the others in the context."""
-    windows = case.exam.windows
+    windows = context.evaluation_set.windows
     if windows.context < 2:
         return None
     rows = windows.last[:, None] - np.arange(1, windows.context)
-    before = np.empty((len(windows), case.exam.dimension), dtype=np.float32)
+    before = np.empty((len(windows), context.evaluation_set.dimension), dtype=np.float32)
     for start in range(0, len(windows), 1024):
         piece = slice(start, start + 1024)
-        before[piece] = gather_rows(case.exam.vectors, rows[piece]).mean(axis=1)
-    return 1.0 - row_dots(case.exam.last_units, unit(before))
+        before[piece] = gather_rows(context.evaluation_set.vectors, rows[piece]).mean(axis=1)
+    return 1.0 - row_dots(context.evaluation_set.last_units, unit(before))
 
 
 def _names(names: tuple[str, ...], count: int) -> tuple[str, ...]:
@@ -408,7 +412,7 @@ def _error(one: Estimate, other: Estimate) -> float:
 
 
 def find_gap(
-    case: DiagnosisContext,
+    context: DiagnosisContext,
     judged: str,
     others: Mapping[str, tuple[VectorSource, Windows]],
     *,
@@ -421,28 +425,30 @@ def find_gap(
         judged: name of the split of the case.
         others: name -> vectors and windows of the other splits.
     """
-    found = [] if judged in others else [_judged(case, judged)]
+    found = [] if judged in others else [_judged(context, judged)]
     for name, (vectors, every) in others.items():
         part = every.select(sample(len(every), windows, seed))
-        cosine, mse = score(case.model, vectors, part)
-        baseline, _ = score(case.baselines[case.best], vectors, part)
+        cosine, mse = score(context.model, vectors, part)
+        baseline, _ = score(context.baselines[context.best], vectors, part)
         found.append(_split(name, part, cosine, mse, baseline))
     order = (TRAIN, "validation", "test")
     found.sort(key=lambda s: order.index(s.name) if s.name in order else len(order))
-    return GapSection(case.best, judged, tuple(found))
+    return GapSection(context.best, judged, tuple(found))
 
 
-def find_sources(case: DiagnosisContext, trained: Sequence[str] | None) -> SourcesSection:
+def find_sources(context: DiagnosisContext, trained: Sequence[str] | None) -> SourcesSection:
     """Group the windows by source. `trained`: the sources trained on, None where not known."""
-    names = sorted(set(case.source.tolist()))
+    names = sorted(set(context.source.tolist()))
     known = {name: None if trained is None else name in trained for name in names}
-    return SourcesSection(case.best, tuple(group(case, name, case.source == name) for name in names), known)
+    return SourcesSection(
+        context.best, tuple(group(context, name, context.source == name) for name in names), known
+    )
 
 
-def _judged(case: DiagnosisContext, name: str) -> SplitScore:
-    error = case.judgement.raw - case.exam.targets
-    mse = np.einsum("nd,nd->n", error, error, dtype=np.float64) / case.exam.dimension
-    return _split(name, case.exam.windows, case.cosine, mse, case.best_cosine)
+def _judged(context: DiagnosisContext, name: str) -> SplitScore:
+    error = context.scores.raw - context.evaluation_set.targets
+    mse = np.einsum("nd,nd->n", error, error, dtype=np.float64) / context.evaluation_set.dimension
+    return _split(name, context.evaluation_set.windows, context.cosine, mse, context.best_cosine)
 
 
 def _split(

@@ -103,7 +103,7 @@ class ModelDiagnosis:
 
 
 def diagnose(
-    case: DiagnosisContext,
+    context: DiagnosisContext,
     split: str,
     *,
     others: Mapping[str, tuple[VectorSource, Windows]] | None = None,
@@ -121,22 +121,22 @@ def diagnose(
     Raises:
         EvaluationError: predictions that cannot be judged.
     """
-    windows = case.exam.windows
+    windows = context.evaluation_set.windows
     looks: dict[str, Callable[[], Section]] = {
-        "standing": lambda: find_standing(case),
-        "collapse": lambda: find_collapse(case.judgement, case.best_judgement),
-        "moments": lambda: find_moments(case.judgement, case.document, seed),
-        "ablations": lambda: ablate(case, seed=seed),
-        "margin": lambda: find_margin(case),
-        "offsets": lambda: find_offsets(case),
-        "rollout": lambda: find_rollout(case),
-        "gap": lambda: find_gap(case, split, others or {}, seed=seed),
-        "sources": lambda: find_sources(case, sources),
-        "factors": lambda: find_factors(case),
-        "shifts": lambda: find_shifts(case),
-        "failures": lambda: find_failures(case),
-        "calibration": lambda: find_calibration(case),
-        "examples": lambda: find_examples(case, seed=seed),
+        "standing": lambda: find_standing(context),
+        "collapse": lambda: find_collapse(context.scores, context.best_scores),
+        "moments": lambda: find_moments(context.scores, context.document, seed),
+        "ablations": lambda: ablate(context, seed=seed),
+        "margin": lambda: find_margin(context),
+        "offsets": lambda: find_offsets(context),
+        "rollout": lambda: find_rollout(context),
+        "gap": lambda: find_gap(context, split, others or {}, seed=seed),
+        "sources": lambda: find_sources(context, sources),
+        "factors": lambda: find_factors(context),
+        "shifts": lambda: find_shifts(context),
+        "failures": lambda: find_failures(context),
+        "calibration": lambda: find_calibration(context),
+        "examples": lambda: find_examples(context, seed=seed),
     }
     parts: dict[str, Any] = {}
     with Progress("diagnosing", len(looks), "parts", quiet=quiet) as progress:
@@ -145,7 +145,7 @@ def diagnose(
             progress.advance(note=name)
     documents = len(np.unique(windows.document))
     return ModelDiagnosis(
-        case.model.name, split, len(windows), documents, windows.context, windows.horizon, seed, **parts
+        context.model.name, split, len(windows), documents, windows.context, windows.horizon, seed, **parts
     )
 
 

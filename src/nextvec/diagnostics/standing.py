@@ -108,26 +108,26 @@ class StandingSection(Section):
         ]
 
 
-def find_standing(case: DiagnosisContext) -> StandingSection:
+def find_standing(context: DiagnosisContext) -> StandingSection:
     """Compare the model with every baseline, window by window."""
     rows = {}
-    for name, answers in case.answers.items():
+    for name, summaries in context.summaries.items():
         ahead = None
-        if name != case.model.name:
-            ahead = estimate(case.document, case.cosine, answers.cosine)
-        rows[name] = StandingRow(float(answers.cosine.mean()), answers.mse, ahead)
+        if name != context.model.name:
+            ahead = estimate(context.document, context.cosine, summaries.cosine)
+        rows[name] = StandingRow(float(summaries.cosine.mean()), summaries.mse, ahead)
     by_rank = {}
     for name in BY_RANK:
         values = METRICS[name].values
         assert values is not None
-        own, other = values(case.judgement), values(case.best_judgement)
-        ahead = estimate(case.document, own, other)
+        own, other = values(context.scores), values(context.best_scores)
+        ahead = estimate(context.document, own, other)
         by_rank[name] = ByRank(float(own.mean()), float(other.mean()), ahead)
-    best = rows[case.best].cosine
-    skill = skill_over(rows[case.model.name].cosine, best)
-    both = ((case.model.name, case.cosine), (case.best, case.best_cosine))
+    best = rows[context.best].cosine
+    skill = skill_over(rows[context.model.name].cosine, best)
+    both = ((context.model.name, context.cosine), (context.best, context.best_cosine))
     quantiles = {name: [float(x) for x in np.quantile(own, QUANTILES)] for name, own in both}
-    return StandingSection(case.model.name, case.best, skill, rows, quantiles, by_rank)
+    return StandingSection(context.model.name, context.best, skill, rows, quantiles, by_rank)
 
 
 # Forward margin, offset profile and rollout: where a prediction points, and where it leads.
@@ -279,27 +279,29 @@ class RolloutSection(Section):
         return [*table([*header, "drift", "repetition"], rows), note]
 
 
-def find_margin(case: DiagnosisContext) -> MarginSection:
+def find_margin(context: DiagnosisContext) -> MarginSection:
     """The forward margin of every predictor of the case."""
-    margins = {name: estimate(case.document, a.margin) for name, a in case.answers.items()}
-    return MarginSection(case.model.name, case.best, margins)
+    margins = {name: estimate(context.document, a.margin) for name, a in context.summaries.items()}
+    return MarginSection(context.model.name, context.best, margins)
 
 
-def find_offsets(case: DiagnosisContext) -> OffsetSection:
+def find_offsets(context: DiagnosisContext) -> OffsetSection:
     """Offset profiles of the model and, to read it by, of the best baseline, copy-last and the targets."""
-    oracle = Scores(case.exam, case.exam.targets, case.exam.target_units)
-    shown = [name for name in (case.best, CopyLast.name) if name in case.answers]
-    profiles = {name: case.answers[name].offsets for name in dict.fromkeys((case.model.name, *shown))}
+    oracle = Scores(
+        context.evaluation_set, context.evaluation_set.targets, context.evaluation_set.target_units
+    )
+    shown = [name for name in (context.best, CopyLast.name) if name in context.summaries]
+    profiles = {name: context.summaries[name].offsets for name in dict.fromkeys((context.model.name, *shown))}
     profiles[ORACLE] = offset_profile(oracle.offsets)
-    return OffsetSection(case.model.name, case.best, case.exam.windows.horizon, profiles)
+    return OffsetSection(context.model.name, context.best, context.evaluation_set.windows.horizon, profiles)
 
 
-def find_rollout(case: DiagnosisContext) -> RolloutSection:
+def find_rollout(context: DiagnosisContext) -> RolloutSection:
     """Five steps of every predictor, each reading its own predictions."""
-    rolled = {name: a.rollout for name, a in case.answers.items() if a.rollout is not None}
-    model = case.model.name
+    rolled = {name: a.rollout for name, a in context.summaries.items() if a.rollout is not None}
+    model = context.model.name
     if model not in rolled:
-        return RolloutSection(model, 0, {}, case.best, None)
+        return RolloutSection(model, 0, {}, context.best, None)
     last = {name: r.cosine[:, -1] for name, r in rolled.items()}
     best = max((name for name in last if name != model), key=lambda name: float(last[name].mean()))
     documents = rolled[model].windows.document

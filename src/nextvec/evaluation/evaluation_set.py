@@ -1,4 +1,4 @@
-"""The exam: what every predictor of one table faces. Same windows, same targets, same candidates."""
+"""What every predictor of one table is evaluated on: the same windows, targets and candidates."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class EvaluationSet:
         return len(self.windows)
 
     def select(self, which: NDArray[np.bool_] | IntArray | slice) -> EvaluationSet:
-        """The same exam with some of its windows only."""
+        """The same evaluation set with some of its windows only."""
         windows, pool = self.windows.select(which), self.pool.select(which)
         return EvaluationSet(self.vectors, windows, pool, self.train_mean, self.seed, self.samples)
 
@@ -105,7 +105,7 @@ class EvaluationSet:
         return context_blocks(self.vectors, self.windows, width)
 
     def queries(self, piece: IntArray) -> FloatArray | None:
-        """[B, D] what a conditional predictor is told of these windows; None in an exam without queries."""
+        """[B, D] what a conditional predictor is given for these windows; None where there are no queries."""
         return gather_queries(self.vectors, self.windows.select(piece))
 
     def nearest_in_context(self, units: FloatArray) -> FloatArray:

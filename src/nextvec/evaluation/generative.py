@@ -59,30 +59,32 @@ class Generated:
         return Generated(energy, diversity, self.variance[which], self.error[which], self.n)
 
 
-def generate(predictor: NextVectorPredictor | None, raw: FloatArray, exam: EvaluationSet) -> Generated:
-    """Ask a generative predictor for `exam.samples` vectors a window; judge any other by its `raw` [N, D].
+def generate(
+    predictor: NextVectorPredictor | None, raw: FloatArray, evaluation_set: EvaluationSet
+) -> Generated:
+    """Ask a generative predictor for `samples` vectors a window; any other is scored by its `raw` [N, D].
 
-    Samples are judged block by block and not kept. The noise is a function of the exam's seed and of the
-    block's first window.
+    Samples are scored block by block and not kept. The noise is a function of the evaluation set's seed and
+    of the block's first window.
 
     Raises:
         EvaluationError: samples of another shape than asked for, or with NaN.
     """
     if not isinstance(predictor, GenerativePredictor) or not predictor.generative:
-        return score_samples(raw[None], exam.targets)
-    n, parts, asked = exam.samples, [], []
-    most = max(1, SAMPLE_BYTES // (4 * n * exam.dimension))
-    for piece, contexts, lengths in exam.blocks(predictor.context):
-        queries = exam.queries(piece) if getattr(predictor, "conditional", False) else None
+        return score_samples(raw[None], evaluation_set.targets)
+    n, parts, asked = evaluation_set.samples, [], []
+    most = max(1, SAMPLE_BYTES // (4 * n * evaluation_set.dimension))
+    for piece, contexts, lengths in evaluation_set.blocks(predictor.context):
+        queries = evaluation_set.queries(piece) if getattr(predictor, "conditional", False) else None
         for start in range(0, len(lengths), most):
             some = slice(start, start + most)
             which = piece[some]
             told: dict[str, Any] = {} if queries is None else {"queries": queries[some]}
             drawn = predictor.sample(
-                contexts[some], lengths[some], n, exam.seed + 7919 * int(which[0]), **told
+                contexts[some], lengths[some], n, evaluation_set.seed + 7919 * int(which[0]), **told
             )
-            _check(predictor, drawn, (n, len(lengths[some]), exam.dimension))
-            parts.append(score_samples(drawn, exam.targets[which]))
+            _check(predictor, drawn, (n, len(lengths[some]), evaluation_set.dimension))
+            parts.append(score_samples(drawn, evaluation_set.targets[which]))
             asked.append(which)
     order = np.argsort(np.concatenate(asked))
     return Generated(

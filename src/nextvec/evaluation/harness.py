@@ -114,7 +114,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class FittingData:
-    """What the baselines are fitted on, and what must not stand in the exam.
+    """What the baselines are fitted on, and what must not stand in the evaluation set.
 
     Attributes:
         vectors: of the store that the windows belong to; train and validation are the windows of all its
@@ -182,9 +182,9 @@ def evaluate(
         training = FittingData.of(store, split, how)
     training = tuned_on(store, split, training, how)
     windows, leaks = without_known(store, windows, name, how, training, seen)
-    exam = make_evaluation_set(store, windows, documents, how, training)
-    ks = _checked_ks(exam, how)
-    table = _Table(exam, ks, how)
+    evaluation_set = make_evaluation_set(store, windows, documents, how, training)
+    ks = _checked_ks(evaluation_set, how)
+    table = _Table(evaluation_set, ks, how)
     chosen = [cls for n, cls in how.known.items() if how.baselines is None or n in how.baselines]
     able = [cls for cls in chosen if training is not None or not cls.needs_training]
     with Progress("judging", len(able) + len(predictors), "predictors", quiet=how.quiet) as progress:
@@ -202,28 +202,28 @@ def evaluate(
 class _Table:
     """Collects the rows; a predictor's vectors are dropped once its figures are known."""
 
-    exam: EvaluationSet
+    evaluation_set: EvaluationSet
     ks: tuple[int, ...]
     how: EvaluationConfig
     rows: list[PredictorRow] = field(default_factory=list)
 
     def add(self, predictor: NextVectorPredictor) -> None:
         started = time.perf_counter()
-        judgement = Scores.of(predictor, self.exam)
+        scores = Scores.of(predictor, self.evaluation_set)
         row = PredictorRow(predictor.name, predictor.kind, dict(getattr(predictor, "metadata", {})))
         row.metadata["predict_seconds"] = round(time.perf_counter() - started, 3)
         left_out = {f"recall@{k}" for k in KS if k not in self.ks}
         for metric in METRICS.values():
-            if metric.name in left_out or not metric.needs <= judgement.has:
+            if metric.name in left_out or not metric.needs <= scores.has:
                 row.figures[metric.name] = None
                 continue
-            row.figures[metric.name] = metric.figure(judgement)
+            row.figures[metric.name] = metric.figure(scores)
             if metric.values is not None:
-                row.values[metric.name] = metric.values(judgement)
+                row.values[metric.name] = metric.values(scores)
         if self.how.keep:
-            row.units = judgement.unit.astype(np.float16)
+            row.units = scores.unit.astype(np.float16)
         if self.how.speed:
-            row.metadata.update(measure_speed(predictor, self.exam.dimension, self.how.context))
+            row.metadata.update(measure_speed(predictor, self.evaluation_set.dimension, self.how.context))
         self._warn_of_masks(row)
         self.rows.append(row)
 
@@ -232,7 +232,10 @@ class _Table:
         one, five = row.figures["recall@1"], row.figures["recall@5"]
         if one is None or five is None:
             return
-        hits, expected = five * len(self.exam), self.exam.pool.chance_recall(5) * len(self.exam)
+        hits, expected = (
+            five * len(self.evaluation_set),
+            self.evaluation_set.pool.chance_recall(5) * len(self.evaluation_set),
+        )
         # The second condition keeps quiet about a handful of lucky hits of a predictor at chance.
         if five > 10 * one and hits > expected + 3 * expected**0.5:
             warnings.warn(
@@ -243,7 +246,7 @@ class _Table:
             )
 
     def report(self, store: Store, name: str, leaks: Leaks | None, left_out: list[str]) -> Report:
-        windows = self.exam.windows
+        windows = self.evaluation_set.windows
         report = Report(
             store=str(store.path),
             split=name,
@@ -255,13 +258,13 @@ class _Table:
             windows=len(windows),
             documents=len(set(windows.document.tolist())),
             candidates=self.how.candidates,
-            pool=len(self.exam.pool)
+            pool=len(self.evaluation_set.pool)
             if self.how.candidates != "document"
-            else int(self.exam.pool.eligible.max()),
-            eligible=float(self.exam.pool.eligible.mean()),
-            ties=int((self.exam.pool.ties > 0).sum()),
-            chance={f"recall@{k}": self.exam.pool.chance_recall(k) for k in self.ks}
-            | {"mrr": self.exam.pool.chance_mrr()},
+            else int(self.evaluation_set.pool.eligible.max()),
+            eligible=float(self.evaluation_set.pool.eligible.mean()),
+            ties=int((self.evaluation_set.pool.ties > 0).sum()),
+            chance={f"recall@{k}": self.evaluation_set.pool.chance_recall(k) for k in self.ks}
+            | {"mrr": self.evaluation_set.pool.chance_mrr()},
             leaks=leaks,
             in_sample=name == "train",
             seed=self.how.seed,
@@ -351,7 +354,7 @@ def make_evaluation_set(
     how: EvaluationConfig,
     training: FittingData | None,
 ) -> EvaluationSet:
-    """The exam of these windows, which are of these documents (indices into `store.documents`)."""
+    """The evaluation set of these windows, which are of these documents (indices into `store.documents`)."""
     chosen = documents
     if how.candidates == "store":
         chosen = [i for i, document in enumerate(store.documents) if document.view_of is None]
@@ -361,8 +364,8 @@ def make_evaluation_set(
     return EvaluationSet(store.vectors, windows, pool, mean, how.seed, how.samples)
 
 
-def _checked_ks(exam: EvaluationSet, how: EvaluationConfig) -> tuple[int, ...]:
-    most = int(exam.pool.eligible.max())
+def _checked_ks(evaluation_set: EvaluationSet, how: EvaluationConfig) -> tuple[int, ...]:
+    most = int(evaluation_set.pool.eligible.max())
     if how.ks is None:
         return tuple(k for k in KS if k < most)
     for k in how.ks:

@@ -1,9 +1,9 @@
 """Every figure of the table, in one registry.
 
-A metric is a function of a `Scores`: what one predictor answered in one exam. Most give one value a window
-(their mean is the figure, and they can be bootstrapped); the others give the figure itself. A metric says in
-`needs` what must be known for it, and in `better` which way is up: None where the best possible predictor is
-not at an end of the scale.
+A metric is a function of `Scores`: what one predictor answered on one evaluation set. Most give one value a
+window (their mean is the figure, and they can be bootstrapped); the others give the figure itself. A metric
+says in `needs` what must be known for it, and in `better` which way is up: None where the best possible
+predictor is not at an end of the scale.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LINEAR_AVERAGE, BEST_BASELINE = "linear average", "best baseline"
 
 
 class Scores:
-    """What one predictor answered in one exam.
+    """What one predictor answered in one evaluation set.
 
     Args:
         raw, unit: [N, D] its predictions.
@@ -40,32 +40,32 @@ class Scores:
 
     def __init__(
         self,
-        exam: EvaluationSet,
+        evaluation_set: EvaluationSet,
         raw: FloatArray,
         unit: FloatArray,
         references: Mapping[str, float] | None = None,
         predictor: NextVectorPredictor | None = None,
     ) -> None:
-        self.exam, self.raw, self.unit, self.predictor = exam, raw, unit, predictor
+        self.evaluation_set, self.raw, self.unit, self.predictor = evaluation_set, raw, unit, predictor
         self.references: Mapping[str, float] = references or {}
 
     @classmethod
-    def of(cls, predictor: NextVectorPredictor, exam: EvaluationSet) -> Scores:
+    def of(cls, predictor: NextVectorPredictor, evaluation_set: EvaluationSet) -> Scores:
         """Ask the predictor for every window.
 
         Raises:
             EvaluationError: NaN, a wrong shape, or unit predictions that are not of unit length.
         """
-        shape = (len(exam), exam.dimension)
+        shape = (len(evaluation_set), evaluation_set.dimension)
         raw, units = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
-        for piece, contexts, lengths in exam.blocks(predictor.context):
-            raw[piece], units[piece] = ask(predictor, contexts, lengths, exam.queries(piece))
-        return cls(exam, raw, units, predictor=predictor)
+        for piece, contexts, lengths in evaluation_set.blocks(predictor.context):
+            raw[piece], units[piece] = ask(predictor, contexts, lengths, evaluation_set.queries(piece))
+        return cls(evaluation_set, raw, units, predictor=predictor)
 
     def select(self, which: NDArray[np.bool_] | IntArray | slice) -> Scores:
         """The same answers to some of the windows only."""
-        exam = self.exam.select(which)
-        part = Scores(exam, self.raw[which], self.unit[which], self.references, self.predictor)
+        evaluation_set = self.evaluation_set.select(which)
+        part = Scores(evaluation_set, self.raw[which], self.unit[which], self.references, self.predictor)
         if "generated" in vars(self):
             part.generated = self.generated.select(which)
         return part
@@ -74,39 +74,39 @@ class Scores:
     def has(self) -> frozenset[str]:
         """What is known here, of the things that metrics need."""
         known = set(self.references)
-        if self.exam.train_mean is not None:
+        if self.evaluation_set.train_mean is not None:
             known.add("train_mean")
-        if self.exam.samples:
+        if self.evaluation_set.samples:
             known.add("samples")
-        if self.predictor is not None and len(rollable(self.exam)) > 0:
+        if self.predictor is not None and len(rollable(self.evaluation_set)) > 0:
             known.add("rollout")
         return frozenset(known)
 
     @cached_property
     def cosines(self) -> Values:
         """[N] cosine of prediction and target."""
-        return row_dots(self.unit, self.exam.target_units)
+        return row_dots(self.unit, self.evaluation_set.target_units)
 
     @cached_property
     def ranks(self) -> IntArray:
         """[N] rank of the target among the candidates, 1 the best."""
-        return self.exam.ranks(self.unit)
+        return self.evaluation_set.ranks(self.unit)
 
     @cached_property
     def offsets(self) -> dict[int, Values]:
         """k -> [N] cosine of prediction and chunk at target + k, see `offset_cosines`."""
-        return offset_cosines(self.unit, self.exam)
+        return offset_cosines(self.unit, self.evaluation_set)
 
     @cached_property
     def generated(self) -> Generated:
         """What the predictor's samples say; one that gives a point has one sample, that point."""
-        return generate(self.predictor, self.raw, self.exam)
+        return generate(self.predictor, self.raw, self.evaluation_set)
 
     @cached_property
     def rollout(self) -> Rollout:
         """The predictor reading its own predictions for five steps."""
         assert self.predictor is not None
-        return rollout(self.predictor, self.exam)
+        return rollout(self.predictor, self.evaluation_set)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Metric:
     Attributes:
         values: one value a window, [N]; None for a figure that is not a mean over windows.
         figure: the figure itself.
-        needs: what must be known besides predictions and exam: "train_mean", "linear average",
+        needs: what must be known besides predictions and evaluation set: "train_mean", "linear average",
             "best baseline" (cosines of these), "samples" (more than none are asked for), "rollout" (the
             predictor, and documents long enough).
     """
@@ -137,8 +137,8 @@ def per_window(
     """Register a function giving one value a window; the figure is their mean."""
 
     def register(values: Callable[[Scores], Any]) -> Callable[[Scores], Any]:
-        def mean(judgement: Scores) -> float:
-            return float(np.mean(values(judgement), dtype=np.float64))
+        def mean(scores: Scores) -> float:
+            return float(np.mean(values(scores), dtype=np.float64))
 
         METRICS[name] = Metric(name, better, values, mean, frozenset(needs))
         return values
@@ -179,8 +179,8 @@ def surprise(j: Scores) -> Values:
 @per_window("mse", "lower")
 def mse(j: Scores) -> Values:
     """Mean over dimensions of the squared error of the raw output."""
-    error = j.raw - j.exam.targets
-    return row_dots(error, error) / j.exam.dimension
+    error = j.raw - j.evaluation_set.targets
+    return row_dots(error, error) / j.evaluation_set.dimension
 
 
 @per_window("share_above_0.5", "higher")
@@ -219,10 +219,10 @@ def contrastive_accuracy(j: Scores) -> Values:
     orders vectors of unit length as their Euclidean distance does. Batches are random, of 256. As for ranks,
     what was read and equals of the true target are left out; a window without others scores 1.
     """
-    pool, windows, targets = j.exam.pool, j.exam.windows, j.exam.target_units
+    pool, windows, targets = j.evaluation_set.pool, j.evaluation_set.windows, j.evaluation_set.target_units
     text, vector = pool.text[pool.target], pool.vector[pool.target]
-    share = np.ones(len(j.exam), dtype=np.float64)
-    for batch in j.exam.batches:
+    share = np.ones(len(j.evaluation_set), dtype=np.float64)
+    for batch in j.evaluation_set.batches:
         similar = j.unit[batch].astype(np.float64) @ targets[batch].astype(np.float64).T
         other = ~windows.select(batch).given(windows.target[batch])
         other &= (text[batch][:, None] != text[batch]) & (vector[batch][:, None] != vector[batch])
@@ -239,8 +239,12 @@ def par(j: Scores) -> float:
     Large Concept Models, "paraphrasing": 1 is as close to the context as real text. A ratio of means, since a
     single window's denominator can be <= 0.
     """
-    below = float(j.exam.target_nearest_in_context.mean(dtype=np.float64))
-    return float(j.exam.nearest_in_context(j.unit).mean(dtype=np.float64)) / below if below else float("nan")
+    below = float(j.evaluation_set.target_nearest_in_context.mean(dtype=np.float64))
+    return (
+        float(j.evaluation_set.nearest_in_context(j.unit).mean(dtype=np.float64)) / below
+        if below
+        else float("nan")
+    )
 
 
 @per_window("energy_score", "lower", "samples")
@@ -264,7 +268,7 @@ def spread_ratio(j: Scores) -> float:
 @per_window("forward_margin", None)
 def forward_margin(j: Scores) -> Values:
     """cos(prediction, next) - cos(prediction, last). Negative is normal for noisy processes: never a gate."""
-    return j.cosines - row_dots(j.unit, j.exam.last_units)
+    return j.cosines - row_dots(j.unit, j.evaluation_set.last_units)
 
 
 @over_all("offset_margin", None)
@@ -318,7 +322,7 @@ def skill_vs_best_baseline(j: Scores) -> float:
 @over_all("variance_ratio", None)
 def variance_ratio(j: Scores) -> float:
     """Total variance of the raw predictions divided by that of the targets; near 0 is collapse."""
-    below = float(j.exam.targets.var(axis=0, dtype=np.float64).sum())
+    below = float(j.evaluation_set.targets.var(axis=0, dtype=np.float64).sum())
     return float(j.raw.var(axis=0, dtype=np.float64).sum()) / below if below else float("nan")
 
 
@@ -331,25 +335,30 @@ def pairwise_cosine(j: Scores) -> float:
 @per_window("cosine_without_mean", "higher", "train_mean")
 def cosine_without_mean(j: Scores) -> Values:
     """cos(prediction - m, target - m), m the mean vector of training: what is left without it."""
-    assert j.exam.train_mean is not None
-    prediction, target = j.raw - j.exam.train_mean, j.exam.targets - j.exam.train_mean
+    assert j.evaluation_set.train_mean is not None
+    prediction, target = (
+        j.raw - j.evaluation_set.train_mean,
+        j.evaluation_set.targets - j.evaluation_set.train_mean,
+    )
     norms = np.sqrt(row_dots(prediction, prediction) * row_dots(target, target))
     dots = row_dots(prediction, target)
     # What only rounding has left of the mean vector itself has no direction.
-    tiny = 1e-6 * np.sqrt(row_dots(j.raw, j.raw) * row_dots(j.exam.targets, j.exam.targets))
+    tiny = 1e-6 * np.sqrt(
+        row_dots(j.raw, j.raw) * row_dots(j.evaluation_set.targets, j.evaluation_set.targets)
+    )
     return np.divide(dots, norms, out=np.zeros_like(dots), where=norms > tiny)
 
 
 @over_all("moments_raw", "lower")
 def moments_raw(j: Scores) -> float:
     """Distance between the moments of raw predictions and of raw targets, see `moments_distance`."""
-    return moments_distance(moments(j.raw), moments(j.exam.targets))
+    return moments_distance(moments(j.raw), moments(j.evaluation_set.targets))
 
 
 @over_all("moments_unit", "lower")
 def moments_unit(j: Scores) -> float:
     """Distance between the moments of unit predictions and of targets at unit length."""
-    return moments_distance(moments(j.unit), moments(j.exam.target_units))
+    return moments_distance(moments(j.unit), moments(j.evaluation_set.target_units))
 
 
 @over_all("moments_mean_gap", "lower")
@@ -358,7 +367,7 @@ def moments_mean_gap(j: Scores) -> float:
 
     Both are root mean squares over the dimensions, so that a dimension that hardly varies does not decide.
     """
-    (mean, _), (true, spread) = moments(j.raw), moments(j.exam.targets)
+    (mean, _), (true, spread) = moments(j.raw), moments(j.evaluation_set.targets)
     below = float(spread @ spread)
     return float(np.sqrt(((mean - true) ** 2).sum() / below)) if below else float("nan")
 
@@ -366,7 +375,7 @@ def moments_mean_gap(j: Scores) -> float:
 @over_all("moments_std_ratio", None)
 def moments_std_ratio(j: Scores) -> float:
     """Median over dimensions of std of raw predictions / std of targets; the best predictor is below 1."""
-    made, true = moments(j.raw)[1], moments(j.exam.targets)[1]
+    made, true = moments(j.raw)[1], moments(j.evaluation_set.targets)[1]
     varies = true > 0
     return float(np.median(made[varies] / true[varies])) if varies.any() else float("nan")
 

@@ -104,6 +104,16 @@ class Pool:
         given = (self.read_high - self.read_low - self.amid) + (self.query >= 0)
         return (self.high - self.low) - given - self.ties
 
+    def allowed(self, windows: IntArray | int, positions: IntArray) -> NDArray[np.bool_]:
+        """[n, v] which candidate positions [v] each of these windows [n] may choose: those not given; of one
+        window [v]."""
+        low, high, read_low, read_high, query, target = (
+            values[windows][..., None]
+            for values in (self.low, self.high, self.read_low, self.read_high, self.query, self.target)
+        )
+        read = (positions >= read_low) & (positions < read_high) & (positions != target)
+        return np.asarray((positions >= low) & (positions < high) & ~read & (positions != query))
+
     def chance_recall(self, k: int) -> float:
         """recall@k of a predictor that knows nothing: mean of min(1, k / eligible)."""
         return float(np.minimum(1.0, k / self.eligible).mean())

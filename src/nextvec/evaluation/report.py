@@ -1,4 +1,4 @@
-"""What a judgement says: rows, how they compare with the best baseline, and the JSON of it."""
+"""What scores says: rows, how they compare with the best baseline, and the JSON of it."""
 
 from __future__ import annotations
 

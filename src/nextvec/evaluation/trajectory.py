@@ -20,18 +20,18 @@ OFFSETS = (-3, -2, -1, 0, 1, 2, 3)
 
 
 def offset_cosines(
-    units: FloatArray, exam: EvaluationSet, offsets: Sequence[int] = OFFSETS
+    units: FloatArray, evaluation_set: EvaluationSet, offsets: Sequence[int] = OFFSETS
 ) -> dict[int, NDArray[np.float64]]:
     """k -> [N] cosine of each prediction to the chunk k after the target (k = 0 is the target itself).
 
     Where that chunk would lie outside the target's document the value is nan.
     """
-    pool, windows = exam.pool, exam.windows
+    pool, windows = evaluation_set.pool, evaluation_set.windows
     found = {}
     for k in offsets:
         inside = (pool.target + k >= pool.begin) & (pool.target + k < pool.end)
-        cosines = np.full(len(exam), np.nan)
-        chunks = unit(gather_rows(exam.vectors, windows.target[inside] + k))
+        cosines = np.full(len(evaluation_set), np.nan)
+        chunks = unit(gather_rows(evaluation_set.vectors, windows.target[inside] + k))
         cosines[inside] = row_dots(units[inside], chunks)
         found[k] = cosines
     return found
@@ -66,22 +66,27 @@ class Rollout:
     repetition: NDArray[np.float64]
 
 
-def rollable(exam: EvaluationSet, steps: int = STEPS) -> IntArray:
+def rollable(evaluation_set: EvaluationSet, steps: int = STEPS) -> IntArray:
     """Windows whose document goes on for all steps, so that every step is a mean over the same windows.
 
     At a horizon above 1, or of task middle, there are none: the prediction does not follow what was read. Nor
     is a window one whose query is the truth of a later step.
     """
-    if exam.windows.horizon > 1 or exam.windows.task != "next":
+    if evaluation_set.windows.horizon > 1 or evaluation_set.windows.task != "next":
         return np.zeros(0, dtype=np.int64)
-    able = exam.pool.target + steps - 1 < exam.pool.end
-    if exam.windows.query is not None:
-        able &= (exam.windows.query < 0) | (exam.windows.query > exam.windows.target + steps - 1)
+    able = evaluation_set.pool.target + steps - 1 < evaluation_set.pool.end
+    if evaluation_set.windows.query is not None:
+        able &= (evaluation_set.windows.query < 0) | (
+            evaluation_set.windows.query > evaluation_set.windows.target + steps - 1
+        )
     return np.flatnonzero(able).astype(np.int64)
 
 
 def rollout(
-    predictor: NextVectorPredictor, exam: EvaluationSet, steps: int = STEPS, most: int = MOST_WINDOWS
+    predictor: NextVectorPredictor,
+    evaluation_set: EvaluationSet,
+    steps: int = STEPS,
+    most: int = MOST_WINDOWS,
 ) -> Rollout:
     """Roll a predictor out from at most `most` windows, evenly spaced among those that can be.
 
@@ -90,23 +95,23 @@ def rollout(
     Raises:
         EvaluationError: no document goes on for so many steps, or NaN predictions.
     """
-    able = rollable(exam, steps)
+    able = rollable(evaluation_set, steps)
     if len(able) == 0:
         raise EvaluationError(
             f"no window of horizon 1 has {steps} chunks after what was read",
             remedy="roll out fewer steps, or judge longer documents",
         )
     chosen = able[np.unique(np.linspace(0, len(able) - 1, min(most, len(able))).round().astype(np.int64))]
-    part = exam.select(chosen)
+    part = evaluation_set.select(chosen)
     cosine, drift = np.empty((2, len(part), steps))
     repetition = np.empty((len(part), steps - 1))
     for piece, contexts, lengths in part.blocks(predictor.context):
         last, target = (rows[piece] for rows in (part.windows.last, part.windows.target))
-        start, before = unit(gather_rows(exam.vectors, last)), None
+        start, before = unit(gather_rows(evaluation_set.vectors, last)), None
         queries = part.queries(piece)
         for step in range(steps):
             raw, units = ask(predictor, contexts, lengths, queries)
-            cosine[piece, step] = row_dots(units, unit(gather_rows(exam.vectors, target + step)))
+            cosine[piece, step] = row_dots(units, unit(gather_rows(evaluation_set.vectors, target + step)))
             drift[piece, step] = row_dots(units, start)
             if before is not None:
                 repetition[piece, step - 1] = row_dots(units, before)

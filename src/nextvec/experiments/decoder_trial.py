@@ -137,7 +137,7 @@ class HeldOutChunks:
 def lay_out(
     store: Store,
     reader: TextReader,
-    exam: DecoderSelection,
+    selection: DecoderSelection,
     split: Split,
     seen: Sequence[TrainedOn] = (),
     *,
@@ -157,13 +157,13 @@ def lay_out(
     """
     require_bleu()
     trained = TrainedOn.union([TrainedOn.of(store, split.train), *seen])
-    rng = np.random.default_rng(exam.seed)
+    rng = np.random.default_rng(selection.seed)
     drawn: list[Windows] = []
     splits: dict[str, int] = {}
     dropped = 0
-    for name in exam.splits:
-        wanted = exam.documents - sum(splits.values())
-        windows, out = _windows(store, exam, split, name, horizon, trained)
+    for name in selection.splits:
+        wanted = selection.documents - sum(splits.values())
+        windows, out = _windows(store, selection, split, name, horizon, trained)
         first, count = np.unique(windows.document, return_index=True, return_counts=True)[1:]
         chosen = rng.permutation(len(first))[:wanted]
         at = first[chosen] + rng.integers(0, count[chosen])
@@ -174,7 +174,7 @@ def lay_out(
     held = [store.documents[i] for i in split.train]
     rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(d.first, d.first + d.count) for d in held)])
     bench = HeldOutChunks(
-        store, reader, _joined(drawn), splits, dropped, KnownTexts(store.texts(rows)), exam.seed, quiet
+        store, reader, _joined(drawn), splits, dropped, KnownTexts(store.texts(rows)), selection.seed, quiet
     )
     if len(bench) < FEWEST:
         raise EvaluationError(
@@ -186,15 +186,15 @@ def lay_out(
 
 
 def _windows(
-    store: Store, exam: DecoderSelection, split: Split, name: str, horizon: int, trained: TrainedOn
+    store: Store, selection: DecoderSelection, split: Split, name: str, horizon: int, trained: TrainedOn
 ) -> tuple[Windows, int]:
     """The windows of a split's documents that do not stand in training, and how many others there are."""
     documents = split.judged(name)
-    if exam.sources:
-        documents = tuple(i for i in documents if store.documents[i].source in exam.sources)
+    if selection.sources:
+        documents = tuple(i for i in documents if store.documents[i].source in selection.sources)
     if not documents:
         raise SplitError(f"split '{name}' has no documents", where=store.path, remedy="judge another split")
-    windows = make_windows(store, documents, exam.context, horizon)
+    windows = make_windows(store, documents, selection.context, horizon)
     kept, leaks = without_leaks(store, windows, trained, split=name)
     return kept, leaks.dropped
 
@@ -211,7 +211,7 @@ def opened(
     specs: Sequence[str],
     store: Store,
     reader: TextReader,
-    exam: DecoderSelection,
+    selection: DecoderSelection,
     run: EvaluatedRun | None = None,
     options: DecoderOptions | None = None,
     *,
@@ -235,7 +235,7 @@ def opened(
             for spec in specs
             if spec != NEAREST
         }
-        split = _split(store, exam, [*found.values()], run)
+        split = _split(store, selection, [*found.values()], run)
         if NEAREST in specs:
             found[NEAREST] = stack.enter_context(
                 open_decoder(NEAREST, store=store, documents=split.train, options=options)
@@ -249,20 +249,20 @@ def opened(
         seen = [d.trained_on for d in decoders if d.trained_on is not None]
         seen += [] if run is None else [run.trained_on]
         horizon = 1 if run is None else run.horizons[0]
-        yield lay_out(store, reader, exam, split, seen, horizon=horizon, quiet=quiet), decoders
+        yield lay_out(store, reader, selection, split, seen, horizon=horizon, quiet=quiet), decoders
 
 
 def _split(
-    store: Store, exam: DecoderSelection, decoders: Sequence[Decoder], run: EvaluatedRun | None
+    store: Store, selection: DecoderSelection, decoders: Sequence[Decoder], run: EvaluatedRun | None
 ) -> Split:
     """Documents as the run and the decoders were trained: their division, and every source they took."""
     trained: list[TrainedOnDocuments] = [d for d in decoders if isinstance(d, TrainedOnDocuments)]
     trained += [] if run is None else [run]
-    division = division_of(trained, DocumentSelection(division=exam.division))
+    division = division_of(trained, DocumentSelection(division=selection.division))
     taken = [tuple(t.training["sources"]) for t in trained]
     if not all(taken):  # one took all there were
         return split_documents(store, division)
-    return split_documents(store, division, sorted({*exam.sources, *(s for of in taken for s in of)}))
+    return split_documents(store, division, sorted({*selection.sources, *(s for of in taken for s in of)}))
 
 
 def _check_run(run: EvaluatedRun, store: Store) -> None:

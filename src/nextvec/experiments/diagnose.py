@@ -1,4 +1,4 @@
-"""A trained run under the diagnosis: its exam, its baselines, its other splits, the brief's checklist."""
+"""The diagnosis of a trained run: documents, baselines, its other splits, the brief's checklist."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class _Place:
 
     store: Store
     run: RunPredictor
-    exam: DocumentSelection
+    selection: DocumentSelection
     how: EvaluationConfig
     judged: Split
     training: FittingData | None
@@ -78,7 +78,7 @@ class _Place:
 
 
 def diagnose_model(
-    store: Store, run: RunPredictor, exam: DocumentSelection, how: EvaluationConfig
+    store: Store, run: RunPredictor, selection: DocumentSelection, how: EvaluationConfig
 ) -> RunModelDiagnosis:
     """Diagnose the model of a run on one split of a store, beside the baselines of `nextvec evaluate`.
 
@@ -89,20 +89,25 @@ def diagnose_model(
         LeakError: more than 1 % of the windows stand in training.
         EncoderMismatchError, VectorError: a store of another encoder.
     """
-    place = _place(store, run, exam, how)
-    documents = place.judged.judged(exam.split)
+    place = _place(store, run, selection, how)
+    documents = place.judged.judged(selection.split)
     if not documents:
         raise SplitError(
-            f"split '{exam.split}' has no documents",
+            f"split '{selection.split}' has no documents",
             where=store.path,
             remedy="judge another split or other sources",
         )
     check_made_for(run, store)
     windows = how.windows(store, documents)
-    windows, leaks = without_known(store, windows, exam.split, how, place.training, run.trained_on)
-    case = _case(place, windows, documents)
+    windows, leaks = without_known(store, windows, selection.split, how, place.training, run.trained_on)
+    context = _case(place, windows, documents)
     found = diagnose(
-        case, exam.split, others=_other_splits(place), sources=_sources(place), seed=how.seed, quiet=how.quiet
+        context,
+        selection.split,
+        others=_other_splits(place),
+        sources=_sources(place),
+        seed=how.seed,
+        quiet=how.quiet,
     )
     metadata = dict(run.metadata)
     if how.speed:
@@ -113,7 +118,7 @@ def diagnose_model(
     )
 
 
-def _place(store: Store, run: RunPredictor, exam: DocumentSelection, how: EvaluationConfig) -> _Place:
+def _place(store: Store, run: RunPredictor, selection: DocumentSelection, how: EvaluationConfig) -> _Place:
     if "middle" in (run.task, how.task):
         raise EvaluationError(
             "every part of a diagnosis asks what comes next; this run fills gaps",
@@ -127,16 +132,16 @@ def _place(store: Store, run: RunPredictor, exam: DocumentSelection, how: Evalua
             remedy=f"diagnose it with horizon {run.horizons[0]}",
         )
     run = run.at_horizon(how.horizon)
-    division = division_of([run], exam)
-    trained = tuple(run.training["sources"]) if exam.train_sources is None else exam.train_sources
-    judged = divide(store, division, exam.sources, exam.split)
-    training = training_of(store, division, trained, exam.split, how)
+    division = division_of([run], selection)
+    trained = tuple(run.training["sources"]) if selection.train_sources is None else selection.train_sources
+    judged = divide(store, division, selection.sources, selection.split)
+    training = training_of(store, division, trained, selection.split, how)
     training = tuned_on(store, judged, training, how)
-    return _Place(store, run, exam, how, judged, training)
+    return _Place(store, run, selection, how, judged, training)
 
 
 def _case(place: _Place, windows: Windows, documents: tuple[int, ...]) -> DiagnosisContext:
-    """The exam of `nextvec evaluate`, asked of the run and of all baselines that can be fitted."""
+    """The selection of `nextvec evaluate`, asked of the run and of all baselines that can be fitted."""
     store, how, training = place.store, place.how, place.training
     able = [cls for cls in BASELINES.values() if training is not None or not cls.needs_training]
     return prepare(
@@ -162,7 +167,7 @@ def _other_splits(place: _Place) -> dict[str, tuple[VectorSource, Windows]]:
 
     What stands in training is dropped from the others, however much it is: here it only must not mislead.
     """
-    store, how, judged = place.store, place.how, place.exam.split
+    store, how, judged = place.store, place.how, place.selection.split
     known = tuple(i for i in place.known if store.documents[i].view_of is None)
     documents = {name: place.judged.judged(name) for name in SPLITS if judged != "all"} | {"train": known}
     found: dict[str, tuple[VectorSource, Windows]] = {}

@@ -207,7 +207,7 @@ def fit_ensemble(
     store: Store,
     folders: Sequence[str | Path],
     baselines: Sequence[str],
-    exam: DocumentSelection,
+    selection: DocumentSelection,
     how: EvaluationConfig,
     out: Path,
 ) -> FittedEnsemble:
@@ -216,7 +216,7 @@ def fit_ensemble(
     Args:
         folders: trained runs, at least one; all of one division, training sources, task and horizon.
         baselines: names of baselines to mix in, fitted on the runs' training documents.
-        exam: division and sources, where they are not the runs'.
+        selection: division and sources, where they are not the runs'.
         how: context, horizon and task of the windows.
     Raises:
         RunError: `out` is not empty, or a run is damaged.
@@ -230,7 +230,7 @@ def fit_ensemble(
             remedy=f"name a run at least, and 2 to {MAX_MEMBERS} members in all",
         )
     runs = [for_question(RunPredictor(folder), how) for folder in folders]
-    split = split_documents(store, division_of(runs, exam), common(runs, "sources", tuple))
+    split = split_documents(store, division_of(runs, selection), common(runs, "sources", tuple))
     training = FittingData.of(store, split, how)
     if training is None or training.validation is None:
         raise SplitError(

@@ -1,4 +1,4 @@
-"""Runs on the exam: the judge knows predictors only, a run knows what it was trained on; this joins them."""
+"""Evaluation of runs: the evaluator knows predictors, a run knows what it was trained on; this joins them."""
 
 from __future__ import annotations
 
@@ -87,12 +87,12 @@ Some = TypeVar("Some", bound=EvaluatedRun)
 
 
 def evaluate_runs(
-    store: Store, runs: Sequence[EvaluatedRun], exam: DocumentSelection, how: EvaluationConfig
+    store: Store, runs: Sequence[EvaluatedRun], selection: DocumentSelection, how: EvaluationConfig
 ) -> Report:
     """Judge trained runs beside the baselines; with no runs, the baselines alone.
 
-    The runs' own division of documents and training sources are taken where the exam names none, so that the
-    baselines are fitted on just what the models were trained on.
+    The runs' own division of documents and training sources are taken where the selection names none, so
+    that the baselines are fitted on just what the models were trained on.
 
     Raises:
         EvaluationError: runs that cannot stand in one table (another horizon, division or training sources),
@@ -106,14 +106,14 @@ def evaluate_runs(
             where=", ".join(str(run.folder) for run in runs),
             remedy="judge it without --queries, or beside a run trained with data.conditional above 0",
         )
-    division = division_of(runs, exam)
-    trained = exam.train_sources
+    division = division_of(runs, selection)
+    trained = selection.train_sources
     if trained is None:
         trained = tuple(common(runs, "sources", tuple))
-    judged = divide(store, division, exam.sources, exam.split)
-    training = training_of(store, division, trained, exam.split, how)
+    judged = divide(store, division, selection.sources, selection.split)
+    training = training_of(store, division, trained, selection.split, how)
     seen = TrainedOn.union([run.trained_on for run in runs]) if runs else None
-    return evaluate(store, judged, exam.split, runs, how, training=training, seen=seen)
+    return evaluate(store, judged, selection.split, runs, how, training=training, seen=seen)
 
 
 def for_question(run: Some, how: EvaluationConfig) -> Some:
@@ -147,27 +147,29 @@ def evaluate_flags(data: DataConfig) -> str:
 def evaluation_windows(
     store: Store,
     runs: Sequence[EvaluatedRun],
-    exam: DocumentSelection,
+    selection: DocumentSelection,
     context: int,
     horizon: int,
     task: Task = "next",
 ) -> tuple[Windows, tuple[int, ...]]:
     """The windows that `evaluate_runs` judges, and the documents they are of."""
-    documents = divide(store, division_of(runs, exam), exam.sources, exam.split).judged(exam.split)
+    documents = divide(store, division_of(runs, selection), selection.sources, selection.split).judged(
+        selection.split
+    )
     if not documents:
         raise SplitError(
-            f"split '{exam.split}' has no documents", where=store.path, remedy="judge another split"
+            f"split '{selection.split}' has no documents", where=store.path, remedy="judge another split"
         )
     windows = make_windows(store, documents, context, horizon, task)
-    if exam.split != "train":
+    if selection.split != "train":
         seen = TrainedOn.union([run.trained_on for run in runs])
-        windows, _ = without_leaks(store, windows, seen, split=exam.split)
+        windows, _ = without_leaks(store, windows, seen, split=selection.split)
     return windows, documents
 
 
-def division_of(runs: Sequence[TrainedOnDocuments], exam: DocumentSelection) -> SplitConfig:
+def division_of(runs: Sequence[TrainedOnDocuments], selection: DocumentSelection) -> SplitConfig:
     """How documents are divided. Raises EvaluationError, SplitError: runs that differ, a file not there."""
-    division: SplitConfig = exam.division or common(runs, "split", SplitConfig)
+    division: SplitConfig = selection.division or common(runs, "split", SplitConfig)
     if division.file is not None and not Path(division.file).is_file():
         raise SplitError("is not there", where=division.file, remedy="give the split file with --split-file")
     return division
@@ -206,7 +208,7 @@ def training_of(
     return FittingData.of(store, divided, how)
 
 
-# A server's model on the exam: judged as a run is, with what the server says of its training.
+# A server's model on the selection: judged as a run is, with what the server says of its training.
 
 API_KEY = "NEXTVEC_API_KEY"
 SCHEMES = ("http://", "https://")

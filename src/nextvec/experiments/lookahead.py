@@ -226,7 +226,7 @@ class StrategyComparison:
 def compare_strategies(
     store: Store,
     run: TrainedPredictor,
-    exam: DocumentSelection,
+    selection: DocumentSelection,
     how: EvaluationConfig,
     names: Sequence[str] = (),
     *,
@@ -253,7 +253,7 @@ def compare_strategies(
             remedy="judge task 'next' with candidates 'split' or 'store'",
         )
     check_made_for(run, store)
-    evaluation_set, leaks = _evaluation_set(store, run, exam, how, most)
+    evaluation_set, leaks = _evaluation_set(store, run, selection, how, most)
     index = ExactIndex(store.vectors, evaluation_set.pool.rows, str(store.encoder["fingerprint"]))
     context = RetrievalContext(run, store, index, options or Options(), reembed)
     asked_of = names or usual(context, told=how.queries)
@@ -265,21 +265,21 @@ def compare_strategies(
             ranks = ranker.ranks(strategy)
             outcomes.append(StrategyScores(strategy, ranks, ranker.latency(strategy) if how.speed else None))
             progress.advance(note=strategy.name)
-    return StrategyComparison(store, exam.split, evaluation_set, leaks, context.options, tuple(outcomes))
+    return StrategyComparison(store, selection.split, evaluation_set, leaks, context.options, tuple(outcomes))
 
 
 def _evaluation_set(
-    store: Store, run: TrainedPredictor, exam: DocumentSelection, how: EvaluationConfig, most: int | None
+    store: Store, run: TrainedPredictor, selection: DocumentSelection, how: EvaluationConfig, most: int | None
 ) -> tuple[EvaluationSet, Leaks | None]:
     """The judge's windows and candidates."""
-    judged = divide(store, division_of([run], exam), exam.sources, exam.split)
-    documents = judged.judged(exam.split)
+    judged = divide(store, division_of([run], selection), selection.sources, selection.split)
+    documents = judged.judged(selection.split)
     if not documents:
         raise SplitError(
-            f"split '{exam.split}' has no documents", where=store.path, remedy="judge another split"
+            f"split '{selection.split}' has no documents", where=store.path, remedy="judge another split"
         )
     windows = how.windows(store, documents)
-    windows, leaks = without_known(store, windows, exam.split, how, None, run.trained_on)
+    windows, leaks = without_known(store, windows, selection.split, how, None, run.trained_on)
     if most is not None:
         windows = windows.select(sample(len(windows), most, how.seed))
     return make_evaluation_set(store, windows, documents, how, None), leaks

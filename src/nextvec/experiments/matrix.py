@@ -1,4 +1,4 @@
-"""Many models under one protocol: same data, same exam, same baselines, several seeds.
+"""Many models under one protocol: same data, same selection, same baselines, several seeds.
 
 A matrix is a folder: `matrix.toml` (the plan), `runs/<row>-seed<n>/` (a run each), `matrix.json` (the table),
 `answers.safetensors` (what every predictor answered, window by window; of several seeds the first's).
@@ -70,7 +70,7 @@ def run_matrix(
     plan: MatrixPlan,
     configure: Configure,
     out: Path,
-    exam: DocumentSelection,
+    selection: DocumentSelection,
     how: EvaluationConfig,
     *,
     jobs: int = 1,
@@ -91,7 +91,7 @@ def run_matrix(
         What `evaluate_runs` raises.
     """
     configs = {cell: configure(cell) for cell in plan.cells}
-    _check(store, configs, out, exam, how)
+    _check(store, configs, out, selection, how)
     _claim(out, plan)
     failed = train_cells(store, configs, out, jobs=jobs, quiet=quiet)
     finished = {cell: config for cell, config in configs.items() if cell.name not in failed}
@@ -101,7 +101,7 @@ def run_matrix(
     tables: dict[Question, Report] = {}
     for question, cells in questions(finished, how).items():
         runs = [RunPredictor(out / "runs" / cell.name) for cell in cells]
-        report = evaluate_runs(store, runs, exam, question.judging(replace(how, keep=not tables)))
+        report = evaluate_runs(store, runs, selection, question.judging(replace(how, keep=not tables)))
         tables[question] = merged(report, plan, cells)
     KeptPredictions.of(next(iter(tables.values())), store.fingerprint).write(out / KEPT)
     return write_table(out, tables, plan, failed)
@@ -127,7 +127,7 @@ def _check(
     store: Store,
     configs: dict[MatrixCell, TrainConfig],
     out: Path,
-    exam: DocumentSelection,
+    selection: DocumentSelection,
     how: EvaluationConfig,
 ) -> None:
     """Raise, before anything is written, what would stop every cell, or the judging after all of them."""
@@ -142,7 +142,7 @@ def _check(
     if len(wrong) == sum(cell.seed == 0 for cell in configs):
         raise wrong[0]
     shared = next(iter(configs.values()))
-    judged = replace(exam, division=exam.division or shared.data.split)
+    judged = replace(selection, division=selection.division or shared.data.split)
     for question in questions(configs, how):
         evaluation_windows(store, [], judged, question.context, question.horizon, question.task)
 

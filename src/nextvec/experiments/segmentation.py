@@ -203,14 +203,14 @@ class SegmentationReport:
 def evaluate_segmentation(
     store: Store,
     run: TrainedPredictor,
-    exam: DocumentSelection,
+    selection: DocumentSelection,
     *,
     count: int = 200,
     seed: int = 0,
     baselines: Sequence[str] = PREDICTORS,
     quiet: bool = False,
 ) -> SegmentationReport:
-    """Join documents, fit every finder on validation, judge it on the split of the exam.
+    """Join documents, fit every finder on validation, judge it on the split of the selection.
 
     Args:
         run: as `nextvec.experiments.surprise.next_predictor` gives it.
@@ -220,37 +220,37 @@ def evaluate_segmentation(
         SplitError, LeakError, EncoderMismatchError, VectorError: see `nextvec.experiments.evaluating`.
     """
     check_made_for(run, store)
-    if exam.split in ("validation", "all"):
+    if selection.split in ("validation", "all"):
         raise EvaluationError(
-            f"split '{exam.split}' holds the documents that thresholds are fitted on",
+            f"split '{selection.split}' holds the documents that thresholds are fitted on",
             where="--split",
             remedy="judge test",
         )
     if count < 1:
         raise EvaluationError(f"{count} joined documents", where="--documents", remedy="give 1 or more")
     joined = {
-        name: join_documents(store, _documents(store, run, exam, name), count, seed + at)
-        for at, name in enumerate((exam.split, "validation"))
+        name: join_documents(store, _documents(store, run, selection, name), count, seed + at)
+        for at, name in enumerate((selection.split, "validation"))
     }
-    predictors = [*_fitted(store, run, exam, baselines), run]
-    table = _Table(joined[exam.split], joined["validation"], seed)
+    predictors = [*_fitted(store, run, selection, baselines), run]
+    table = _Table(joined[selection.split], joined["validation"], seed)
     with Progress("reading joined documents", len(predictors), "predictors", quiet=quiet) as progress:
         for predictor in predictors:
             table.add(store, predictor)
             progress.advance(note=predictor.name)
-    return table.report(store, exam)
+    return table.report(store, selection)
 
 
-def _documents(store: Store, run: TrainedPredictor, exam: DocumentSelection, split: str) -> list[int]:
+def _documents(store: Store, run: TrainedPredictor, selection: DocumentSelection, split: str) -> list[int]:
     """Of the split, those that the run was not trained on."""
-    of = DocumentSelection(split, exam.sources, exam.train_sources, exam.division)
+    of = DocumentSelection(split, selection.sources, selection.train_sources, selection.division)
     windows, _ = evaluation_windows(store, [run], of, context=1, horizon=1)
     documents: list[int] = np.unique(windows.document).tolist()
     return documents
 
 
 def _fitted(
-    store: Store, run: TrainedPredictor, exam: DocumentSelection, names: Sequence[str]
+    store: Store, run: TrainedPredictor, selection: DocumentSelection, names: Sequence[str]
 ) -> list[NextVectorPredictor]:
     for name in names:
         if name not in BASELINES:
@@ -258,11 +258,13 @@ def _fitted(
                 f"there is no baseline '{name}'", remedy=f"choose of: {', '.join(BASELINES)}"
             )
     how = EvaluationConfig(quiet=True)
-    trained = exam.train_sources
+    trained = selection.train_sources
     if trained is None:
         trained = tuple(common([run], "sources", tuple))
     needed = any(BASELINES[name].needs_training for name in names)
-    training = training_of(store, division_of([run], exam), trained, exam.split, how) if needed else None
+    training = (
+        training_of(store, division_of([run], selection), trained, selection.split, how) if needed else None
+    )
     if needed and training is None:
         raise EvaluationError(
             "no training windows to fit baselines on", where=store.path, remedy="name others: --baselines"
@@ -355,7 +357,7 @@ class _Table:
         facts = {"finder": finder, "predictor": predictor, "kind": kind, "rule": rule}
         self.rows.append(({**facts, "validation_pk": validation_pk}, marks))
 
-    def report(self, store: Store, exam: DocumentSelection) -> SegmentationReport:
+    def report(self, store: Store, selection: DocumentSelection) -> SegmentationReport:
         _, reference = min(
             (row for row in self.rows if row[0]["kind"] == "baseline"),
             key=lambda row: float(row[1].pk.mean()),
@@ -385,8 +387,8 @@ class _Table:
         used = np.concatenate([joined.rows for joined in self.test])
         return SegmentationReport(
             store=str(store.path),
-            split=exam.split,
-            sources=exam.sources,
+            split=selection.split,
+            sources=selection.sources,
             documents=len(self.test),
             origins=len(np.unique(np.concatenate([joined.document for joined in self.test]))),
             chunks=len(used),

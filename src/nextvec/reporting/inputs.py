@@ -89,7 +89,7 @@ class ReportInputs:
     Attributes:
         folder, kind: what is reported on.
         runs: every run that was started, row by row and seed by seed.
-        table: the JSON of the judgement (`nextvec.evaluation.report.Report.to_json`); None: not judged yet.
+        table: the JSON of the scores (`nextvec.evaluation.report.Report.to_json`); None: not judged yet.
         table_file: the name of the file it stands in.
         plan: of a matrix.
         answers: what every predictor answered, window by window.

@@ -16,7 +16,7 @@ from nextvec.data.gather import gather_rows
 from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.diagnostics.engine import sample
-from nextvec.diagnostics.examples import nearest_candidates
+from nextvec.diagnostics.examples import nearest_candidates, one_a_document
 from nextvec.disk import write_text
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.harness import EvaluationConfig, make_evaluation_set
@@ -100,8 +100,8 @@ class PredictedWindows:
         return np.array([self.store.documents[i].count for i in self.answers.document], dtype=np.int64)
 
     @cached_property
-    def exam(self) -> EvaluationSet:
-        """The exam that was answered."""
+    def evaluation_set(self) -> EvaluationSet:
+        """The evaluation set that was answered."""
         table = self.inputs.table
         assert table is not None
         document = self.answers.document
@@ -227,7 +227,7 @@ def extremes(inputs: ReportInputs, count: int) -> tuple[list[WindowExample], lis
     order = np.argsort(-_cosines(answered, answered.best), kind="stable")
     half = (len(order) + 1) // 2
     best, worst = (
-        _one_a_document(answered.answers.document, ranked, count)
+        one_a_document(answered.answers.document, ranked, count)
         for ranked in (order[:half], order[half:][::-1])
     )
     made = _examples(answered, np.concatenate([best, worst]))
@@ -253,12 +253,6 @@ def write_qualitative(inputs: ReportInputs, folder: Path) -> Path | None:
     return folder / PAGE
 
 
-def _one_a_document(documents: IntArray, ranked: IntArray, count: int) -> IntArray:
-    """The first of `ranked` of each document, at most `count`."""
-    _, first = np.unique(documents[ranked], return_index=True)
-    return ranked[np.sort(first)[:count]]
-
-
 def _cosines(answered: PredictedWindows, row: str) -> Values:
     """[N] between predictions and truth."""
     return row_dots(unit(answered.units(row)), answered.targets)
@@ -266,20 +260,22 @@ def _cosines(answered: PredictedWindows, row: str) -> Values:
 
 def _examples(answered: PredictedWindows, chosen: IntArray) -> list[WindowExample]:
     """These windows [n], in this order."""
-    exam = answered.exam.select(chosen)
+    evaluation_set = answered.evaluation_set.select(chosen)
     every = np.arange(len(chosen))
     found: list[dict[int, list[PredictorScore]]] = [{} for _ in chosen]
     for row in answered.inputs.rows:
         if row["name"] not in answered.answers.units:
             continue
         units = unit(answered.units(row["name"])[chosen])
-        cosines, ranks = row_dots(units, answered.targets[chosen]), exam.ranks(units)
+        cosines, ranks = row_dots(units, answered.targets[chosen]), evaluation_set.ranks(units)
         # Of equals the true one counts as found: a rank says so too.
-        nearest = np.where(ranks == 1, exam.windows.target, nearest_candidates(exam, units, every))
+        nearest = np.where(
+            ranks == 1, evaluation_set.windows.target, nearest_candidates(evaluation_set, units, every)
+        )
         for i in every:
             answer = PredictorScore(row["name"], row["kind"] == "model", float(cosines[i]), int(ranks[i]))
             found[i].setdefault(int(nearest[i]), []).append(answer)
-    return [_example(answered, exam.windows, i, answers) for i, answers in enumerate(found)]
+    return [_example(answered, evaluation_set.windows, i, answers) for i, answers in enumerate(found)]
 
 
 def _example(

@@ -30,7 +30,7 @@ EXAMPLES = 10
 """Of the best answered windows, and as many of the worst."""
 FACTS_SAID = ("nextvec", "python", "platform", "device", "device_name", "precision", "threads", "packages")
 WHAT = {
-    "rows": "The judgement",
+    "rows": "The scores",
     "histories": "Training curves",
     "answers": "Answers window by window",
     "store": "The store",

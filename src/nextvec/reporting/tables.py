@@ -99,7 +99,7 @@ def _windows(inputs: ReportInputs) -> Iterable[Line]:
 
 
 def prd_files(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
-    """The files that the PRD names, by name: those of the judgement only where there is one."""
+    """The files that the PRD names, by name: those of the scores only where there is one."""
     found: dict[str, dict[str, Any]] = {"validation_results": _validation(inputs)}
     if inputs.table is not None:
         found["retrieval_results"] = _retrieval(inputs.table)

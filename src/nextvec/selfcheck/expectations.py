@@ -25,10 +25,10 @@ def expects(*names: str, oracle: float | None = None) -> Callable[[Expectation],
     """Register the expectation of metrics; `oracle` is their exact value at the oracle."""
 
     def register(state: Expectation) -> Expectation:
-        def of(case: OracleContext) -> Expected:
-            if oracle is not None and case.known.perfect:
+        def of(context: OracleContext) -> Expected:
+            if oracle is not None and context.known.perfect:
                 return exact(oracle)
-            return state(case)
+            return state(context)
 
         for name in names:
             EXPECTATIONS[name] = of
@@ -38,81 +38,83 @@ def expects(*names: str, oracle: float | None = None) -> Callable[[Expectation],
 
 
 @expects("cosine", oracle=1)
-def _cosine(case: OracleContext) -> Expected:
+def _cosine(context: OracleContext) -> Expected:
     # cos(p, x_t) concentrates at its moments' value; the bias is of order r (1 - r^2) / 2D (Hotelling 1953)
-    return case.state(case.toward(0))
+    return context.state(context.toward(0))
 
 
 @expects("surprise", oracle=0)
-def _surprise(case: OracleContext) -> Expected:
-    return case.state(1 - case.toward(0))
+def _surprise(context: OracleContext) -> Expected:
+    return context.state(1 - context.toward(0))
 
 
 @expects("cosine_std", oracle=0)
-def _cosine_std(case: OracleContext) -> Expected:
+def _cosine_std(context: OracleContext) -> Expected:
     # within one kind of answer the spread of `Theory.spread`, e.g. (1 - r^2) / sqrt(D) without a common mean;
     # between kinds the variance of their means
-    theory, centre = case.theory, case.toward(0)
-    total = case.mean(lambda a: theory.spread(a, chunk(0)) ** 2 + (theory.cosine(a, chunk(0)) - centre) ** 2)
-    return case.state(math.sqrt(total))
+    theory, centre = context.theory, context.toward(0)
+    total = context.mean(
+        lambda a: theory.spread(a, chunk(0)) ** 2 + (theory.cosine(a, chunk(0)) - centre) ** 2
+    )
+    return context.state(math.sqrt(total))
 
 
 @expects("mse", oracle=0)
-def _mse(case: OracleContext) -> Expected:
+def _mse(context: OracleContext) -> Expected:
     # in units of E y^2 = 1
-    return case.state(case.mean(case.theory.error))
+    return context.state(context.mean(context.theory.error))
 
 
 @expects("energy_score", oracle=0)
-def _energy_score(case: OracleContext) -> Expected:
+def _energy_score(context: OracleContext) -> Expected:
     # a sample is p + s e: |x - y|^2 concentrates at D (E(p - y)^2 + s^2), |x - x'|^2 at 2 D s^2; what is left
     # of the square root's curvature is of order 1/D of it. A point has s = 0. The best is at 1/sqrt(2) of its
     # point's: s^2 = E(p - y)^2.
-    scale = math.sqrt(case.world.D)
+    scale = math.sqrt(context.world.D)
     score = sum(
-        share * (math.sqrt(case.theory.error(common) + own) - math.sqrt(own / 2))
-        for share, common, own in case.known.samples
+        share * (math.sqrt(context.theory.error(common) + own) - math.sqrt(own / 2))
+        for share, common, own in context.known.samples
     )
-    return case.state(scale * score, scale)
+    return context.state(scale * score, scale)
 
 
 @expects("diversity")
-def _diversity(case: OracleContext) -> Expected:
+def _diversity(context: OracleContext) -> Expected:
     # cos(x, x') = E p^2 / (E p^2 + s^2)
-    if case.known.drawn is None:
+    if context.known.drawn is None:
         return exact(0)
-    return near(sum(share * own / (case.theory.energy(p) + own) for share, p, own in case.known.drawn))
+    return near(sum(share * own / (context.theory.energy(p) + own) for share, p, own in context.known.drawn))
 
 
 @expects("spread_ratio")
-def _spread_ratio(case: OracleContext) -> Expected:
+def _spread_ratio(context: OracleContext) -> Expected:
     # the mean of n samples errs by E(p - y)^2 + s^2 / n
-    if case.known.drawn is None:
+    if context.known.drawn is None:
         return exact(0)
-    n, error = case.world.exam.samples, case.theory.error
-    spread = sum(share * own for share, _, own in case.known.drawn)
-    missed = sum(share * (error(p) + own / n) for share, p, own in case.known.drawn)
+    n, error = context.world.evaluation_set.samples, context.theory.error
+    spread = sum(share * own for share, _, own in context.known.drawn)
+    missed = sum(share * (error(p) + own / n) for share, p, own in context.known.drawn)
     return near(math.sqrt(spread / (missed * n / (n + 1))))
 
 
 @expects("share_above_0.5", oracle=1)
-def _share_above_half(case: OracleContext) -> Expected:
+def _share_above_half(context: OracleContext) -> Expected:
     # cosines are nearly normal with the mean and spread above; all on one side where nothing varies
-    theory = case.theory
+    theory = context.theory
 
     def share(answer: LinearAnswer) -> float:
         return above(theory.cosine(answer, chunk(0)) - 0.5, theory.spread(answer, chunk(0)))
 
-    return case.state(case.mean(share))
+    return context.state(context.mean(share))
 
 
 def _recall(k: int) -> None:
     @expects(f"recall@{k}", oracle=1)
-    def recall(case: OracleContext) -> Expected:
+    def recall(context: OracleContext) -> Expected:
         # knowing something: no closed form, but a plain count on the same vectors
-        if case.known.blind:
-            return chance(case.world.exam.pool.chance_recall(k))
-        return exact(float((case.ranks <= k).mean()))
+        if context.known.blind:
+            return chance(context.world.evaluation_set.pool.chance_recall(k))
+        return exact(float((context.ranks <= k).mean()))
 
 
 for _k in KS:
@@ -120,74 +122,76 @@ for _k in KS:
 
 
 @expects("mrr", oracle=1)
-def _mrr(case: OracleContext) -> Expected:
-    if case.known.blind:
-        return chance(case.world.exam.pool.chance_mrr())
-    return exact(float((1 / case.ranks).mean()))
+def _mrr(context: OracleContext) -> Expected:
+    if context.known.blind:
+        return chance(context.world.evaluation_set.pool.chance_mrr())
+    return exact(float((1 / context.ranks).mean()))
 
 
 @expects("median_rank", oracle=1)
-def _median_rank(case: OracleContext) -> Expected:
+def _median_rank(context: OracleContext) -> Expected:
     # a blind rank is uniform on 1..eligible
-    if case.known.blind:
-        middle = float(np.median((case.world.exam.pool.eligible + 1) / 2))
+    if context.known.blind:
+        middle = float(np.median((context.world.evaluation_set.pool.eligible + 1) / 2))
         return chance(middle, scale=middle)
-    return exact(float(np.median(case.ranks)))
+    return exact(float(np.median(context.ranks)))
 
 
 @expects("contrastive_accuracy", oracle=1)
-def _contrastive_accuracy(case: OracleContext) -> Expected:
+def _contrastive_accuracy(context: OracleContext) -> Expected:
     # 1 - the probability that another target is nearer, averaged over the unread targets of the batch: those
     # of other documents, and of the same document those after this one
-    if case.known.blind:
+    if context.known.blind:
         return chance(0.5)
-    windows = len(case.world.exam)
-    strangers = windows - windows / len(case.world.judged)
-    return near(1 - case.mean(lambda a: float((case.nearer(a, strangers) / (case.later + strangers)).mean())))
+    windows = len(context.world.evaluation_set)
+    strangers = windows - windows / len(context.world.judged)
+    return near(
+        1 - context.mean(lambda a: float((context.nearer(a, strangers) / (context.later + strangers)).mean()))
+    )
 
 
 @expects("par", oracle=1)
-def _par(case: OracleContext) -> Expected:
+def _par(context: OracleContext) -> Expected:
     # max over the context of the cosine; where cosines vary, E max lies between max E and
     # max E + spread sqrt(2 ln c), the bound for c normal variables
-    theory, context = case.theory, range(-case.world.context, 0)
+    theory, read = context.theory, range(-context.world.context, 0)
 
     def low(answer: LinearAnswer) -> float:
-        return max(theory.cosine(answer, chunk(k)) for k in context)
+        return max(theory.cosine(answer, chunk(k)) for k in read)
 
     def high(answer: LinearAnswer) -> float:
-        spread = max(theory.spread(answer, chunk(k)) for k in context)
-        return low(answer) + spread * math.sqrt(2 * math.log(len(context)))
+        spread = max(theory.spread(answer, chunk(k)) for k in read)
+        return low(answer) + spread * math.sqrt(2 * math.log(len(read)))
 
     truth = chunk(0)
-    if case.certain:
-        return exact(case.mean(low) / low(truth))
-    return between(case.mean(low) / high(truth), case.mean(high) / low(truth))
+    if context.certain:
+        return exact(context.mean(low) / low(truth))
+    return between(context.mean(low) / high(truth), context.mean(high) / low(truth))
 
 
 @expects("forward_margin")
-def _forward_margin(case: OracleContext) -> Expected:
-    return case.state(case.toward(0) - case.toward(-1))
+def _forward_margin(context: OracleContext) -> Expected:
+    return context.state(context.toward(0) - context.toward(-1))
 
 
 @expects("offset_margin")
-def _offset_margin(case: OracleContext) -> Expected:
-    return case.state(case.toward(0) - max(case.toward(k) for k in OFFSETS if k != 0))
+def _offset_margin(context: OracleContext) -> Expected:
+    return context.state(context.toward(0) - max(context.toward(k) for k in OFFSETS if k != 0))
 
 
 @expects("offset_accuracy", oracle=1)
-def _offset_accuracy(case: OracleContext) -> Expected:
+def _offset_accuracy(context: OracleContext) -> Expected:
     # the target must beat each of its neighbours: at most what the strongest leaves, at least what all leave.
     # A blind direction is nearest to any of m alike chunks with probability 1/m; to a middle one less often,
     # which has more neighbours like itself.
     others = [k for k in OFFSETS if k != 0]
-    if case.known.blind:
-        pool = case.world.exam.pool
+    if context.known.blind:
+        pool = context.world.evaluation_set.pool
         present = [(pool.target + k >= pool.begin) & (pool.target + k < pool.end) for k in OFFSETS]
         return at_most(float((1 / np.sum(present, axis=0)).mean()))
 
     def nearer(k: int) -> float:
-        return case.mean(lambda answer: case.theory.beats(answer, chunk(k)))
+        return context.mean(lambda answer: context.theory.beats(answer, chunk(k)))
 
     # later chunks are missing at a document's end; those before the target never are
     high = 1 - max(nearer(k) for k in others if k < 0)
@@ -195,116 +199,116 @@ def _offset_accuracy(case: OracleContext) -> Expected:
 
 
 @expects("skill", oracle=1)
-def _skill(case: OracleContext) -> Expected:
-    reference = case.references[LINEAR_AVERAGE]
-    return case.state(skill_over(case.toward(0), reference), scale=1 / (1 - reference))
+def _skill(context: OracleContext) -> Expected:
+    reference = context.references[LINEAR_AVERAGE]
+    return context.state(skill_over(context.toward(0), reference), scale=1 / (1 - reference))
 
 
 @expects("skill_vs_best_baseline", oracle=1)
-def _skill_vs_best_baseline(case: OracleContext) -> Expected:
-    reference = case.references[BEST_BASELINE]
-    return case.state(skill_over(case.toward(0), reference), scale=1 / (1 - reference))
+def _skill_vs_best_baseline(context: OracleContext) -> Expected:
+    reference = context.references[BEST_BASELINE]
+    return context.state(skill_over(context.toward(0), reference), scale=1 / (1 - reference))
 
 
-def _variance(case: OracleContext) -> float:
+def _variance(context: OracleContext) -> float:
     """Variance of a raw prediction over windows, a dimension."""
-    return 0.0 if case.known.constant else case.mean(case.theory.variance)
+    return 0.0 if context.known.constant else context.mean(context.theory.variance)
 
 
-def _unit_variance(case: OracleContext) -> float:
+def _unit_variance(context: OracleContext) -> float:
     """The same of a unit prediction, over all dimensions."""
-    theory = case.theory
-    return 0.0 if case.known.constant else case.mean(lambda a: theory.variance(a) / theory.energy(a))
+    theory = context.theory
+    return 0.0 if context.known.constant else context.mean(lambda a: theory.variance(a) / theory.energy(a))
 
 
 @expects("variance_ratio", oracle=1)
-def _variance_ratio(case: OracleContext) -> Expected:
-    ratio = _variance(case) / B2
-    return exact(0) if case.known.constant else near(ratio, scale=max(1.0, ratio))
+def _variance_ratio(context: OracleContext) -> Expected:
+    ratio = _variance(context) / B2
+    return exact(0) if context.known.constant else near(ratio, scale=max(1.0, ratio))
 
 
 @expects("pairwise_cosine")
-def _pairwise_cosine(case: OracleContext) -> Expected:
+def _pairwise_cosine(context: OracleContext) -> Expected:
     # predictions of different documents share the common part only; those of one document, a share of the
     # pairs, lie anywhere from that to 1
-    if case.known.constant:
+    if context.known.constant:
         return exact(1)
-    common = case.mean(lambda a: math.sqrt(A2) * a.centre / math.sqrt(case.theory.energy(a))) ** 2
-    windows = len(case.world.exam)
-    same = (windows / len(case.world.judged) - 1) / (windows - 1)
+    common = context.mean(lambda a: math.sqrt(A2) * a.centre / math.sqrt(context.theory.energy(a))) ** 2
+    windows = len(context.world.evaluation_set)
+    same = (windows / len(context.world.judged) - 1) / (windows - 1)
     return between(common, common + same * (1 - common))
 
 
 @expects("cosine_without_mean", oracle=1)
-def _cosine_without_mean(case: OracleContext) -> Expected:
+def _cosine_without_mean(context: OracleContext) -> Expected:
     # the estimated mean is a m + e; e (variance v) goes into both sides, the common part out of both
-    if case.known.constant:
+    if context.known.constant:
         return exact(0)
-    theory = case.theory
-    v = mean_error(case.world)
+    theory = context.theory
+    v = mean_error(context.world)
 
     def cosine(answer: LinearAnswer) -> float:
         prediction = A2 * (answer.centre - 1) ** 2 + theory.variance(answer) + v
         return (theory.moving(answer, chunk(0)) + v) / math.sqrt(prediction * (B2 + v))
 
-    return near(case.mean(cosine))
+    return near(context.mean(cosine))
 
 
-def _mean_gap(case: OracleContext) -> float:
+def _mean_gap(context: OracleContext) -> float:
     """Difference of the means of predictions and targets, in units of m."""
-    return case.mean(lambda answer: answer.centre) - 1
+    return context.mean(lambda answer: answer.centre) - 1
 
 
 @expects("moments_raw", oracle=0)
-def _moments_raw(case: OracleContext) -> Expected:
+def _moments_raw(context: OracleContext) -> Expected:
     # summed over D dimensions: (difference of the means)^2 + (difference of the standard deviations)^2
-    gap = A2 * _mean_gap(case) ** 2 + (math.sqrt(_variance(case)) - math.sqrt(B2)) ** 2
-    return near(case.world.D * gap, scale=case.world.D)
+    gap = A2 * _mean_gap(context) ** 2 + (math.sqrt(_variance(context)) - math.sqrt(B2)) ** 2
+    return near(context.world.D * gap, scale=context.world.D)
 
 
 @expects("moments_unit", oracle=0)
-def _moments_unit(case: OracleContext) -> Expected:
+def _moments_unit(context: OracleContext) -> Expected:
     # the same after division by the length sqrt(D E p^2)
-    mean = case.mean(lambda a: a.centre / math.sqrt(case.theory.energy(a)))
-    return near(A2 * (mean - 1) ** 2 + (math.sqrt(_unit_variance(case)) - math.sqrt(B2)) ** 2)
+    mean = context.mean(lambda a: a.centre / math.sqrt(context.theory.energy(a)))
+    return near(A2 * (mean - 1) ** 2 + (math.sqrt(_unit_variance(context)) - math.sqrt(B2)) ** 2)
 
 
 @expects("moments_mean_gap", oracle=0)
-def _moments_mean_gap(case: OracleContext) -> Expected:
+def _moments_mean_gap(context: OracleContext) -> Expected:
     # both means are of finitely many documents, each with the variance of `mean_error`; their difference has
     # at most four times that, whatever their correlation
-    gap = A2 * _mean_gap(case) ** 2
-    return between(math.sqrt(gap / B2), math.sqrt((gap + 4 * mean_error(case.world)) / B2))
+    gap = A2 * _mean_gap(context) ** 2
+    return between(math.sqrt(gap / B2), math.sqrt((gap + 4 * mean_error(context.world)) / B2))
 
 
 @expects("moments_std_ratio", oracle=1)
-def _moments_std_ratio(case: OracleContext) -> Expected:
-    return exact(0) if case.known.constant else near(math.sqrt(_variance(case) / B2))
+def _moments_std_ratio(context: OracleContext) -> Expected:
+    return exact(0) if context.known.constant else near(math.sqrt(_variance(context) / B2))
 
 
 @expects(f"rollout@{STEPS}", oracle=1)
-def _rollout(case: OracleContext) -> Expected:
+def _rollout(context: OracleContext) -> Expected:
     # every answer holds the common part, and none is better than the best
-    if case.known.answers(STEPS) is None:
-        return between(A2, best_cosine(case.world, STEPS))
-    return case.state(case.toward(STEPS - 1, STEPS))
+    if context.known.answers(STEPS) is None:
+        return between(A2, best_cosine(context.world, STEPS))
+    return context.state(context.toward(STEPS - 1, STEPS))
 
 
 @expects(f"rollout_drift@{STEPS}")
-def _rollout_drift(case: OracleContext) -> Expected:
-    if case.known.answers(STEPS) is None:
+def _rollout_drift(context: OracleContext) -> Expected:
+    if context.known.answers(STEPS) is None:
         return between(A2, 1)
-    value = case.toward(-1, STEPS)
-    return exact(1) if value > 1 - 1e-9 else case.state(value)
+    value = context.toward(-1, STEPS)
+    return exact(1) if value > 1 - 1e-9 else context.state(value)
 
 
 @expects(f"rollout_repetition@{STEPS}")
-def _rollout_repetition(case: OracleContext) -> Expected:
-    if case.known.answers(STEPS) is None:
+def _rollout_repetition(context: OracleContext) -> Expected:
+    if context.known.answers(STEPS) is None:
         return between(A2, 1)
-    if case.known.constant:
+    if context.known.constant:
         return exact(1)
-    pairs = [zip(case.answers(s), case.answers(s - 1), strict=True) for s in range(2, STEPS + 1)]
-    cosines = [sum(share * case.theory.cosine(a, b) for (share, a), (_, b) in pair) for pair in pairs]
+    pairs = [zip(context.answers(s), context.answers(s - 1), strict=True) for s in range(2, STEPS + 1)]
+    cosines = [sum(share * context.theory.cosine(a, b) for (share, a), (_, b) in pair) for pair in pairs]
     value = float(np.mean(cosines))
-    return exact(1) if value > 1 - 1e-9 else case.state(value)
+    return exact(1) if value > 1 - 1e-9 else context.state(value)

@@ -82,26 +82,26 @@ def _trial(world: World, metrics: Sequence[Metric]) -> list[OracleRow]:
     found: dict[tuple[str, str], tuple[float, float]] = {}
     rows = []
     for one in known:
-        judgement = Scores.of(one.predictor, world.exam)
-        judgement.references = measured_references
-        case = OracleContext(world, one, expected_references, judgement.unit)
-        parts = _parts(judgement)
+        scores = Scores.of(one.predictor, world.evaluation_set)
+        scores.references = measured_references
+        context = OracleContext(world, one, expected_references, scores.unit)
+        parts = _parts(scores)
         for metric in metrics:
-            row = _row(metric, judgement, parts, case)
+            row = _row(metric, scores, parts, context)
             found[metric.name, one.name] = row.measured, row.tolerance
             rows.append(row)
     names = [metric.name for metric in metrics]
     return rows + [_told_apart(name, world, found[name, "oracle"], found[name, "random"]) for name in names]
 
 
-def _row(metric: Metric, judgement: Scores, parts: list[Scores], case: OracleContext) -> OracleRow:
-    expected = EXPECTATIONS[metric.name](case)
-    known = metric.needs <= judgement.has
-    measured = metric.figure(judgement) if known else math.nan
-    error = standard_error(metric, judgement, parts) if known and expected.how != "exact" else 0.0
-    tolerance = expected.tolerance(error, case.world.D)
+def _row(metric: Metric, scores: Scores, parts: list[Scores], context: OracleContext) -> OracleRow:
+    expected = EXPECTATIONS[metric.name](context)
+    known = metric.needs <= scores.has
+    measured = metric.figure(scores) if known else math.nan
+    error = standard_error(metric, scores, parts) if known and expected.how != "exact" else 0.0
+    tolerance = expected.tolerance(error, context.world.D)
     ok = expected.holds(measured, tolerance)
-    names = (metric.name, case.known.name, case.world.name)
+    names = (metric.name, context.known.name, context.world.name)
     return OracleRow(*names, str(expected), measured, tolerance, ok)
 
 
@@ -124,7 +124,7 @@ def _references(world: World, known: list[KnownPredictor]) -> tuple[dict[str, fl
         answers = one.answers(1)
         assert answers is not None
         expected[one.name] = sum(share * theory.cosine(answer, chunk(0)) for share, answer in answers)
-        measured[one.name] = float(Scores.of(one.predictor, world.exam).cosines.mean())
+        measured[one.name] = float(Scores.of(one.predictor, world.evaluation_set).cosines.mean())
     return _named(expected), _named(measured)
 
 
@@ -132,22 +132,22 @@ def _named(cosines: Mapping[str, float]) -> dict[str, float]:
     return {LINEAR_AVERAGE: cosines[LINEAR_AVERAGE], BEST_BASELINE: max(cosines.values())}
 
 
-def _parts(judgement: Scores) -> list[Scores]:
-    """The judgement ten times, each without a tenth of the documents."""
-    documents, which = np.unique(judgement.exam.windows.document, return_inverse=True)
+def _parts(scores: Scores) -> list[Scores]:
+    """The scores ten times, each without a tenth of the documents."""
+    documents, which = np.unique(scores.evaluation_set.windows.document, return_inverse=True)
     part = which * PARTS // len(documents)
-    return [judgement.select(part != left_out) for left_out in range(PARTS)]
+    return [scores.select(part != left_out) for left_out in range(PARTS)]
 
 
-def standard_error(metric: Metric, judgement: Scores, parts: list[Scores]) -> float:
+def standard_error(metric: Metric, scores: Scores, parts: list[Scores]) -> float:
     """Standard error of a figure over documents.
 
     Of a mean over windows from the documents' means (all documents here have as many windows); of any other
     figure by the jackknife over ten parts (Efron 1982).
     """
     if metric.values is not None:
-        _, which = np.unique(judgement.exam.windows.document, return_inverse=True)
-        means = np.bincount(which, metric.values(judgement)) / np.bincount(which)
+        _, which = np.unique(scores.evaluation_set.windows.document, return_inverse=True)
+        means = np.bincount(which, metric.values(scores)) / np.bincount(which)
         return float(means.std(ddof=1) / np.sqrt(len(means)))
     figures = np.array([metric.figure(part) for part in parts])
     return float(np.sqrt((PARTS - 1) * figures.var()))

@@ -187,7 +187,7 @@ def kalman(world: HiddenState) -> KnownPredictor:
 
     Reading its own prediction tells it nothing new, so that step n is the best prediction n ahead.
     """
-    reads, counts = np.unique(world.exam.windows.read, return_counts=True)
+    reads, counts = np.unique(world.evaluation_set.windows.read, return_counts=True)
 
     def answers(step: int) -> AnswerMixture:
         shares = (counts / counts.sum()).tolist()
@@ -335,7 +335,7 @@ class OracleContext:
     @property
     def later(self) -> NDArray[np.int64]:
         """[N] chunks of the document after the target."""
-        pool = self.world.exam.pool
+        pool = self.world.evaluation_set.pool
         return pool.end - pool.target - 1
 
     @cached_property

@@ -109,7 +109,7 @@ def kalman_error(lengths: IntArray, memory: float = MEMORY) -> Wide:
 
 @dataclass(frozen=True)
 class MemoryStore:
-    """As much of a store as an exam needs, without files."""
+    """As much of a store as an evaluation set needs, without files."""
 
     documents: Sequence[Document]
     vectors: FloatArray
@@ -139,7 +139,7 @@ def memory_evaluation_set(
     texts: Sequence[str] | None = None,
     train_mean: FloatArray | None = None,
 ) -> EvaluationSet:
-    """An exam without a store on disk.
+    """An evaluation set without a store on disk.
 
     Args:
         vectors: [n, D] with the documents' `counts`, or [documents, length, D].
@@ -194,7 +194,7 @@ def make_store(
 
 
 class World(ABC):
-    """A world with an exam in it, everything drawn from one seed.
+    """A world with an evaluation set in it, everything drawn from one seed.
 
     A vector is sqrt(COMMON) m + sqrt(1 - COMMON) z: m the same everywhere, z a stationary process of mean 0,
     both with a mean square of 1 a dimension.
@@ -235,12 +235,12 @@ class World(ABC):
     def mean_vector(self) -> MeanVector:
         """The baseline, fitted on `trained`."""
         made = MeanVector(self.context)
-        exam = memory_evaluation_set(self.trained, context=self.context)
-        made.fit(exam.vectors, exam.windows, None)
+        evaluation_set = memory_evaluation_set(self.trained, context=self.context)
+        made.fit(evaluation_set.vectors, evaluation_set.windows, None)
         return made
 
     @cached_property
-    def exam(self) -> EvaluationSet:
+    def evaluation_set(self) -> EvaluationSet:
         """All of `judged`, each target among all chunks."""
         return memory_evaluation_set(self.judged, context=self.context, train_mean=self.mean_vector.mean)
 

@@ -109,15 +109,15 @@ def offset_profiles(inputs: ReportInputs) -> Figure:
     answered = PredictedWindows.of(inputs)
     drawn, axes = canvas(height=3.2 + legend_height(answered.models))
     others = [row for row in dict.fromkeys((answered.baseline, COPY_LAST)) if row in answered.answers.units]
-    profile = offset_profile(offset_cosines(answered.targets, answered.exam))
+    profile = offset_profile(offset_cosines(answered.targets, answered.evaluation_set))
     around = [k for k in profile if k]  # at 0 it is 1, which would press everything else together
     for side in ([k for k in around if k < 0], [k for k in around if k > 0]):
         label = ORACLE if side and side[0] < 0 else None
         axes.plot(side, [profile[k] for k in side], color=INK, lw=2.4, alpha=0.35, label=label)
     for row in [*others, *answered.models]:
-        profile = offset_profile(offset_cosines(answered.units(row), answered.exam))
+        profile = offset_profile(offset_cosines(answered.units(row), answered.evaluation_set))
         if row == COPY_LAST:
-            profile.pop(-answered.exam.windows.horizon, None)  # the chunk that was copied: 1 again
+            profile.pop(-answered.evaluation_set.windows.horizon, None)  # the chunk that was copied: 1 again
         line(axes, inputs, row, list(profile), list(profile.values()))
     axes.axvline(0, color=INK, lw=0.8, ls=":")
     axes.set_xlabel("chunks after the target")

@@ -55,11 +55,11 @@ def opened(answered: PredictedWindows) -> Iterator[RunPredictor]:
         runs = answered.inputs.runs_of(row)
         if runs:
             predictor = RunPredictor(runs[0].folder, row)
-            yield predictor.at_horizon(answered.exam.windows.horizon)
+            yield predictor.at_horizon(answered.evaluation_set.windows.horizon)
 
 
 def _some(answered: PredictedWindows) -> EvaluationSet:
-    return answered.exam.select(sample(len(answered), ASKED, seed=0))
+    return answered.evaluation_set.select(sample(len(answered), ASKED, seed=0))
 
 
 @figure(
@@ -73,13 +73,13 @@ def _some(answered: PredictedWindows) -> EvaluationSet:
 def calibration(inputs: ReportInputs) -> Figure:
     """Every model that was trained with confidence."""
     answered = PredictedWindows.of(inputs)
-    exam = _some(answered)
-    if len(np.unique(exam.windows.document)) < 2:
+    evaluation_set = _some(answered)
+    if len(np.unique(evaluation_set.windows.document)) < 2:
         raise NothingToDraw("one document was judged: there are no chunks of others to tell apart")
     drawn, axes = canvas(height=4.6)
     for predictor in opened(answered):
         if predictor.confident:
-            said, true = _continuations(predictor, exam)
+            said, true = _continuations(predictor, evaluation_set)
             parts = _tenths(said)
             observed = [float(true[part].mean()) for part in parts]
             line(axes, inputs, predictor.name, [float(said[part].mean()) for part in parts], observed)
@@ -93,14 +93,14 @@ def calibration(inputs: ReportInputs) -> Figure:
     return drawn
 
 
-def _continuations(predictor: RunPredictor, exam: EvaluationSet) -> tuple[Values, Values]:
+def _continuations(predictor: RunPredictor, evaluation_set: EvaluationSet) -> tuple[Values, Values]:
     """[2 n] predicted probabilities of the true chunks and of as many of other documents; [2 n] 1 and 0."""
-    others = exam.targets[_elsewhere(exam.windows.document)]
-    said = np.empty((len(exam), 2))
-    for piece, contexts, lengths in exam.blocks(predictor.context):
-        candidates = np.stack([exam.targets[piece], others[piece]], axis=1)
+    others = evaluation_set.targets[_elsewhere(evaluation_set.windows.document)]
+    said = np.empty((len(evaluation_set), 2))
+    for piece, contexts, lengths in evaluation_set.blocks(predictor.context):
+        candidates = np.stack([evaluation_set.targets[piece], others[piece]], axis=1)
         said[piece] = predictor.continuation(contexts, lengths, candidates)
-    return said.ravel(), np.tile([1.0, 0.0], len(exam))
+    return said.ravel(), np.tile([1.0, 0.0], len(evaluation_set))
 
 
 def _elsewhere(document: IntArray) -> IntArray:
@@ -132,11 +132,11 @@ def _diagonal(axes: Axes, x: str, y: str) -> None:
 def length_calibration(inputs: ReportInputs) -> Figure:
     """Every model."""
     answered = PredictedWindows.of(inputs)
-    exam = _some(answered)
-    size = float(np.sqrt(row_dots(exam.targets, exam.targets).mean()))
+    evaluation_set = _some(answered)
+    size = float(np.sqrt(row_dots(evaluation_set.targets, evaluation_set.targets).mean()))
     drawn, axes = canvas(height=3.6 + legend_height(answered.models))
     for predictor in opened(answered):
-        asked = Scores.of(predictor, exam)
+        asked = Scores.of(predictor, evaluation_set)
         length = np.sqrt(row_dots(asked.raw, asked.raw)) / size
         parts = quantile_masks(np.round(length, 6), BINS)
         scored = [float(asked.cosines[part].mean()) for part in parts]
@@ -156,13 +156,13 @@ def length_calibration(inputs: ReportInputs) -> Figure:
 def raw_dimensions(inputs: ReportInputs) -> Figure:
     """One panel a model."""
     answered = PredictedWindows.of(inputs)
-    exam = _some(answered)
-    true = moments(exam.targets)
+    evaluation_set = _some(answered)
+    true = moments(evaluation_set.targets)
     drawn, grid = panels(answered.models, sharex=True, sharey=True)
     room = dict(grid)
     for predictor in opened(answered):
         if predictor.name in room:
-            own, axes = moments(Scores.of(predictor, exam).raw), room[predictor.name]
+            own, axes = moments(Scores.of(predictor, evaluation_set).raw), room[predictor.name]
             shades = (BASELINE, look(inputs, predictor.name).colour)
             for encoders, models, shade in zip(true, own, shades, strict=True):
                 axes.plot(encoders, models, ".", color=shade, alpha=0.5, ms=4, mew=0, rasterized=True)
@@ -182,15 +182,15 @@ def raw_dimensions(inputs: ReportInputs) -> Figure:
 def rollout_curve(inputs: ReportInputs) -> Figure:
     """Every model, and copy-last."""
     answered = PredictedWindows.of(inputs)
-    exam = answered.exam
-    steps = next((n for n in range(STEPS, 1, -1) if len(rollable(exam, n))), None)
+    evaluation_set = answered.evaluation_set
+    steps = next((n for n in range(STEPS, 1, -1) if len(rollable(evaluation_set, n))), None)
     if steps is None:
         raise NothingToDraw("no rollout: no document goes on for two chunks, or another task was judged")
     drawn, grid = canvas(height=2.9 + legend_height(answered.models), columns=2)
     left, right = grid[0]
-    every: list[NextVectorPredictor] = [CopyLast(exam.windows.context), *opened(answered)]
+    every: list[NextVectorPredictor] = [CopyLast(evaluation_set.windows.context), *opened(answered)]
     for predictor in every:
-        found = rollout(predictor, exam, steps, ROLLED)
+        found = rollout(predictor, evaluation_set, steps, ROLLED)
         line(left, inputs, predictor.name, range(1, steps + 1), found.cosine.mean(axis=0))
         line(right, inputs, predictor.name, range(1, steps + 1), found.drift.mean(axis=0))
     left.set_ylabel("cosine to the truth")
@@ -219,7 +219,7 @@ def attention_maps(inputs: ReportInputs) -> Figure:
     cosine = answered.answers.values[network.name]["cosine"]
     order = np.argsort(-cosine, kind="stable")
     windows = [int(order[round(quantile * (len(order) - 1))]) for quantile in EXAMPLES.values()]
-    found = [_attention(network, answered.exam.select(np.array([window]))) for window in windows]
+    found = [_attention(network, answered.evaluation_set.select(np.array([window]))) for window in windows]
     drawn, grid = canvas(height=2.3 * len(EXAMPLES) + 0.4, rows=len(EXAMPLES))
     most = max(float(weights.max()) for weights, _ in found)
     for name, window, (weights, rows), axes in zip(EXAMPLES, windows, found, np.ravel(grid), strict=True):
@@ -239,14 +239,16 @@ def attention_maps(inputs: ReportInputs) -> Figure:
 
 
 @torch.inference_mode()
-def _attention(network: RunPredictor, exam: EvaluationSet) -> tuple[FloatArray, IntArray]:
+def _attention(network: RunPredictor, evaluation_set: EvaluationSet) -> tuple[FloatArray, IntArray]:
     """How much each position of a window's last chunks takes from each of them [T, T], in even shares of what
     it has read, and their rows [T]."""
-    _, contexts, lengths = next(exam.blocks(min(READ, network.context)))
+    _, contexts, lengths = next(evaluation_set.blocks(min(READ, network.context)))
     x, n = torch.from_numpy(contexts), torch.from_numpy(lengths)
     found = network.model(x, n, return_attention=True).extras["attention"][0].float().numpy()
     count = int(lengths[0])
-    rows = np.array([int(exam.windows.back(step)[0]) for step in range(count - 1, -1, -1)], dtype=np.int64)
+    rows = np.array(
+        [int(evaluation_set.windows.back(step)[0]) for step in range(count - 1, -1, -1)], dtype=np.int64
+    )
     return found[:count, :count] * np.arange(1, count + 1, dtype=np.float32)[:, None], rows
 
 

@@ -69,9 +69,9 @@ def say_always(model: NextVectorModel, vector: FloatArray) -> None:
     last.bias.copy_(last.bias.new_tensor(vector) / model.scale)
 
 
-def one_too_far(units: Any, exam: Any, offsets: Any = OFFSETS) -> Any:
+def one_too_far(units: Any, evaluation_set: Any, offsets: Any = OFFSETS) -> Any:
     """The offset profile as the field had it: what it calls 0 is the chunk after the target."""
-    moved = offset_cosines(units, exam, [k + 1 for k in offsets])
+    moved = offset_cosines(units, evaluation_set, [k + 1 for k in offsets])
     return {k - 1: values for k, values in moved.items()}
 
 
@@ -129,7 +129,7 @@ def bank_of_six(scene: Fixture, faulty: bool) -> Observation:
     did="recall@k of 1, whatever was predicted",
     guard="k is refused unless it is below the number of candidates",
     alarm=("EvaluationError", "would be 1 whatever is predicted"),
-    without={"nextvec.evaluation.harness:_checked_ks": lambda exam, how: how.ks or KS},
+    without={"nextvec.evaluation.harness:_checked_ks": lambda evaluation_set, how: how.ks or KS},
 )
 def k_beyond_the_bank(scene: Fixture, faulty: bool) -> Observation:
     """recall@10 among 6 candidates."""

@@ -12,8 +12,8 @@ import pytest
 
 from nextvec.corpus.store import Store
 from nextvec.data.windows import make_windows
+from nextvec.diagnostics.examples import ScoredWindow, best_and_worst
 from nextvec.evaluation.predictor import unit
-from nextvec.experiments.examples import WindowTexts, best_and_worst
 
 DOCUMENTS = (1, 4, 6, 9)
 
@@ -39,7 +39,7 @@ def store(make_world: Callable[..., Store], tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def found(store: Store) -> list[tuple[str, list[WindowTexts]]]:
+def found(store: Store) -> list[tuple[str, list[ScoredWindow]]]:
     vectors = store.vectors[:]
     answers = {
         vectors[i].tobytes(): vectors[i + 1] * (1 if i // 12 in (1, 4) else -1)
