@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -111,12 +112,65 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str | Path, pre
         raise ConfigError(f"{prefix.rstrip('.') or cls.__name__}: {e}", where=where) from None
 
 
-def at_least(config: object, **limits: float) -> None:
-    """Raise ValueError when a field lies below its limit (or is NaN)."""
-    for name, limit in limits.items():
-        value = getattr(config, name)
-        if not value >= limit:
-            raise ValueError(f"{name} is {value}; it must be at least {limit}")
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """Where a number of a configuration may lie: from `least` or above `above`, to `most` or below
+    `below`."""
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+
+    def __str__(self) -> str:
+        low = self.least if self.above is None else self.above
+        high = self.most if self.below is None else self.below
+        if high is None:
+            return f"at least {low}" if self.above is None else f"above {low}"
+        if self.above is None and self.below is None:
+            return f"between {low} and {high}"
+        return f"in {'[' if self.above is None else '('}{low}, {high}{']' if self.below is None else ')'}"
+
+    def hold(self, value: float) -> bool:
+        """Whether it lies there; NaN lies nowhere, infinity only where it is `most`."""
+        return (
+            (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
+            and (value < math.inf if self.below is None and self.most is None else True)
+            and (self.below is None or value < self.below)
+        )
+
+
+def number(
+    default: Any = dataclasses.MISSING,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    **metadata: Any,
+) -> Any:
+    """A field of a `Checked` dataclass whose value has to lie within these bounds."""
+    bounds = Bounds(least, above, most, below)
+    return dataclasses.field(default=default, metadata={"bounds": bounds, **metadata})
+
+
+class Checked:
+    """Base of configurations: whoever builds one, this reader or a line of Python, its `number`s are checked.
+
+    What depends on several fields is checked in a `__post_init__` of the subclass, after this one.
+    """
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: naming the field, its value and where it may lie.
+        """
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            bounds, value = f.metadata.get("bounds"), getattr(self, f.name)
+            if bounds is not None and value is not None and not bounds.hold(value):
+                raise ValueError(f"{f.name} is {value}; it must be {bounds}")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,12 +7,12 @@ import platform
 from dataclasses import dataclass
 from typing import Literal
 
-from nextvec.config import at_least
+from nextvec.config import Checked, number
 from nextvec.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class RuntimeConfig:
+class RuntimeConfig(Checked):
     """Where and how it runs.
 
     Attributes:
@@ -26,12 +26,9 @@ class RuntimeConfig:
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    seed: int = 0
-    threads: int = 0
-    checkpoint_every_s: float = 300.0
-
-    def __post_init__(self) -> None:
-        at_least(self, seed=0, threads=0, checkpoint_every_s=0)
+    seed: int = number(0, least=0)
+    threads: int = number(0, least=0)
+    checkpoint_every_s: float = number(300.0, least=0)
 
 
 def native_bfloat16(device: str) -> bool:

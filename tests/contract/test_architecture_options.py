@@ -21,7 +21,7 @@ from nextvec.models.base import NextVectorModel, Prediction
 from nextvec.models.heads import HEADS
 from nextvec.models.residual import RESIDUALS
 from nextvec.models.saving import load_model, save_model
-from nextvec.training.residuals import fit_residual, fit_standardiser
+from nextvec.training.build import fit_residual, fit_standardiser
 from parity.operators import ema_reference, weights_reference
 
 CONTEXT = 3

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from contract.lab import CHUNK, MODELS, every_architecture, every_file, make, run_chunks, run_steps, vectors
 from nextvec.models import registry
-from nextvec.models.base import clone_state
+from nextvec.models.base import NextVectorModel, clone_state
 from nextvec.models.saving import save_model
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +52,48 @@ def test_the_future_changes_nothing(name: str, known: int) -> None:
     moved = (after[:, :known] - before[:, :known]).abs().max()
     assert moved <= 1e-10 * before[:, :known].abs().max()
     assert (after[:, known:] - before[:, known:]).abs().max() > 1e-3  # the change itself was seen
+
+
+def assert_causal_in_training(model: NextVectorModel, known: int) -> None:
+    """What training sees of the predictions before `known` depends on nothing after it: neither on the
+    vectors that follow nor on the targets, which training hands over as well."""
+    x = vectors(2, 25, torch.float64)
+    other = x.clone()
+    other[:, known:] = 10 * vectors(2, 25 - known, torch.float64, seed=2)
+    mask = torch.ones(2, 24, dtype=torch.bool)
+    found = []
+    for given in (x, other):
+        torch.manual_seed(3)  # what a diffusion draws is the same in both
+        found.append(model.train().learn(given[:, :-1], None, given[:, 1:], mask)[0].raw)
+    before, after = (raw[:, :known] for raw in found)
+    assert (after - before).abs().max() <= 1e-10 * before.abs().max()
+    assert (found[1] - found[0])[:, known:].abs().max() > 1e-3  # the change itself was seen
+
+
+@every_architecture
+@pytest.mark.parametrize("known", [1, 5, 16])
+@torch.no_grad()
+def test_the_future_changes_nothing_while_training(name: str, known: int) -> None:
+    without_dropout = {"dropout": 0.0} if hasattr(make(name).config, "dropout") else {}
+    assert_causal_in_training(make(name, torch.float64, **without_dropout), known)
+
+
+@pytest.mark.parametrize("known", [1, 5, 16])
+@torch.no_grad()
+def test_a_model_that_reads_the_next_vector_only_while_training_is_found(
+    known: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make("lstm", torch.float64, dropout=0.0)
+    encode = type(model).encode
+
+    def leaky(self: NextVectorModel, x: Tensor) -> Tensor:
+        return encode(self, x.roll(-1, 1) if self.training else x)
+
+    monkeypatch.setattr(type(model), "encode", leaky)
+    x = vectors(2, 24, torch.float64)
+    torch.testing.assert_close(model(x).raw[:, :5], model(x[:, :5]).raw)  # in eval mode nothing shows
+    with pytest.raises(AssertionError):
+        assert_causal_in_training(model, known)
 
 
 @every_architecture

@@ -60,8 +60,8 @@ def test_small_ones_are_small(preset: str) -> None:
         ("small_two_tower", {"standardise": False}, "needs standardise = true"),
         ("small_one_tower", {"head": "energy"}, "choose another head"),
         ("small_one_tower", {"levels": 10}, "more than there are levels"),
-        ("small_one_tower", {"unconditional": 1.5}, "unconditional must be in"),
-        ("small_one_tower", {"guidance": -1.0}, "guidance must be in"),
+        ("small_one_tower", {"unconditional": 1.5}, "unconditional is 1.5; it must be between 0 and 1"),
+        ("small_one_tower", {"guidance": -1.0}, "guidance is -1.0; it must be between 0 and 100"),
     ],
 )
 def test_a_configuration_that_cannot_be_meant(preset: str, change: dict[str, object], message: str) -> None:

@@ -71,7 +71,7 @@ def test_the_numbers_in_the_preset_files_are_counted() -> None:
         (("lstm", "smal"), {}, ModelError, "did you mean 'small'?"),
         (("lstm",), {"hiden": 3}, ConfigError, "did you mean 'hidden'?"),
         (("lstm",), {"hidden": "3"}, ConfigError, "give a int"),
-        (("lstm",), {"hidden": 0}, ConfigError, "must be 1 to"),
+        (("lstm",), {"hidden": 0}, ConfigError, "must be between 1 and"),
         (("lstm", "small", 0), {}, ConfigError, "d_embed"),
         (("lstm",), {"dropout": 1.0}, ConfigError, "dropout"),
         (("lstm",), {"head": "liner"}, ConfigError, "linear, projection, compact"),

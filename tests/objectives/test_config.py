@@ -8,8 +8,7 @@ import pytest
 
 from nextvec.config import from_dict
 from nextvec.errors import ConfigError
-from nextvec.objectives.config import LossConfig
-from nextvec.objectives.material import check_material
+from nextvec.objectives.config import LossConfig, check_data
 
 
 def read(**values):
@@ -27,9 +26,9 @@ def test_the_default_is_the_mean_squared_error():
     [
         ({"infonse": 1.0}, "unknown key 'loss.infonse'; did you mean 'loss.infonce'?"),
         ({"mean_squared": 1.0}, "unknown key 'loss.mean_squared'"),
-        ({"mse": -1.0}, "loss: the weight mse is -1.0"),
-        ({"mmd": math.nan}, "loss: the weight mmd is nan"),
-        ({"huber": math.inf}, "loss: the weight huber is inf"),
+        ({"mse": -1.0}, "loss: mse is -1.0"),
+        ({"mmd": math.nan}, "loss: mmd is nan"),
+        ({"huber": math.inf}, "loss: huber is inf"),
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"temperature": 2.0}, "temperature is 2.0"),
         ({"near_duplicate": 1.5}, "near_duplicate is 1.5"),
@@ -84,7 +83,7 @@ def test_training_on_nothing_is_refused():
 )
 def test_material_that_gives_a_term_nothing_is_refused(values, material, text):
     with pytest.raises(ConfigError) as caught:
-        check_material(LossConfig(**values), *material)
+        check_data(LossConfig(**values), *material)
     assert text in str(caught.value)
     assert caught.value.remedy
 
@@ -102,4 +101,4 @@ def test_material_that_gives_a_term_nothing_is_refused(values, material, text):
     ],
 )
 def test_material_that_suffices_is_taken(values, material, more):
-    assert check_material(LossConfig(**values), *material, **more) is None
+    assert check_data(LossConfig(**values), *material, **more) is None

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from nextvec.errors import ConfigError
 from nextvec.objectives.combine import Objective
 from nextvec.objectives.config import LossConfig
-from nextvec.objectives.mmd import kernel, mean_distance, mmd_squared
+from nextvec.objectives.distribution import kernel, mean_distance, mmd_squared
 from nextvec.objectives.sample import Sample, Statistics
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextvec.objectives.combine import Objective
+from nextvec import objectives
+from nextvec.errors import ConfigError
+from nextvec.objectives.combine import Objective, find_terms
 from nextvec.objectives.config import OWN, LossConfig
 from nextvec.objectives.terms import TERMS, term
 
@@ -41,6 +44,31 @@ def make(name, options, statistics, dtype=torch.float64):
 def test_every_weight_has_its_term():
     assert set(LossConfig().weights()) == {*TERMS, OWN}
     assert set(OPTIONS) <= set(TERMS)
+
+
+def test_a_file_of_its_own_is_found(tmp_path, monkeypatch):
+    """One file with `@term` and a weight are enough: nothing is imported by hand."""
+    (tmp_path / "absolute.py").write_text(
+        "from nextvec.objectives.terms import Term, term\n\n\n"
+        "@term('absolute')\nclass Absolute(Term):\n"
+        "    def forward(self, sample):\n"
+        "        return sample.mean((sample.raw - sample.goal).abs().mean(-1))\n"
+    )
+    monkeypatch.setattr(objectives, "__path__", [*objectives.__path__, str(tmp_path)])
+    monkeypatch.setattr(LossConfig, "weights", lambda self: {"absolute": 1.0})
+    try:
+        find_terms()
+        assert Objective(LossConfig()).weights == {"absolute": 1.0}
+        assert type(Objective(LossConfig()).terms["absolute"]).__name__ == "Absolute"
+    finally:
+        TERMS.pop("absolute", None)
+        sys.modules.pop("nextvec.objectives.absolute", None)
+
+
+def test_a_weight_without_a_term_is_named(monkeypatch):
+    monkeypatch.setattr(LossConfig, "weights", lambda self: {"absolute": 1.0})
+    with pytest.raises(ConfigError, match=r"no class of nextvec\.objectives is the term 'absolute'"):
+        Objective(LossConfig())
 
 
 @pytest.mark.parametrize("name", ["mse", "nonsense"])

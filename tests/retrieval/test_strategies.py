@@ -285,9 +285,9 @@ def test_more_rows_than_the_pool(world: Store, context: RetrievalContext, readin
 
 def test_options_are_checked() -> None:
     for given, says in (
-        ({"pool": 0}, "pool must be 1 or more"),
-        ({"blend": 1.5}, "blend must be in 0 .. 1"),
-        ({"reach": 0.0}, "reach must be above 0"),
+        ({"pool": 0}, "pool is 0; it must be at least 1"),
+        ({"blend": 1.5}, "blend is 1.5; it must be between 0 and 1"),
+        ({"reach": 0.0}, "reach is 0.0; it must be above 0"),
         ({"blnd": 0.5}, "did you mean 'blend'"),
     ):
         with pytest.raises(ConfigError, match=says):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextvec.config import from_dict, merge, parse_assignments, read_toml, to_dict, write_toml
+from nextvec.config import (
+    Checked,
+    from_dict,
+    merge,
+    number,
+    parse_assignments,
+    read_toml,
+    to_dict,
+    write_toml,
+)
 from nextvec.errors import ConfigError
 
 
@@ -60,6 +70,33 @@ def test_what_is_not_meant_is_refused(values: dict[str, object], named: str) -> 
         from_dict(Config, values, where="here.toml")
     assert named in str(caught.value)
     assert "here.toml" in str(caught.value)
+
+
+@dataclass(frozen=True)
+class Numbers(Checked):
+    rate: float = number(1.0, above=0)
+    share: float = number(0.5, least=0, most=1)
+    drop: float = number(0.0, least=0, below=1)
+    count: int | None = number(None, least=2)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rate": 0.0}, "rate is 0.0; it must be above 0"),
+        ({"rate": float("inf")}, "rate is inf; it must be above 0"),
+        ({"share": 1.5}, "share is 1.5; it must be between 0 and 1"),
+        ({"share": float("nan")}, "share is nan; it must be between 0 and 1"),
+        ({"drop": 1.0}, "drop is 1.0; it must be in [0, 1)"),
+        ({"count": 1}, "count is 1; it must be at least 2"),
+    ],
+)
+def test_numbers_are_checked_however_a_configuration_is_built(values: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Numbers(**values)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=re.escape(f"f: Numbers: {message}")):
+        from_dict(Numbers, values, where="f")
+    assert from_dict(Numbers, {"share": 1.0, "count": 2}, where="f") == Numbers(share=1.0, count=2)
 
 
 def test_nearest_key_is_suggested() -> None:

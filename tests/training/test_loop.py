@@ -271,6 +271,34 @@ def test_clip_zero_clips_nothing_but_is_measured(store, tiny, tmp_path):
     assert free["train"]["loss"] != tight["train"]["loss"]
 
 
+def test_clipping_holds_what_the_objective_learns_too(store, tiny, tmp_path, monkeypatch):
+    """A learned temperature is clipped with the model: its gradient counts in the norm and is scaled with
+    it."""
+    options = ("loss.mse=0.0", "loss.infonce=1.0", "loss.learn_temperature=true", "optim.clip=1e-6")
+    steps = []
+    update = loop.update
+
+    def watched(session, batch):
+        temperature = session.objective.terms["infonce"].log_temperature
+        others = [p for p in session.parameters if p is not temperature]
+        session.optimiser.register_step_pre_hook(lambda *_: steps.append(total_norm([*others, temperature])))
+        session.optimiser.register_step_pre_hook(lambda *_: temperatures.append(total_norm([temperature])))
+        monkeypatch.setattr(loop, "update", update)
+        update(session, batch)
+
+    temperatures = []
+    monkeypatch.setattr(loop, "update", watched)
+    train(store, tiny(*options, "optim.max_updates=3"), tmp_path / "run", quiet=True)
+    assert len(steps) == 3
+    assert steps == pytest.approx([1e-6] * 3, rel=0.02)
+    assert all(0 < t <= 1e-6 for t in temperatures)
+
+
+def total_norm(parameters):
+    """Of the gradients of all of these together."""
+    return float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+
+
 def test_decay_spares_biases_unless_told_otherwise():
     def groups(decay: str) -> list[tuple[int, float]]:
         config = OptimConfig(weight_decay=0.1, decay=decay)

@@ -14,7 +14,7 @@ from nextvec.data.gather import gather_contexts
 from nextvec.data.windows import make_windows
 from nextvec.evaluation.baselines import Ridge
 from nextvec.models import registry
-from nextvec.training.residuals import fit_residual, fit_standardiser
+from nextvec.training.build import fit_residual, fit_standardiser
 
 D = 6
 

@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextvec.training.config import OptimConfig
-from nextvec.training.schedule import Plateau, learning_rate
+from nextvec.training.config import OptimConfig, Plateau, learning_rate
 
 
 @settings(max_examples=100, deadline=None)

@@ -11,9 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from nextvec.errors import MissingDependencyError
 from nextvec.interrupt import TrainingInterrupted
 from nextvec.training import loop
-from nextvec.training.history import read_history
+from nextvec.training.history import FOLDER, Scalars, read_history
 from nextvec.training.loop import train
-from nextvec.training.tensorboard import FOLDER, Scalars
 
 WATCHED = ("train/loss", "validation/cosine", "validation/loss.mse", "lr", "gradient_norm")
 

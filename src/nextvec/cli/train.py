@@ -30,10 +30,10 @@ def train(
     from nextvec.corpus.store import Store
     from nextvec.experiments.evaluating import evaluate_flags
     from nextvec.training.config import read_config
+    from nextvec.training.history import Scalars
     from nextvec.training.loop import train as run
     from nextvec.training.recipes import make_config
     from nextvec.training.session import CONFIG
-    from nextvec.training.tensorboard import Scalars
 
     flags = flags or TrainingFlags()
     file, given = flags.layers()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nextvec.config import Checked, number
 from nextvec.corpus.views import originals
 from nextvec.disk import read_json
 from nextvec.errors import SplitError
@@ -79,7 +80,7 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class SplitConfig:
+class SplitConfig(Checked):
     """How documents are divided.
 
     Attributes:
@@ -91,16 +92,15 @@ class SplitConfig:
     """
 
     file: str | None = None
-    validation: float = 0.1
-    test: float = 0.1
+    validation: float = number(0.1, least=0, below=1)
+    test: float = number(0.1, least=0, below=1)
     salt: str = "nextvec"
-    near_duplicate: float = 0.8
+    near_duplicate: float = number(0.8, above=0, most=1)
 
     def __post_init__(self) -> None:
-        if self.validation < 0 or self.test < 0 or self.validation + self.test >= 1:
-            raise ValueError("validation and test must be >= 0 and leave something for train")
-        if not 0 < self.near_duplicate <= 1:
-            raise ValueError("near_duplicate must be in (0, 1]")
+        super().__post_init__()
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test must leave something for train")
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ from typing import Any
 from nextvec.diagnostics.run import Epoch, RunRecord
 from nextvec.disk import read_json
 from nextvec.errors import RunError
-from nextvec.training.config import OptimConfig, TrainConfig, read_config
+from nextvec.training.config import OptimConfig, Plateau, TrainConfig, learning_rate, read_config
 from nextvec.training.history import HISTORY, read_history
 from nextvec.training.loop import METRICS
-from nextvec.training.schedule import Plateau, learning_rate
 from nextvec.training.session import CONFIG, ENVIRONMENT
 
 DAMAGED = "restore the file, or train again"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nextvec.config import Bounds, Checked
 from nextvec.models.heads import HeadName
 from nextvec.models.residual import ResidualName
 
 MAX_SIZE = 2**16  # of any width or count in a configuration: a file from elsewhere may say anything
+SIZES = Bounds(least=1, most=MAX_SIZE)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Checked):
     """What every architecture's configuration has. The sizes themselves come from a preset file.
 
     Attributes:
@@ -38,10 +40,9 @@ class ModelConfig:
     confidence: bool = False
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if type(value) is int and not 1 <= value <= MAX_SIZE:
-                raise ValueError(f"{name} = {value}: must be 1 to {MAX_SIZE}")
-        if not 0.0 <= getattr(self, "dropout", 0.0) < 1.0:
-            raise ValueError("dropout must be in [0, 1)")
+        super().__post_init__()
+        for name, value in vars(self).items():  # every whole number of an architecture is a size or a count
+            if type(value) is int and not SIZES.hold(value):
+                raise ValueError(f"{name} is {value}; it must be {SIZES}")
         if self.gate and self.residual == "none":
             raise ValueError("gate = true needs a residual to fall back on")

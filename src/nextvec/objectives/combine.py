@@ -7,6 +7,8 @@ on nothing), and a term whose gradient drowns the others (InfoNCE at weight 0.5 
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +16,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nextvec.errors import NextvecWarning, TrainingError
-from nextvec.objectives import context, continuation, contrastive, mmd, moments, regression
-from nextvec.objectives.config import LossConfig
+from nextvec import objectives
+from nextvec.errors import ConfigError, NextvecWarning, TrainingError
+from nextvec.objectives.config import OWN, LossConfig
 from nextvec.objectives.sample import Sample, Statistics
 from nextvec.objectives.terms import TERMS
 
-REGISTERED = (context, continuation, contrastive, mmd, moments, regression)
-"""The modules whose terms are in TERMS because they are imported here."""
 GRADIENT_RATIO_LIMIT = 50.0
+
+
+def find_terms() -> None:
+    """Import every file of this package: what carries `@term` in any of them is then in TERMS."""
+    for module in pkgutil.iter_modules(objectives.__path__):
+        importlib.import_module(f"{objectives.__name__}.{module.name}")
+
+
+find_terms()
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ class Objective(nn.Module):
     Attributes:
         weights: name -> weight of the terms that count.
     Raises:
-        ConfigError: no weight above 0, or a term that needs statistics without them.
+        ConfigError: no weight above 0, a weight without a term, or a term that needs statistics without them.
     """
 
     def __init__(
@@ -65,6 +74,13 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.weights = config.active(generative=generative)
+        for name in self.weights:
+            if name not in TERMS and name != OWN:
+                raise ConfigError(
+                    f"no class of nextvec.objectives is the term '{name}'",
+                    where=f"loss.{name}",
+                    remedy=f'mark one with @term("{name}"), or leave the weight out',
+                )
         self.terms = nn.ModuleDict(
             {name: TERMS[name](config, statistics) for name in self.weights if name in TERMS}
         )

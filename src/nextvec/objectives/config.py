@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from nextvec.config import Checked, number
 from nextvec.errors import ConfigError
 
 OWN = "generative"
@@ -17,11 +18,11 @@ TEMPERATURES = (0.01, 1.0)
 
 def weight(default: float) -> Any:
     """A field that is the weight of the term of its name."""
-    return dataclasses.field(default=default, metadata={"weight": True})
+    return number(default, least=0, weight=True)
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(Checked):
     """Weights of the terms (`nextvec.objectives`; 0 switches a term off) and their options.
 
     Attributes:
@@ -63,36 +64,23 @@ class LossConfig:
     mmd: float = weight(0.0)
     continuation: float = weight(0.0)
     generative: float = weight(1.0)
-    temperature: float = 0.07
+    temperature: float = number(0.07, least=TEMPERATURES[0], most=TEMPERATURES[1])
     learn_temperature: bool = False
     hard_negatives: bool = False
-    bank: int = 0
-    near_duplicate: float = 0.98
-    huber_delta: float = 1.0
+    bank: int = number(0, least=0, most=2**20)
+    near_duplicate: float = number(0.98, above=0, most=1)
+    huber_delta: float = number(1.0, above=0)
     variance_form: Literal["encoder", "brief"] = "encoder"
-    variance_gamma: float = 1.0
+    variance_gamma: float = number(1.0, above=0)
     mmd_against: Literal["encoder", "batch"] = "encoder"
     mmd_estimator: Literal["biased", "unbiased"] = "biased"
-    mmd_rows: int = 1024
+    mmd_rows: int = number(1024, least=2, most=2**16)
 
     def __post_init__(self) -> None:
-        for name, value in self.weights().items():
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"the weight {name} is {value}; give a weight >= 0")
-        low, high = TEMPERATURES
-        if not low <= self.temperature <= high:
-            raise ValueError(f"temperature is {self.temperature}; it must be within [{low}, {high}]")
-        if not 0 < self.near_duplicate <= 1:
-            raise ValueError(f"near_duplicate is {self.near_duplicate}; it is a cosine in (0, 1]")
-        for name in ("huber_delta", "variance_gamma"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name, least, most in (("bank", 0, 2**20), ("mmd_rows", 2, 2**16)):
-            if not least <= getattr(self, name) <= most:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} to {most}")
-        asked = [n for n in ("learn_temperature", "hard_negatives", "bank") if getattr(self, n)]
-        if asked and not self.infonce:
-            raise ValueError(f"{asked[0]} is set, but infonce has no weight; give it one, or leave it out")
+        super().__post_init__()
+        options = [n for n in ("learn_temperature", "hard_negatives", "bank") if getattr(self, n)]
+        if options and not self.infonce:
+            raise ValueError(f"{options[0]} is set, but infonce has no weight; give it one, or leave it out")
 
     def weights(self) -> dict[str, float]:
         """Name of a term -> weight, zeros included."""
@@ -114,3 +102,62 @@ class LossConfig:
                 remedy=f"give one of {', '.join(f'loss.{name}' for name in known)} a weight above 0",
             )
         return found
+
+
+def check_data(
+    config: LossConfig,
+    targets_per_document: Iterable[int],
+    batch_size: int,
+    *,
+    targets_per_window: int = 1,
+    windows_per_document: int = 0,
+    broken: float = 0.0,
+) -> None:
+    """Refuse, before training starts, a loss that there is nothing in the documents to compute from.
+
+    Args:
+        targets_per_document: of every training document, zeros included.
+        batch_size: full windows in a batch.
+        targets_per_window: targets of a full window.
+        windows_per_document: of one document in a batch at most; 0 sets no limit.
+        broken: the share of windows whose continuation is broken.
+    Raises:
+        ConfigError: with the term or option at fault.
+    """
+    counts = [count for count in targets_per_document if count > 0]
+    one = batch_size * targets_per_window == 1
+    if config.hard_negatives and max(counts, default=0) < 2:
+        raise ConfigError(
+            "no training document has a second target that could be a hard negative",
+            where="loss.hard_negatives",
+            remedy="set it to false, lower data.min_context or data.horizons, or ingest longer documents",
+        )
+    if config.hard_negatives and windows_per_document * targets_per_window == 1:
+        raise ConfigError(
+            "a batch holds one target of a document, which has no hard negative then",
+            where="loss.hard_negatives",
+            remedy="set it to false, or raise data.max_per_document",
+        )
+    if config.infonce and not config.hard_negatives and len(counts) < 2:
+        raise ConfigError(
+            "only one training document has targets, and its own are no negatives",
+            where="loss.infonce",
+            remedy="train on more documents, or set loss.hard_negatives = true",
+        )
+    if config.infonce and not config.bank and (one or (batch_size == 1 and not config.hard_negatives)):
+        raise ConfigError(
+            "a batch of 1 holds no negatives",
+            where="loss.infonce",
+            remedy="raise optim.batch_size, or set loss.bank",
+        )
+    for name in ("variance", "moment", "mmd"):
+        if getattr(config, name) and one:
+            raise ConfigError(
+                "a batch of 1 target has no spread", where=f"loss.{name}", remedy="raise optim.batch_size"
+            )
+    if config.continuation and not broken:
+        raise ConfigError(
+            "no continuation is broken, so that there is nothing to tell apart",
+            where="loss.continuation",
+            remedy="set data.broken above 0",
+        )

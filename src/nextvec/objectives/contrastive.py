@@ -1,4 +1,4 @@
-"""InfoNCE: the prediction told from what it is not."""
+"""The prediction against what it is not: InfoNCE, the context that was read, broken continuations."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextvec.errors import TrainingError
@@ -154,3 +155,73 @@ def allow(scores: Tensor, negative: Tensor, *, true: bool = False) -> Tensor:
     """Scores [N, V], in place minus infinity where `negative` [N, V] is not; `true` keeps the diagonal."""
     barred = ~negative
     return scores.masked_fill_(barred.fill_diagonal_(False) if true else barred, -math.inf)
+
+
+@term("context")
+class Context(Term):
+    """CSLoss of the sentence-level language model (Ippolito et al. 2020, "Toward Better Storylines with
+    Sentence-Level Language Models"): a softmax over the true next sentence and, as its only distractors, the
+    sentences of the context.
+
+    Here: the chunks that a position has read, back to the start of its window. Deviations: the score is a
+    cosine over `temperature`, as in `infonce` (there an inner product of BERT means); a chunk with a cosine
+    to the true target of at least `near_duplicate` is no distractor. Mean over the positions that have one.
+    """
+
+    def forward(self, sample: Sample) -> Tensor:
+        """Scalar."""
+        (B, T, _), P = sample.inputs.shape, sample.mask.shape[1]
+        position, chunk = (torch.arange(n, device=sample.mask.device) for n in (P, T))
+        last = torch.div(position, sample.horizons, rounding_mode="floor")
+        read = (chunk <= last[:, None]).expand(B, P, T)
+        inputs = sample.inputs.detach().to(sample.dtype)
+        if sample.lengths is not None:
+            real = chunk < sample.lengths.to(chunk.device)[:, None]  # [B, T]
+            inputs, read = inputs.masked_fill(~real[..., None], 0.0), read & real[:, None]
+        chunks = F.normalize(inputs, dim=-1).mT  # [B, D, T]
+        scores = sample.select(sample.lay_out(sample.unit) @ chunks)  # [N, T]
+        nearness = sample.select(sample.lay_out(sample.unit_goal) @ chunks)
+        wrong = read.reshape(-1, T)[sample.index] & ~confusable(nearness, self.config.near_duplicate)
+        temperature = self.config.temperature
+        true = sample.cosines / temperature
+        candidates = torch.cat([true[:, None], allow(scores / temperature, wrong)], dim=1)
+        # Without a distractor the true one is alone, and its loss is 0.
+        return -candidates.log_softmax(dim=1)[:, 0].sum() / wrong.any(dim=1).sum().clamp(min=1)
+
+
+@term("continuation")
+class ContinuationTerm(Term):
+    """Binary cross-entropy of the model's logit that the target (of the nearest horizon) continues what was
+    read: 1 where the position counts, 0 where its target was taken from another document.
+
+    Balanced: the mean over the true and the mean over the broken weigh one half each, so that a logit of 0
+    stands for even odds whatever share was broken. A batch that has only one of the two says nothing (0).
+    """
+
+    def forward(self, sample: Sample) -> Tensor:
+        """
+        Raises:
+            TrainingError: the model has no confidence, or the batch does not say what is broken.
+        """
+        if sample.confidence is None:
+            raise TrainingError(
+                "the model gives no confidence",
+                where="loss.continuation",
+                remedy="set model.options.confidence = true",
+            )
+        if sample.broken is None:
+            raise TrainingError(
+                "the batch has no broken continuations",
+                where="loss.continuation",
+                remedy="set data.broken above 0",
+            )
+        mask, target = sample.mask[:, :: sample.horizons], sample.target[:, :: sample.horizons]
+        shown = mask | sample.broken
+        logits = sample.confidence(target.masked_fill(~shown[..., None], 0.0)).to(sample.dtype)
+        true, broken = logits[mask], logits[sample.broken]
+        if not len(true) or not len(broken):
+            return true[:0].sum() + sample.zero
+        return 0.5 * (
+            F.binary_cross_entropy_with_logits(true, torch.ones_like(true))
+            + F.binary_cross_entropy_with_logits(broken, torch.zeros_like(broken))
+        )

@@ -57,11 +57,14 @@ TERMS: dict[str, type[Term]] = {}
 
 
 def term(name: str) -> Callable[[type[Term]], type[Term]]:
-    """Register a class as the term `name`; `LossConfig` must have a weight of that name."""
+    """Register a class as the term `name`; `LossConfig` has a weight of that name. The class may stand in any
+    file of this package: `combine` imports them all."""
 
     def register(cls: type[Term]) -> type[Term]:
-        if name not in LossConfig().weights() or name in TERMS:
-            raise ValueError(f"term '{name}' has no weight in LossConfig, or the name is taken")
+        if name not in LossConfig().weights():
+            raise ValueError(f"term '{name}' has no weight: add `{name}: float = weight(0.0)` to LossConfig")
+        if name in TERMS:
+            raise ValueError(f"term '{name}' is {TERMS[name].__qualname__} already")
         cls.name = name
         TERMS[name] = cls
         return cls

@@ -9,6 +9,7 @@ from typing import Generic, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 
+from nextvec.config import Checked, number
 from nextvec.corpus.layout import FloatArray, IntArray
 from nextvec.corpus.store import Store
 from nextvec.data.gather import VectorSource, gather_contexts, gather_queries
@@ -91,7 +92,7 @@ Need = Literal["decoder", "query", "conditional"]
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Checked):
     """What the strategies can be told.
 
     Attributes:
@@ -107,27 +108,17 @@ class Options:
         refined: `refined` and `passage` look at the chunks after so many candidates, from the best on.
     """
 
-    recent: int = 5
-    blend: float = 0.3
-    text: float = 0.5
-    query: float = 0.3
-    pool: int = 200
+    recent: int = number(5, least=1)
+    blend: float = number(0.3, least=0, most=1)
+    text: float = number(0.5, least=0, most=1)
+    query: float = number(0.3, least=0, most=1)
+    pool: int = number(200, least=1)
     document: float = 0.1
     recency: float = 0.1
-    reach: float = 8.0
-    trade_off: float = 0.7
-    refine: float = 0.2
-    refined: int = 20
-
-    def __post_init__(self) -> None:
-        for name in ("recent", "pool", "refined"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more")
-        for name in ("blend", "text", "query", "trade_off", "refine"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in 0 .. 1")
-        if self.reach <= 0:
-            raise ValueError("reach must be above 0")
+    reach: float = number(8.0, above=0)
+    trade_off: float = number(0.7, least=0, most=1)
+    refine: float = number(0.2, least=0, most=1)
+    refined: int = number(20, least=1)
 
 
 class Predicts(Protocol):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from nextvec.config import at_least, from_dict, read_toml
+from nextvec.config import Checked, from_dict, number, read_toml
 from nextvec.data.sampling import Sampling
 from nextvec.data.splits import SplitConfig
 from nextvec.data.windows import SequenceShape
@@ -35,7 +36,7 @@ class ModelChoice:
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Checked):
     """Which documents, how they are cut (`nextvec.data.sampling`) and drawn (`nextvec.data.sampling`).
 
     Attributes:
@@ -58,25 +59,24 @@ class DataConfig:
         workers: processes that gather batches ahead. The result is the same for any number.
     """
 
-    context: int = 32
+    context: int = number(32, least=1, most=MAX_CONTEXT)
     min_context: int = 1
     horizons: tuple[int, ...] = (1,)
     task: Literal["next", "middle"] = "next"
     whole: bool = False
-    conditional: float = 0.0
-    broken: float = 0.0
-    max_per_document: int = 8
+    conditional: float = number(0.0, least=0, most=1)
+    broken: float = number(0.0, least=0, most=1)
+    max_per_document: int = number(8, least=0)
     mixing: dict[str, float] = field(default_factory=dict)
-    mixing_temperature: float = 1.0
+    mixing_temperature: float = number(1.0, above=0)
     curriculum: Literal["none", "context", "coherence"] = "none"
-    curriculum_share: float = 0.5
+    curriculum_share: float = number(0.5, above=0, most=1)
     sources: tuple[str, ...] = ()
     split: SplitConfig = field(default_factory=SplitConfig)
-    workers: int = 0
+    workers: int = number(0, least=0)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.context <= MAX_CONTEXT:
-            raise ValueError(f"context is {self.context}; it must be between 1 and {MAX_CONTEXT}")
+        super().__post_init__()
         if not 1 <= self.min_context <= self.context:
             raise ValueError(f"min_context is {self.min_context}; it must be between 1 and context")
         if not self.horizons or min(self.horizons) < 1 or list(self.horizons) != sorted(set(self.horizons)):
@@ -85,16 +85,6 @@ class DataConfig:
             )
         if self.task == "middle":
             self._check_middle()
-        at_least(self, workers=0, max_per_document=0)
-        for name in ("conditional", "broken"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it is a share of the windows, in [0, 1]")
-        if not 0 < self.curriculum_share <= 1:
-            raise ValueError(
-                f"curriculum_share is {self.curriculum_share}; it is a share of the epochs, in (0, 1]"
-            )
-        if not 0 < self.mixing_temperature < float("inf"):
-            raise ValueError(f"mixing_temperature is {self.mixing_temperature}; it must be above 0")
         for source, weight in self.mixing.items():
             if not 0 <= weight < float("inf"):
                 raise ValueError(f"mixing gives '{source}' the weight {weight}; it must be at least 0")
@@ -131,7 +121,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(Checked):
     """AdamW and how long it runs.
 
     Attributes:
@@ -152,31 +142,20 @@ class OptimConfig:
         select: by which validation figure an epoch is the best: the highest "cosine" or the lowest "loss".
     """
 
-    lr: float = 1e-3
-    weight_decay: float = 0.01
+    lr: float = number(1e-3, above=0)
+    weight_decay: float = number(0.01, least=0)
     decay: Literal["all", "matrices"] = "matrices"
-    batch_size: int = 32
-    epochs: int = 20
-    max_updates: int = 0
-    max_seconds: float = 0.0
+    batch_size: int = number(32, least=1)
+    epochs: int = number(20, least=1)
+    max_updates: int = number(0, least=0)
+    max_seconds: float = number(0.0, least=0)
     schedule: Literal["constant", "cosine", "plateau"] = "cosine"
-    plateau_factor: float = 0.5
-    plateau_patience: int = 3
-    warmup: float = 0.05
-    clip: float = 1.0
-    patience: int = 5
+    plateau_factor: float = number(0.5, above=0, below=1)
+    plateau_patience: int = number(3, least=0)
+    warmup: float = number(0.05, least=0, below=1)
+    clip: float = number(1.0, least=0)
+    patience: int = number(5, least=0)
     select: Literal["cosine", "loss"] = "cosine"
-
-    def __post_init__(self) -> None:
-        at_least(self, max_seconds=0)
-        at_least(self, batch_size=1, epochs=1, max_updates=0, plateau_patience=0, patience=0)
-        at_least(self, weight_decay=0, clip=0)
-        if not 0 < self.lr < float("inf"):
-            raise ValueError(f"lr is {self.lr}; it must be above 0")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup is {self.warmup}; it is a share of all updates, in [0, 1)")
-        if not 0 < self.plateau_factor < 1:
-            raise ValueError(f"plateau_factor is {self.plateau_factor}; it must be between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -203,3 +182,36 @@ def read_config(path: Path) -> TrainConfig:
         data["horizons"] = [data.pop("horizon")]
         data.setdefault("max_per_document", 0)
     return from_dict(TrainConfig, found, where=path)
+
+
+PLATEAU_THRESHOLD = 1e-4
+"""Relative improvement that counts, as in torch.optim.lr_scheduler.ReduceLROnPlateau."""
+
+
+@dataclass
+class Plateau:
+    """The memory of the plateau schedule: the best loss, the epochs since, and the factor reached."""
+
+    factor: float = 1.0
+    best: float | None = None
+    bad_epochs: int = 0
+
+    def update(self, loss: float, config: OptimConfig) -> None:
+        """Take in an epoch's validation loss."""
+        if self.best is None or loss < self.best * (1 - PLATEAU_THRESHOLD):
+            self.best, self.bad_epochs = loss, 0
+        else:
+            self.bad_epochs += 1
+        if self.bad_epochs > config.plateau_patience:
+            self.factor, self.bad_epochs = self.factor * config.plateau_factor, 0
+
+
+def learning_rate(config: OptimConfig, update: float, total: int, plateau: Plateau) -> float:
+    """The rate of update number `update` (from 0; not whole where the clock decides) out of `total`."""
+    warmup = round(config.warmup * total)
+    if update < warmup:
+        return config.lr * (update + 1) / warmup
+    if config.schedule == "cosine":
+        progress = min((update - warmup) / max(total - warmup, 1), 1.0)
+        return config.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
+    return config.lr * plateau.factor if config.schedule == "plateau" else config.lr

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
 from nextvec.disk import write_text
-from nextvec.errors import RunError
+from nextvec.errors import MissingDependencyError, RunError
 from nextvec.objectives.combine import Loss, Objective
 from nextvec.objectives.regression import cosine_similarity
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 HISTORY = "history.jsonl"
 STD_FLOOR = 0.01
@@ -139,3 +144,75 @@ def read_history(run: Path) -> list[dict[str, Any]]:
 def write_history(run: Path, lines: list[dict[str, Any]]) -> None:
     """Write all lines, atomically: a crash leaves the history of one epoch less, never half a line."""
     write_text(run / HISTORY, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+
+
+FOLDER = "tensorboard"
+
+
+class Scalars:
+    """The history of a run for TensorBoard, in RUN/tensorboard: writes each epoch as `train` tells of it (its
+    `after_epoch`), and before that those that it finds.
+
+    What was written there before is replaced, so that a resumed run has each epoch once, those trained
+    without TensorBoard too. Steps are updates. Nothing is written before the run has an epoch to show.
+
+    Raises:
+        MissingDependencyError: TensorBoard is not installed.
+    """
+
+    def __init__(self, run: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise MissingDependencyError(
+                "tensorboard is not installed",
+                where="--tensorboard",
+                remedy="pip install nextvec[tensorboard]",
+            ) from None
+        self.run = run
+        self._open: type[SummaryWriter] = SummaryWriter
+        self._writer: SummaryWriter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is None and kind is None:
+            self._catch_up()  # a finished run that was resumed has no further epoch to tell
+        if self._writer is not None:
+            self._writer.close()
+
+    def __call__(self, line: Mapping[str, Any]) -> None:
+        """Write one line of the history, the latest of the run's."""
+        if self._writer is None:
+            self._catch_up()
+        else:
+            self._write(self._writer, line, time.time())
+
+    def _catch_up(self) -> None:
+        """Open the folder anew, with every epoch so far."""
+        if not (self.run / HISTORY).is_file():
+            return
+        folder = self.run / FOLDER
+        for old in folder.glob("events.out.tfevents.*"):
+            old.unlink()
+        self._writer = self._open(str(folder))
+        lines = read_history(self.run)
+        for line in lines:
+            self._write(self._writer, line, time.time() - lines[-1]["seconds"] + line["seconds"])
+
+    def _write(self, writer: SummaryWriter, line: Mapping[str, Any], at: float) -> None:
+        for name, value in scalars(line):
+            writer.add_scalar(name, value, line["update"], at)
+        writer.flush()
+
+
+def scalars(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers of a line of the history: "lr", "train/loss", "validation/cosine"..."""
+    for name, value in line.items():
+        if isinstance(value, Mapping):
+            yield from scalars(value, f"{prefix}{name}/")
+        elif name != "update":
+            yield prefix + name, value

@@ -27,10 +27,9 @@ from nextvec.objectives.regression import cosine_similarity
 from nextvec.objectives.sample import Sample
 from nextvec.progress import Progress, sparkline
 from nextvec.training.build import Start
-from nextvec.training.config import TrainConfig
+from nextvec.training.config import TrainConfig, learning_rate
 from nextvec.training.history import ValidationMeter, loss_names, loss_values, write_history
 from nextvec.training.saved import calibrate, saved_figures
-from nextvec.training.schedule import learning_rate
 from nextvec.training.session import TrainingSession, open_session
 
 METRICS = "metrics.json"

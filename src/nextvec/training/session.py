@@ -27,7 +27,7 @@ from nextvec.errors import RunError, SplitError, WindowError
 from nextvec.hardware import Hardware, find_hardware
 from nextvec.models.base import NextVectorModel
 from nextvec.objectives.combine import Objective, needs_statistics
-from nextvec.objectives.material import check_material
+from nextvec.objectives.config import check_data
 from nextvec.training.build import (
     Start,
     TrainingWrapper,
@@ -37,9 +37,8 @@ from nextvec.training.build import (
     make_optimiser,
     statistics_of,
 )
-from nextvec.training.config import TrainConfig, read_config
+from nextvec.training.config import Plateau, TrainConfig, read_config
 from nextvec.training.history import HISTORY, RunningMeans, loss_names, read_history
-from nextvec.training.schedule import Plateau
 from nextvec.version import __version__
 
 log = logging.getLogger("nextvec.training")
@@ -213,7 +212,7 @@ def build_session(
     training, validation = (split_batches(store, split, name, config) for name in ("train", "validation"))
     seed_everything(config.runtime.seed)
     model = build_model(store, config)
-    refuse_material(config, training, model)
+    refuse_data(config, training, model)
     fitted: dict[str, Any] = {}
     if start is not None:
         model.load_state_dict(dict(start.weights))
@@ -270,13 +269,13 @@ def check_config(store: Store, config: TrainConfig) -> None:
     training, _ = (split_batches(store, split, name, config) for name in ("train", "validation"))
     with torch.device("meta"):
         model = build_model(store, config)
-    refuse_material(config, training, model)
+    refuse_data(config, training, model)
 
 
-def refuse_material(config: TrainConfig, training: BatchSource, model: NextVectorModel) -> None:
+def refuse_data(config: TrainConfig, training: BatchSource, model: NextVectorModel) -> None:
     """Raise ConfigError where an objective weighs nothing, or finds nothing to look at in these documents."""
     config.loss.active(generative=model.generative)
-    check_material(
+    check_data(
         config.loss,
         training.documents.targets_each(config.data.shape).tolist(),
         config.optim.batch_size,

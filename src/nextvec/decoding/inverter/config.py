@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from nextvec.config import at_least
+from nextvec.config import Checked, number
 from nextvec.data.splits import SplitConfig
 from nextvec.decoding.inverter.network import NetworkConfig
 from nextvec.decoding.inverter.tokens import BYTES, Kind
@@ -15,7 +15,7 @@ MAX_VOCABULARY = 2**17
 
 
 @dataclass(frozen=True)
-class TokensConfig:
+class TokensConfig(Checked):
     """How text is cut into tokens.
 
     Attributes:
@@ -25,20 +25,12 @@ class TokensConfig:
     """
 
     kind: Kind = "bpe"
-    vocabulary: int = 8192
-    length: int = 0
-
-    def __post_init__(self) -> None:
-        if not BYTES < self.vocabulary <= MAX_VOCABULARY:
-            raise ValueError(
-                f"vocabulary is {self.vocabulary}; it must be from {BYTES + 1} to {MAX_VOCABULARY}"
-            )
-        if not 0 <= self.length <= MAX_LENGTH:
-            raise ValueError(f"length is {self.length}; it must be from 0 to {MAX_LENGTH}")
+    vocabulary: int = number(8192, least=BYTES + 1, most=MAX_VOCABULARY)
+    length: int = number(0, least=0, most=MAX_LENGTH)
 
 
 @dataclass(frozen=True)
-class InverterDataConfig:
+class InverterDataConfig(Checked):
     """Which documents.
 
     Attributes:
@@ -49,14 +41,11 @@ class InverterDataConfig:
 
     sources: tuple[str, ...] = ()
     split: SplitConfig = field(default_factory=SplitConfig)
-    validation: int = 1024
-
-    def __post_init__(self) -> None:
-        at_least(self, validation=2)
+    validation: int = number(1024, least=2)
 
 
 @dataclass(frozen=True)
-class InverterOptimConfig:
+class InverterOptimConfig(Checked):
     """AdamW with a linear warm-up and a cosine down to 0, and how long it runs.
 
     Attributes:
@@ -74,26 +63,17 @@ class InverterOptimConfig:
         topic_updates: updates by this loss alone before the first epoch, of 256 chunks each (`topics`).
     """
 
-    lr: float = 2e-3
-    weight_decay: float = 0.05
-    batch_tokens: int = 2048
-    epochs: int = 3
-    max_updates: int = 0
-    max_seconds: float = 0.0
-    warmup: float = 0.03
-    clip: float = 1.0
-    noise: float = 0.2
-    topic: float = 0.2
-    topic_updates: int = 600
-
-    def __post_init__(self) -> None:
-        at_least(self, batch_tokens=1, epochs=1, topic_updates=0, max_updates=0, max_seconds=0)
-        at_least(self, weight_decay=0, noise=0, topic=0)
-        for name in ("lr", "clip"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup is {self.warmup}; it is a share of the whole, in [0, 1)")
+    lr: float = number(2e-3, above=0)
+    weight_decay: float = number(0.05, least=0)
+    batch_tokens: int = number(2048, least=1)
+    epochs: int = number(3, least=1)
+    max_updates: int = number(0, least=0)
+    max_seconds: float = number(0.0, least=0)
+    warmup: float = number(0.03, least=0, below=1)
+    clip: float = number(1.0, above=0)
+    noise: float = number(0.2, least=0)
+    topic: float = number(0.2, least=0)
+    topic_updates: int = number(600, least=0)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nextvec.config import Checked, number
 from nextvec.models.config import MAX_SIZE
 from nextvec.models.ops.attention import cache_append, causal_weights
 from nextvec.models.ops.layers import RMSNorm, SwiGLU, dropout
@@ -28,7 +29,7 @@ MAX_TOKENS = 4096
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
+class NetworkConfig(Checked):
     """Sizes.
 
     Attributes:
@@ -39,21 +40,17 @@ class NetworkConfig:
         dropout: on what every block adds.
     """
 
-    width: int = 256
-    layers: int = 4
-    heads: int = 4
-    ffn: int = 512
-    prefix: int = 4
-    dropout: float = 0.0
+    width: int = number(256, least=1, most=MAX_SIZE)
+    layers: int = number(4, least=1, most=MAX_SIZE)
+    heads: int = number(4, least=1, most=MAX_SIZE)
+    ffn: int = number(512, least=1, most=MAX_SIZE)
+    prefix: int = number(4, least=1, most=MAX_SIZE)
+    dropout: float = number(0.0, least=0, below=1)
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "ffn", "prefix"):
-            if not 1 <= getattr(self, name) <= MAX_SIZE:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be from 1 to {MAX_SIZE}")
+        super().__post_init__()
         if self.width % (2 * self.heads):
             raise ValueError(f"width {self.width} does not divide into {self.heads} heads of an even width")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; it must be in [0, 1)")
 
 
 @dataclass

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nextvec.config import at_least
+from nextvec.config import Checked, number
 from nextvec.decoding.inverter.network import Network
 
 MAX_WIDTH = 64
@@ -21,7 +21,7 @@ KEEP = 0.75
 
 
 @dataclass(frozen=True)
-class Writing:
+class Writing(Checked):
     """How texts are written.
 
     Attributes:
@@ -34,21 +34,13 @@ class Writing:
         seed: of the samples.
     """
 
-    beam: int = 4
-    alpha: float = 1.0
-    no_repeat: int = 3
-    samples: int = 12
-    temperature: float = 0.7
-    top_p: float = 0.9
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        at_least(self, beam=1, alpha=0, no_repeat=0, samples=0, temperature=0, seed=0)
-        for name in ("beam", "samples"):
-            if getattr(self, name) > MAX_WIDTH:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at most {MAX_WIDTH}")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}; it must be in (0, 1]")
+    beam: int = number(4, least=1, most=MAX_WIDTH)
+    alpha: float = number(1.0, least=0)
+    no_repeat: int = number(3, least=0)
+    samples: int = number(12, least=0, most=MAX_WIDTH)
+    temperature: float = number(0.7, least=0)
+    top_p: float = number(0.9, above=0, most=1)
+    seed: int = number(0, least=0)
 
 
 @dataclass(frozen=True)

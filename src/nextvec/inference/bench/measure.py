@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from nextvec.config import at_least
+from nextvec.config import Checked, number
 from nextvec.data.windows import FloatArray
 from nextvec.errors import ConfigError, NextvecError, RunError
 from nextvec.inference.bench.worker import COPY, percentiles_ms
@@ -125,7 +125,7 @@ AGREEMENT = 64
 
 
 @dataclass(frozen=True)
-class BenchConfig:
+class BenchConfig(Checked):
     """What is measured.
 
     Attributes:
@@ -141,9 +141,9 @@ class BenchConfig:
 
     engines: tuple[str, ...] = DEFAULT_ENGINES
     batches: tuple[int, ...] = (1, 8, 32, 128, 256)
-    context: int = 5
-    seconds: float = 2.0
-    threads: int = 1
+    context: int = number(5, least=1)
+    seconds: float = number(2.0, least=0)
+    threads: int = number(1, least=1)
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -157,7 +157,7 @@ class BenchConfig:
                 "the others are compared with eager", where="--engines", remedy="name eager among the engines"
             )
         try:
-            at_least(self, context=1, threads=1, seconds=0)
+            super().__post_init__()
         except ValueError as e:
             raise ConfigError(str(e), where="nextvec bench inference", remedy="give another number") from None
         if not self.batches or min(self.batches) < 1:

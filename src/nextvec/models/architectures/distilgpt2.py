@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from nextvec.config import number
 from nextvec.disk import read_json
 from nextvec.errors import ModelError
 from nextvec.models.base import ModelConfig, NextVectorModel
@@ -45,7 +46,7 @@ class DistilGPT2Config(ModelConfig):
     heads: int
     ffn: int
     positions: int
-    dropout: float
+    dropout: float = number(least=0, below=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

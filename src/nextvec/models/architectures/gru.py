@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nextvec.config import number
 from nextvec.models.base import ModelConfig, NextVectorModel
 from nextvec.models.ops.layers import dropout
 from nextvec.models.registry import architecture
@@ -25,7 +26,7 @@ class GRUConfig(ModelConfig):
 
     hidden: int
     layers: int
-    dropout: float
+    dropout: float = number(least=0, below=1)
 
 
 class GRUBlock(nn.Module):

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nextvec.config import number
 from nextvec.errors import ModelError
 from nextvec.models.base import ModelConfig
 from nextvec.models.ops.convolution import causal_convolution, short_convolution, short_convolution_after
@@ -40,15 +41,10 @@ class HyenaConfig(ModelConfig):
 
     hidden: int
     layers: int
-    order: int
+    order: int = number(least=2)
     ffn: int
     max_length: int
-    dropout: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.order < 2:
-            raise ValueError(f"order = {self.order}: must be 2 or more")
+    dropout: float = number(least=0, below=1)
 
 
 class Filters(Precise):

@@ -25,6 +25,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nextvec.config import number
 from nextvec.models.base import ModelConfig, NextVectorModel, Prediction
 from nextvec.models.ops.attention import cache_append, causal_mask
 from nextvec.models.ops.positions import rotary_angles
@@ -54,15 +55,15 @@ class LCMConfig(ModelConfig):
     layers: int
     heads: int
     ffn: int
-    dropout: float
+    dropout: float = number(least=0, below=1)
     denoiser_layers: int | None = None
     levels: int = 100
     skip: bool = False
-    unconditional: float = 0.15
+    unconditional: float = number(0.15, least=0, most=1)
     steps: int = 40
-    guidance: float = 1.0
-    rescale: float = 0.7
-    fresh: float = 1.0
+    guidance: float = number(1.0, least=0, most=100)
+    rescale: float = number(0.7, least=0, most=1)
+    fresh: float = number(1.0, least=0, most=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,11 +77,6 @@ class LCMConfig(ModelConfig):
             raise ValueError("a diffusion draws by itself: choose another head than 'energy'")
         if self.steps > self.levels:
             raise ValueError(f"steps = {self.steps} is more than there are levels ({self.levels})")
-        for name in ("unconditional", "rescale", "fresh"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} must be in [0, 1]")
-        if not 0.0 <= self.guidance <= 100.0:
-            raise ValueError("guidance must be in [0, 100]")
 
 
 @architecture("lcm")

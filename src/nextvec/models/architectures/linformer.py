@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nextvec.config import number
 from nextvec.models.base import ModelConfig
 from nextvec.models.ops.attention import cache_append, causal_attention
 from nextvec.models.ops.layers import FeedForward, dropout
@@ -84,7 +85,7 @@ class LinformerConfig(ModelConfig):
     ffn: int
     block: int
     slots: int
-    dropout: float
+    dropout: float = number(least=0, below=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nextvec.config import number
 from nextvec.models.base import ModelConfig, NextVectorModel
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
@@ -23,7 +24,7 @@ class LSTMConfig(ModelConfig):
 
     hidden: int
     layers: int
-    dropout: float
+    dropout: float = number(least=0, below=1)
 
 
 @architecture("lstm")

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from nextvec.config import number
 from nextvec.models.base import ModelConfig
 from nextvec.models.ops.attention import spans
 from nextvec.models.ops.convolution import short_convolution, short_convolution_after
@@ -228,7 +229,7 @@ class Mamba2Config(ModelConfig):
     head_dim: int
     state: int
     taps: int
-    dropout: float
+    dropout: float = number(least=0, below=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nextvec.config import number
 from nextvec.models.base import ModelConfig, NextVectorModel
 from nextvec.models.ops.layers import dropout
 from nextvec.models.registry import architecture
@@ -25,7 +26,7 @@ class MLPConfig(ModelConfig):
 
     context: int
     hidden: int
-    dropout: float
+    dropout: float = number(least=0, below=1)
 
 
 @architecture("mlp")

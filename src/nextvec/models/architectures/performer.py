@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nextvec.config import number
 from nextvec.models.base import ModelConfig
 from nextvec.models.ops.layers import FeedForward, dropout
 from nextvec.models.ops.parameters import wide
@@ -134,7 +135,7 @@ class PerformerConfig(ModelConfig):
     ffn: int
     features: int
     redraw: int
-    dropout: float
+    dropout: float = number(least=0, below=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

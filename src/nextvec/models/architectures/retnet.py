@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nextvec.config import number
 from nextvec.models.base import ModelConfig
 from nextvec.models.ops.layers import RMSNorm, SwiGLU, dropout, rms_norm
 from nextvec.models.registry import architecture
@@ -158,7 +159,7 @@ class RetNetConfig(ModelConfig):
     heads: int
     values: int
     ffn: int
-    dropout: float
+    dropout: float = number(least=0, below=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

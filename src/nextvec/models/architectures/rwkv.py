@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nextvec.config import number
 from nextvec.models.base import ModelConfig, NextVectorModel
 from nextvec.models.ops.layers import dropout
 from nextvec.models.ops.wkv import empty_state, wkv4, wkv7
@@ -37,7 +38,7 @@ class RWKVConfig(ModelConfig):
     layers: int
     heads: int
     ffn: int
-    dropout: float
+    dropout: float = number(least=0, below=1)
     version: Literal[7, 4] = 7
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nextvec.config import number
 from nextvec.models.base import ModelConfig
 from nextvec.models.ops.convolution import causal_convolution
 from nextvec.models.ops.layers import FeedForward, dropout
@@ -223,7 +224,7 @@ class S4Config(ModelConfig):
     layers: int
     state: int
     ffn: int
-    dropout: float
+    dropout: float = number(least=0, below=1)
     kernel: Literal["dplr", "diagonal"] = "dplr"
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nextvec.config import number
 from nextvec.models.base import ModelConfig, NextVectorModel
 from nextvec.models.ops.attention import attention_at, cache_append, causal_attention
 from nextvec.models.ops.layers import dropout
@@ -33,7 +34,7 @@ class TransformerConfig(ModelConfig):
     layers: int
     heads: int
     ffn: int
-    dropout: float
+    dropout: float = number(least=0, below=1)
     head_width: int | None = None
 
     def __post_init__(self) -> None:
