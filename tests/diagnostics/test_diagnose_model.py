@@ -106,7 +106,7 @@ def test_the_mean_vector_is_found_out(bench: Bench) -> None:
     assert (
         found.mean.own
         == pytest.approx(found.cosine)
-        == pytest.approx(case.answers["mean vector"].cosine.mean())
+        == pytest.approx(case.summaries["mean vector"].cosine.mean())
     )
     assert found.mean.through == pytest.approx(found.cosine)
     assert not found.mean.beaten

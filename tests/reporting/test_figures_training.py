@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
+from nextvec.experiments.runs import RunFolder
 from nextvec.reporting.figures.training import (
     cosine_curves,
     gradient_norms,
@@ -17,7 +18,7 @@ from nextvec.reporting.figures.training import (
     lr_schedule,
     validation_loss,
 )
-from nextvec.reporting.inputs import ReportInputs, Run
+from nextvec.reporting.inputs import ReportInputs
 
 
 @pytest.mark.parametrize(("draw", "figure"), [(loss_comparison, "loss"), (cosine_curves, "cosine")])
@@ -130,7 +131,7 @@ def test_hundreds_of_epochs_get_a_dozen_markers(inputs: ReportInputs) -> None:
 def changed(inputs: ReportInputs, row: str, *, loss: dict[str, Any], terms: tuple[str, ...]) -> ReportInputs:
     """The inputs with another loss in the runs of a row."""
 
-    def other(run: Run) -> Run:
+    def other(run: RunFolder) -> RunFolder:
         lines = [
             {**line, "train": {"loss": 1.0, "cosine": 0.1, **{f"loss.{term}": 1.0 for term in terms}}}
             for line in run.history

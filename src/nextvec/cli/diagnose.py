@@ -61,9 +61,9 @@ def diagnose_run(
     The exit code is 0 whatever is found, or with --strict 1 when a verdict is RED.
     """
     from nextvec.diagnostics.run import diagnose_run
-    from nextvec.experiments.runs import read_record
+    from nextvec.experiments.runs import RunFolder
 
-    found = diagnose_run(read_record(run))
+    found = diagnose_run(RunFolder.read(run).record())
     output(describe_run(found), found.to_json(), json)
     finish(found.verdicts, strict=strict)
 

@@ -15,10 +15,9 @@ from nextvec.config import to_dict
 from nextvec.corpus.store import Store
 from nextvec.data.splits import SPLITS, Split, SplitConfig, split_documents
 from nextvec.data.trained import TRAINED_ON, TrainedOn, chunk_keys, digest, key, known
-from nextvec.disk import read_json
 from nextvec.errors import NextvecError, RunError, SplitError, StoreError
 from nextvec.evaluation.evaluation_set import LIMIT
-from nextvec.experiments.runs import read_record, read_run_config
+from nextvec.experiments.runs import RunFolder
 from nextvec.experiments.verify import Check, Status
 from nextvec.models import registry
 from nextvec.models.base import NextVectorModel
@@ -48,10 +47,9 @@ class Evidence:
     """
 
     def __init__(self, run: Path, store: Path | None, split_file: Path | None) -> None:
-        self.run, self.config = run, read_run_config(run)
-        self.info, self.metadata, self.result = (
-            self._table(name) for name in ("config.json", "run.json", "metrics.json")
-        )
+        self.run, self.files = run, RunFolder.read(run)
+        self.config, self.info = self.files.settings, self.files.saved
+        self.metadata, self.result = self.files.metadata, self.files.result or {}
         self.training: dict[str, Any] = self.info.get("training") or {}
         if not self.info:
             raise RunError(
@@ -67,13 +65,6 @@ class Evidence:
         self.identity: dict[str, Any] = self.metadata.get("identity") or {}
         # A store only ever grows at its end: what came after the training is left out of it.
         self.held = min(int(self.identity.get("store.documents", 2**62)), len(self.store.documents))
-
-    def _table(self, name: str) -> dict[str, Any]:
-        path = self.run / name
-        found = read_json(path, RunError, remedy="restore the file") if path.is_file() else {}
-        if not isinstance(found, dict):
-            raise RunError("is not a JSON object", where=path, remedy="restore the file")
-        return found
 
     def _store(self, given: Path | None) -> Store:
         recorded = self.training.get("store")
@@ -177,7 +168,7 @@ def configuration(e: Evidence) -> Finding:
 
 def reported(e: Evidence) -> Finding:
     """Result, history and saved model tell the same best epoch and figure."""
-    record = read_record(e.run)
+    record = e.files.record()
     if not record.epochs:
         return "RED", "a model is saved, but the history has no epoch"
     best = record.best

@@ -23,7 +23,7 @@ from nextvec.evaluation.predictor import one_thread
 from nextvec.evaluation.report import Report
 from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
 from nextvec.experiments.pruning_units import Importance, chosen, find_units, nonzero, sizes, smaller, zeroed
-from nextvec.experiments.runs import read_run_config
+from nextvec.experiments.runs import RunFolder
 from nextvec.hardware import find_hardware
 from nextvec.inference.bench.worker import in_turns, percentiles_ms
 from nextvec.inference.predictor import ModelPredictor, RunPredictor
@@ -89,7 +89,7 @@ class RunToPrune:
             SplitError: its split file is not there.
         """
         self.run, self.store, self.plan = run, store, plan
-        self.config, (model, info) = read_run_config(run), load_model(run)
+        self.config, (model, info) = RunFolder.read(run).settings, load_model(run)
         self.model = model.float()
         trained = info.get("encoder", {}).get("fingerprint")
         if trained != store.encoder["fingerprint"] or self.model.d_embed != store.dimension:

@@ -1,14 +1,18 @@
-"""A run folder as the diagnosis of runs reads it."""
+"""The one reader of a run folder: whatever it holds, finished or not."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nextvec.config import read_toml
 from nextvec.diagnostics.run import Epoch, RunRecord
 from nextvec.disk import read_json
 from nextvec.errors import RunError
+from nextvec.models.saving import CONFIG as SAVED
 from nextvec.training.config import OptimConfig, Plateau, TrainConfig, learning_rate, read_config
 from nextvec.training.history import HISTORY, read_history
 from nextvec.training.loop import METRICS
@@ -17,44 +21,91 @@ from nextvec.training.session import CONFIG, ENVIRONMENT
 DAMAGED = "restore the file, or train again"
 
 
-def read_run_config(run: Path) -> TrainConfig:
-    """The configuration that lies in a run folder.
+@dataclass(frozen=True)
+class RunFolder:
+    """One training run, finished or not.
 
-    Raises:
-        RunError: no run there, or a configuration that this version cannot read.
+    Attributes:
+        name, folder: of the run.
+        row: the row of a table that it belongs to (its seeds share it); a lone run is a row of its own.
+        config: its configuration, as nested dictionaries.
+        history: a dictionary an epoch: "epoch", "update", "train" (loss, cosine), "validation" (loss, cosine,
+            mse, variance_ratio), "lr", "gradient_norm", "seconds" since the start. Empty before the first.
+        metadata: what it ran on ("device", "threads", "packages", "parameters"); empty if it never started.
+        result: what it came to ("epoch", "cosine", "seconds", "verified"); None while it is not finished.
     """
-    path = run / CONFIG
-    if not path.is_file():
-        raise RunError("is not a run (it has no config.toml)", where=run, remedy="give the folder of a run")
-    return read_config(path)
 
+    name: str
+    folder: Path
+    row: str
+    config: dict[str, Any]
+    history: tuple[dict[str, Any], ...]
+    metadata: dict[str, Any]
+    result: dict[str, Any] | None
 
-def read_record(run: Path) -> RunRecord:
-    """Everything a run folder says of its training, whether it is finished or not.
+    @classmethod
+    def read(cls, folder: Path, *, row: str | None = None) -> RunFolder:
+        """Read a run folder. Raises RunError, ConfigError: no run there, or the file that is damaged."""
+        if not (folder / CONFIG).is_file():
+            raise RunError(
+                "is not a run (it has no config.toml)", where=folder, remedy="give the folder of a run"
+            )
+        name = folder.resolve().name
+        return cls(
+            name=name,
+            folder=folder,
+            row=name if row is None else row,
+            config=read_toml(folder / CONFIG),
+            history=tuple(read_history(folder)) if (folder / HISTORY).is_file() else (),
+            metadata=_table(folder / ENVIRONMENT) or {},
+            result=_table(folder / METRICS),
+        )
 
-    Raises:
-        RunError: no run there, or a damaged file; of the history, file:line is named.
-    """
-    config = read_run_config(run)
-    lines = read_history(run) if (run / HISTORY).is_file() else []
-    epochs = tuple(Epoch.from_json(line, f"{run / HISTORY}:{i}") for i, line in enumerate(lines, 1))
-    facts, result = _table(run / ENVIRONMENT), _table(run / METRICS)
-    updates = facts.get("planned_updates")
-    return RunRecord(
-        run=str(run),
-        model=config.model.name,
-        epochs=epochs,
-        rates=planned_rates(config.optim, updates, epochs) if isinstance(updates, int) else None,
-        planned_epochs=config.optim.epochs,
-        schedule=config.optim.schedule,
-        clip=config.optim.clip,
-        targets=facts.get("targets"),
-        stopped=result.get("stopped"),
-        best_epoch=result.get("epoch"),
-        best_cosine=result.get("cosine"),
-        device=str(facts.get("device", "unknown")),
-        precision=str(facts.get("precision", "unknown precision")),
-    )
+    @property
+    def seed(self) -> int:
+        """Of its random numbers."""
+        return int(self.config.get("runtime", {}).get("seed", 0))
+
+    @property
+    def architecture(self) -> str:
+        """Name of the network."""
+        return str(self.config.get("model", {}).get("name", self.row))
+
+    @cached_property
+    def settings(self) -> TrainConfig:
+        """The configuration. Raises ConfigError: one that this version cannot read."""
+        return read_config(self.folder / CONFIG)
+
+    @cached_property
+    def saved(self) -> dict[str, Any]:
+        """What the saved model says of itself; empty before the first epoch. Raises RunError."""
+        return _table(self.folder / SAVED) or {}
+
+    def record(self) -> RunRecord:
+        """What it says of its training, every line of the history checked.
+
+        Raises:
+            RunError: a damaged history (file:line is named). ConfigError: as `settings`.
+        """
+        optim, result = self.settings.optim, self.result or {}
+        where = self.folder / HISTORY
+        epochs = tuple(Epoch.from_json(line, f"{where}:{i}") for i, line in enumerate(self.history, 1))
+        updates = self.metadata.get("planned_updates")
+        return RunRecord(
+            run=str(self.folder),
+            model=self.settings.model.name,
+            epochs=epochs,
+            rates=planned_rates(optim, updates, epochs) if isinstance(updates, int) else None,
+            planned_epochs=optim.epochs,
+            schedule=optim.schedule,
+            clip=optim.clip,
+            targets=self.metadata.get("targets"),
+            stopped=result.get("stopped"),
+            best_epoch=result.get("epoch"),
+            best_cosine=result.get("cosine"),
+            device=str(self.metadata.get("device", "unknown")),
+            precision=str(self.metadata.get("precision", "unknown precision")),
+        )
 
 
 def planned_rates(config: OptimConfig, updates: int, epochs: Sequence[Epoch]) -> tuple[float, ...]:
@@ -71,10 +122,10 @@ def planned_rates(config: OptimConfig, updates: int, epochs: Sequence[Epoch]) ->
     return tuple(rates)
 
 
-def _table(path: Path) -> dict[str, Any]:
-    """A JSON file of the run; empty where an unfinished run has none yet."""
+def _table(path: Path) -> dict[str, Any] | None:
+    """A JSON file of the run; None where an unfinished run has none yet."""
     if not path.is_file():
-        return {}
+        return None
     found = read_json(path, RunError, remedy=DAMAGED)
     if not isinstance(found, dict):
         raise RunError("is not a JSON object", where=path, remedy=DAMAGED)

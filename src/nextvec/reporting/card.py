@@ -20,10 +20,11 @@ from nextvec.disk import read_json, write_text
 from nextvec.errors import ConfigError, RunError
 from nextvec.evaluation.intervals import LEVEL
 from nextvec.experiments.evaluating import evaluate_flags
+from nextvec.experiments.runs import RunFolder
 from nextvec.models.saving import CONFIG as MODEL
 from nextvec.models.saving import WEIGHTS
 from nextvec.reporting.headline import Standing
-from nextvec.reporting.inputs import ReportInputs, Run
+from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.tables import render
 from nextvec.training.config import DataConfig, TrainConfig, read_config
 from nextvec.training.session import CONFIG
@@ -45,7 +46,7 @@ class CardModel:
         saved: its config.json: what travels with the weights.
     """
 
-    run: Run
+    run: RunFolder
     store: Store | None
     config: TrainConfig
     saved: Mapping[str, Any]
@@ -288,7 +289,7 @@ def protocol_facts(subject: CardModel) -> Facts:
     }
 
 
-def ended(run: Run) -> str:
+def ended(run: RunFolder) -> str:
     """How the training ended."""
     return ", not finished" if run.result is None else f", until {run.result['stopped']}"
 

@@ -14,8 +14,9 @@ from nextvec.evaluation.metrics import METRICS
 from nextvec.evaluation.report import COMPARED
 from nextvec.evaluation.table import FIGURES
 from nextvec.experiments.matrix import TABLE, read_table
+from nextvec.experiments.runs import RunFolder
 from nextvec.models.saving import WEIGHTS
-from nextvec.reporting.inputs import JUDGED, ReportInputs, Run
+from nextvec.reporting.inputs import JUDGED, ReportInputs
 from nextvec.training.history import HISTORY
 from nextvec.training.loop import METRICS as RESULT
 
@@ -164,11 +165,11 @@ def _trained(inputs: ReportInputs) -> Iterator[Claim]:
     yield Claim("Nothing was judged beside the baselines yet: this says how training went, no more.", {})
 
 
-def _cosine(run: Run) -> float:
+def _cosine(run: RunFolder) -> float:
     return max(float(line["validation"]["cosine"]) for line in run.history)
 
 
-def _result(inputs: ReportInputs, run: Run) -> Claim:
+def _result(inputs: ReportInputs, run: RunFolder) -> Claim:
     quote = Quote(_file(inputs, run, RESULT), run.result)
     text = (
         f"{_called(inputs, run)} reached a cosine of {quote('verified.cosine', '.4f')} on its validation "
@@ -178,7 +179,7 @@ def _result(inputs: ReportInputs, run: Run) -> Claim:
     return Claim(text, quote.figures)
 
 
-def _so_far(inputs: ReportInputs, run: Run) -> Claim:
+def _so_far(inputs: ReportInputs, run: RunFolder) -> Claim:
     lines = list(run.history)
     at = max(range(len(lines)), key=lambda i: lines[i]["validation"]["cosine"])
     quote = Quote(_file(inputs, run, HISTORY), lines)
@@ -189,11 +190,11 @@ def _so_far(inputs: ReportInputs, run: Run) -> Claim:
     return Claim(text, quote.figures)
 
 
-def _called(inputs: ReportInputs, run: Run) -> str:
+def _called(inputs: ReportInputs, run: RunFolder) -> str:
     return run.name if inputs.kind == "run" else f"The best run so far, {run.name},"
 
 
-def _file(inputs: ReportInputs, run: Run, name: str) -> str:
+def _file(inputs: ReportInputs, run: RunFolder, name: str) -> str:
     return name if inputs.kind == "run" else f"runs/{run.name}/{name}"
 
 

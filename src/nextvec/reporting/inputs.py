@@ -13,18 +13,16 @@ from nextvec.config import from_dict, read_toml
 from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig
 from nextvec.diagnostics.data import DataDiagnosis, DataDiagnosisConfig, diagnose_data
-from nextvec.disk import read_json
 from nextvec.errors import NextvecError, RunError, StoreError
 from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.evaluation.report import KEPT, KeptPredictions
 from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
 from nextvec.experiments.matrix import PLAN, TABLE, merge_seeds, read_table
 from nextvec.experiments.plan import MatrixPlan
+from nextvec.experiments.runs import RunFolder
 from nextvec.inference.predictor import RunPredictor
 from nextvec.models.saving import WEIGHTS
-from nextvec.training.history import HISTORY, read_history
-from nextvec.training.loop import METRICS
-from nextvec.training.session import CONFIG, ENVIRONMENT
+from nextvec.training.session import CONFIG
 
 Need = Literal["rows", "histories", "answers", "store", "deep"]
 """What a figure may ask for; `ReportInputs.missing` says why one is not there."""
@@ -32,54 +30,6 @@ JUDGED = "judged.json"
 """The table of a lone run: it stands in the folder of the report."""
 REMEDY = "give a folder made by `nextvec matrix` or `nextvec train`"
 _SEEDED = re.compile(r"(?P<row>.+)-seed(?P<seed>\d+)")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training run, finished or not.
-
-    Attributes:
-        name, folder: of the run.
-        row: the row of the table that it belongs to (its seeds share it); a lone run is a row of its own.
-        config: its configuration, as nested dictionaries.
-        history: a dictionary an epoch: "epoch", "update", "train" (loss, cosine), "validation" (loss, cosine,
-            mse, variance_ratio), "lr", "gradient_norm", "seconds" since the start. Empty before the first.
-        metadata: what it ran on ("device", "threads", "packages", "parameters"); empty if it never started.
-        result: what it came to ("epoch", "cosine", "seconds", "verified"); None while it is not finished.
-    """
-
-    name: str
-    folder: Path
-    row: str
-    config: dict[str, Any]
-    history: tuple[dict[str, Any], ...]
-    metadata: dict[str, Any]
-    result: dict[str, Any] | None
-
-    @classmethod
-    def read(cls, folder: Path, *, row: str | None = None) -> Run:
-        """Read a run folder. Raises RunError, ConfigError naming the file that is damaged."""
-        history = read_history(folder) if (folder / HISTORY).is_file() else []
-        name = folder.resolve().name
-        return cls(
-            name=name,
-            folder=folder,
-            row=name if row is None else row,
-            config=read_toml(folder / CONFIG),
-            history=tuple(history),
-            metadata=_object(folder / ENVIRONMENT) or {},
-            result=_object(folder / METRICS),
-        )
-
-    @property
-    def seed(self) -> int:
-        """Of its random numbers."""
-        return int(self.config.get("runtime", {}).get("seed", 0))
-
-    @property
-    def architecture(self) -> str:
-        """Name of the network."""
-        return str(self.config.get("model", {}).get("name", self.row))
 
 
 @dataclass(frozen=True)
@@ -100,7 +50,7 @@ class ReportInputs:
 
     folder: Path
     kind: Literal["matrix", "run"]
-    runs: tuple[Run, ...]
+    runs: tuple[RunFolder, ...]
     table: dict[str, Any] | None
     plan: MatrixPlan | None
     answers: KeptPredictions | None
@@ -158,7 +108,7 @@ class ReportInputs:
         """Names of what was trained, judged or not: those of the table first, in its order."""
         return tuple(dict.fromkeys([row["name"] for row in self.models] + [run.row for run in self.runs]))
 
-    def runs_of(self, row: str) -> list[Run]:
+    def runs_of(self, row: str) -> list[RunFolder]:
         """The runs of one row, by seed."""
         return sorted((run for run in self.runs if run.row == row), key=lambda run: run.seed)
 
@@ -190,7 +140,7 @@ def _read_matrix(folder: Path, store: str | Path | None, deep: bool) -> ReportIn
         if _there(folder / PLAN)
         else None
     )
-    runs = tuple(Run.read(run, row=_row(run)) for run in _run_folders(folder / "runs", plan))
+    runs = tuple(RunFolder.read(run, row=_row(run)) for run in _run_folders(folder / "runs", plan))
     table = read_table(folder) if _there(folder / TABLE) else None
     answers = KeptPredictions.read(folder / KEPT) if _there(folder / KEPT) else None
     opened, missing = _find_store(runs, plan, answers, store)
@@ -204,7 +154,7 @@ def _read_matrix(folder: Path, store: str | Path | None, deep: bool) -> ReportIn
 
 
 def _read_run(folder: Path, store: str | Path | None, deep: bool) -> ReportInputs:
-    runs = (Run.read(folder),)
+    runs = (RunFolder.read(folder),)
     opened, missing = _find_store(runs, None, None, store)
     table = answers = None
     why = "a run alone is not judged: put it beside the baselines with --deep, or in a matrix"
@@ -219,7 +169,7 @@ def _read_run(folder: Path, store: str | Path | None, deep: bool) -> ReportInput
     return ReportInputs(folder, "run", runs, table, None, answers, opened, deep, missing, JUDGED)
 
 
-def _and_more(missing: dict[str, str], runs: tuple[Run, ...], deep: bool) -> dict[str, str]:
+def _and_more(missing: dict[str, str], runs: tuple[RunFolder, ...], deep: bool) -> dict[str, str]:
     if not any(run.history for run in runs):
         missing["histories"] = "no run has finished an epoch yet"
     if not deep:
@@ -228,7 +178,10 @@ def _and_more(missing: dict[str, str], runs: tuple[Run, ...], deep: bool) -> dic
 
 
 def _find_store(
-    runs: tuple[Run, ...], plan: MatrixPlan | None, answers: KeptPredictions | None, given: str | Path | None
+    runs: tuple[RunFolder, ...],
+    plan: MatrixPlan | None,
+    answers: KeptPredictions | None,
+    given: str | Path | None,
 ) -> tuple[Store | None, dict[str, str]]:
     """The store that was trained on, or under "store" why it is not there. One that was named must be it."""
     noted = [run.metadata["store"] for run in runs if "store" in run.metadata] + (
@@ -248,7 +201,7 @@ def _find_store(
     return store, {}
 
 
-def _check_store(store: Store, runs: tuple[Run, ...], answers: KeptPredictions | None) -> None:
+def _check_store(store: Store, runs: tuple[RunFolder, ...], answers: KeptPredictions | None) -> None:
     """Raise StoreError for another store than was trained and judged on."""
     known = {run.metadata["identity"]["store.fingerprint"] for run in runs if "identity" in run.metadata}
     if answers is not None:
@@ -285,16 +238,6 @@ def _row(run: Path) -> str:
 
 def _there(path: Path) -> bool:
     return path.is_file()
-
-
-def _object(path: Path) -> dict[str, Any] | None:
-    """A JSON file of a run; None where an unfinished run has none yet."""
-    if not path.is_file():
-        return None
-    found = read_json(path, RunError, remedy="restore the file, or train again")
-    if not isinstance(found, dict):
-        raise RunError("is not a JSON object", where=path, remedy="restore the file, or train again")
-    return found
 
 
 # A lone run beside the baselines, so that its report has what a matrix has.

@@ -22,9 +22,10 @@ from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.harness import EvaluationConfig, make_evaluation_set
 from nextvec.evaluation.predictor import row_dots, unit
 from nextvec.evaluation.report import KeptPredictions
+from nextvec.experiments.runs import RunFolder
 from nextvec.reporting.drawing import best_baseline
 from nextvec.reporting.figures import NothingToDraw
-from nextvec.reporting.inputs import Need, ReportInputs, Run
+from nextvec.reporting.inputs import Need, ReportInputs
 from nextvec.reporting.tables import render
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class PredictedWindows:
         return np.concatenate([np.zeros(0, np.int64), *rows])
 
     @property
-    def _first_runs(self) -> list[Run]:
+    def _first_runs(self) -> list[RunFolder]:
         return [runs[0] for row in self.models if (runs := self.inputs.runs_of(row))]
 
 

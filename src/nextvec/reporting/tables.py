@@ -14,7 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from nextvec.config import flatten
 from nextvec.disk import write_json, write_text
-from nextvec.reporting.inputs import JUDGED, ReportInputs, Run
+from nextvec.experiments.runs import RunFolder
+from nextvec.reporting.inputs import JUDGED, ReportInputs
 
 Line = Mapping[str, Any]
 NOT_FLAT = ("versus_best_baseline", "per_seed")
@@ -231,7 +232,7 @@ def _store(inputs: ReportInputs) -> str:
     return Path(noted[0]).name if noted else "STORE"
 
 
-def _seed(run: Run) -> list[str]:
+def _seed(run: RunFolder) -> list[str]:
     return ["--set", f"runtime.seed={run.seed}"] if run.seed else []
 
 

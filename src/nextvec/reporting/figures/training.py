@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nextvec.experiments.runs import RunFolder
 from nextvec.objectives.config import LossConfig
 from nextvec.reporting.drawing import (
     BEST_BASELINE,
@@ -24,7 +25,7 @@ from nextvec.reporting.drawing import (
     write_values,
 )
 from nextvec.reporting.figures import figure
-from nextvec.reporting.inputs import ReportInputs, Run
+from nextvec.reporting.inputs import ReportInputs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,23 +147,23 @@ def validation_loss(inputs: ReportInputs) -> Figure:
     return drawn
 
 
-def kept_epoch(run: Run) -> dict[str, Any]:
+def kept_epoch(run: RunFolder) -> dict[str, Any]:
     """The line of history of the epoch whose model was kept (so far): the first of the best."""
     if run.config.get("optim", {}).get("select") == "loss":
         return min(run.history, key=lambda line: line["validation"]["loss"])
     return max(run.history, key=lambda line: line["validation"]["cosine"])
 
 
-def _rows(inputs: ReportInputs) -> dict[str, list[Run]]:
+def _rows(inputs: ReportInputs) -> dict[str, list[RunFolder]]:
     """Row -> its runs that have finished an epoch."""
     found = {row: [run for run in inputs.runs_of(row) if run.history] for row in inputs.trained}
     return {row: runs for row, runs in found.items() if runs}
 
 
-def _losses(inputs: ReportInputs) -> dict[str, dict[str, list[Run]]]:
+def _losses(inputs: ReportInputs) -> dict[str, dict[str, list[RunFolder]]]:
     """Loss in words -> the rows that were trained with it. Options are said where the terms do not tell two
     losses apart."""
-    found: dict[tuple[str, Options], dict[str, list[Run]]] = {}
+    found: dict[tuple[str, Options], dict[str, list[RunFolder]]] = {}
     for row, runs in _rows(inputs).items():
         found.setdefault(_loss(runs[0]), {})[row] = runs
     named = {}
@@ -173,7 +174,7 @@ def _losses(inputs: ReportInputs) -> dict[str, dict[str, list[Run]]]:
     return named
 
 
-def _loss(run: Run) -> tuple[str, Options]:
+def _loss(run: RunFolder) -> tuple[str, Options]:
     """The terms of a run's loss with their weights, where they are not 1; and its options."""
     section = run.config.get("loss", {})
     terms = [key.removeprefix("loss.") for key in run.history[0]["train"] if key.startswith("loss.")]
@@ -189,7 +190,7 @@ def _of(part: str, name: str, line: dict[str, Any]) -> float:
     return float(line[part][name])
 
 
-def _curves(axes: Axes, inputs: ReportInputs, rows: dict[str, list[Run]], value: Value) -> None:
+def _curves(axes: Axes, inputs: ReportInputs, rows: dict[str, list[RunFolder]], value: Value) -> None:
     """A line a row: the mean over its seeds as far as all of them went, and each seed."""
     for row, runs in rows.items():
         style = look(inputs, row)

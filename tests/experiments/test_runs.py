@@ -9,7 +9,7 @@ import pytest
 
 from nextvec.diagnostics.run import diagnose_run
 from nextvec.errors import RunError
-from nextvec.experiments.runs import read_record
+from nextvec.experiments.runs import RunFolder
 from nextvec.training.history import read_history
 from nextvec.training.loop import train
 
@@ -21,7 +21,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 def test_a_real_run_is_read(run):
-    found = read_record(run)
+    found = RunFolder.read(run).record()
     assert found.stopped == "epochs"
     assert len(found.epochs) == found.planned_epochs == 2
     assert found.targets == found.epochs[0].positions
@@ -37,7 +37,7 @@ def test_the_planned_rates_are_those_of_every_schedule(world, make_tiny, tmp_pat
     name, *more = schedule
     config = make_tiny("lstm", f"optim.schedule={name}", "optim.epochs=5", "optim.patience=0", *more)
     train(world, config, tmp_path / "run", quiet=True)
-    found = read_record(tmp_path / "run")
+    found = RunFolder.read(tmp_path / "run").record()
     assert [e.lr for e in found.epochs] == pytest.approx(list(found.rates), rel=1e-12)
     if name == "plateau":
         assert len(set(found.rates)) > 1, "the plateau was never reached"
@@ -45,9 +45,9 @@ def test_the_planned_rates_are_those_of_every_schedule(world, make_tiny, tmp_pat
 
 def test_before_the_result_and_before_the_first_epoch(run):
     (run / "metrics.json").unlink()
-    assert read_record(run).stopped is None
+    assert RunFolder.read(run).record().stopped is None
     (run / "history.jsonl").unlink()
-    assert read_record(run).epochs == ()
+    assert RunFolder.read(run).record().epochs == ()
 
 
 @pytest.mark.parametrize(
@@ -75,13 +75,13 @@ def test_a_damaged_line_is_named(run, damage, says):
     path = run / "history.jsonl"
     path.write_text(damage(path.read_text()))
     with pytest.raises(RunError, match=says):
-        read_record(run)
+        RunFolder.read(run).record()
 
 
 def test_what_is_no_run_is_refused(run, tmp_path):
     with pytest.raises(RunError, match=r"is not a run \(it has no config\.toml\)"):
-        read_record(tmp_path)
+        RunFolder.read(tmp_path).record()
     (run / "metrics.json").write_text("[]")
     with pytest.raises(RunError, match=r"metrics\.json: is not a JSON object"):
-        read_record(run)
+        RunFolder.read(run).record()
     assert len(read_history(run)) == 2
