@@ -105,7 +105,7 @@ def test_figures_and_verdict_as_json(report: SegmentationReport, world: Store) -
 
 def test_a_run_that_wins_or_draws_is_said_to(report: SegmentationReport) -> None:
     def verdicts(difference: float, low: float, high: float) -> list[str]:
-        gap = replace(report.rows[0].versus["pk"], difference=difference, low=low, high=high)
+        gap = replace(report.rows[0].versus["pk"], value=difference, low=low, high=high)
         rows = tuple(
             replace(r, versus={**r.versus, "pk": gap}) if r.kind == "model" else r for r in report.rows
         )

@@ -188,8 +188,6 @@ def run_faults(quiet: bool = True, only: Collection[str] = ()) -> list[FaultRow]
         EvaluationError: an unknown name.
         MissingDependencyError: the command `nextvec` is not installed.
     """
-    for module in pkgutil.iter_modules(__path__):  # importing them registers their faults
-        importlib.import_module(f"{__name__}.{module.name}")
     for name in only:
         if name not in FAULTS:
             raise EvaluationError(f"there is no fault '{name}'", remedy=f"known: {', '.join(FAULTS)}")
@@ -211,3 +209,7 @@ def run_faults(quiet: bool = True, only: Collection[str] = ()) -> list[FaultRow]
 def score(rows: Collection[FaultRow]) -> str:
     """In words."""
     return f"{sum(row.ok for row in rows)} of {len(rows)} faults caught"
+
+
+for _module in pkgutil.iter_modules(__path__):  # importing them registers their faults
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -16,7 +16,7 @@ from nextvec.evaluation.trajectory import OFFSETS, offset_cosines
 from nextvec.models.base import NextVectorModel
 from nextvec.selfcheck.faults import fault, patched
 from nextvec.selfcheck.faults.fixture import Fixture, Observation, Signal, command, run_evaluate
-from nextvec.selfcheck.faults.run_faults import resave
+from nextvec.selfcheck.faults.training_faults import resave
 from nextvec.selfcheck.oracle import OracleRow, run_oracle
 from nextvec.selfcheck.worlds import make_store
 
