@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from nextvec.errors import EvaluationError
-from nextvec.selfcheck.faults import FAULTS, ROWS, patched, score, try_fault
-from nextvec.selfcheck.faults import training_faults as run_faults
+from nextvec.selfcheck.faults import FAULTS, ROWS, patched, run_faults, score, try_fault
 from nextvec.selfcheck.faults.fixture import Fixture, SharedFixture
 from nextvec.selfcheck.faults.training_faults import any_weights
 

@@ -62,7 +62,7 @@ def _oracle(quiet: bool) -> Sequence[CheckRow]:
 
 
 def _faults(quiet: bool) -> Sequence[CheckRow]:
-    from nextvec.selfcheck.faults import training_faults as run_faults
+    from nextvec.selfcheck.faults import run_faults
 
     return run_faults(quiet=quiet)
 
