@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nextvec.config import read_toml
 from nextvec.corpus.store import Store
+from nextvec.evaluation.baselines import BASELINES
 
 
 def test_two_models_with_two_seeds(cli, tiny: tuple[str, ...], world: Store, tmp_path: Path) -> None:
@@ -26,7 +27,7 @@ def test_two_models_with_two_seeds(cli, tiny: tuple[str, ...], world: Store, tmp
     assert table["failed"] == {}
     models = [row for row in table["rows"] if row["kind"] == "model"]
     assert [(row["name"], row["seeds"]) for row in models] == [("lstm", 2), ("gru", 2)]
-    assert len(table["rows"]) == 8 + 2
+    assert len(table["rows"]) == len(BASELINES) + 2
     for row in models:
         seeds = row["per_seed"]
         assert [seed["seed"] for seed in seeds] == [0, 1]

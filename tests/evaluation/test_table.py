@@ -14,8 +14,9 @@ from nextvec.data.splits import Split
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines import BASELINES
 from nextvec.evaluation.harness import EvaluationConfig, evaluate
+from nextvec.evaluation.metrics import METRICS
 from nextvec.evaluation.report import PAIRED, Report
-from nextvec.evaluation.table import LEGEND, format_pairs, format_report, format_table
+from nextvec.evaluation.table import FIGURES, JSON_ONLY, LEGEND, format_pairs, format_report, format_table
 from nextvec.experiments.matrix import merge_seeds
 
 D = 8
@@ -178,3 +179,8 @@ def test_every_two_rows_are_compared_with_their_interval(report: Report) -> None
     assert len(lines) == 2 + len(list(combinations(names, 2))) + 1
     with pytest.raises(EvaluationError, match="choose one of: cosine, energy_score, mrr, recall@5"):
         format_pairs(table, "skill")
+
+
+def test_every_metric_has_a_column_but_those_for_which_there_is_no_room() -> None:
+    assert set(FIGURES) | JSON_ONLY == set(METRICS)
+    assert not set(FIGURES) & JSON_ONLY
