@@ -69,7 +69,7 @@ def test_red_data_exits_with_1_only_when_strict(cli, shuffled, coherent):
     ("flags", "says"),
     [
         (["--sources=c"], "no document of source 'c'"),
-        (["--reembed=3"], "3.0 is no share; give 0 to 1"),
+        (["--reembed=3"], "3.0 is not a share; give 0 to 1"),
         (["--context=0"], "must be at least 1"),
         (["--endpoint=http://localhost:1"], "no encoder is named"),
         (["--encoder=./nowhere"], "no such encoder folder"),

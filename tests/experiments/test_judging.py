@@ -74,10 +74,10 @@ def test_runs_that_cannot_stand_in_one_table(world: Store, trained: Path, tmp_pa
     assert [row.name for row in both.rows if row.kind == "model"] == ["small-lstm", "sources"]
     other = altered(trained, tmp_path / "horizon", horizons=[3, 4])
     with pytest.raises(
-        EvaluationError, match=r"horizon: trained to predict 3, 4 ahead, judged at 1; .*--horizon 3"
+        EvaluationError, match=r"horizon: trained to predict 3, 4 ahead, evaluated at 1; .*--horizon 3"
     ):
         evaluate_runs(world, [other], DocumentSelection(), HOW)
-    with pytest.raises(EvaluationError, match=r"trained for the task 'next', judged on 'middle'"):
+    with pytest.raises(EvaluationError, match=r"trained for the task 'next', evaluated on 'middle'"):
         evaluate_runs(world, [run], DocumentSelection(), replace(HOW, task="middle", context=4))
 
 
@@ -85,7 +85,7 @@ def test_a_run_of_before_there_were_several_horizons(world: Store, trained: Path
     run = altered(trained, tmp_path / "run")
     run.training = {k: v for k, v in run.training.items() if k not in ("horizons", "task")} | {"horizon": 2}
     assert (run.horizons, run.task) == ((2,), "next")
-    with pytest.raises(EvaluationError, match="trained to predict 2 ahead, judged at 1"):
+    with pytest.raises(EvaluationError, match="trained to predict 2 ahead, evaluated at 1"):
         evaluate_runs(world, [run], DocumentSelection(), HOW)
     assert evaluate_runs(world, [run], DocumentSelection(), replace(HOW, horizon=2)).horizon == 2
 
@@ -97,7 +97,7 @@ def test_a_run_that_fills_gaps_is_judged_on_gaps(
     train(world, config, tmp_path / "run", quiet=True)
     run = RunPredictor(tmp_path / "run")
     assert run.task == "middle"
-    with pytest.raises(EvaluationError, match="trained for the task 'middle', judged on 'next'"):
+    with pytest.raises(EvaluationError, match="trained for the task 'middle', evaluated on 'next'"):
         evaluate_runs(world, [run], DocumentSelection(), HOW)
     how = replace(HOW, task="middle", context=4)
     report = evaluate_runs(world, [run], DocumentSelection(), how)

@@ -187,7 +187,7 @@ def test_the_store_as_candidates(world: Store, trained: Path) -> None:
 
 def test_bad_input(world: Store, trained: Path, make_world: Callable[..., Store], tmp_path: Path) -> None:
     run = RunPredictor(trained)
-    with pytest.raises(EvaluationError, match="judged at 2"):
+    with pytest.raises(EvaluationError, match="evaluated at 2"):
         compare_strategies(world, run, DocumentSelection(), replace(HOW, horizon=2))
     with pytest.raises(EvaluationError, match="among many documents"):
         compare_strategies(world, run, DocumentSelection(), replace(HOW, candidates="document"))

@@ -71,7 +71,7 @@ def test_axes_are_crossed() -> None:
     assert last.named["data"]["conditional"] == 0
     assert last.layer == {"model": {"options": {"hidden": 16}}}
     for text in ("data.context", "data.context=", "=5", "data.context=5,5", "data.context=5,,6"):
-        with pytest.raises(ConfigError, match="is no axis"):
+        with pytest.raises(ConfigError, match="is not an axis"):
             parse_axis(text)
     labels = [
         label for label, _ in parse_axis("data.context+optim.lr+optim.clip=8+1e-3+1,8+1e-4+1,16+1e-4+0")

@@ -122,7 +122,7 @@ def test_what_cannot_be_judged(
 ) -> None:
     run = RunPredictor(trained)
     for split in ("validation", "all"):
-        with pytest.raises(EvaluationError, match="thresholds are fitted on; judge test"):
+        with pytest.raises(EvaluationError, match="thresholds are fitted on; evaluate test"):
             evaluate_segmentation(world, run, DocumentSelection(split), quiet=True)
     with pytest.raises(EvaluationError, match="1 documents of 5 chunks or more cannot be joined"):
         evaluate_segmentation(world, run, DocumentSelection(sources=("web",)), quiet=True)

@@ -159,8 +159,8 @@ def test_what_cannot_be_meant(tmp_path: Path) -> None:
     file = tmp_path / "space.toml"
     for text, said in (
         ('[space]\n"optim.lr" = { low = 1.0 }', "give either choices, or low and high"),
-        ('[space]\n"optim.lr" = { low = 2.0, high = 1.0 }', "are no range"),
-        ('[space]\n"optim.lr" = { low = 0.0, high = 1.0, log = true }', "are no range"),
+        ('[space]\n"optim.lr" = { low = 2.0, high = 1.0 }', "are not a range"),
+        ('[space]\n"optim.lr" = { low = 0.0, high = 1.0, log = true }', "are not a range"),
         ('[spaces]\n"optim.lr" = { low = 2.0, high = 1.0 }', "unknown key 'spaces'"),
     ):
         file.write_text(text)

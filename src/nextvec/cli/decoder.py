@@ -313,7 +313,7 @@ def decoder_evaluate(
     from nextvec.errors import ConfigError
 
     if not decoders:
-        raise ConfigError("nothing to judge", where="nextvec decoder evaluate", remedy="name a decoder")
+        raise ConfigError("nothing to evaluate", where="nextvec decoder evaluate", remedy="name a decoder")
     with bench_of(decoders, store, run, flags, encoder, device, quiet=quiet) as (bench, found, judged):
         from nextvec.experiments.decoder_scores import evaluate_decoders
 

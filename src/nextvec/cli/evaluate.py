@@ -120,7 +120,7 @@ def evaluate(
 
     flags = flags or JudgingFlags()
     if not runs:
-        raise ConfigError("nothing to judge", where="nextvec evaluate", remedy="name a run, or baselines")
+        raise ConfigError("nothing to evaluate", where="nextvec evaluate", remedy="name a run, or baselines")
     opened = Store.open(store)
     selection = _exam(flags, sources, train_sources, split_file)
     predictors = [open_evaluated(run, device) for run in runs if run != "baselines"]

@@ -179,7 +179,7 @@ class DataDiagnosisConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.reembed <= 1:
-            raise ConfigError(f"{self.reembed} is no share", where="--reembed", remedy="give 0 to 1")
+            raise ConfigError(f"{self.reembed} is not a share", where="--reembed", remedy="give 0 to 1")
         if self.context < 1 or self.horizon < 1:
             raise ConfigError("must be at least 1", where="--context, --horizon")
 

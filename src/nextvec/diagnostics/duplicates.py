@@ -237,7 +237,7 @@ def _across_verdicts(found: Duplicates) -> list[Verdict]:
         if not entry.shared:
             continue
         level: Level = "red" if entry.share > LIMIT else "warning"
-        meaning = "judging it is refused" if level == "red" else "the leak guard drops them"
+        meaning = "evaluation it is refused" if level == "red" else "the leak guard drops them"
         text = (
             f"duplicates across splits: {entry.shared} of {entry.chunks} chunks of {entry.split} "
             f"({100 * entry.share:.2f} %) also stand in train: {meaning}"

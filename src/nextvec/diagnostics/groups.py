@@ -366,7 +366,7 @@ class GapSection(Section):
 
 @dataclass(frozen=True)
 class SourcesSection(Section):
-    """Every source of the judged documents.
+    """Every source of the evaluated documents.
 
     Attributes:
         sources: one group each, the order of the store's.
@@ -419,10 +419,10 @@ def find_gap(
     windows: int = WINDOWS,
     seed: int = 0,
 ) -> GapSection:
-    """Score the model and the best baseline on other splits beside the judged one.
+    """Score the model and the best baseline on other splits beside the evaluated one.
 
     Args:
-        judged: name of the split of the case.
+        evaluated: name of the split of the case.
         others: name -> vectors and windows of the other splits.
     """
     found = [] if judged in others else [_judged(context, judged)]

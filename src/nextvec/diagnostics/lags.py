@@ -1,7 +1,7 @@
 """The lag curve: how close chunks k apart are, against two nulls, with intervals over documents.
 
-The field judged its data by the mean of cos(next) - cos(previous) over sliding windows, which telescopes to
-about 0 on any data. A null that keeps everything but the order cannot do that.
+The field measured its data by the mean of cos(next) - cos(previous) over sliding windows, which telescopes
+to about 0 on any data. A null that keeps everything but the order cannot do that.
 """
 
 from __future__ import annotations

@@ -163,9 +163,9 @@ class RunDiagnosis:
 
 
 def diagnose_run(record: RunRecord) -> RunDiagnosis:
-    """Judge a history of any length: finished, interrupted, one epoch or none."""
+    """Evaluate a history of any length: finished, interrupted, one epoch or none."""
     if not record.epochs:
-        text = "no epoch is finished: there is nothing to judge yet"
+        text = "no epoch is finished: there is nothing to evaluate yet"
         return RunDiagnosis(record, None, None, None, (Verdict("unfinished", "note", text),))
     broken = _not_finite(record)
     checks = ALWAYS if broken else ALWAYS + FIGURES

@@ -1,1 +1,1 @@
-"""The judge: predictors and baselines on documents that none of them has seen."""
+"""Evaluation: predictors and baselines on documents that none of them has seen."""

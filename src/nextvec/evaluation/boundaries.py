@@ -33,7 +33,7 @@ def surprise(
         vectors: of the store the document is in, raw.
         least: chunks that must have been read; the first `least` chunks of the document get nan.
     Raises:
-        EvaluationError: predictions that cannot be judged (NaN, a wrong shape).
+        EvaluationError: predictions that cannot be evaluated (NaN, a wrong shape).
     """
     rows = document.first + np.arange(document.count, dtype=np.int64)
     found = 1.0 - row_dots(expected(predictor, vectors, document, least), unit(gather_rows(vectors, rows)))
@@ -132,7 +132,7 @@ def _between(true: Cuts, said: Cuts, k: int) -> tuple[NDArray[np.int64], NDArray
     if not 1 <= k <= len(true):
         raise EvaluationError(
             f"pairs of chunks {k} apart among {len(true) + 1} chunks",
-            remedy="judge longer documents, or give a k from 1 to less than their length",
+            remedy="evaluate longer documents, or give a k from 1 to less than their length",
         )
     counts = []
     for cuts in (true, said):

@@ -1,4 +1,4 @@
-"""The one entry of the judge: predictors and baselines on the same windows, in one report."""
+"""The one entry of the evaluator: predictors and baselines on the same windows, in one report."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class EvaluationConfig:
         task: "next", or "middle": the target stands amid the `context` chunks read, half on each side.
         queries: those that can use it are told of a chunk 1 to 8 after the target (drawn by `seed` and the
             target alone), which then is no candidate for anyone.
-        candidates: "split" (every chunk of the judged documents), "store", or "document" (the target's own);
+        candidates: "split" (every chunk of the same documents), "store", or "document" (the target's own);
             always without what has been read.
         ks: recall@k to report; None takes 1, 5, 10, 20, 50 as far as the pool is larger.
-        baselines: names to judge beside the predictors; None is all of them.
+        baselines: names to evaluate beside the predictors; None is all of them.
         seed, resamples: of the bootstrap over documents; `seed` of the queries too.
-        leak_limit: share of leaking windows above which judging is refused.
+        leak_limit: share of leaking windows above which evaluation is refused.
         samples: how many vectors a window a generative predictor is asked for: 0 (no figures of samples) or
             at least 2.
         speed: also measure latency and throughput.
@@ -107,7 +107,7 @@ class EvaluationConfig:
         return {**BASELINES, **QUERY_BASELINES} if self.queries else BASELINES
 
     def windows(self, store: Store, documents: Sequence[int]) -> Windows:
-        """What is judged of these documents (indices into `store.documents`). Raises WindowError: nothing."""
+        """The windows of these documents (indices into `store.documents`). Raises WindowError: none."""
         windows = make_windows(store, documents, self.context, self.horizon, self.task)
         return with_queries(windows, self.seed) if self.queries else windows
 
@@ -151,14 +151,14 @@ def evaluate(
     training: FittingData | None = None,
     seen: TrainedOn | None = None,
 ) -> Report:
-    """Judge predictors and baselines on one split of a store.
+    """Evaluate predictors and baselines on one split of a store.
 
     Args:
-        split: the documents judged (`split_documents`, limited to sources where wanted).
+        split: the documents evaluated (`split_documents`, limited to sources where wanted).
         name: "train" (labelled in-sample), "validation", "test" or "all".
         training: what the baselines are fitted on, `FittingData.of` a store and its whole split. Without it,
             the train documents of `split`; and with `name` "all", where nothing is left to fit on, only the
-            baselines without parameters are judged, and the report says so.
+            baselines without parameters are evaluated, and the report says so.
         seen: what the predictors were trained on, when that is not (only) what the baselines are fitted on.
     Raises:
         SplitError: the split has no documents. WindowError: they are too short.
@@ -172,7 +172,7 @@ def evaluate(
         raise SplitError(
             f"split '{name}' has no documents",
             where=store.path,
-            remedy="judge another split or other sources",
+            remedy="evaluate another split or other sources",
         )
     _check_names(predictors)
     for predictor in predictors:
@@ -187,7 +187,7 @@ def evaluate(
     table = _Table(evaluation_set, ks, how)
     chosen = [cls for n, cls in how.known.items() if how.baselines is None or n in how.baselines]
     able = [cls for cls in chosen if training is not None or not cls.needs_training]
-    with Progress("judging", len(able) + len(predictors), "predictors", quiet=how.quiet) as progress:
+    with Progress("evaluation", len(able) + len(predictors), "predictors", quiet=how.quiet) as progress:
         for cls in able:
             table.add(fitted(cls, how, training))
             progress.advance(note=cls.name)
@@ -304,14 +304,14 @@ def check_made_for(predictor: MadeForVectors, store: Store) -> None:
             f"{predictor.name} was trained on vectors of another encoder than "
             f"'{store.encoder.get('name', '?')}' (fingerprints differ)",
             where=store.path,
-            remedy="judge it on a store made with its own encoder",
+            remedy="evaluate it on a store made with its own encoder",
         )
     dimension = getattr(predictor, "dimension", None)
     if dimension is not None and dimension != store.dimension:
         raise VectorError(
             f"{predictor.name} takes vectors of {dimension} dimensions, the store has {store.dimension}",
             where=store.path,
-            remedy="judge it on a store made with its own encoder",
+            remedy="evaluate it on a store made with its own encoder",
         )
 
 
@@ -342,7 +342,7 @@ def without_known(
     windows, leaks = without_leaks(store, windows, TrainedOn.union(known), split=name, limit=how.leak_limit)
     if len(windows) == 0:
         raise EvaluationError(
-            "no window is left", where=f"split {name} of {store.path}", remedy="judge other documents"
+            "no window is left", where=f"split {name} of {store.path}", remedy="evaluate other documents"
         )
     return windows, leaks
 

@@ -1,4 +1,4 @@
-"""What is judged: anything that turns the vectors read so far into a guess at the next one."""
+"""What is evaluated: anything that turns the vectors read so far into a guess at the next one."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ class Report:
                 f"({self.eligible:.1f} on average) for that to tell predictors apart."
             )
         if not self.best:
-            notes.append("No baseline was judged: these figures stand alone.")
+            notes.append("No baseline was evaluated: these figures stand alone.")
         elif self.documents < 2:
             notes.append("One document only: no interval can be given.")
         return notes + [note for row in self.rows if row.kind == "model" for note in self._verdict(row)]
@@ -246,7 +246,7 @@ def _row_json(row: PredictorRow) -> dict[str, Any]:
 
 KEPT = "answers.safetensors"
 MAX_BYTES = 2**32
-REMEDY = "judge again; the figures in the table need it not"
+REMEDY = "evaluate again; the figures in the table need it not"
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ class KeptPredictions:
         """Those of a report that was made with `Judging.keep`. Raises EvaluationError for another."""
         windows = report.judged
         if windows is None:
-            raise EvaluationError("answers were not kept", remedy="judge with keep=True")
+            raise EvaluationError("answers were not kept", remedy="evaluate with keep=True")
         values = {
             row.name: {name: np.asarray(v, np.float32) for name, v in row.values.items()}
             for row in report.rows

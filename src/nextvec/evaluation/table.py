@@ -128,7 +128,7 @@ def format_pairs(report: Mapping[str, Any], metric: str) -> str:
     pairs = [pair for pair in report.get("pairs", []) if pair["metric"] == metric]
     if not pairs:
         known = sorted({pair["metric"] for pair in report.get("pairs", [])})
-        remedy = f"choose one of: {', '.join(known)}" if known else "judge more than one document"
+        remedy = f"choose one of: {', '.join(known)}" if known else "evaluate more than one document"
         raise EvaluationError(f"no pairs by '{metric}' in the table", remedy=remedy)
     head, cells = ["row", "than", metric, "95 % interval", ""], []
     for pair in pairs:

@@ -99,7 +99,7 @@ def rollout(
     if len(able) == 0:
         raise EvaluationError(
             f"no window of horizon 1 has {steps} chunks after what was read",
-            remedy="roll out fewer steps, or judge longer documents",
+            remedy="roll out fewer steps, or evaluate longer documents",
         )
     chosen = able[np.unique(np.linspace(0, len(able) - 1, min(most, len(able))).round().astype(np.int64))]
     part = evaluation_set.select(chosen)

@@ -1,1 +1,1 @@
-"""Where training and judging meet: runs on the selection, many models under one protocol."""
+"""Where training and evaluation meet: runs on the selection, many models under one protocol."""

@@ -136,7 +136,7 @@ def _criteria(loss: float, cosine: float, seconds: float, size: float) -> dict[s
 
 
 def _note(row: dict[str, Any]) -> str:
-    """Where it stands among the baselines on the judged documents."""
+    """Where it stands among the baselines on the evaluated documents."""
     said = []
     for metric in ("cosine", "recall@5"):
         versus = row["versus_best_baseline"].get(metric)
@@ -303,7 +303,7 @@ def _summary(d: ModelDiagnosis, metadata: Mapping[str, Any]) -> list[Criterion]:
         _make(
             "generalises to other domains", SUMMARY, "above the best baseline (ours)",
             f"in {len(above)} of {len(outside)} sources not trained on" if outside else "", general,
-            "no judged source is known to be out of domain",
+            "no evaluated source is known to be out of domain",
         ),
         _make(
             "real time", SUMMARY, "< 1 ms a prediction",
@@ -327,7 +327,7 @@ def _ahead(d: ModelDiagnosis, criterion: str, document: str, names: Sequence[str
         least = min(leads, key=lambda name: leads[name].value)
         measured = f"{least} {leads[least].show(4, sign=True)}"
     met = all(a.clear and a.value > 0 for a in leads.values()) if len(leads) == len(names) else None
-    return _make(criterion, document, "clearly", measured, met, "not all of these baselines were judged")
+    return _make(criterion, document, "clearly", measured, met, "not all of these baselines were evaluated")
 
 
 def _validation(d: ModelDiagnosis) -> SplitScore | None:
@@ -337,7 +337,7 @@ def _validation(d: ModelDiagnosis) -> SplitScore | None:
 def _cosine(d: ModelDiagnosis, document: str, asked: str, least: float) -> Criterion:
     score = _validation(d)
     if score is None:
-        return _missing("validation cosine", document, asked, "no split but train was judged")
+        return _missing("validation cosine", document, asked, "no split but train was evaluated")
     measured = f"{short(score.cosine.value, 4)} ({score.name})"
     met = score.cosine.value >= least if asked.startswith(">=") else score.cosine.value > least
     return _make("validation cosine", document, asked, measured, met, ENCODER)
@@ -351,7 +351,7 @@ def _loss(d: ModelDiagnosis, name: str, most: float, dimension: int) -> Criterio
     )
     score = _validation(d)
     if score is None:
-        return _missing("validation loss (mse)", PRD, asked, "no split but train was judged")
+        return _missing("validation loss (mse)", PRD, asked, "no split but train was evaluated")
     measured = f"{score.mse:.6f} ({score.name})"
     return _make("validation loss (mse)", PRD, asked, measured, score.mse < scaled, ENCODER)
 

@@ -45,7 +45,7 @@ CASES = {
 CONTROLLED, MEANT = "AC", {"A", "C"}
 HALF = 0.5
 MOST_WINDOWS = 2048
-"""Moments are taken over at most so many windows of the judged documents."""
+"""Moments are taken over at most so many windows of the evaluated documents."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ModelSide:
         unit_output: C - D, cosine to the prediction.
         stages: cosine of the prediction less that of A, both to x: above 0 the decoder loses more.
         length: mean length of the raw predictions, over that of the true vectors.
-        moments: of the predictions of many chunks of the judged documents.
+        moments: of the predictions of many chunks of the evaluated documents.
     """
 
     run: str
@@ -183,7 +183,7 @@ def _lengths_of(vectors: RawVectors) -> Values:
 
 
 def _moments(bench: HeldOutChunks, run: EvaluatedRun) -> MomentsSection:
-    """Moments of the run's predictions of many chunks of the judged documents."""
+    """Moments of the run's predictions of many chunks of the evaluated documents."""
     store, drawn = bench.store, bench.windows
     windows = make_windows(store, drawn.document.tolist(), drawn.context, drawn.horizon)
     windows = windows.select(sample(len(windows), MOST_WINDOWS, bench.seed))

@@ -93,7 +93,7 @@ class TextScores:
 
     @classmethod
     def of(cls, bench: HeldOutChunks, written: DecodedTexts, given: FloatArray | None = None) -> TextScores:
-        """Judge texts; `given` [N, D] are the unit vectors decoded, None the chunks' own."""
+        """Evaluate texts; `given` [N, D] are the unit vectors decoded, None the chunks' own."""
         texts, known = written.texts, bench.known
         cosine = row_dots(written.units, bench.target_units)
         pairs = list(zip(texts, bench.truths, strict=True))
@@ -181,7 +181,7 @@ def _gain(bench: HeldOutChunks, scores: TextScores, control: TextScores) -> Gain
 
 @dataclass(frozen=True, eq=False)
 class DecoderTrial:
-    """A decoder's texts for vectors [N, D], judged, beside its control."""
+    """A decoder's texts for vectors [N, D], evaluated, beside its control."""
 
     written: DecodedTexts
     scores: TextScores
@@ -191,7 +191,7 @@ class DecoderTrial:
     def of(
         cls, bench: HeldOutChunks, decoder: Decoder, vectors: RawVectors, given: FloatArray | None = None
     ) -> DecoderTrial:
-        """Decode and judge; `given` as in `TextScores.of`. Raises as `write`."""
+        """Decode and evaluate; `given` as in `TextScores.of`. Raises as `write`."""
         written = write(bench, decoder, vectors)
         control = TextScores.of(bench, written.exchanged(bench), given)
         return cls(written, TextScores.of(bench, written, given), control)
@@ -295,7 +295,7 @@ class DecodedChunk:
 def evaluate_decoders(
     bench: HeldOutChunks, decoders: Sequence[Decoder], run: EvaluatedRun | None = None
 ) -> tuple[DecoderReport, list[DecodedChunk]]:
-    """Judge decoders on the chunks' own vectors, and on a run's predictions of them.
+    """Evaluate decoders on the chunks' own vectors, and on a run's predictions of them.
 
     Returns:
         the table, and every chunk with its texts.

@@ -32,14 +32,14 @@ FEWEST = 2
 
 @dataclass(frozen=True)
 class DecoderSelection:
-    """Which chunks decoders are judged on.
+    """Which chunks decoders are evaluated on.
 
     Attributes:
         splits: documents are taken from the first of these, and from the next where it has too few.
         documents: how many, at most; one chunk of each.
         sources: only documents of these; all when empty.
         division: how documents are divided; None takes the division of the run and of trained decoders.
-        context: chunks that stand before each judged one, at least.
+        context: chunks that stand before each evaluated one, at least.
         seed: of the draw of documents and chunks, and of the shuffled control.
     """
 
@@ -54,17 +54,17 @@ class DecoderSelection:
         if self.documents < FEWEST:
             raise EvaluationError(
                 f"{self.documents} documents leave nothing to shuffle",
-                remedy=f"judge at least {FEWEST} documents",
+                remedy=f"evaluate at least {FEWEST} documents",
             )
         if not self.splits or len(set(self.splits)) < len(self.splits):
             raise SplitError(
-                f"'{','.join(self.splits)}' are no splits to judge", remedy="name each of them once"
+                f"'{','.join(self.splits)}' are not splits to evaluate", remedy="name each of them once"
             )
 
 
 @dataclass(frozen=True)
 class HeldOutChunks:
-    """N held-out chunks, one a document, with what is needed to judge a text for each of their vectors.
+    """N held-out chunks, one a document, with what is needed to evaluate a text for each of their vectors.
 
     Attributes:
         windows: [N] the chunks as targets, of N documents.
@@ -180,7 +180,7 @@ def lay_out(
         raise EvaluationError(
             f"{len(bench)} document is left, which leaves nothing to shuffle",
             where=store.path,
-            remedy="judge more splits or sources",
+            remedy="evaluate more splits or sources",
         )
     return bench
 
@@ -193,7 +193,9 @@ def _windows(
     if selection.sources:
         documents = tuple(i for i in documents if store.documents[i].source in selection.sources)
     if not documents:
-        raise SplitError(f"split '{name}' has no documents", where=store.path, remedy="judge another split")
+        raise SplitError(
+            f"split '{name}' has no documents", where=store.path, remedy="evaluate another split"
+        )
     windows = make_windows(store, documents, selection.context, horizon)
     kept, leaks = without_leaks(store, windows, trained, split=name)
     return kept, leaks.dropped
@@ -217,7 +219,7 @@ def opened(
     *,
     quiet: bool = False,
 ) -> Iterator[tuple[HeldOutChunks, list[Decoder]]]:
-    """Decoders by their names (`nextvec.decoding.load`), and the bench to judge them on.
+    """Decoders by their names (`nextvec.decoding.load`), and the bench to evaluate them on.
 
     "nearest" looks among the training documents only. Leaving the context closes the decoders.
 
@@ -269,7 +271,7 @@ def _check_run(run: EvaluatedRun, store: Store) -> None:
     check_made_for(run, store)
     if run.task != "next":
         raise EvaluationError(
-            "decoders are judged on what comes next; this run fills gaps",
+            "decoders are evaluated on what comes next; this run fills gaps",
             where=run.folder,
-            remedy="judge it with nextvec evaluate --task middle",
+            remedy="evaluate it with nextvec evaluate --task middle",
         )

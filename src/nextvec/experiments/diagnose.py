@@ -61,7 +61,7 @@ class RunModelDiagnosis:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the run is diagnosed: the judged documents, and those it was trained on."""
+    """Where the run is diagnosed: the evaluated documents, and those it was trained on."""
 
     store: Store
     run: RunPredictor
@@ -95,7 +95,7 @@ def diagnose_model(
         raise SplitError(
             f"split '{selection.split}' has no documents",
             where=store.path,
-            remedy="judge another split or other sources",
+            remedy="evaluate another split or other sources",
         )
     check_made_for(run, store)
     windows = how.windows(store, documents)
@@ -123,7 +123,7 @@ def _place(store: Store, run: RunPredictor, selection: DocumentSelection, how: E
         raise EvaluationError(
             "every part of a diagnosis asks what comes next; this run fills gaps",
             where=run.folder,
-            remedy="judge it with nextvec evaluate --task middle",
+            remedy="evaluate it with nextvec evaluate --task middle",
         )
     if how.horizon not in run.horizons:
         raise EvaluationError(
@@ -163,7 +163,7 @@ def _rows(store: Store, documents: Sequence[int]) -> IntArray:
 
 
 def _other_splits(place: _Place) -> dict[str, tuple[VectorSource, Windows]]:
-    """Windows of the splits that are not judged; train is every document the run was trained on.
+    """Windows of the splits that are not evaluated; train is every document the run was trained on.
 
     What stands in training is dropped from the others, however much it is: here it only must not mislead.
     """

@@ -160,7 +160,7 @@ MAX_BASELINE_BYTES = 2**31
 
 
 class EnsembleRun(Ensemble):
-    """An ensemble of runs and baselines, which is judged as a run is.
+    """An ensemble of runs and baselines, which is evaluated as a run is.
 
     Attributes:
         folder: where it lies.
@@ -236,10 +236,10 @@ def fit_ensemble(
         raise SplitError(
             "holds no validation windows to fit weights on",
             where=store.path,
-            remedy="judge with another division",
+            remedy="evaluate with another division",
         )
     fitted = [_fitted(name, training, how) for name in baselines]
-    # More than the baselines' shortest context may be read, so windows of the judge's kind serve all members.
+    # More than the baselines' shortest context may be read, so the evaluator's windows serve all members.
     mixture = fit_mixture([*runs, *fitted], store.vectors, training.validation)
     made = EnsembleRun(out, runs, fitted, mixture)
     save(made)

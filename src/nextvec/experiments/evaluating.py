@@ -30,11 +30,11 @@ from nextvec.training.config import DataConfig
 
 @dataclass(frozen=True)
 class DocumentSelection:
-    """Which documents are judged, and how they were divided.
+    """Which documents are evaluated, and how they were divided.
 
     Attributes:
         split: "train", "validation", "test" or "all".
-        sources: only documents of these are judged; all when empty.
+        sources: only documents of these are evaluated; all when empty.
         train_sources: the baselines are fitted on these; None takes those of the runs.
         division: how documents are divided; None takes the division of the runs.
     """
@@ -89,7 +89,7 @@ Some = TypeVar("Some", bound=EvaluatedRun)
 def evaluate_runs(
     store: Store, runs: Sequence[EvaluatedRun], selection: DocumentSelection, how: EvaluationConfig
 ) -> Report:
-    """Judge trained runs beside the baselines; with no runs, the baselines alone.
+    """Evaluate trained runs beside the baselines; with no runs, the baselines alone.
 
     The runs' own division of documents and training sources are taken where the selection names none, so
     that the baselines are fitted on just what the models were trained on.
@@ -102,9 +102,9 @@ def evaluate_runs(
     runs = [for_question(run, how) for run in runs]
     if how.queries and runs and not any(run.conditional for run in runs):
         raise EvaluationError(
-            "trained without queries, judged with them",
+            "trained without queries, evaluated with them",
             where=", ".join(str(run.folder) for run in runs),
-            remedy="judge it without --queries, or beside a run trained with data.conditional above 0",
+            remedy="evaluate it without --queries, or beside a run trained with data.conditional above 0",
         )
     division = division_of(runs, selection)
     trained = selection.train_sources
@@ -117,19 +117,19 @@ def evaluate_runs(
 
 
 def for_question(run: Some, how: EvaluationConfig) -> Some:
-    """The run, answering the judge's question. Raises EvaluationError where it was not trained for it."""
+    """The run, answering the evaluator's question. Raises EvaluationError where it was not trained for it."""
     if run.task != how.task:
         raise EvaluationError(
-            f"trained for the task '{run.task}', judged on '{how.task}'",
+            f"trained for the task '{run.task}', evaluated on '{how.task}'",
             where=run.folder,
-            remedy=f"judge it with --task {run.task}",
+            remedy=f"evaluate it with --task {run.task}",
         )
     if how.horizon not in run.horizons:
         trained = ", ".join(map(str, run.horizons))
         raise EvaluationError(
-            f"trained to predict {trained} ahead, judged at {how.horizon}",
+            f"trained to predict {trained} ahead, evaluated at {how.horizon}",
             where=run.folder,
-            remedy=f"judge it with --horizon {run.horizons[0]}",
+            remedy=f"evaluate it with --horizon {run.horizons[0]}",
         )
     return run.at_horizon(how.horizon)
 
@@ -152,13 +152,13 @@ def evaluation_windows(
     horizon: int,
     task: Task = "next",
 ) -> tuple[Windows, tuple[int, ...]]:
-    """The windows that `evaluate_runs` judges, and the documents they are of."""
+    """The windows that `evaluate_runs` evaluates, and the documents they are of."""
     documents = divide(store, division_of(runs, selection), selection.sources, selection.split).judged(
         selection.split
     )
     if not documents:
         raise SplitError(
-            f"split '{selection.split}' has no documents", where=store.path, remedy="judge another split"
+            f"split '{selection.split}' has no documents", where=store.path, remedy="evaluate another split"
         )
     windows = make_windows(store, documents, context, horizon, task)
     if selection.split != "train":
@@ -183,7 +183,7 @@ def common(runs: Sequence[TrainedOnDocuments], key: str, kind: type[Any]) -> Any
         raise EvaluationError(
             f"the runs differ in their {key}",
             where=", ".join(str(run.folder) for run in runs),
-            remedy=f"judge them apart, or say which one holds with {flag}",
+            remedy=f"evaluate them apart, or say which one holds with {flag}",
         )
     if not found:
         return kind()
@@ -191,7 +191,7 @@ def common(runs: Sequence[TrainedOnDocuments], key: str, kind: type[Any]) -> Any
 
 
 def divide(store: Store, division: SplitConfig, sources: tuple[str, ...], split: str) -> Split:
-    """The judged documents. "all" needs no division: it is every document of the sources."""
+    """The evaluated documents. "all" needs no division: it is every document of the sources."""
     if split == "all":
         division = replace(division, file=None, near_duplicate=1.0)
     return split_documents(store, division, sources)
@@ -208,7 +208,7 @@ def training_of(
     return FittingData.of(store, divided, how)
 
 
-# A server's model on the selection: judged as a run is, with what the server says of its training.
+# A server's model on the selection: evaluated as a run is, with what the server says of its training.
 
 API_KEY = "NEXTVEC_API_KEY"
 SCHEMES = ("http://", "https://")

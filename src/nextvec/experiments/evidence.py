@@ -95,12 +95,12 @@ class Evidence:
         return TrainedOn.load(self.run / TRAINED_ON)
 
     def need(self, **parts: str) -> None:
-        """Raise Unchecked when a part cannot be had; the part's own check says so in red."""
+        """Raise Unchecked when a part cannot be loaded; the part's own check says so in red."""
         for part, words in parts.items():
             try:
                 getattr(self, part)
             except NextvecError:
-                raise Unchecked(f"{words} cannot be had") from None
+                raise Unchecked(f"{words} cannot be loaded") from None
 
 
 def examine(run: Path, store: Path | None = None, split_file: Path | None = None) -> list[Check]:

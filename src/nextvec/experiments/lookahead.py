@@ -1,7 +1,7 @@
 """Does looking ahead help retrieval, where, and by how much: strategies on held-out documents.
 
-Windows, candidates and ranks are the judge's own. A strategy with re-rankers reorders the candidates that its
-query finds first; what is not among them keeps its place behind.
+Windows, candidates and ranks are the evaluator's own. A strategy with re-rankers reorders the candidates that
+its query finds first; what is not among them keeps its place behind.
 """
 
 from __future__ import annotations
@@ -250,7 +250,7 @@ def compare_strategies(
     if how.task != "next" or how.candidates == "document":
         raise EvaluationError(
             "strategies are compared by what comes next, among many documents",
-            remedy="judge task 'next' with candidates 'split' or 'store'",
+            remedy="evaluate task 'next' with candidates 'split' or 'store'",
         )
     check_made_for(run, store)
     evaluation_set, leaks = _evaluation_set(store, run, selection, how, most)
@@ -271,12 +271,12 @@ def compare_strategies(
 def _evaluation_set(
     store: Store, run: TrainedPredictor, selection: DocumentSelection, how: EvaluationConfig, most: int | None
 ) -> tuple[EvaluationSet, Leaks | None]:
-    """The judge's windows and candidates."""
+    """The evaluator's windows and candidates."""
     judged = divide(store, division_of([run], selection), selection.sources, selection.split)
     documents = judged.judged(selection.split)
     if not documents:
         raise SplitError(
-            f"split '{selection.split}' has no documents", where=store.path, remedy="judge another split"
+            f"split '{selection.split}' has no documents", where=store.path, remedy="evaluate another split"
         )
     windows = how.windows(store, documents)
     windows, leaks = without_known(store, windows, selection.split, how, None, run.trained_on)
@@ -335,7 +335,7 @@ class _Ranker:
 def ranks_among(rows: IntArray, pool: Pool, plain: IntArray) -> IntArray:
     """[N] rank of each target where the candidates `rows` [N, V], the best first, come before all others.
 
-    As in the judge's ranks, candidates with the target's own text or vector do not count.
+    As in the evaluator's ranks, candidates with the target's own text or vector do not count.
 
     Args:
         plain: [N] rank without re-ranking, which is that of a target that is not among the candidates.

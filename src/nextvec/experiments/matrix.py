@@ -5,7 +5,7 @@ A matrix is a folder: `matrix.toml` (the plan), `runs/<row>-seed<n>/` (a run eac
 Objectives, tasks and any other keys of the configuration are axes beside the models. It may be interrupted at
 any time and started again; a run that fails does not stop the others and is reported. Predictors of another
 task or another horizon answer another question, so each question has a table of its own; the first is the
-main one, the others stand under `others`. What was trained with queries is judged both ways: untold beside
+main one, the others stand under `others`. What was trained with queries is evaluated both ways: untold beside
 all others, and told in a table of its own.
 """
 
@@ -76,18 +76,18 @@ def run_matrix(
     jobs: int = 1,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Train every cell, judge all that finished, and write `matrix.json`.
+    """Train every cell, evaluate all that finished, and write `matrix.json`.
 
     Args:
         configure: the training configuration of a cell.
-        how: the judging; its task and horizon are taken from the cells.
+        how: the evaluation; its task and horizon are taken from the cells.
         jobs: runs trained at the same time, in processes of their own; the cores are shared among them.
     Returns: the main report's JSON with "failed" added: run name -> what went wrong, and "others": the
         reports of the other questions by name.
     Raises:
         RunError: `out` holds another matrix or runs of another configuration, or no model could be trained.
         TrainingInterrupted: everything is saved; call again to go on.
-        ConfigError, SplitError, WindowError: nothing could be trained or judged; nothing is written then.
+        ConfigError, SplitError, WindowError: nothing could be trained or evaluated; nothing is written then.
         What `evaluate_runs` raises.
     """
     configs = {cell: configure(cell) for cell in plan.cells}
@@ -130,7 +130,7 @@ def _check(
     selection: DocumentSelection,
     how: EvaluationConfig,
 ) -> None:
-    """Raise, before anything is written, what would stop every cell, or the judging after all of them."""
+    """Raise, before anything is written, what would stop every cell, or the evaluation after all of them."""
     for cell, config in configs.items():
         _check_same(out / "runs" / cell.name, config)
     wrong: list[NextvecError] = []

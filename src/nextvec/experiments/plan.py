@@ -137,7 +137,9 @@ def parse_axis(text: str) -> list[tuple[str, dict[str, Any]]]:
     each = [value.strip() for value in values.split(",")]
     if not equals or not key.strip() or not all(each) or len(set(each)) != len(each):
         raise ConfigError(
-            f"'{text}' is no axis", where="--vary", remedy="write --vary data.context=5,10, each value once"
+            f"'{text}' is not an axis",
+            where="--vary",
+            remedy="write --vary data.context=5,10, each value once",
         )
     keys = [one.strip() for one in key.split("+")]
     values_of = [value.split("+") if len(keys) > 1 else [value] for value in each]

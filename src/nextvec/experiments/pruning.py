@@ -62,7 +62,7 @@ class PruningPlan:
         if not self.keep or len(set(self.keep)) < len(self.keep) or not all(0 < k <= 1 for k in self.keep):
             given = ",".join(f"{k:g}" for k in self.keep) or "nothing"
             raise ConfigError(
-                f"{given} are no shares to keep", where="--keep", remedy="write --keep 0.5 or 0.75,0.5"
+                f"{given} are not shares to keep", where="--keep", remedy="write --keep 0.5 or 0.75,0.5"
             )
         for flag, value in (("--fine-tune-updates", self.updates), ("--batches", self.batches)):
             if value < 1:
@@ -205,7 +205,7 @@ class PruningRow:
 
 @dataclass(frozen=True)
 class PruningTable:
-    """The rows and what they were judged on; `method` and `updates` as in `PruningPlan`."""
+    """The rows and what they were evaluated on; `method` and `updates` as in `PruningPlan`."""
 
     run: str
     method: str

@@ -2,7 +2,7 @@
 
 Segments of held-out documents are put one after another; where they meet is known. A model reads on across
 these places: that it is surprised there is the point. Every finder's rule (block width, threshold, distance)
-is fitted on validation documents joined in the same way, and judged on the others.
+is fitted on validation documents joined in the same way, and evaluated on the others.
 
 Held-out documents are few, so a document gives segments to several joined ones, which are therefore not
 independent: intervals resample the documents that segments were taken from. A pair of chunks counts to the
@@ -88,7 +88,7 @@ def join_documents(store: Store, documents: Sequence[int], count: int, seed: int
         raise EvaluationError(
             f"{len(usable)} documents of {CHUNKS[0]} chunks or more cannot be joined",
             where=store.path,
-            remedy=f"judge a split and sources with {SEGMENTS[0]} at least",
+            remedy=f"evaluate a split and sources with {SEGMENTS[0]} at least",
         )
     rng = np.random.default_rng(seed)
     waiting: list[int] = []
@@ -210,7 +210,7 @@ def evaluate_segmentation(
     baselines: Sequence[str] = PREDICTORS,
     quiet: bool = False,
 ) -> SegmentationReport:
-    """Join documents, fit every finder on validation, judge it on the split of the selection.
+    """Join documents, fit every finder on validation, evaluate it on the split of the selection.
 
     Args:
         run: as `nextvec.experiments.surprise.next_predictor` gives it.
@@ -224,7 +224,7 @@ def evaluate_segmentation(
         raise EvaluationError(
             f"split '{selection.split}' holds the documents that thresholds are fitted on",
             where="--split",
-            remedy="judge test",
+            remedy="evaluate test",
         )
     if count < 1:
         raise EvaluationError(f"{count} joined documents", where="--documents", remedy="give 1 or more")

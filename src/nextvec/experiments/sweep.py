@@ -1,4 +1,4 @@
-"""Tuning by Optuna: many short runs, the bad ones stopped early, all of it judged on validation alone.
+"""Tuning by Optuna: many short runs, the bad ones stopped early, all of it evaluated on validation alone.
 
 A sweep is a folder: `sweep.toml` (the plan), `study.db` (every trial; or any database that Optuna reaches, so
 that several machines may work on one study), `trials/<number>/` (a run each), `sweep.json` (how much tuning
@@ -53,7 +53,7 @@ class Choice:
         if bool(self.choices) == ranged or (self.low is None) != (self.high is None):
             raise ValueError("give either choices, or low and high")
         if ranged and not (self.low < self.high and (self.low > 0 or not self.log)):  # type: ignore[operator]
-            raise ValueError(f"low {self.low} and high {self.high} are no range")
+            raise ValueError(f"low {self.low} and high {self.high} are not a range")
 
 
 Space = dict[str, Choice]

@@ -144,7 +144,7 @@ def memory_evaluation_set(
     Args:
         vectors: [n, D] with the documents' `counts`, or [documents, length, D].
         queries: seed of what predictors are told to write towards; None tells nobody.
-        judged: indices of the judged documents; None is all.
+        evaluated: indices of the evaluated documents; None is all.
         texts: of the chunks; None gives every chunk a text of its own.
     """
     if counts is None:
@@ -201,7 +201,7 @@ class World(ABC):
 
     Attributes:
         deterministic: the law gives the next vector without error.
-        judged, trained: [documents, length, D] what is judged, and what the mean vector is taken of.
+        evaluated, trained: [documents, length, D] what is evaluated, and what the mean vector is taken of.
     """
 
     name: ClassVar[str]

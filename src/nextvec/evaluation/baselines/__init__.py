@@ -42,5 +42,5 @@ BASELINES: dict[str, type[Baseline]] = {
     )
 }
 
-# judged after those, where predictors are told what to write towards
+# evaluated after those, where predictors are told what to write towards
 QUERY_BASELINES: dict[str, type[Baseline]] = {WeightsWithQuery.name: WeightsWithQuery}
