@@ -15,7 +15,8 @@ from nextvec.data.windows import Windows, make_windows
 from nextvec.diagnostics.ablations import BEFORE_LAST, REPLACE, REVERSE, SHUFFLE, ablate
 from nextvec.diagnostics.distribution import find_calibration, find_collapse, find_moments
 from nextvec.diagnostics.engine import DiagnosisContext, prepare
-from nextvec.diagnostics.groups import find_gap, find_shifts, find_sources
+from nextvec.diagnostics.generalisation import find_gap, find_sources
+from nextvec.diagnostics.groups import find_shifts
 from nextvec.diagnostics.model import ModelDiagnosis, diagnose
 from nextvec.diagnostics.standing import ORACLE, find_offsets, find_rollout
 from nextvec.errors import EvaluationError

@@ -15,12 +15,12 @@ from nextvec.corpus.store import Store
 from nextvec.errors import ConfigError, NextvecError, RunError
 from nextvec.experiments import sweep
 from nextvec.experiments.sweep import (
+    TABLE,
     Choice,
     SweepPlan,
     assignments,
     named_space,
     read_space,
-    read_sweep,
     run_sweep,
     space_of,
 )
@@ -78,7 +78,7 @@ def test_the_brief_s_hundred_experiments_can_be_configured() -> None:
 
 def test_a_sweep_says_how_much_tuning_each_model_was_given(run, tmp_path: Path) -> None:
     figures = run(6, models=("mlp", "lstm"), startup=3)
-    assert read_sweep(tmp_path / "s") == json.loads(json.dumps(figures))
+    assert json.loads((tmp_path / "s" / TABLE).read_text()) == json.loads(json.dumps(figures))
     assert sum(row["trials"] for row in figures["models"]) == 6
     for row in figures["models"]:
         assert row["trials"] == row["complete"] + row["pruned"] + row["fail"]
@@ -168,8 +168,6 @@ def test_what_cannot_be_meant(tmp_path: Path) -> None:
             read_space(file)
     with pytest.raises(ConfigError, match="no search space 'thousand'"):
         named_space("thousand")
-    with pytest.raises(RunError, match=r"sweep\.json"):
-        read_sweep(tmp_path)
     for wrong in ({"trials": 0}, {"models": ()}, {"metric": "accuracy"}, {"startup": 0}):
         with pytest.raises(ValueError, match=r".+"):
             SweepPlan(**{"store": "s", "models": ("a",), "trials": 1, **wrong})

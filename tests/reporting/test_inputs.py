@@ -17,7 +17,7 @@ def test_all_of_a_matrix_is_found(inputs: ReportInputs, world: Store) -> None:
     assert (inputs.kind, inputs.name, inputs.trained) == ("matrix", "small", ("amn", "lstm"))
     assert [run.name for run in inputs.runs] == ["amn-seed0", "amn-seed1", "lstm-seed0", "lstm-seed1"]
     assert [(run.seed, run.architecture) for run in inputs.runs_of("lstm")] == [(0, "lstm"), (1, "lstm")]
-    assert [len(lines) for lines in inputs.histories.values()] == [2, 2, 2, 2]
+    assert [len(run.history) for run in inputs.runs if run.history] == [2, 2, 2, 2]
     assert {row["kind"] for row in inputs.models} == {"model"}
     assert len(inputs.models) + len(inputs.baselines) == len(inputs.rows)
     assert inputs.store is not None
@@ -38,7 +38,7 @@ def test_an_interrupted_matrix_says_what_is_not_there(interrupted_matrix: Path) 
         ("lstm-seed0", 1, True),
         ("lstm-seed1", 0, True),
     ]
-    assert list(inputs.histories) == ["amn-seed0", "amn-seed1", "lstm-seed0"]
+    assert [run.name for run in inputs.runs if run.history] == ["amn-seed0", "amn-seed1", "lstm-seed0"]
 
 
 def test_a_run_alone_is_not_judged(trained: Path) -> None:

@@ -252,7 +252,7 @@ def prepare(
             remedy="add a baseline, or rename the run",
         )
     summaries = {}
-    with Progress("evaluation", len(baselines) + 1, "predictors", quiet=quiet) as progress:
+    with Progress("evaluating", len(baselines) + 1, "predictors", quiet=quiet) as progress:
         for predictor in (*baselines, model):
             scores = Scores.of(predictor, evaluation_set)
             summaries[predictor.name] = PredictorSummary.of(scores, predictor.name)

@@ -1,4 +1,4 @@
-"""Windows with their texts: best, worst and random ones, and the candidate nearest to a prediction."""
+"""Windows with their texts: best, worst and random ones; and exact search for what is nearest to vectors."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 
 from nextvec.corpus.store import Store
-from nextvec.data.gather import gather_rows
+from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict
 from nextvec.evaluation.evaluation_set import EvaluationSet
-from nextvec.evaluation.intervals import short
+from nextvec.evaluation.intervals import Values, short
 from nextvec.evaluation.metrics import Scores
 from nextvec.evaluation.predictor import NextVectorPredictor, row_dots, unit
 from nextvec.evaluation.ranking import make_pool
@@ -21,7 +22,7 @@ from nextvec.text import shorten
 
 WORST, RANDOM = 20, 10
 SHOWN = 100
-BLOCK = 8192
+BLOCK, SEARCH_BLOCK = 8192, 4096
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,30 @@ def nearest_candidates(evaluation_set: EvaluationSet, units: FloatArray, windows
             if similar[top] > best[i]:
                 best[i], row[i] = similar[top], rows[top]
     return row
+
+
+def nearest_cosine(units: FloatArray, vectors: VectorSource, rows: IntArray) -> Values:
+    """[N] largest cosine of each of `units` [N, D] to any of these rows of `vectors`.
+
+    Exact: float32 products in blocks find the row, float64 gives its cosine.
+    """
+    return row_dots(units, unit(gather_rows(vectors, nearest_rows(units, vectors, rows))))
+
+
+def nearest_rows(units: FloatArray, vectors: VectorSource, rows: IntArray) -> IntArray:
+    """[N] which of these rows of `vectors` has the largest cosine to each of `units` [N, D], in float32."""
+    queries = torch.from_numpy(np.ascontiguousarray(units))
+    best = torch.full((len(queries),), -2.0)
+    which = torch.zeros(len(queries), dtype=torch.int64)
+    for start in range(0, len(rows), SEARCH_BLOCK):
+        block = torch.from_numpy(unit(gather_rows(vectors, rows[start : start + SEARCH_BLOCK])))
+        for a in range(0, len(queries), SEARCH_BLOCK):
+            piece = slice(a, a + SEARCH_BLOCK)
+            value, place = (queries[piece] @ block.T).max(dim=1)
+            better = value > best[piece]
+            which[piece] = torch.where(better, place + start, which[piece])
+            best[piece] = torch.where(better, value, best[piece])
+    return np.asarray(rows[which.numpy()], dtype=np.int64)
 
 
 def _scored(

@@ -22,16 +22,8 @@ from nextvec.diagnostics.distribution import (
 from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict
 from nextvec.diagnostics.examples import ExamplesSection, find_examples
 from nextvec.diagnostics.failures import FailuresSection, find_failures
-from nextvec.diagnostics.groups import (
-    FactorsSection,
-    GapSection,
-    ShiftSection,
-    SourcesSection,
-    find_factors,
-    find_gap,
-    find_shifts,
-    find_sources,
-)
+from nextvec.diagnostics.generalisation import GapSection, SourcesSection, find_gap, find_sources
+from nextvec.diagnostics.groups import FactorsSection, ShiftSection, find_factors, find_shifts
 from nextvec.diagnostics.standing import (
     MarginSection,
     OffsetSection,

@@ -187,7 +187,7 @@ def evaluate(
     table = _Table(evaluation_set, ks, how)
     chosen = [cls for n, cls in how.known.items() if how.baselines is None or n in how.baselines]
     able = [cls for cls in chosen if training is not None or not cls.needs_training]
-    with Progress("evaluation", len(able) + len(predictors), "predictors", quiet=how.quiet) as progress:
+    with Progress("evaluating", len(able) + len(predictors), "predictors", quiet=how.quiet) as progress:
         for cls in able:
             table.add(fitted(cls, how, training))
             progress.advance(note=cls.name)

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from nextvec.diagnostics.engine import plain
-from nextvec.diagnostics.groups import SplitScore
+from nextvec.diagnostics.generalisation import SplitScore
 from nextvec.diagnostics.model import ModelDiagnosis
 from nextvec.disk import read_json, write_json
 from nextvec.errors import RunError

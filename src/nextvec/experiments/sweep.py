@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nextvec.config import from_dict, merge, read_toml, write_toml
 from nextvec.corpus.store import Store
-from nextvec.disk import read_json, refuse_taken, write_json
+from nextvec.disk import refuse_taken, write_json
 from nextvec.errors import ConfigError, NextvecError, RunError
 from nextvec.interrupt import TrainingInterrupted
 from nextvec.models.registry import SEARCH
@@ -386,15 +386,6 @@ def write_best(figures: dict[str, Any], out: Path) -> None:
         if row["best"] is not None:
             found = read_toml(out / row["best"]["folder"] / CONFIG)
             write_toml(out / BEST / f"{row['model']}.toml", from_dict(TrainConfig, found, where=out))
-
-
-def read_sweep(out: Path) -> dict[str, Any]:
-    """The table of a sweep. Raises RunError naming the file."""
-    remedy = "run `nextvec sweep` with this folder to its end"
-    table = read_json(out / TABLE, RunError, remedy=remedy)
-    if not isinstance(table, dict) or not isinstance(table.get("models"), list):
-        raise RunError("is not the table of a sweep", where=out / TABLE, remedy=remedy)
-    return table
 
 
 def _check_claim(out: Path, plan: SweepPlan) -> None:

@@ -128,11 +128,6 @@ class ReportInputs:
         )
         return diagnose_data(self.store, looking)
 
-    @property
-    def histories(self) -> dict[str, tuple[dict[str, Any], ...]]:
-        """Run -> its epochs, of the runs that finished one."""
-        return {run.name: run.history for run in self.runs if run.history}
-
 
 def _read_matrix(folder: Path, store: str | Path | None, deep: bool) -> ReportInputs:
     plan = (

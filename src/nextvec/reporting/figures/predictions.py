@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nextvec.data.gather import gather_rows
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.diagnostics.engine import sample
-from nextvec.diagnostics.groups import nearest_rows
+from nextvec.diagnostics.examples import nearest_rows
 from nextvec.evaluation.metrics import moments
 from nextvec.evaluation.predictor import unit
 from nextvec.reporting.drawing import INK, canvas, look, panels, wrapped
