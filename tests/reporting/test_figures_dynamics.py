@@ -44,10 +44,10 @@ def test_the_lag_curve_is_that_of_the_diagnosis(inputs: ReportInputs) -> None:
     assert store is not None
     whole, *parts = lag_curves(sum_store(store, range(len(store.documents))), resamples=10)
     first, second = lag_curve(inputs).axes
-    assert lines(first)["all sources"][1] == pytest.approx([lag.cosine.mean for lag in whole.lags])
+    assert lines(first)["all sources"][1] == pytest.approx([lag.cosine.value for lag in whole.lags])
     assert lines(first)["in random order"][1] == pytest.approx([lag.shuffled for lag in whole.lags])
     for part in parts:
-        assert lines(second)[str(part.source)][1] == pytest.approx([lag.cosine.mean for lag in part.lags])
+        assert lines(second)[str(part.source)][1] == pytest.approx([lag.cosine.value for lag in part.lags])
 
 
 def test_of_a_large_store_some_documents_are_read(

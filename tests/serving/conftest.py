@@ -33,11 +33,13 @@ class Turnstile:
     def __init__(self) -> None:
         self.open = threading.Event()
         self.open.set()
+        self.entered = threading.Event()
         self.seen: list[int] = []
         self.broken = False
 
     def __call__(self, contexts: Any, lengths: Any, queries: Any = None, head: int = 0) -> Any:
-        self.open.wait(10)
+        self.entered.set()
+        self.open.wait(60)
         if self.broken:
             raise ZeroDivisionError("/a/path/of/this/machine")
         self.seen.append(len(contexts))
@@ -110,14 +112,14 @@ def listening(app: Server) -> Iterator[int]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
     thread.start()
     try:
-        end = time.monotonic() + 10
+        end = time.monotonic() + 120
         while not (server.started and app.state.state.phase == "ready"):
             assert time.monotonic() < end, "the server did not start"
             time.sleep(0.005)
         yield opened.getsockname()[1]
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
         opened.close()
     assert not thread.is_alive()
 
@@ -126,7 +128,7 @@ class Wire:
     """A raw connection."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=5)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
 
     def send(self, data: bytes) -> bool:
         """Whether the other side still took it."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 from nextvec.errors import ConfigError
-from nextvec.serving.admission import AdmissionQueue
-from nextvec.serving.auth import ApiKeys
 from nextvec.serving.errors import Refusal
 from nextvec.serving.models import ServedModel, ServedModels
-from nextvec.serving.settings import Settings
+from nextvec.serving.settings import ApiKeys, Settings
+from nextvec.serving.work import AdmissionQueue
 
 
 def busy(lane: AdmissionQueue, seconds: float, answers: int, start: float = 0.0) -> float:

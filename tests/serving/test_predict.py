@@ -296,7 +296,7 @@ def test_ready_only_between_loading_and_draining(make_app: Any, within: Any) -> 
     within(app, work)
 
 
-def test_who_comes_when_the_lane_is_full_is_refused_before_its_body_is_read(
+def test_a_request_when_the_queue_is_full_is_refused_before_its_body_is_read(
     make_app: Any, within: Any, turnstile: Any
 ) -> None:
     app = make_app(engine=turnstile, queue=2)
@@ -308,7 +308,7 @@ def test_who_comes_when_the_lane_is_full_is_refused_before_its_body_is_read(
     async def work(client: Any) -> None:
         turnstile.open.clear()
         waiting = [asyncio.create_task(send(WINDOWS)(client)) for _ in range(2)]
-        while app.state.lanes["vectors"].under_way < 2:
+        while app.state.queues["vectors"].under_way < 2:
             await asyncio.sleep(0.001)
         refused = await client.post(
             "/v1/predict", headers={"content-type": NPY, "content-length": "3"}, content=never()
@@ -332,7 +332,7 @@ def test_an_answer_that_takes_too_long_is_a_504_and_what_waits_is_dropped(
     async def work(client: Any) -> None:
         turnstile.open.clear()
         first = asyncio.create_task(send(WINDOWS)(client))
-        await asyncio.sleep(0.02)
+        await asyncio.to_thread(turnstile.entered.wait, 60)
         second = asyncio.create_task(send(WINDOWS)(client))
         assert [(await task).status_code for task in (first, second)] == [504, 504]
         turnstile.seen.clear()

@@ -108,8 +108,14 @@ def serve(
     from nextvec.serving.app import create_app
     from nextvec.serving.lifecycle import listen as open_socket
     from nextvec.serving.lifecycle import serve as answer
-    from nextvec.serving.models import ServedModels, check_shares
-    from nextvec.serving.opening import ServingConfig, named_models, open_models, shares
+    from nextvec.serving.models import (
+        ServedModels,
+        ServingConfig,
+        check_shares,
+        named_models,
+        open_models,
+        shares,
+    )
 
     listen, share = listen or ListenFlags(), share or ShareFlags()
     settings = _settings(listen, limits or LimitFlags())
@@ -137,8 +143,7 @@ def _check_installed() -> None:
 
 def _settings(listen: ListenFlags, limits: LimitFlags) -> Settings:
     """Every flag that was given over the defaults."""
-    from nextvec.serving.auth import api_keys
-    from nextvec.serving.settings import MIB, Settings
+    from nextvec.serving.settings import MIB, Settings, api_keys
 
     def scaled(value: float | None, unit: float) -> float | None:
         return None if value is None else value * unit

@@ -74,6 +74,7 @@ class NextVectorModel(  # type: ignore[call-arg]
         paper: authors, title and year of what it implements.
         complexity: of the parallel form in T, e.g. "O(T)".
         best_for: when to take it, in a few words.
+        gives_attention: `forward` and `step` take `return_attention` (see `AMN.forward`).
         random_init_residuals: residuals beside which the head starts at random. Beside all others its last
             layer starts at zero, so that an untrained model is just the baseline.
         standardiser, gate, condition, confidence: None where the configuration does not ask for them.
@@ -87,6 +88,7 @@ class NextVectorModel(  # type: ignore[call-arg]
     best_for: ClassVar[str]
     caches: ClassVar[tuple[str, ...]] = ()
     no_gradient: ClassVar[dict[str, str]] = {}
+    gives_attention: ClassVar[bool] = False
     random_init_residuals: ClassVar[tuple[str, ...]] = ()
     scale: Tensor
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import IO, Any
 
 from fastapi import FastAPI, Request
@@ -17,58 +18,41 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from nextvec.errors import NextvecError
-from nextvec.serving import health
-from nextvec.serving.admission import AdmissionQueue
-from nextvec.serving.auth import GUARDED, ApiKeys
+from nextvec.serving import operation
 from nextvec.serving.batching import Batcher
 from nextvec.serving.errors import Refusal, of_framework, refusal_of
 from nextvec.serving.gateway import Gateway
-from nextvec.serving.logs import RequestLog
-from nextvec.serving.metrics import Metrics
 from nextvec.serving.models import ServedModels
-from nextvec.serving.page import page_routes
-from nextvec.serving.request_context import context_of_request
-from nextvec.serving.routes import (
-    decode,
-    encode,
-    predict,
-    retrieve,
-    rollout,
-    sessions,
-    surprise,
-    text,
-    training,
-)
-from nextvec.serving.routes import models as models_routes
+from nextvec.serving.operation import Metrics, RequestLog
+from nextvec.serving.request_context import VariantLog, context_of_request
+from nextvec.serving.routes import coding, models, predict, rollout, sessions, text
 from nextvec.serving.schemas import components
 from nextvec.serving.sessions import Sessions
-from nextvec.serving.settings import Settings
-from nextvec.serving.variants import VariantLog
-from nextvec.serving.work import Workers
+from nextvec.serving.settings import GUARDED, ApiKeys, Settings
+from nextvec.serving.work import AdmissionQueue, Workers
 from nextvec.version import __version__
 
-WORKING = (predict, text, encode, decode, retrieve, rollout, surprise, sessions)
-PARTS = (health, models_routes, training, *WORKING)
+PARTS = (operation, models, predict, text, coding, rollout, sessions)
 VECTORS, TEXTS = "vectors", "texts"
 
 
 class Server(FastAPI):
-    """FastAPI with the door around everything, its own middleware too."""
+    """FastAPI with the gateway around everything, its own middleware too."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        """The door and all that is behind it; around it the answers to pages of other origins, if any."""
+        """The gateway and all that is behind it; around it the answers to pages of other origins, if any."""
         state = self.state
-        door = Gateway(
+        gateway = Gateway(
             super().build_middleware_stack(),
             state.settings,
             keys=ApiKeys(state.settings.api_keys),
             state=state.state,
-            lanes={"/v1/predict": state.lanes[VECTORS], "": state.lanes[TEXTS]},
+            queues={"/v1/predict": state.queues[VECTORS], "": state.queues[TEXTS]},
             direct={"/v1/predict": predict.predict},
             metrics=state.metrics,
             requests=state.requests,
         )
-        return _across_origins(door, state.settings.cors_origins)
+        return _across_origins(gateway, state.settings.cors_origins)
 
     def openapi(self) -> dict[str, Any]:
         """The description of the routes, with the dimension of the models that are served."""
@@ -111,23 +95,23 @@ def create_app(settings: Settings, models: ServedModels, log: IO[bytes] | None =
         lifespan=_lifespan,
     )
     metrics = Metrics()
-    lanes = {
+    queues = {
         VECTORS: AdmissionQueue(settings.queue, settings.max_wait),
         TEXTS: AdmissionQueue(settings.text_queue, settings.work_timeout),
     }
-    for name, lane in lanes.items():
-        metrics.watch(name, partial(getattr, lane, "under_way"))
+    for name, queue in queues.items():
+        metrics.watch(name, partial(getattr, queue, "under_way"))
     state = app.state
-    state.settings, state.models, state.metrics, state.lanes = settings, models, metrics, lanes
+    state.settings, state.models, state.metrics, state.queues = settings, models, metrics, queues
     state.state, state.requests, state.answered = (
-        health.ServerState(metrics.ready.set),
+        operation.ServerState(metrics.ready.set),
         RequestLog(log),
         VariantLog(),
     )
     state.workers = Workers(settings.text_threads, settings.work_timeout)
     state.sessions = Sessions()
     for kind in (NextvecError, Refusal, HTTPException, RequestValidationError, Exception):
-        app.add_exception_handler(kind, _told)
+        app.add_exception_handler(kind, _answered)
     for part in PARTS:
         app.include_router(part.router)
     app.router.routes.extend(page_routes())
@@ -155,7 +139,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _warm(app: FastAPI) -> None:
-    state: health.ServerState = app.state.state
+    state: operation.ServerState = app.state.state
     try:
         for model in app.state.models:
             await asyncio.to_thread(model.warm, app.state.settings.max_batch)
@@ -170,8 +154,8 @@ def _observed(sizes: Any, seconds: Any, rows: int, took: float) -> None:
     seconds.observe(took)
 
 
-async def _told(request: Request, error: Exception) -> Response:
-    """Errors from behind the router, in the one shape. The door logs what nobody foresaw."""
+async def _answered(request: Request, error: Exception) -> Response:
+    """Errors from behind the router, in the one shape. The gateway logs what nobody foresaw."""
     refusal = of_framework(error) or refusal_of(error)
     context_of_request(request).code = refusal.code
     headers = {name.decode(): value.decode() for name, value in refusal.headers()}
@@ -201,3 +185,35 @@ def _across_origins(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
         allow_headers=["authorization", "content-type", "x-sticky-key", "x-request-id"],
         expose_headers=["x-request-id", "x-nextvec-model", "x-nextvec-arm", "retry-after"],
     )
+
+
+STATIC = Path(__file__).parent / "static"
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".ico": "image/x-icon",
+}
+HEADERS = {
+    "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'; object-src 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+
+
+def page_routes(folder: Path = STATIC) -> list[Route]:
+    """One for each file of the page; `index.html` is `/`."""
+    return [_route(file) for file in sorted(folder.glob("*")) if file.suffix in TYPES]
+
+
+def _route(file: Path) -> Route:
+    content, kind = file.read_bytes(), TYPES[file.suffix]
+
+    async def answer(request: Request) -> Response:
+        return Response(content, media_type=kind, headers=HEADERS)
+
+    return Route("/" if file.name == "index.html" else f"/{file.name}", answer, methods=["GET"])

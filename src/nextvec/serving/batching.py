@@ -47,7 +47,7 @@ class Batcher:
     Args:
         max_batch: windows of a batch.
         wait: see above.
-        observe: told the windows and the seconds of every batch.
+        observe: called with the windows and the seconds of every batch.
     Attributes:
         waiting: windows that no batch has yet.
     """
@@ -73,7 +73,7 @@ class Batcher:
     ) -> asyncio.Future[FloatArray]:
         """Raw predictions [N, D] of windows [N, T, D], made beside those of others of the same kind.
 
-        Cancelling it takes what waits out of the queue; what is worked on is finished for nobody.
+        Cancelling it takes what waits out of the queue; what is worked on is finished and thrown away.
         """
         if len(windows) <= self._max:
             return self._put(windows, answer, kind, queries)

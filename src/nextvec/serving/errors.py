@@ -1,4 +1,4 @@
-"""What a client is told when it gets no answer: one shape for everything, as OpenAI clients know it."""
+"""What a client gets in place of an answer: one shape for everything, as OpenAI clients know it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BUSY, OURS = "overloaded_error", "server_error"
 TYPES = {401: DENIED, 404: NOT_FOUND, 429: BUSY, 503: BUSY, 500: OURS, 501: OURS, 504: OURS}
 
 UNFORESEEN = "internal_error"
-OURS_TO_MEND = (StoreError, DecoderError, MissingDependencyError)
+OURS_TO_REPAIR = (StoreError, DecoderError, MissingDependencyError)
 """Errors that the client can do nothing about, whatever it sends."""
 
 
@@ -83,16 +83,16 @@ class Refusal(Exception):  # noqa: N818 - not every refusal is an error
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """What a client is told of an error; of one that nobody foresaw, only that.
+    """The refusal that a client gets for an error; of an unexpected one it gets only that it happened.
 
-    A path of this machine is left out: it is nobody's business.
+    A path of this machine is left out.
     """
     if isinstance(error, Refusal):
         return error
     if not isinstance(error, NextvecError):
         return Refusal(500, "the server failed", code=UNFORESEEN, remedy="report the X-Request-Id")
     local = isinstance(error, EncoderError) and not isinstance(error, EncoderMismatchError)
-    theirs = not local and not isinstance(error, OURS_TO_MEND)
+    theirs = not local and not isinstance(error, OURS_TO_REPAIR)
     where = error.where
     return Refusal(
         422 if theirs else 500,
@@ -119,7 +119,7 @@ def of_framework(error: Exception) -> Refusal | None:
 
 
 def _of_validation(error: RequestValidationError) -> Refusal:
-    """The first of what is wrong with the fields. What was sent is not said again."""
+    """The first of what is wrong with the fields. What was sent is not repeated."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return Refusal(

@@ -1,6 +1,6 @@
-"""The door: every request passes it first and every answer last.
+"""The gateway: every request passes it first and every answer last.
 
-It names the request, asks for its key, lets it in or refuses it, and reads its body, so that nothing behind
+It names the request, checks its key, lets it in or refuses it, and reads its body, so that nothing behind
 it ever waits for the network. What is on the hot path goes straight to its endpoint, not through the router.
 """
 
@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from time import perf_counter
 from typing import Any
 
@@ -18,26 +18,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nextvec.serving.admission import AdmissionQueue
-from nextvec.serving.auth import ApiKeys
 from nextvec.serving.errors import UNFORESEEN, Refusal, refusal_of
-from nextvec.serving.health import ServerState
-from nextvec.serving.logs import RequestLog
-from nextvec.serving.metrics import Metrics
-from nextvec.serving.reading import declared_length, drain, read_body
+from nextvec.serving.operation import Metrics, RequestLog, ServerState
 from nextvec.serving.request_context import KEY, RequestContext
-from nextvec.serving.settings import Settings
-from nextvec.serving.work import ClientGone
+from nextvec.serving.settings import ApiKeys, Settings
+from nextvec.serving.work import AdmissionQueue, ClientGone
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 log = logging.getLogger("nextvec.serving")
 SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-WORK, FREE = "/v1/", frozenset({"/v1/outcomes"})  # what needs a place in a lane, and what costs nothing
+WORK, FREE = "/v1/", frozenset({"/v1/outcomes"})  # what needs a place in a queue, and what costs nothing
 DROPPED = 64 * 1024  # bytes
 PAUSE = 0.02
-"""Seconds before a refusal for load is told: who asks again at once, whatever Retry-After says, would
+"""Seconds before a refusal for load is sent: clients that try again at once, against Retry-After, would
 otherwise keep the loop so busy with refusals that a model in torch hardly gets the interpreter."""
 GONE = 499  # as other servers note a client that did not wait
 
@@ -48,9 +43,9 @@ class Gateway:
     Args:
         app: what is behind it.
         settings: the limits.
-        keys: who may ask.
+        keys: that open the server.
         state: whether requests are taken.
-        lanes: by path; "" is the lane of all other work.
+        queues: by path; "" is the queue of all other work.
         direct: endpoints by path that a POST goes straight to.
     """
 
@@ -61,135 +56,133 @@ class Gateway:
         *,
         keys: ApiKeys,
         state: ServerState,
-        lanes: Mapping[str, AdmissionQueue],
+        queues: Mapping[str, AdmissionQueue],
         direct: Mapping[str, Endpoint],
         metrics: Metrics,
         requests: RequestLog,
     ) -> None:
         self._app, self._settings, self._keys, self._state = app, settings, keys, state
-        self._lanes, self._direct, self._metrics, self._requests = lanes, direct, metrics, requests
+        self._queues, self._direct, self._metrics, self._requests = queues, direct, metrics, requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request (or the application's life)."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = scope[KEY] = RequestContext(_request_id(scope["headers"]), perf_counter(), receive)
-        sent = _Sent(send, exchange)
+        context = scope[KEY] = RequestContext(_request_id(scope["headers"]), perf_counter(), receive)
+        sent = _Sent(send, context)
         try:
-            await self._admitted(scope, receive, sent, exchange)
+            await self._admitted(scope, receive, sent, context)
         except ClientGone:
-            exchange.status = GONE
+            context.status = GONE
         except Exception as error:  # noqa: BLE001 - nothing is outside that could catch it
             await self._failed(error, scope, receive, sent)
-        self._note(scope, exchange)
+        self._note(scope, context)
 
-    async def _admitted(self, scope: Scope, receive: Receive, send: _Sent, exchange: RequestContext) -> None:
+    async def _admitted(self, scope: Scope, receive: Receive, send: _Sent, context: RequestContext) -> None:
         path, headers = scope["path"], scope["headers"]
         self._keys.check(path, headers)
         if scope["method"] not in WITH_BODY:
             await self._app(scope, receive, send)
             return
         length = declared_length(headers, self._settings.max_body)
-        lane = self._lane(scope["method"], path)
-        if lane is None:
-            await self._behind(scope, receive, send, exchange, length)
+        queue = self._queue(scope["method"], path)
+        if queue is None:
+            await self._behind(scope, receive, send, context, length)
             return
         self._state.check()
-        lane.enter(exchange.started)
+        queue.enter(context.started)
         try:
-            await self._behind(scope, receive, send, exchange, length)
+            await self._behind(scope, receive, send, context, length)
         finally:
-            lane.leave(perf_counter(), answered=exchange.status == 200)
+            queue.leave(perf_counter(), answered=context.status == 200)
 
     async def _behind(
-        self, scope: Scope, receive: Receive, send: _Sent, exchange: RequestContext, length: int | None
+        self, scope: Scope, receive: Receive, send: _Sent, context: RequestContext, length: int | None
     ) -> None:
         """Read the body and go through."""
         if length != 0:
-            exchange.body = await read_body(receive, self._settings)
-        exchange.read = True
+            context.body = await read_body(receive, self._settings)
+        context.read = True
         endpoint = self._direct.get(scope["path"]) if scope["method"] == "POST" else None
         if endpoint is not None:
-            exchange.route = scope["path"]
+            context.route = scope["path"]
             response = await endpoint(Request(scope, receive, send))
             await response(scope, receive, send)
         else:
-            await self._app(scope, _replayed(exchange.body, receive), send)
+            await self._app(scope, _replayed(context.body, receive), send)
 
-    def _lane(self, method: str, path: str) -> AdmissionQueue | None:
+    def _queue(self, method: str, path: str) -> AdmissionQueue | None:
         if method != "POST" or not path.startswith(WORK) or path in FREE:
             return None
-        return self._lanes.get(path) or self._lanes[""]
+        return self._queues.get(path) or self._queues[""]
 
     async def _failed(self, error: Exception, scope: Scope, receive: Receive, send: _Sent) -> None:
-        """Tell the client; where an answer has begun, the connection breaks off, which it notices too."""
-        refusal, exchange = refusal_of(error), scope[KEY]
+        """Send a refusal; where an answer has begun, the connection breaks off, which it notices too."""
+        refusal, context = refusal_of(error), scope[KEY]
         if refusal.code == UNFORESEEN:
-            log.error("request %s failed", exchange.request_id, exc_info=error)
+            log.error("request %s failed", context.request_id, exc_info=error)
         if send.begun:
             if not send.complete:
                 raise error
             return
-        exchange.code = refusal.code
+        context.code = refusal.code
         if refusal.status in (429, 503):
             self._metrics.rejected.labels(refusal.code).inc()
         if refusal.status == 429:
             await asyncio.sleep(PAUSE)
-        await _refuse(
-            send, receive, refusal, linger=refusal.close or _leaves_much(scope["headers"], exchange)
-        )
+        await _refuse(send, receive, refusal, linger=refusal.close or _leaves_much(scope["headers"], context))
 
-    def _note(self, scope: Scope, exchange: RequestContext) -> None:
+    def _note(self, scope: Scope, context: RequestContext) -> None:
         """Metrics and the log."""
-        seconds = perf_counter() - exchange.started
-        route = exchange.route if exchange.route != "other" else _route(scope)
-        model, arm = exchange.model or "", exchange.arm or ""
-        self._metrics.count(route, model, arm, exchange.status, seconds)
-        if exchange.status in (429, 503):
-            self._requests.refused(exchange.code or "")
+        seconds = perf_counter() - context.started
+        route = context.route if context.route != "other" else _route(scope)
+        model, variant = context.model or "", context.variant or ""
+        self._metrics.count(route, model, variant, context.status, seconds)
+        if context.status in (429, 503):
+            self._requests.refused(context.code or "")
             return
         self._requests.write(
             "request",
-            id=exchange.request_id,
+            id=context.request_id,
             method=scope["method"],
             route=route,
-            status=exchange.status,
+            status=context.status,
             ms=round(1000 * seconds, 3),
-            model=exchange.model,
-            arm=exchange.arm,
-            vectors=exchange.vectors,
-            code=exchange.code,
+            model=context.model,
+            arm=context.variant,
+            vectors=context.vectors,
+            code=context.code,
         )
 
 
 class _Sent:
     """`send`, with the headers that every answer has."""
 
-    __slots__ = ("_exchange", "_send", "begun", "complete")
+    __slots__ = ("_context", "_send", "begun", "complete")
 
-    def __init__(self, send: Send, exchange: RequestContext) -> None:
-        self._send, self._exchange = send, exchange
+    def __init__(self, send: Send, context: RequestContext) -> None:
+        self._send, self._context = send, context
         self.begun = self.complete = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            exchange, self.begun = self._exchange, True
-            exchange.status = message["status"]
+            context, self.begun = self._context, True
+            context.status = message["status"]
             headers = message["headers"] = list(message.get("headers", ()))
-            headers.append((b"x-request-id", exchange.request_id.encode("ascii")))
-            if exchange.model is not None:
-                headers.append((b"x-nextvec-model", exchange.model.encode("ascii")))
-            if exchange.arm is not None:
-                headers.append((b"x-nextvec-arm", exchange.arm.encode("ascii")))
+            headers.append((b"x-request-id", context.request_id.encode("ascii")))
+            if context.model is not None:
+                headers.append((b"x-nextvec-model", context.model.encode("ascii")))
+            if context.variant is not None:
+                headers.append((b"x-nextvec-arm", context.variant.encode("ascii")))
         elif not message.get("more_body", False):
             self.complete = True
         await self._send(message)
 
 
 async def _refuse(send: _Sent, receive: Receive, refusal: Refusal, *, linger: bool) -> None:
-    """Say so. A body that is not read to its end ends the connection; some of it is taken first, since one
-    that is closed on unread data is reset, and the refusal would be lost."""
+    """Send a refusal. A body that is not read to its end ends the connection; some of it is read first, since
+    one that is closed on unread data is reset, and the refusal would be lost."""
     body = refusal.body()
     headers = [*refusal.headers(), (b"content-length", b"%d" % len(body))]
     if linger:
@@ -201,9 +194,9 @@ async def _refuse(send: _Sent, receive: Receive, refusal: Refusal, *, linger: bo
         await send({"type": "http.response.body", "body": b""})
 
 
-def _leaves_much(headers: list[tuple[bytes, bytes]], exchange: RequestContext) -> bool:
+def _leaves_much(headers: list[tuple[bytes, bytes]], context: RequestContext) -> bool:
     """Whether so much of the body was not read that the connection had better end. A little is dropped."""
-    if exchange.read:
+    if context.read:
         return False
     for name, value in headers:
         if name == b"content-length":
@@ -226,14 +219,106 @@ def _route(scope: MutableMapping[str, Any]) -> str:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """`receive` for what is behind: the body in one piece, then what the server tells."""
-    told = False
+    """`receive` for what is behind: the body in one piece, then what the server receives."""
+    sent = False
 
     async def replayed() -> Message:
-        nonlocal told
-        if told:
+        nonlocal sent
+        if sent:
             return await receive()
-        told = True
+        sent = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replayed
+
+
+LINGER_SECONDS, LINGER_BYTES = 0.5, 64 * 2**20
+"""How long and how much of a refused body is still taken, so that its sender comes to read the refusal."""
+
+
+def declared_length(headers: Iterable[tuple[bytes, bytes]], limit: int) -> int | None:
+    """Length of the body by its headers, 0 for no body; None where it comes in pieces of unknown number.
+
+    Raises Refusal: 413 for more than the limit, 400 for a length that is no number.
+    """
+    length: int | None = 0
+    for name, value in headers:
+        if name == b"transfer-encoding":
+            return None
+        if name == b"content-length":
+            if not value.isdigit():
+                raise Refusal(400, "Content-Length is no number", code="bad_length", close=True)
+            length = int(value)
+    if length is not None and length > limit:
+        raise _too_long(limit)
+    return length
+
+
+async def read_body(receive: Receive, settings: Settings) -> bytes:
+    """The whole body.
+
+    Raises:
+        Refusal: 413 longer than allowed, 408 a pause too long, a pace too slow, or too long in all.
+        ClientGone: the client closed the connection.
+    """
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(settings.body_pause) as patience:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                part = message.get("body", b"")
+                size += len(part)
+                if size > settings.max_body:
+                    raise _too_long(settings.max_body)
+                if not message.get("more_body", False):
+                    return part if not parts else b"".join([*parts, part])
+                parts.append(part)
+                now = loop.time()
+                _check_pace(size, now - started, settings)
+                # An empty piece is no progress: the old deadline stands.
+                if part:
+                    patience.reschedule(now + settings.body_pause)
+    except TimeoutError:
+        raise _too_slow(f"nothing came for {settings.body_pause:g} seconds") from None
+
+
+async def drain(receive: Receive) -> None:
+    """Take what is still coming, for a moment."""
+    left = LINGER_BYTES
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            while left > 0:
+                message: MutableMapping[str, Any] = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+                left -= len(message.get("body", b""))
+    except TimeoutError:
+        return
+
+
+def _check_pace(size: int, seconds: float, settings: Settings) -> None:
+    if seconds > settings.body_timeout:
+        raise _too_slow(f"it was not complete after {settings.body_timeout:g} seconds")
+    if seconds > settings.body_pause and size < settings.body_rate * seconds:
+        raise _too_slow(f"it came with less than {settings.body_rate} bytes a second")
+
+
+def _too_slow(why: str) -> Refusal:
+    return Refusal(
+        408, f"the body came too slowly: {why}", code="body_too_slow", remedy="send it at once", close=True
+    )
+
+
+def _too_long(limit: int) -> Refusal:
+    return Refusal(
+        413,
+        f"the body has more than {limit} bytes",
+        code="body_too_large",
+        remedy="send fewer vectors a request, or as application/x-npy",
+        close=True,
+    )

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from nextvec.corpus.reading import Space, TextReader
+from nextvec.corpus.store import Store
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.errors import ConfigError
+from nextvec.decoding.base import Decoder
+from nextvec.decoding.load import NEAREST, check_decoders, open_decoder
+from nextvec.decoding.nearest import Library
+from nextvec.decoding.pipeline import Pipeline
+from nextvec.errors import ConfigError, EncoderError, RunError
+from nextvec.inference.base import TrainedPredictor
+from nextvec.inference.predictor import open_predictor
+from nextvec.retrieval.backends import open_index
 from nextvec.serving.batching import Batcher
 from nextvec.serving.bodies import ContextArrays
 from nextvec.serving.errors import Refusal
-
-if TYPE_CHECKING:
-    from nextvec.decoding.pipeline import Pipeline
-    from nextvec.inference.base import TrainedPredictor
 
 SHARE_TOLERANCE = 1e-6
 WARM_LENGTH = 8  # vectors at most: a long context is not worth a slow start
@@ -35,7 +44,7 @@ class ServedModel:
         predictor: of a run or an export.
         pipeline: texts in and out of it, where the server has what that needs.
     Attributes:
-        horizons: how many chunks ahead it can be asked for, the nearest first.
+        horizons: how many chunks ahead it predicts, the nearest first.
     """
 
     def __init__(self, name: str, predictor: TrainedPredictor, pipeline: Pipeline | None = None) -> None:
@@ -56,7 +65,7 @@ class ServedModel:
 
     @property
     def conditional(self) -> bool:
-        """Whether it can be told what to write towards."""
+        """Whether it takes a query to write towards."""
         return self.predictor.conditional
 
     def at_horizon(self, horizon: int | None) -> TrainedPredictor:
@@ -90,8 +99,8 @@ class ServedModel:
             return asyncio.ensure_future(self._by_length(windows, horizon, query))
         queries = None if query is None else np.broadcast_to(query, (len(windows), self.dimension))
 
-        def answer(contexts: FloatArray, lengths: IntArray, told: FloatArray | None) -> FloatArray:
-            return at_horizon.engine(contexts, lengths, told, at_horizon.head)
+        def answer(contexts: FloatArray, lengths: IntArray, queries: FloatArray | None) -> FloatArray:
+            return at_horizon.engine(contexts, lengths, queries, at_horizon.head)
 
         assert self.batcher is not None, "the application has not started"
         return self.batcher.submit(windows[:, -self.context :], answer, at_horizon.head, queries)
@@ -121,7 +130,7 @@ class ServedModel:
 
     @cached_property
     def card(self) -> dict[str, Any]:
-        """What `/v1/models` tells of it."""
+        """Its entry in `/v1/models`."""
         predictor = self.predictor
         model = getattr(predictor, "model", None)
         return {
@@ -140,13 +149,13 @@ class ServedModel:
         }
 
     def _capabilities(self) -> list[str]:
-        told = {
+        able = {
             "query": self.conditional,
             "confidence": self.predictor.confident,
             "samples": self.predictor.generative,
             "texts": self.pipeline is not None,
         }
-        return ["predict", *(name for name, there in told.items() if there)]
+        return ["predict", *(name for name, there in able.items() if there)]
 
 
 class ServedModels:
@@ -187,15 +196,17 @@ class ServedModels:
                 "no such model",
                 code="model_not_found",
                 param="model",
-                remedy="ask GET /v1/models for names",
+                remedy="GET /v1/models lists the names",
             )
         return found
 
     def choose(self, name: str | None = None, sticky: str | None = None) -> tuple[ServedModel, str | None]:
-        """Who answers, and for which arm of the split; None where there is no split or a model was named.
+        """Which model answers, and for which variant of the split.
+
+        The variant is None where there is no split or a model was named.
 
         Args:
-            sticky: the same key always gets the same arm; without one it is drawn.
+            sticky: the same key always gets the same variant; without one it is drawn.
         Raises:
             Refusal: 404, no model of that name.
         """
@@ -203,11 +214,11 @@ class ServedModels:
             return self.named(name), None
         if not self.split:
             return self._models[self.default], None
-        arm = self._arm(random.random() if sticky is None else _point(sticky))  # noqa: S311 - no secret
-        return self._models[arm], arm
+        variant = self._variant(random.random() if sticky is None else _point(sticky))  # noqa: S311 - no secret
+        return self._models[variant], variant
 
-    def _arm(self, point: float) -> str:
-        """The arm at a point of [0, 1)."""
+    def _variant(self, point: float) -> str:
+        """The variant at a point of [0, 1)."""
         for name, share in self.split.items():
             point -= share
             if point < 0:
@@ -238,3 +249,122 @@ def check_shares(names: Sequence[str], default: str | None, split: Mapping[str, 
 def _point(key: str) -> float:
     """A point of [0, 1), even and always the same for a key."""
     return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:6]) / 2**48
+
+
+log = logging.getLogger("nextvec.serving")
+
+
+@dataclass(frozen=True)
+class ServingConfig:
+    """What is served and how.
+
+    Attributes:
+        models: run folders, hub ids or exports by the names they are served under.
+        device, engine, threads: as of `open_predictor`.
+        store: whose passages are found; None finds none.
+        index: where they are searched, as `open_index` reads it; None is exact, in memory.
+        decoder: makes texts of vectors; see `open_decoder`.
+        read: makes the reader of texts of a space, with whatever encoder that is to take.
+    """
+
+    models: Mapping[str, str]
+    device: str = "cpu"
+    engine: str | None = None
+    threads: int = 1
+    store: Path | None = None
+    index: str | None = None
+    decoder: str = NEAREST
+    read: Callable[[Space], TextReader] = TextReader
+
+
+def open_models(wanted: ServingConfig, held: ExitStack) -> list[ServedModel]:
+    """All of them, in the order named.
+
+    Args:
+        held: closes the decoder.
+    Raises:
+        RunError, ConfigError, MissingDependencyError: as `open_predictor`.
+        StoreError, EncoderError, DecoderError: what texts need cannot be had.
+        EncoderMismatchError: a store or a decoder of another encoder.
+    """
+    check_decoders([wanted.decoder])
+    predictors = {
+        name: open_predictor(path, wanted.device, wanted.engine, threads=wanted.threads)
+        for name, path in wanted.models.items()
+    }
+    texts = _Texts(wanted, held)
+    return [ServedModel(name, found, texts.pipeline(name, found)) for name, found in predictors.items()]
+
+
+class _Texts:
+    """What models share that read and write texts."""
+
+    def __init__(self, wanted: ServingConfig, held: ExitStack) -> None:
+        self._wanted, self._held = wanted, held
+        self._library = None if wanted.store is None else _library(wanted.store, wanted.index)
+        self._readers: list[TextReader] = []
+        self._decoder: Decoder | None = None
+
+    def pipeline(self, name: str, predictor: TrainedPredictor) -> Pipeline | None:
+        """Of one model; None, and a word why, where it can only be sent vectors."""
+        if predictor.task != "next":
+            log.info("%s fills gaps: it takes vectors, not texts", name)
+            return None
+        try:
+            reader = self._reader(predictor.space)
+        except (EncoderError, RunError) as error:
+            if self._library is not None or self._wanted.decoder != NEAREST:
+                raise
+            log.info("%s takes vectors, not texts: %s", name, error)
+            return None
+        return Pipeline(predictor, reader, self._decoded_by(reader), self._library)
+
+    def _reader(self, space: Space) -> TextReader:
+        """An encoder takes memory: those that share a space share it."""
+        for reader in self._readers:
+            if reader.space == space:
+                return reader
+        self._readers.append(self._wanted.read(space))
+        return self._readers[-1]
+
+    def _decoded_by(self, reader: TextReader) -> Decoder | None:
+        if self._wanted.decoder == NEAREST:
+            return None
+        if self._decoder is None:
+            self._decoder = self._held.enter_context(open_decoder(self._wanted.decoder, reader=reader))
+        return self._decoder
+
+
+def _library(path: Path, index: str | None) -> Library:
+    store = Store.open(path)
+    return Library(store, None if index is None else open_index(index, store))
+
+
+def named_models(given: tuple[str, ...]) -> dict[str, str]:
+    """`RUN` or `NAME=RUN` -> paths by name; a folder's own name where none is given.
+
+    Raises ConfigError: a name twice, or none.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals or Path(text).exists():
+            name, path = Path(text).resolve().name, text
+        if not name or not path:
+            raise ConfigError(f"'{text}' is no NAME=RUN", remedy="write a run's folder, or a name before it")
+        if name in found:
+            raise ConfigError(f"two models are called '{name}'", remedy="name them: a=RUN b=RUN2")
+        found[name] = path
+    return found
+
+
+def shares(text: str | None) -> dict[str, float]:
+    """`a=0.9,b=0.1` -> shares by name. Raises ConfigError."""
+    found: dict[str, float] = {}
+    for part in () if text is None else text.split(","):
+        name, _, share = part.partition("=")
+        try:
+            found[name.strip()] = float(share)
+        except ValueError:
+            raise ConfigError(f"'{part}' is no share", where="--split", remedy="write a=0.9,b=0.1") from None
+    return found

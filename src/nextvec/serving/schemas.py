@@ -1,4 +1,4 @@
-"""What the description of the routes (`/openapi.json`) says of bodies. On the hot path nothing is parsed with
+"""Bodies as the description of the routes (`/openapi.json`) has them. On the hot path nothing is parsed with
 these: `bodies.py` reads vectors without making objects of their numbers."""
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ STATUSES = {
     413: "The body is too large.",
     415: "A content type that is not taken.",
     422: "It can be read and not be meant: a wrong dimension, NaN, rows of different lengths.",
-    429: "Too many requests are under way; Retry-After tells when to come again.",
+    429: "Too many requests are under way; Retry-After says when to try again.",
     500: "The server failed.",
     503: "Models are loading, or the server ends.",
     504: "No answer in time.",
@@ -121,7 +121,7 @@ HORIZON = {
     "type": ["integer", "null"],
     "description": "chunks ahead, one of the model's; by default its nearest",
 }
-USER = {"type": ["string", "null"], "description": "sticks to one arm of a split"}
+USER = {"type": ["string", "null"], "description": "sticks to one variant of a split"}
 ASKED: dict[str, Any] = {
     "type": "object",
     "required": ["input"],
@@ -144,14 +144,14 @@ STICKY_HEADER = {
     "name": "X-Sticky-Key",
     "in": "header",
     "required": False,
-    "description": "sticks to one arm of a split",
+    "description": "sticks to one variant of a split",
     "schema": {"type": "string", "pattern": "^[!-~]{1,200}$"},
 }
 
 
 def _in_query(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    said = "beside an npy body; in JSON it is a field"
-    return {"name": name, "in": "query", "required": False, "description": said, "schema": schema}
+    where = "beside an npy body; in JSON it is a field"
+    return {"name": name, "in": "query", "required": False, "description": where, "schema": schema}
 
 
 QUERY_FIELDS = (

@@ -24,7 +24,7 @@ class Stream:
     Attributes:
         id: cannot be guessed; whoever knows it may go on with the session.
         horizon: its predictions are so many vectors ahead.
-        used: when it was asked for last, on the clock of `Sessions`.
+        used: when it was used last, on the clock of `Sessions`.
     """
 
     id: str
@@ -66,8 +66,8 @@ class Sessions:
     Args:
         most: sessions at a time.
         most_bytes: of their states together, before a push.
-        idle: seconds after which one that nobody asks for is forgotten.
-        clock: tells seconds.
+        idle: seconds after which one that is not used is forgotten.
+        clock: gives seconds.
     """
 
     def __init__(
@@ -116,11 +116,11 @@ class Sessions:
             raise _unknown()
 
     def left(self, stream: Stream) -> float:
-        """Seconds until it is forgotten, if nobody asks for it."""
+        """Seconds until it is forgotten, if it is not used."""
         return max(0.0, stream.used + self.idle - self._clock())
 
     def _forget(self) -> None:
-        """Those that nobody asked for."""
+        """Those that were not used."""
         now = self._clock()
         while self._streams:
             oldest = next(iter(self._streams.values()))
@@ -142,7 +142,7 @@ class Sessions:
 def _unknown() -> Refusal:
     return Refusal(
         404,
-        "no such session: it was deleted, or nobody asked for it for too long",
+        "no such session: it was deleted, or it was not used for too long",
         code="session_not_found",
         remedy="open another one: POST /v1/sessions",
     )

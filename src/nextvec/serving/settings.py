@@ -1,11 +1,16 @@
-"""What bounds the server."""
+"""What bounds the server, and the keys that open it."""
 
 from __future__ import annotations
 
+import hmac
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
+from pathlib import Path
 
 from nextvec.errors import ConfigError
+from nextvec.serving.errors import Refusal
 
 MIB = 2**20
 
@@ -23,7 +28,7 @@ class Settings:
         max_windows: N, contexts of a request.
         max_text: characters of a text.
         queue: requests on vectors under way at most, waiting or worked on.
-        max_wait: a request is refused when it would wait longer, as far as recent work tells.
+        max_wait: a request is refused when it would wait longer, judging by recent work.
         max_batch: windows that a model answers together.
         batch_wait: how long a free model waits for requests that recent ones let it expect.
         text_queue, text_threads: the same bound for requests on texts, and how many are worked on at once.
@@ -97,3 +102,53 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("idle_timeout", 1, 3600),
     ("grace", 0, 3600),
 )
+
+
+VARIABLE = "NEXTVEC_API_KEY"
+MAX_KEY_FILE = 64 * 1024
+GUARDED = ("/v1/", "/metrics")
+"""What a key opens. The health checks, the page and the description of the routes stay open."""
+
+
+def api_keys(file: Path | None) -> tuple[str, ...]:
+    """The keys of a file, one a line, and of the environment variable NEXTVEC_API_KEY.
+
+    Raises:
+        ConfigError: a file without keys, or too large to be one.
+    """
+    found = [os.environ.get(VARIABLE, "").strip()]
+    if file is not None:
+        if file.stat().st_size > MAX_KEY_FILE:
+            raise ConfigError("is too large for a file of keys", where=file, remedy="write one key a line")
+        lines = [line.strip() for line in file.read_text("utf-8", errors="replace").splitlines()]
+        if not any(lines):
+            raise ConfigError("holds no key", where=file, remedy="write one key a line")
+        found += lines
+    return tuple(key for key in found if key)
+
+
+class ApiKeys:
+    """The keys that open the server; without any it is open.
+
+    Not FastAPI's HTTPBearer, which runs behind the router: the gateway refuses before it reads a body, and
+    answers /v1/predict without the router.
+    """
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._keys = [key.encode("ascii") for key in keys]
+
+    def check(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Raises Refusal 401 for a guarded path without a right key."""
+        if not self._keys or not path.startswith(GUARDED):
+            return
+        given = next((value for name, value in headers if name == b"authorization"), b"")
+        scheme, _, key = given.partition(b" ")
+        # Every key is compared, so that the time does not reveal which one came close.
+        right = [hmac.compare_digest(key.strip(), known) for known in self._keys]
+        if scheme.lower() != b"bearer" or not any(right):
+            raise Refusal(
+                401,
+                "no valid API key",
+                code="invalid_api_key",
+                remedy="send the header Authorization: Bearer KEY",
+            )

@@ -1,8 +1,7 @@
-"""What the routes on texts share: what is asked for, what is told of passages, what must be there for it."""
+"""What the routes on texts share: fields of requests and answers, and checks of what they need."""
 
 from __future__ import annotations
 
-from inspect import signature
 from typing import Annotated, Any, Literal
 
 import torch
@@ -25,7 +24,7 @@ from nextvec.vectors import RawVectors
 MAX_PASSAGES, MAX_CHUNKS = 100, 1024
 
 Model = Annotated[str | None, Field(description="by default the server chooses")]
-User = Annotated[str | None, Field(description="sticks to one arm of a split")]
+User = Annotated[str | None, Field(description="sticks to one variant of a split")]
 Text = Annotated[str, Field(min_length=1, pattern=r"\S", description="paragraphs, in the order of reading")]
 Query = Annotated[
     str | None,
@@ -40,7 +39,7 @@ Encoded = Annotated[
 ]
 
 Numbers = list[float] | str
-"""A vector as it is told: numbers, or base64."""
+"""A vector in an answer: numbers, or base64."""
 
 
 class RequestFields(BaseModel):
@@ -115,7 +114,7 @@ def library_of(pipeline: Pipeline) -> Library:
 
 
 def wanted(pipeline: Pipeline, passages: int | None, default: int) -> int:
-    """How many passages to tell: by default as many as usual where there is a store. Raises Refusal 409."""
+    """How many passages to give: by default as many as usual where there is a store. Raises Refusal 409."""
     if passages is None:
         return 0 if pipeline.library is None else default
     if passages > 0:
@@ -165,15 +164,15 @@ def context_of(model: ServedModel, given: Any, settings: Settings) -> RawVectors
     return model.predictor.vectors(windows[0])
 
 
-def read_source(model: ServedModel, ask: SourceRequest, settings: Settings) -> TextContext:
+def read_source(model: ServedModel, fields: SourceRequest, settings: Settings) -> TextContext:
     """What is read: the text, or the vectors. Raises Refusal 422: neither, or both."""
     pipeline = texts_of(model)
-    if (ask.text is None) == (ask.input is None):
-        what = "neither text nor input" if ask.text is None else "both text and input"
+    if (fields.text is None) == (fields.input is None):
+        what = "neither text nor input" if fields.text is None else "both text and input"
         raise Refusal(422, what, code="invalid_field", param="text", remedy="send one of the two")
-    if ask.text is None:
-        return pipeline.take(context_of(model, ask.input, settings), ask.query)
-    return pipeline.look(checked_text(ask.text, settings), ask.query)
+    if fields.text is None:
+        return pipeline.take(context_of(model, fields.input, settings), fields.query)
+    return pipeline.look(checked_text(fields.text, settings), fields.query)
 
 
 def chunk_outputs(read: TextContext) -> list[ChunkOutput]:
@@ -226,12 +225,12 @@ def vector_output(values: FloatArray, encoding: str) -> Numbers:
 
 @torch.inference_mode()
 def attention_of(predictor: Any, read: TextContext) -> list[float] | None:
-    """How much the model takes from each of the T vectors read, [T], 1 in sum; None where it cannot tell."""
+    """How much the model takes from each of the T vectors read, [T], 1 in sum; None where it gives none."""
     if not isinstance(predictor, ModelPredictor):
         return None
     model = predictor.model
-    if "return_attention" not in signature(model.forward).parameters:
+    if not model.gives_attention:
         return None
-    asked = tensors(model, *read.window, read.queries)
-    found: list[float] = model(*asked, return_attention=True).extras["attention"][0, -1].float().tolist()
+    requested = tensors(model, *read.window, read.queries)
+    found: list[float] = model(*requested, return_attention=True).extras["attention"][0, -1].float().tolist()
     return found

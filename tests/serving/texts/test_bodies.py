@@ -14,7 +14,7 @@ import pytest
 
 from nextvec.client import Client
 
-D, SOON = 384, 2.0  # the server's own bound is 0.8 s; the rest is for a busy machine
+D, SOON = 384, 30.0  # the server's own bound is 0.8 s; a slow machine may take longer, never for ever
 JSON, NPY = "application/json", "application/x-npy"
 ROW = ",".join(["0.1"] * D)
 

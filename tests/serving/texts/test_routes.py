@@ -18,10 +18,9 @@ from nextvec.errors import ServerError
 from nextvec.inference.predictor import RunPredictor
 from nextvec.serving.errors import Refusal
 from nextvec.serving.models import ServedModel
-from nextvec.serving.routes.decode import DecodeRequest, decoded
-from nextvec.serving.routes.retrieve import RetrieveRequest, retrieved
+from nextvec.serving.routes.coding import DecodeRequest, decoded
 from nextvec.serving.routes.rollout import RolloutRequest, rolled_out
-from nextvec.serving.routes.text import PredictTextRequest, predicted
+from nextvec.serving.routes.text import PredictTextRequest, RetrieveRequest, predicted, retrieved
 from nextvec.serving.settings import Settings
 from passages import documents
 

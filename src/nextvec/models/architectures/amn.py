@@ -35,6 +35,7 @@ class AMN(NextVectorModel):
     """The state is the running mean and the cache of keys and original vectors that attention needs."""
 
     Config = AMNConfig
+    gives_attention = True
     streaming = "cache"
     paper = "The product brief, attention mixture network, 2025"
     complexity = "O(T^2)"

@@ -19,7 +19,6 @@ from nextvec.evaluation.metrics import Scores, moments
 from nextvec.evaluation.predictor import NextVectorPredictor, row_dots
 from nextvec.evaluation.trajectory import rollable, rollout
 from nextvec.inference.predictor import RunPredictor
-from nextvec.models.architectures.amn import AMN
 from nextvec.reporting.drawing import (
     BASELINE,
     INK,
@@ -213,7 +212,7 @@ def rollout_curve(inputs: ReportInputs) -> Figure:
 def attention_maps(inputs: ReportInputs) -> Figure:
     """Three windows of the best attention mixture network: well, as usual and badly predicted."""
     answered = PredictedWindows.of(inputs)
-    network = next((p for p in opened(answered) if isinstance(p.model, AMN)), None)
+    network = next((p for p in opened(answered) if p.model.gives_attention), None)
     if network is None:
         raise NothingToDraw("no attention mixture network (amn) was judged")
     cosine = answered.answers.values[network.name]["cosine"]

@@ -21,10 +21,9 @@ from nextvec.serving.bodies import (
 )
 from nextvec.serving.errors import Refusal
 from nextvec.serving.models import ServedModel
-from nextvec.serving.request_context import context_of_request
+from nextvec.serving.request_context import assigned, context_of_request
 from nextvec.serving.schemas import JSON, NPY, PREDICT, PREDICTED, WORKING, errors
 from nextvec.serving.settings import Settings
-from nextvec.serving.variants import assigned
 from nextvec.serving.work import patiently
 from nextvec.vectors import unit
 
@@ -73,39 +72,41 @@ async def predict(request: Request) -> Response:
     """Of every context the vector that comes next: raw, as the encoder would give it (`output_type` decoder),
     or at unit length (cosine). As npy where npy is sent or accepted, else as JSON."""
     kind, accept = _types(request.scope["headers"])
-    exchange = context_of_request(request)
+    context = context_of_request(request)
     if kind == NPY:
-        asked = _of_query(read_npy(exchange.body), request.scope["query_string"])
+        requested = _of_query(read_npy(context.body), request.scope["query_string"])
     elif kind == JSON:
-        asked = _of_json(exchange.body)
+        requested = _of_json(context.body)
     else:
         raise Refusal(
             415, "the content type is not taken", code="unsupported_type", remedy=f"send {JSON} or {NPY}"
         )
-    model = assigned(request, asked.model, asked.user)
-    windows = windows_of(asked.input, model.dimension, request.app.state.settings)
-    exchange.vectors = sum(map(len, windows))
-    values = await _predicted(request, model, windows, asked)
+    model = assigned(request, requested.model, requested.user)
+    windows = windows_of(requested.input, model.dimension, request.app.state.settings)
+    context.vectors = sum(map(len, windows))
+    values = await _predicted(request, model, windows, requested)
     if NPY in accept or (kind == NPY and JSON not in accept):
         return Response(npy_bytes(values), media_type=NPY)
-    usage = {"vectors": exchange.vectors}
-    told = embeddings(values, model.name, asked.encoding_format, output_type=asked.output_type, usage=usage)
+    usage = {"vectors": context.vectors}
+    told = embeddings(
+        values, model.name, requested.encoding_format, output_type=requested.output_type, usage=usage
+    )
     return Response(told, media_type=JSON)
 
 
 async def _predicted(
-    request: Request, model: ServedModel, windows: ContextArrays, asked: PredictRequest
+    request: Request, model: ServedModel, windows: ContextArrays, requested: PredictRequest
 ) -> FloatArray:
     """[N, D]."""
     settings: Settings = request.app.state.settings
     query = None
-    if asked.query is not None:
+    if requested.query is not None:
         if not model.conditional:
             raise _wrong("query", f"{model.name} was not trained to take one")
-        query = vector_of(asked.query, model.dimension, "query")
-    work = model.predict(windows, asked.horizon, query)
+        query = vector_of(requested.query, model.dimension, "query")
+    work = model.predict(windows, requested.horizon, query)
     raw = await patiently(request, work, settings.work_timeout)
-    return unit(finite(raw)) if asked.output_type == "cosine" else finite(raw)
+    return unit(finite(raw)) if requested.output_type == "cosine" else finite(raw)
 
 
 def finite(raw: FloatArray) -> FloatArray:

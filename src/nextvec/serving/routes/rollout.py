@@ -12,6 +12,7 @@ from nextvec.decoding.pipeline import Pipeline
 from nextvec.inference.rollout import Guard, RolloutSettings, SnapToCorpus
 from nextvec.serving.errors import Refusal
 from nextvec.serving.models import ServedModel
+from nextvec.serving.request_context import assigned
 from nextvec.serving.schemas import WORKING, errors
 from nextvec.serving.settings import Settings
 from nextvec.serving.texts import (
@@ -30,7 +31,6 @@ from nextvec.serving.texts import (
     vector_output,
     wanted,
 )
-from nextvec.serving.variants import assigned
 from nextvec.serving.work import run_blocking
 
 router = APIRouter(prefix="/v1", tags=["texts"])
@@ -102,16 +102,16 @@ class RolloutResponse(BaseModel):
 
 
 @router.post("/rollout", summary="Go on step by step.", responses=errors(*WORKING, 409))
-async def rollout(request: Request, ask: RolloutRequest) -> RolloutResponse:
+async def rollout(request: Request, fields: RolloutRequest) -> RolloutResponse:
     """Every step reads those before it as if they were text."""
-    model = assigned(request, ask.model, ask.user)
-    return await run_blocking(request, rolled_out, model, ask, request.app.state.settings)
+    model = assigned(request, fields.model, fields.user)
+    return await run_blocking(request, rolled_out, model, fields, request.app.state.settings)
 
 
-def rolled_out(model: ServedModel, ask: RolloutRequest, settings: Settings) -> RolloutResponse:
+def rolled_out(model: ServedModel, fields: RolloutRequest, settings: Settings) -> RolloutResponse:
     """The answer. Raises Refusal, and what the pipeline raises."""
     pipeline = texts_of(model)
-    if ask.seed is not None and not pipeline.predictor.generative:
+    if fields.seed is not None and not pipeline.predictor.generative:
         raise Refusal(
             422,
             f"{model.name} has no distribution to draw from",
@@ -119,10 +119,10 @@ def rolled_out(model: ServedModel, ask: RolloutRequest, settings: Settings) -> R
             param="seed",
             remedy="leave it out",
         )
-    n = wanted(pipeline, ask.passages, 1)
-    course = ask.course(pipeline)
-    found = pipeline.go_on(read_source(model, ask, settings), ask.steps, course, n)
-    steps = [_told(step, pipeline, ask.encoding_format) for step in found.steps]
+    n = wanted(pipeline, fields.passages, 1)
+    course = fields.course(pipeline)
+    found = pipeline.go_on(read_source(model, fields, settings), fields.steps, course, n)
+    steps = [_told(step, pipeline, fields.encoding_format) for step in found.steps]
     return RolloutResponse(model=model.name, read=found.read, steps=steps, objection=found.objection)
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSche
 from nextvec.data.windows import FloatArray
 from nextvec.serving.bodies import embeddings, npy_bytes, read_json, read_npy, vector_of
 from nextvec.serving.errors import Refusal
-from nextvec.serving.request_context import context_of_request
+from nextvec.serving.request_context import assigned, context_of_request
 from nextvec.serving.routes.predict import finite
 from nextvec.serving.schemas import JSON, NPY, OUTPUT, PREDICTED, WORKING, errors
 from nextvec.serving.sessions import Sessions, Stream
@@ -32,7 +32,6 @@ from nextvec.serving.texts import (
     vector_output,
     wanted,
 )
-from nextvec.serving.variants import assigned
 from nextvec.serving.work import run_blocking
 from nextvec.vectors import RawVectors, unit
 
@@ -145,12 +144,12 @@ def _sessions(request: Request) -> Sessions:
 
 
 @router.post("", summary="Open a session.", responses=errors(*WORKING))
-async def open_session(request: Request, ask: OpenSession) -> SessionOutput:
+async def open_session(request: Request, fields: OpenSession) -> SessionOutput:
     """It keeps the model's state, so that every vector that was pushed counts and none is read twice."""
-    model = assigned(request, ask.model, ask.user)
-    at_horizon = model.at_horizon(ask.horizon)
+    model = assigned(request, fields.model, fields.user)
+    at_horizon = model.at_horizon(fields.horizon)
     query = None
-    if ask.query is not None:
+    if fields.query is not None:
         if not model.conditional:
             raise Refusal(
                 422,
@@ -159,7 +158,7 @@ async def open_session(request: Request, ask: OpenSession) -> SessionOutput:
                 param="query",
                 remedy="leave it out",
             )
-        query = vector_of(ask.query, model.dimension, "query")
+        query = vector_of(fields.query, model.dimension, "query")
     session = await run_blocking(request, at_horizon.stream, query)
     return _told(request, _sessions(request).open(model, session, at_horizon.horizons[at_horizon.head]))
 
@@ -187,26 +186,26 @@ async def delete_session(request: Request, id: str) -> Response:
 async def push_vectors(request: Request, id: str) -> Response:
     """Each is read in turn; answered is what is expected after each. Pushes of one session are taken one at a
     time: 409 while another is under way. After a time-out ask how far the session has read."""
-    ask, npy = _push(request)
+    fields, npy = _push(request)
     stream = _found(request, id, push=True)
-    vectors = context_of(stream.model, ask.input, request.app.state.settings).values
+    vectors = context_of(stream.model, fields.input, request.app.state.settings).values
     context_of_request(request).vectors = len(vectors)
     raw = await run_blocking(request, _read, stream, vectors)
-    values = unit(raw) if ask.output_type == "cosine" else raw
+    values = unit(raw) if fields.output_type == "cosine" else raw
     if npy:
         return Response(npy_bytes(values), media_type=NPY)
     usage = {"vectors": len(vectors)}
     told = embeddings(
-        values, stream.model.name, ask.encoding_format, output_type=ask.output_type, usage=usage
+        values, stream.model.name, fields.encoding_format, output_type=fields.output_type, usage=usage
     )
     return Response(told, media_type=JSON)
 
 
 @router.post("/{id}/text", summary="Push a text.", responses=errors(*WORKING, 409))
-async def push_text(request: Request, id: str, ask: PushTextRequest) -> PushTextResponse:
+async def push_text(request: Request, id: str, fields: PushTextRequest) -> PushTextResponse:
     """Its chunks are read in turn, as pushed vectors are."""
     stream = _found(request, id, push=True)
-    return await run_blocking(request, _read_text, stream, ask, request.app.state.settings)
+    return await run_blocking(request, _read_text, stream, fields, request.app.state.settings)
 
 
 def _push(request: Request) -> tuple[PushRequest, bool]:
@@ -223,10 +222,10 @@ def _push(request: Request) -> tuple[PushRequest, bool]:
             415, "the content type is not taken", code="unsupported_type", remedy=f"send {JSON} or {NPY}"
         )
     try:
-        ask = PushRequest.model_validate(given)
+        fields = PushRequest.model_validate(given)
     except ValidationError as error:
         raise RequestValidationError(error.errors(include_input=False, include_url=False)) from None
-    return ask, NPY in accept or (kind == NPY and JSON not in accept)
+    return fields, NPY in accept or (kind == NPY and JSON not in accept)
 
 
 def _found(request: Request, identity: str, *, push: bool = False) -> Stream:
@@ -256,12 +255,12 @@ def _read(stream: Stream, vectors: FloatArray) -> FloatArray:
         return finite(session.read(vectors))
 
 
-def _read_text(stream: Stream, ask: PushTextRequest, settings: Settings) -> PushTextResponse:
+def _read_text(stream: Stream, fields: PushTextRequest, settings: Settings) -> PushTextResponse:
     """In a thread: the same of a text's chunks."""
     model = stream.model
     pipeline = texts_of(model)
-    n = wanted(pipeline, ask.passages, PASSAGES)
-    chunks = pipeline.reader.chunk(checked_text(ask.text, settings))
+    n = wanted(pipeline, fields.passages, PASSAGES)
+    chunks = pipeline.reader.chunk(checked_text(fields.text, settings))
     check_chunks(len(chunks))
     texts = [chunk.text for chunk in chunks]
     with stream.turn(len(texts)) as session:
@@ -273,7 +272,7 @@ def _read_text(stream: Stream, ask: PushTextRequest, settings: Settings) -> Push
             end=chunk.end,
             text=chunk.text,
             read=True,
-            embedding=vector_output(row, ask.encoding_format),
+            embedding=vector_output(row, fields.encoding_format),
         )
         for chunk, row in zip(chunks, raw, strict=True)
     ]

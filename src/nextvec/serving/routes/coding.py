@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from nextvec.corpus.reading import TextReader
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.decoding.base import Decoder
-from nextvec.serving.bodies import windows_of
+from nextvec.serving.bodies import embeddings, windows_of
 from nextvec.serving.errors import Refusal
 from nextvec.serving.models import ServedModel
-from nextvec.serving.schemas import WORKING, errors
+from nextvec.serving.request_context import assigned
+from nextvec.serving.schemas import JSON, WORKING, errors
 from nextvec.serving.settings import Settings
-from nextvec.serving.texts import PassageOutput, RequestFields, Vectors, library_of, passage_output, texts_of
-from nextvec.serving.variants import assigned
+from nextvec.serving.texts import (
+    MAX_CHUNKS,
+    Encoded,
+    PassageOutput,
+    RequestFields,
+    Text,
+    Vectors,
+    checked_text,
+    library_of,
+    passage_output,
+    texts_of,
+)
 from nextvec.serving.work import run_blocking
 
 router = APIRouter(prefix="/v1", tags=["texts"])
@@ -63,17 +74,17 @@ class DecodeResponse(BaseModel):
 
 
 @router.post("/decode", summary="Make texts of vectors.", responses=errors(*WORKING, 409))
-async def decode(request: Request, ask: DecodeRequest) -> DecodeResponse:
+async def decode(request: Request, fields: DecodeRequest) -> DecodeResponse:
     """By the server's decoder; without one, the nearest passages of its store. A decoder takes raw vectors,
     as /v1/predict gives them; unit ones are refused where raw ones have another length."""
-    model = assigned(request, ask.model, ask.user)
-    return await run_blocking(request, decoded, model, ask, request.app.state.settings)
+    model = assigned(request, fields.model, fields.user)
+    return await run_blocking(request, decoded, model, fields, request.app.state.settings)
 
 
-def decoded(model: ServedModel, ask: DecodeRequest, settings: Settings) -> DecodeResponse:
+def decoded(model: ServedModel, fields: DecodeRequest, settings: Settings) -> DecodeResponse:
     """The answer. Raises Refusal, DecoderError."""
     pipeline = texts_of(model)
-    windows = windows_of(ask.input, model.dimension, settings)
+    windows = windows_of(fields.input, model.dimension, settings)
     values = np.concatenate(list(windows))
     if len(values) > MAX_VECTORS:
         raise Refusal(
@@ -84,9 +95,9 @@ def decoded(model: ServedModel, ask: DecodeRequest, settings: Settings) -> Decod
             remedy="send fewer a request",
         )
     if pipeline.decoder is None:
-        return _retrieved(model, values, ask.n)
+        return _retrieved(model, values, fields.n)
     _check_raw(pipeline.decoder, pipeline.reader, values)
-    found = pipeline.decoder.decode(model.predictor.vectors(values), ask.n)
+    found = pipeline.decoder.decode(model.predictor.vectors(values), fields.n)
     data = [
         TextsOutput(
             index=i,
@@ -138,3 +149,69 @@ def _check_raw(decoder: Decoder, reader: TextReader, values: FloatArray) -> None
 def _usual_length(reader: TextReader) -> float:
     """Of a text's raw vector."""
     return float(np.linalg.norm(reader.encode([PROBE]).values))
+
+
+# Texts as vectors, by the encoder of a served model.
+
+ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A vector a text.",
+        "content": {JSON: {"schema": {"$ref": "#/components/schemas/Embeddings"}}},
+    }
+}
+
+
+class EncodeRequest(RequestFields):
+    """Texts, each of which becomes one vector."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"input": ["The mill stood by the river.", "Then the river froze."]}]}
+    )
+
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_CHUNKS)]
+    output_type: Annotated[
+        Literal["decoder", "cosine"], Field(description="raw, as models read it, or at unit length")
+    ] = "decoder"
+    encoding_format: Encoded = "float"
+
+
+@router.post(
+    "/encode",
+    summary="Encode texts.",
+    response_class=Response,
+    responses=ANSWER | errors(*WORKING, 409),
+)
+@router.post(
+    "/embeddings",
+    summary="The same, under the name that OpenAI clients know.",
+    response_class=Response,
+    responses=ANSWER | errors(*WORKING, 409),
+)
+async def encode(request: Request, fields: EncodeRequest) -> Response:
+    """One vector a text, which is not cut: of one too long for the encoder the beginning counts."""
+    model = assigned(request, fields.model, fields.user)
+    answer = await run_blocking(request, encoded, model, fields, request.app.state.settings)
+    return Response(answer, media_type=JSON)
+
+
+def encoded(model: ServedModel, fields: EncodeRequest, settings: Settings) -> bytes:
+    """The answer. Raises Refusal, EncoderError."""
+    reader = texts_of(model).reader
+    texts = [fields.input] if isinstance(fields.input, str) else fields.input
+    if sum(map(len, texts)) > settings.max_text:
+        raise Refusal(
+            422,
+            f"more than {settings.max_text} characters in all",
+            code="text_too_long",
+            param="input",
+            remedy="send fewer texts a request",
+        )
+    raw = reader.encode([checked_text(text, settings, "input") for text in texts])
+    values = (raw.unit() if fields.output_type == "cosine" else raw).values
+    return embeddings(
+        values,
+        model.name,
+        fields.encoding_format,
+        output_type=fields.output_type,
+        usage={"vectors": len(values)},
+    )
