@@ -78,7 +78,6 @@ def _batches(text: str) -> tuple[int, ...]:
 
 
 def describe(measured: Measured) -> str:
-    """The table in words and columns."""
     bench = measured.bench
     sizes = sorted({1, *bench.batches})
     device = [] if bench.device == "cpu" else ["device MiB"]

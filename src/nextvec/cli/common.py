@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 
 def _check_target(_: object, target: str | None) -> None:
-    """Said before the work, not after it."""
     if target is not None and target != "-" and (target.startswith("-") or Path(target).is_dir()):
         raise ValueError(f"{target} is not a file to write to")
 

@@ -250,7 +250,6 @@ class DecoderEvaluateFlags:
     ] = ()
 
     def selection(self) -> DecoderSelection:
-        """As the judge takes it."""
         from nextvec.data.splits import SplitConfig
         from nextvec.experiments.decoder_trial import DecoderSelection
 
@@ -271,7 +270,6 @@ def bench_of(
     *,
     quiet: bool,
 ) -> Iterator[tuple[HeldOutChunks, list[Decoder], EvaluatedRun | None]]:
-    """What the flags name, opened."""
     from nextvec.config import from_dict, parse_assignments
     from nextvec.corpus.reading import Space
     from nextvec.corpus.store import Store
@@ -323,7 +321,6 @@ def decoder_evaluate(
 
 
 def describe_table(found: Section) -> str:
-    """The figures, then the verdicts."""
     return "\n".join([*section(found.lines()), "", "Verdicts", *verdict_lines(found.verdicts())])
 
 

@@ -69,7 +69,6 @@ def diagnose_run(
 
 
 def describe_run(found: RunDiagnosis) -> str:
-    """One row an epoch, then the verdicts."""
     blocks = [f"{found.record.run}: {found.record.model}"]
     if found.record.epochs:
         blocks.append(columns(*run_table(found.record)))

@@ -89,7 +89,6 @@ def _encoder(name: str | None, endpoint: str | None, options: tuple[str, ...]) -
 
 
 def describe(found: DataDiagnosis) -> str:
-    """The figures in tables, then the verdicts."""
     whole = found.curves[0]
     lengths = ", ".join(f"{name} {value:g}" for name, value in found.lengths.quantiles.items())
     blocks = [

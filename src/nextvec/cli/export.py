@@ -58,7 +58,6 @@ def export(
 
 
 def describe(made: Exported) -> str:
-    """Where it is and how close."""
     parity = made.parity
     lines = [
         f"{made.folder}  {made.bytes / 2**20:.1f} MiB"

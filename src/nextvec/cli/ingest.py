@@ -29,8 +29,6 @@ DEMO = "demo"
 @Parameter(name="*", group=READING)
 @dataclass(frozen=True)
 class ReadingFlags:
-    """How sources become documents."""
-
     source: Annotated[str | None, Parameter(help="Source name of all documents.")] = None
     id_column: Annotated[str | None, Parameter(help="Column of document ids.")] = None
     title_column: Annotated[str | None, Parameter(help="Column of titles.")] = None
@@ -61,8 +59,6 @@ class ReadingFlags:
 @Parameter(name="*", group=CUTTING)
 @dataclass(frozen=True)
 class CuttingFlags:
-    """How documents become chunks."""
-
     chunker: Annotated[Literal["words", "sentence", "paragraph", "tokens"], Parameter(help="How to cut.")] = (
         "words"
     )
@@ -107,7 +103,6 @@ class IngestEncoderFlags:
     ] = None
 
     def config(self) -> EncoderConfig:
-        """The encoder as configured."""
         return configure_encoder(self.encoder, self.endpoint, self.encoder_option)
 
 
@@ -130,7 +125,6 @@ class ReadyMadeFlags:
     def take(
         self, sources: tuple[str, ...], out: Path, encoding: IngestEncoderFlags, **rest: Any
     ) -> ImportReport:
-        """--vectors and --chunks into a store."""
         from nextvec.corpus.encoders import load_encoder
         from nextvec.corpus.imports import import_vectors
 
@@ -147,7 +141,6 @@ class ReadyMadeFlags:
     def take_npz(
         self, files: tuple[str, ...], out: Path, encoding: IngestEncoderFlags, *, quiet: bool
     ) -> NpzImportReport:
-        """An .npz of windows into a store."""
         from nextvec.corpus.npz import import_npz
 
         if len(files) != 1:

@@ -228,7 +228,6 @@ def describe_passage(passage: Passage, number: int | None = None) -> list[str]:
 
 
 def wrapped(text: str) -> list[str]:
-    """A text as indented lines."""
     return fill(" ".join(text.split()), " " * INDENT).splitlines()
 
 

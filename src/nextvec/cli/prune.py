@@ -65,7 +65,6 @@ def _shares(text: str) -> tuple[float, ...]:
 
 
 def describe(table: PruningTable, out: Path) -> str:
-    """The table in words and columns."""
     versus = "cosine less the run's"
     header = ["model", "sizes", "parameters", "not 0", "KiB", "as cut", "cosine", versus, "R@5", "p50 ms"]
     head = (

@@ -55,8 +55,6 @@ class AskFlags:
 @Parameter(name="*", group=COMPARING)
 @dataclass(frozen=True)
 class CompareFlags:
-    """How strategies are compared on held-out documents."""
-
     strategies: Annotated[
         str | None,
         Parameter(help="Separated by commas (default: all that the run, --queries and --decoder allow)."),
@@ -75,7 +73,6 @@ class CompareFlags:
     no_speed: Annotated[bool, Parameter(negative=(), help="Do not measure latency.")] = False
 
     def judging(self, horizon: int, *, quiet: bool) -> EvaluationConfig:
-        """As the judge takes it."""
         from nextvec.evaluation.harness import EvaluationConfig
 
         return EvaluationConfig(
@@ -89,7 +86,6 @@ class CompareFlags:
         )
 
     def selection(self, sources: str | None) -> DocumentSelection:
-        """Which documents are judged."""
         from nextvec.data.splits import SplitConfig
         from nextvec.experiments.evaluating import DocumentSelection
 
@@ -160,8 +156,6 @@ def _check_use(evaluate: bool, text: TextFlags, ask: AskFlags, compare: CompareF
 
 @dataclass(frozen=True)
 class _Task:
-    """What both uses need."""
-
     store: Store
     run: TrainedPredictor
     options: Options

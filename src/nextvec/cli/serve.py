@@ -22,8 +22,6 @@ POSITIVE = validators.Number(gt=0)
 @Parameter(name="*", group=LISTENING)
 @dataclass(frozen=True)
 class ListenFlags:
-    """Where it listens and who may ask."""
-
     host: Annotated[str, Parameter(help="This machine only by default; 0.0.0.0 for every network.")] = (
         "127.0.0.1"
     )
@@ -43,8 +41,6 @@ class ListenFlags:
 @Parameter(name="*", group=SHARING)
 @dataclass(frozen=True)
 class ShareFlags:
-    """Who answers requests that name no model."""
-
     default: Annotated[str | None, Parameter(help="This one (default: the first).")] = None
     split: Annotated[
         str | None, Parameter(help="Shares, as in a=0.9,b=0.1; a client's X-Sticky-Key keeps its arm.")
@@ -131,7 +127,6 @@ def serve(
 
 
 def _check_installed() -> None:
-    """Said before models are loaded."""
     from importlib.util import find_spec
 
     for package in ("fastapi", "uvicorn", "httptools", "orjson", "prometheus_client"):

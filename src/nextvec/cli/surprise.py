@@ -30,8 +30,6 @@ Finder = Literal["surprise", "surprise-depth", "surprise-ahead", "cosine-drop", 
 @Parameter(name="*", group=BOUNDARIES)
 @dataclass(frozen=True)
 class ShowFlags:
-    """What is shown of a document."""
-
     finder: Annotated[
         Finder,
         Parameter(
@@ -54,8 +52,6 @@ class ShowFlags:
 @Parameter(name="*", group=EVALUATION)
 @dataclass(frozen=True)
 class EvaluationFlags:
-    """How finders of boundaries are judged."""
-
     documents: Annotated[
         int, Parameter(help="So many documents are joined.", validator=validators.Number(gte=1))
     ] = 200

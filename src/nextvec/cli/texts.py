@@ -69,8 +69,6 @@ TextFile = Annotated[
 @Parameter(name="*", group=TEXT)
 @dataclass(frozen=True)
 class TextFlags:
-    """What is read: one of the two."""
-
     text: Annotated[str | None, Parameter(help="The text itself.")] = None
     file: TextFile = None
 
@@ -106,8 +104,6 @@ class DecoderFlags:
 @Parameter(name="*", group=VECTOR)
 @dataclass(frozen=True)
 class VectorFlags:
-    """The predicted vectors themselves."""
-
     vector: Annotated[Path | None, Parameter(help="Write them to this .npy, a row a prediction.")] = None
     output_type: Annotated[
         Literal["decoder", "cosine"] | None,

@@ -37,7 +37,6 @@ def verify(
 
 
 def describe_verification(found: Verification) -> str:
-    """A line a check, then the outcome."""
     width = max(len(check.name) for check in found.checks)
     lines = [fill(check.text, f"{check.status:<4}  {check.name:<{width}}  ") for check in found.checks]
     red = sum(check.status == "RED" for check in found.checks)

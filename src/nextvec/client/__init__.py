@@ -60,7 +60,6 @@ class Client:
 
     @property
     def url(self) -> str:
-        """The server's address."""
         return self.wire.url
 
     def __enter__(self) -> Self:
@@ -192,14 +191,12 @@ class Client:
         self.wire.post("/v1/outcomes", {"request_id": request_id, "score": score})
 
     def ready(self) -> bool:
-        """Whether the server takes requests now."""
         try:
             return self.wire.http.get("/health/ready").status_code == 200
         except httpx.TransportError:
             return False
 
     def _told(self, model: str | None, **options: Any) -> Json:
-        """Options that are given, with the model."""
         named = self.model if model is None else model
         return {name: value for name, value in {"model": named, **options}.items() if value is not None}
 

@@ -30,8 +30,6 @@ REACH = "check the address, and that the server runs"
 
 @dataclass(frozen=True)
 class ServerResponse:
-    """A server's answer, read to its end."""
-
     path: str
     status: int
     headers: Mapping[str, str]
@@ -158,7 +156,6 @@ def checked_url(url: str) -> str:
 
 
 def to_npy(values: FloatArray) -> bytes:
-    """An array as an npy file."""
     file = io.BytesIO()
     np.save(file, np.ascontiguousarray(values, dtype="<f4"), allow_pickle=False)
     return file.getvalue()
@@ -198,7 +195,6 @@ def waiting_time(retry_after: str | None, attempt: int) -> float:
 
 
 def _refusal(answer: ServerResponse, where: str) -> ServerError:
-    """What the server says is wrong."""
     try:
         said = json.loads(answer.data)["error"]
         message, remedy, kind = str(said["message"]), said.get("remedy"), said.get("type")

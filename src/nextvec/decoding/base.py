@@ -36,7 +36,6 @@ class Decoded:
     row: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
         return {"text": self.text, "score": self.score, "how": self.how, "row": self.row}
 
 
@@ -122,11 +121,9 @@ class Passage:
     probability: float | None = None
 
     def judged(self, probability: float) -> Passage:
-        """The same with its probability."""
         return replace(self, probability=probability)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
         said = {name: getattr(self, name) for name in ("document", "title", "position", "probability")}
         return {**self.decoded.to_json(), **said}
 

@@ -23,8 +23,6 @@ NEAREST = "nearest"
 
 @dataclass(frozen=True)
 class NearestOptions:
-    """As of `nextvec.decoding.nearest.Nearest`."""
-
     trade_off: float | None = None
 
 
@@ -44,8 +42,6 @@ class InverterOptions:
 
 @dataclass(frozen=True)
 class Vec2TextOptions:
-    """As of `nextvec.decoding.vec2text.Vec2Text`."""
-
     steps: int = 20
     beam: int = 1
     device: Literal["auto", "cpu"] = "auto"
@@ -54,8 +50,6 @@ class Vec2TextOptions:
 
 @dataclass(frozen=True)
 class DecoderOptions:
-    """What may be set of each kind."""
-
     nearest: NearestOptions = NearestOptions()
     inverter: InverterOptions = field(default_factory=InverterOptions)
     vec2text: Vec2TextOptions = Vec2TextOptions()

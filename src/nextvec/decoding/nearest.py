@@ -90,7 +90,6 @@ class Library:
 
     @property
     def space(self) -> Space:
-        """Whose vectors these are."""
         return Space.of(self.store)
 
     @cached_property
@@ -120,7 +119,6 @@ class Library:
         ]
 
     def nearest(self, units: UnitVectors, n: int, without: Sequence[IntArray]) -> list[list[Passage]]:
-        """As `search`, with what stands there."""
         found = self.search(units, n, without)
         return [[self.passage(row, cosine) for row, cosine in some] for some in found]
 

@@ -91,7 +91,6 @@ class Repetition:
 
     @classmethod
     def of(cls, text: str) -> Repetition:
-        """Count."""
         words = words_of(text)
         pairs = list(pairwise(words))
         repeated = 1 - len(set(pairs)) / len(pairs) if len(pairs) > 1 else 0.0

@@ -111,7 +111,6 @@ def material(predictor: ModelPredictor, store: Store | None) -> ParityInputs:
 
 
 def compare(before: Engine, after: Engine, asked: ParityInputs, tolerance: float) -> Parity:
-    """Both on the same windows."""
     expected = before(asked.contexts, asked.lengths, asked.queries)
     found = after(asked.contexts, asked.lengths, asked.queries)
     cosines = (unit(expected).astype(np.float64) * unit(found)).sum(1)

@@ -188,7 +188,6 @@ def roll(
 def _steps(
     predictor: VectorPredictor, vectors: RawVectors, course: RolloutSettings, find: Find | None, length: float
 ) -> Iterator[RolloutStep]:
-    """Step after step without end."""
     width = predictor.context
     contexts = np.array(vectors.values[None, -width:])
     lengths = np.array([contexts.shape[1]], dtype=np.int64)

@@ -76,7 +76,6 @@ class CardModel:
 
     @property
     def encoder(self) -> str:
-        """Its name."""
         return str(self.saved["encoder"].get("name", UNKNOWN))
 
     @property
@@ -86,7 +85,6 @@ class CardModel:
 
     @property
     def parameters(self) -> int | None:
-        """What was learned."""
         return self.run.metadata.get("parameters")
 
 
@@ -193,7 +191,6 @@ def results(subject: CardModel, standing: Standing) -> Iterator[EvalResult]:
 
 
 def asked(data: DataConfig) -> str:
-    """What is predicted, in words."""
     if data.task == "middle":
         return f"the vector of the chunk missing amid {data.context} others"
     ahead = [str(horizon) for horizon in data.horizons]
@@ -203,7 +200,6 @@ def asked(data: DataConfig) -> str:
 
 
 def what(subject: CardModel) -> str:
-    """The model in a sentence or two."""
     count = "" if subject.parameters is None else f", {subject.parameters:,} parameters"
     told = " It can be told a later chunk to write towards." if subject.config.data.conditional else ""
     return (
@@ -214,7 +210,6 @@ def what(subject: CardModel) -> str:
 
 
 def data_facts(subject: CardModel) -> Facts:
-    """What it was trained on."""
     training, metadata = subject.saved["training"], subject.run.metadata
     chunker = ", ".join(f"{name} {value}" for name, value in training.get("chunker", {}).items())
     if training.get("chunker", {}).get("kind") == UNKNOWN_CHUNKER:
@@ -290,12 +285,10 @@ def protocol_facts(subject: CardModel) -> Facts:
 
 
 def ended(run: RunFolder) -> str:
-    """How the training ended."""
     return ", not finished" if run.result is None else f", until {run.result['stopped']}"
 
 
 def use(subject: CardModel) -> list[str]:
-    """What it is meant for."""
     if subject.config.data.task == "middle":
         return ["Finding what is missing amid chunks that are known: the nearest passage to the prediction."]
     return [
@@ -306,7 +299,6 @@ def use(subject: CardModel) -> list[str]:
 
 
 def limits(subject: CardModel, licence: str) -> Iterator[str]:
-    """What must not be expected of it."""
     yield "It predicts vectors, not text: a search or a decoder makes text of them, and may add errors."
     yield (
         f"It reads vectors of {subject.encoder} (the fingerprint is checked), of documents cut as above. "

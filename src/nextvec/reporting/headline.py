@@ -132,14 +132,12 @@ def _against_next(quote: Quote, ranked: list[str], metric: str) -> str:
 
 
 def _difference(quote: Quote, path: str, *, turned: bool = False) -> str:
-    """A difference with its interval."""
     ends = ("high", "low") if turned else ("low", "high")
     middle, low, high = (quote(f"{path}.{end}", "+.4f", turned=turned) for end in ("difference", *ends))
     return f"difference {middle} [{low}, {high}]"
 
 
 def _judged(inputs: ReportInputs) -> Claim:
-    """On what all of this stands."""
     table = inputs.table
     assert table is not None
     quote = Quote(inputs.table_file, table)

@@ -84,7 +84,6 @@ class ReportInputs:
 
     @property
     def name(self) -> str:
-        """Of what is reported on."""
         return self.folder.resolve().name
 
     @property

@@ -102,7 +102,6 @@ class PredictedWindows:
 
     @cached_property
     def evaluation_set(self) -> EvaluationSet:
-        """The evaluation set that was answered."""
         table = self.inputs.table
         assert table is not None
         document = self.answers.document

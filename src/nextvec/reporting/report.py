@@ -57,8 +57,6 @@ class TableCell:
 
 @dataclass(frozen=True)
 class PageTable:
-    """One table of the page."""
-
     title: str
     about: list[str]
     columns: list[str]

@@ -59,12 +59,10 @@ class IndexSource:
 
     @property
     def vectors(self) -> VectorSource:
-        """Of the whole store."""
         return self.store.vectors
 
     @property
     def encoder(self) -> str:
-        """The fingerprint of its encoder."""
         return str(self.store.encoder["fingerprint"])
 
     @cached_property
@@ -190,7 +188,6 @@ class ExactIndex(RescoringIndex):
         return cls(store.vectors, originals(store, documents), str(store.encoder["fingerprint"]))
 
     def _candidates(self, queries: FloatArray, k: int, out: ExcludedRows) -> Candidates:
-        """The largest float32 products, block after block."""
         most = min(k + SPARE, self.size)
         best = torch.full((len(queries), 0), LEFT_OUT)
         places = torch.zeros((len(queries), 0), dtype=torch.int64)

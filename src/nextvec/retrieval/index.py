@@ -166,7 +166,6 @@ class RescoringIndex(ABC):
 
     @property
     def size(self) -> int:
-        """How many rows are searched."""
         return len(self.rows)
 
     def search(self, queries: UnitVectors, k: int, without: Sequence[IntArray] | None = None) -> Found:
@@ -247,7 +246,6 @@ class ExcludedRows:
         return int(np.bincount(self.query).max(initial=0))
 
     def of_query(self, number: int) -> IntArray:
-        """The places of one query."""
         return np.asarray(self.place[self.query == number])
 
 

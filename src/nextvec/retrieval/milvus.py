@@ -124,7 +124,6 @@ def _fill(client: MilvusClient, collection: str, source: IndexSource) -> None:
 
 
 def _error(cause: Exception) -> RetrievalError:
-    """What Milvus said."""
     if isinstance(cause, RetrievalError):
         return cause
     said = str(getattr(cause, "message", cause)).strip().partition("\n")[0]

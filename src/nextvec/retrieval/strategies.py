@@ -254,7 +254,6 @@ class Strategy:
 
     @property
     def base(self) -> str:
-        """The name of its query."""
         return self.name.partition("+")[0]
 
     @property

@@ -68,7 +68,6 @@ class Server(FastAPI):
 
 
 def _guard(openapi: dict[str, Any]) -> None:
-    """Say which operations need a key."""
     openapi["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     for path, operations in openapi["paths"].items():
         if path.startswith(GUARDED):

@@ -92,7 +92,6 @@ def vector_of(value: Any, dimension: int, param: str) -> FloatArray:
 
 
 def npy_bytes(values: FloatArray) -> bytes:
-    """An .npy file of float32."""
     return _npy_prefix(values.shape) + values.astype(LITTLE, copy=False).tobytes()
 
 

@@ -69,11 +69,9 @@ class Refusal(Exception):  # noqa: N818 - not every refusal is an error
         }
 
     def body(self) -> bytes:
-        """The body."""
         return orjson.dumps(self.to_json())
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Those of the answer, without its length."""
         found = [(b"content-type", b"application/json")]
         if self.retry_after is not None:
             found.append((b"retry-after", b"%d" % self.retry_after))

@@ -65,7 +65,6 @@ class Gateway:
         self._queues, self._direct, self._metrics, self._requests = queues, direct, metrics, requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request (or the application's life)."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -134,7 +133,6 @@ class Gateway:
         await _refuse(send, receive, refusal, linger=refusal.close or _leaves_much(scope["headers"], context))
 
     def _note(self, scope: Scope, context: RequestContext) -> None:
-        """Metrics and the log."""
         seconds = perf_counter() - context.started
         route = context.route if context.route != "other" else _route(scope)
         model, variant = context.model or "", context.variant or ""

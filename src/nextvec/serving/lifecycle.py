@@ -37,7 +37,6 @@ class DrainingServer(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Remembers the loop, for signals."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
 
@@ -49,7 +48,6 @@ class DrainingServer(uvicorn.Server):
         self._loop.call_soon_threadsafe(self._drain)
 
     async def on_tick(self, counter: int) -> bool:
-        """A server whose models cannot answer ends."""
         return await super().on_tick(counter) or self._app.state.state.failure is not None
 
     def _drain(self) -> None:
@@ -85,7 +83,6 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def configured(app: Server) -> uvicorn.Config:
-    """How uvicorn runs it."""
     settings: Settings = app.state.settings
 
     class Bounded(Protocol):
@@ -151,7 +148,6 @@ class Protocol(HttpToolsProtocol):
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is waited for any more."""
         self._head_came()
         super().connection_lost(exc)
 
@@ -162,17 +158,14 @@ class Protocol(HttpToolsProtocol):
             self._expect_head()
 
     def on_message_begin(self) -> None:
-        """The first byte of a request."""
         super().on_message_begin()
         self._expect_head()
 
     def on_url(self, url: bytes) -> None:
-        """A piece of it."""
         self._grow(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
         self._grow(len(name) + len(value))
         super().on_header(name, value)
 

@@ -130,7 +130,6 @@ class ServedModel:
 
     @cached_property
     def card(self) -> dict[str, Any]:
-        """Its entry in `/v1/models`."""
         predictor = self.predictor
         model = getattr(predictor, "model", None)
         return {

@@ -39,7 +39,6 @@ class ServerState:
         self._ready(float(phase == "ready"))
 
     def fail(self, failure: Exception) -> None:
-        """There will be no answers."""
         self.failure = failure
         self.enter("failed")
 
@@ -134,12 +133,10 @@ class Metrics:
         )
 
     def count(self, route: str, model: str, variant: str, status: int, seconds: float) -> None:
-        """One request that was answered."""
         self.requests.labels(route, model, variant, status).inc()
         self.seconds.labels(route).observe(seconds)
 
     def scored(self, model: str, variant: str, score: float) -> None:
-        """The outcome of one answer."""
         self.outcomes.labels(model, variant).inc()
         self.scores.labels(model, variant).inc(score)
 
@@ -148,7 +145,6 @@ class Metrics:
         self._depth.labels(queue).set_function(depth)
 
     def text(self) -> bytes:
-        """In the text format of Prometheus."""
         return generate_latest(self.registry)
 
 
@@ -172,7 +168,6 @@ class RequestLog:
         self._timer: asyncio.TimerHandle | None = None
 
     def write(self, event: str, **fields: Any) -> None:
-        """One line, with the time."""
         if self._stream is None:
             return
         now = datetime.now(UTC)
@@ -188,7 +183,6 @@ class RequestLog:
             self._later()
 
     def flush(self) -> None:
-        """Write what is there."""
         self._timer = None
         if self._stream is None:
             return

@@ -50,7 +50,6 @@ class RequestContext:
 
 
 def context_of_request(request: Request) -> RequestContext:
-    """That of a request behind the gateway."""
     found: RequestContext = request.scope[KEY]
     return found
 

@@ -120,7 +120,6 @@ class Sessions:
         return max(0.0, stream.used + self.idle - self._clock())
 
     def _forget(self) -> None:
-        """Those that were not used."""
         now = self._clock()
         while self._streams:
             oldest = next(iter(self._streams.values()))

@@ -208,7 +208,6 @@ def passage_outputs(passages: tuple[Passage, ...], pipeline: Pipeline) -> list[P
 
 
 def decoded_output(passage: Passage | None) -> DecodedOutput | None:
-    """A decoder's text, if there is one."""
     if passage is None:
         return None
     decoded = passage.decoded

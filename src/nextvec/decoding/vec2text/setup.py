@@ -87,8 +87,6 @@ def vec2text_process(command: Sequence[str], timeout: float) -> JsonProcess:
 
 @dataclass(frozen=True)
 class Environment:
-    """A folder that `make` filled."""
-
     folder: Path
 
     @classmethod
@@ -124,7 +122,6 @@ class Environment:
         return versions
 
     def size(self) -> int:
-        """Bytes on disk."""
         return sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file())
 
 
@@ -342,7 +339,6 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _texts(folder: Path) -> Iterator[Path]:
-    """Configurations and tokenizer files."""
     return (f for pattern in _TEXT for f in sorted(folder.glob(pattern)) if not f.name.endswith("index.json"))
 
 

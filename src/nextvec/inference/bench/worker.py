@@ -26,7 +26,6 @@ WARM_UP = 5
 
 
 def seconds_of(call: Call) -> float:
-    """Of one call."""
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
@@ -134,7 +133,6 @@ class EngineWorker:
 
 
 def synchronise(device: str) -> None:
-    """Wait for what was started there."""
     if device == "cuda":
         torch.cuda.synchronize()
     elif device == "mps":

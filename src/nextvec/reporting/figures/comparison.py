@@ -233,7 +233,6 @@ COST_WHISKERS = (
     needs=("rows",),
 )
 def params_vs_performance(inputs: ReportInputs) -> Figure:
-    """Models only: most baselines have no parameters."""
     drawn, axes = _scatter(inputs, _costing(inputs.models, "parameters"), "parameters")
     magnitudes(axes, "x", counted=True)
     axes.set_xlabel("parameters")
@@ -248,7 +247,6 @@ def params_vs_performance(inputs: ReportInputs) -> Figure:
     needs=("rows",),
 )
 def training_time_vs_performance(inputs: ReportInputs) -> Figure:
-    """Models only."""
     drawn, axes = _scatter(inputs, _costing(inputs.models, "seconds"), "seconds")
     magnitudes(axes, "x")
     axes.set_xlabel("training time (s)")

@@ -50,7 +50,6 @@ COPY_LAST = "copy-last"
     needs=("store",),
 )
 def lag_curve(inputs: ReportInputs) -> Figure:
-    """Everything together, and every source."""
     assert inputs.store is not None
     whole, *parts = lag_curves(sum_store(inputs.store, _some_documents(inputs.store)), resamples=RESAMPLES)
     if not whole.lags:
@@ -136,7 +135,6 @@ def offset_profiles(inputs: ReportInputs) -> Figure:
     needs=("rows",),
 )
 def rollout_decay(inputs: ReportInputs) -> Figure:
-    """Every predictor of the table."""
     last, repetition = f"rollout@{STEPS}", f"rollout_repetition@{STEPS}"
     rows = sorted(known(inputs.rows, "cosine", last, repetition), key=lambda row: -row[last])
     if not rows:

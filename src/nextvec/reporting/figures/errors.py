@@ -44,7 +44,6 @@ SIMILARITIES = 8
     needs=("rows", "answers"),
 )
 def error_histogram(inputs: ReportInputs) -> Figure:
-    """One histogram a model."""
     return _histograms(inputs, "cosine", "1 - cosine")
 
 
@@ -57,7 +56,6 @@ def error_histogram(inputs: ReportInputs) -> Figure:
     needs=("rows", "answers"),
 )
 def mse_histogram(inputs: ReportInputs) -> Figure:
-    """One histogram a model."""
     return _histograms(inputs, "mse", "squared error per dimension")
 
 

@@ -70,7 +70,6 @@ def _some(answered: PredictedWindows) -> EvaluationSet:
     needs=NEEDS,
 )
 def calibration(inputs: ReportInputs) -> Figure:
-    """Every model that was trained with confidence."""
     answered = PredictedWindows.of(inputs)
     evaluation_set = _some(answered)
     if len(np.unique(evaluation_set.windows.document)) < 2:
@@ -129,7 +128,6 @@ def _diagonal(axes: Axes, x: str, y: str) -> None:
     needs=NEEDS,
 )
 def length_calibration(inputs: ReportInputs) -> Figure:
-    """Every model."""
     answered = PredictedWindows.of(inputs)
     evaluation_set = _some(answered)
     size = float(np.sqrt(row_dots(evaluation_set.targets, evaluation_set.targets).mean()))
@@ -153,7 +151,6 @@ def length_calibration(inputs: ReportInputs) -> Figure:
     needs=NEEDS,
 )
 def raw_dimensions(inputs: ReportInputs) -> Figure:
-    """One panel a model."""
     answered = PredictedWindows.of(inputs)
     evaluation_set = _some(answered)
     true = moments(evaluation_set.targets)
@@ -179,7 +176,6 @@ def raw_dimensions(inputs: ReportInputs) -> Figure:
     needs=NEEDS,
 )
 def rollout_curve(inputs: ReportInputs) -> Figure:
-    """Every model, and copy-last."""
     answered = PredictedWindows.of(inputs)
     evaluation_set = answered.evaluation_set
     steps = next((n for n in range(STEPS, 1, -1) if len(rollable(evaluation_set, n))), None)

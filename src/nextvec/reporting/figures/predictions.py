@@ -191,7 +191,6 @@ def _umap(points: FloatArray) -> FloatArray:
     needs=("rows", "answers", "store"),
 )
 def dimension_std(inputs: ReportInputs) -> Figure:
-    """One panel a model."""
     return _dimensions(PredictedWindows.of(inputs), 1, "standard deviation")
 
 
@@ -203,7 +202,6 @@ def dimension_std(inputs: ReportInputs) -> Figure:
     needs=("rows", "answers", "store"),
 )
 def dimension_mean(inputs: ReportInputs) -> Figure:
-    """One panel a model."""
     return _dimensions(PredictedWindows.of(inputs), 0, "mean")
 
 

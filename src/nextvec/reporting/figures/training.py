@@ -67,7 +67,6 @@ def loss_comparison(inputs: ReportInputs) -> Figure:
     needs=("histories",),
 )
 def cosine_curves(inputs: ReportInputs) -> Figure:
-    """Training and validation cosine."""
     drawn, panels = canvas(width=9, height=3.8, columns=2, sharex=True)
     rows = _rows(inputs)
     for axes, part in zip(panels[0], PANELS, strict=True):

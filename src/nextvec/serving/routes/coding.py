@@ -147,7 +147,6 @@ def _check_raw(decoder: Decoder, reader: TextReader, values: FloatArray) -> None
 
 @lru_cache(maxsize=8)
 def _usual_length(reader: TextReader) -> float:
-    """Of a text's raw vector."""
     return float(np.linalg.norm(reader.encode([PROBE]).values))
 
 

@@ -145,7 +145,6 @@ def _of_json(body: bytes) -> PredictRequest:
 
 
 def _of_query(values: np.ndarray[Any, Any], query: bytes) -> PredictRequest:
-    """Options beside a binary body."""
     if not query:
         return PredictRequest(values)
     try:
