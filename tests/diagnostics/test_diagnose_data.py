@@ -497,7 +497,7 @@ def test_the_recorded_encoder_is_taken_as_recorded(tmp_path, monkeypatch):
 
 def test_bad_input_is_refused(tmp_path):
     store = embedded(tmp_path / "s")
-    with pytest.raises(ConfigError, match="no share"):
+    with pytest.raises(ConfigError, match="not a share"):
         DataDiagnosisConfig(reembed=1.5)
     with pytest.raises(ConfigError, match="at least 1"):
         DataDiagnosisConfig(context=0)

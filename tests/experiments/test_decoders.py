@@ -203,7 +203,7 @@ def test_an_exam_that_cannot_be_is_refused(
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [({"documents": 1}, "leave nothing to shuffle"), ({"splits": ()}, "no splits to evaluate")],
+    [({"documents": 1}, "leave nothing to shuffle"), ({"splits": ()}, "not splits to evaluate")],
 )
 def test_an_exam_of_nothing_is_refused(change: dict[str, object], says: str) -> None:
     with pytest.raises((EvaluationError, SplitError), match=says):

@@ -47,9 +47,9 @@ class Evidence:
     """
 
     def __init__(self, run: Path, store: Path | None, split_file: Path | None) -> None:
-        self.run, self.files = run, RunFolder.read(run)
-        self.config, self.info = self.files.settings, self.files.saved
-        self.metadata, self.result = self.files.metadata, self.files.result or {}
+        files = RunFolder.read(run, history=False)
+        self.run, self.config, self.info = run, files.settings, files.saved
+        self.metadata, self.result = files.metadata, files.result or {}
         self.training: dict[str, Any] = self.info.get("training") or {}
         if not self.info:
             raise RunError(
@@ -168,7 +168,7 @@ def configuration(e: Evidence) -> Finding:
 
 def reported(e: Evidence) -> Finding:
     """Result, history and saved model tell the same best epoch and figure."""
-    record = e.files.record()
+    record = RunFolder.read(e.run).record()
     if not record.epochs:
         return "RED", "a model is saved, but the history has no epoch"
     best = record.best

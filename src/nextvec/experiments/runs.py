@@ -44,8 +44,12 @@ class RunFolder:
     result: dict[str, Any] | None
 
     @classmethod
-    def read(cls, folder: Path, *, row: str | None = None) -> RunFolder:
-        """Read a run folder. Raises RunError, ConfigError: no run there, or the file that is damaged."""
+    def read(cls, folder: Path, *, row: str | None = None, history: bool = True) -> RunFolder:
+        """Read a run folder, with its `history` or without.
+
+        Raises:
+            RunError, ConfigError: no run there, or the file that is damaged.
+        """
         if not (folder / CONFIG).is_file():
             raise RunError(
                 "is not a run (it has no config.toml)", where=folder, remedy="give the folder of a run"
@@ -56,7 +60,7 @@ class RunFolder:
             folder=folder,
             row=name if row is None else row,
             config=read_toml(folder / CONFIG),
-            history=tuple(read_history(folder)) if (folder / HISTORY).is_file() else (),
+            history=tuple(read_history(folder)) if history and (folder / HISTORY).is_file() else (),
             metadata=_table(folder / ENVIRONMENT) or {},
             result=_table(folder / METRICS),
         )
