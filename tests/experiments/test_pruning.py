@@ -248,7 +248,7 @@ def test_what_cannot_be_pruned_is_refused_with_what_can() -> None:
 
 @pytest.mark.parametrize("keep", [(), (0.0,), (1.5,), (0.5, 0.5)])
 def test_shares_that_cannot_be_meant_are_refused(keep: tuple[float, ...]) -> None:
-    with pytest.raises(ConfigError, match="no shares to keep"):
+    with pytest.raises(ConfigError, match="not shares to keep"):
         PruningPlan(keep)
 
 
