@@ -17,8 +17,8 @@ from nextvec.data.splits import SplitConfig
 from nextvec.diagnostics import lags as sweep
 from nextvec.diagnostics import reembedding
 from nextvec.diagnostics.data import DataDiagnosisConfig, diagnose_data
-from nextvec.diagnostics.engine import is_red, plain
 from nextvec.diagnostics.lags import lag_curves
+from nextvec.diagnostics.sections import is_red, plain
 from nextvec.errors import ConfigError, EncoderError, EvaluationError, SplitError
 from nextvec.evaluation.intervals import short
 from nextvec.evaluation.predictor import unit

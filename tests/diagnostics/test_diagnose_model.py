@@ -13,11 +13,11 @@ import pytest
 
 from nextvec.data.windows import Windows, make_windows
 from nextvec.diagnostics.ablations import BEFORE_LAST, REPLACE, REVERSE, SHUFFLE, ablate
-from nextvec.diagnostics.distribution import find_calibration, find_collapse, find_moments
-from nextvec.diagnostics.engine import DiagnosisContext, prepare
+from nextvec.diagnostics.collapse_and_calibration import find_calibration, find_collapse, find_moments
 from nextvec.diagnostics.generalisation import find_gap, find_sources
 from nextvec.diagnostics.groups import find_shifts
 from nextvec.diagnostics.model import ModelDiagnosis, diagnose
+from nextvec.diagnostics.sections import DiagnosisContext, prepare
 from nextvec.diagnostics.standing import ORACLE, find_offsets, find_rollout
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines import BASELINES, CopyLast, LinearAverage

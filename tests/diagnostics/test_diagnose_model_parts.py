@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextvec.diagnostics.ablations import _lengths, _of_other_documents
-from nextvec.diagnostics.engine import prepare, sample, score, spearman
 from nextvec.diagnostics.examples import find_examples, nearest_candidates, nearest_cosine
 from nextvec.diagnostics.failures import crowded_out, find_failures, odd_texts
 from nextvec.diagnostics.groups import _unrest, quantile_masks
+from nextvec.diagnostics.sections import prepare, sample, score, spearman
 from nextvec.evaluation.baselines import LinearAverage
 from nextvec.evaluation.intervals import Estimate, estimate
 from nextvec.evaluation.predictor import unit

@@ -15,7 +15,7 @@ from nextvec.corpus.store import Store
 from nextvec.data.splits import Split, SplitConfig, split_documents
 from nextvec.data.trained import TrainedOn
 from nextvec.decoding.base import Decoder
-from nextvec.diagnostics.engine import Verdict
+from nextvec.diagnostics.sections import Verdict
 from nextvec.errors import DecoderError, EncoderMismatchError, EvaluationError, LeakError, SplitError
 from nextvec.experiments.decoder_abcd import DecoderDiagnosis, diagnose_decoder
 from nextvec.experiments.decoder_scores import DecoderReport, evaluate_decoders

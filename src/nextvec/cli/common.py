@@ -15,7 +15,7 @@ from nextvec.errors import ConfigError
 from nextvec.text import fill
 
 if TYPE_CHECKING:
-    from nextvec.diagnostics.engine import Verdict
+    from nextvec.diagnostics.sections import Verdict
 
 
 def _check_target(_: object, target: str | None) -> None:

@@ -29,7 +29,7 @@ from nextvec.config import from_dict, given, merge, parse_assignments, read_toml
 if TYPE_CHECKING:
     from nextvec.decoding.base import Decoder
     from nextvec.decoding.vec2text.setup import PartSources
-    from nextvec.diagnostics.engine import Section
+    from nextvec.diagnostics.sections import Section
     from nextvec.experiments.decoder_scores import DecodedChunk
     from nextvec.experiments.decoder_trial import DecoderSelection, HeldOutChunks
     from nextvec.experiments.evaluating import EvaluatedRun

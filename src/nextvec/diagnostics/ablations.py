@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.diagnostics.engine import Change, DiagnosisContext, Section, Verdict, sample, score
+from nextvec.diagnostics.sections import Change, DiagnosisContext, Section, Verdict, sample, score
 from nextvec.evaluation.intervals import Estimate, Values, estimate
 from nextvec.evaluation.predictor import row_dots
 from nextvec.text import table

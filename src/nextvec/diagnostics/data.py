@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.diagnostics.duplicates import Duplicates, duplicate_verdicts, find_duplicates
-from nextvec.diagnostics.engine import Verdict, plain
 from nextvec.diagnostics.lags import LagCurve, MeanAndStd, StoreSums, lag_curves, order_verdicts, sum_store
 from nextvec.diagnostics.reembedding import (
     Reembedding,
@@ -19,6 +18,7 @@ from nextvec.diagnostics.reembedding import (
     reembed,
     reembedding_verdict,
 )
+from nextvec.diagnostics.sections import Verdict, plain
 from nextvec.errors import ConfigError, EncoderError, EvaluationError
 from nextvec.evaluation.intervals import RESAMPLES, short
 

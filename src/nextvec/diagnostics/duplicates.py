@@ -12,7 +12,7 @@ from nextvec.corpus.fingerprints import similarity
 from nextvec.data.splits import SPLITS, NearDuplicates, Split
 from nextvec.data.trained import Keys, chunk_keys
 from nextvec.data.windows import IntArray
-from nextvec.diagnostics.engine import Level, Verdict
+from nextvec.diagnostics.sections import Level, Verdict
 from nextvec.evaluation.evaluation_set import LIMIT
 from nextvec.text import shorten
 

@@ -12,7 +12,7 @@ import torch
 from nextvec.corpus.store import Store
 from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.data.windows import FloatArray, IntArray, Windows
-from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict
+from nextvec.diagnostics.sections import DiagnosisContext, Section, Verdict
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.intervals import Values, short
 from nextvec.evaluation.metrics import Scores

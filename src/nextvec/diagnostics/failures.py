@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from nextvec.data.gather import gather_rows
 from nextvec.data.windows import FloatArray
-from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict
 from nextvec.diagnostics.groups import quantile_masks
+from nextvec.diagnostics.sections import DiagnosisContext, Section, Verdict
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.intervals import short
 from nextvec.evaluation.metrics import mean_pairwise_cosine

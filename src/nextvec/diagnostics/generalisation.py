@@ -11,8 +11,8 @@ import numpy as np
 
 from nextvec.data.gather import VectorSource
 from nextvec.data.windows import Windows
-from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict, sample, score
 from nextvec.diagnostics.groups import WindowGroup, group, group_table
+from nextvec.diagnostics.sections import DiagnosisContext, Section, Verdict, sample, score
 from nextvec.evaluation.intervals import Estimate, estimate, short
 from nextvec.text import table
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.data.gather import gather_rows
-from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict, spearman
 from nextvec.diagnostics.examples import nearest_cosine
+from nextvec.diagnostics.sections import DiagnosisContext, Section, Verdict, spearman
 from nextvec.evaluation.intervals import Estimate, Values, estimate, short
 from nextvec.evaluation.predictor import row_dots, unit
 from nextvec.text import table

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nextvec.data.gather import gather_rows
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.diagnostics.engine import Verdict
+from nextvec.diagnostics.sections import Verdict
 from nextvec.evaluation.intervals import RESAMPLES, Estimate, Values, percentiles, resampled, short
 from nextvec.evaluation.predictor import unit
 from nextvec.progress import Progress

@@ -11,7 +11,7 @@ import numpy as np
 from nextvec.data.gather import VectorSource
 from nextvec.data.windows import Windows
 from nextvec.diagnostics.ablations import AblationsSection, ablate
-from nextvec.diagnostics.distribution import (
+from nextvec.diagnostics.collapse_and_calibration import (
     CalibrationSection,
     CollapseSection,
     MomentsSection,
@@ -19,11 +19,11 @@ from nextvec.diagnostics.distribution import (
     find_collapse,
     find_moments,
 )
-from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict
 from nextvec.diagnostics.examples import ExamplesSection, find_examples
 from nextvec.diagnostics.failures import FailuresSection, find_failures
 from nextvec.diagnostics.generalisation import GapSection, SourcesSection, find_gap, find_sources
 from nextvec.diagnostics.groups import FactorsSection, ShiftSection, find_factors, find_shifts
+from nextvec.diagnostics.sections import DiagnosisContext, Section, Verdict
 from nextvec.diagnostics.standing import (
     MarginSection,
     OffsetSection,

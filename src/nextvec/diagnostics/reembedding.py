@@ -16,7 +16,7 @@ import numpy as np
 from nextvec.corpus.encoders import Encoder, EncoderConfig, load_encoder
 from nextvec.data.gather import gather_rows
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.diagnostics.engine import Level, Verdict
+from nextvec.diagnostics.sections import Level, Verdict
 from nextvec.errors import EncoderError
 from nextvec.evaluation.intervals import short
 from nextvec.evaluation.predictor import unit

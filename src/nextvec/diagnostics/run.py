@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nextvec.diagnostics.engine import Verdict, plain
+from nextvec.diagnostics.sections import Verdict, plain
 from nextvec.errors import RunError
 from nextvec.evaluation.intervals import short
 

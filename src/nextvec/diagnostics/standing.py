@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict
+from nextvec.diagnostics.sections import DiagnosisContext, Section, Verdict
 from nextvec.evaluation.baselines import CopyLast
 from nextvec.evaluation.intervals import Estimate, estimate, short
 from nextvec.evaluation.metrics import METRICS, Scores, skill_over

@@ -17,9 +17,9 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from nextvec.diagnostics.engine import plain
 from nextvec.diagnostics.generalisation import SplitScore
 from nextvec.diagnostics.model import ModelDiagnosis
+from nextvec.diagnostics.sections import plain
 from nextvec.disk import read_json, write_json
 from nextvec.errors import RunError
 from nextvec.evaluation.baselines import CopyLast, LinearAverage, MeanVector, Random

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nextvec.data.windows import FloatArray
 from nextvec.decoding.base import Decoder
 from nextvec.decoding.quality import bleu, gibberish, token_f1, words_of
-from nextvec.diagnostics.engine import Section, Verdict
+from nextvec.diagnostics.sections import Section, Verdict
 from nextvec.evaluation.intervals import Estimate, estimate, short
 from nextvec.evaluation.predictor import row_dots
 from nextvec.experiments.decoder_trial import HeldOutChunks

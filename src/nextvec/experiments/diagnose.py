@@ -14,8 +14,8 @@ from nextvec.data.gather import VectorSource
 from nextvec.data.splits import SPLITS, Split
 from nextvec.data.trained import key, known
 from nextvec.data.windows import IntArray, Windows
-from nextvec.diagnostics.engine import DiagnosisContext, prepare
 from nextvec.diagnostics.model import ModelDiagnosis, diagnose
+from nextvec.diagnostics.sections import DiagnosisContext, prepare
 from nextvec.errors import EvaluationError, SplitError, WindowError
 from nextvec.evaluation.baselines import BASELINES
 from nextvec.evaluation.evaluation_set import Leaks, without_leaks

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from nextvec.corpus.store import Store
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.diagnostics.engine import sample
 from nextvec.diagnostics.groups import named_masks
+from nextvec.diagnostics.sections import sample
 from nextvec.errors import EvaluationError, SplitError
 from nextvec.evaluation.evaluation_set import EvaluationSet, Leaks
 from nextvec.evaluation.harness import EvaluationConfig, check_made_for, make_evaluation_set, without_known

@@ -15,8 +15,8 @@ from nextvec.corpus.store import Store
 from nextvec.data.gather import gather_rows
 from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.data.windows import FloatArray, IntArray, Windows
-from nextvec.diagnostics.engine import sample
 from nextvec.diagnostics.examples import nearest_candidates, one_a_document
+from nextvec.diagnostics.sections import sample
 from nextvec.disk import write_text
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.harness import EvaluationConfig, make_evaluation_set

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nextvec.config import write_toml
-from nextvec.diagnostics.engine import Verdict
+from nextvec.diagnostics.sections import Verdict
 from nextvec.disk import write_text
 from nextvec.errors import NextvecError, RunError
 from nextvec.evaluation.table import FACTS, FIGURES, LEGEND, heading

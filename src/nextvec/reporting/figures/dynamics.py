@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextvec.diagnostics.engine import sample
 from nextvec.diagnostics.lags import LagCurve, lag_curves, sum_store
+from nextvec.diagnostics.sections import sample
 from nextvec.diagnostics.standing import ORACLE
 from nextvec.evaluation.trajectory import STEPS, offset_cosines, offset_profile
 from nextvec.reporting.drawing import (

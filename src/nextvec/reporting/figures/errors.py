@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.diagnostics.engine import spearman
 from nextvec.diagnostics.examples import nearest_cosine
 from nextvec.diagnostics.groups import quantile_masks
+from nextvec.diagnostics.sections import spearman
 from nextvec.evaluation.intervals import short
 from nextvec.evaluation.report import KeptPredictions
 from nextvec.reporting.drawing import (

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.diagnostics.engine import sample
 from nextvec.diagnostics.groups import quantile_masks
+from nextvec.diagnostics.sections import sample
 from nextvec.evaluation.baselines import CopyLast
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.intervals import short

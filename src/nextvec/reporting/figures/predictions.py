@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from nextvec.data.gather import gather_rows
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.diagnostics.engine import sample
 from nextvec.diagnostics.examples import nearest_rows
+from nextvec.diagnostics.sections import sample
 from nextvec.evaluation.metrics import moments
 from nextvec.evaluation.predictor import unit
 from nextvec.reporting.drawing import INK, canvas, look, panels, wrapped

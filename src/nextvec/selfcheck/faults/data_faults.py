@@ -11,7 +11,7 @@ import pyarrow as pa
 from nextvec.corpus.store import Store
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.decoding.load import open_decoder
-from nextvec.diagnostics.engine import Verdict
+from nextvec.diagnostics.sections import Verdict
 from nextvec.evaluation.baselines import CopyLast
 from nextvec.evaluation.harness import EvaluationConfig, evaluate
 from nextvec.evaluation.predictor import unit

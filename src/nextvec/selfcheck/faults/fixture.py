@@ -28,7 +28,7 @@ from nextvec.corpus.store import Store
 from nextvec.data.splits import Split, SplitConfig, split_documents
 from nextvec.data.windows import FloatArray
 from nextvec.diagnostics.data import DataDiagnosisConfig, diagnose_data
-from nextvec.diagnostics.engine import is_red
+from nextvec.diagnostics.sections import is_red
 from nextvec.disk import sha256_file, write_json
 from nextvec.errors import EvaluationError, MissingDependencyError, NextvecError
 from nextvec.selfcheck.worlds import make_store, noisy, rotation

@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.diagnostics.engine import DiagnosisContext, Section, Verdict, spearman
 from nextvec.diagnostics.groups import quantile_masks
+from nextvec.diagnostics.sections import DiagnosisContext, Section, Verdict, spearman
 from nextvec.evaluation.intervals import WORTH_NAMING, Estimate, Values, estimate, short
 from nextvec.evaluation.metrics import METRICS, Scores, mean_pairwise_cosine, moments, moments_distance
 from nextvec.evaluation.predictor import row_dots, unit
