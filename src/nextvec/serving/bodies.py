@@ -18,7 +18,7 @@ import orjson
 
 from nextvec.corpus.arrays import read_header, write_header
 from nextvec.data.windows import FloatArray
-from nextvec.serving.errors import Refusal
+from nextvec.serving.errors import Refusal, invalid
 from nextvec.serving.settings import Settings
 
 MAX_NPY_HEADER = 4096
@@ -68,7 +68,7 @@ def windows_of(values: Any, dimension: int, settings: Settings, param: str = "in
     if values.ndim == 2:
         values = values[None]
     if values.ndim != 3:
-        raise _wrong(f"vectors of shape {list(values.shape)}", "wrong_shape", param, SHAPES)
+        raise invalid(f"vectors of shape {list(values.shape)}", "wrong_shape", param, SHAPES)
     N, T, D = values.shape
     if N == 0 or T == 0:
         raise _empty(param)
@@ -86,7 +86,7 @@ def vector_of(value: Any, dimension: int, param: str) -> FloatArray:
         _check_row(value, dimension, param)
         rows = np.array([value], dtype=np.float64)
     if len(rows) != 1:
-        raise _wrong(f"{len(rows)} vectors where one is needed", "wrong_shape", param, "send one")
+        raise invalid(f"{len(rows)} vectors where one is needed", "wrong_shape", param, "send one")
     vector: FloatArray = _finite(rows, param)[0]
     return vector
 
@@ -117,7 +117,7 @@ def _of_json(
     if isinstance(value, str):
         return _decoded(value, dimension, param)
     if not isinstance(value, list):
-        raise _wrong("it is neither a list nor base64", "wrong_type", param, SHAPES)
+        raise invalid("it is neither a list nor base64", "wrong_type", param, SHAPES)
     if not value:
         raise _empty(param)
     if isinstance(value[0], str):
@@ -136,7 +136,7 @@ def _of_json(
 def _rows(rows: Any, dimension: int, param: str) -> np.ndarray[Any, Any]:
     """[T, D] of a list of lists of numbers."""
     if not isinstance(rows, list):
-        raise _wrong("contexts and other things are mixed", "wrong_type", param, SHAPES)
+        raise invalid("contexts and other things are mixed", "wrong_type", param, SHAPES)
     for row in rows:
         _check_row(row, dimension, param)
     return np.array(rows, dtype=np.float64).reshape(-1, dimension)
@@ -144,9 +144,9 @@ def _rows(rows: Any, dimension: int, param: str) -> np.ndarray[Any, Any]:
 
 def _check_row(row: Any, dimension: int, param: str) -> None:
     if not isinstance(row, list):
-        raise _wrong("a vector is no list of numbers", "wrong_type", param, SHAPES)
+        raise invalid("a vector is no list of numbers", "wrong_type", param, SHAPES)
     if not set(map(type, row)) <= NUMBERS:
-        raise _wrong("a vector holds something that is no number", "wrong_type", param, "send numbers only")
+        raise invalid("a vector holds something that is no number", "wrong_type", param, "send numbers only")
     if len(row) != dimension:
         raise _wrong_dimension(len(row), dimension, param)
 
@@ -158,7 +158,7 @@ def _decoded(text: Any, dimension: int, param: str) -> np.ndarray[Any, Any]:
     except (binascii.Error, ValueError):
         data = None
     if data is None or len(data) % 4:
-        raise _wrong("it is no base64 of float32", "invalid_base64", param, "encode little-endian float32")
+        raise invalid("it is no base64 of float32", "invalid_base64", param, "encode little-endian float32")
     if len(data) % (4 * dimension):
         raise _wrong_dimension(len(data) // 4, dimension, param)
     return np.frombuffer(data, LITTLE).reshape(-1, dimension)
@@ -170,7 +170,7 @@ def _finite(values: np.ndarray[Any, Any], param: str) -> FloatArray:
         with np.errstate(over="ignore"):
             found = np.require(values, np.float32, ("C", "A"))
     if not np.isfinite(found).all():
-        raise _wrong(
+        raise invalid(
             "a vector holds NaN or infinity", "not_finite", param, "leave it out, or encode it again"
         )
     return found
@@ -178,7 +178,7 @@ def _finite(values: np.ndarray[Any, Any], param: str) -> FloatArray:
 
 def _check_counts(N: int, T: int, settings: Settings, param: str) -> None:
     if settings.max_windows < N or settings.max_vectors < T:
-        raise _wrong(
+        raise invalid(
             f"{N} contexts of {T} vectors, more than {settings.max_windows} of {settings.max_vectors}",
             "too_many_vectors",
             param,
@@ -228,17 +228,13 @@ def _bad_npy(why: str) -> Refusal:
 
 
 def _empty(param: str) -> Refusal:
-    return _wrong("there is no vector in it", "empty", param, "send one vector at least")
+    return invalid("there is no vector in it", "empty", param, "send one vector at least")
 
 
 def _wrong_dimension(found: int, dimension: int, param: str) -> Refusal:
-    return _wrong(
+    return invalid(
         f"{found} numbers are no vectors of {dimension}",
         "wrong_dimension",
         param,
         "encode with the encoder that GET /v1/models names",
     )
-
-
-def _wrong(message: str, code: str, param: str, remedy: str) -> Refusal:
-    return Refusal(422, message, code=code, param=param, remedy=remedy)

@@ -80,6 +80,11 @@ class Refusal(Exception):  # noqa: N818 - not every refusal is an error
         return found
 
 
+def invalid(message: str, code: str, param: str, remedy: str) -> Refusal:
+    """A request that can be read and not be meant: 422."""
+    return Refusal(422, message, code=code, param=param, remedy=remedy)
+
+
 def refusal_of(error: Exception) -> Refusal:
     """The refusal that a client gets for an error; of an unexpected one it gets only that it happened.
 
@@ -124,13 +129,7 @@ def _of_validation(error: RequestValidationError) -> Refusal:
             400, "the body is no JSON", code="invalid_json", remedy="send one JSON object in UTF-8"
         )
     param = ".".join(map(str, first["loc"][1:])) or str(first["loc"][0])
-    return Refusal(
-        422,
-        f"{param}: {first['msg']}",
-        code="invalid_field",
-        param=param,
-        remedy="see /openapi.json for the fields",
-    )
+    return invalid(f"{param}: {first['msg']}", "invalid_field", param, "see /openapi.json for the fields")
 
 
 def _snake(name: str) -> str:

@@ -29,7 +29,7 @@ from nextvec.inference.predictor import open_predictor
 from nextvec.retrieval.backends import open_index
 from nextvec.serving.batching import Batcher
 from nextvec.serving.bodies import ContextArrays
-from nextvec.serving.errors import Refusal
+from nextvec.serving.errors import Refusal, invalid
 
 SHARE_TOLERANCE = 1e-6
 WARM_LENGTH = 8  # vectors at most: a long context is not worth a slow start
@@ -73,12 +73,11 @@ class ServedModel:
         found = self._aimed.get(self.horizons[0] if horizon is None else horizon)
         if found is None:
             there = ", ".join(map(str, self.horizons))
-            raise Refusal(
-                422,
+            raise invalid(
                 f"{self.name} predicts {there} ahead, not {horizon}",
-                code="unknown_horizon",
-                param="horizon",
-                remedy=f"give {self.horizons[0]}",
+                "unknown_horizon",
+                "horizon",
+                f"give {self.horizons[0]}",
             )
         return found
 

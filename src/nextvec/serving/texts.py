@@ -16,7 +16,7 @@ from nextvec.decoding.pipeline import Pipeline, TextContext
 from nextvec.inference.engines import tensors
 from nextvec.inference.predictor import ModelPredictor
 from nextvec.serving.bodies import windows_of
-from nextvec.serving.errors import Refusal
+from nextvec.serving.errors import Refusal, invalid
 from nextvec.serving.models import ServedModel
 from nextvec.serving.settings import Settings
 from nextvec.vectors import RawVectors
@@ -125,42 +125,29 @@ def wanted(pipeline: Pipeline, passages: int | None, default: int) -> int:
 def checked_text(text: str, settings: Settings, param: str = "text") -> str:
     """The text as `nextvec ingest` would read it. Raises Refusal 422: too long, or white space."""
     if len(text) > settings.max_text:
-        raise Refusal(
-            422,
+        raise invalid(
             f"{len(text)} characters, {settings.max_text} are taken",
-            code="text_too_long",
-            param=param,
-            remedy="send its last part: models read the last chunks",
+            "text_too_long",
+            param,
+            "send its last part: models read the last chunks",
         )
     found = normalise_text(text)
     if not found:
-        raise Refusal(422, "there is no text in it", code="empty", param=param, remedy="send a sentence")
+        raise invalid("there is no text in it", "empty", param, "send a sentence")
     return found
 
 
 def check_chunks(count: int, param: str = "text") -> None:
     """Raises Refusal 422: more chunks than are encoded for one request."""
     if count > MAX_CHUNKS:
-        raise Refusal(
-            422,
-            f"{count} chunks, {MAX_CHUNKS} are taken",
-            code="too_many_chunks",
-            param=param,
-            remedy="send it in parts",
-        )
+        raise invalid(f"{count} chunks, {MAX_CHUNKS} are taken", "too_many_chunks", param, "send it in parts")
 
 
 def context_of(model: ServedModel, given: Any, settings: Settings) -> RawVectors:
     """One context [T, D] of a JSON field or an array. Raises Refusal 422."""
     windows = windows_of(given, model.dimension, settings)
     if len(windows) != 1:
-        raise Refusal(
-            422,
-            f"{len(windows)} contexts, one is taken",
-            code="wrong_shape",
-            param="input",
-            remedy="send [T, D]",
-        )
+        raise invalid(f"{len(windows)} contexts, one is taken", "wrong_shape", "input", "send [T, D]")
     return model.predictor.vectors(windows[0])
 
 
@@ -169,7 +156,7 @@ def read_source(model: ServedModel, fields: SourceRequest, settings: Settings) -
     pipeline = texts_of(model)
     if (fields.text is None) == (fields.input is None):
         what = "neither text nor input" if fields.text is None else "both text and input"
-        raise Refusal(422, what, code="invalid_field", param="text", remedy="send one of the two")
+        raise invalid(what, "invalid_field", "text", "send one of the two")
     if fields.text is None:
         return pipeline.take(context_of(model, fields.input, settings), fields.query)
     return pipeline.look(checked_text(fields.text, settings), fields.query)

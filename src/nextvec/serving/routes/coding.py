@@ -13,7 +13,7 @@ from nextvec.corpus.reading import TextReader
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.decoding.base import Decoder
 from nextvec.serving.bodies import embeddings, windows_of
-from nextvec.serving.errors import Refusal
+from nextvec.serving.errors import invalid
 from nextvec.serving.models import ServedModel
 from nextvec.serving.request_context import assigned
 from nextvec.serving.schemas import JSON, WORKING, errors
@@ -87,12 +87,11 @@ def decoded(model: ServedModel, fields: DecodeRequest, settings: Settings) -> De
     windows = windows_of(fields.input, model.dimension, settings)
     values = np.concatenate(list(windows))
     if len(values) > MAX_VECTORS:
-        raise Refusal(
-            422,
+        raise invalid(
             f"{len(values)} vectors, {MAX_VECTORS} are taken",
-            code="too_many_vectors",
-            param="input",
-            remedy="send fewer a request",
+            "too_many_vectors",
+            "input",
+            "send fewer a request",
         )
     if pipeline.decoder is None:
         return _retrieved(model, values, fields.n)
@@ -136,12 +135,11 @@ def _check_raw(decoder: Decoder, reader: TextReader, values: FloatArray) -> None
         return
     off = np.abs(np.linalg.norm(values, axis=1) - 1)
     if (off < UNIT).any():
-        raise Refusal(
-            422,
+        raise invalid(
             f"vector {int(np.argmin(off))} is of unit length: the decoder takes raw ones",
-            code="not_raw",
-            param="input",
-            remedy="ask /v1/predict for the output_type decoder",
+            "not_raw",
+            "input",
+            "ask /v1/predict for the output_type decoder",
         )
 
 
@@ -198,12 +196,11 @@ def encoded(model: ServedModel, fields: EncodeRequest, settings: Settings) -> by
     reader = texts_of(model).reader
     texts = [fields.input] if isinstance(fields.input, str) else fields.input
     if sum(map(len, texts)) > settings.max_text:
-        raise Refusal(
-            422,
+        raise invalid(
             f"more than {settings.max_text} characters in all",
-            code="text_too_long",
-            param="input",
-            remedy="send fewer texts a request",
+            "text_too_long",
+            "input",
+            "send fewer texts a request",
         )
     raw = reader.encode([checked_text(text, settings, "input") for text in texts])
     values = (raw.unit() if fields.output_type == "cosine" else raw).values

@@ -19,7 +19,7 @@ from nextvec.serving.bodies import (
     vector_of,
     windows_of,
 )
-from nextvec.serving.errors import Refusal
+from nextvec.serving.errors import Refusal, invalid
 from nextvec.serving.models import ServedModel
 from nextvec.serving.request_context import assigned, context_of_request
 from nextvec.serving.schemas import JSON, NPY, PREDICT, PREDICTED, WORKING, errors
@@ -112,12 +112,11 @@ async def _predicted(
 def finite(raw: FloatArray) -> FloatArray:
     """The predictions. Raises Refusal 422: vectors so large that the model's sums overflow."""
     if not np.isfinite(raw).all():
-        raise Refusal(
-            422,
+        raise invalid(
             "the model has no finite answer to these vectors",
-            code="not_finite",
-            param="input",
-            remedy="send vectors as the model's encoder gives them",
+            "not_finite",
+            "input",
+            "send vectors as the model's encoder gives them",
         )
     return raw
 
@@ -161,10 +160,4 @@ def _of_query(values: np.ndarray[Any, Any], query: bytes) -> PredictRequest:
 
 
 def _wrong(param: str, message: str) -> Refusal:
-    return Refusal(
-        422,
-        f"{param}: {message}",
-        code="invalid_field",
-        param=param,
-        remedy="see /openapi.json for the fields",
-    )
+    return invalid(f"{param}: {message}", "invalid_field", param, "see /openapi.json for the fields")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from nextvec.decoding.base import RolloutPassage
 from nextvec.decoding.pipeline import Pipeline
 from nextvec.inference.rollout import Guard, RolloutSettings, SnapToCorpus
-from nextvec.serving.errors import Refusal
+from nextvec.serving.errors import invalid
 from nextvec.serving.models import ServedModel
 from nextvec.serving.request_context import assigned
 from nextvec.serving.schemas import WORKING, errors
@@ -112,12 +112,8 @@ def rolled_out(model: ServedModel, fields: RolloutRequest, settings: Settings) -
     """The answer. Raises Refusal, and what the pipeline raises."""
     pipeline = texts_of(model)
     if fields.seed is not None and not pipeline.predictor.generative:
-        raise Refusal(
-            422,
-            f"{model.name} has no distribution to draw from",
-            code="invalid_field",
-            param="seed",
-            remedy="leave it out",
+        raise invalid(
+            f"{model.name} has no distribution to draw from", "invalid_field", "seed", "leave it out"
         )
     n = wanted(pipeline, fields.passages, 1)
     course = fields.course(pipeline)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSche
 
 from nextvec.data.windows import FloatArray
 from nextvec.serving.bodies import embeddings, npy_bytes, read_json, read_npy, vector_of
-from nextvec.serving.errors import Refusal
+from nextvec.serving.errors import Refusal, invalid
 from nextvec.serving.request_context import assigned, context_of_request
 from nextvec.serving.routes.predict import finite
 from nextvec.serving.schemas import JSON, NPY, OUTPUT, PREDICTED, WORKING, errors
@@ -151,12 +151,8 @@ async def open_session(request: Request, fields: OpenSession) -> SessionOutput:
     query = None
     if fields.query is not None:
         if not model.conditional:
-            raise Refusal(
-                422,
-                f"{model.name} was not trained to take a query",
-                code="invalid_field",
-                param="query",
-                remedy="leave it out",
+            raise invalid(
+                f"{model.name} was not trained to take a query", "invalid_field", "query", "leave it out"
             )
         query = vector_of(fields.query, model.dimension, "query")
     session = await run_blocking(request, at_horizon.stream, query)
