@@ -205,7 +205,11 @@ HEADERS = {
 
 
 def page_routes(folder: Path = STATIC) -> list[Route]:
-    """One for each file of the page; `index.html` is `/`."""
+    """One for each file of the page, read once; `index.html` is `/`.
+
+    Not Starlette's StaticFiles: mounted on `/` it saves 13 lines, but answers 405 in place of 404 to a POST
+    to an unknown path, and reads the disk for every request.
+    """
     return [_route(file) for file in sorted(folder.glob("*")) if file.suffix in TYPES]
 
 
