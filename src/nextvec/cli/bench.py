@@ -49,7 +49,7 @@ def bench_inference(
     """Measure how fast runs predict, and in how much memory, by every engine.
 
     Each engine has a process of its own; a model's engines take turns, so that a load on the machine meets
-    all of them. Of an engine that cannot be had the reason is told.
+    all of them. For an engine that cannot run the reason is given.
     """
     from nextvec.inference.bench import measure as subjects
     from nextvec.inference.bench.measure import BenchConfig, measure

@@ -58,7 +58,7 @@ class TrainingFlags:
     epochs: Annotated[int | None, Parameter(help="Passes over the training targets.")] = None
     max_updates: Annotated[int | None, Parameter(help="Stop after so many updates.")] = None
     lr: Annotated[float | None, Parameter(help="Highest learning rate.")] = None
-    batch_size: Annotated[int | None, Parameter(help="Windows (or windows) in a batch.")] = None
+    batch_size: Annotated[int | None, Parameter(help="Slices (or single windows) in a batch.")] = None
     context: Annotated[int | None, Parameter(help="Chunks read at most before a target.")] = None
     horizon: Annotated[
         str | None, Parameter(help="How many chunks ahead the target is; several at once as 1,2,5.")

@@ -43,7 +43,7 @@ class ListenFlags:
 class ShareFlags:
     default: Annotated[str | None, Parameter(help="This one (default: the first).")] = None
     split: Annotated[
-        str | None, Parameter(help="Shares, as in a=0.9,b=0.1; a client's X-Sticky-Key keeps its arm.")
+        str | None, Parameter(help="Shares, as in a=0.9,b=0.1; a client's X-Sticky-Key keeps its variant.")
     ] = None
 
 

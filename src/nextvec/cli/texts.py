@@ -233,7 +233,7 @@ def open_pipeline(
     """A run with its encoder, the decoder of the flags and, for `passages`, a store of real ones.
 
     Raises:
-        EncoderError, DecoderError, StoreError: what is named cannot be had or is of another encoder.
+        EncoderError, DecoderError, StoreError: what is named is not available or is of another encoder.
     """
     from nextvec.decoding.load import open_decoder
     from nextvec.decoding.nearest import Library

@@ -88,7 +88,7 @@ class Client:
             output_type: "decoder" is raw, as the encoder would give it; "cosine" is of unit length.
             horizon: so many chunks ahead; the model's nearest by default.
             query: [D] what a conditional model is to write towards.
-            user: whoever has the same always meets the same arm of a split.
+            user: the same user always gets the same variant of a split.
         """
         given = np.asarray(vectors, dtype=np.float32)
         options = self._told(model, output_type=output_type, horizon=horizon)
@@ -187,7 +187,7 @@ class Client:
         return found
 
     def outcome(self, request_id: str, score: float) -> None:
-        """Tell how good an answer was (0 to 1): it is counted for the arm of the split that gave it."""
+        """Tell how good an answer was (0 to 1): it is counted for the variant of the split that gave it."""
         self.wire.post("/v1/outcomes", {"request_id": request_id, "score": score})
 
     def ready(self) -> bool:

@@ -83,7 +83,7 @@ class EngineIndex(RescoringIndex):
     """An index whose candidates an engine names.
 
     Attributes:
-        most: so many candidates can be had of the engine for a query.
+        most: the most candidates that the engine gives for a query.
     """
 
     most: ClassVar[int] = 2**31 - 1

@@ -72,7 +72,7 @@ class Index(Protocol):
             without: for each query rows that are not to be found; rows that are not held do not matter.
         Raises:
             VectorError: anything but UnitVectors. EncoderMismatchError: of another encoder.
-            RetrievalError: another shape, or k rows cannot be had.
+            RetrievalError: another shape, or fewer than k rows are there.
         """
         ...
 
@@ -97,7 +97,7 @@ def check_search(
 
 
 def check_count(index: Index, k: int, left_out: int) -> None:
-    """Raises RetrievalError: k rows cannot be had, where a query may not find `left_out` of those held."""
+    """Raises RetrievalError: fewer than k rows are left where a query may not find `left_out` of them."""
     left = index.size - left_out
     if not 1 <= k <= left:
         raise RetrievalError(

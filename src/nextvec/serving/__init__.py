@@ -1,7 +1,7 @@
 """The server: models behind HTTP. `nextvec serve` runs it; it needs the extra `serve`.
 
-    request -> door -> routes/* -> models (batching) or work (threads) -> answer
+    request -> gateway -> routes/* -> models (batching) or work (threads) -> answer
 
-`door.py` stands outside of everything: it refuses what is too much, reads bodies in bounded time and memory,
-and writes what happened (request ids, metrics, the log). Behind it a route has the whole body at hand.
+`gateway.py` stands outside of everything: it refuses what is too much, reads bodies in bounded time and
+memory, and writes what happened (request ids, metrics, the log). Behind it a route has the whole body.
 """

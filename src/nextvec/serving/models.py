@@ -282,7 +282,7 @@ def open_models(wanted: ServingConfig, held: ExitStack) -> list[ServedModel]:
         held: closes the decoder.
     Raises:
         RunError, ConfigError, MissingDependencyError: as `open_predictor`.
-        StoreError, EncoderError, DecoderError: what texts need cannot be had.
+        StoreError, EncoderError, DecoderError: what texts need is not available.
         EncoderMismatchError: a store or a decoder of another encoder.
     """
     check_decoders([wanted.decoder])

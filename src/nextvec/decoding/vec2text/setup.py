@@ -283,7 +283,7 @@ def prepare(out: Path, sources: PartSources, trial: Callable[[Path], object]) ->
         sources: the parts.
         trial: called with the finished folder before it takes its name; what it raises is raised.
     Raises:
-        DecoderError: a part that is missing, pickled, not to be had, or made for another encoder.
+        DecoderError: a part that is missing, pickled, not available, or made for another encoder.
         EncoderError: the encoder cannot be loaded.
     """
     check(out, sources)

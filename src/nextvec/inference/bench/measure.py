@@ -212,7 +212,7 @@ class Measured:
 def measure(subjects: Sequence[BenchModel], bench: BenchConfig, *, quiet: bool = False) -> Measured:
     """Measure every model with every engine. One model's engines are loaded together and take turns.
 
-    An engine that cannot be had has a row with its reason.
+    An engine that cannot run has a row with its reason.
 
     Raises:
         ConfigError: not even eager could be run.
