@@ -81,7 +81,7 @@ def test_cross_entropy_is_torchs(rows: int, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("sizes", "says"),
     [
-        ({"width": 0}, "from 1 to"),
+        ({"width": 0}, "between 1 and"),
         ({"width": 18, "heads": 4}, "does not divide"),
         ({"dropout": 1.0}, "dropout"),
     ],

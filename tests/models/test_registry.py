@@ -162,7 +162,7 @@ def test_an_architecture_that_does_not_say_what_it_is_for_is_refused() -> None:
         best_for = None
 
     Mute.__module__ = "nextvec.models.architectures.mute"
-    with pytest.raises(TypeError, match="Mute does not say its best_for"):
+    with pytest.raises(TypeError, match="Mute does not give its best_for"):
         registry.architecture("mute")(Mute)
 
 

@@ -19,7 +19,6 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from nextvec.config import from_dict, merge, read_toml
 from nextvec.errors import ModelError
-from nextvec.models import architectures
 from nextvec.models.config import ModelConfig
 from nextvec.models.ops.parameters import count_parameters
 
@@ -104,10 +103,11 @@ def _key(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
+ARCHITECTURES = f"{__package__}.architectures"
 PRESETS = Path(__file__).parent / "presets"
 SEARCH = Path(__file__).parent / "search"
 """The search space of each architecture, NAME.toml: what `nextvec sweep` varies of it."""
-TOLD = ("streaming", "paper", "complexity", "best_for")
+DESCRIBED = ("streaming", "paper", "complexity", "best_for")
 D_TABLE = 768  # the tables of the brief count parameters at this dimension
 
 Model = TypeVar("Model", bound="type[NextVectorModel]")
@@ -123,9 +123,9 @@ def architecture(name: str) -> Callable[[Model], Model]:
         missing = [m for m in dir(cls) if getattr(getattr(cls, m), "__isabstractmethod__", False)]
         if missing:
             raise TypeError(f"{cls.__name__} lacks {', '.join(missing)}")
-        untold = [a for a in TOLD if not isinstance(getattr(cls, a, None), str)]
-        if untold:
-            raise TypeError(f"{cls.__name__} does not say its {', '.join(untold)}")
+        missing = [a for a in DESCRIBED if not isinstance(getattr(cls, a, None), str)]
+        if missing:
+            raise TypeError(f"{cls.__name__} does not give its {', '.join(missing)}")
         cls.architecture = name
         _REGISTERED[name] = cls
         return cls
@@ -136,14 +136,14 @@ def architecture(name: str) -> Callable[[Model], Model]:
 @cache
 def names() -> tuple[str, ...]:
     """The architectures, sorted; read from the file names, nothing is imported."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(architectures.__path__)))
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(importlib.import_module(ARCHITECTURES).__path__)))
 
 
 def get(name: str) -> type[NextVectorModel]:
     """The class of that name. Raises ModelError with the nearest name for an unknown one."""
     if name not in names():
         raise _unknown("architecture", name, names())
-    importlib.import_module(f"{architectures.__name__}.{name}")
+    importlib.import_module(f"{ARCHITECTURES}.{name}")
     return _REGISTERED[name]
 
 
