@@ -106,5 +106,9 @@ class MissingDependencyError(NextvecError):
     """An optional package that the chosen option needs is not installed."""
 
 
+class NothingToDraw(NextvecError):  # noqa: N818 - the report prints its reason; nothing went wrong
+    """The inputs hold nothing that a figure could show."""
+
+
 class NextvecWarning(UserWarning):
     """Something that a user should look at, but that does not stop the work."""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from nextvec.decoding.inverter import cross_entropy as rows_at_once
-from nextvec.decoding.inverter.cross_entropy import cross_entropy
+from nextvec.decoding.inverter.losses import cross_entropy
 from nextvec.decoding.inverter.network import Network, NetworkConfig
 
 B, L, D, V = 3, 9, 12, 40

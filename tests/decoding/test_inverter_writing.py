@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nextvec.decoding.inverter.decoder import Writing, beam_search, sample, without_repeats
 from nextvec.decoding.inverter.network import Network, NetworkConfig
-from nextvec.decoding.inverter.writing import Writing, beam_search, sample, without_repeats
 
 B, D, V, LENGTH = 5, 8, 30, 12
 END = V

@@ -17,8 +17,8 @@ from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.data.trained import TrainedOn
 from nextvec.errors import RunError, SplitError, StoreError
-from nextvec.experiments.evidence import CHECKS, examine
-from nextvec.experiments.verify import answer, verify
+from nextvec.experiments.evidence import CHECKS, answer, examine
+from nextvec.experiments.verify import verify
 from nextvec.training.loop import train
 
 

@@ -15,11 +15,11 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nextvec.errors import ConfigError, MissingDependencyError
+from nextvec.errors import ConfigError, MissingDependencyError, NothingToDraw
 from nextvec.reporting import drawing
 from nextvec.reporting import figures as figure
 from nextvec.reporting.drawing import bars, canvas, look
-from nextvec.reporting.figures import FORMATS, NothingToDraw, render, save
+from nextvec.reporting.figures import FORMATS, render, save
 from nextvec.reporting.inputs import ReportInputs
 
 PRD = {"loss_comparison", "cosine_comparison", "topk_accuracy", "params_vs_performance"}

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
+from nextvec.errors import NothingToDraw
 from nextvec.reporting.drawing import BEST_BASELINE, beside_best, best_baseline
-from nextvec.reporting.figures import NothingToDraw
 from nextvec.reporting.figures.comparison import (
     cosine_comparison,
     efficiency,

@@ -13,11 +13,12 @@ from matplotlib.axes import Axes
 
 from nextvec.corpus.store import Store
 from nextvec.diagnostics.lags import lag_curves, sum_store
+from nextvec.errors import NothingToDraw
 from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.experiments.evaluating import DocumentSelection
 from nextvec.experiments.matrix import run_matrix
 from nextvec.experiments.plan import MatrixPlan
-from nextvec.reporting.figures import NothingToDraw, draw, dynamics, inside, render
+from nextvec.reporting.figures import draw, dynamics, inside, render
 from nextvec.reporting.figures.dynamics import lag_curve, offset_profiles, rollout_decay
 from nextvec.reporting.figures.inside import (
     attention_maps,

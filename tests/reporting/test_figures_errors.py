@@ -9,8 +9,8 @@ import pytest
 
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.diagnostics.groups import quantile_masks
+from nextvec.errors import NothingToDraw
 from nextvec.reporting import drawing, predicted
-from nextvec.reporting.figures import NothingToDraw
 from nextvec.reporting.figures.errors import (
     error_by_length,
     error_by_similarity,

@@ -14,8 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
+from nextvec.errors import NothingToDraw
 from nextvec.evaluation.metrics import moments
-from nextvec.reporting.figures import NothingToDraw, chosen, predictions
+from nextvec.reporting.figures import chosen, predictions
 from nextvec.reporting.figures.predictions import (
     dimension_mean,
     dimension_std,

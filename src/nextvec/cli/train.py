@@ -27,13 +27,13 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train one model. The best model by validation cosine lies in --out, the last in --out/final."""
+    from nextvec.checkpoint import CONFIG
     from nextvec.corpus.store import Store
     from nextvec.experiments.evaluating import evaluate_flags
     from nextvec.training.config import read_config
     from nextvec.training.history import Scalars
     from nextvec.training.loop import train as run
     from nextvec.training.recipes import make_config
-    from nextvec.training.session import CONFIG
 
     flags = flags or TrainingFlags()
     file, given = flags.layers()

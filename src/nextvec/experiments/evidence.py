@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -117,6 +120,16 @@ def examine(run: Path, store: Path | None = None, split_file: Path | None = None
             status, text = "RED", str(e)
         found.append(Check(name, status, text))
     return found
+
+
+def answer(request: str) -> dict[str, Any]:
+    """What the fresh process says: the checks, or the error that kept it from making them."""
+    given = json.loads(request)
+    store, split_file = (None if given[k] is None else Path(given[k]) for k in ("store", "split_file"))
+    try:
+        return {"checks": [asdict(check) for check in examine(Path(given["run"]), store, split_file)]}
+    except NextvecError as e:
+        return {"error": type(e).__name__, "message": e.message, "where": e.where, "remedy": e.remedy}
 
 
 def golden_output(e: Evidence) -> Finding:
@@ -312,3 +325,7 @@ CHECKS: dict[str, Callable[[Evidence], Finding]] = {
     "disjoint": disjoint,
     "validation": validation,
 }
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(answer(sys.argv[1])))

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from nextvec.checkpoint import CONFIG
 from nextvec.config import flatten, from_dict, read_toml, refuse_changes, to_dict, write_toml
 from nextvec.corpus.store import Store
 from nextvec.data.windows import Task
@@ -30,7 +31,7 @@ from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs, eva
 from nextvec.experiments.plan import MatrixCell, MatrixPlan, train_cells
 from nextvec.inference.predictor import RunPredictor
 from nextvec.training.config import TrainConfig, read_config
-from nextvec.training.session import CONFIG, FREE_TO_CHANGE, check_config
+from nextvec.training.session import FREE_TO_CHANGE, check_config
 
 PLAN, TABLE = "matrix.toml", "matrix.json"
 Configure = Callable[[MatrixCell], TrainConfig]

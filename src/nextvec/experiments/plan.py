@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from nextvec.checkpoint import CONFIG
 from nextvec.config import merge, parse_assignments
 from nextvec.corpus.store import Store
 from nextvec.disk import write_text
@@ -27,7 +28,6 @@ from nextvec.interrupt import StopSignals, TrainingInterrupted
 from nextvec.training.config import TrainConfig
 from nextvec.training.loop import METRICS, train
 from nextvec.training.recipes import read_layer
-from nextvec.training.session import CONFIG
 
 MAX_CELLS = 10_000
 _FREE = re.compile(r"[^A-Za-z0-9._=+,-]+")

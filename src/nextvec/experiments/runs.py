@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nextvec.checkpoint import CONFIG
 from nextvec.config import read_toml
 from nextvec.diagnostics.run import Epoch, RunRecord
 from nextvec.disk import read_json
@@ -16,7 +17,7 @@ from nextvec.models.saving import CONFIG as SAVED
 from nextvec.training.config import OptimConfig, Plateau, TrainConfig, learning_rate, read_config
 from nextvec.training.history import HISTORY, read_history
 from nextvec.training.loop import METRICS
-from nextvec.training.session import CONFIG, ENVIRONMENT
+from nextvec.training.session import ENVIRONMENT
 
 DAMAGED = "restore the file, or train again"
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from nextvec.checkpoint import CONFIG
 from nextvec.config import from_dict, merge, read_toml, write_toml
 from nextvec.corpus.store import Store
 from nextvec.disk import refuse_taken, write_json
@@ -22,7 +23,7 @@ from nextvec.models.registry import SEARCH
 from nextvec.training.config import TrainConfig
 from nextvec.training.loop import train
 from nextvec.training.recipes import read_layer
-from nextvec.training.session import CONFIG, check_config
+from nextvec.training.session import check_config
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

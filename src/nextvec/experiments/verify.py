@@ -59,7 +59,7 @@ def verify(
     paths = {"run": run, "store": store, "split_file": split_file}
     request = json.dumps({name: None if path is None else str(path) for name, path in paths.items()})
     fresh = subprocess.run(  # noqa: S603 - our own module in our own interpreter
-        [sys.executable, "-m", "nextvec.experiments.verify", request],
+        [sys.executable, "-m", "nextvec.experiments.evidence", request],
         stdout=subprocess.PIPE,
         check=False,
     )
@@ -72,19 +72,3 @@ def verify(
         kind = getattr(errors, answer["error"], NextvecError)
         raise kind(answer["message"], where=answer["where"], remedy=answer["remedy"])
     return Verification(str(run), tuple(Check(**check) for check in answer["checks"]))
-
-
-def answer(request: str) -> dict[str, Any]:
-    """What the fresh process says: the checks, or the error that kept it from making them."""
-    from nextvec.experiments.evidence import examine  # here: it loads torch, which the caller does not need
-
-    given = json.loads(request)
-    store, split_file = (None if given[k] is None else Path(given[k]) for k in ("store", "split_file"))
-    try:
-        return {"checks": [asdict(check) for check in examine(Path(given["run"]), store, split_file)]}
-    except NextvecError as e:
-        return {"error": type(e).__name__, "message": e.message, "where": e.where, "remedy": e.remedy}
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(answer(sys.argv[1])))

@@ -136,7 +136,9 @@ def architecture(name: str) -> Callable[[Model], Model]:
 @cache
 def names() -> tuple[str, ...]:
     """The architectures, sorted; read from the file names, nothing is imported."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(importlib.import_module(ARCHITECTURES).__path__)))
+    return tuple(
+        sorted(m.name for m in pkgutil.iter_modules(importlib.import_module(ARCHITECTURES).__path__))
+    )
 
 
 def get(name: str) -> type[NextVectorModel]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from nextvec.checkpoint import CONFIG
 from nextvec.corpus.reading import LOCAL, UNKNOWN_CHUNKER
 from nextvec.corpus.store import Store
 from nextvec.data.trained import TRAINED_ON, TrainedOn
@@ -27,7 +28,6 @@ from nextvec.reporting.headline import Standing
 from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.tables import render
 from nextvec.training.config import DataConfig, TrainConfig, read_config
-from nextvec.training.session import CONFIG
 
 CARD = "README.md"
 MARK = "<!-- Written by nextvec card, which replaces no README.md without this line. -->"

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from nextvec.checkpoint import CONFIG
 from nextvec.config import from_dict, read_toml
 from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig
@@ -22,7 +23,6 @@ from nextvec.experiments.plan import MatrixPlan
 from nextvec.experiments.runs import RunFolder
 from nextvec.inference.predictor import RunPredictor
 from nextvec.models.saving import WEIGHTS
-from nextvec.training.session import CONFIG
 
 Need = Literal["rows", "histories", "answers", "store", "deep"]
 """What a figure may ask for; `ReportInputs.missing` says why one is not there."""

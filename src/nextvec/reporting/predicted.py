@@ -18,13 +18,13 @@ from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.diagnostics.examples import nearest_candidates, one_a_document
 from nextvec.diagnostics.sections import sample
 from nextvec.disk import write_text
+from nextvec.errors import NothingToDraw
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.harness import EvaluationConfig, make_evaluation_set
 from nextvec.evaluation.predictor import row_dots, unit
 from nextvec.evaluation.report import KeptPredictions
 from nextvec.experiments.runs import RunFolder
 from nextvec.reporting.drawing import best_baseline
-from nextvec.reporting.figures import NothingToDraw
 from nextvec.reporting.inputs import Need, ReportInputs
 from nextvec.reporting.tables import render
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nextvec.decoding.inverter.batches import TokenBatch
-from nextvec.decoding.inverter.cross_entropy import cross_entropy
+from nextvec.decoding.inverter.losses import cross_entropy
 from nextvec.decoding.inverter.session import InverterSession
+from nextvec.decoding.inverter.tokens import TokenBatch
 
 
 def losses(session: InverterSession, batch: TokenBatch, noise: float) -> tuple[Tensor, Tensor]:

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 
 from nextvec.corpus.store import Store
-from nextvec.decoding.inverter.batches import TokenBatch
 from nextvec.decoding.inverter.config import InverterConfig, InverterOptimConfig
-from nextvec.decoding.inverter.losses import losses
+from nextvec.decoding.inverter.losses import learn_topics, losses
 from nextvec.decoding.inverter.session import HISTORY, InverterSession, open_session
-from nextvec.decoding.inverter.topics import learn_topics
+from nextvec.decoding.inverter.tokens import TokenBatch
 from nextvec.disk import write_text
 from nextvec.errors import TrainingError
 from nextvec.interrupt import StopSignals, TrainingInterrupted

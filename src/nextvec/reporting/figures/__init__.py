@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from nextvec.disk import atomic_path
-from nextvec.errors import ConfigError, MissingDependencyError, NextvecError
+from nextvec.errors import ConfigError, MissingDependencyError, NothingToDraw
 from nextvec.reporting.drawing import STYLE
 from nextvec.reporting.inputs import Need, ReportInputs
 
@@ -44,10 +44,6 @@ if TYPE_CHECKING:
 Draw = Callable[[ReportInputs], "Figure"]
 Format = Literal["svg", "png"]
 FORMATS: tuple[Format, ...] = ("svg", "png")
-
-
-class NothingToDraw(NextvecError):  # noqa: N818 - the report prints its reason; nothing went wrong
-    """The inputs hold nothing that this figure could show."""
 
 
 @dataclass(frozen=True)

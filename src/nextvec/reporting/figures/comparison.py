@@ -8,6 +8,7 @@ from math import nan
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from nextvec.errors import NothingToDraw
 from nextvec.evaluation.metrics import LINEAR_AVERAGE, METRICS
 from nextvec.reporting.drawing import (
     BEST_BASELINE,
@@ -26,7 +27,7 @@ from nextvec.reporting.drawing import (
     wrapped,
     write_values,
 )
-from nextvec.reporting.figures import NothingToDraw, figure
+from nextvec.reporting.figures import figure
 from nextvec.reporting.inputs import ReportInputs
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import numpy as np
 from nextvec.diagnostics.lags import LagCurve, lag_curves, sum_store
 from nextvec.diagnostics.sections import sample
 from nextvec.diagnostics.standing import ORACLE
+from nextvec.errors import NothingToDraw
 from nextvec.evaluation.trajectory import STEPS, offset_cosines, offset_profile
 from nextvec.reporting.drawing import (
     BASELINE,
@@ -25,7 +26,7 @@ from nextvec.reporting.drawing import (
     look,
     wrapped,
 )
-from nextvec.reporting.figures import NothingToDraw, figure
+from nextvec.reporting.figures import figure
 from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.predicted import PredictedWindows
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from nextvec.diagnostics.examples import nearest_cosine
 from nextvec.diagnostics.groups import quantile_masks
 from nextvec.diagnostics.sections import spearman
+from nextvec.errors import NothingToDraw
 from nextvec.evaluation.intervals import short
 from nextvec.evaluation.report import KeptPredictions
 from nextvec.reporting.drawing import (
@@ -24,7 +25,7 @@ from nextvec.reporting.drawing import (
     panels,
     wrapped,
 )
-from nextvec.reporting.figures import NothingToDraw, figure
+from nextvec.reporting.figures import figure
 from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.predicted import PredictedWindows, Values, models_of, searchable
 

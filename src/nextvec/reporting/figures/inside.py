@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.diagnostics.groups import quantile_masks
 from nextvec.diagnostics.sections import sample
+from nextvec.errors import NothingToDraw
 from nextvec.evaluation.baselines import CopyLast
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.intervals import short
@@ -30,7 +31,7 @@ from nextvec.reporting.drawing import (
     panels,
     wrapped,
 )
-from nextvec.reporting.figures import NothingToDraw, figure
+from nextvec.reporting.figures import figure
 from nextvec.reporting.inputs import Need, ReportInputs
 from nextvec.reporting.predicted import PredictedWindows, Values
 from nextvec.text import shorten

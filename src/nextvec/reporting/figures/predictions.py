@@ -14,10 +14,11 @@ from nextvec.data.gather import gather_rows
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.diagnostics.examples import nearest_rows
 from nextvec.diagnostics.sections import sample
+from nextvec.errors import NothingToDraw
 from nextvec.evaluation.metrics import moments
 from nextvec.evaluation.predictor import unit
 from nextvec.reporting.drawing import INK, canvas, look, panels, wrapped
-from nextvec.reporting.figures import NothingToDraw, figure
+from nextvec.reporting.figures import figure
 from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.predicted import PredictedWindows, searchable
 
