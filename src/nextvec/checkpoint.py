@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,10 +20,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from nextvec.disk import atomic_path
+from nextvec.config import flatten, refuse_changes, to_dict
+from nextvec.disk import atomic_path, refuse_taken
 from nextvec.errors import RunError
+from nextvec.interrupt import StopSignals, TrainingInterrupted
 
+C = TypeVar("C")
 FORMAT = "nextvec-checkpoint-1"
+CONFIG = "config.toml"
 FILE = Path("last") / "checkpoint.safetensors"
 
 
@@ -108,6 +112,39 @@ def restore(
     except (RuntimeError, ValueError, KeyError) as e:
         raise RunError(f"does not fit the model ({e})", where=where / FILE, remedy="train again") from None
     set_random_state(checkpoint.part("random"), checkpoint.facts["random"])
+
+
+def begin(
+    out: Path, config: C | None, read: Callable[[Path], C], *, resume: bool, free: Collection[str], what: str
+) -> tuple[C | None, Checkpoint | None]:
+    """What a training in the folder `out` starts from: its configuration and, resumed, its checkpoint.
+
+    Args:
+        config: None takes, on resume, what the training was started with.
+        read: the configuration that lies in a file.
+        free: keys that a resumed training may change.
+        what: "run" or "training", as errors call it.
+    Raises:
+        RunError: `out` holds something (without `resume`) or nothing to resume (with it), or what was started
+            with another configuration.
+    """
+    if not resume:
+        refuse_taken(out, RunError, "go on with --resume or give another folder")
+        return config, None
+    if not (out / CONFIG).is_file():
+        remedy = "check the folder, or train without --resume"
+        raise RunError(f"holds no {what} to resume", where=out, remedy=remedy)
+    own = read(out / CONFIG)
+    config = config or own
+    refuse_changes(out, flatten(to_dict(own)), flatten(to_dict(config)), free)
+    return config, read_checkpoint(out)
+
+
+def save_and_stop(signals: StopSignals, save: Callable[[], None], out: Path, updates: int) -> None:
+    """Save and raise TrainingInterrupted when a signal has come."""
+    if signals.received is not None:
+        save()
+        raise TrainingInterrupted(signals.received, out, updates)
 
 
 def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nextvec.checkpoint import save_and_stop
 from nextvec.corpus.store import Store
 from nextvec.data.batches import Batch
 from nextvec.disk import write_json
 from nextvec.errors import NextvecWarning, TrainingError
-from nextvec.interrupt import StopSignals, TrainingInterrupted
+from nextvec.interrupt import StopSignals
 from nextvec.models.prediction import Prediction
 from nextvec.models.saving import save_model
 from nextvec.objectives.combine import Loss
@@ -298,10 +299,12 @@ def reason_to_stop(session: TrainingSession, cosine: float) -> str:
 
 def stop_if_asked(session: TrainingSession, signals: StopSignals, *, training: bool = False) -> None:
     """Save and raise TrainingInterrupted when a signal has come."""
-    if signals.received is not None:
+
+    def save() -> None:
         session.tick(training=training)
         session.save()
-        raise TrainingInterrupted(signals.received, session.out, session.state.update)
+
+    save_and_stop(signals, save, session.out, session.state.update)
 
 
 def conclude(session: TrainingSession) -> RunResult:

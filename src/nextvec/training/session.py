@@ -15,14 +15,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from nextvec.checkpoint import read_checkpoint, restore, seed_everything, write_checkpoint
-from nextvec.config import flatten, refuse_changes, to_dict, write_toml
+from nextvec.checkpoint import CONFIG, begin, restore, seed_everything, write_checkpoint
+from nextvec.config import refuse_changes, write_toml
 from nextvec.corpus.store import Store
 from nextvec.data.batches import BatchSource
 from nextvec.data.splits import Split, split_documents
 from nextvec.data.trained import TRAINED_ON, TrainedOn, store_identity
 from nextvec.data.windows import Windows
-from nextvec.disk import refuse_taken, write_json
+from nextvec.disk import write_json
 from nextvec.errors import RunError, SplitError, WindowError
 from nextvec.hardware import Hardware, find_hardware
 from nextvec.models.base import NextVectorModel
@@ -43,7 +43,6 @@ from nextvec.version import __version__
 
 log = logging.getLogger("nextvec.training")
 
-CONFIG = "config.toml"
 ENVIRONMENT = "run.json"
 FREE_TO_CHANGE = ("data.workers", "runtime.checkpoint_every_s")
 """Keys that a resumed run may change: they decide how it works, not what it gives."""
@@ -168,15 +167,9 @@ def open_session(
             with another configuration or store.
         ConfigError, SplitError, WindowError, ModelError: the configuration cannot be carried out.
     """
-    if resume:
-        own = read_config(_run_config(out))
-        config = config or own
-        refuse_changes(out, flatten(to_dict(own)), flatten(to_dict(config)), FREE_TO_CHANGE)
-    elif config is None:
+    config, checkpoint = begin(out, config, read_config, resume=resume, free=FREE_TO_CHANGE, what="run")
+    if config is None:
         raise RunError("a new run needs a configuration", where=out)
-    else:
-        refuse_taken(out, RunError, "go on with --resume or give another folder")
-    checkpoint = read_checkpoint(out) if resume else None
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
     hardware = (
@@ -331,14 +324,6 @@ def provenance(store: Store, config: TrainConfig, split: Split) -> dict[str, Any
             "documents": len(split.train),
         },
     }
-
-
-def _run_config(out: Path) -> Path:
-    if not (out / CONFIG).is_file():
-        raise RunError(
-            "holds no run to resume", where=out, remedy="check the folder, or train without --resume"
-        )
-    return out / CONFIG
 
 
 def _write_facts(session: TrainingSession) -> None:

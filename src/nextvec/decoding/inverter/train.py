@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nextvec.checkpoint import save_and_stop
 from nextvec.corpus.store import Store
 from nextvec.decoding.inverter.config import InverterConfig, InverterOptimConfig
 from nextvec.decoding.inverter.losses import learn_topics, losses
@@ -20,7 +21,7 @@ from nextvec.decoding.inverter.session import HISTORY, InverterSession, open_ses
 from nextvec.decoding.inverter.tokens import TokenBatch
 from nextvec.disk import write_text
 from nextvec.errors import TrainingError
-from nextvec.interrupt import StopSignals, TrainingInterrupted
+from nextvec.interrupt import StopSignals
 from nextvec.progress import Progress
 
 
@@ -79,7 +80,7 @@ def train_inverter(
             finish_epoch(session)
             progress.advance(0, f"epoch {state.epoch} loss {state.history[-1]['validation']['loss']:.4f}")
             session.save()
-            stop_if_asked(session, signals)
+            save_and_stop(signals, session.save, session.out, state.update)
     best = state.history[state.best_epoch - 1]["validation"]
     return InverterResult(
         folder=str(out),
@@ -108,7 +109,7 @@ def train_epoch(session: InverterSession, signals: StopSignals, progress: Progre
         now = time.monotonic()
         state.seconds, before = state.seconds + now - before, now
         progress.advance(len(chosen), f"loss {float(session.sums[0] / session.sums[2]):.3f}")
-        stop_if_asked(session, signals)
+        save_and_stop(signals, session.save, session.out, state.update)
         if capped(session):
             break
         if now - saved >= config.runtime.checkpoint_every_s:
@@ -205,10 +206,3 @@ def validate(session: InverterSession) -> dict[str, float]:
             remedy="lower optim.lr or optim.clip",
         )
     return {name: value / total for name, value in found.items()}
-
-
-def stop_if_asked(session: InverterSession, signals: StopSignals) -> None:
-    """Save and raise TrainingInterrupted when a signal has come."""
-    if signals.received is not None:
-        session.save()
-        raise TrainingInterrupted(signals.received, session.out, session.state.update)
