@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nextvec.decoding.inverter import cross_entropy as rows_at_once
+from nextvec.decoding.inverter import losses as rows_at_once
 from nextvec.decoding.inverter.losses import cross_entropy
 from nextvec.decoding.inverter.network import Network, NetworkConfig
 

@@ -17,7 +17,8 @@ from nextvec.checkpoint import read_checkpoint
 from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.data.trained import TrainedOn
-from nextvec.decoding.inverter import Writing, load_inverter, topics, train, train_inverter
+from nextvec.decoding.inverter import Writing, load_inverter, train, train_inverter
+from nextvec.decoding.inverter import losses as topics
 from nextvec.decoding.inverter.session import open_session
 from nextvec.decoding.inverter.tokens import Pairs
 from nextvec.errors import DecoderError, RunError, SplitError, TrainingError

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -11,14 +13,199 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nextvec.config import Checked, number
 from nextvec.corpus.layout import FloatArray
 from nextvec.corpus.reading import TextReader
 from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.decoding.base import Decoded, Decoder, How
-from nextvec.decoding.inverter.decoder import Text, Writing, beam_search, sample
+from nextvec.decoding.inverter.network import Network
 from nextvec.decoding.inverter.saving import load_saved
 from nextvec.errors import DecoderError, EncoderMismatchError, RunError
 from nextvec.vectors import unit
+
+# Writing texts token by token: beam search, and sampling from the nucleus.
+#
+# Shapes: B vectors, W beams, n samples, R = rows at work (B W or B n, fewer as texts end), t tokens written,
+# V tokens known (the end included), D embedding.
+
+MAX_WIDTH = 64
+KEEP = 0.75
+"""Ended samples are dropped when fewer than this share of the rows still write: dropping copies the cache."""
+
+
+@dataclass(frozen=True)
+class Writing(Checked):
+    """How texts are written.
+
+    Attributes:
+        beam: W, texts carried along at once.
+        alpha: exponent of the length that a beam's log-probability is divided by.
+        no_repeat: no group of so many tokens stands in a text twice; 0 allows it.
+        samples: n, drawn beside the beams where they are ranked by reading them again.
+        temperature: of the samples; 0 always takes the likeliest token.
+        top_p: samples are drawn from the likeliest tokens that together have this probability.
+        seed: of the samples.
+    """
+
+    beam: int = number(4, least=1, most=MAX_WIDTH)
+    alpha: float = number(1.0, least=0)
+    no_repeat: int = number(3, least=0)
+    samples: int = number(12, least=0, most=MAX_WIDTH)
+    temperature: float = number(0.7, least=0)
+    top_p: float = number(0.9, above=0, most=1)
+    seed: int = number(0, least=0)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Tokens of one text, without the end, and its log-probability over its length to the power of alpha."""
+
+    tokens: tuple[int, ...]
+    score: float
+
+
+@torch.inference_mode()
+def beam_search(
+    network: Network, seen: Tensor, how: Writing, length: int, bad_first: Tensor
+) -> list[list[Text]]:
+    """For each of the standardised vectors [B, D] at most W texts, the best that are found, the best first.
+
+    A text counts by its log-probability over (its number of tokens)^alpha, the end counted: equation 14 of Wu
+    et al., Google's Neural Machine Translation System, 2016, without the 5 that it adds to lengths, so that
+    alpha 1 gives the mean log-probability of a token. A vector is done with when W texts have ended.
+
+    Args:
+        length: tokens of a text at most.
+        bad_first: [V] True for tokens that no text may begin with.
+    """
+    B, W = len(seen), how.beam
+    scores, cache = network.start(seen)
+    totals, tokens = scores.masked_fill(bad_first, -math.inf).topk(W)
+    cache = cache.chosen(torch.arange(B, device=seen.device).repeat_interleave(W))
+    written = tokens[..., None]
+    found: list[list[Text]] = [[] for _ in range(B)]
+    alive = list(range(B))
+    for t in range(2, length + 2):
+        scores, cache = network.step(tokens.flatten(), cache)
+        scores = without_repeats(scores, written.flatten(0, 1), how.no_repeat, network.end)
+        if t == length + 1:  # room for the end and nothing else
+            _take_rest(found, alive, totals + scores[:, network.end].view_as(totals), written, t**how.alpha)
+            break
+        best, at = (totals[..., None] + scores.view(len(alive), W, -1)).flatten(1).topk(2 * W)
+        parents, tokens = at // scores.shape[1], at % scores.shape[1]
+        _take_ended(found, alive, (best, parents, tokens), written, network.end, t**how.alpha)
+        # The W best that go on; of 2 W candidates at most W have ended, one a beam.
+        order = (tokens == network.end).int().sort(dim=1, stable=True).indices[:, :W]
+        totals, parents, tokens = (part.gather(1, order) for part in (best, parents, tokens))
+        open_ = torch.tensor([i for i, b in enumerate(alive) if len(found[b]) < W], device=seen.device)
+        alive = [alive[i] for i in open_.tolist()]
+        if not alive:
+            break
+        totals, parents, tokens = totals[open_], parents[open_], tokens[open_]
+        rows = open_[:, None] * W + parents
+        written = torch.cat((written.flatten(0, 1)[rows], tokens[..., None]), -1)
+        cache = cache.chosen(rows.flatten())
+    return [sorted(texts, key=lambda text: -text.score)[:W] for texts in found]
+
+
+def _take_ended(
+    found: list[list[Text]],
+    alive: list[int],
+    candidates: tuple[Tensor, Tensor, Tensor],
+    written: Tensor,
+    end: int,
+    divisor: float,
+) -> None:
+    """Keep the texts that end here and are among the W best of their vector's candidates."""
+    best, parents, tokens = candidates
+    width = written.shape[1]
+    for i, rank in torch.nonzero(tokens[:, :width] == end).tolist():
+        score = float(best[i, rank]) / divisor
+        if math.isfinite(score):
+            text = tuple(written[i, int(parents[i, rank])].tolist())
+            found[alive[i]].append(Text(text, score))
+
+
+def _take_rest(
+    found: list[list[Text]], alive: list[int], totals: Tensor, written: Tensor, divisor: float
+) -> None:
+    """Keep what has come to the greatest length, as if it ended there."""
+    for i, b in enumerate(alive):
+        for w in range(written.shape[1]):
+            score = float(totals[i, w]) / divisor
+            if math.isfinite(score):
+                found[b].append(Text(tuple(written[i, w].tolist()), score))
+
+
+@torch.inference_mode()
+def sample(network: Network, seen: Tensor, how: Writing, length: int, bad_first: Tensor) -> list[list[Text]]:
+    """For each of the standardised vectors [B, D] n texts drawn token by token, in the order drawn.
+
+    From the nucleus: the likeliest tokens that together have the probability top_p, after the temperature
+    (Holtzman et al., The Curious Case of Neural Text Degeneration, 2020, section 3.1). The i-th text of every
+    vector is drawn by the same random numbers, so that it does not depend on what else is decoded. Scores are
+    as in `beam_search`. Arguments as there.
+    """
+    B, n = len(seen), how.samples
+    generator = torch.Generator().manual_seed(how.seed)
+    luck = torch.rand(n, length + 1, generator=generator).repeat(B, 1).to(seen.device)
+    scores, cache = network.start(seen)
+    each = torch.arange(B, device=seen.device).repeat_interleave(n)
+    scores, cache = scores.masked_fill(bad_first, -math.inf)[each], cache.chosen(each)
+    alive = torch.arange(B * n, device=seen.device)
+    written = torch.full((B * n, length + 1), network.end, device=seen.device)
+    totals = torch.zeros(B * n, device=seen.device)
+    lengths = torch.full((B * n,), length, device=seen.device)
+    for t in range(length + 1):
+        drawn = _draw(scores, luck[alive, t], how)
+        tokens = drawn if t < length else torch.full_like(drawn, network.end)  # no room for more
+        writing = written[alive, t - 1] != network.end if t else torch.ones_like(alive, dtype=torch.bool)
+        tokens = torch.where(writing, tokens, network.end)
+        totals[alive] += torch.where(writing, scores.gather(1, tokens[:, None])[:, 0], 0.0)
+        written[alive, t] = tokens
+        lengths[alive[writing & (tokens == network.end)]] = t
+        going = torch.nonzero(tokens != network.end)[:, 0]
+        if not len(going):
+            break
+        if len(going) < KEEP * len(alive):
+            alive, tokens, cache = alive[going], tokens[going], cache.chosen(going)
+        scores, cache = network.step(tokens, cache)
+        scores = without_repeats(scores, written[alive, : t + 1], how.no_repeat, network.end)
+    texts = [
+        Text(tuple(row[:size]), total / (size + 1) ** how.alpha)
+        for row, size, total in zip(written.tolist(), lengths.tolist(), totals.tolist(), strict=True)
+    ]
+    return [texts[i * n : (i + 1) * n] for i in range(B)]
+
+
+def _draw(scores: Tensor, luck: Tensor, how: Writing) -> Tensor:
+    """A token [R] for each row of log-probabilities [R, V], by numbers [R] in [0, 1)."""
+    if how.temperature == 0:
+        return scores.argmax(-1)
+    probability, tokens = torch.softmax(scores / how.temperature, -1).sort(dim=-1, descending=True)
+    before = probability.cumsum(-1) - probability
+    inside = probability * (before < how.top_p)  # the first always is
+    reached = inside.cumsum(-1)
+    chosen = (reached <= luck[:, None] * reached[:, -1:]).sum(-1, keepdim=True)
+    return tokens.gather(1, chosen.clamp(max=scores.shape[1] - 1))[:, 0]
+
+
+def without_repeats(scores: Tensor, written: Tensor, size: int, end: int) -> Tensor:
+    """Log-probabilities [R, V] without the tokens that would make `size` tokens of written [R, t] stand there
+    again. The end is never taken out."""
+    if not size or written.shape[1] < size:
+        return scores
+    groups = written.unfold(1, size, 1)  # [R, t - size + 1, size]
+    last = written[:, written.shape[1] - size + 1 :]
+    again = (groups[..., :-1] == last[:, None]).all(-1)
+    rows, at = torch.nonzero(again, as_tuple=True)
+    tokens = groups[rows, at, -1]
+    scores = scores.clone()
+    kept = scores[:, end].clone()
+    scores[rows, tokens] = -math.inf
+    scores[:, end] = kept
+    return scores
+
 
 ROWS = 256
 """Texts written at once: what bounds the memory of the caches."""

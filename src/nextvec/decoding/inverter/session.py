@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nextvec.checkpoint import read_checkpoint, restore, seed_everything, write_checkpoint
-from nextvec.config import flatten, from_dict, read_toml, refuse_changes, to_dict, write_toml
+from nextvec.checkpoint import CONFIG, begin, restore, seed_everything, write_checkpoint
+from nextvec.config import from_dict, read_toml, refuse_changes, to_dict, write_toml
 from nextvec.corpus.reading import Space
 from nextvec.corpus.store import Store
 from nextvec.data.splits import Split, split_documents
@@ -22,13 +22,11 @@ from nextvec.decoding.inverter.config import MAX_LENGTH, InverterConfig
 from nextvec.decoding.inverter.network import Network
 from nextvec.decoding.inverter.saving import save_inverter
 from nextvec.decoding.inverter.tokens import Pairs, Tokens, pairs_of, rows_with_text
-from nextvec.disk import refuse_taken
-from nextvec.errors import DecoderError, RunError, SplitError
+from nextvec.errors import DecoderError, SplitError
 from nextvec.hardware import Hardware, find_hardware
 
 log = logging.getLogger("nextvec.decoding")
 
-CONFIG = "config.toml"
 HISTORY = "history.jsonl"
 FREE_TO_CHANGE = ("runtime.checkpoint_every_s",)
 """Keys that a resumed training may change: they decide how it works, not what it gives."""
@@ -124,14 +122,8 @@ def open_session(store: Store, config: InverterConfig | None, out: Path, *, resu
             configuration or store.
         DecoderError: chunks without text. ConfigError, SplitError: the configuration cannot be carried out.
     """
-    if resume:
-        own = _own_config(out)
-        config = config or own
-        refuse_changes(out, flatten(to_dict(own)), flatten(to_dict(config)), FREE_TO_CHANGE)
-    else:
-        refuse_taken(out, RunError, "go on with --resume or give another folder")
+    config, checkpoint = begin(out, config, _read, resume=resume, free=FREE_TO_CHANGE, what="training")
     config = config or InverterConfig()
-    checkpoint = read_checkpoint(out) if resume else None
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
     split = split_documents(store, config.data.split, config.data.sources)
@@ -147,12 +139,8 @@ def open_session(store: Store, config: InverterConfig | None, out: Path, *, resu
     return session
 
 
-def _own_config(out: Path) -> InverterConfig:
-    if not (out / CONFIG).is_file():
-        raise RunError(
-            "holds no training to resume", where=out, remedy="check the folder, or train without --resume"
-        )
-    return from_dict(InverterConfig, read_toml(out / CONFIG), where=out / CONFIG)
+def _read(path: Path) -> InverterConfig:
+    return from_dict(InverterConfig, read_toml(path), where=path)
 
 
 def _build(
