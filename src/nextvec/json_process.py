@@ -123,7 +123,7 @@ class JsonProcess:
         if not isinstance(answer, dict):
             self._stop()
             raise self._error(
-                "invalid", f"{self.name}'s process wrote {line[:80]!r}, which is no JSON object"
+                "invalid", f"{self.name}'s process wrote {line[:80]!r}, which is not a JSON object"
             )
         if "error" in answer:
             raise self._error("refused", f"{self.name}: {answer['error']}")

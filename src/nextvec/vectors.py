@@ -36,7 +36,7 @@ class _Vectors:
         given = np.asarray(self.values)
         if given.ndim == 0 or not np.issubdtype(given.dtype, np.floating):
             raise VectorError(
-                f"{given.dtype} of shape {list(given.shape)} are no vectors",
+                f"{given.dtype} of shape {list(given.shape)} are not vectors",
                 remedy="give floating point numbers [..., D]",
             )
         with np.errstate(over="ignore"):

@@ -133,7 +133,7 @@ def test_verify_says_each_check_and_its_outcome_is_the_exit_code(cli, trained, t
     done = cli("verify", trained)
     assert done.code == 0
     assert done.out.splitlines()[0].startswith("ok    golden output     reproduced, largest deviation")
-    assert done.out.endswith("the run is what it says\n")
+    assert done.out.endswith("the run matches what was saved with it\n")
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     metrics = json.loads((run / "metrics.json").read_text())
     metrics["cosine"] = 0.62

@@ -127,7 +127,7 @@ def test_objectives_tasks_and_keys_are_axes(cli, tiny: tuple[str, ...], world: S
         "copy-last", "weights with query", *(row for row in rows if "conditional" in row)
     ]  # fmt: skip
     assert "next-1-with-query:" in done.out
-    assert "a later chunk told as query" in done.out
+    assert "a later chunk given as query" in done.out
     for row in rows:
         held = read_toml(out / "runs" / f"{row}-seed0" / "config.toml")
         assert held["model"]["options"]["hidden"] == int(row.rpartition("=")[2])

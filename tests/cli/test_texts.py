@@ -97,5 +97,5 @@ def test_vectors_are_asked_for_in_full(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--output-type: .*add --vector FILE"):
         VectorFlags(output_type="cosine").check()
     for path in (tmp_path, tmp_path / "v.txt"):
-        with pytest.raises(ConfigError, match=r"--vector: .* is no \.npy file"):
+        with pytest.raises(ConfigError, match=r"--vector: .* is not an \.npy file"):
             VectorFlags(vector=path).check()

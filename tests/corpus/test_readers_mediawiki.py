@@ -79,7 +79,7 @@ def test_the_newest_revision_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("<html><p>x</p></html>", r"w\.xml: is no MediaWiki dump \(it begins with <html>\)"),
+        ("<html><p>x</p></html>", r"w\.xml: is not a MediaWiki dump \(it begins with <html>\)"),
         ("<mediawiki><page><title>T</title>", r"w\.xml:1: is broken XML"),
         ("", r"w\.xml:1: is broken XML"),
         ("<mediawiki>" + "<a>" * 40, r"w\.xml: XML nested too deeply"),

@@ -130,7 +130,7 @@ def test_phases_are_parts_of_a_chunk() -> None:
         with pytest.raises(ConfigError, match="give 1 to 16"):
             shifts(WORDS, wrong)
     for phase in (Fraction(-1, 2), Fraction(1)):
-        with pytest.raises(ConfigError, match="no part of a chunk"):
+        with pytest.raises(ConfigError, match="not a fraction of a chunk"):
             WORDS.chunk("Some words.", phase)
 
 
@@ -288,7 +288,7 @@ def test_a_view_of_nothing_is_refused(writer: Callable[..., StoreWriter], view: 
     with writer() as w:
         w.add_shard([document("d"), document("d~1/2", view_of="d")], np.ones((2, 8)), path="p")
         before = contents(w.path)
-        with pytest.raises(DocumentError, match="'v' is no view"):
+        with pytest.raises(DocumentError, match="'v' is not a view"):
             w.add_shard([view], np.ones((1, 8)), path="p")
         assert contents(w.path) == before
 

@@ -69,7 +69,7 @@ def test_bad_input(world: Store) -> None:
         decoder.decode(UnitVectors(unit(world.vectors[:1]), "world"))
     with pytest.raises(EncoderMismatchError, match="encoder another"):
         decoder.decode(RawVectors(world.vectors[:1], "another"))
-    with pytest.raises(DecoderError, match="ask for 1 or more"):
+    with pytest.raises(DecoderError, match="request 1 or more"):
         decoder.decode(raw(world, 1), n=0)
     with pytest.raises(DecoderError, match=r"trade-off of 1\.5; give 0 \(diverse\)"):
         Nearest(world, trade_off=1.5)

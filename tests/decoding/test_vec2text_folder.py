@@ -101,7 +101,7 @@ def test_answers_that_do_not_fit_are_refused(
         decoder.decode(raw(3))
     play(monkeypatch, FAKE.replace("DIMENSION", "5"))
     with Vec2Text(decoder_folder) as decoder:
-        with pytest.raises(DecoderError, match="takes 5 dimensions, its folder says 4"):
+        with pytest.raises(DecoderError, match="takes 5 dimensions, its folder has 4"):
             decoder.decode(raw(1))
         assert decoder.worker.pid is None
 
@@ -143,7 +143,7 @@ def spoil(folder: Path, how: str) -> None:
     [
         ("no description", r"decoder\.json: not found"),
         ("another kind", r"decoder\.json: describes no vec2text decoder"),
-        ("no encoder", r"decoder\.json: does not say which encoder's vectors it takes"),
+        ("no encoder", r"decoder\.json: does not hold which encoder's vectors it takes"),
         ("no weights", r"corrector: holds no weights"),
         ("pickled weights", r"pytorch_model\.bin: holds pickled weights, which are never read; convert them"),
         ("no configuration", r"base/config\.json: not found"),

@@ -208,7 +208,7 @@ def test_judgements_that_would_mean_nothing_are_refused(store, change, error, sa
         ({"candidates": "bank"}, "no candidate set 'bank'; choose one of: split, store, document"),
         ({"ks": (3,)}, "no recall@3; choose of: 1, 5, 10, 20, 50"),
         ({"baselines": ("magic",)}, "no baseline 'magic'"),
-        ({"samples": 1}, "1 samples do not make a distribution; ask for 0, or for 2 or more"),
+        ({"samples": 1}, "1 samples do not make a distribution; request 0, or 2 or more"),
     ],
 )
 def test_unknown_choices_are_named(change, said: str) -> None:

@@ -201,7 +201,7 @@ def test_who_copies_the_query_has_the_cosine_of_query_and_target(store) -> None:
     )
     untold = evaluate(store, SPLIT, "test", [CopyQuery()], HOW)
     assert untold.row("copy-query").figures["cosine"] == untold.row("copy-last").figures["cosine"]
-    assert f"a later chunk told as query in {report.queries} windows" in format_report(report)
+    assert f"a later chunk given as query in {report.queries} windows" in format_report(report)
     assert "told" not in format_report(untold).split("\n\n")[0]
 
 

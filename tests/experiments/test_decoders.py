@@ -232,7 +232,7 @@ def test_a_run_of_another_encoder_or_task_is_refused(store: Store, split: Split)
 
 def test_a_name_that_is_no_decoder_is_refused(store: Store, tmp_path: Path) -> None:
     with (
-        pytest.raises(DecoderError, match="is no decoder"),
+        pytest.raises(DecoderError, match="is not a decoder"),
         opened(["nearest", str(tmp_path)], store, reader_of(store), EXAM, quiet=True),
     ):
         pytest.fail("was opened")
@@ -284,7 +284,7 @@ def test_a_decoder_that_says_nothing_of_the_vector_is_red(
     found = diagnosed(bench, Constant(store), Run(store, split))
     levels = {v.name: v.level for v in found.verdicts()}
     assert (levels["decoder"], levels["next"], levels["gibberish"]) == ("red", "red", "red")
-    assert "it says nothing of the vector" in verdict(found, "decoder").text
+    assert "its texts do not depend on the vector" in verdict(found, "decoder").text
     assert "the decoder loses more" in verdict(found, "stages").text
 
 

@@ -81,7 +81,7 @@ def test_what_is_no_context(predictor: nextvec.Predictor, given: np.ndarray, say
 def test_vectors_of_another_encoder(predictor: nextvec.Predictor) -> None:
     with pytest.raises(EncoderMismatchError):
         predictor.predict(RawVectors(np.zeros((3, 16), np.float32), "another"))
-    with pytest.raises(RunError, match="asked for 2"):
+    with pytest.raises(RunError, match="requested 2"):
         predictor.ahead(2)
 
 

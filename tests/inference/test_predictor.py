@@ -156,7 +156,7 @@ def test_a_model_that_was_not_trained_by_nextvec(trained: Path, tmp_path: Path, 
     del held[missing]
     config.write_text(json.dumps(held))
     assert nextvec.load(tmp_path / "run").architecture == "lstm"
-    with pytest.raises(RunError, match="does not say what it was trained on"):
+    with pytest.raises(RunError, match="does not hold what it was trained on"):
         RunPredictor(tmp_path / "run")
 
 

@@ -101,7 +101,7 @@ def test_a_run_that_nobody_judged_says_so_and_how(
     done(commands[0].strip(), world.path, "--no-speed")
     assert "small-lstm" in capsys.readouterr().out
     done(commands[1].splitlines()[0], world.path)
-    assert "the run is what it says" in capsys.readouterr().out
+    assert "the run matches what was saved with it" in capsys.readouterr().out
 
 
 def test_its_code_and_its_commands_run(
@@ -168,7 +168,7 @@ def test_only_our_own_card_is_replaced_and_its_licence_kept(trained: Path, tmp_p
     with pytest.raises(RunError, match="was not written by nextvec card"):
         write_card(inputs)
     assert (run / "README.md").read_text() == "mine"
-    with pytest.raises(ConfigError, match="no name of a licence"):
+    with pytest.raises(ConfigError, match="not the name of a licence"):
         write_card(inputs, tmp_path / "card.md", licence="a: b")
     assert not (tmp_path / "card.md").exists()
 

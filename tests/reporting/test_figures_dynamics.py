@@ -171,7 +171,7 @@ def test_expected_cosine_beside_the_scored_one(deep_material: ReportInputs) -> N
 def test_calibration_needs_confidence(deep_material: ReportInputs) -> None:
     with pytest.raises(NothingToDraw, match="no model was trained with confidence"):
         calibration(deep_material)
-    with pytest.raises(NothingToDraw, match="one document was judged"):
+    with pytest.raises(NothingToDraw, match="one document was evaluated"):
         assert deep_material.answers is not None
         calibration(of_windows(deep_material, np.flatnonzero(
             deep_material.answers.document == deep_material.answers.document[0])))  # fmt: skip

@@ -56,7 +56,7 @@ def test_one_source_cannot_be_confused(inputs: ReportInputs) -> None:
     assert inputs.answers is not None
     assert inputs.store is not None
     sources = np.array([inputs.store.documents[i].source for i in inputs.answers.document])
-    with pytest.raises(NothingToDraw, match="every judged document is of one source, books"):
+    with pytest.raises(NothingToDraw, match="every evaluated document is of one source, books"):
         source_confusion(of_windows(inputs, sources == "books"))
 
 
@@ -171,5 +171,5 @@ def test_without_models_there_is_nothing_to_look_at(inputs: ReportInputs) -> Non
     assert inputs.table is not None
     alone = replace(inputs, table={**inputs.table, "rows": inputs.baselines})
     for draw in (source_confusion, topic_confusion, prediction_map, dimension_std):
-        with pytest.raises(NothingToDraw, match="no model was judged"):
+        with pytest.raises(NothingToDraw, match="no model was evaluated"):
             draw(alone)

@@ -92,7 +92,7 @@ def test_the_best_model_is_named(inputs: ReportInputs) -> None:
     [
         (True, "clearly better than", "above"),
         (False, "clearly worse than", "below"),
-        (None, "not told apart from", "level"),
+        (None, "not distinguishable from", "level"),
     ],
 )
 def test_a_verdict_is_that_of_the_table(
@@ -128,13 +128,13 @@ def test_without_baselines_or_intervals_it_is_said(inputs: ReportInputs) -> None
     claims = headline(replace(inputs, table={**table, "pairs": []}))
     assert "one document gives no interval" in claims[0].text
     alone = {**table, "best_baseline": {}, "pairs": []}
-    assert "no baseline was judged beside it" in headline(replace(inputs, table=alone))[0].text
+    assert "no baseline was evaluated beside it" in headline(replace(inputs, table=alone))[0].text
 
 
 def test_a_finished_run_quotes_its_metrics(trained: Path) -> None:
     claims = headline(ReportInputs.of(trained))
     assert "metrics.json#verified.cosine" in claims[0].figures
-    assert "Nothing was judged" in claims[-1].text
+    assert "Nothing was evaluated" in claims[-1].text
     traced(claims[0], trained)
 
 

@@ -63,7 +63,7 @@ def test_a_run_without_a_model_is_not_judged(trained: Path, tmp_path: Path) -> N
     for name in ("model.safetensors", "history.jsonl", "metrics.json"):
         (folder / name).unlink()
     inputs = ReportInputs.of(folder, deep=True)
-    assert "could not be judged" in inputs.missing["rows"]
+    assert "could not be evaluated" in inputs.missing["rows"]
     assert inputs.missing["histories"] == "no run has finished an epoch yet"
 
 

@@ -200,9 +200,9 @@ def test_an_interrupted_matrix_has_a_report(interrupted_matrix: Path, tmp_path: 
     made = make_report(ReportInputs.of(interrupted_matrix), tmp_path, quiet=True)
     found = Page(made.page.read_text())
     assert "loss_comparison" not in made.left_out
-    assert "the matrix was not judged" in made.left_out["cosine_comparison"]
+    assert "the matrix was not evaluated" in made.left_out["cosine_comparison"]
     assert "The scores : the matrix was not judged" in found.text
-    assert "Nothing was judged beside the baselines yet" in found.text
+    assert "Nothing was evaluated beside the baselines yet" in found.text
 
 
 def test_an_interrupted_run_has_a_report(interrupted_run: Path, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_run_that_never_began_has_a_report(interrupted_run: Path, tmp_path: Pa
     made = make_report(ReportInputs.of(interrupted_run), tmp_path, quiet=True)
     text = Page(made.page.read_text()).text
     assert "Nothing was trained to the end of an epoch yet." in text
-    assert "no run says where its store lies" in text
+    assert "no run holds where its store is" in text
     assert set(made.left_out) >= {spec.name for spec in figure.chosen()}
 
 

@@ -69,7 +69,7 @@ def test_names_and_addresses() -> None:
     assert find_backend("milvus:https://host:19530")[1] == "https://host:19530"
     for spec, message in {
         "annoy": "no index 'annoy'; choose one of: exact, faiss, faiss-hnsw, milvus, pgvector",
-        "pgvector": "index 'pgvector': where it keeps its vectors is not said; write pgvector:ADDRESS",
+        "pgvector": "index 'pgvector': its address is missing; write pgvector:ADDRESS",
         "milvus:": "index 'milvus': where it keeps",
         "faiss:folder": "index 'faiss': takes no such address",
         "faiss-hnsw:": "without the colon",
@@ -210,7 +210,7 @@ def test_too_many_dimensions(
 
 @pytest.mark.parametrize("address", ["folder", "ftp://host", "http://root:s3cret@host:19530"])
 def test_no_address_of_milvus(address: str, world: Store) -> None:
-    with pytest.raises(RetrievalError, match="this is no address of Milvus") as refused:
+    with pytest.raises(RetrievalError, match="this is not an address of Milvus") as refused:
         open_index(f"milvus:{address}", world)
     assert "s3cret" not in repr(refused.value)
 

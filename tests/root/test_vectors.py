@@ -38,9 +38,9 @@ def test_they_are_frozen_and_do_not_share_what_can_be_written() -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        (np.float32(1.0), "are no vectors"),
-        (np.zeros((2, 3), np.int64), "are no vectors"),
-        (np.array(["a"]), "are no vectors"),
+        (np.float32(1.0), "are not vectors"),
+        (np.zeros((2, 3), np.int64), "are not vectors"),
+        (np.array(["a"]), "are not vectors"),
         (np.array([[1.0, 2.0], [np.nan, 0.0]]), r"vector \[1\] holds NaN"),
         (np.array([1.0, np.inf]), "the vector holds NaN"),
         (np.array([[1e300, 0.0]]), r"vector \[0\] holds NaN or infinity"),

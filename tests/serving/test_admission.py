@@ -149,7 +149,7 @@ def test_shares_that_cannot_be_meant_are_refused(
 
 def test_names_that_headers_cannot_carry_are_refused(run: object) -> None:
     for name in ("a b", "ä", "", "a\r\nx: y", "a/b"):
-        with pytest.raises(ConfigError, match="no name for a model"):
+        with pytest.raises(ConfigError, match="not a name for a model"):
             ServedModels([ServedModel(name, run)])  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="two models"):
         ServedModels([ServedModel("a", run), ServedModel("a", run)])  # type: ignore[arg-type]

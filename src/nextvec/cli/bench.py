@@ -73,7 +73,7 @@ def _batches(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in names(text))
     except ValueError:
         raise ConfigError(
-            f"'{text}' are no batch sizes", where="--batches", remedy="write --batches 1,8,32"
+            f"'{text}' are not batch sizes", where="--batches", remedy="write --batches 1,8,32"
         ) from None
 
 

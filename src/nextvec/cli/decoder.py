@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 VERBS = {
     "train": "Train a text decoder on a store's own vectors and texts.",
-    "evaluate": "Judge decoders on held-out documents, beside controls.",
+    "evaluate": "Evaluate decoders on held-out documents, beside controls.",
     "setup": "Make the environment that vec2text runs in.",
 }
 
@@ -117,7 +117,7 @@ def decoder_train(
         f"{result.parameters:,} parameters, {result.updates:,} updates, {result.tokens:,} tokens, "
         f"{result.tokens / max(result.seconds, 1e-9):,.0f} tokens/s, {result.seconds:.0f} s\n"
         f"decoder: {result.folder}\n"
-        f"judge it: nextvec decoder evaluate {result.folder} --store {store}"
+        f"evaluate it: nextvec decoder evaluate {result.folder} --store {store}"
     )
     output(text, vars(result), json)
 
@@ -132,7 +132,7 @@ def decoder_setup(
             "virtual environment, else of the user's data."
         ),
     ] = None,
-    check: Annotated[bool, Parameter(negative=(), help="Only tell whether it runs.")] = False,
+    check: Annotated[bool, Parameter(negative=(), help="Only check whether it runs.")] = False,
     out: Annotated[
         Path | None, Parameter(help="Also put a decoder together in this new folder, for vec2text:FOLDER.")
     ] = None,
@@ -228,7 +228,7 @@ Device = Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the run 
 @Parameter(name="*", group=EVALUATION)
 @dataclass(frozen=True)
 class DecoderEvaluateFlags:
-    """Which chunks are decoded; shared by the verbs that judge decoders."""
+    """Which chunks are decoded; shared by the verbs that evaluate decoders."""
 
     documents: Annotated[int, Parameter(help="How many held-out documents; one chunk of each.")] = 100
     splits: Annotated[
@@ -302,7 +302,7 @@ def decoder_evaluate(
     json: JsonTarget = None,
     quiet: Quiet = False,
 ) -> None:
-    """Judge decoders: the vectors of held-out chunks become texts, which are encoded again and compared.
+    """Evaluate decoders: the vectors of held-out chunks become texts, which are encoded again and compared.
 
     Every decoder has a control: its texts for the vectors of other documents. With a run, the texts before
     each chunk go the whole way: encoder, model, decoder, text. The exit code is 0 whatever is found, or with

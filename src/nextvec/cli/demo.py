@@ -12,7 +12,7 @@ from nextvec.cli.common import Quiet
 from nextvec.cli.configure import TrainingFlags
 
 MODELS = ("amn", "lstm", "gru", "transformer")
-# With few articles, more of them to judge on, and models that start as a strong baseline.
+# With few articles, more of them to evaluate on, and models that start as a strong baseline.
 RECIPE = "residual"
 DIVISION = {"data": {"split": {"validation": 0.15, "test": 0.25}}}
 EXAMPLES = 3
@@ -25,7 +25,7 @@ def demo(
     training: TrainingFlags | None = None,
     quiet: Quiet = False,
 ) -> None:
-    """The whole main job on real text: ingest a small English Wikipedia, train four models, judge them.
+    """The whole main job on real text: ingest a small English Wikipedia, train four models, evaluate them.
 
     It ends with a report, one page to open in a browser. Interrupted, it goes on where it was. The articles
     are those of the shortened dump in the gensim wheel (CC BY-SA 3.0, by the contributors of the English

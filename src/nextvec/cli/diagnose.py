@@ -38,7 +38,7 @@ DIAGNOSES = {
     "data": "Is there anything to learn in a store, and can figures taken on it be trusted?",
     "model": "Where a trained model gains and loses, and whether it has collapsed.",
     "decoder": "Where text -> vector -> model -> vector -> text breaks: the A/B/C/D test.",
-    "run": "What the history of a training run says: losses, gradients, collapse, over-fitting.",
+    "run": "What the history of a training run shows: losses, gradients, collapse, over-fitting.",
 }
 
 diagnose = App(
@@ -110,7 +110,7 @@ def _epoch_cells(e: Epoch, terms: tuple[str, ...]) -> list[str]:
 def diagnose_model(
     run: Annotated[Path, Parameter(help="A run folder.")],
     *,
-    store: Annotated[Path, Parameter(help="The store to judge on; it may be another than trained on.")],
+    store: Annotated[Path, Parameter(help="The store to evaluate on; it may be another than trained on.")],
     split: Annotated[str, Parameter(help="train (labelled in-sample), validation, test or all.")] = "test",
     sources: Sources = None,
     split_file: Annotated[Path | None, Parameter(help="JSON of document ids (default: the run's).")] = None,

@@ -23,7 +23,7 @@ DEFAULT_CONTEXT = 5
 @Parameter(name="*", group=EVALUATION)
 @dataclass(frozen=True)
 class JudgingFlags:
-    """How a table is made; shared by the verbs that judge."""
+    """How a table is made; shared by the verbs that evaluate."""
 
     split: Annotated[str, Parameter(help="train (labelled in-sample), validation, test or all.")] = "test"
     judge_context: Annotated[
@@ -57,7 +57,7 @@ class JudgingFlags:
         try:
             ks = tuple(int(part) for part in names(self.k)) or None
         except ValueError:
-            raise ConfigError(f"'{self.k}' are no ranks", where="--k", remedy="write --k 1,5,20") from None
+            raise ConfigError(f"'{self.k}' are not ranks", where="--k", remedy="write --k 1,5,20") from None
         return EvaluationConfig(
             context=context if self.judge_context is None else self.judge_context,
             horizon=horizon,
@@ -77,13 +77,13 @@ def evaluate(
         str,
         Parameter(
             help="Folders of runs or ensembles, addresses of servers (http://HOST:PORT, or with #MODEL), or "
-            "the word baselines to judge these alone."
+            "the word baselines to evaluate these alone."
         ),
     ],
-    store: Annotated[Path, Parameter(help="The store to judge on; it may be another than trained on.")],
+    store: Annotated[Path, Parameter(help="The store to evaluate on; it may be another than trained on.")],
     flags: JudgingFlags | None = None,
     sources: Annotated[
-        str | None, Parameter(group=EVALUATION, help="Judge these sources only, separated by commas.")
+        str | None, Parameter(group=EVALUATION, help="Evaluate these sources only, separated by commas.")
     ] = None,
     train_sources: Annotated[
         str | None, Parameter(group=EVALUATION, help="Fit the baselines on these (default: the runs').")
@@ -101,14 +101,14 @@ def evaluate(
     queries: Annotated[
         bool,
         Parameter(
-            group=EVALUATION, negative=(), help="Tell conditional runs a later chunk to write towards."
+            group=EVALUATION, negative=(), help="Give conditional runs a later chunk to write towards."
         ),
     ] = False,
     device: Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the models predict.")] = "cpu",
     json: JsonTarget = None,
     quiet: Quiet = False,
 ) -> None:
-    """Judge trained runs beside the baselines on documents that they never saw.
+    """Evaluate trained runs beside the baselines on documents that they never saw.
 
     Every predictor faces the same windows and the same candidates. What stands in training is dropped and
     counted; more than 1 % of it is refused.
@@ -157,13 +157,13 @@ def ensemble(
     horizon: Annotated[int, Parameter(help="How many chunks ahead the target is.")] = 1,
     task: Annotated[Literal["next", "middle"], Parameter(help="What the runs were trained for.")] = "next",
     queries: Annotated[
-        bool, Parameter(negative=(), help="Fit the weights with what conditional runs are told.")
+        bool, Parameter(negative=(), help="Fit the weights with what conditional runs are given.")
     ] = False,
     split_file: Annotated[Path | None, Parameter(help="JSON of document ids (default: the runs').")] = None,
 ) -> None:
     """Mix runs, and runs with baselines: weights that are never negative, fitted on validation only.
 
-    Judge it as you judge a run: nextvec evaluate OUT --store STORE.
+    Evaluate it like a run: nextvec evaluate OUT --store STORE.
     """
     from nextvec.corpus.store import Store
     from nextvec.data.splits import SplitConfig
@@ -185,5 +185,5 @@ def ensemble(
     print(columns(["member", "raw", "unit"], rows))
     print(
         f"\nensemble: {out}\n"
-        f"judge it beside the baselines: nextvec evaluate {out} --store {store} --split test"
+        f"evaluate it beside the baselines: nextvec evaluate {out} --store {store} --split test"
     )

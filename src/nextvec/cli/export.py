@@ -34,7 +34,7 @@ def export(
     ] = None,
     json: JsonTarget = None,
 ) -> None:
-    """Write a run for a faster engine, and tell how close its predictions are to the run's. The folder is
+    """Write a run for a faster engine, and show how close its predictions are to the run's. The folder is
     taken by predict, retrieve, evaluate and serve in the place of a run.
     """
     from nextvec.corpus.store import Store
@@ -65,7 +65,7 @@ def describe(made: Exported) -> str:
         f"beside the run on {parity.windows} windows of {parity.source}:",
         f"  largest difference  {parity.largest_difference:.2e}",
         f"  cosine              {parity.cosine_mean:.6f} in the mean, {parity.cosine_min:.6f} at the least "
-        f"({parity.tolerance:g} asked for)",
+        f"({parity.tolerance:g} required)",
     ]
     if parity.recall_before is not None and parity.recall_after is not None:
         lines.append(

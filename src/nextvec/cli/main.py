@@ -26,8 +26,8 @@ VERBS = {
     "models": "The architectures, their sizes and how they stream.",
     "train": "Train one model on a store.",
     "ensemble": "Mix runs with each other and with baselines.",
-    "evaluate": "Judge a run, or the baselines alone, on documents it never saw.",
-    "matrix": "Train and judge many models under one protocol.",
+    "evaluate": "Evaluate a run, or the baselines alone, on documents it never saw.",
+    "matrix": "Train and evaluate many models under one protocol.",
     "compare": "Print the table of a finished matrix again.",
     "report": "Figures, tables and one page of a matrix or a run.",
     "card": "Write the model card of a run.",
@@ -36,14 +36,14 @@ VERBS = {
     "prune": "Make a run smaller: whole units or single weights out, then train on a little.",
     "bench": "How fast and in how much memory: nextvec bench inference.",
     "diagnose": "Find out what is wrong with data, a model or a run.",
-    "predict": "Read a text and tell what comes next: nearest passages, decoded text, confidence.",
+    "predict": "Read a text and predict what comes next: nearest passages, decoded text, confidence.",
     "rollout": "Continue a text step by step in vector space.",
     "retrieve": "Find the passages that come next, or compare ways of finding them.",
     "serve": "Models behind HTTP, with a page to try them on.",
     "surprise": "How unexpected each chunk of a text is, and where its topics change.",
-    "decoder": "Decoders from vectors to text: train one, judge them, set one up.",
-    "verify": "Reload a run in a fresh process and reproduce what it says of itself.",
-    "selfcheck": "Put metrics and guards on trial, in worlds and on faults of known truth.",
+    "decoder": "Decoders from vectors to text: train one, evaluate them, set one up.",
+    "verify": "Reload a run in a fresh process and reproduce the figures saved with it.",
+    "selfcheck": "Test metrics and guards in synthetic worlds and on injected faults whose truth is known.",
     "demo": "The whole main job on a small English Wikipedia, in minutes.",
 }
 
@@ -60,7 +60,7 @@ BESIDE = {
 
 app = App(
     name="nextvec",
-    help="Train and judge models that read a document as a sequence of embedding vectors "
+    help="Train and evaluate models that read a document as a sequence of embedding vectors "
     "and predict the next one.",
     version=__version__,
     help_format="plaintext",

@@ -73,12 +73,13 @@ def matrix(
     training: TrainingFlags | None = None,
     judging: JudgingFlags | None = None,
     judge_sources: Annotated[
-        str | None, Parameter(group=EVALUATION, help="Judge these sources only (default: those trained on).")
+        str | None,
+        Parameter(group=EVALUATION, help="Evaluate these sources only (default: the trained ones)."),
     ] = None,
     json: JsonTarget = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train many models under one protocol and judge all of them beside the baselines.
+    """Train many models under one protocol and evaluate all of them beside the baselines.
 
     Objectives, tasks and any keys of the configuration may be axes too: every combination is trained. One run
     that fails does not stop the others: it is reported, and the exit code is 1.

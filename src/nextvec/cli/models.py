@@ -71,7 +71,7 @@ def _memory(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         found = estimated_memory(row["name"], row["preset"], 768)
         row["training_bytes"] = None if found is None else found.total
-        told = "not told without running it"
+        told = "not known without running it"
         if found is not None:
             parts = [f"{part / 2**30:.1f}" for part in (found.total, found.activations)]
             told = f"{parts[0]}, {parts[1]} of it activations"

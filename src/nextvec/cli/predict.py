@@ -46,8 +46,8 @@ def predict(
     device: Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the model predicts.")] = "cpu",
     json: JsonTarget = None,
 ) -> None:
-    """Read a text and tell what comes next: real passages near the predicted vector, the decoder's text for
-    it, and how sure the run is. A run of several horizons tells each.
+    """Read a text and predict what comes next: real passages near the predicted vector, the decoder's text
+    for it, and the run's confidence. A run of several horizons gives each.
     """
     import numpy as np
 
@@ -158,7 +158,7 @@ def rollout(
 ) -> None:
     """Continue a text step by step in vector space, each step reading those before it.
 
-    The guard ends it where it drifts off or stands still; what a step says is told as by `nextvec predict`.
+    The guard ends it where it drifts off or stands still; each step is printed as by `nextvec predict`.
     """
     from nextvec.inference.predictor import open_predictor
 
@@ -166,7 +166,7 @@ def rollout(
     vectors.check()
     course = (flags or CourseFlags()).course()
     if steps < 1:
-        raise ConfigError(f"a rollout of {steps} steps", where="--steps", remedy="ask for 1 or more")
+        raise ConfigError(f"a rollout of {steps} steps", where="--steps", remedy="request 1 or more")
     read, where = read_text(text)
     predictor = open_predictor(run, device)
     wanted = nearest > 0 or course.snap is not None

@@ -34,14 +34,14 @@ def prune(
     fine_tune_updates: Annotated[int, Parameter(help="Of the training after it, as the run's own.")] = 200,
     batches: Annotated[int, Parameter(help="Training batches that importance is measured on.")] = 16,
     split: Annotated[
-        Literal["validation", "test"], Parameter(help="The documents that the table is judged on.")
+        Literal["validation", "test"], Parameter(help="The documents that the table is evaluated on.")
     ] = "test",
     sources: Sources = None,
     split_file: Annotated[Path | None, Parameter(help="JSON of document ids (default: the run's).")] = None,
     json: JsonTarget = None,
     quiet: Quiet = False,
 ) -> None:
-    """Make a run smaller: take out what matters least, train on a little, and judge it beside what it was.
+    """Make a run smaller: remove what matters least, train on a little, and evaluate it beside the original.
 
     structured (amn, gru, lstm, mlp, transformer): hidden units, feed-forward units and attention heads go by
     how little the loss would change without them, and a smaller model of the same architecture is left.
@@ -60,7 +60,7 @@ def _shares(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in names(text))
     except ValueError:
         raise ConfigError(
-            f"'{text}' are no shares to keep", where="--keep", remedy="write --keep 0.5 or 0.75,0.5"
+            f"'{text}' are not shares to keep", where="--keep", remedy="write --keep 0.5 or 0.75,0.5"
         ) from None
 
 

@@ -27,8 +27,8 @@ def report(
         bool,
         Parameter(
             negative=(),
-            help="Load the models too: for figures that look into them, and to judge a lone run beside the "
-            "baselines.",
+            help="Load the models too: for figures that look into them, and to evaluate a lone run beside "
+            "the baselines.",
         ),
     ] = False,
     quiet: Quiet = False,

@@ -65,7 +65,7 @@ class CompareFlags:
     candidates: Annotated[
         Literal["split", "store"], Parameter(help="What the true next chunk is ranked among.")
     ] = "split"
-    queries: Annotated[bool, Parameter(negative=(), help="Tell a later chunk of the document as query.")] = (
+    queries: Annotated[bool, Parameter(negative=(), help="Give a later chunk of the document as query.")] = (
         False
     )
     windows: Annotated[int | None, Parameter(help="So many windows at most, drawn evenly.")] = None
@@ -276,7 +276,7 @@ def describe_comparison(found: Mapping[str, Any]) -> str:
 def _heading(found: Mapping[str, Any]) -> str:
     sample = " (in-sample)" if found["split"] == "train" else ""
     told = (
-        "" if found["queries"] is None else f", a later chunk told as query in {found['queries']:,} windows"
+        "" if found["queries"] is None else f", a later chunk given as query in {found['queries']:,} windows"
     )
     dropped = f"; {found['dropped']:,} windows dropped that stand in training" if found["dropped"] else ""
     chance = ", ".join(f"{METRICS[name]} {value:.4f}" for name, value in found["chance"].items())

@@ -31,7 +31,8 @@ class ListenFlags:
         Parameter(help="Keys that open it, one a line; the variable NEXTVEC_API_KEY gives one more."),
     ] = None
     cors_origins: Annotated[
-        str | None, Parameter(help="Pages that may ask, separated by commas (default: none but its own).")
+        str | None,
+        Parameter(help="Pages that may send requests, by commas (default: only its own)."),
     ] = None
     no_log: Annotated[bool, Parameter(negative=(), help="No line of JSON a request on standard error.")] = (
         False

@@ -82,7 +82,7 @@ def surprise(
         Parameter(
             group=EVALUATION,
             negative=(),
-            help="Join held-out documents of --store at known places, and judge who finds these.",
+            help="Join held-out documents of --store at known places, and evaluate who finds these.",
         ),
     ] = False,
     evaluation: EvaluationFlags | None = None,
@@ -215,7 +215,7 @@ def describe(found: Surprises, peaks: int) -> str:
 
 
 def describe_table(report: SegmentationReport) -> str:
-    """What was judged, one row a finder, the verdict."""
+    """What was evaluated, one row a finder, the verdict."""
     sample = " (in-sample)" if report.split == "train" else ""
     of = f" of {', '.join(report.sources)}" if report.sources else ""
     head = (
@@ -225,12 +225,12 @@ def describe_table(report: SegmentationReport) -> str:
         "apart (0 is perfect), F1 within one chunk; rules fitted on joined validation documents."
     )
     table = columns(
-        ["finder", "Pk", "WindowDiff", "F1", "said", "Pk less the best baseline's", "on validation", "rule"],
+        ["finder", "Pk", "WindowDiff", "F1", "found", "Pk less the best baseline's", "on validation", "rule"],
         [_cells(row) for row in report.rows],
     )
     legend = (
         "* best baseline by Pk; + better and - worse than it: 95 % of 1,000 resamples of the documents "
-        "agree. said: boundaries for one there is. rule: threshold / chunks apart / chunks in a block."
+        "agree. found: boundaries for one there is. rule: threshold / chunks apart / chunks in a block."
     )
     return "\n".join([fill(head), "", table, "", fill(legend), *report.verdicts()])
 

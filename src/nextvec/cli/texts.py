@@ -116,10 +116,10 @@ class VectorFlags:
         """Before the work, not after it. Raises ConfigError."""
         if self.vector is None and self.output_type is not None:
             raise ConfigError(
-                "says how vectors are written", where="--output-type", remedy="add --vector FILE.npy"
+                "describes how vectors are written", where="--output-type", remedy="add --vector FILE.npy"
             )
         if self.vector is not None and (self.vector.suffix != ".npy" or self.vector.is_dir()):
-            raise ConfigError(f"{self.vector} is no .npy file", where="--vector", remedy="give FILE.npy")
+            raise ConfigError(f"{self.vector} is not an .npy file", where="--vector", remedy="give FILE.npy")
 
     def write(self, raw: RawVectors) -> None:
         """[N, D] float32, if they are wanted."""
@@ -257,6 +257,6 @@ def _store_of(predictor: TrainedPredictor, named: Path | None) -> Store:
         raise StoreError(
             f"the store that {predictor.name} was trained on is not there",
             where=path,
-            remedy="name one: --store STORE; or ask for no passages: --nearest 0",
+            remedy="name one: --store STORE; or request no passages: --nearest 0",
         )
     return Store.open(path)

@@ -53,6 +53,6 @@ def train(
         f"{result.model}: best validation cosine {result.cosine:.4f} in epoch {result.epoch} of "
         f"{result.epochs} ({result.stopped}), {result.parameters:,} parameters, "
         f"{result.updates:,} updates, {result.seconds:.0f} s\nrun: {result.run}\n"
-        f"judge it beside the baselines: nextvec evaluate {result.run} --store {store} --split test"
+        f"evaluate it beside the baselines: nextvec evaluate {result.run} --store {store} --split test"
         f"{evaluate_flags(read_config(out / CONFIG).data)}"
     )

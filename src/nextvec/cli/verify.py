@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def verify(
     run: Annotated[Path, Parameter(help="A run folder.")],
     *,
-    store: Annotated[Path | None, Parameter(help="Its store (default: where the run says it was).")] = None,
+    store: Annotated[Path | None, Parameter(help="Its store (default: the path in the run).")] = None,
     split_file: Annotated[
-        Path | None, Parameter(help="Its split file (default: where the run says it was).")
+        Path | None, Parameter(help="Its split file (default: the path in the run).")
     ] = None,
     json: JsonTarget = None,
 ) -> None:
-    """Reload a run in a fresh process and reproduce what it says of itself: golden output, validation
+    """Reload a run in a fresh process and reproduce what was saved with it: golden output, validation
     figures (to 1e-6), fingerprints, split, and what was trained on.
 
     The exit code is 0 when nothing is RED, 1 when something is, 2 when there is nothing to look at.
@@ -40,7 +40,7 @@ def describe_verification(found: Verification) -> str:
     width = max(len(check.name) for check in found.checks)
     lines = [fill(check.text, f"{check.status:<4}  {check.name:<{width}}  ") for check in found.checks]
     red = sum(check.status == "RED" for check in found.checks)
-    outcome = f"{red} of {len(found.checks)} checks are RED" if red else "the run is what it says"
+    outcome = f"{red} of {len(found.checks)} checks are RED" if red else "the run is as it was saved"
     return "\n".join([*lines, f"{found.run}: {outcome}"])
 
 
@@ -55,9 +55,9 @@ def selfcheck(
     json: JsonTarget = None,
     quiet: Quiet = False,
 ) -> None:
-    """Put the instruments on trial: known predictors in known worlds, and known faults before their guards.
+    """Test the instruments: known predictors in known worlds, and known faults before their guards.
 
-    Every metric states what it must say of every predictor in every world. Every fault must be caught by
+    Every metric states its expected value for every predictor in every world. Every fault must be caught by
     the guard meant for it and by nothing else, and the same work must pass without the fault. The exit code
     is 1 when a row is red: then trust no figure of this installation.
     """

@@ -64,7 +64,7 @@ def map_npy(path: Path, *, whole: bool = False) -> NDArray[Any]:
         raise ValueError("it holds pickled Python objects, which are never read")
     expected = math.prod(shape) * dtype.itemsize
     if size - offset < expected or (whole and size - offset > expected):
-        raise ValueError(f"its header says {dtype} {list(shape)}, {size - offset} bytes follow")
+        raise ValueError(f"its header has {dtype} {list(shape)}, {size - offset} bytes follow")
     if not expected:
         return np.empty(shape, dtype)
     mapped: NDArray[Any] = np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C").view(
@@ -120,7 +120,7 @@ def _unpack(
         if packed.tell() + size != member.file_size:
             found = member.file_size - packed.tell()
             raise VectorError(
-                f"header says {dtype} {list(shape)}, {found} bytes follow", where=where, remedy="save it anew"
+                f"header has {dtype} {list(shape)}, {found} bytes follow", where=where, remedy="save it anew"
             )
         file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         shutil.copyfileobj(packed, file, 2**20)

@@ -287,10 +287,10 @@ def cut(text: str, spans: Iterable[Span]) -> list[Chunk]:
 
 
 def check_phase(phase: Fraction) -> None:
-    """Raise ConfigError for what is no part of a chunk."""
+    """Raise ConfigError for what is not a fraction of a chunk."""
     if not 0 <= phase < 1:
         raise ConfigError(
-            f"phase {phase} is no part of a chunk", where="chunker", remedy="give 0 <= phase < 1"
+            f"phase {phase} is not a fraction of a chunk", where="chunker", remedy="give 0 <= phase < 1"
         )
 
 
@@ -302,5 +302,5 @@ def _check(holds: bool, rule: str) -> None:
 def _check_language(language: str) -> None:
     if not re.fullmatch(r"[a-z]{2,3}", language):
         raise ConfigError(
-            f"'{language}' is no language code", where="chunker", remedy="give ISO 639, such as en"
+            f"'{language}' is not a language code", where="chunker", remedy="give ISO 639, such as en"
         )

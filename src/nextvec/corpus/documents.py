@@ -116,7 +116,7 @@ def _finish(
         size = len(raw.text.encode("utf-8")) + len(f"{raw.doc_id}{raw.title}{raw.source}".encode())
     except UnicodeEncodeError:
         raise DocumentError(
-            "holds half of a surrogate pair, which is no character", where=raw.where, remedy="remove it"
+            "holds half of a surrogate pair, which is not a character", where=raw.where, remedy="remove it"
         ) from None
     if size > MAX_DOCUMENT_BYTES:
         raise too_long(raw.where)
@@ -172,7 +172,7 @@ def _find_in_folder(folder: Path, report: ReadReport) -> list[_File]:
             if name.startswith("."):
                 report.skip("hidden files")
             elif not path.is_file():
-                report.skip("things that are no files")
+                report.skip("things that are not files")
             elif (reader := _reader_of(path)) is None:
                 report.skip(f"files with unknown extension '{path.suffix}'")
             else:

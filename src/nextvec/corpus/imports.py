@@ -164,7 +164,7 @@ def describe_encoder(name: str | None, sha256: str | None, dimension: int) -> di
     if not name:
         raise EncoderError("vectors of an unknown encoder", remedy="name it: --encoder")
     if sha256 is not None and not _SHA256.fullmatch(sha256):
-        raise EncoderError(f"'{sha256}' is no sha256", remedy="give the 64 hex digits of the weights file")
+        raise EncoderError(f"'{sha256}' is not a sha256", remedy="give the 64 hex digits of the weights file")
     identity = {"name": name, "weights_sha256": sha256, "dimension": dimension}
     return {"kind": "imported", "fingerprint": digest(identity), "verified": False, **identity}
 

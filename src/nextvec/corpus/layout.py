@@ -153,7 +153,7 @@ def open_vectors(path: Path, rows: int, dimension: int, dtype: str) -> NDArray[A
         ) from None
     if mapped.shape != (rows, dimension) or mapped.dtype != np.dtype(dtype) or not mapped.flags.c_contiguous:
         raise StoreError(
-            f"holds {mapped.dtype} {list(mapped.shape)}, store.json says {dtype} [{rows}, {dimension}]",
+            f"holds {mapped.dtype} {list(mapped.shape)}, store.json has {dtype} [{rows}, {dimension}]",
             where=path,
             remedy=DAMAGED,
         )
@@ -171,7 +171,7 @@ def open_table(path: Path, rows: int, *schemas: pa.Schema) -> pq.ParquetFile:
         raise StoreError(f"shard is truncated or not Parquet ({e})", where=path, remedy=DAMAGED) from None
     if file.metadata.num_rows != rows:
         raise StoreError(
-            f"holds {file.metadata.num_rows} rows, store.json says {rows}", where=path, remedy=DAMAGED
+            f"holds {file.metadata.num_rows} rows, store.json has {rows}", where=path, remedy=DAMAGED
         )
     if not any(file.schema_arrow.equals(schema) for schema in schemas):
         names = ", ".join(schemas[0].names)

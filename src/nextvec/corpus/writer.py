@@ -250,7 +250,7 @@ class StoreWriter:
                 hashes[document.doc_id] = document.sha256
             elif hashes.get(document.view_of) != document.sha256:
                 raise DocumentError(
-                    f"document '{document.doc_id}' is no view of '{document.view_of}' as this store has it",
+                    f"document '{document.doc_id}' is not a view of '{document.view_of}' as stored here",
                     where=self.path,
                     remedy="write the original first, and views of the same text",
                 )

@@ -81,7 +81,7 @@ class Decoder(ABC):
                 remedy=f"give [N, {self.dimension}]",
             )
         if n < 1:
-            raise DecoderError(f"{n} texts a vector", remedy="ask for 1 or more")
+            raise DecoderError(f"{n} texts a vector", remedy="request 1 or more")
         return self.texts_of(values, n) if len(values) else []
 
     def close(self) -> None:  # noqa: B027  (most hold nothing)

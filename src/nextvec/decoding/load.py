@@ -113,7 +113,7 @@ def _parse(spec: str) -> tuple[str, Path]:
 def _kind_of(folder: Path) -> str:
     if not (folder / MANIFEST).is_file():
         raise DecoderError(
-            f"is no decoder (it has no {MANIFEST})",
+            f"is not a decoder (it has no {MANIFEST})",
             where=folder,
             remedy=f"give {NEAREST}, a folder made by nextvec decoder train, or vec2text:FOLDER",
         )

@@ -77,7 +77,7 @@ class Pipeline:
     ) -> None:
         if predictor.task != "next":
             raise RunError(
-                f"trained for the task '{predictor.task}': it does not say what comes next",
+                f"trained for the task '{predictor.task}': it does not predict what comes next",
                 where=predictor.folder,
                 remedy="take a run of task next",
             )

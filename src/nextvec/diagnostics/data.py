@@ -137,10 +137,10 @@ def vector_verdicts(found: Summary) -> list[Verdict]:
     unit = max(abs(norms["min"] - 1), abs(norms["max"] - 1)) < UNIT_TOLERANCE
     spread = f"lengths from {norms['min']:.4g} to {norms['max']:.4g}"
     if found.normalised and not unit:
-        text = f"the store says its vectors are of unit length, but they have {spread}"
+        text = f"the store declares its vectors to be of unit length, but they have {spread}"
         verdicts.append(Verdict("normalisation", "red", text))
     elif unit and not found.normalised:
-        text = "the store says its vectors are raw, but all are of unit length: was the encoder's own output?"
+        text = "the store declares its vectors to be raw, but all have unit length: was the encoder's output?"
         verdicts.append(Verdict("normalisation", "note", text))
     if units.mean_norm**2 > CONSTANT:
         text = (

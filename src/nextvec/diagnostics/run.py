@@ -238,7 +238,7 @@ def _terms(record: RunRecord) -> list[Verdict]:
         if key in last.train
     )  # fmt: skip
     if first is last:
-        return [Verdict("losses", "note", f"one epoch: no trend can be told ({values})")]
+        return [Verdict("losses", "note", f"one epoch: no trend to see ({values})")]
     if last.train["loss"] >= first.train["loss"]:
         text = f"nothing was learned: training {values} in {len(record.epochs)} epochs"
         return [Verdict("losses", "red", text)]
@@ -261,7 +261,7 @@ def _gradients(record: RunRecord) -> list[Verdict]:
             f"(epoch {where.epoch}: {norms[large]:.3g} and {norms[small]:.3g})"
         )
         flagged = worst > GRADIENT_RATIO
-        said = ", which has no say: change their weights" if flagged else ": every term has its say"
+        said = ", which hardly counts then: change their weights" if flagged else ": every term counts"
         verdicts.append(Verdict("gradient ratio", "warning" if flagged else "ok", text + said))
     norms_of_run = [e.gradient_norm for e in record.epochs]
     usual = statistics.median(norms_of_run)
@@ -375,7 +375,7 @@ def _over_fitting(record: RunRecord) -> list[Verdict]:
 
 def _schedule(record: RunRecord) -> list[Verdict]:
     if record.rates is None:
-        text = "schedule not checked: the run does not say how many updates it was planned for"
+        text = "schedule not checked: the run does not hold how many updates it was planned for"
         return [Verdict("schedule", "note", text)]
     for e, planned in zip(record.epochs, record.rates, strict=True):
         if abs(e.lr - planned) > RATE_TOLERANCE * max(planned, 1e-12):
@@ -396,7 +396,7 @@ def _claims(record: RunRecord) -> list[Verdict]:
     if record.best_epoch != best.epoch or abs(record.best_cosine - best.validation["cosine"]) > 1e-9:
         text = (
             f"the result claims validation cosine {record.best_cosine:.6f} in epoch {record.best_epoch}, the "
-            f"history says {best.validation['cosine']:.6f} in epoch {best.epoch}"
+            f"history has {best.validation['cosine']:.6f} in epoch {best.epoch}"
         )
         return [Verdict("claims", "red", text)]
     return []

@@ -86,7 +86,7 @@ class EvaluationConfig:
             )
         if self.samples < 0 or self.samples == 1:
             raise EvaluationError(
-                f"{self.samples} samples do not make a distribution", remedy="ask for 0, or for 2 or more"
+                f"{self.samples} samples do not make a distribution", remedy="request 0, or 2 or more"
             )
         for k in self.ks or ():
             if k not in KS:

@@ -127,7 +127,7 @@ class Report:
         if easy:
             notes.append(
                 f"Chance alone gives {', '.join(easy)}: there are too few candidates "
-                f"({self.eligible:.1f} on average) for that to tell predictors apart."
+                f"({self.eligible:.1f} on average) for that to distinguish predictors."
             )
         if not self.best:
             notes.append("No baseline was evaluated: these figures stand alone.")

@@ -68,7 +68,7 @@ def heading(report: Mapping[str, Any]) -> list[str]:
     chance = ", ".join(
         f"{name.replace('recall', 'R')} {value:.4f}" for name, value in report["chance"].items()
     ).replace("mrr", "MRR")
-    given = "read" if report.get("queries") is None else "read or told"
+    given = "read" if report.get("queries") is None else "read or given"
     what = {"split": "chunks of the split's documents", "store": "chunks of the store"}.get(
         report["candidates"], "chunks of the target's document at most"
     )
@@ -86,7 +86,7 @@ def _asked(report: Mapping[str, Any]) -> str:
     if report.get("task", "next") == "middle":
         asked = "task middle (half of it on either side of the target)"
     if (told := report.get("queries")) is not None:
-        asked += f", a later chunk told as query in {told:,} windows"
+        asked += f", a later chunk given as query in {told:,} windows"
     return asked
 
 

@@ -206,7 +206,7 @@ def _decoder(found: DecoderDiagnosis) -> Verdict:
         f"{short(found.truth.cosine.value)}"
     )
     if not says:
-        text += "; it says nothing of the vector, and no figure behind it means anything"
+        text += "; its texts do not depend on the vector, so no figure after it means anything"
     return Verdict("decoder", "ok" if says else "red", text)
 
 
@@ -217,7 +217,7 @@ def _lengths(found: DecoderDiagnosis) -> Verdict:
         return Verdict(
             "lengths",
             "note",
-            "the store's vectors are of unit length: A and B are one, lengths cannot be told",
+            "the store's vectors are of unit length: A and B are the same, and the lengths are lost",
         )
     if lost.clear and lost.value > 0:
         text = f"the decoder needs raw lengths: unit vectors (B) lose {lost}; send it raw vectors only"
@@ -272,7 +272,7 @@ def _next(found: DecoderDiagnosis, _: ModelSide) -> Verdict:
     says = gain.clear and gain.value > 0
     text = (
         f"the decoded prediction (C) has a cosine of {row.cosine} to what comes next, {gain.show(sign=True)} "
-        f"more than another document's: it {'tells' if says else 'does not tell'} what comes next"
+        f"more than another document's: it {'shows' if says else 'does not show'} what comes next"
     )
     return Verdict("next", "ok" if says else "red", text)
 

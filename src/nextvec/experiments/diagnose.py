@@ -121,7 +121,7 @@ def diagnose_model(
 def _place(store: Store, run: RunPredictor, selection: DocumentSelection, how: EvaluationConfig) -> _Place:
     if "middle" in (run.task, how.task):
         raise EvaluationError(
-            "every part of a diagnosis asks what comes next; this run fills gaps",
+            "every section of a diagnosis is about what comes next; this run fills gaps",
             where=run.folder,
             remedy="evaluate it with nextvec evaluate --task middle",
         )

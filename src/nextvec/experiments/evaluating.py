@@ -183,7 +183,7 @@ def common(runs: Sequence[TrainedOnDocuments], key: str, kind: type[Any]) -> Any
         raise EvaluationError(
             f"the runs differ in their {key}",
             where=", ".join(str(run.folder) for run in runs),
-            remedy=f"evaluate them apart, or say which one holds with {flag}",
+            remedy=f"evaluate them apart, or choose one with {flag}",
         )
     if not found:
         return kind()
@@ -261,7 +261,7 @@ class RemoteRun(RemotePredictor):
         """The same, answering for one of its horizons. Raises RunError for another."""
         if horizon not in self.horizons:
             raise RunError(
-                f"predicts {', '.join(map(str, self.horizons))} ahead, asked for {horizon}",
+                f"predicts {', '.join(map(str, self.horizons))} ahead, requested {horizon}",
                 where=self.client.url,
                 remedy=f"give --horizon {self.horizons[0]}",
             )

@@ -191,12 +191,15 @@ def reported(e: Evidence) -> Finding:
         said.append(("metrics.json", e.result.get("epoch"), e.result.get("cosine")))
     for name, epoch, cosine in said:
         if epoch != best.epoch or cosine != figure:
-            text = f"{name} says cosine {cosine} in epoch {epoch}, the history {figure} in epoch {best.epoch}"
+            text = f"{name} has cosine {cosine} in epoch {epoch}, the history {figure} in epoch {best.epoch}"
             return "RED", text
     if not e.result:
         return "note", f"unfinished run; best so far cosine {figure:.6f} in epoch {best.epoch}"
     load_model(e.run / "final")
-    return "ok", f"cosine {figure:.6f} in epoch {best.epoch}, wherever it is told; the last model loads too"
+    return (
+        "ok",
+        f"cosine {figure:.6f} in epoch {best.epoch} in every file; the last model loads too",
+    )
 
 
 def encoder(e: Evidence) -> Finding:
@@ -220,7 +223,7 @@ def vectors(e: Evidence) -> Finding:
         )
     Store.open(e.store.path, verify=True)
     if "store.vectors" not in e.identity:
-        raise Unchecked("the run does not say which vectors it saw")
+        raise Unchecked("the run does not hold which vectors it was trained on")
     shards = [shard["vectors_sha256"] for shard in e.store.info["shards"]]
     if digest(shards[: e.identity.get("store.shards")]) != e.identity["store.vectors"]:
         return "RED", "the store holds other vectors than those trained on (sha256 differ)"
@@ -235,7 +238,7 @@ def split(e: Evidence) -> Finding:
     for name in ("train", "validation"):
         said = e.identity.get(f"split.{name}")
         if said is None:
-            raise Unchecked(f"the run does not say which documents it saw ({counts})")
+            raise Unchecked(f"the run does not hold which documents it was trained on ({counts})")
         if digest([e.store.documents[i].doc_id for i in e.split.of(name)]) != said:
             return "RED", f"the {name} documents are not those of the training ({counts} now)"
     return "ok", f"the documents of the training ({counts})"

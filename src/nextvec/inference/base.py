@@ -290,7 +290,7 @@ class TrainedPredictor(VectorPredictor):
         """The same, answering for one of its horizons. Raises RunError for another."""
         if horizon not in self.horizons:
             raise RunError(
-                f"trained to predict {', '.join(map(str, self.horizons))} ahead, asked for {horizon}",
+                f"trained to predict {', '.join(map(str, self.horizons))} ahead, requested {horizon}",
                 where=self.folder,
                 remedy=f"give --horizon {self.horizons[0]}",
             )

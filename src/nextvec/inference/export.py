@@ -89,7 +89,7 @@ def material(predictor: ModelPredictor, store: Store | None) -> ParityInputs:
     if store is None:
         contexts, lengths = seeded(predictor.model, COMPARED_WINDOWS, predictor.context, SEED)
         queries = contexts[::-1, 0].copy() if predictor.conditional else None
-        return ParityInputs(contexts, lengths, None, queries, "seeded random vectors, for want of a store")
+        return ParityInputs(contexts, lengths, None, queries, "seeded random vectors, as no store is given")
     found = store.encoder["fingerprint"]
     if predictor.encoder not in (None, found) or store.dimension != predictor.dimension:
         raise EncoderMismatchError(
@@ -273,7 +273,7 @@ def _refuse_far(parity: Parity, precision: str, name: str) -> None:
         return
     raise RunError(
         f"in {precision} it is too far from the run: cosine {parity.cosine_min:.6f} at the least, "
-        f"{parity.tolerance:g} is asked for",
+        f"{parity.tolerance:g} is required",
         where=name,
         remedy="give --precision fp32, or a lower --tolerance",
     )

@@ -108,7 +108,7 @@ def _check_files(folder: Path, files: dict[str, Any]) -> None:
             case {"bytes": int(size), "sha256": str(digest)} if Path(name).name == name:
                 pass
             case _:
-                raise RunError(f"does not say what '{name}' is", where=folder / MANIFEST, remedy=REMEDY)
+                raise RunError(f"does not describe '{name}' is", where=folder / MANIFEST, remedy=REMEDY)
         if not path.is_file() or path.stat().st_size != size or sha256_file(path) != digest:
             raise RunError("is missing or was changed", where=path, remedy=REMEDY)
 

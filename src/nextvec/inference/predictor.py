@@ -116,7 +116,7 @@ class RunPredictor(TrainedPredictor, ModelPredictor):
             encoder, context = self.described["fingerprint"], int(self.training["context"])
         except (KeyError, TypeError):
             raise RunError(
-                "does not say what it was trained on", where=folder, remedy="train it with nextvec train"
+                "does not hold what it was trained on", where=folder, remedy="train it with nextvec train"
             ) from None
         called = name or Path(folder).resolve().name
         ModelPredictor.__init__(self, model.to(device), context, called, encoder, compiled=compiled)

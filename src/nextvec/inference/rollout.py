@@ -166,7 +166,7 @@ def roll(
         EncoderMismatchError: vectors of another encoder than the predictor's.
     """
     if steps < 1:
-        raise ConfigError(f"a rollout of {steps} steps", remedy="ask for 1 or more")
+        raise ConfigError(f"a rollout of {steps} steps", remedy="request 1 or more")
     read = vectors.values if predictor.encoder is None else vectors.of(predictor.encoder).values
     if read.ndim != 2 or len(read) == 0:
         raise ModelError(f"nothing to go on from in {list(read.shape)}", remedy="give vectors [T, D]")

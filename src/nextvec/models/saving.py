@@ -86,7 +86,7 @@ def check_tensors(
         if name not in wanted:
             raise error(f"tensor '{name}' is not part of {what}", where=where, remedy=remedy)
         if value.shape != wanted[name].shape:
-            shapes = f"{list(value.shape)} where the configuration says {list(wanted[name].shape)}"
+            shapes = f"{list(value.shape)} where the configuration has {list(wanted[name].shape)}"
             raise error(f"tensor '{name}' is {shapes}", where=where, remedy=remedy)
 
 

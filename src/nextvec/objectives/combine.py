@@ -142,7 +142,7 @@ def warn_of_drowning(norms: Mapping[str, float]) -> None:
         warnings.warn(
             f"the gradient of loss.{largest} ({norms[largest]:.3g}) is more than "
             f"{GRADIENT_RATIO_LIMIT:.0f} times that of loss.{smallest} ({norms[smallest]:.3g}), "
-            "which has no say; change their weights",
+            "which hardly counts then; change their weights",
             NextvecWarning,
             stacklevel=3,
         )

@@ -140,7 +140,7 @@ def check_data(
         )
     if config.infonce and not config.hard_negatives and len(counts) < 2:
         raise ConfigError(
-            "only one training document has targets, and its own are no negatives",
+            "only one training document has targets, and its own cannot be negatives",
             where="loss.infonce",
             remedy="train on more documents, or set loss.hard_negatives = true",
         )

@@ -131,7 +131,7 @@ def write_card(inputs: ReportInputs, path: Path | None = None, *, licence: str |
     """
     if licence is not None and not LICENCE.fullmatch(licence):
         raise ConfigError(
-            f"'{licence}' is no name of a licence",
+            f"'{licence}' is not the name of a licence",
             where="--license",
             remedy="write it as the Hub does: mit, apache-2.0, cc-by-4.0, other",
         )
@@ -201,7 +201,7 @@ def asked(data: DataConfig) -> str:
 
 def what(subject: CardModel) -> str:
     count = "" if subject.parameters is None else f", {subject.parameters:,} parameters"
-    told = " It can be told a later chunk to write towards." if subject.config.data.conditional else ""
+    told = " It can be given a later chunk to write towards." if subject.config.data.conditional else ""
     return (
         f"This model ({subject.run.architecture}{count}) reads up to {subject.config.data.context} chunks "
         f"of a document as vectors of {subject.dimension} numbers, made by the encoder {subject.encoder}, "
@@ -304,7 +304,7 @@ def limits(subject: CardModel, licence: str) -> Iterator[str]:
         f"It reads vectors of {subject.encoder} (the fingerprint is checked), of documents cut as above. "
         "Those of any other encoder mean nothing to it."
     )
-    yield "It says nothing about documents unlike those above. What these are biased towards, it is too."
+    yield "It says nothing about documents unlike those above. It has the biases of these."
     if subject.run.result is None:
         yield "Its training was interrupted: these are the best weights so far."
     standing = subject.standing

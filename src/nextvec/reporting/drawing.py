@@ -278,7 +278,7 @@ def require_figure(path: Path) -> None:
     """Said before the work. Raises ConfigError for another format, MissingDependencyError."""
     if path.suffix[1:] not in ("svg", "png") or path.is_dir():
         raise ConfigError(
-            f"{path} is no .svg or .png file", where="--figure", remedy="give FILE.svg or FILE.png"
+            f"{path} is not an .svg or .png file", where="--figure", remedy="give FILE.svg or FILE.png"
         )
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingDependencyError(

@@ -105,7 +105,7 @@ def _against_baseline(quote: Quote, ranked: list[str], metric: str) -> tuple[str
     text = f"By {metric.replace('_', ' ')} the best model is {ranked[0]}{only} at {figure}"
     best = quote.document["best_baseline"].get(metric)
     if best is None:
-        return f"{text}; no baseline was judged beside it", "plain"
+        return f"{text}; no baseline was evaluated beside it", "plain"
     said = f"the best baseline, {best}, at {quote(f'rows[{names.index(best)}].{metric}', '.4f')}"
     if metric not in rows[at]["versus_best_baseline"]:
         return f"{text}, {said}; one document gives no interval", "plain"
@@ -114,7 +114,7 @@ def _against_baseline(quote: Quote, ranked: list[str], metric: str) -> tuple[str
     words: dict[bool | None, tuple[str, Relation]] = {
         True: ("clearly better than", "above"),
         False: ("clearly worse than", "below"),
-        None: ("not told apart from", "level"),
+        None: ("not distinguishable from", "level"),
     }
     verdict, standing = words[better]
     return f"{text}, {verdict} {said}: {difference}", standing
@@ -143,7 +143,7 @@ def _judged(inputs: ReportInputs) -> Claim:
     quote = Quote(inputs.table_file, table)
     seen = "documents that were trained on" if table["in_sample"] else "documents that no model saw"
     text = (
-        f"Judged on {quote('windows')} windows of {quote('documents')} {seen}, among "
+        f"Evaluated on {quote('windows')} windows of {quote('documents')} {seen}, among "
         f"{quote('pool')} candidates; intervals of 95 % over documents."
     )
     if table["in_sample"]:
@@ -160,7 +160,7 @@ def _trained(inputs: ReportInputs) -> Iterator[Claim]:
         yield Claim("Nothing was trained to the end of an epoch yet.", {})
         return
     yield _result(inputs, best) if best.result is not None else _so_far(inputs, best)
-    yield Claim("Nothing was judged beside the baselines yet: this says how training went, no more.", {})
+    yield Claim("Nothing was evaluated beside the baselines yet: this shows only how training went.", {})
 
 
 def _cosine(run: RunFolder) -> float:
@@ -200,7 +200,7 @@ def _file(inputs: ReportInputs, run: RunFolder, name: str) -> str:
 
 REPORT = "report"
 """Where a run's report lies, unless it was asked for elsewhere."""
-READINGS = {True: "better", False: "worse", None: "not told apart"}
+READINGS = {True: "better", False: "worse", None: "not distinguishable"}
 
 
 @dataclass(frozen=True)
@@ -302,7 +302,7 @@ class Standing:
         if beside and not any(each.better for each in beside):
             yield "It is not clearly better than the best baseline by any figure."
         if self.table["in_sample"]:
-            yield "It was judged on documents that it was trained on: that says nothing of new ones."
+            yield "It was evaluated on documents that it was trained on: that says nothing about new ones."
         if self.row["seeds"] == 1:
             yield "One run was trained: what another seed would change is not known."
-        yield "The documents judged are of the same store as those trained on; others may be harder."
+        yield "The documents evaluated are of the same store as those trained on; others may be harder."

@@ -139,7 +139,7 @@ def _read_matrix(folder: Path, store: str | Path | None, deep: bool) -> ReportIn
     answers = KeptPredictions.read(folder / KEPT) if _there(folder / KEPT) else None
     opened, missing = _find_store(runs, plan, answers, store)
     if table is None:
-        missing["rows"] = "the matrix was not judged: run `nextvec matrix` with this folder to its end"
+        missing["rows"] = "the matrix was not evaluated: run `nextvec matrix` with this folder to its end"
     if answers is None:
         missing["answers"] = "answers were not kept, window by window: run `nextvec matrix` again"
     return ReportInputs(
@@ -151,12 +151,12 @@ def _read_run(folder: Path, store: str | Path | None, deep: bool) -> ReportInput
     runs = (RunFolder.read(folder),)
     opened, missing = _find_store(runs, None, None, store)
     table = answers = None
-    why = "a run alone is not judged: put it beside the baselines with --deep, or in a matrix"
+    why = "a run alone is not evaluated: put it beside the baselines with --deep, or in a matrix"
     if deep and opened is not None:
         try:
             table, answers = judge_alone(opened, folder)
         except NextvecError as e:
-            why = f"the run could not be judged: {e}"
+            why = f"the run could not be evaluated: {e}"
     if table is None:
         missing |= {"rows": why, "answers": why}
     missing = _and_more(missing, runs, deep)
@@ -183,7 +183,7 @@ def _find_store(
     )
     path = given or next(iter(noted), None)
     if path is None:
-        return None, {"store": "no run says where its store lies: name it with --store"}
+        return None, {"store": "no run holds where its store is: name it with --store"}
     try:
         store = Store.open(path)
         _check_store(store, runs, answers)

@@ -58,13 +58,13 @@ class PredictedWindows:
         """Of a inputs that has answers and a store: of at most so many windows, drawn the same each time.
 
         Raises:
-            NothingToDraw: no model was judged.
+            NothingToDraw: no model was evaluated.
         """
         assert inputs.answers is not None
         assert inputs.store is not None
         found = cls(inputs, _some(inputs.answers, most), inputs.store)
         if not found.models:
-            raise NothingToDraw("no model was judged")
+            raise NothingToDraw("no model was evaluated")
         return found
 
     def __len__(self) -> int:
@@ -221,7 +221,7 @@ def extremes(inputs: ReportInputs, count: int) -> tuple[list[WindowExample], lis
     Args:
         inputs: that has `NEEDS`. Of several seeds, the first answers.
     Raises:
-        NothingToDraw: no model was judged.
+        NothingToDraw: no model was evaluated.
     """
     answered = PredictedWindows.of(inputs)
     order = np.argsort(-_cosines(answered, answered.best), kind="stable")

@@ -32,7 +32,7 @@ def find_backend(spec: str) -> tuple[Backend, str | None]:
     found = BACKENDS[name]
     if found.address == "needed" and not address:
         raise RetrievalError(
-            "where it keeps its vectors is not said", where=f"index '{name}'", remedy=f"write {name}:ADDRESS"
+            "its address is missing", where=f"index '{name}'", remedy=f"write {name}:ADDRESS"
         )
     if colon and (found.address == "none" or not address):
         raise RetrievalError(

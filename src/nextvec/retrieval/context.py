@@ -219,7 +219,7 @@ def _registering(
     def register(function: Function) -> Function:
         summary = (function.__doc__ or "").partition("\n")[0]
         if name in {**QUERIES, **RERANKERS} or "+" in name or not summary:
-            raise ValueError(f"strategy '{name}': the name is taken or holds a +, or nothing says what it is")
+            raise ValueError(f"strategy '{name}': taken, or holds a +, or its function has no docstring")
         table[name] = Registered(function, frozenset(needs), control, summary)
         return function
 

@@ -159,7 +159,7 @@ def backend(name: str, address: Address = "none") -> Callable[[Opening], Opening
     def register(function: Opening) -> Opening:
         summary = (function.__doc__ or "").partition("\n")[0]
         if name in BACKENDS or ":" in name or not summary:
-            raise ValueError(f"back end '{name}': taken, or holds a colon, or nothing says what it is")
+            raise ValueError(f"back end '{name}': taken, or holds a colon, or its function has no docstring")
         BACKENDS[name] = Backend(function, address, summary)
         return function
 

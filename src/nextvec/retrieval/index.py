@@ -103,7 +103,7 @@ def check_count(index: Index, k: int, left_out: int) -> None:
         raise RetrievalError(
             f"{k} rows wanted of {index.size}" + (f", {left_out} of them left out" if left_out else ""),
             where=f"index '{index.name}'",
-            remedy=f"ask for 1 to {left}" if left > 0 else "search a larger store",
+            remedy=f"request 1 to {left}" if left > 0 else "search a larger store",
         )
 
 

@@ -64,7 +64,7 @@ def _connected(address: str) -> MilvusClient:
     remote = parts.scheme in ("http", "https")
     if parts.password is not None or not (remote or address.endswith(".db")):
         raise RetrievalError(
-            "this is no address of Milvus, or holds a password",
+            "this is not an address of Milvus, or holds a password",
             where=WHAT,
             remedy=f"write milvus:FILE.db or milvus:https://host:19530, its token in {TOKEN}",
         )
@@ -128,7 +128,7 @@ def _error(cause: Exception) -> RetrievalError:
         return cause
     said = str(getattr(cause, "message", cause)).strip().partition("\n")[0]
     return RetrievalError(
-        f"Milvus says: {said or type(cause).__name__}",
+        f"Milvus answered: {said or type(cause).__name__}",
         where=WHAT,
         remedy=f"check its address, that it runs, and the token in {TOKEN}",
     )

@@ -104,7 +104,7 @@ class _Server:
             self.parts = conninfo_to_dict(address)
         except Exception:  # noqa: BLE001 - its message may repeat the password
             raise RetrievalError(
-                "this is no address of a database",
+                "this is not an address of a database",
                 where=what,
                 remedy=f"write {EXTRA}:postgresql://user@host/database",
             ) from None
@@ -138,7 +138,7 @@ class _Server:
             said = said.replace(str(password), "***")
         place = "/".join(str(self.parts[key]) for key in ("host", "dbname") if key in self.parts)
         return RetrievalError(
-            f"the database {place or 'of this machine'} says: {said}",
+            f"the database {place or 'of this machine'} answered: {said}",
             where=self.what,
             remedy="check its address, that it runs, and that the extension vector can be created in it",
         )

@@ -207,7 +207,7 @@ def mmr(scores: FloatArray, candidates: FloatArray, k: int, trade_off: float) ->
     if not 0 <= trade_off <= 1:
         raise RetrievalError(f"a trade-off of {trade_off:g}", remedy="give 0 (diverse) to 1 (relevant)")
     if not 1 <= k <= V:
-        raise RetrievalError(f"{k} of {V} candidates wanted", remedy=f"ask for 1 to {V}")
+        raise RetrievalError(f"{k} of {V} candidates wanted", remedy=f"request 1 to {V}")
     similar = candidates @ candidates.transpose(0, 2, 1)
     picked = np.empty((Q, k), dtype=np.int64)
     each = np.arange(Q)

@@ -36,10 +36,10 @@ def read_json(body: bytes) -> dict[str, Any]:
         found = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Refusal(
-            400, f"the body is no JSON: {error}", code="invalid_json", remedy="send one JSON object in UTF-8"
+            400, f"the body is not JSON: {error}", code="invalid_json", remedy="send one JSON object in UTF-8"
         ) from None
     if not isinstance(found, dict):
-        raise Refusal(400, "the body is no JSON object", code="invalid_json", remedy='send {"input": ...}')
+        raise Refusal(400, "the body is not a JSON object", code="invalid_json", remedy='send {"input": ...}')
     return found
 
 
@@ -144,9 +144,9 @@ def _rows(rows: Any, dimension: int, param: str) -> np.ndarray[Any, Any]:
 
 def _check_row(row: Any, dimension: int, param: str) -> None:
     if not isinstance(row, list):
-        raise invalid("a vector is no list of numbers", "wrong_type", param, SHAPES)
+        raise invalid("a vector is not a list of numbers", "wrong_type", param, SHAPES)
     if not set(map(type, row)) <= NUMBERS:
-        raise invalid("a vector holds something that is no number", "wrong_type", param, "send numbers only")
+        raise invalid("a vector holds something not a number", "wrong_type", param, "send numbers only")
     if len(row) != dimension:
         raise _wrong_dimension(len(row), dimension, param)
 
@@ -158,7 +158,7 @@ def _decoded(text: Any, dimension: int, param: str) -> np.ndarray[Any, Any]:
     except (binascii.Error, ValueError):
         data = None
     if data is None or len(data) % 4:
-        raise invalid("it is no base64 of float32", "invalid_base64", param, "encode little-endian float32")
+        raise invalid("it is not base64 of float32", "invalid_base64", param, "encode little-endian float32")
     if len(data) % (4 * dimension):
         raise _wrong_dimension(len(data) // 4, dimension, param)
     return np.frombuffer(data, LITTLE).reshape(-1, dimension)
@@ -221,7 +221,7 @@ def _npy_prefix(shape: tuple[int, ...]) -> bytes:
 def _bad_npy(why: str) -> Refusal:
     return Refusal(
         400,
-        f"the body is no .npy file of vectors: {' '.join(why.split())[:200]}",
+        f"the body is not an .npy file of vectors: {' '.join(why.split())[:200]}",
         code="invalid_npy",
         remedy="write it with numpy.save(file, vectors, allow_pickle=False)",
     )
@@ -233,7 +233,7 @@ def _empty(param: str) -> Refusal:
 
 def _wrong_dimension(found: int, dimension: int, param: str) -> Refusal:
     return invalid(
-        f"{found} numbers are no vectors of {dimension}",
+        f"{found} numbers are not vectors of {dimension}",
         "wrong_dimension",
         param,
         "encode with the encoder that GET /v1/models names",

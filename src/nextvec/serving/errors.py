@@ -126,7 +126,7 @@ def _of_validation(error: RequestValidationError) -> Refusal:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return Refusal(
-            400, "the body is no JSON", code="invalid_json", remedy="send one JSON object in UTF-8"
+            400, "the body is not JSON", code="invalid_json", remedy="send one JSON object in UTF-8"
         )
     param = ".".join(map(str, first["loc"][1:])) or str(first["loc"][0])
     return invalid(f"{param}: {first['msg']}", "invalid_field", param, "see /openapi.json for the fields")

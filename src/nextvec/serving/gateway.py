@@ -245,7 +245,7 @@ def declared_length(headers: Iterable[tuple[bytes, bytes]], limit: int) -> int |
             return None
         if name == b"content-length":
             if not value.isdigit():
-                raise Refusal(400, "Content-Length is no number", code="bad_length", close=True)
+                raise Refusal(400, "Content-Length is not a number", code="bad_length", close=True)
             length = int(value)
     if length is not None and length > limit:
         raise _too_long(limit)

@@ -124,7 +124,7 @@ def serve(app: Server, opened: socket.socket, announce: Callable[[str], None] = 
 
 MAX_HEAD = 64 * 1024
 
-INVALID = Refusal(400, "this is no HTTP request", code="invalid_http")
+INVALID = Refusal(400, "this is not an HTTP request", code="invalid_http")
 TOO_LARGE = Refusal(431, f"the head of the request has more than {MAX_HEAD} bytes", code="head_too_large")
 TOO_SLOW = Refusal(408, "the head of the request came too slowly", code="head_too_slow")
 

@@ -233,7 +233,8 @@ def check_shares(names: Sequence[str], default: str | None, split: Mapping[str, 
     for name in names:
         if not NAME.fullmatch(name):
             raise ConfigError(
-                f"'{name}' is no name for a model", remedy="name it with letters, digits, ., _ and -: a=RUN"
+                f"'{name}' is not a name for a model",
+                remedy="name it with letters, digits, ., _ and -: a=RUN",
             )
     for name in ([] if default is None else [default]) + list(split or {}):
         if name not in names:
@@ -349,7 +350,7 @@ def named_models(given: tuple[str, ...]) -> dict[str, str]:
         if not equals or Path(text).exists():
             name, path = Path(text).resolve().name, text
         if not name or not path:
-            raise ConfigError(f"'{text}' is no NAME=RUN", remedy="write a run's folder, or a name before it")
+            raise ConfigError(f"'{text}' is not NAME=RUN", remedy="write a run's folder, or a name before it")
         if name in found:
             raise ConfigError(f"two models are called '{name}'", remedy="name them: a=RUN b=RUN2")
         found[name] = path
@@ -364,5 +365,7 @@ def shares(text: str | None) -> dict[str, float]:
         try:
             found[name.strip()] = float(share)
         except ValueError:
-            raise ConfigError(f"'{part}' is no share", where="--split", remedy="write a=0.9,b=0.1") from None
+            raise ConfigError(
+                f"'{part}' is not a share", where="--split", remedy="write a=0.9,b=0.1"
+            ) from None
     return found

@@ -80,7 +80,7 @@ class PassageOutput(BaseModel):
     source: str | None
     doc_id: str
     position: int = Field(description="of the chunk in its document, from 0")
-    probability: float | None = Field(description="that it follows, where the model was trained to say")
+    probability: float | None = Field(description="that it follows, where the model estimates it")
 
 
 class DecodedOutput(BaseModel):

@@ -47,7 +47,7 @@ def test_it_says_what_it_was_trained_on(address: str, text_run: Path) -> None:
     assert remote.horizons == run.horizons
     assert remote.training["split"] == run.training["split"]
     assert str(text_run.parent) not in str(remote.training)
-    with pytest.raises(RunError, match="asked for 9"):
+    with pytest.raises(RunError, match="requested 9"):
         remote.at_horizon(9)
 
 

@@ -101,7 +101,9 @@ class _DumpParser:
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         if not self.open and name != "mediawiki":
             raise DocumentError(
-                f"is no MediaWiki dump (it begins with <{name}>)", where=self.path, remedy="name another file"
+                f"is not a MediaWiki dump (it begins with <{name}>)",
+                where=self.path,
+                remedy="name another file",
             )
         self.open.append(name)
         if len(self.open) > MAX_DEPTH:

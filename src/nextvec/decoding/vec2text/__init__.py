@@ -68,7 +68,7 @@ class Vec2Text(Decoder):
         if hello.get("dimension") != self.dimension:
             self.close()
             raise DecoderError(
-                f"vec2text takes {hello.get('dimension')} dimensions, its folder says {self.dimension}",
+                f"vec2text takes {hello.get('dimension')} dimensions, its folder has {self.dimension}",
                 remedy="make the decoder's folder again: nextvec decoder setup vec2text --out FOLDER",
             )
         return hello

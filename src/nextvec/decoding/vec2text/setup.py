@@ -246,7 +246,7 @@ class DecoderFolder:
         encoder, dimension = found.get("encoder"), found.get("dimension")
         if not isinstance(encoder, dict) or "fingerprint" not in encoder or not isinstance(dimension, int):
             raise DecoderError(
-                "does not say which encoder's vectors it takes", where=folder / MANIFEST, remedy=PREPARE
+                "does not hold which encoder's vectors it takes", where=folder / MANIFEST, remedy=PREPARE
             )
         for name in PARTS:
             _config(folder / name)

@@ -139,7 +139,7 @@ def rollout_decay(inputs: ReportInputs) -> Figure:
     last, repetition = f"rollout@{STEPS}", f"rollout_repetition@{STEPS}"
     rows = sorted(known(inputs.rows, "cosine", last, repetition), key=lambda row: -row[last])
     if not rows:
-        raise NothingToDraw(f"no rollout: no document goes on for {STEPS} chunks, or another task was judged")
+        raise NothingToDraw(f"no rollout: no document goes on for {STEPS} chunks, or the task is another")
     drawn, grid = canvas(height=bar_height([row["name"] for row in rows]), columns=2, sharey=True)
     (left, right), shades = grid[0], [look(inputs, row["name"]) for row in rows]
     for place, (row, drawn_as) in enumerate(zip(rows, shades, strict=True)):

@@ -64,7 +64,7 @@ def _histograms(inputs: ReportInputs, metric: str, label: str) -> Figure:
     assert inputs.answers is not None
     models, best = models_of(inputs), best_baseline(inputs, "cosine")
     if not models:
-        raise NothingToDraw("no model was judged")
+        raise NothingToDraw("no model was evaluated")
     baseline = None if best is None else best["name"]
     errors = {name: _errors(inputs.answers, name, metric) for name in (*models, baseline) if name is not None}
     most = float(np.quantile(np.concatenate(list(errors.values())), 0.99 if metric == "mse" else 1.0))

@@ -74,7 +74,7 @@ def calibration(inputs: ReportInputs) -> Figure:
     answered = PredictedWindows.of(inputs)
     evaluation_set = _some(answered)
     if len(np.unique(evaluation_set.windows.document)) < 2:
-        raise NothingToDraw("one document was judged: there are no chunks of others to tell apart")
+        raise NothingToDraw("one document was evaluated: there are no chunks of others to compare with")
     drawn, axes = canvas(height=4.6)
     for predictor in opened(answered):
         if predictor.confident:
@@ -181,7 +181,7 @@ def rollout_curve(inputs: ReportInputs) -> Figure:
     evaluation_set = answered.evaluation_set
     steps = next((n for n in range(STEPS, 1, -1) if len(rollable(evaluation_set, n))), None)
     if steps is None:
-        raise NothingToDraw("no rollout: no document goes on for two chunks, or another task was judged")
+        raise NothingToDraw("no rollout: no document goes on for two chunks, or another task was evaluated")
     drawn, grid = canvas(height=2.9 + legend_height(answered.models), columns=2)
     left, right = grid[0]
     every: list[NextVectorPredictor] = [CopyLast(evaluation_set.windows.context), *opened(answered)]
@@ -211,7 +211,7 @@ def attention_maps(inputs: ReportInputs) -> Figure:
     answered = PredictedWindows.of(inputs)
     network = next((p for p in opened(answered) if p.model.gives_attention), None)
     if network is None:
-        raise NothingToDraw("no attention mixture network (amn) was judged")
+        raise NothingToDraw("no attention mixture network (amn) was evaluated")
     cosine = answered.answers.values[network.name]["cosine"]
     order = np.argsort(-cosine, kind="stable")
     windows = [int(order[round(quantile * (len(order) - 1))]) for quantile in EXAMPLES.values()]

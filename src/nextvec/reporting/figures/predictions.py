@@ -49,7 +49,7 @@ def source_confusion(inputs: ReportInputs) -> Figure:
     of_row = np.repeat([names.index(d.source) for d in documents], [d.count for d in documents])
     true = of_row[answered.answers.target]
     if len(np.unique(true)) < 2:
-        raise NothingToDraw(f"every judged document is of one source, {names[true[0]]}")
+        raise NothingToDraw(f"every evaluated document is of one source, {names[true[0]]}")
     which = searchable(answered, share=1 / 3)
 
     def placed(units: FloatArray) -> IntArray:
@@ -73,7 +73,7 @@ def topic_confusion(inputs: ReportInputs) -> Figure:
     answered = PredictedWindows.of(inputs)
     topics = find_topics(answered.store, answered.trained)
     if len(topics.names) < 2:
-        raise NothingToDraw("too few chunks were trained on to tell topics apart")
+        raise NothingToDraw("too few chunks were trained on to separate topics")
     seen = {row: topics.of(answered.units(row)) for row in _compared(answered)}
     return _confusion(topics.names, topics.of(answered.targets), seen)
 

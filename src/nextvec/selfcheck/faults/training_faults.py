@@ -64,7 +64,7 @@ def loss_weight_zero(scene: Fixture, faulty: bool) -> Observation:
     "InfoNCE at weight 0.5 beside MSE",
     did="700 x larger gradient; cosine 0.27",
     guard="each term's value and gradient norm are logged; a warning at a ratio > 50",
-    alarm=("NextvecWarning", "which has no say"),
+    alarm=("NextvecWarning", "which hardly counts then"),
     without={
         "nextvec.objectives.combine:GRADIENT_RATIO_LIMIT": math.inf,
         "nextvec.diagnostics.run:GRADIENT_RATIO": math.inf,

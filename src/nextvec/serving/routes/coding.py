@@ -139,7 +139,7 @@ def _check_raw(decoder: Decoder, reader: TextReader, values: FloatArray) -> None
             f"vector {int(np.argmin(off))} is of unit length: the decoder takes raw ones",
             "not_raw",
             "input",
-            "ask /v1/predict for the output_type decoder",
+            "request the output_type decoder from /v1/predict",
         )
 
 

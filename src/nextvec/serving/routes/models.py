@@ -86,7 +86,7 @@ async def model(request: Request, id: str) -> ModelCard:
 
 
 @router.post(
-    "/outcomes", summary="Tell what became of an answer.", responses=errors(400, 401, 404, 408, 413, 422)
+    "/outcomes", summary="Report what became of an answer.", responses=errors(400, 401, 404, 408, 413, 422)
 )
 async def outcomes(request: Request, outcome: OutcomeRequest) -> OutcomeResponse:
     """Scores are summed by arm of the split, for `/metrics`, and written to the log."""

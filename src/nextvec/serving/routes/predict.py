@@ -47,13 +47,13 @@ class PredictRequest:
     def check(self) -> PredictRequest:
         """Itself. Raises Refusal 422 naming the field at fault."""
         for name, kind, said in (
-            ("model", str, "text"),
-            ("user", str, "text"),
-            ("horizon", int, "whole number"),
+            ("model", str, "a text"),
+            ("user", str, "a text"),
+            ("horizon", int, "a whole number"),
         ):
             value = getattr(self, name)
             if value is not None and type(value) is not kind:
-                raise _wrong(name, f"it is no {said}")
+                raise _wrong(name, f"it is not {said}")
         if self.output_type not in ("decoder", "cosine"):
             raise _wrong("output_type", "it is neither decoder nor cosine")
         if self.encoding_format not in ("float", "base64"):
@@ -155,7 +155,7 @@ def _of_query(values: np.ndarray[Any, Any], query: bytes) -> PredictRequest:
         raise _wrong(unknown[0][:100], f"it is none of {', '.join(IN_QUERY)}")
     horizon = given.pop("horizon", None)
     if horizon is not None and not (horizon.isascii() and horizon.isdigit() and len(horizon) < 10):
-        raise _wrong("horizon", "it is no whole number")
+        raise _wrong("horizon", "it is not a whole number")
     return PredictRequest(values, horizon=None if horizon is None else int(horizon), **given).check()
 
 

@@ -98,7 +98,7 @@ class RolloutResponse(BaseModel):
     model: str
     read: int
     steps: list[StepOutput]
-    objection: str | None = Field(description="why it ended before the last step that was asked for")
+    objection: str | None = Field(description="why it ended before the last step requested")
 
 
 @router.post("/rollout", summary="Go on step by step.", responses=errors(*WORKING, 409))

@@ -67,7 +67,7 @@ class SessionOutput(BaseModel):
         "the last vectors, which are read anew at every push"
     )
     state_bytes: int
-    expires_in: float = Field(description="seconds until it is forgotten, if nobody asks for it")
+    expires_in: float = Field(description="seconds until it is forgotten, if no request uses it")
 
 
 class PushRequest(BaseModel):

@@ -68,7 +68,7 @@ class PredictTextRequest(RequestFields):
     ] = None
     passages: PassageCount = None
     query: Query = None
-    attention: Annotated[bool, Field(description="how much each chunk counted, for models that can tell")] = (
+    attention: Annotated[bool, Field(description="how much each chunk counted, for models that have it")] = (
         False
     )
 
@@ -77,8 +77,8 @@ class ConfidenceOutput(BaseModel):
     """How sure the model is."""
 
     kind: Literal["continuation", "agreement"] = Field(
-        description="continuation: calibrated probability that the first text told follows. agreement: mean "
-        "cosine between samples, no probability"
+        description="continuation: calibrated probability that the first text given follows. agreement: mean "
+        "cosine between samples, not a probability"
     )
     value: float
 
@@ -99,12 +99,12 @@ class PredictTextResponse(BaseModel):
         description="null where the model was not trained to state any"
     )
     attention: list[float] | None = Field(description="a weight a chunk read, 1 in sum")
-    notes: list[str] = Field(description="what to know of this answer, in words")
+    notes: list[str] = Field(description="notes on this answer")
 
 
 @router.post(
     "/predict/text",
-    summary="Read a text and tell what comes next.",
+    summary="Read a text and predict what comes next.",
     responses=errors(*WORKING, 409),
 )
 async def predict_text(request: Request, fields: PredictTextRequest) -> PredictTextResponse:
@@ -125,7 +125,7 @@ def predicted(model: ServedModel, fields: PredictTextRequest, settings: Settings
     short = pipeline.shortage(read)
     notes = [] if short is None else [short]
     if fields.attention and attention is None:
-        notes.append(f"{model.name} has no attention to tell of")
+        notes.append(f"{model.name} has no attention to show")
     sure = found.confidence
     return PredictTextResponse(
         model=model.name,
@@ -257,7 +257,7 @@ class SurpriseResponse(BaseModel):
     peaks: list[int] = Field(description="the most surprising chunks, the highest first")
 
 
-@router.post("/surprise", summary="Tell how unexpected each chunk is.", responses=errors(*WORKING, 409))
+@router.post("/surprise", summary="Measure how unexpected each chunk is.", responses=errors(*WORKING, 409))
 async def surprise(request: Request, fields: SurpriseRequest) -> SurpriseResponse:
     """And where topics change."""
     model = assigned(request, fields.model, fields.user)
