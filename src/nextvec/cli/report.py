@@ -68,7 +68,7 @@ def card(
     """Write the model card of a run: README.md, with the metadata that the Hugging Face Hub reads.
 
     Results are those of the matrix that the run belongs to, or of its last `nextvec report --deep`; where it
-    was not judged, the card says so.
+    was not evaluated, the card says so.
     """
     from nextvec.reporting.card import write_card
     from nextvec.reporting.inputs import ReportInputs
