@@ -1,4 +1,4 @@
-"""Least squares from contexts to targets: what the judge's linear baselines are, and where models start from.
+"""Least squares from contexts to targets: what the linear baselines are, and where models start from.
 
 Normal equations are accumulated in float64: float32 sums over tens of thousands of windows were off in the
 third digit. Shapes: N windows, T chunks of a context, c of them used, D embedding, F = c * D.
@@ -6,7 +6,7 @@ third digit. Shapes: N windows, T chunks of a context, c of them used, D embeddi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ BACK = 64  # chunks that the averages read at most
 LAMBDAS = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6)
 MAX_FEATURES = 6144
 HELD_OUT = 10
+AVERAGED_ROWS = 128  # windows whose averages are made at once
 
 
 def training_blocks(
@@ -46,13 +47,40 @@ def aligned(contexts: FloatArray, lengths: IntArray, width: int) -> FloatArray:
     return np.asarray(np.where((place >= 0)[:, :, None], taken, np.float32(0)), dtype=np.float32)
 
 
-def exponential_averages(contexts: FloatArray, lengths: IntArray) -> FloatArray:
-    """Five normalised exponential averages of each context, [B, 5, D]: one for each of DECAYS."""
+def exponential_averages(
+    contexts: FloatArray, lengths: IntArray, decays: Sequence[float] = DECAYS
+) -> FloatArray:
+    """Normalised exponential averages of each context, [B, K, D]: one for each of `decays`."""
     age = lengths[:, None] - 1 - np.arange(contexts.shape[1])
-    weights = np.stack([np.power(decay, np.maximum(age, 0), dtype=np.float32) for decay in DECAYS], 1)
+    weights = np.stack([np.power(decay, np.maximum(age, 0), dtype=np.float32) for decay in decays], 1)
     weights *= (age >= 0)[:, None]
     weights /= weights.sum(axis=2, keepdims=True)
     return np.asarray(weights @ contexts, dtype=np.float32)
+
+
+def averaged_blocks(
+    vectors: VectorSource, windows: Windows, decays: Sequence[float], back: int
+) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """Exponential averages [B, K, D] of what each window read, at most `back` chunks of it, and the targets
+    [B, D].
+
+    Windows that lie close together share what they read: one product of a banded matrix with the rows between
+    their first and last chunk, in place of a context of `back` vectors each.
+    """
+    for block in windows.blocks(AVERAGED_ROWS):
+        low = int(np.maximum(block.first, block.last - back + 1).min())
+        high = int(block.last.max()) + 1
+        if block.task != "next" or high - low > len(block) + 4 * back:
+            contexts, lengths = gather_contexts(vectors, block, back)
+            yield exponential_averages(contexts, lengths, decays), gather_rows(vectors, block.target)
+            continue
+        rows = np.arange(low, high)
+        age = block.last[:, None] - rows  # [B, R]
+        read = (age >= 0) & (age < back) & (rows >= block.first[:, None])
+        shares = np.stack([np.where(read, np.power(d, np.maximum(age, 0)), 0.0) for d in decays], 1)
+        shares /= shares.sum(axis=2, keepdims=True)
+        near = np.asarray(vectors[low:high], dtype=np.float32)
+        yield shares.astype(np.float32) @ near, gather_rows(vectors, block.target)
 
 
 def least_squares(gram: Wide, moment: Wide) -> Wide:
@@ -118,10 +146,21 @@ class MapSums:
     @classmethod
     def over(cls, vectors: VectorSource, windows: Windows, width: int) -> MapSums:
         """Of the last `width` vectors side by side, earliest first."""
-        D = vectors.shape[1]
-        sums = cls(np.zeros((width * D, width * D)), np.zeros((width * D, D)), 0.0, 0)
-        for contexts, lengths, targets in training_blocks(vectors, windows, width):
-            x = aligned(contexts, lengths, width).reshape(len(lengths), -1).astype(np.float64)
+        return cls.summed(
+            vectors.shape[1],
+            width,
+            (
+                (aligned(contexts, lengths, width), targets)
+                for contexts, lengths, targets in training_blocks(vectors, windows, width)
+            ),
+        )
+
+    @classmethod
+    def summed(cls, D: int, K: int, pieces: Iterable[tuple[FloatArray, FloatArray]]) -> MapSums:
+        """Of pieces [B, K, D] of the vectors side by side, with their targets [B, D]."""
+        sums = cls(np.zeros((K * D, K * D)), np.zeros((K * D, D)), 0.0, 0)
+        for made, targets in pieces:
+            x = made.reshape(len(made), -1).astype(np.float64)
             y = targets.astype(np.float64)
             sums.xx += x.T @ x
             sums.xy += x.T @ y
@@ -177,26 +216,72 @@ class RidgeFit:
 def fit_ridge(vectors: VectorSource, train: Windows, validation: Windows | None, context: int) -> RidgeFit:
     """Ridge regression on the flattened context, shrunk towards the position weights instead of towards zero.
 
-    The strength of the shrinking is chosen by validation mse from powers of ten (times the mean squared
-    length of a vector, so that the encoder's scale does not matter); without validation windows every tenth
-    training document is held out for the choice. The normal equations have (context * D)^2 numbers: with more
-    than 6144 inputs only the last positions that fit are used.
+    The normal equations have (context * D)^2 numbers: with more than 6144 inputs only the last positions that
+    fit are used. How the strength of the shrinking is chosen: `fit_anchored`.
     """
     width = max(1, min(context, MAX_FEATURES // vectors.shape[1]))
+    matrix, penalty, total = fit_anchored(lambda some: MapSums.over(vectors, some, width), train, validation)
+    return RidgeFit(matrix, total.positions().triangle(), penalty, width)
+
+
+def fit_ridge_on_averages(vectors: VectorSource, train: Windows, validation: Windows | None) -> AveragesFit:
+    """Ridge regression on five exponential averages of what was read, shrunk towards their scalar weights.
+
+    With more than 6144 inputs (5 D) as many averages are used as fit, evenly spread over DECAYS.
+    """
+    kept = min(len(DECAYS), max(1, MAX_FEATURES // vectors.shape[1]))
+    chosen = np.unique(np.linspace(0, len(DECAYS) - 1, kept).round().astype(int)).tolist()
+    decays = tuple(DECAYS[i] for i in chosen)
+
+    def sums(some: Windows) -> MapSums:
+        pieces = averaged_blocks(vectors, some, decays, BACK)
+        return MapSums.summed(vectors.shape[1], len(decays), pieces)
+
+    matrix, penalty, total = fit_anchored(sums, train, validation)
+    return AveragesFit(matrix, total.positions().solve(), decays, penalty)
+
+
+@dataclass(frozen=True)
+class AveragesFit:
+    """A linear map from K exponential averages, shrunk towards K scalars.
+
+    Attributes:
+        matrix: [K * D, D], for the averages side by side, as a row.
+        weights: [K] the scalars.
+        decays: [K] which averages.
+        penalty: the chosen strength, in mean squared lengths of a vector.
+    """
+
+    matrix: Wide
+    weights: Wide
+    decays: tuple[float, ...]
+    penalty: float
+
+
+def fit_anchored(
+    sums: Callable[[Windows], MapSums], train: Windows, validation: Windows | None
+) -> tuple[Wide, float, MapSums]:
+    """The map that minimises |Y - X W|^2 + penalty |W - anchor|^2, the anchor being scalar weights.
+
+    The penalty is chosen by validation mse from powers of ten (times the mean squared length of a vector, so
+    that the encoder's scale does not matter); without validation windows every tenth training document is
+    held out for the choice.
+
+    Returns: the map [F, D], the penalty, and the normal equations of all training windows.
+    """
     if validation is None or len(validation) == 0:
         held = np.isin(train.document, np.unique(train.document)[::HELD_OUT])
         if held.all():
             held = np.arange(len(train)) % HELD_OUT == 0
-        judged = MapSums.over(vectors, train.select(held), width)
-        fitted = MapSums.over(vectors, train.select(~held), width)
-        total = fitted + judged
+        unseen, fitted = sums(train.select(held)), sums(train.select(~held))
+        total = fitted + unseen
     else:
-        judged = MapSums.over(vectors, validation, width)
-        total = fitted = MapSums.over(vectors, train, width)
+        unseen = sums(validation)
+        total = fitted = sums(train)
     scale = total.yy / total.count
     anchor = fitted.anchor()
     tried = ((fitted.solve(anchor, penalty * scale), penalty) for penalty in LAMBDAS)
-    matrix, penalty = min(tried, key=lambda one: judged.squared_error(one[0]))
+    matrix, penalty = min(tried, key=lambda one: unseen.squared_error(one[0]))
     if total is not fitted:
         matrix = total.solve(total.anchor(), penalty * scale)
-    return RidgeFit(matrix, total.positions().triangle(), penalty, width)
+    return matrix, penalty, total

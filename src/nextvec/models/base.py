@@ -18,7 +18,7 @@ from nextvec.errors import ModelError
 from nextvec.models.config import ModelConfig
 from nextvec.models.heads import ContinuationHead, GenerativeHead, make_head, zero_init, zero_init_head
 from nextvec.models.prediction import Prediction, at_last
-from nextvec.models.residual import State, make_residual
+from nextvec.models.residual import Ranker, State, make_residual
 from nextvec.models.saving import load_model, save_model
 from nextvec.models.standardise import Standardiser
 
@@ -77,7 +77,7 @@ class NextVectorModel(  # type: ignore[call-arg]
         gives_attention: `forward` and `step` take `return_attention` (see `AMN.forward`).
         random_init_residuals: residuals beside which the head starts at random. Beside all others its last
             layer starts at zero, so that an untrained model is just the baseline.
-        standardiser, gate, condition, confidence: None where the configuration does not ask for them.
+        standardiser, gate, condition, confidence, ranker: None where the configuration does not ask for them.
     """
 
     architecture: ClassVar[str]
@@ -114,6 +114,7 @@ class NextVectorModel(  # type: ignore[call-arg]
         self.standardiser = Standardiser(D) if config.standardise else None
         self.condition = zero_init(nn.Linear(D, D, bias=False)) if config.conditional else None
         self.confidence = ContinuationHead(width) if config.confidence else None
+        self.ranker = Ranker(width, D) if config.ranking else None
         self.register_buffer("scale", torch.ones(()))
 
     @abstractmethod
@@ -154,12 +155,14 @@ class NextVectorModel(  # type: ignore[call-arg]
             ModelError: a wrong shape or dtype, or a query that the model cannot take.
         """
         x = self.read(x, lengths)
-        return self.predict(self.encode(self.inputs(x, self.query_term(query, len(x)))), self.residual(x))
+        hidden = self.encode(self.inputs(x, self.query_term(query, len(x))))
+        return self.predict(hidden, self.residual(x), ranking=self.ranking_base(x))
 
     def after(self, x: Tensor, lengths: Tensor | None = None, query: Tensor | None = None) -> Prediction:
         """`forward` where only the prediction after each row's last vector is wanted: a Prediction of [B, D],
         with as little done for the other positions as the architecture allows."""
-        return self.predict(*self._after(x, lengths, query))
+        hidden, base, ranking = self._after(x, lengths, query)
+        return self.predict(hidden, base, ranking=ranking)
 
     def extend(self, x: Tensor, state: State) -> tuple[Prediction, State]:
         """Read a whole chunk x [B, T, D] after what `state` has read (the chunked form) -> Prediction of
@@ -167,7 +170,9 @@ class NextVectorModel(  # type: ignore[call-arg]
         x = self.read(x)
         hidden, encoder = self.encode_chunk(self.inputs(x, state.get(QUERY)), state)
         base, baseline = self.residual.chunk(x, state)
-        return self.predict(hidden, base), self.joined(state, encoder, baseline)
+        ranking, ranked = (None, {}) if self.ranker is None else self.ranker.base.chunk(x, state)
+        prediction = self.predict(hidden, base, ranking=ranking)
+        return prediction, self.joined(state, encoder, {**baseline, **ranked})
 
     def init_state(
         self,
@@ -188,7 +193,9 @@ class NextVectorModel(  # type: ignore[call-arg]
             term = self.scale.new_zeros(batch, self.d_embed)
         conditioned = {} if term is None else {QUERY: term.to(at, kind)}
         encoder = self.encoder_state(batch, at, kind)
-        return {**encoder, **self.residual.init_state(batch, self.d_embed, at, kind), **conditioned}
+        bases = [self.residual] if self.ranker is None else [self.residual, self.ranker.base]
+        baseline = {k: v for b in bases for k, v in b.init_state(batch, self.d_embed, at, kind).items()}
+        return {**encoder, **baseline, **conditioned}
 
     def step(self, x_t: Tensor, state: State) -> tuple[Prediction, State]:
         """Read one vector x_t [B, D] and predict the next one (the step form, for inference).
@@ -198,8 +205,20 @@ class NextVectorModel(  # type: ignore[call-arg]
         """
         x_t = self.read_one(x_t)
         hidden, encoder = self.encode_step(self.inputs(x_t, state.get(QUERY)), state)
+        base, ranking, baseline = self.step_bases(x_t, state)
+        return self.predict(hidden, base, ranking=ranking), self.joined(state, encoder, baseline)
+
+    def step_bases(self, x_t: Tensor, state: State) -> tuple[Tensor | None, Tensor | None, State]:
+        """The baseline and the ranking base [B, D] after x_t [B, D], and their new state."""
         base, baseline = self.residual.step(x_t, state)
-        return self.predict(hidden, base), self.joined(state, encoder, baseline)
+        if self.ranker is None:
+            return base, None, baseline
+        ranking, ranked = self.ranker.base.step(x_t, state)
+        return base, ranking, {**baseline, **ranked}
+
+    def ranking_base(self, x: Tensor) -> Tensor | None:
+        """What the ranker adds to, for x [B, T, D] in the network's scale; None without a ranker."""
+        return None if self.ranker is None else self.ranker.base(x)
 
     @property
     def generative(self) -> bool:
@@ -264,7 +283,7 @@ class NextVectorModel(  # type: ignore[call-arg]
                 f"{self.architecture} with the head '{self.config.head}' has no distribution to sample from",
                 remedy="build it with a generative head, or take `raw`",
             )
-        hidden, base = self._after(x, lengths, query)
+        hidden, base, _ = self._after(x, lengths, query)
         return self.assemble(self.head.draw(hidden, n, generator), hidden, base) * self.scale
 
     def continuation(self, prediction: Prediction, candidate: Tensor) -> Tensor:
@@ -347,9 +366,14 @@ class NextVectorModel(  # type: ignore[call-arg]
         return output if base is None else output + base
 
     def predict(
-        self, hidden: Tensor, base: Tensor | None, extras: dict[str, Tensor] | None = None
+        self,
+        hidden: Tensor,
+        base: Tensor | None,
+        extras: dict[str, Tensor] | None = None,
+        ranking: Tensor | None = None,
     ) -> Prediction:
-        """Hidden states [..., H] and the baseline [..., D] -> Prediction in the encoder's own scale."""
+        """Hidden states [..., H], the baseline and the ranking base [..., D] -> Prediction in the encoder's
+        own scale."""
         raw, *further = (
             self.assemble(head(hidden), hidden, base) * self.scale
             for head in (self.head, *self.further_heads)
@@ -357,7 +381,8 @@ class NextVectorModel(  # type: ignore[call-arg]
         extras = dict(extras or {})
         if self.confidence is not None:
             extras[CONTINUATION] = self.confidence(hidden)
-        return Prediction(raw, extras, torch.stack(further, -2) if further else None)
+        asked = None if self.ranker is None or ranking is None else self.ranker(hidden, ranking)
+        return Prediction(raw, extras, torch.stack(further, -2) if further else None, asked)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **download: Any) -> Self:
@@ -378,14 +403,17 @@ class NextVectorModel(  # type: ignore[call-arg]
         """What the mixin's `save_pretrained` and `push_to_hub` call: our own files instead of its own."""
         save_model(save_directory, self, {})
 
-    def _after(self, x: Tensor, lengths: Tensor | None, query: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Hidden state [B, H] and baseline [B, D] after each row's last vector."""
+    def _after(
+        self, x: Tensor, lengths: Tensor | None, query: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Hidden state [B, H], baseline and ranking base [B, D] after each row's last vector."""
         batch, length = x.shape[:2]
         x = self.read(x, lengths)
         last = None if lengths is None else lengths.to(x.device) - 1
         hidden = self.encode_last(self.inputs(x, self.query_term(query, batch)), last)
         end = torch.full((batch,), length - 1, device=x.device) if last is None else last
-        return hidden, self.residual.after(x, end)
+        ranking = None if self.ranker is None else self.ranker.base.after(x, end)
+        return hidden, self.residual.after(x, end), ranking
 
     def _wrong_input(self, x: Tensor, shape: str) -> ModelError:
         kind = str(x.dtype).removeprefix("torch.")

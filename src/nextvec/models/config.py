@@ -27,6 +27,7 @@ class ModelConfig(Checked):
         horizons: K, how many of the vectors to come are predicted, each with its own head.
         conditional: a query vector, such as a prompt's, may be given to be written towards.
         confidence: say how likely a given vector is the continuation (`continuation`).
+        ranking: give a query for ranking too (`Prediction.query`), with a base and a head of its own.
     """
 
     d_embed: int
@@ -38,6 +39,7 @@ class ModelConfig(Checked):
     horizons: int = 1
     conditional: bool = False
     confidence: bool = False
+    ranking: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,3 +48,5 @@ class ModelConfig(Checked):
                 raise ValueError(f"{name} is {value}; it must be {SIZES}")
         if self.gate and self.residual == "none":
             raise ValueError("gate = true needs a residual to fall back on")
+        if self.ranking and self.head == "energy":
+            raise ValueError("ranking = true needs a head that gives a point: choose another than 'energy'")

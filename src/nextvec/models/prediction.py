@@ -19,11 +19,14 @@ class Prediction:
         extras: what was asked for besides, such as AMN's attention weights.
         further: [B, T, K - 1, D] ([B, K - 1, D] from a step): the same for the other horizons; None where
             the model has one.
+        query: [B, T, D] ([B, D] from a step), of unit length: the direction to rank candidates by, at the
+            first horizon; None where the model has no ranking head, and `unit` ranks.
     """
 
     raw: Tensor
     extras: dict[str, Tensor] = field(default_factory=dict)
     further: Tensor | None = None
+    query: Tensor | None = None
 
     @property
     def unit(self) -> Tensor:

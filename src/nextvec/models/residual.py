@@ -4,30 +4,34 @@
 `mean`  the mean of every vector read so far (the brief's "linear baseline", AMN)
 `last`  the vector just read (persistence)
 `ema`   five exponential averages of everything read so far, weighted by five learned scalars
+`averages`  the same, and a learned matrix on them, which starts at those scalars
 `weights`  the last c vectors, weighted by c learned scalars (a row of their own for every shorter context)
 `ridge`    a learned matrix on the last c vectors, which starts at those weights; below c vectors the weights
 
-Each has a parallel form over [B, T, D] and a step form whose state does not grow. `ema`, `weights` and
-`ridge` can be fitted to training windows before training: they then are the judge's baselines of those kinds,
-and the network, whose head starts at zero, only learns what these miss.
+Each has a parallel form over [B, T, D] and a step form whose state does not grow. `ema`, `averages`,
+`weights` and `ridge` can be fitted to training windows before training: they then are the evaluator's
+baselines of those kinds, and the network, whose head starts at zero, only learns what these miss.
+`RankingBase` is the same for a query: the direction to rank candidates by.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextvec.errors import ModelError
 from nextvec.models.ops.parameters import treat
 from nextvec.models.prediction import at_last
 
-ResidualName = Literal["none", "mean", "last", "ema", "weights", "ridge"]
+ResidualName = Literal["none", "mean", "last", "ema", "averages", "weights", "ridge"]
 RESIDUALS: tuple[str, ...] = get_args(ResidualName)
 State = dict[str, Tensor]
 DECAYS = (0.0, 0.5, 0.75, 0.9, 1.0)  # from the last vector alone to the mean of all
+RANKING_DECAYS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
 BLOCK = 64
 
 
@@ -126,55 +130,131 @@ class ExponentialResidual(Residual):
     product with a [BLOCK, BLOCK] matrix, the sums of what came before carried over. Its cost is linear in T.
     """
 
-    def __init__(self, key: str = "residual") -> None:
+    decays: ClassVar[tuple[float, ...]] = DECAYS
+
+    def __init__(self, key: str = "residual", features: int | None = None) -> None:
+        """features: how many vectors are weighted, where there are more than the averages."""
         super().__init__()
         self.sum_key, self.count_key = f"{key}.sums", f"{key}.counts"
-        self.weights = treat(nn.Parameter(torch.full((len(DECAYS),), 1 / len(DECAYS))), weight_decay=0.0)
+        count = features or len(self.decays)
+        self.weights = treat(nn.Parameter(torch.full((count,), 1 / count)), weight_decay=0.0)
+
+    def combine(self, averages: Tensor) -> Tensor:
+        """The averages [..., K, D] -> the prediction [..., D]."""
+        with torch.autocast(averages.device.type, enabled=False):
+            return torch.einsum("k,...kd->...d", self.weights.to(averages.dtype), averages)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.chunk(x, self.init_state(x.shape[0], x.shape[2], x.device, x.dtype))[0]
 
     def after(self, x: Tensor, last: Tensor) -> Tensor:
         wide = x.to(_wide(x.dtype))
-        decays = wide.new_tensor(DECAYS)[:, None, None]
-        age = last[:, None] - torch.arange(x.shape[1], device=x.device)
-        powers = (decays ** age.clamp(min=0)).masked_fill(age < 0, 0.0)  # [K, B, T]
-        shares = self.weights.to(wide.dtype)[:, None, None] * powers / powers.sum(-1, keepdim=True)
-        return (shares.sum(0)[:, None] @ wide)[:, 0].to(x.dtype)
+        decays = wide.new_tensor(self.decays)[:, None]
+        age = (last[:, None] - torch.arange(x.shape[1], device=x.device))[:, None]  # [B, 1, T]
+        powers = (decays ** age.clamp(min=0)).masked_fill(age < 0, 0.0)  # [B, K, T]
+        with torch.autocast(x.device.type, enabled=False):
+            averages = powers / powers.sum(-1, keepdim=True) @ wide
+        return self.combine(averages).to(x.dtype)
 
     def init_state(self, batch: int, d_embed: int, device: torch.device, dtype: torch.dtype) -> State:
-        sums = torch.zeros(batch, len(DECAYS), d_embed, device=device, dtype=_wide(dtype))
-        return {self.sum_key: sums, self.count_key: sums.new_zeros(len(DECAYS))}
+        sums = torch.zeros(batch, len(self.decays), d_embed, device=device, dtype=_wide(dtype))
+        return {self.sum_key: sums, self.count_key: sums.new_zeros(len(self.decays))}
 
     def chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        with torch.autocast(x.device.type, enabled=False):
+            averages, state = self.averages(x, state)
+        return self.combine(averages).to(x.dtype), state
+
+    def averages(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """x [B, T, D] after what `state` has read -> averages [B, T, K, D] and the new state."""
         sums, counts = state[self.sum_key], state[self.count_key]
         out: list[Tensor] = []
-        with torch.autocast(x.device.type, enabled=False):
-            for block in torch.split(x.to(sums.dtype), BLOCK, 1):
-                mixed, sums, counts = self._block(block, sums, counts)
-                out.append(mixed)
-        return torch.cat(out, 1).to(x.dtype), {self.sum_key: sums, self.count_key: counts}
+        for block in torch.split(x.to(sums.dtype), BLOCK, 1):
+            made, sums, counts = self._block(block, sums, counts)
+            out.append(made)
+        return torch.cat(out, 1), {self.sum_key: sums, self.count_key: counts}
 
     def _block(self, x: Tensor, sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, L, D] after sums [B, K, D] with counts [K] -> predictions [B, L, D], new sums and counts."""
-        decays = x.new_tensor(DECAYS)[:, None]
+        """x [B, L, D] after sums [B, K, D] with counts [K] -> averages [B, L, K, D], new sums and counts."""
+        decays = x.new_tensor(self.decays)[:, None]
         place = torch.arange(x.shape[1], device=x.device)
         age = place[:, None] - place
         inside = (decays[..., None] ** age.clamp(min=0)).masked_fill(age < 0, 0.0)  # [K, L, L]
         before = decays ** (place + 1)  # [K, L]
         seen = inside.sum(-1) + before * counts[:, None]
-        weights = self.weights.to(x.dtype)[:, None] / seen
-        mixed = torch.einsum("kl,klm->lm", weights, inside) @ x
-        mixed = mixed + torch.einsum("kl,bkd->bld", weights * before, sums)
+        made = torch.einsum("klm,bmd->blkd", inside / seen[..., None], x)
+        made = made + torch.einsum("kl,bkd->blkd", before / seen, sums)
         sums = before[:, -1, None] * sums + torch.einsum("km,bmd->bkd", inside[:, -1], x)
-        return mixed, sums, seen[:, -1]
+        return made, sums, seen[:, -1]
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
-        decays = state[self.sum_key].new_tensor(DECAYS)
-        sums = decays[:, None] * state[self.sum_key] + x_t[:, None]
-        counts = decays * state[self.count_key] + 1
-        mixed = torch.einsum("k,bkd->bd", self.weights.to(sums.dtype) / counts, sums)
-        return mixed.to(x_t.dtype), {self.sum_key: sums, self.count_key: counts}
+        mixed, state = self.chunk(x_t[:, None], state)
+        return mixed[:, 0], state
+
+
+class AveragesResidual(ExponentialResidual):
+    """`ExponentialResidual` plus a learned linear map of the averages.
+
+    Attributes:
+        deviation: [K, D, D], what the map adds for each average (a row vector times a matrix). It starts at
+            zero, and the optimiser's weight decay pulls it there: towards the scalar weights.
+    """
+
+    def __init__(self, d_embed: int, key: str = "residual") -> None:
+        super().__init__(key)
+        self.deviation = nn.Parameter(torch.zeros(len(self.decays), d_embed, d_embed))
+
+    def combine(self, averages: Tensor) -> Tensor:
+        moved = averages.flatten(-2) @ self.deviation.flatten(0, 1).to(averages.dtype)
+        return super().combine(averages) + moved
+
+
+class RankingBase(ExponentialResidual):
+    """A direction to rank by: learned weights on eight exponential averages of the directions read, on the
+    first of them, and on the mean direction of training (the evaluator's `listwise averages` once fitted).
+
+    Attributes:
+        mean: [D] buffer of unit length, or zeros before it is fitted.
+    """
+
+    decays = RANKING_DECAYS
+    mean: Tensor
+
+    def __init__(self, d_embed: int) -> None:
+        super().__init__("ranking", len(self.decays) + 2)
+        self.first_key = "ranking.first"
+        self.register_buffer("mean", torch.zeros(d_embed))
+
+    def after(self, x: Tensor, last: Tensor) -> Tensor:
+        return at_last(self(x), last)
+
+    def init_state(self, batch: int, d_embed: int, device: torch.device, dtype: torch.dtype) -> State:
+        state = super().init_state(batch, d_embed, device, dtype)
+        return {**state, self.first_key: torch.zeros_like(state[self.sum_key][:, 0])}
+
+    def averages(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        directions = F.normalize(x.to(state[self.sum_key].dtype), dim=-1)
+        fresh = state[self.count_key][0] == 0
+        first = torch.where(fresh, directions[:, 0], state[self.first_key])
+        made, new = super().averages(directions, state)
+        B, T, _, D = made.shape
+        further = torch.stack((first[:, None].expand(B, T, D), self.mean.to(made).expand(B, T, D)), 2)
+        return torch.cat((made, further), 2), {**new, self.first_key: first}
+
+
+class Ranker(nn.Module):
+    """From hidden states [..., H] to queries [..., D] of unit length: `base` plus a linear head, which starts
+    at zero, so that an untrained model ranks as its base does."""
+
+    def __init__(self, width: int, d_embed: int) -> None:
+        super().__init__()
+        self.base = RankingBase(d_embed)
+        self.head = nn.Linear(width, d_embed, bias=False)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, hidden: Tensor, base: Tensor) -> Tensor:
+        # The head's components are about 1 where the base's are about 1 / sqrt(D).
+        return F.normalize(base + self.head(hidden).to(base.dtype) / base.shape[-1] ** 0.5, dim=-1)
 
 
 class WeightsResidual(Residual):
@@ -280,6 +360,8 @@ def make_residual(name: str, d_embed: int, context: int) -> Residual:
         return LastResidual()
     if name == "ema":
         return ExponentialResidual()
+    if name == "averages":
+        return AveragesResidual(d_embed)
     if name == "weights":
         return WeightsResidual(context)
     if name == "ridge":

@@ -35,9 +35,11 @@ class LossConfig(Checked):
         variance: relu(gamma - std) of the unit predictions, per dimension.
         moment: mean and std of the predictions against the encoder's, per dimension.
         mmd: squared maximum mean discrepancy between predictions and encoder vectors.
+        listwise: softmax of the query over what is unread and other documents' chunks; needs a model with
+            `ranking`.
         continuation: cross-entropy of the model's confidence that a continuation is the true one.
         generative: the model's own generative loss, where it has one.
-        temperature: of `infonce` and `context`.
+        temperature: of `infonce`, `context` and `listwise`.
         learn_temperature: the temperature of `infonce` is learned, from `temperature` on, within [0.01, 1].
         hard_negatives: other targets of the same document are negatives of `infonce` too.
         bank: this many of the latest targets are further negatives of `infonce`; 0 keeps none.
@@ -62,6 +64,7 @@ class LossConfig(Checked):
     variance: float = weight(0.0)
     moment: float = weight(0.0)
     mmd: float = weight(0.0)
+    listwise: float = weight(0.0)
     continuation: float = weight(0.0)
     generative: float = weight(1.0)
     temperature: float = number(0.07, least=TEMPERATURES[0], most=TEMPERATURES[1])

@@ -35,6 +35,9 @@ class Sample:
         broken: [B, T] bool, True where the targets come from another document (never where `mask` is True).
         confidence: candidates [B, T, D] for the nearest horizon -> logits [B, T] of "this continues what was
             read".
+        query: [B, T, D] of unit length, what the model ranks by; None where it has no ranking head.
+        products: what large products of unit vectors may be taken in, where the model runs in less than
+            float32; None takes `dtype`.
     """
 
     prediction: Tensor
@@ -45,6 +48,8 @@ class Sample:
     documents: Tensor | None = None
     broken: Tensor | None = None
     confidence: Callable[[Tensor], Tensor] | None = None
+    query: Tensor | None = None
+    products: torch.dtype | None = None
 
     @cached_property
     def index(self) -> Tensor:

@@ -15,7 +15,17 @@ from torch import Tensor, nn
 
 from nextvec.corpus.store import Store
 from nextvec.data.gather import VectorSource, gather_rows
-from nextvec.data.linear import BACK, WeightSums, Wide, exponential_averages, fit_ridge
+from nextvec.data.linear import (
+    BACK,
+    DECAYS,
+    AveragesFit,
+    WeightSums,
+    Wide,
+    averaged_blocks,
+    fit_ridge,
+    fit_ridge_on_averages,
+)
+from nextvec.data.listwise import fit_listwise
 from nextvec.data.splits import Split
 from nextvec.data.windows import IntArray, Windows, by_original, make_windows
 from nextvec.errors import ConfigError, WindowError
@@ -23,13 +33,20 @@ from nextvec.models.architectures.distilgpt2 import transfer
 from nextvec.models.base import NextVectorModel
 from nextvec.models.ops.parameters import hints_of
 from nextvec.models.registry import build
-from nextvec.models.residual import ExponentialResidual, RidgeResidual, WeightsResidual
+from nextvec.models.residual import AveragesResidual, ExponentialResidual, RidgeResidual, WeightsResidual
 from nextvec.models.standardise import MAX_ROWS
 from nextvec.objectives.sample import Statistics
 from nextvec.training.config import OptimConfig, TrainConfig
+from nextvec.training.muon import MuonWithAdamW
 
-FITTED = ("ema", "weights", "ridge")
+RANKING = "ranking query"  # among what the wrapped model hands over
+FITTED = ("ema", "averages", "weights", "ridge")
 """Residuals that have a solution by least squares to start from."""
+NOT_BACKBONE = tuple(
+    f"{part}."
+    for part in ("head", "further_heads", "ranker", "residual", "embed", "condition", "confidence", "gate")
+)
+"""What of a model is AdamW's beside Muon: all but the matrices in its middle."""
 SAMPLED_ROWS = 8192
 """Vectors that distributions are compared with."""
 
@@ -71,7 +88,10 @@ class TrainingWrapper(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
         """x [B, T, D] -> predictions [B, T, K, D], the model's own losses, and its extras."""
         prediction, own = self.model.learn(x, lengths, target, mask, query)
-        return prediction.ahead / self.model.scale, own, prediction.extras
+        extras = prediction.extras
+        if prediction.query is not None:
+            extras = {**extras, RANKING: prediction.query}
+        return prediction.ahead / self.model.scale, own, extras
 
 
 def model_options(config: TrainConfig) -> dict[str, Any]:
@@ -85,6 +105,7 @@ def model_options(config: TrainConfig) -> dict[str, Any]:
         "horizons": (len(config.data.horizons), "data.horizons"),
         "conditional": (config.data.conditional > 0, "data.conditional"),
         "confidence": (config.loss.continuation > 0, "loss.continuation"),
+        "ranking": (config.loss.listwise > 0, "loss.listwise"),
     }
     for key, (value, decided_by) in own.items():
         if config.model.options.get(key, value) != value:
@@ -114,14 +135,14 @@ def fit_model(model: NextVectorModel, store: Store, config: TrainConfig, split: 
     documents = Windows.of_documents(store.documents, split.train)
     model.scale.fill_(input_scale(store, documents, config.model.scaling))
     fit_standardiser(model, store.vectors, rows_of(documents))
-    if model.config.residual in FITTED:
-        train, validation = (
-            fitting_windows(store, split.of(n), config, model) for n in ("train", "validation")
-        )
-        if train is not None:
-            found = fit_residual(model, store.vectors, train, validation)
-            return {"residual": model.config.residual, **found}
-    return {}
+    if model.config.residual not in FITTED and model.ranker is None:
+        return {}
+    train, validation = (fitting_windows(store, split.of(n), config, model) for n in ("train", "validation"))
+    if train is None:
+        return {}
+    found = fit_residual(model, store.vectors, train, validation)
+    ranking = fit_ranking(model, store.vectors, train)
+    return {**({"residual": model.config.residual, **found} if found else {}), **ranking}
 
 
 def fitting_windows(
@@ -185,35 +206,49 @@ def blocks(store: Store, documents: Windows) -> Iterable[np.ndarray[tuple[int, i
 
 def make_optimiser(
     model: nn.Module, objective: nn.Module, config: OptimConfig, *, fused: bool
-) -> torch.optim.AdamW:
-    """AdamW over what model and objective learn, with the decay where `config.decay` wants it.
+) -> torch.optim.Optimizer:
+    """AdamW, or Muon with AdamW, over what model and objective learn, with the decay where `config.decay`
+    wants it.
 
-    A parameter may carry limits of its own (`models.hints`): the state matrices of S4 are learned slowly and
-    never decayed. An objective's parameters are not decayed.
+    A parameter may carry limits of its own (`models.ops.parameters`): the state matrices of S4 are learned
+    slowly and never decayed. An objective's parameters are not decayed. With Muon the matrices of the
+    backbone are its, and embeddings, heads, baselines and everything else AdamW's, as its authors advise
+    (Jordan et al., Muon, 2024).
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
+    groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
         own = hints_of(parameter)
         decays = config.decay == "all" or parameter.ndim > 1
         decay = own.get("weight_decay", config.weight_decay if decays else 0.0)
+        muon = config.optimiser == "muon" and parameter.ndim == 2 and "max_lr" not in own
+        muon = muon and not name.startswith(NOT_BACKBONE) and min(parameter.shape) > 1
         if parameter.requires_grad:
-            groups.setdefault((decay, own.get("max_lr", math.inf)), []).append(parameter)
-    groups.setdefault((0.0, math.inf), []).extend(p for p in objective.parameters() if p.requires_grad)
+            groups.setdefault((muon, decay, own.get("max_lr", math.inf)), []).append(parameter)
+
+    def order(group: tuple[tuple[bool, float, float], object]) -> tuple[bool, float, float]:
+        (muon, decay, limit), _ = group
+        return muon, -decay, -limit
+
+    rest = [p for p in objective.parameters() if p.requires_grad]
+    groups.setdefault((False, 0.0, math.inf), []).extend(rest)
     made = [
-        {"params": parameters, "weight_decay": decay, "max_lr": limit}
-        for (decay, limit), parameters in sorted(groups.items(), key=lambda g: (-g[0][0], -g[0][1]))
+        {"params": parameters, "weight_decay": decay, "max_lr": limit, "muon": muon}
+        for (muon, decay, limit), parameters in sorted(groups.items(), key=order)
         if parameters
     ]
-    return torch.optim.AdamW(made, lr=config.lr, fused=fused)
+    if config.optimiser == "adamw":
+        return torch.optim.AdamW(made, lr=config.lr, fused=fused)
+    return MuonWithAdamW(made, config.lr, config.muon_factor)
 
 
 def fit_residual(
     model: NextVectorModel, vectors: VectorSource, train: Windows, validation: Windows | None
 ) -> dict[str, Any]:
-    """Fit the residual `ema`, `weights` or `ridge` of a model in place; others need no fit.
+    """Fit the residual `ema`, `averages`, `weights` or `ridge` of a model in place; others need no fit.
 
-    An untrained model is then the judge's baseline of that kind, wherever it has read `residual_context`
-    vectors (for `ema`: at most 64). The residual serves the first horizon: cut the windows with that one.
+    An untrained model is then the evaluator's baseline of that kind, wherever it has read `residual_context`
+    vectors (for `ema` and `averages`: at most 64). The residual serves the first horizon: cut the windows
+    with that one.
 
     Args:
         validation: chooses how much `ridge` is shrunk; without it a tenth of the training documents does.
@@ -221,8 +256,13 @@ def fit_residual(
         where there was nothing to fit.
     """
     residual = model.residual
+    if isinstance(residual, AveragesResidual):
+        averaged = fit_ridge_on_averages(vectors, train, validation)
+        table, deviation = _averaged(averaged)
+        residual.fit(weights=torch.from_numpy(table), deviation=torch.from_numpy(deviation))
+        return {"weights": _rounded(table), "lambda": averaged.penalty}
     if isinstance(residual, ExponentialResidual):
-        weights = WeightSums.over(vectors, train, BACK, exponential_averages).solve()
+        weights = WeightSums.summed(averaged_blocks(vectors, train, DECAYS, BACK)).solve()
         residual.fit(weights=torch.from_numpy(weights))
         return {"weights": _rounded(weights)}
     if isinstance(residual, RidgeResidual):
@@ -238,6 +278,20 @@ def fit_residual(
     return {}
 
 
+def fit_ranking(model: NextVectorModel, vectors: VectorSource, train: Windows) -> dict[str, Any]:
+    """Fit the base of a model's ranker in place, where it has one: an untrained model then ranks as the
+    evaluator's `listwise averages` do (for what is at most 256 chunks back).
+
+    Returns: "ranking", the weights found; empty where there was nothing to fit.
+    """
+    if model.ranker is None:
+        return {}
+    found = fit_listwise(vectors, train)
+    model.ranker.base.fit(weights=torch.from_numpy(found.weights))
+    model.ranker.base.mean.copy_(torch.from_numpy(found.mean))
+    return {"ranking": _rounded(found.weights)}
+
+
 def fit_standardiser(model: NextVectorModel, vectors: VectorSource, rows: IntArray) -> None:
     """Fit the normaliser of a model, if it has one, to rows [N] of the store (those trained on).
 
@@ -245,6 +299,17 @@ def fit_standardiser(model: NextVectorModel, vectors: VectorSource, rows: IntArr
     if model.standardiser is not None:
         taken = gather_rows(vectors, rows[:: -(-len(rows) // MAX_ROWS)])
         model.standardiser.fit(torch.from_numpy(taken).to(model.scale) / model.scale)
+
+
+def _averaged(found: AveragesFit) -> tuple[Wide, Wide]:
+    """A ridge on averages as weights [K] and what it adds to them [K, D, D], zero for averages not used."""
+    D = found.matrix.shape[1]
+    weights, deviation = np.zeros(len(DECAYS)), np.zeros((len(DECAYS), D, D))
+    for k, decay in enumerate(found.decays):
+        place = DECAYS.index(decay)
+        weights[place] = found.weights[k]
+        deviation[place] = found.matrix[k * D : (k + 1) * D] - found.weights[k] * np.eye(D)
+    return weights, deviation
 
 
 def _widened(table: Wide, context: int) -> Wide:

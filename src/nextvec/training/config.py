@@ -122,10 +122,12 @@ class DataConfig(Checked):
 
 @dataclass(frozen=True)
 class OptimConfig(Checked):
-    """AdamW and how long it runs.
+    """The optimiser and how long it runs.
 
     Attributes:
+        optimiser: "adamw", or "muon" for the backbone's matrices with AdamW for the rest.
         lr: the highest learning rate.
+        muon_factor: Muon's learning rate over `lr`: its updates have the same size whatever the gradient.
         weight_decay: decoupled decay of the parameters that `decay` names.
         decay: "all" parameters, or only "matrices" (biases and norm scales have one dimension and go free).
         batch_size: full windows in a batch; batches of shorter ones hold more (`batch_windows`).
@@ -142,7 +144,9 @@ class OptimConfig(Checked):
         select: by which validation figure an epoch is the best: the highest "cosine" or the lowest "loss".
     """
 
+    optimiser: Literal["adamw", "muon"] = "adamw"
     lr: float = number(1e-3, above=0)
+    muon_factor: float = number(10.0, above=0)
     weight_decay: float = number(0.01, least=0)
     decay: Literal["all", "matrices"] = "matrices"
     batch_size: int = number(32, least=1)

@@ -27,7 +27,7 @@ from nextvec.objectives.combine import Loss
 from nextvec.objectives.regression import cosine_similarity
 from nextvec.objectives.sample import Sample
 from nextvec.progress import Progress, sparkline
-from nextvec.training.build import Start
+from nextvec.training.build import RANKING, Start
 from nextvec.training.config import TrainConfig, learning_rate
 from nextvec.training.history import ValidationMeter, loss_names, loss_values, write_history
 from nextvec.training.saved import calibrate, saved_figures
@@ -191,6 +191,8 @@ def assess(session: TrainingSession, batch: Batch) -> StepResult:
         documents=torch.from_numpy(batch.documents).to(prediction.device),
         broken=batch.broken,
         confidence=None if model.confidence is None else confidence,
+        query=extras.get(RANKING),
+        products=torch.bfloat16 if session.hardware.precision == "bfloat16" else None,
     )
     return StepResult(session.objective(sample, own=own), prediction, target, mask)
 

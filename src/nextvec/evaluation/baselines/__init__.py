@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from nextvec.evaluation.baselines.base import Baseline
-from nextvec.evaluation.baselines.linear import ExponentialAverages, PositionWeights, Ridge, WeightsWithQuery
+from nextvec.evaluation.baselines.linear import (
+    AveragesWithResiduals,
+    ExponentialAverages,
+    ListwiseAverages,
+    PositionWeights,
+    Ridge,
+    RidgeOnAverages,
+    WeightsWithQuery,
+)
 from nextvec.evaluation.baselines.simple import (
     CopyLast,
+    LastAndMean,
     LinearAverage,
     MeanVector,
     NeighbourSuccessor,
@@ -15,15 +24,19 @@ from nextvec.evaluation.baselines.simple import (
 __all__ = [
     "BASELINES",
     "QUERY_BASELINES",
+    "AveragesWithResiduals",
     "Baseline",
     "CopyLast",
     "ExponentialAverages",
+    "LastAndMean",
     "LinearAverage",
+    "ListwiseAverages",
     "MeanVector",
     "NeighbourSuccessor",
     "PositionWeights",
     "Random",
     "Ridge",
+    "RidgeOnAverages",
     "WeightsWithQuery",
 ]
 
@@ -35,9 +48,13 @@ BASELINES: dict[str, type[Baseline]] = {
         MeanVector,
         CopyLast,
         LinearAverage,
+        LastAndMean,
         PositionWeights,
         Ridge,
         ExponentialAverages,
+        RidgeOnAverages,
+        ListwiseAverages,
+        AveragesWithResiduals,
         NeighbourSuccessor,
     )
 }

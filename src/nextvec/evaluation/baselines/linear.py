@@ -8,11 +8,26 @@ from typing import ClassVar
 
 import numpy as np
 
+from nextvec.data import listwise
 from nextvec.data.gather import VectorSource, gather_contexts, gather_queries, gather_rows
-from nextvec.data.linear import BACK, BLOCK_BYTES, WeightSums, Wide, aligned, exponential_averages, fit_ridge
+from nextvec.data.linear import (
+    BACK,
+    BLOCK_BYTES,
+    DECAYS,
+    WeightSums,
+    Wide,
+    aligned,
+    averaged_blocks,
+    exponential_averages,
+    fit_ridge,
+    fit_ridge_on_averages,
+    training_blocks,
+)
 from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.evaluation.baselines.base import Baseline
 from nextvec.evaluation.predictor import unit
+
+RESIDUALS = 8192  # kept of the training windows, evenly spaced
 
 
 class WeightedSum(Baseline):
@@ -30,11 +45,15 @@ class WeightedSum(Baseline):
         """The vectors to be weighted, [B, K, D]."""
 
     def fit(self, vectors: VectorSource, train: Windows, validation: Windows | None) -> None:
-        self.weights = WeightSums.over(vectors, train, self.context, self.features).solve()
+        self.weights = self.sums(vectors, train).solve()
         self.metadata = {
             "parameters": len(self.weights),
-            "weights": [round(float(w), 4) for w in self.weights],
+            "weights": _rounded(self.weights),
         }
+
+    def sums(self, vectors: VectorSource, train: Windows) -> WeightSums:
+        """The normal equations of the weights."""
+        return WeightSums.over(vectors, train, self.context, self.features)
 
     def guess(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:
         weights = self.weights.astype(np.float32)
@@ -72,7 +91,7 @@ class WeightsWithQuery(PositionWeights):
         else:
             self.weights_with_query = WeightSums.summed(self._pieces(vectors, told)).solve()
         self.metadata["parameters"] += len(self.weights_with_query)
-        self.metadata["weights"] = [round(float(w), 4) for w in self.weights_with_query]
+        self.metadata["weights"] = _rounded(self.weights_with_query)
 
     def predict(
         self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
@@ -113,6 +132,9 @@ class ExponentialAverages(WeightedSum):
     def features(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:
         return exponential_averages(contexts, lengths)
 
+    def sums(self, vectors: VectorSource, train: Windows) -> WeightSums:
+        return WeightSums.summed(averaged_blocks(vectors, train, DECAYS, BACK))
+
 
 # Ridge regression on the flattened context.
 
@@ -144,3 +166,100 @@ class Ridge(Baseline):
     def guess(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:
         flat = aligned(contexts, lengths, self.context).reshape(len(lengths), -1)
         return np.asarray(flat @ self.weights, dtype=np.float32)
+
+
+class RidgeOnAverages(Baseline):
+    """A full linear map from five exponential averages, shrunk towards their scalar weights
+    (`data.linear.fit_ridge_on_averages`)."""
+
+    name = "ridge on averages"
+    needs_training = True
+    kept = ("weights", "decays")
+
+    def __init__(self, context: int, seed: int = 0) -> None:
+        super().__init__(BACK, seed)
+        self.weights: FloatArray
+        self.decays: Wide
+
+    def fit(self, vectors: VectorSource, train: Windows, validation: Windows | None) -> None:
+        found = fit_ridge_on_averages(vectors, train, validation)
+        self.weights = found.matrix.astype(np.float32)
+        self.decays = np.array(found.decays)
+        self.metadata = {
+            "parameters": int(self.weights.size),
+            "lambda": found.penalty,
+            "weights": _rounded(found.weights),
+        }
+
+    def guess(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:
+        averages = exponential_averages(contexts, lengths, self.decays.tolist())
+        return np.asarray(averages.reshape(len(lengths), -1) @ self.weights, dtype=np.float32)
+
+
+class ListwiseAverages(Baseline):
+    """Ten weights fitted to rank the true next chunk first (`data.listwise.fit_listwise`): the strongest
+    simple ranker we know. Its cosine is low, for it points away from what every chunk has in common.
+
+    The raw prediction is that direction, as long as the training vectors are on average.
+    """
+
+    name = "listwise averages"
+    needs_training = True
+    kept = ("weights", "mean", "length")
+
+    def __init__(self, context: int, seed: int = 0) -> None:
+        super().__init__(listwise.BACK, seed)
+        self.weights: FloatArray
+        self.mean: FloatArray
+        self.length: Wide
+
+    def fit(self, vectors: VectorSource, train: Windows, validation: Windows | None) -> None:
+        found = listwise.fit_listwise(vectors, train, self.seed)
+        self.weights, self.mean = found.weights.astype(np.float32), found.mean
+        self.length = np.array(mean_length(vectors, train))
+        self.metadata = {"parameters": len(self.weights), "weights": _rounded(found.weights)}
+
+    def guess(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:
+        features = listwise.ranking_features(contexts, lengths, self.mean)
+        query = unit(np.einsum("bkd,k->bd", features, self.weights))
+        return np.asarray(query * np.float32(self.length), dtype=np.float32)
+
+
+class AveragesWithResiduals(ExponentialAverages):
+    """Five exponential averages as the point; samples add what they missed on random training windows: the
+    simplest distribution that a generative model has to beat."""
+
+    name = "averages + residuals"
+    generative = True
+    kept = ("weights", "residuals")
+
+    def __init__(self, context: int, seed: int = 0) -> None:
+        super().__init__(context, seed)
+        self.residuals: FloatArray
+
+    def fit(self, vectors: VectorSource, train: Windows, validation: Windows | None) -> None:
+        super().fit(vectors, train, validation)
+        some = train.select(np.unique(np.linspace(0, len(train) - 1, RESIDUALS).round().astype(np.int64)))
+        self.residuals = np.concatenate(
+            [targets - self.guess(c, n) for c, n, targets in training_blocks(vectors, some, self.context)]
+        )
+        self.metadata["residuals"] = len(self.residuals)
+
+    def sample(self, contexts: FloatArray, lengths: IntArray, n: int, seed: int) -> FloatArray:
+        """[n, B, D] the point plus n different residuals (over again where there are fewer) each."""
+        rng = np.random.default_rng([self.seed, seed])
+        drawn = rng.integers(len(self.residuals), size=(len(lengths), 1)) + np.arange(n)
+        # one shuffled list, read from a random place on: no two samples of a window share a residual
+        order = np.random.default_rng(self.seed).permutation(len(self.residuals))
+        residuals = self.residuals[order[drawn % len(order)]]
+        return np.asarray(self.guess(contexts, lengths) + residuals.transpose(1, 0, 2), dtype=np.float32)
+
+
+def mean_length(vectors: VectorSource, windows: Windows) -> float:
+    """Mean length of the targets."""
+    lengths = [np.linalg.norm(gather_rows(vectors, b.target), axis=1) for b in windows.blocks(8192)]
+    return float(np.concatenate(lengths).mean(dtype=np.float64))
+
+
+def _rounded(weights: Wide) -> list[float]:
+    return [round(float(weight), 4) for weight in weights]

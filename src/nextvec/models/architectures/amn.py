@@ -74,16 +74,17 @@ class AMN(NextVectorModel):
         x = self.read(x, lengths)
         seen = self.inputs(x, self.query_term(query, len(x)))
         hidden, weights = self._mix(self.mean(seen), self.context_encoder(seen), seen)
-        return self.predict(hidden, self.residual(x), {"attention": weights} if return_attention else None)
+        extras = {"attention": weights} if return_attention else None
+        return self.predict(hidden, self.residual(x), extras, self.ranking_base(x))
 
     def step(self, x_t: Tensor, state: State, *, return_attention: bool = False) -> tuple[Prediction, State]:
         """As NextVectorModel.step; the attention is [B, T] over the T vectors read, x_t the last of them."""
         x_t = self.read_one(x_t)
         seen = self.inputs(x_t, state.get(QUERY))
         hidden, weights, encoder = self._advance(seen[:, None], *self.mean.step(seen, state), state)
-        base, baseline = self.residual.step(x_t, state)
+        base, ranking, baseline = self.step_bases(x_t, state)
         extras = {"attention": weights[:, 0]} if return_attention else None
-        return self.predict(hidden[:, 0], base, extras), self.joined(state, encoder, baseline)
+        return self.predict(hidden[:, 0], base, extras, ranking), self.joined(state, encoder, baseline)
 
     def encode(self, x: Tensor) -> Tensor:
         return self._mix(self.mean(x), self.context_encoder(x), x)[0]

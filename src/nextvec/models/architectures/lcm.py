@@ -75,6 +75,8 @@ class LCMConfig(ModelConfig):
             raise ValueError("diffusion needs standardise = true: noise has variance 1 in every dimension")
         if self.variant != "base" and self.head == "energy":
             raise ValueError("a diffusion draws by itself: choose another head than 'energy'")
+        if self.variant != "base" and self.ranking:
+            raise ValueError("ranking = true needs variant = 'base': a diffusion learns without it")
         if self.steps > self.levels:
             raise ValueError(f"steps = {self.steps} is more than there are levels ({self.levels})")
 
