@@ -20,7 +20,7 @@ from nextvec.data.windows import FloatArray, IntArray
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.generative import Generated, generate
 from nextvec.evaluation.generative import spread_ratio as ratio_of_spread
-from nextvec.evaluation.predictor import NextVectorPredictor, ask, row_dots
+from nextvec.evaluation.predictor import NextVectorPredictor, ask_ranking, ranks_by_query, row_dots
 from nextvec.evaluation.trajectory import STEPS, Rollout, offset_cosines, offset_profile, rollable, rollout
 
 Values = NDArray[np.float64]
@@ -34,6 +34,7 @@ class Scores:
 
     Args:
         raw, unit: [N, D] its predictions.
+        query: [N, D] of unit length, what it ranks by; None: its unit prediction.
         references: cosine of the linear average and of the best baseline, once they are known.
         predictor: who answered; what asks it further questions (a rollout) needs it.
     """
@@ -45,8 +46,10 @@ class Scores:
         unit: FloatArray,
         references: Mapping[str, float] | None = None,
         predictor: NextVectorPredictor | None = None,
+        query: FloatArray | None = None,
     ) -> None:
         self.evaluation_set, self.raw, self.unit, self.predictor = evaluation_set, raw, unit, predictor
+        self.query = unit if query is None else query
         self.references: Mapping[str, float] = references or {}
 
     @classmethod
@@ -58,14 +61,19 @@ class Scores:
         """
         shape = (len(evaluation_set), evaluation_set.dimension)
         raw, units = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
+        query = np.empty(shape, dtype=np.float32) if ranks_by_query(predictor) else units
         for piece, contexts, lengths in evaluation_set.blocks(predictor.context):
-            raw[piece], units[piece] = ask(predictor, contexts, lengths, evaluation_set.queries(piece))
-        return cls(evaluation_set, raw, units, predictor=predictor)
+            given = evaluation_set.queries(piece)
+            raw[piece], units[piece], query[piece] = ask_ranking(predictor, contexts, lengths, given)
+        return cls(evaluation_set, raw, units, predictor=predictor, query=query)
 
     def select(self, which: NDArray[np.bool_] | IntArray | slice) -> Scores:
         """The same answers to some of the windows only."""
         evaluation_set = self.evaluation_set.select(which)
-        part = Scores(evaluation_set, self.raw[which], self.unit[which], self.references, self.predictor)
+        query = self.query[which] if self.query is not self.unit else None
+        part = Scores(
+            evaluation_set, self.raw[which], self.unit[which], self.references, self.predictor, query
+        )
         if "generated" in vars(self):
             part.generated = self.generated.select(which)
         return part
@@ -89,8 +97,13 @@ class Scores:
 
     @cached_property
     def ranks(self) -> IntArray:
-        """[N] rank of the target among the candidates, 1 the best."""
-        return self.evaluation_set.ranks(self.unit)
+        """[N] rank of the target among the candidates by the query, 1 the best."""
+        return self.evaluation_set.ranks(self.query)
+
+    @cached_property
+    def unit_ranks(self) -> IntArray:
+        """[N] the same by the unit prediction."""
+        return self.ranks if self.query is self.unit else self.evaluation_set.ranks(self.unit)
 
     @cached_property
     def offsets(self) -> dict[int, Values]:
@@ -203,6 +216,18 @@ for _k in KS:
 def mrr(j: Scores) -> Values:
     """Mean reciprocal rank."""
     return 1.0 / j.ranks
+
+
+@per_window("unit_recall@5", "higher")
+def unit_recall(j: Scores) -> NDArray[np.bool_]:
+    """recall@5 by the unit prediction, where a query decides the others."""
+    return j.unit_ranks <= 5
+
+
+@per_window("unit_mrr", "higher")
+def unit_mrr(j: Scores) -> Values:
+    """Mean reciprocal rank by the unit prediction."""
+    return 1.0 / j.unit_ranks
 
 
 @over_all("median_rank", "lower")

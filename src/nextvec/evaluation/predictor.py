@@ -22,12 +22,13 @@ UNIT_TOLERANCE = 1e-3
 class NextVectorPredictor(Protocol):
     """A next-vector predictor.
 
-    `context` is how many of the most recent vectors it uses; the harness never gives it more. Five further
+    `context` is how many of the most recent vectors it uses; the harness never gives it more. Six further
     attributes are read when a predictor has them: `encoder`, the fingerprint of the encoder whose vectors it
     was made for (another store is refused); `facts`, a dictionary that goes into its row of the table
     (parameters, bytes, seconds, ...); `dimension`, the D it takes; `generative`, whether it can be asked for
     samples (see `nextvec.evaluation.generative`); `conditional`, whether it can be told what to write
-    towards: then `predict` (and `sample`) takes `queries` [B, D] too, where a row of zeros tells nothing.
+    towards: then `predict` (and `sample`) takes `queries` [B, D] too, where a row of zeros tells nothing;
+    `ranking`, whether it has a query of its own to rank by (see `RankingPredictor`).
     """
 
     @property
@@ -60,6 +61,39 @@ class ConditionalPredictor(NextVectorPredictor, Protocol):
     ) -> tuple[FloatArray, FloatArray]:
         """As of any predictor, with queries [B, D]; a row of zeros, or None, tells nothing."""
         ...
+
+
+@runtime_checkable
+class RankingPredictor(NextVectorPredictor, Protocol):
+    """A predictor that gives a direction to rank candidates by besides its prediction."""
+
+    ranking: bool
+
+    def predict_ranking(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """As `predict` of a conditional one, and the query [B, D] of unit length."""
+        ...
+
+
+def ranks_by_query(predictor: NextVectorPredictor) -> bool:
+    """Whether it ranks by a query of its own and not by its unit prediction."""
+    return isinstance(predictor, RankingPredictor) and predictor.ranking
+
+
+def ask_ranking(
+    predictor: NextVectorPredictor, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """As `ask`, and the query [B, D] to rank by: the unit prediction of a predictor that has none."""
+    if not isinstance(predictor, RankingPredictor) or not predictor.ranking:
+        raw, units = ask(predictor, contexts, lengths, queries)
+        return raw, units, units
+    given = queries if getattr(predictor, "conditional", False) else None
+    raw, units, query = predictor.predict_ranking(contexts, lengths, given)
+    shape = (len(lengths), contexts.shape[2])
+    checked(predictor, raw, units, shape)
+    checked(predictor, raw, query, shape)
+    return raw, units, query
 
 
 def ask(

@@ -192,6 +192,11 @@ class VectorPredictor(ABC):
         return False
 
     @property
+    def ranking(self) -> bool:
+        """Whether it gives a query to rank candidates by (`predict_ranking`)."""
+        return False
+
+    @property
     def generative(self) -> bool:
         """Whether it can be asked for samples."""
         return False
@@ -210,6 +215,17 @@ class VectorPredictor(ABC):
         """
         raw = self.engine(contexts, lengths, queries, self.head)
         return raw, unit(raw)
+
+    def predict_ranking(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """As `predict`, and the query [B, D] of unit length to rank candidates by: the model's own, or the
+        unit prediction of one that has none."""
+        if not self.ranking:
+            raw, units = self.predict(contexts, lengths, queries)
+            return raw, units, units
+        found = self.engine.everything(contexts, lengths, queries)
+        return found[:, self.head], unit(found[:, self.head]), unit(found[:, -1])
 
     def continuation(
         self,

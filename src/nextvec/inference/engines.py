@@ -37,6 +37,12 @@ class Engine(Protocol):
         conditional model queries [B, D] -> raw float32 [B, D] of its horizon number `head`."""
         ...
 
+    def everything(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+    ) -> FloatArray:
+        """The same -> float32 [B, K, D], one a horizon, and after them the query of a model that ranks."""
+        ...
+
 
 class TorchEngine:
     """A module, on whatever device it is.
@@ -57,6 +63,14 @@ class TorchEngine:
         prediction = self._after(*tensors(self.model, contexts, lengths, queries))
         raw: FloatArray = prediction.ahead[:, head].float().cpu().numpy()
         return raw
+
+    @torch.inference_mode()
+    def everything(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+    ) -> FloatArray:
+        prediction = self._after(*tensors(self.model, contexts, lengths, queries))
+        found: FloatArray = prediction.everything.float().cpu().numpy()
+        return found
 
 
 def tensors(
@@ -85,7 +99,8 @@ def _tensor(values: FloatArray) -> Tensor:
 # Exported graphs at work: ONNX Runtime and OpenVINO.
 #
 # A graph takes `vectors` [B, T, D] with zeros in the padding, `last` [B], the position of each row's last
-# vector, and for a conditional model `query` [B, D]; it gives `raw` [B, K, D], one vector a horizon.
+# vector, and for a conditional model `query` [B, D]; it gives `raw` [B, K, D], one vector a horizon and, of
+# a model that ranks, the query after them.
 
 VECTORS, LAST, QUERY, RAW = "vectors", "last", "query", "raw"
 Feed = Mapping[str, NDArray[Any]]
@@ -119,6 +134,11 @@ class GraphEngine(ABC):
     def __call__(
         self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None, head: int = 0
     ) -> FloatArray:
+        return self.everything(contexts, lengths, queries)[:, head]
+
+    def everything(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+    ) -> FloatArray:
         contexts, n = trimmed(contexts, lengths)
         time = contexts.shape[1] if self.time is None else self.time
         if contexts.shape[1] > time:
@@ -130,7 +150,7 @@ class GraphEngine(ABC):
         if QUERY in self.inputs:
             told = np.zeros_like(contexts[:, 0]) if queries is None else queries
             feed[QUERY] = np.ascontiguousarray(told, dtype=np.float32)
-        return self._run({name: feed[name] for name in self.inputs})[:, head]
+        return self._run({name: feed[name] for name in self.inputs})
 
     @abstractmethod
     def _run(self, feed: Feed) -> FloatArray:

@@ -59,6 +59,7 @@ class ExportedPredictor(TrainedPredictor):
             engine, held["dimension"], held["context"], called, self.described.get("fingerprint")
         )
         self._conditional = "query" in held["inputs"]
+        self._ranking = bool(held["facts"].get("ranking", False))
         self.metadata = {
             "parameters": held["parameters"],
             "bytes": sum(entry["bytes"] for entry in held["files"].values()),
@@ -69,6 +70,10 @@ class ExportedPredictor(TrainedPredictor):
     @property
     def conditional(self) -> bool:
         return self._conditional
+
+    @property
+    def ranking(self) -> bool:
+        return self._ranking and self.head == 0
 
     def stream(self, query: FloatArray | None = None) -> StreamSession:
         return WindowSession(self, query)

@@ -53,7 +53,7 @@ class Graph:
 
 
 class LastVector(nn.Module):
-    """What is exported: vectors [B, T, D], last [B] (and query [B, D]) -> raw [B, K, D]."""
+    """What is exported: vectors [B, T, D], last [B] (and query [B, D]) -> `Prediction.everything`."""
 
     def __init__(self, model: NextVectorModel) -> None:
         super().__init__()
@@ -63,7 +63,8 @@ class LastVector(nn.Module):
         model = self.model
         x = model.read(vectors)
         hidden = model.encode_last(model.inputs(x, model.query_term(query, x.shape[0])), last)
-        return model.predict(hidden, model.residual.after(x, last)).ahead
+        ranking = None if model.ranker is None else model.ranker.base.after(x, last)
+        return model.predict(hidden, model.residual.after(x, last), ranking=ranking).everything
 
 
 def make_graph(model: NextVectorModel, context: int, *, any_length: bool = True) -> Graph:

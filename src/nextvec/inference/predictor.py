@@ -63,6 +63,10 @@ class ModelPredictor(VectorPredictor):
         return self.model.confidence is not None and self.head == 0
 
     @property
+    def ranking(self) -> bool:
+        return self.model.ranker is not None and self.head == 0
+
+    @property
     def generative(self) -> bool:
         return self.model.generative and self.head == 0
 

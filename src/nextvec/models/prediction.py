@@ -39,6 +39,11 @@ class Prediction:
         first = self.raw.unsqueeze(-2)
         return first if self.further is None else torch.cat((first, self.further), -2)
 
+    @property
+    def everything(self) -> Tensor:
+        """`ahead`, and after the horizons the query where there is one."""
+        return self.ahead if self.query is None else torch.cat((self.ahead, self.query.unsqueeze(-2)), -2)
+
 
 def at_last(values: Tensor, last: Tensor | None) -> Tensor:
     """values [B, T, ...] at position `last` [B] of each row, or at the very last one of all -> [B, ...]."""

@@ -109,7 +109,7 @@ def _share_above_half(context: OracleContext) -> Expected:
 
 
 def _recall(k: int) -> None:
-    @expects(f"recall@{k}", oracle=1)
+    @expects(f"recall@{k}", *([f"unit_recall@{k}"] if k == 5 else []), oracle=1)
     def recall(context: OracleContext) -> Expected:
         # knowing something: no closed form, but a plain count on the same vectors
         if context.known.blind:
@@ -121,7 +121,7 @@ for _k in KS:
     _recall(_k)
 
 
-@expects("mrr", oracle=1)
+@expects("mrr", "unit_mrr", oracle=1)
 def _mrr(context: OracleContext) -> Expected:
     if context.known.blind:
         return chance(context.world.evaluation_set.pool.chance_mrr())
