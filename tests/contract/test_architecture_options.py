@@ -21,7 +21,7 @@ from nextvec.models.base import NextVectorModel, Prediction
 from nextvec.models.heads import HEADS
 from nextvec.models.residual import RESIDUALS
 from nextvec.models.saving import load_model, save_model
-from nextvec.training.build import fit_residual, fit_standardiser
+from nextvec.training.build import fit_ranking, fit_residual, fit_standardiser
 from parity.operators import ema_reference, weights_reference
 
 CONTEXT = 3
@@ -31,6 +31,7 @@ JUDGED = {
     "ema": "exponential averages",
     "weights": "position weights",
     "ridge": "ridge",
+    "averages": "ridge on averages",
 }
 EVERYTHING = {
     "head": "projection",
@@ -69,6 +70,9 @@ def world() -> SimpleNamespace:
 def answers(model: NextVectorModel, prediction: Prediction, candidate: Tensor) -> dict[str, Tensor]:
     """Everything that is predicted, by name."""
     found = {"ahead": prediction.ahead}
+    if model.ranker is not None:
+        assert prediction.query is not None
+        found["query"] = prediction.query
     if model.confidence is not None:
         found["continuation"] = model.continuation(prediction, candidate)
     return found
@@ -102,6 +106,11 @@ def assert_forms_agree(model: NextVectorModel, x: Tensor, query: Tensor | None =
     return whole
 
 
+def everything_for(name: str) -> dict[str, Any]:
+    """All options at once; a model that draws samples by itself has no query for ranking."""
+    return {**EVERYTHING, "ranking": not fresh(name).generative}
+
+
 def heads_for(name: str) -> list[str]:
     """All heads, but for a model that draws samples by itself: it takes no head that does."""
     return [head for head in HEADS if head != "energy" or not fresh(name).generative]
@@ -119,6 +128,10 @@ def baseline_reference(model: NextVectorModel, x: Tensor) -> Tensor:
             return x
         case "ema":
             return ema_reference(x, residual.weights)
+        case "averages":
+            each = torch.eye(len(residual.weights), dtype=x.dtype)
+            moved = [ema_reference(x, each[k]) @ residual.deviation[k] for k in range(len(each))]
+            return ema_reference(x, residual.weights) + sum(moved)
         case "weights":
             return weights_reference(x, residual.weights)
         case "ridge":
@@ -160,6 +173,26 @@ def test_an_untrained_model_is_the_judged_baseline(name: str, world: SimpleNames
             assert np.abs(raw - expected).max() > 1e-3
         else:
             np.testing.assert_allclose(raw, expected, rtol=0, atol=1e-5)
+
+
+@every_architecture
+@torch.inference_mode()
+def test_an_untrained_model_ranks_as_the_listwise_averages(name: str, world: SimpleNamespace) -> None:
+    if fresh(name).generative:
+        with pytest.raises(ModelError, match="ranking"):
+            fresh(name, ranking=True)
+        return
+    model = fresh(name, ranking=True)
+    model.scale.fill_(1.7)
+    fit_ranking(model, world.vectors, world.train)
+    judged = BASELINES["listwise averages"](CONTEXT)
+    judged.fit(world.vectors, world.train, world.validation)
+    contexts, lengths = gather_contexts(world.vectors, world.validation, judged.context)
+    ends = torch.from_numpy(lengths)
+    query = model.after(torch.from_numpy(contexts), ends).query
+    assert query is not None
+    np.testing.assert_allclose(query.numpy(), judged.predict(contexts, lengths)[1], rtol=0, atol=1e-5)
+    assert_forms_agree(make(name, torch.float64, ranking=True), vectors(2, 7, torch.float64))
 
 
 def told(
@@ -266,7 +299,7 @@ def test_confidence_is_a_logit_of_each_candidate(name: str) -> None:
 
 @every_architecture
 def test_with_every_option_every_parameter_learns(name: str, tmp_path: Path) -> None:
-    model, x = make(name, **EVERYTHING).train(), vectors(4, 12)
+    model, x = make(name, **everything_for(name)).train(), vectors(4, 12)
     query, broken = vectors(4, 1, seed=5)[:, 0], torch.arange(11) % 2 == 0
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for _ in range(4):
@@ -275,6 +308,8 @@ def test_with_every_option_every_parameter_learns(name: str, tmp_path: Path) -> 
         logit = model.continuation(prediction, x[:, 1:])
         judged = torch.nn.functional.binary_cross_entropy_with_logits(logit, broken.float().expand(4, -1))
         wrong = (prediction.ahead - x[:, 1:, None]).square().mean()
+        if prediction.query is not None:
+            wrong = wrong - (prediction.query * x[:, 1:]).sum(-1).mean()
         (wrong + judged + sum(own.values())).backward()
         optimizer.step()
     for key, parameter in model.named_parameters():

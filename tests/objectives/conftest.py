@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import cosine_similarity, normalize
 
 from nextvec.objectives.sample import Sample, Statistics
 
@@ -46,6 +46,7 @@ def _sample(
         lengths=lengths,
         documents=None if documents is None else torch.tensor(documents),
         broken=broken,
+        query=normalize(first.roll(1, -1), dim=-1),
         confidence=lambda candidate: 3.0 * cosine_similarity(candidate, first, dim=-1) - 0.5,
     )
 

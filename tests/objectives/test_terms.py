@@ -135,7 +135,7 @@ def test_the_order_of_the_stretches_does_not_matter(name, options, sample, stati
     # Confidence and prediction are of the same order in both.
     judged = one.confidence(one.target)
     rows = torch.tensor(order)
-    parts = ("prediction", "target", "mask", "inputs", "lengths", "documents", "broken")
+    parts = ("prediction", "target", "mask", "inputs", "lengths", "documents", "broken", "query")
     moved = replace(
         one, **{part: getattr(one, part)[rows] for part in parts}, confidence=lambda _: judged[rows]
     )

@@ -27,7 +27,7 @@ from nextvec.evaluation.baselines.simple import window_mean
 from nextvec.evaluation.evaluation_set import LIMIT, SAMPLES, EvaluationSet, Leaks, without_leaks
 from nextvec.evaluation.intervals import RESAMPLES, DocumentBootstrap
 from nextvec.evaluation.metrics import KS, METRICS, Scores
-from nextvec.evaluation.predictor import NextVectorPredictor, measure_speed
+from nextvec.evaluation.predictor import NextVectorPredictor, measure_speed, ranks_by_query
 from nextvec.evaluation.ranking import CANDIDATES, make_pool
 from nextvec.evaluation.report import PredictorRow, Report, compare
 from nextvec.progress import Progress
@@ -211,6 +211,8 @@ class _Table:
         started = time.perf_counter()
         scores = Scores.of(predictor, self.evaluation_set)
         row = PredictorRow(predictor.name, predictor.kind, dict(getattr(predictor, "metadata", {})))
+        if ranks_by_query(predictor):
+            row.metadata["ranked_by"] = "query"
         row.metadata["predict_seconds"] = round(time.perf_counter() - started, 3)
         left_out = {f"recall@{k}" for k in KS if k not in self.ks}
         for metric in METRICS.values():

@@ -24,6 +24,8 @@ NAMED = {
     "mse": ("mse", "{:.6f}"),
     **{f"recall@{k}": (f"R@{k}", "{:.4f}") for k in KS},
     "mrr": ("MRR", "{:.4f}"),
+    "unit_recall@5": ("unit R@5", "{:.4f}"),
+    "unit_mrr": ("unit MRR", "{:.4f}"),
     "skill": ("skill", "{:+.3f}"),
     "contrastive_accuracy": ("CA", "{:.4f}"),
     "par": ("PAR", "{:.3f}"),
@@ -55,6 +57,9 @@ def format_table(report: Mapping[str, Any], *, markdown: bool = False) -> str:
     """The same from the JSON of a report. Columns that no row has a value for are left out."""
     head, lines = heading(report), table(*_cells(report), markdown=markdown)
     notes = [LEGEND, *report["notes"]]
+    if queried := [row["name"] for row in report["rows"] if row.get("ranked_by") == "query"]:
+        by_unit = "unit R@5 and unit MRR: by its unit prediction"
+        notes.append(f"Ranks of {', '.join(queried)} are by the query that it gives for ranking; {by_unit}.")
     if markdown:
         notes = [f"- {note}" for note in notes]
         return "\n".join([*head, "", *lines, "", *notes])
@@ -93,7 +98,11 @@ def _asked(report: Mapping[str, Any]) -> str:
 def _cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows."""
     rows = report["rows"]
-    figures = [k for k in FIGURES if any(row.get(k) is not None for row in rows)]
+    # By the unit prediction only where a query ranks otherwise.
+    by_query = {f"unit_{k}": k for k in ("recall@5", "mrr")}
+    figures = [
+        k for k in FIGURES if any(row.get(k) not in (None, row.get(by_query.get(k, ""))) for row in rows)
+    ]
     facts = [k for k in FACTS if any(row.get(k) is not None for row in rows)]
     head = ["predictor", *(FIGURES[k][0] for k in figures), *(FACTS[k][0] for k in facts)]
     body = [
