@@ -15,7 +15,7 @@ from torch import Tensor
 from contract.lab import D, every_architecture, fresh, make, vectors
 from nextvec.data.gather import gather_contexts
 from nextvec.data.windows import Windows, make_windows
-from nextvec.errors import ModelError
+from nextvec.errors import ConfigError, ModelError
 from nextvec.evaluation.baselines import BASELINES, Baseline
 from nextvec.models.base import NextVectorModel, Prediction
 from nextvec.models.heads import HEADS
@@ -179,7 +179,7 @@ def test_an_untrained_model_is_the_judged_baseline(name: str, world: SimpleNames
 @torch.inference_mode()
 def test_an_untrained_model_ranks_as_the_listwise_averages(name: str, world: SimpleNamespace) -> None:
     if fresh(name).generative:
-        with pytest.raises(ModelError, match="ranking"):
+        with pytest.raises(ConfigError, match="ranking"):
             fresh(name, ranking=True)
         return
     model = fresh(name, ranking=True)

@@ -59,16 +59,23 @@ def fit_listwise(vectors: VectorSource, train: Windows, seed: int = 0) -> Listwi
     parts = [tuple(map(torch.from_numpy, part)) for part in _scored(vectors, train, some, mean, rng)]
 
     def loss(flat: Wide) -> tuple[float, Wide]:
-        x = torch.from_numpy(flat).requires_grad_()
-        w, sharpness = x[:-1].float(), x[-1].exp().float()
-        total = torch.zeros((), dtype=torch.float64)
+        """The mean over the windows, and its gradient."""
+        w, sharpness = torch.from_numpy(flat[:-1]).float(), float(np.exp(flat[-1]))
+        total, slope = 0.0, torch.zeros(len(flat), dtype=torch.float64)
         for scores, barred, gram in parts:
-            length = torch.einsum("nkl,k,l->n", gram, w, w).clamp_min(1e-12).sqrt()
-            logits = sharpness * torch.einsum("nkv,k->nv", scores, w) / length[:, None]
-            logits = logits.masked_fill(barred, -torch.inf)
-            total = total - logits.log_softmax(1)[:, 0].sum(dtype=torch.float64)
-        (gradient,) = torch.autograd.grad(total / len(some), x)
-        return float(total.detach()) / len(some), gradient.numpy()
+            shadow = gram @ w  # [n, K]
+            length = (shadow @ w).clamp_min(1e-12).sqrt()[:, None]
+            along = torch.einsum("nkv,k->nv", scores, w)
+            logits = sharpness * along / length
+            chances = logits.masked_fill(barred, -torch.inf).log_softmax(1)
+            total -= float(chances[:, 0].sum(dtype=torch.float64))
+            error = chances.exp()
+            error[:, 0] -= 1
+            reach = (error * along).sum(1, keepdim=True)
+            by_weight = torch.einsum("nkv,nv->nk", scores, error) - reach * shadow / length**2
+            slope[:-1] += (sharpness * by_weight / length).sum(0, dtype=torch.float64)
+            slope[-1] += (error * logits).sum(dtype=torch.float64)
+        return total / len(some), slope.numpy() / len(some)
 
     start = np.array([0.2, 0.1, 0.4, 0.0, 0.3, 0.2, 0.0, -0.3, 0.0, -0.2, np.log(SHARPNESS)])
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 100}).x
