@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 VEC2TEXT := $(VENV)/share/nextvec/vec2text
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: install demo test test-browser lint bench clean
+.PHONY: install demo pretrained test test-browser lint bench clean
 
 install: $(VENV)/.installed
 
@@ -28,6 +28,10 @@ $(VEC2TEXT)/environment.json: src/nextvec/decoding/vec2text/requirements.txt $(V
 
 demo: install
 	$(BIN)/nextvec demo --out demo
+
+# The model that comes with the package, made again (about an hour): make pretrained STORE=STORE SPLIT=splits.json
+pretrained: install
+	$(BIN)/python benchmarks/pretrained.py $(STORE) --split-file $(SPLIT)
 
 lint: install
 	$(BIN)/ruff check .

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
 from nextvec.cli.common import JsonTarget, output
 from nextvec.cli.texts import (
+    PRETRAINED,
     DecoderFlags,
     EncoderFlags,
     PassageCount,
     Query,
+    Run,
     TextFlags,
     VectorFlags,
     open_pipeline,
+    passage_count,
     read_text,
 )
 from nextvec.errors import ConfigError
@@ -35,11 +37,11 @@ CONFIDENCES = {
 
 
 def predict(
-    run: Annotated[Path, Parameter(help="A run folder, or an export of one.")],
+    run: Run = PRETRAINED,
     *,
     text: TextFlags | None = None,
     query: Query = None,
-    nearest: PassageCount = 5,
+    nearest: PassageCount = None,
     decoder: DecoderFlags | None = None,
     encoder: EncoderFlags | None = None,
     vector: VectorFlags | None = None,
@@ -58,8 +60,9 @@ def predict(
     vectors.check()
     read, where = read_text(text)
     predictor = open_predictor(run, device)
-    with open_pipeline(predictor, encoder, decoder, passages=nearest > 0) as pipeline:
-        found = pipeline.ahead(read, query=query, n=nearest, where=where)
+    count = passage_count(predictor, decoder, nearest, 5)
+    with open_pipeline(predictor, encoder, decoder, passages=count > 0) as pipeline:
+        found = pipeline.ahead(read, query=query, n=count, where=where)
     first = found[0].raw
     made = np.stack([passage.raw.values for passage in found])
     vectors.write(RawVectors(made, first.encoder, first.normalised))
@@ -143,13 +146,13 @@ class CourseFlags:
 
 
 def rollout(
-    run: Annotated[Path, Parameter(help="A run folder, or an export of one.")],
+    run: Run = PRETRAINED,
     *,
     steps: Annotated[int, Parameter(help="How far, in chunks.")] = 5,
     text: TextFlags | None = None,
     query: Query = None,
     flags: CourseFlags | None = None,
-    nearest: PassageCount = 1,
+    nearest: PassageCount = None,
     decoder: DecoderFlags | None = None,
     encoder: EncoderFlags | None = None,
     vector: VectorFlags | None = None,
@@ -169,9 +172,10 @@ def rollout(
         raise ConfigError(f"a rollout of {steps} steps", where="--steps", remedy="request 1 or more")
     read, where = read_text(text)
     predictor = open_predictor(run, device)
-    wanted = nearest > 0 or course.snap is not None
+    count = passage_count(predictor, decoder, nearest, 1)
+    wanted = count > 0 or course.snap is not None
     with open_pipeline(predictor, encoder, decoder, passages=wanted) as pipeline:
-        found = pipeline.rollout(read, steps, course, query=query, n=nearest, where=where)
+        found = pipeline.rollout(read, steps, course, query=query, n=count, where=where)
     vectors.write(found.raw)
     figures = {"run": str(run), "encoder": predictor.space.encoder["name"], "query": query}
     output(describe_rollout(found, predictor.name, steps), {**figures, **found.to_json()}, json)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from nextvec.cli.common import JsonTarget, Quiet, StorePath, names, output
-from nextvec.cli.texts import EncoderFlags, TextFlags, open_text_reader, read_text
+from nextvec.cli.texts import PRETRAINED, EncoderFlags, Run, TextFlags, open_text_reader, read_text
 from nextvec.errors import ConfigError
 from nextvec.text import columns, fill
 
@@ -94,7 +94,7 @@ class CompareFlags:
 
 
 def retrieve(
-    run: Annotated[Path, Parameter(help="A run folder, or an export of one.")],
+    run: Run = PRETRAINED,
     *,
     store: StorePath,
     text: TextFlags | None = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter, validators
 
 from nextvec.cli.common import names
-from nextvec.cli.texts import EncoderFlags, open_text_reader
+from nextvec.cli.texts import PRETRAINED, EncoderFlags, open_text_reader
 from nextvec.errors import ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -68,7 +68,11 @@ class LimitFlags:
 
 def serve(
     *runs: Annotated[
-        str, Parameter(help="A run folder, a hub id or an export; NAME=RUN serves it under a name.")
+        str,
+        Parameter(
+            help="A run folder, a hub id or an export; NAME=RUN serves it under a name (default: the model "
+            "that comes with the package)."
+        ),
     ],
     store: Annotated[Path | None, Parameter(help="Whose passages are found for texts.")] = None,
     index: Annotated[
@@ -91,8 +95,7 @@ def serve(
     """Serve models over HTTP, with a page to try them on, until SIGTERM or Ctrl-C; then finish what was
     accepted. The routes are described at /openapi.json.
     """
-    if not runs:
-        raise ConfigError("no model to serve", remedy="name a run's folder")
+    runs = runs or (str(PRETRAINED),)
     if index is not None and store is None:
         raise ConfigError("an index of no store", where="--index", remedy="give --store too")
     _check_installed()

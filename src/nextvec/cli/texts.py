@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from nextvec.inference.base import TrainedPredictor
     from nextvec.vectors import RawVectors
 
+log = logging.getLogger("nextvec.cli")
 TEXT, ENCODING, DECODING, VECTOR = Group("Text"), Group("Encoder"), Group("Decoder"), Group("Vectors")
 NEAREST = "nearest"
 STANDARD_INPUT = Path("-")
@@ -39,11 +41,16 @@ Endpoint = Annotated[str | None, Parameter(group=ENCODING, help="URL of an OpenA
 Query = Annotated[
     str | None, Parameter(group=TEXT, help="A text to write towards; for runs trained with queries.")
 ]
+PRETRAINED = Path("pretrained")
+Run = Annotated[
+    Path,
+    Parameter(help="A run folder, or an export of one (default: the model that comes with the package)."),
+]
 PassageCount = Annotated[
-    int,
+    int | None,
     Parameter(
         group=DECODING,
-        help="So many real passages a prediction; 0 for none, and no store is needed.",
+        help="So many real passages a prediction (default: 5, of a rollout 1); 0: none, and no store.",
         validator=validators.Number(gte=0),
     ),
 ]
@@ -249,14 +256,28 @@ def open_pipeline(
         yield Pipeline(predictor, reader, opened, library)
 
 
+def passage_count(
+    predictor: TrainedPredictor, decoder: DecoderFlags | None, requested: int | None, default: int
+) -> int:
+    """How many passages are looked for: none where none were requested and there is no store to look in,
+    which is logged."""
+    if requested is not None:
+        return requested
+    if (decoder is None or decoder.store is None) and not predictor.training["store"]:
+        log.info("no store is named, so no passages are looked for; give --store STORE")
+        return 0
+    return default
+
+
 def _store_of(predictor: TrainedPredictor, named: Path | None) -> Store:
     from nextvec.corpus.store import Store
 
-    path = Path(predictor.training["store"]) if named is None else named
-    if named is None and not path.is_dir():
+    noted = predictor.training["store"]
+    path = Path(noted) if named is None else named
+    if named is None and not (noted and path.is_dir()):
         raise StoreError(
             f"the store that {predictor.name} was trained on is not there",
-            where=path,
+            where=noted or predictor.name,
             remedy="name one: --store STORE; or request no passages: --nearest 0",
         )
     return Store.open(path)

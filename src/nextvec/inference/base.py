@@ -21,6 +21,8 @@ from nextvec.inference.engines import Engine
 from nextvec.models.base import NextVectorModel, State, Streaming
 from nextvec.vectors import RawVectors, UnitVectors, unit
 
+UNIT_TOLERANCE = 1e-3  # of the length of a unit vector, stored in half precision
+
 
 class StreamSession(ABC):
     """What one stream has read. Pushes from several threads are taken one after the other.
@@ -170,11 +172,13 @@ class VectorPredictor(ABC):
         encoder: fingerprint of the encoder it was trained on; None accepts any store.
         dimension: D.
         head: which of the model's horizons it answers for, 0 the first.
+        reads_directions: it was trained on unit vectors, see `_as_trained`.
         metadata: what a table says of it besides.
     """
 
     kind: Literal["model"] = "model"
     head: int = 0
+    reads_directions: bool = False
 
     def __init__(self, engine: Engine, dimension: int, context: int, name: str, encoder: str | None) -> None:
         self.engine, self.dimension, self.context = engine, dimension, context
@@ -213,7 +217,8 @@ class VectorPredictor(ABC):
         Args:
             queries: [B, D] what a conditional model is to write towards; a row of zeros tells nothing.
         """
-        raw = self.engine(contexts, lengths, queries, self.head)
+        contexts, length = self._as_trained(contexts, lengths)
+        raw = self.engine(contexts, lengths, queries, self.head) * length
         return raw, unit(raw)
 
     def predict_ranking(
@@ -224,8 +229,23 @@ class VectorPredictor(ABC):
         if not self.ranking:
             raw, units = self.predict(contexts, lengths, queries)
             return raw, units, units
+        contexts, length = self._as_trained(contexts, lengths)
         found = self.engine.everything(contexts, lengths, queries)
-        return found[:, self.head], unit(found[:, self.head]), unit(found[:, -1])
+        raw = found[:, self.head] * length
+        return raw, unit(raw), unit(found[:, -1])
+
+    def _as_trained(self, contexts: FloatArray, lengths: IntArray) -> tuple[FloatArray, FloatArray]:
+        """What the model is given of contexts [B, T, D], and what its raw predictions are multiplied with
+        [B, 1]. One that was trained on unit vectors reads the directions of raw ones, and its prediction is
+        as long as what was read, on average."""
+        if not self.reads_directions:
+            return contexts, np.ones((len(contexts), 1), dtype=np.float32)
+        norms = np.linalg.norm(contexts, axis=2)
+        real = np.arange(contexts.shape[1]) < np.asarray(lengths)[:, None]
+        if np.allclose(norms[real], 1.0, atol=UNIT_TOLERANCE):
+            return contexts, np.ones((len(contexts), 1), dtype=np.float32)
+        mean = (norms * real).sum(axis=1, keepdims=True) / real.sum(axis=1, keepdims=True)
+        return unit(contexts), mean.astype(np.float32)
 
     def continuation(
         self,

@@ -148,6 +148,7 @@ def _imports(source: bytes, packages: tuple[str, ...]) -> list[str]:
 
 log = logging.getLogger("nextvec.models")
 
+PRETRAINED = "pretrained"  # the model that comes with the package, by name
 CONFIG, WEIGHTS, GOLDEN = "config.json", "model.safetensors", "golden.safetensors"
 GOLDEN_BATCH, GOLDEN_TIME = 2, 8
 MAX_GOLDEN_BYTES = 2**28
@@ -280,6 +281,8 @@ def _outputs(model: NextVectorModel, inputs: Mapping[str, Tensor]) -> dict[str, 
         outputs = {"raw": prediction.raw}
         if model.config.horizons > 1:
             outputs["ahead"] = prediction.ahead
+        if prediction.query is not None:
+            outputs["ranked"] = prediction.query
         if model.config.confidence:
             outputs["continuation"] = model.continuation(prediction, inputs["input"])
     return {name: value.clone() for name, value in outputs.items()}
@@ -304,7 +307,8 @@ def _check_golden(model: NextVectorModel, folder: Path, saved_code: str) -> None
 
 
 def locate(source: str | Path, *, also: Sequence[str] = (), **download: Any) -> Path:
-    """The local folder of a path or of a Hub id. A name whose first part is a folder here is a path.
+    """The local folder of a path, of a Hub id, or of "pretrained", the model that comes with the package. A
+    name whose first part is a folder here is a path.
 
     Args:
         also: further files to fetch from the Hub, where they are there.
@@ -315,10 +319,14 @@ def locate(source: str | Path, *, also: Sequence[str] = (), **download: Any) -> 
     path = Path(source)
     if path.is_dir():
         return path
+    if str(source) == PRETRAINED:
+        return Path(__file__).parents[1] / PRETRAINED
     is_id = isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~"))
     if not is_id or path.parent.is_dir():
         raise RunError(
-            "no such folder", where=source, remedy="give the folder of a run, or a Hub id owner/name"
+            "no such folder",
+            where=source,
+            remedy="give the folder of a run, a Hub id owner/name, or pretrained",
         )
     try:
         found = snapshot_download(source, allow_patterns=[CONFIG, WEIGHTS, GOLDEN, *also], **download)

@@ -1,0 +1,126 @@
+"""The model that comes with the package, made again: `make pretrained STORE=STORE SPLIT=splits.json`.
+
+STORE holds unit vectors of the packaged encoder, verified at ingest (data/ and data/large/ together:
+benchmarks/results/README.md says how it is made). Trains by recipe `pretrained` into --run (interrupted, the
+same command goes on), brings the raw output to the length that fits validation best, and writes the model to
+--out in half precision, with the keys of all it was trained on for the leak guard, and nothing of the machine
+that it was made on. About an hour of one quiet core with AVX512-BF16 or AMX.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nextvec.corpus.chunking import make_chunker
+from nextvec.corpus.store import Store
+from nextvec.data.trained import TRAINED_ON
+from nextvec.disk import read_json, write_json
+from nextvec.errors import RunError
+from nextvec.models import registry
+from nextvec.models.base import NextVectorModel
+from nextvec.models.saving import CONFIG, WEIGHTS, read_tensors, save_model
+from nextvec.training.loop import METRICS
+
+KEPT = (
+    "context",
+    "min_context",
+    "horizons",
+    "task",
+    "normalised",
+    "chunker",
+    "store_fingerprint",
+    "documents",
+)
+
+
+def train(store: Path, split: Path, run: Path) -> None:
+    """Start the run, or go on with it. Raises CalledProcessError where training fails."""
+    command = [sys.executable, "-m", "nextvec", "train", str(store), "--out", str(run)]
+    if (run / "config.toml").is_file():
+        command.append("--resume")
+    else:
+        command += ["--model", "lcm", "--recipe", "pretrained", "--set", 'model.preset="m6"']
+        command += ["--set", f'data.split.file="{split.resolve()}"']
+    subprocess.run(command, check=True)
+
+
+@torch.no_grad()
+def fit_length(model: NextVectorModel, store: Store, documents: Sequence[str], context: int) -> float:
+    """Multiply the raw output by the factor that makes its squared error on `documents` least, and return
+    it: training by cosine alone leaves the length to chance. Directions do not change."""
+    wanted = set(documents)
+    crossed = squared = 0.0
+    for document in store.documents:
+        if document.doc_id in wanted and document.count > 5:
+            rows = np.asarray(store.vectors[document.first : document.first + document.count], np.float32)
+            x = torch.from_numpy(rows[:context])[None]
+            raw, true = model(x).raw[0, 4:-1], x[0, 5:]
+            crossed += float((raw * true).sum())
+            squared += float(raw.square().sum())
+    factor = crossed / squared
+    for values in (*model.head.parameters(), *model.residual.parameters()):
+        values.mul_(factor)
+    return factor
+
+
+def package(run: Path, store: Store, split: Path, out: Path) -> None:
+    """Write the best model of `run` to `out`: half precision but for its scale."""
+    info = read_json(run / CONFIG, RunError)
+    weights = read_tensors(run / WEIGHTS)
+    model = registry.build(info["architecture"], "m6", int(info["config"]["d_embed"]), **info["config"])
+    model.load_state_dict(weights)
+    model.eval()
+    documents = json.loads(split.read_text(encoding="utf-8"))["validation"]
+    factor = fit_length(model, store, documents, int(info["training"]["context"]))
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        if name != "scale" and value.is_floating_point():
+            value.data = value.data.to(torch.float16)
+    training = {key: info["training"][key] for key in KEPT}
+    chunker = make_chunker().describe()
+    extra = {
+        "encoder": dict(store.encoder),
+        "training": {
+            **training,
+            "store": "",
+            "sources": [],
+            "split": {},
+            "chunker": make_chunker().describe(),
+        },
+        "raw_length_factor": factor,
+        "epoch": info["epoch"],
+        "validation": info["validation"],
+    }
+    save_model(out, model, extra)
+    shutil.copy(run / TRAINED_ON, out / TRAINED_ON)
+    metrics = read_json(run / METRICS, RunError)
+    write_json(out / METRICS, {**metrics, "run": "pretrained"})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--split-file", type=Path, required=True)
+    parser.add_argument("--run", type=Path, default=Path("runs/pretrained"))
+    parser.add_argument("--out", type=Path, default=Path("src/nextvec/pretrained"))
+    given = parser.parse_args()
+    if not (given.run / METRICS).is_file():
+        train(given.store, given.split_file, given.run)
+    store = Store.open(given.store)
+    if not store.encoder.get("weights_sha256"):
+        parser.error(f"{given.store}: nothing proves its encoder; ingest it with --verify-encoder")
+    package(given.run, store, given.split_file, given.out)
+    size = sum(file.stat().st_size for file in given.out.iterdir())
+    print(f"{given.out}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
