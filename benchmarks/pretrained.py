@@ -76,7 +76,8 @@ def package(run: Path, store: Store, split: Path, out: Path) -> None:
     """Write the best model of `run` to `out`: half precision but for its scale."""
     info = read_json(run / CONFIG, RunError)
     weights = read_tensors(run / WEIGHTS)
-    model = registry.build(info["architecture"], "m6", int(info["config"]["d_embed"]), **info["config"])
+    config = dict(info["config"])
+    model = registry.build(info["architecture"], "m6", int(config.pop("d_embed")), **config)
     model.load_state_dict(weights)
     model.eval()
     documents = json.loads(split.read_text(encoding="utf-8"))["validation"]
@@ -93,7 +94,7 @@ def package(run: Path, store: Store, split: Path, out: Path) -> None:
             "store": "",
             "sources": [],
             "split": {},
-            "chunker": make_chunker().describe(),
+            "chunker": chunker,
         },
         "raw_length_factor": factor,
         "epoch": info["epoch"],
