@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 VEC2TEXT := $(VENV)/share/nextvec/vec2text
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: install demo pretrained test test-browser lint bench clean
+.PHONY: install demo pretrained test test-browser faults lint bench clean
 
 install: $(VENV)/.installed
 
@@ -41,6 +41,10 @@ lint: install
 
 test: lint $(VEC2TEXT)/environment.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4
+
+# kill -9, a full disk and damage at every moment and place; `make test` has a few of each.
+faults: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/faults
 
 # The playground and the report in a real browser; needs Debian's chromium (apt-get install chromium).
 test-browser: install

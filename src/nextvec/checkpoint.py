@@ -129,7 +129,8 @@ def begin(
             with another configuration.
     """
     if not resume:
-        refuse_taken(out, RunError, "go on with --resume or give another folder")
+        started = (out / CONFIG).is_file()
+        refuse_taken(out, RunError, f"{'go on with --resume or ' if started else ''}give another folder")
         return config, None
     if not (out / CONFIG).is_file():
         remedy = "check the folder, or train without --resume"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import tomllib
 import types
 import typing
@@ -20,6 +21,8 @@ from nextvec.errors import ConfigError, RunError
 
 T = TypeVar("T")
 MAX_TOML_BYTES = 2**20
+MAX_DEPTH = 64  # of a key's parts
+_NO_KEY = re.compile(r"[^\w.\"' \t-]+")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -27,13 +30,26 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_TOML_BYTES:
             raise ConfigError("larger than 1 MiB", where=path, remedy="a configuration is a short TOML file")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        _refuse_depth(text, path)
+        return tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError("no such configuration file", where=path, remedy="check the path") from None
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"cannot be read ({e})", where=path) from None
     except tomllib.TOMLDecodeError as e:
         raise ConfigError(f"is not TOML ({e})", where=path, remedy="correct the line named") from None
+    except (ValueError, RecursionError) as e:  # an integer of thousands of digits, brackets without end
+        raise ConfigError(f"cannot be read ({e})", where=path, remedy="write it by hand") from None
+
+
+def _refuse_depth(text: str, where: str | Path) -> None:
+    """Raise ConfigError for a key of very many parts: the parser takes time and memory with their square."""
+    dots, part = max((part.count("."), part) for part in _NO_KEY.split(text))
+    if dots >= MAX_DEPTH:
+        raise ConfigError(
+            f"'{part.strip()[:40]}...' has {dots + 1:,} parts", where=where, remedy="a key has three or four"
+        )
 
 
 def write_toml(path: Path, config: object) -> None:
@@ -201,10 +217,13 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         key, eq, value = text.partition("=")
         if not eq or not key.strip():
             raise ConfigError(f"'{text}' is not KEY=VALUE", where="--set", remedy="write --set optim.lr=4e-4")
+        _refuse_depth(text, "--set")
         try:
             parsed: Any = tomllib.loads(f"v = {value}")["v"]
         except tomllib.TOMLDecodeError:
             parsed = value
+        except (ValueError, RecursionError) as e:
+            raise ConfigError(f"'{text[:60]}...' cannot be read ({e})", where="--set") from None
         nested: dict[str, Any] = {}
         inner = nested
         *parents, last = key.strip().split(".")

@@ -1,20 +1,28 @@
 """Writing so that a crash at any instant leaves either the old file or the new one, and reading JSON
-with bounds. Every file nextvec writes goes through here."""
+with bounds. Every file nextvec writes goes through here, and so does the right to write a folder."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
+import glob
 import hashlib
 import json
 import os
+import re
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from nextvec.errors import NextvecError
+from safetensors import SafetensorError
+
+from nextvec.errors import BusyError, DiskError, NextvecError
 
 MAX_JSON_BYTES = 256 * 2**20
+LOCK = ".nextvec.lock"
 
 
 def fsync_folder(folder: Path) -> None:
@@ -26,28 +34,186 @@ def fsync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def is_own(path: Path) -> bool:
+    """Whether a file is a lock or temporary: what stands in a folder without being part of what it holds."""
+    return path.name == LOCK or (path.name.startswith(".") and path.name.endswith(".tmp"))
+
+
+@contextlib.contextmanager
+def _named(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """What the file system refuses, naming no file or a temporary one, becomes a DiskError of `path`."""
+    try:
+        yield
+    except DiskError:
+        raise
+    except OSError as e:
+        ours = (str(path), str(temporary or path))
+        if e.filename is not None and not str(e.filename).startswith(ours):
+            raise
+        raise DiskError.of(e, path) from e
+    except SafetensorError as e:  # no OSError, but it says which one it was
+        found = re.search(r"\(os error (\d+)\)", str(e))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise DiskError.of(OSError(number, os.strerror(number)), path) from e
+
+
+def _same_file(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def _make_temporary(path: Path) -> tuple[int, Path]:
+    """A new file beside `path`, and its descriptor, locked so that nobody takes it for a dead process's."""
+    while True:
+        fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        with contextlib.suppress(OSError):  # a file system without locks: then nothing is swept either
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        if _same_file(fd, Path(name)):
+            return fd, Path(name)
+        os.close(fd)
+
+
+def _sweep(files: Iterable[Path]) -> None:
+    """Remove the temporary files among these whose process has died."""
+    for file in files:
+        with contextlib.suppress(OSError):  # another's, or gone already
+            fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.unlink()
+            finally:
+                os.close(fd)
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success fsync it, rename it over `path`, fsync the folder.
 
-    On an exception the temporary file is removed and `path` is untouched.
+    On an exception the temporary file is removed and `path` is untouched; what a killed process left of an
+    earlier attempt is removed too.
+
+    Raises:
+        DiskError: the file system refuses (no space, no rights, an input/output error).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(fd)
-    temporary = Path(name)
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(file for file in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
+        fd, temporary = _make_temporary(path)
     try:
-        yield temporary
-        with temporary.open("rb+") as f:
-            os.fsync(f.fileno())
-        # mkstemp makes 0600; a file that others are meant to read follows the umask instead.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-        fsync_folder(path.parent)
+        with _named(path, temporary):
+            yield temporary
+            with temporary.open("rb+") as f:
+                os.fsync(f.fileno())
+            # mkstemp makes 0600; a file that others are meant to read follows the umask instead.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            temporary.replace(path)
+            fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the only right to write `folder`, made where it is missing, and sweep what a killed process left.
+
+    The lock is the operating system's, on the file .nextvec.lock in the folder: it ends with its process,
+    however that ends. Afterwards the file is gone, and so are folders that were made and are still empty.
+
+    Raises:
+        BusyError: another process, or another thread of this one, has it.
+        DiskError: `folder` is a file, or cannot be written to.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise DiskError("is a file, not a folder", where=folder, remedy="give another folder")
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    with _named(folder):
+        fd = _take_lock(folder)
+    try:
+        _sweep(
+            Path(place) / name
+            for place, _, names in os.walk(folder)
+            for name in names
+            if name != LOCK and is_own(Path(name))
+        )
+        yield
+    finally:
+        if _same_file(fd, folder / LOCK):
+            (folder / LOCK).unlink()
+        os.close(fd)
+        with contextlib.suppress(OSError):
+            for place in made:
+                place.rmdir()
+
+
+def _take_lock(folder: Path) -> int:
+    file = folder / LOCK
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except FileNotFoundError:
+            continue  # its last holder has just removed the empty folder
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _same_file(fd, file):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, str(os.getpid()).encode(), 0)
+                return fd
+        except BlockingIOError:
+            holder = os.pread(fd, 20, 0).decode("ascii", "replace")
+            os.close(fd)
+            raise busy(folder, holder) from None
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # the file was removed when we had opened it: by its last holder
+
+
+def busy(folder: Path, holder: str = "") -> BusyError:
+    """The error of a folder that somebody else is writing; `holder` is the process id, where it is known."""
+    who = f"process {holder}" if holder.isdigit() else "another process"
+    return BusyError(
+        f"is being written by {who}", where=folder, remedy="wait for it to end and give the command again"
+    )
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `out` (missing or empty, and locked meanwhile); on success everything in
+    it is made durable and it takes the place of `out`, on an exception it is removed.
+
+    Raises:
+        BusyError, DiskError: as `locked`.
+    """
+    with locked(out):
+        made = out.parent / f".{out.name}.making"
+        shutil.rmtree(made, ignore_errors=True)
+        with _named(out, made):
+            made.mkdir()
+        try:
+            with _named(out, made):
+                yield made
+                for place, _, names in os.walk(made):
+                    for name in names:
+                        with (Path(place) / name).open("rb") as f:
+                            os.fsync(f.fileno())
+                    fsync_folder(Path(place))
+                (out / LOCK).unlink()
+                try:
+                    out.rmdir()
+                    made.rename(out)
+                except OSError as e:
+                    raise busy(out) if e.errno in (errno.ENOTEMPTY, errno.EEXIST) else e from None
+                fsync_folder(out.parent)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
 
 
 def atomic_write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -69,8 +235,9 @@ def write_json(path: Path, value: object) -> None:
 def refuse_taken(
     folder: Path, error: type[NextvecError], remedy: str, why: str = "is there already and not empty"
 ) -> None:
-    """Raise `error` where a folder that is to be filled is a file, or has anything in it already."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    """Raise `error` where a folder that is to be filled is a file, or has anything in it already. Locks and
+    what a killed process left half written do not count."""
+    if folder.exists() and (not folder.is_dir() or not all(map(is_own, folder.iterdir()))):
         raise error(why, where=folder, remedy=remedy)
 
 
@@ -88,6 +255,8 @@ def read_json(path: Path, error: type[NextvecError], *, remedy: str | None = Non
         raise error(
             f"is not JSON (line {e.lineno}, column {e.colno}: {e.msg})", where=path, remedy=remedy
         ) from None
+    except ValueError as e:  # an integer of more digits than Python reads
+        raise error(f"cannot be read ({e})", where=path, remedy=remedy) from None
 
 
 def sha256_file(path: Path) -> str:

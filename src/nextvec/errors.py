@@ -30,6 +30,31 @@ class NextvecError(Exception):
         return " ".join(text.split())
 
 
+class BusyError(NextvecError):
+    """A folder that another process is writing. The same command may be given again when that has ended."""
+
+
+class DiskError(NextvecError, OSError):
+    """What the file system refuses: no space left, no rights, an input/output error, a file too large."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | Path | None = None,
+        remedy: str | None = None,
+        number: int | None = None,
+    ) -> None:
+        super().__init__(message, where=where, remedy=remedy)
+        self.errno, self.strerror, self.filename = number, message, self.where
+
+    @classmethod
+    def of(cls, error: OSError, path: Path) -> DiskError:
+        """The refusal `error` as one that names the file it is about."""
+        remedy = "check the path, its rights and the space left, and give the command again"
+        return cls(error.strerror or str(error), where=path, remedy=remedy, number=error.errno)
+
+
 class ConfigError(NextvecError):
     """An unknown key, a wrong type or a value that cannot be meant."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,14 @@ import pytest
 
 from corpus.ingesting import contents
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
-from nextvec.errors import DocumentError, EncoderMismatchError, NextvecError, StoreError, VectorError
+from nextvec.errors import (
+    BusyError,
+    DocumentError,
+    EncoderMismatchError,
+    NextvecError,
+    StoreError,
+    VectorError,
+)
 
 Make = Callable[..., StoreWriter]
 
@@ -125,7 +133,7 @@ def test_an_empty_document_and_half_a_surrogate_are_refused(writer: Make) -> Non
 
 
 def test_a_second_writer_waits_outside(store: Store, writer: Make) -> None:
-    with writer(), pytest.raises(StoreError, match="another process"), writer():
+    with writer(), pytest.raises(BusyError, match=rf"is being written by process {os.getpid()}"), writer():
         pytest.fail("two writers at once")
     with writer() as w:
         w.add_shard([one()], vectors(), path="p")

@@ -9,6 +9,7 @@ import contextlib
 import math
 import shutil
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -30,14 +31,17 @@ def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]
     """Shape, Fortran order and type of the .npy that begins here; the stream then stands at its data.
 
     Raises:
-        ValueError: not an .npy of version 1 or 2, or a header of over 10,000 bytes.
+        ValueError: not an .npy of version 1 or 2, or a header of over 10,000 bytes or that is no header.
     """
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"its version is {version}")
     formats = np.lib.format
     read = formats.read_array_header_1_0 if version == (1, 0) else formats.read_array_header_2_0
-    shape, fortran, dtype = read(stream, max_header_size=MAX_HEADER_BYTES)
+    try:
+        shape, fortran, dtype = read(stream, max_header_size=MAX_HEADER_BYTES)
+    except (tokenize.TokenError, SyntaxError, RecursionError, MemoryError, TypeError, OverflowError) as e:
+        raise ValueError(f"its header cannot be read ({type(e).__name__})") from None  # of Python's parser
     if min(shape, default=0) < 0:
         raise ValueError(f"its shape is {list(shape)}")
     return shape, fortran, dtype

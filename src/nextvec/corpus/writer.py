@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -38,7 +37,7 @@ from nextvec.corpus.layout import (
     read_documents,
     read_manifest,
 )
-from nextvec.disk import atomic_path, sha256_file, write_json
+from nextvec.disk import atomic_path, is_own, locked, sha256_file, write_json
 from nextvec.errors import DocumentError, EncoderMismatchError, StoreError, VectorError
 
 
@@ -97,7 +96,8 @@ class StoreWriter:
     Raises:
         EncoderMismatchError: the store is of another encoder.
         VectorError: it has another dimension, dtype or is (not) normalised.
-        StoreError: another chunker, a folder that is not a store, a damaged store, or another writer at work.
+        StoreError: another chunker, a folder that is not a store or a damaged one.
+        BusyError: another writer is at work.
     """
 
     def __init__(
@@ -114,7 +114,8 @@ class StoreWriter:
         self.path = Path(path)
         self.known: dict[str, str] = {}
         self.views: dict[str, str] = {}
-        self._lock: int | None = None
+        self._held = ExitStack()
+        self._locked = False
         if dtype not in DTYPES:
             raise VectorError(f"dtype {dtype!r} cannot be stored", remedy="choose float16 or float32")
         self.info: dict[str, Any] = {
@@ -154,20 +155,12 @@ class StoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._held.close()
+        self._locked = False
 
     def _take_lock(self) -> None:
-        lock = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            raise StoreError(
-                "is being written by another process", where=self.path, remedy="wait for it to end"
-            ) from None
-        self._lock = lock
+        self._held.enter_context(locked(self.path))
+        self._locked = True
         self._check_unchanged()
         self._sweep()
 
@@ -178,16 +171,13 @@ class StoreWriter:
             raise StoreError("was changed by another process", where=self.path, remedy="start again")
 
     def _sweep(self) -> None:
-        """Remove what a killed writer left: temporary files and shards that no manifest names."""
+        """Remove what a killed writer left: shards that no manifest names."""
         for folder in (self.path / part for part in ("vectors", "chunks", "documents")):
             if not folder.is_dir():
                 continue
             for file in folder.iterdir():
-                orphan = SHARD_NAME.fullmatch(file.stem) and int(file.stem) >= len(self.info["shards"])
-                if orphan or (file.name.startswith(".") and file.suffix == ".tmp"):
+                if SHARD_NAME.fullmatch(file.stem) and int(file.stem) >= len(self.info["shards"]):
                     file.unlink()
-        for file in self.path.glob(f".{MANIFEST}.*.tmp"):
-            file.unlink()
 
     def add_shard(self, documents: Sequence[NewDocument], vectors: NDArray[Any], *, path: str) -> None:
         """Write one shard: the documents' chunks in order, and their vectors.
@@ -206,8 +196,7 @@ class StoreWriter:
         self._check_ids(documents)
         stored = to_stored(vectors, chunks, self.info["dimension"], self.info["dtype"])
         table = document_table(documents)
-        if self._lock is None:
-            self.path.mkdir(parents=True, exist_ok=True)
+        if not self._locked:
             self._take_lock()
         name = f"{len(self.info['shards']):04d}"
         files = ShardFiles.of(self.path, name)
@@ -263,7 +252,7 @@ def check_place(path: Path) -> None:
         raise StoreError("is a file, not a folder", where=nearest, remedy="give another folder")
     if nearest != path or (path / MANIFEST).exists():
         return
-    if any(p.name not in ("vectors", "chunks", "documents") for p in path.iterdir()):
+    if any(p.name not in ("vectors", "chunks", "documents") and not is_own(p) for p in path.iterdir()):
         raise StoreError(
             "holds other files and no store.json", where=path, remedy="give a new or empty folder"
         )

@@ -23,7 +23,7 @@ from nextvec.data.gather import VectorSource, gather_contexts, gather_queries, g
 from nextvec.data.splits import split_documents
 from nextvec.data.trained import TrainedOn
 from nextvec.data.windows import FloatArray, IntArray, Windows
-from nextvec.disk import atomic_path, read_json, refuse_taken, write_json
+from nextvec.disk import new_folder, read_json, refuse_taken, write_json
 from nextvec.errors import EvaluationError, RunError, SplitError
 from nextvec.evaluation.baselines import BASELINES, Baseline
 from nextvec.evaluation.harness import EvaluationConfig, FittingData
@@ -247,30 +247,27 @@ def fit_ensemble(
 
 
 def save(ensemble: EnsembleRun) -> None:
-    """Write the folder."""
-    out = ensemble.folder
+    """Write the folder; it is there as a whole or not at all. Raises BusyError, DiskError."""
     arrays = {
         f"{b.name}/{key}": np.ascontiguousarray(value)
         for b in ensemble.baselines
         for key, value in b.state().items()
     }
-    out.mkdir(parents=True, exist_ok=True)
-    if arrays:
-        with atomic_path(out / BASELINE_FILE) as path:
-            save_file(arrays, path)
+    place = ensemble.folder.resolve()
     members = [
-        {"run": os.path.relpath(run.folder.resolve(), out.resolve()), "sha256": _digest(run.folder / WEIGHTS)}
+        {"run": os.path.relpath(run.folder.resolve(), place), "sha256": _digest(run.folder / WEIGHTS)}
         for run in ensemble.runs
     ]
-    write_json(
-        out / FILE,
-        {
-            "members": [*members, *({"baseline": b.name, "context": b.context} for b in ensemble.baselines)],
-            "raw_weights": ensemble.mixture.raw.tolist(),
-            "unit_weights": ensemble.mixture.unit.tolist(),
-            "horizon": ensemble.horizons[0],
-        },
-    )
+    held = {
+        "members": [*members, *({"baseline": b.name, "context": b.context} for b in ensemble.baselines)],
+        "raw_weights": ensemble.mixture.raw.tolist(),
+        "unit_weights": ensemble.mixture.unit.tolist(),
+        "horizon": ensemble.horizons[0],
+    }
+    with new_folder(ensemble.folder) as out:
+        if arrays:
+            save_file(arrays, out / BASELINE_FILE)
+        write_json(out / FILE, held)
 
 
 def load(folder: str | Path) -> EnsembleRun:

@@ -22,7 +22,7 @@ from nextvec.checkpoint import CONFIG
 from nextvec.config import flatten, from_dict, read_toml, refuse_changes, to_dict, write_toml
 from nextvec.corpus.store import Store
 from nextvec.data.windows import Task
-from nextvec.disk import read_json, refuse_taken, write_json
+from nextvec.disk import locked, read_json, refuse_taken, write_json
 from nextvec.errors import NextvecError, RunError
 from nextvec.evaluation.baselines import QUERY_BASELINES
 from nextvec.evaluation.harness import EvaluationConfig
@@ -86,6 +86,7 @@ def run_matrix(
     Returns: the main report's JSON with "failed" added: run name -> what went wrong, and "others": the
         reports of the other questions by name.
     Raises:
+        BusyError: another process is writing `out`. DiskError: it cannot be written to.
         RunError: `out` holds another matrix or runs of another configuration, or no model could be trained.
         TrainingInterrupted: everything is saved; call again to go on.
         ConfigError, SplitError, WindowError: nothing could be trained or evaluated; nothing is written then.
@@ -93,7 +94,22 @@ def run_matrix(
     """
     configs = {cell: configure(cell) for cell in plan.cells}
     _check(store, configs, out, selection, how)
-    _claim(out, plan)
+    with locked(out):
+        _claim(out, plan)
+        return _run(store, plan, configs, out, selection, how, jobs=jobs, quiet=quiet)
+
+
+def _run(
+    store: Store,
+    plan: MatrixPlan,
+    configs: dict[MatrixCell, TrainConfig],
+    out: Path,
+    selection: DocumentSelection,
+    how: EvaluationConfig,
+    *,
+    jobs: int,
+    quiet: bool,
+) -> dict[str, Any]:
     failed = train_cells(store, configs, out, jobs=jobs, quiet=quiet)
     finished = {cell: config for cell, config in configs.items() if cell.name not in failed}
     if not finished:

@@ -4,6 +4,7 @@ out, the rest trained a little further by the run's own configuration."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -15,7 +16,7 @@ import numpy as np
 from nextvec.config import to_dict
 from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig
-from nextvec.disk import refuse_taken
+from nextvec.disk import locked, refuse_taken
 from nextvec.errors import ConfigError, EncoderMismatchError, RunError, SplitError
 from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.evaluation.intervals import Estimate
@@ -158,7 +159,7 @@ def prune(run: Path, store: Store, plan: PruningPlan, out: Path, *, quiet: bool 
     Args:
         out: the folder of the new run; of several shares each gets a folder in it, `keep-0.5`.
     Raises:
-        RunError: `out` is not empty, or the run is damaged.
+        RunError: `out` is not empty, or the run is damaged. BusyError: another process is writing `out`.
         ModelError: the architecture cannot be pruned this way.
         EncoderMismatchError, SplitError, ConfigError: run, store and split do not go together.
         TrainingInterrupted: everything is saved; `nextvec train --resume` goes on with the run it was at.
@@ -167,12 +168,14 @@ def prune(run: Path, store: Store, plan: PruningPlan, out: Path, *, quiet: bool 
     source = RunToPrune(run, store, plan)
     cut = source.cutter()
     made = []
-    for keep in plan.keep:
-        folder = out if len(plan.keep) == 1 else out / f"keep-{keep:g}"
-        model, changed = cut(keep)
-        start = Start(model.state_dict(), source.origin(keep), keep_zeros=plan.method == "magnitude")
-        train(store, source.tuning(changed), folder, start=start, quiet=quiet)
-        made.append(PrunedRun(keep, model, folder))
+    several = len(plan.keep) > 1
+    with locked(out) if several else nullcontext():  # a training locks its own folder
+        for keep in plan.keep:
+            folder = out / f"keep-{keep:g}" if several else out
+            model, changed = cut(keep)
+            start = Start(model.state_dict(), source.origin(keep), keep_zeros=plan.method == "magnitude")
+            train(store, source.tuning(changed), folder, start=start, quiet=quiet)
+            made.append(PrunedRun(keep, model, folder))
     return made
 
 

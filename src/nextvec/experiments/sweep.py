@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from nextvec.checkpoint import CONFIG
 from nextvec.config import from_dict, merge, read_toml, write_toml
 from nextvec.corpus.store import Store
-from nextvec.disk import refuse_taken, write_json
+from nextvec.disk import locked, refuse_taken, write_json
 from nextvec.errors import ConfigError, NextvecError, RunError
 from nextvec.interrupt import TrainingInterrupted
 from nextvec.models.registry import SEARCH
@@ -170,18 +170,39 @@ def run_sweep(
         ConfigError: Optuna is not installed, or its database cannot be reached.
         ConfigError, SplitError, WindowError, ModelError: no model could be trained whatever is chosen.
             Nothing is written then.
+        BusyError: another process is writing `out`. DiskError: it cannot be written to.
         RunError: `out` holds another sweep, or no trial could be trained.
         TrainingInterrupted: everything is saved; call again to go on.
     """
     spaces = {model: space_of(model, space) for model in plan.models}
     _check(store, plan, configure)
-    study = open_study(out, plan, url)
-    take_up_again(study, out)
+    with locked(out):
+        study = open_study(out, plan, url)
+        take_up_again(study, out)
+        run_trials(store, study, plan, spaces, configure, out, quiet=quiet)
+        return conclude(study, plan, url, out)
+
+
+def run_trials(
+    store: Store,
+    study: Study,
+    plan: SweepPlan,
+    spaces: Mapping[str, Space],
+    configure: Configure,
+    out: Path,
+    *,
+    quiet: bool,
+) -> None:
+    """Trials until the study has `plan.trials`."""
     while (left := plan.trials - len(finished(study))) > 0:
         trial = study.ask()
         if not quiet:
             sys.stderr.write(f"[{plan.trials - left + 1}/{plan.trials}] trial {trial.number}\n")
         run_trial(store, study, trial, plan, spaces, configure, out)
+
+
+def conclude(study: Study, plan: SweepPlan, url: str | None, out: Path) -> dict[str, Any]:
+    """Write `sweep.json`, and the best configurations. Raises RunError where no trial was trained."""
     figures = summary(study, plan, url)
     if not any(model["complete"] for model in figures["models"]):
         errors = [trial["error"] for trial in figures["trials"] if trial["error"]]
@@ -201,8 +222,8 @@ def open_study(out: Path, plan: SweepPlan, url: str | None) -> Study:
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     _check_claim(out, plan)
-    if url is None:
-        out.mkdir(parents=True, exist_ok=True)
+    if url is None:  # before the database: what was killed here is known for a sweep by its plan
+        write_toml(out / PLAN, plan)
     try:
         study = optuna.create_study(
             storage=url or f"sqlite:///{(out / DATABASE).resolve()}",

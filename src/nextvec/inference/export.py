@@ -17,7 +17,7 @@ from nextvec.data.gather import gather_contexts, gather_queries
 from nextvec.data.trained import TRAINED_ON
 from nextvec.data.windows import FloatArray, IntArray, make_windows
 from nextvec.data.windows import with_queries as with_queries_of
-from nextvec.disk import atomic_path, fsync_folder, refuse_taken, sha256_file, write_json
+from nextvec.disk import atomic_path, new_folder, refuse_taken, sha256_file, write_json
 from nextvec.errors import ConfigError, EncoderMismatchError, ModelError, RunError
 from nextvec.inference.engines import Engine, TorchEngine, open_graph, runtime
 from nextvec.inference.exported import GOLDEN, MANIFEST, VERSION
@@ -182,6 +182,7 @@ def export_predictor(
         tolerance: the least cosine of any of them; None is .9999 for fp32, .999 for bf16 and int8.
         any_length: False makes a graph of one length, the context, without trying for any.
     Raises:
+        BusyError: another process is writing `out`. DiskError: it cannot be written to.
         RunError: `out` is not empty; the export is farther from the run than `tolerance`.
         ConfigError: a precision that the format, or this processor, does not have; a tolerance that is no
             cosine.
@@ -196,10 +197,7 @@ def export_predictor(
     graph = make_graph(predictor.model, predictor.context, any_length=any_length)
     if precision == "int8":
         graph = quantised(graph)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as made:
-        folder = Path(made) / out.name
-        folder.mkdir()
+    with new_folder(out) as folder:
         _write_graph(graph, folder / GRAPHS[format])
         engine = open_graph(folder / GRAPHS[format], format, precision, graph.inputs, graph.time, 1)
         parity = compare(TorchEngine(predictor.model), engine, asked, tolerance)
@@ -213,10 +211,6 @@ def export_predictor(
         }
         told = _described(predictor, graph, format, precision)
         write_json(folder / MANIFEST, {**told, "files": files, "parity": parity.to_json()})
-        if out.is_dir():
-            out.rmdir()  # empty, as was checked
-        folder.replace(out)
-    fsync_folder(out.parent)
     return Exported(out, parity, graph.time, sum(entry["bytes"] for entry in files.values()))
 
 

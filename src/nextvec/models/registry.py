@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import pkgutil
 import re
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from nextvec.config import from_dict, merge, read_toml
 from nextvec.errors import ModelError
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 
 
 MOMENTS = 2  # of AdamW
+BYTES = 4  # of a weight in float32
+MAX_TENSORS = 100_000
+"""Of weights; building each takes some microseconds, whatever its size."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +188,47 @@ def build(name: str, preset: str = "small", d_embed: int = D_TABLE, **overrides:
         ModelError, ConfigError: as `resolve`.
     """
     config = resolve(name, preset, d_embed, **overrides)
-    return get(name)(config)  # type: ignore[call-arg]  # a subclass sets its own width
+    return construct(get(name), config)
+
+
+def construct(cls: type[NextVectorModel], config: ModelConfig) -> NextVectorModel:
+    """A model of these sizes, built without memory first, to see that it fits the machine.
+
+    Raises:
+        ModelError: more weights than the machine has memory for, or more tensors than can be meant.
+    """
+    seen: set[int] = set()
+    weights = 0
+    builder, memory = threading.get_ident(), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal weights
+        if threading.get_ident() != builder or parameter is None or id(parameter) in seen:
+            return  # the hook is the whole process's
+        seen.add(id(parameter))
+        weights += parameter.numel()
+        if weights > memory // BYTES:
+            raise ModelError(
+                f"needs more than {memory / 2**30:.0f} GiB for its weights, all the memory there is",
+                where=f"model {cls.architecture}",
+                remedy="choose smaller sizes: hidden, layers, ffn",
+            )
+        if len(seen) > MAX_TENSORS:
+            raise ModelError(
+                f"has more than {MAX_TENSORS:,} tensors of weights",
+                where=f"model {cls.architecture}",
+                remedy="choose fewer layers or blocks",
+            )
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            model = cls(config)  # type: ignore[call-arg]  # a subclass sets its own width
+    finally:
+        hook.remove()
+    if torch.get_default_device().type == "meta":
+        return model
+    return cls(config)  # type: ignore[call-arg]
 
 
 def describe(*, measure: bool = False, only: str | None = None) -> list[dict[str, Any]]:

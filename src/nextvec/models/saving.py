@@ -246,8 +246,8 @@ def _assemble(
     The result computes in float32, or in float64 if the weights are float64."""
     try:
         with torch.device("meta"):
-            model = cls(from_dict(cls.Config, config, where=folder / CONFIG))  # type: ignore[call-arg]
-    except ConfigError as e:
+            model = registry.construct(cls, from_dict(cls.Config, config, where=folder / CONFIG))
+    except (ConfigError, ModelError) as e:
         raise RunError(
             e.message, where=e.where, remedy=f"{e.remedy or 'restore the file'} (nextvec {__version__})"
         ) from None

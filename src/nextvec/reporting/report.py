@@ -10,7 +10,7 @@ from typing import Any
 
 from nextvec.config import write_toml
 from nextvec.diagnostics.sections import Verdict
-from nextvec.disk import write_text
+from nextvec.disk import locked, write_text
 from nextvec.errors import NextvecError, RunError
 from nextvec.evaluation.table import FACTS, FIGURES, LEGEND, heading
 from nextvec.progress import Progress
@@ -89,9 +89,18 @@ def make_report(
         figures: names of the figures to draw; None is all of them.
     Raises:
         ConfigError: an unknown figure.
+        BusyError: another process is writing `out`. DiskError: it cannot be written to.
         MissingDependencyError: figures are asked for and matplotlib is not installed.
     """
     made = Made(out / PAGE)
+    with locked(out):
+        _write_all(inputs, out, made, figures, quiet=quiet)
+    return made
+
+
+def _write_all(
+    inputs: ReportInputs, out: Path, made: Made, figures: Collection[str] | None, *, quiet: bool
+) -> None:
     sections = _sections(inputs, made, figures, quiet=quiet)
     made.files += write_tables(inputs, out)
     if (qualitative := write_qualitative(inputs, out)) is not None:
@@ -105,7 +114,6 @@ def make_report(
             made.files.append(write_card(inputs))
         except RunError as e:
             made.left_out["the model card"] = str(e)
-    return made
 
 
 def page(inputs: ReportInputs, sections: Mapping[str, Sequence[Picture]], left_out: Mapping[str, str]) -> str:

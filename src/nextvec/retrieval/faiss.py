@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nextvec.corpus.layout import FloatArray, IntArray
-from nextvec.disk import atomic_path, read_json, sha256_file, write_json
+from nextvec.disk import atomic_path, locked, read_json, sha256_file, write_json
 from nextvec.errors import RetrievalError
 from nextvec.retrieval.engine import EngineIndex, IndexSource, backend, require_package
 
@@ -77,11 +77,12 @@ def _kept(source: IndexSource, folder: Path) -> Any:
     if note.exists():
         _check_file(file, note, source)
         return faiss.read_index(str(file))
-    index = _built(source)
     try:
-        with atomic_path(file) as temporary:
-            faiss.write_index(index, str(temporary))
-        write_json(note, {"rows": len(source.rows), "sha256": sha256_file(file)})
+        with locked(folder):
+            index = _built(source)
+            with atomic_path(file) as temporary:
+                faiss.write_index(index, str(temporary))
+            write_json(note, {"rows": len(source.rows), "sha256": sha256_file(file)})
     except OSError as e:
         raise RetrievalError(
             f"cannot be written ({e})", where=file, remedy="name a folder that can be written to"

@@ -18,7 +18,7 @@ from torch import Tensor
 from nextvec.checkpoint import save_and_stop
 from nextvec.corpus.store import Store
 from nextvec.data.batches import Batch
-from nextvec.disk import write_json
+from nextvec.disk import locked, write_json
 from nextvec.errors import NextvecWarning, TrainingError
 from nextvec.interrupt import StopSignals
 from nextvec.models.prediction import Prediction
@@ -81,11 +81,21 @@ def train(
             ends the run.
     Raises:
         RunError: `out` is not empty (or, on resume, holds no run of this configuration and store).
+        BusyError: another process is writing `out`. DiskError: it cannot be written to.
         TrainingError: a loss or gradient that is not finite; the weights of the update before are kept.
         TrainingInterrupted: Ctrl-C or SIGTERM; everything is saved.
         ConfigError, SplitError, WindowError, ModelError: the configuration cannot be carried out.
     """
-    session = open_session(store, config, Path(out), resume=resume, start=start)
+    with locked(Path(out)):
+        session = open_session(store, config, Path(out), resume=resume, start=start)
+        run_epochs(session, after_epoch, quiet=quiet)
+        return conclude(session)
+
+
+def run_epochs(
+    session: TrainingSession, after_epoch: Callable[[dict[str, Any]], None] | None, *, quiet: bool
+) -> None:
+    """All epochs that are still to be trained, saved one by one. Raises as `train`."""
     state = session.state
     with (
         StopSignals() as signals,
@@ -105,7 +115,6 @@ def train(
             stop_if_asked(session, signals)
             if after_epoch is not None:
                 after_epoch(session.history[-1])
-    return conclude(session)
 
 
 def train_epoch(session: TrainingSession, signals: StopSignals, progress: Progress) -> None:

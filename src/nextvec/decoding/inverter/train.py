@@ -19,7 +19,7 @@ from nextvec.decoding.inverter.config import InverterConfig, InverterOptimConfig
 from nextvec.decoding.inverter.losses import learn_topics, losses
 from nextvec.decoding.inverter.session import HISTORY, InverterSession, open_session
 from nextvec.decoding.inverter.tokens import TokenBatch
-from nextvec.disk import write_text
+from nextvec.disk import locked, write_text
 from nextvec.errors import TrainingError
 from nextvec.interrupt import StopSignals
 from nextvec.progress import Progress
@@ -62,25 +62,16 @@ def train_inverter(
         config: None takes the defaults or, on resume, the training's own.
     Raises:
         RunError: `out` is not empty (or, on resume, holds no training of this configuration and store).
+        BusyError: another process is writing `out`. DiskError: it cannot be written to.
         DecoderError: chunks without text.
         TrainingError: a loss or gradient that is not finite; the weights of the update before are kept.
         TrainingInterrupted: Ctrl-C or SIGTERM; everything is saved.
         ConfigError, SplitError: the configuration cannot be carried out.
     """
-    session = open_session(store, config, Path(out), resume=resume)
-    state, epochs = session.state, session.config.optim.epochs
-    total = epochs * len(session.training)
-    with StopSignals() as signals, ExitStack() as stack:
-        if state.update == 0:
-            learn_topics(session, signals, quiet=quiet)
-        bar = Progress("train inverter", total, "chunks", initial=state.chunks, quiet=quiet)
-        progress = stack.enter_context(bar)
-        while not state.stopped:
-            train_epoch(session, signals, progress)
-            finish_epoch(session)
-            progress.advance(0, f"epoch {state.epoch} loss {state.history[-1]['validation']['loss']:.4f}")
-            session.save()
-            save_and_stop(signals, session.save, session.out, state.update)
+    with locked(Path(out)):
+        session = open_session(store, config, Path(out), resume=resume)
+        run_epochs(session, quiet=quiet)
+    state = session.state
     best = state.history[state.best_epoch - 1]["validation"]
     return InverterResult(
         folder=str(out),
@@ -94,6 +85,23 @@ def train_inverter(
         seconds=state.seconds,
         parameters=sum(p.numel() for p in session.network.parameters()),
     )
+
+
+def run_epochs(session: InverterSession, *, quiet: bool) -> None:
+    """All epochs that are still to be trained, saved one by one. Raises as `train_inverter`."""
+    state, epochs = session.state, session.config.optim.epochs
+    total = epochs * len(session.training)
+    with StopSignals() as signals, ExitStack() as stack:
+        if state.update == 0:
+            learn_topics(session, signals, quiet=quiet)
+        bar = Progress("train inverter", total, "chunks", initial=state.chunks, quiet=quiet)
+        progress = stack.enter_context(bar)
+        while not state.stopped:
+            train_epoch(session, signals, progress)
+            finish_epoch(session)
+            progress.advance(0, f"epoch {state.epoch} loss {state.history[-1]['validation']['loss']:.4f}")
+            session.save()
+            save_and_stop(signals, session.save, session.out, state.update)
 
 
 def train_epoch(session: InverterSession, signals: StopSignals, progress: Progress) -> None:
