@@ -8,7 +8,9 @@ its header.
 from __future__ import annotations
 
 import json
+import logging
 import random
+import tempfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +22,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from nextvec.config import flatten, refuse_changes, to_dict
-from nextvec.disk import atomic_path, refuse_taken
-from nextvec.errors import RunError
+from nextvec.config import flatten, refuse_changes, to_dict, write_toml
+from nextvec.disk import UNSEALED, atomic_path, check_seal, refuse_taken, seal
+from nextvec.errors import ConfigError, RunError
 from nextvec.interrupt import StopSignals, TrainingInterrupted
+
+log = logging.getLogger("nextvec.training")
 
 C = TypeVar("C")
 FORMAT = "nextvec-checkpoint-1"
@@ -61,9 +65,11 @@ def write_checkpoint(
         tensors |= {f"optimiser/{index}/{key}": value for key, value in state.items()}
     random_tensors, random_facts = random_state()
     tensors |= {"sums": sums, **{f"random/{name}": t for name, t in random_tensors.items()}}
-    metadata = {"format": FORMAT, "facts": json.dumps(facts), "random": json.dumps(random_facts)}
+    said = {"format": FORMAT, "facts": json.dumps(facts), "random": json.dumps(random_facts)}
     with atomic_path(run / FILE) as temporary:
-        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, temporary, metadata)
+        whole = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
+        save_file(whole, temporary, {**said, **UNSEALED})
+        seal(temporary)
 
 
 def read_checkpoint(run: Path) -> Checkpoint | None:
@@ -75,6 +81,7 @@ def read_checkpoint(run: Path) -> Checkpoint | None:
     path = run / FILE
     if not path.exists():
         return None
+    check_seal(path, RunError, "train again into another folder")
     try:
         with safe_open(path, "pt") as f:
             metadata = f.metadata() or {}
@@ -135,10 +142,37 @@ def begin(
     if not (out / CONFIG).is_file():
         remedy = "check the folder, or train without --resume"
         raise RunError(f"holds no {what} to resume", where=out, remedy=remedy)
-    own = read(out / CONFIG)
+    checkpoint = read_checkpoint(out)
+    own = read(out / CONFIG) if checkpoint is None else started_with(checkpoint, out, read, free)
     config = config or own
     refuse_changes(out, flatten(to_dict(own)), flatten(to_dict(config)), free)
-    return config, read_checkpoint(out)
+    return config, checkpoint
+
+
+def started_with(checkpoint: Checkpoint, out: Path, read: Callable[[Path], C], free: Collection[str]) -> C:
+    """The configuration in the folder `out`, or, where that is damaged, the one inside the checkpoint.
+
+    Raises:
+        ConfigError: a damaged file, and a checkpoint of an earlier version, which has none.
+    """
+    held = checkpoint.facts.get("config")
+    try:
+        own = read(out / CONFIG)
+        if held is None or _bound(to_dict(own), free) == _bound(held, free):
+            return own
+        why = "is not what the run was started with"
+    except ConfigError as e:
+        if held is None:
+            raise
+        why = e.message
+    log.warning("%s: %s; the configuration inside the checkpoint is taken", out / CONFIG, why)
+    with tempfile.TemporaryDirectory() as folder:
+        write_toml(Path(folder) / CONFIG, held)
+        return read(Path(folder) / CONFIG)
+
+
+def _bound(config: Mapping[str, Any], free: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in flatten(config).items() if key not in free}
 
 
 def save_and_stop(signals: StopSignals, save: Callable[[], None], out: Path, updates: int) -> None:

@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from safetensors import SafetensorError
-
 from nextvec.errors import BusyError, DiskError, NextvecError
 
 MAX_JSON_BYTES = 256 * 2**20
@@ -51,8 +49,13 @@ def _named(path: Path, temporary: Path | None = None) -> Iterator[None]:
         if e.filename is not None and not str(e.filename).startswith(ours):
             raise
         raise DiskError.of(e, path) from e
-    except SafetensorError as e:  # no OSError, but it says which one it was
-        found = re.search(r"\(os error (\d+)\)", str(e))
+    except Exception as e:
+        from safetensors import (
+            SafetensorError,  # here, because `nextvec --help` loads nothing that it can spare
+        )
+
+        # Its errors are no OSErrors, but say which one it was.
+        found = re.search(r"\(os error (\d+)\)", str(e)) if isinstance(e, SafetensorError) else None
         if found is None:
             raise
         number = int(found[1])
@@ -263,3 +266,76 @@ def sha256_file(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+_checked: set[tuple[Any, ...]] = set()
+
+
+def check_sha256(path: Path, digest: str, error: type[NextvecError], remedy: str) -> None:
+    """Raise `error` unless the file has this sha256. Read once a process, and again where it changed."""
+    try:
+        state = path.stat()
+        key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns, digest)
+        if key in _checked:
+            return
+        found = sha256_file(path)
+    except FileNotFoundError:
+        raise error("is missing", where=path, remedy=remedy) from None
+    except OSError as e:
+        raise error(f"cannot be read ({e.strerror or e})", where=path, remedy=remedy) from None
+    if found != digest:
+        raise error(CHANGED, where=path, remedy=remedy)
+    _checked.add(key)
+
+
+# A safetensors file carries its own checksum, in the metadata of its header: the sha256 of the whole file
+# with zeros in that place. So it is exchanged in one rename with what it vouches for.
+
+UNSEALED = {"sha256": "0" * 64}
+"""Metadata to save a safetensors file with that `seal` is then called for."""
+_PLACE = b'"sha256":"'
+CHANGED = "has changed since it was written (sha256 differs)"
+
+
+def seal(path: Path) -> None:
+    """Put the checksum into a safetensors file that was saved with `UNSEALED` in its metadata."""
+    with path.open("r+b") as f:
+        length = int.from_bytes(f.read(8), "little")
+        header = json.loads(f.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # same content, same bytes
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
+        if len(text) != length:
+            raise ValueError(f"{path}: its header cannot be written in {length} bytes")
+        f.seek(8)
+        f.write(text)
+        f.flush()
+        digest = _sealed_digest(f, text)
+        f.seek(8 + text.index(_PLACE) + len(_PLACE))
+        f.write(digest)
+
+
+def _sealed_digest(f: IO[bytes], header: bytes) -> bytes:
+    digest = hashlib.sha256(len(header).to_bytes(8, "little") + header)
+    f.seek(8 + len(header))
+    while block := f.read(2**20):
+        digest.update(block)
+    return digest.hexdigest().encode()
+
+
+def check_seal(path: Path, error: type[NextvecError], remedy: str) -> bool:
+    """Raise `error` where a safetensors file is not what its checksum says; False where it carries none,
+    as files of earlier versions do. Anything else that is wrong with it is left to who reads it."""
+    try:
+        with path.open("rb") as f:
+            length = int.from_bytes(f.read(8), "little")
+            header = f.read(min(length, MAX_JSON_BYTES))
+            at = header.find(_PLACE) + len(_PLACE)
+            if len(header) != length or at < len(_PLACE):
+                return False
+            zeroed = header[:at] + b"0" * 64 + header[at + 64 :]
+            sealed = _sealed_digest(f, zeroed) == header[at : at + 64]
+    except OSError:
+        return False
+    if not sealed:
+        raise error(CHANGED, where=path, remedy=remedy)
+    return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -63,12 +62,10 @@ def test_a_key_of_very_many_parts_is_refused_before_it_is_parsed(tmp_path: Path,
 
 
 def test_sizes_are_bounded_in_product_too() -> None:
-    started = time.monotonic()
     with pytest.raises(ModelError, match=r"model lstm: needs more than \d+ GiB .*smaller sizes"):
         build("lstm", hidden=65_536, layers=65_536)
-    with pytest.raises(ModelError, match=r"model transformer: has more than 100,000 tensors"):
+    with pytest.raises(ModelError, match=r"model transformer: has more than 20,000 tensors"):
         build("transformer", hidden=8, heads=1, ffn=8, layers=65_536, d_embed=8)
-    assert time.monotonic() - started < 60
 
 
 def test_sizes_in_a_saved_model_are_bounded_too(tmp_path: Path) -> None:

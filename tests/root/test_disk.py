@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from nextvec.disk import atomic_path, read_json, refuse_taken, sha256_file, write_json, write_text
-from nextvec.errors import StoreError
+from nextvec.disk import (
+    LOCK,
+    atomic_path,
+    check_sha256,
+    locked,
+    new_folder,
+    read_json,
+    refuse_taken,
+    sha256_file,
+    write_json,
+    write_text,
+)
+from nextvec.errors import BusyError, DiskError, StoreError
 
 
 def test_failure_while_writing_keeps_the_old_file(tmp_path: Path) -> None:
@@ -66,3 +80,93 @@ def test_damaged_json_names_the_file(tmp_path: Path, content: bytes) -> None:
     assert "ingest again" in str(caught.value)
     with pytest.raises(StoreError, match="not found"):
         read_json(tmp_path / "none.json", StoreError)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from nextvec.disk import atomic_path, locked
+with locked(Path(sys.argv[1])), atomic_path(Path(sys.argv[1]) / "file") as path:
+    path.write_text("half")
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
+    out = tmp_path / "a" / "out"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(out)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(BusyError, match=rf"{out}: is being written by process {holder.pid}; wait") as busy,
+            locked(out),
+        ):
+            pytest.fail("two at once")
+        assert busy.value.exit_code == 2
+        write_text(out / "file", "another's")  # without the lock: what is being written is not swept away
+        assert len(list(out.glob(".file.*.tmp"))) == 1
+        os.kill(holder.pid, signal.SIGKILL)
+    assert {path.name for path in out.iterdir()} > {LOCK, "file"}
+    refuse_taken_but_for(out)
+    with locked(out):
+        assert {path.name for path in out.iterdir()} == {LOCK, "file"}
+    assert {path.name for path in out.iterdir()} == {"file"}
+
+
+def refuse_taken_but_for(out: Path) -> None:
+    """What a dead process left is nothing that a folder holds."""
+    (out / "file").rename(out.parent / "file")
+    refuse_taken(out, StoreError, "go elsewhere")
+    (out.parent / "file").rename(out / "file")
+
+
+def test_a_lock_leaves_no_folder_that_was_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), locked(tmp_path / "a" / "b"):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DiskError, match="is a file, not a folder"), locked(tmp_path / "file"):
+        pytest.fail("no folder")
+
+
+def test_a_new_folder_comes_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / ".out.making").mkdir()
+    (tmp_path / ".out.making" / "old").write_text("of a killed process")
+    with pytest.raises(RuntimeError), new_folder(out) as made:
+        (made / "a").write_text("x")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with new_folder(out) as made:
+        (made / "a").write_text("x")
+        with pytest.raises(BusyError, match=f"process {os.getpid()}"), new_folder(out):
+            pytest.fail("two at once")
+    assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*"))] == ["out", "out/a"]
+
+
+def test_what_the_disk_refuses_names_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    import errno
+
+    said = r"a\.txt: No space left on device; check"
+    with pytest.raises(DiskError, match=said) as caught, atomic_path(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "a.txt"))
+    with pytest.raises(FileNotFoundError, match="other"), atomic_path(tmp_path / "a.txt"):
+        Path("/nowhere/other").read_text()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checksum_is_compared_again_where_the_file_changed(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"right")
+    digest = sha256_file(path)
+    for _ in range(2):
+        check_sha256(path, digest, StoreError, "restore it")
+    path.write_bytes(b"wrong")
+    with pytest.raises(StoreError, match="a: has changed since it was written"):
+        check_sha256(path, digest, StoreError, "restore it")
+    with pytest.raises(StoreError, match="is missing"):
+        check_sha256(tmp_path / "b", digest, StoreError, "restore it")

@@ -43,6 +43,7 @@ VERBS = {
     "surprise": "How unexpected each chunk of a text is, and where its topics change.",
     "decoder": "Decoders from vectors to text: train one, evaluate them, set one up.",
     "verify": "Reload a run in a fresh process and reproduce the figures saved with it.",
+    "doctor": "Check every file of a store, run, matrix, decoder or export, and say what can be saved.",
     "selfcheck": "Test metrics and guards in synthetic worlds and on injected faults whose truth is known.",
     "demo": "The whole main job on a small English Wikipedia, in minutes.",
 }

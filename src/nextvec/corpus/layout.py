@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import DTypeLike, NDArray
 
 from nextvec.corpus.arrays import map_npy
-from nextvec.disk import read_json, sha256_file
+from nextvec.disk import CHANGED, check_sha256, read_json, sha256_file
 from nextvec.errors import StoreError
 
 FORMAT = 1
@@ -224,7 +224,7 @@ def verify_shard(store: Path, shard: Mapping[str, Any]) -> None:
     for part in ("vectors", "chunks", "documents"):
         path: Path = getattr(files, part)
         if sha256_file(path) != shard[f"{part}_sha256"]:
-            raise StoreError("has changed since it was written (sha256 differs)", where=path, remedy=DAMAGED)
+            raise StoreError(CHANGED, where=path, remedy=DAMAGED)
 
 
 FloatArray = NDArray[np.float32]
@@ -255,12 +255,22 @@ class Vectors:
         rows: rows of each.
         dimension: D.
         stored_dtype: "float16" or "float32".
+        digests: sha256 of each file; a file is read whole and compared when the first of its rows is
+            asked for, once a process.
     Raises:
         StoreError: a shard file that is missing, truncated or of another shape.
     """
 
-    def __init__(self, files: Sequence[Path], rows: Sequence[int], dimension: int, stored_dtype: str) -> None:
-        self._made_of = (tuple(files), tuple(rows), dimension, stored_dtype)
+    def __init__(
+        self,
+        files: Sequence[Path],
+        rows: Sequence[int],
+        dimension: int,
+        stored_dtype: str,
+        digests: Sequence[str] = (),
+    ) -> None:
+        self._made_of = (tuple(files), tuple(rows), dimension, stored_dtype, tuple(digests))
+        self._unchecked = dict(enumerate(zip(files, digests, strict=True))) if digests else {}
         self._shards = [open_vectors(f, n, dimension, stored_dtype) for f, n in zip(files, rows, strict=True)]
         self._starts = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)]).astype(np.int64)
         self.shape = (int(self._starts[-1]), dimension)
@@ -278,6 +288,14 @@ class Vectors:
     def __repr__(self) -> str:
         return f"Vectors({self.shape[0]} x {self.shape[1]}, {self.stored_dtype} on disk)"
 
+    def _shard(self, number: int) -> NDArray[Any]:
+        """The shard's rows, as they were written. Raises StoreError."""
+        if number in self._unchecked:
+            path, digest = self._unchecked[number]
+            check_sha256(path, digest, StoreError, DAMAGED)
+            self._unchecked.pop(number, None)
+        return self._shards[number]
+
     def gather(self, rows: NDArray[np.integer[Any]]) -> FloatArray:
         """The vectors of `rows` (any shape [...], in any order) as float32 [..., D].
 
@@ -292,7 +310,7 @@ class Vectors:
             raise IndexError(f"row {low if low < 0 else high} of {self.shape[0]} vectors")
         first, last = (int(np.searchsorted(self._starts, r, side="right")) - 1 for r in (low, high))
         if first == last:
-            return widen(self._shards[first].take(rows - self._starts[first], axis=0))
+            return widen(self._shard(first).take(rows - self._starts[first], axis=0))
         return self._gather_across(rows)
 
     def _gather_across(self, rows: NDArray[np.integer[Any]]) -> FloatArray:
@@ -303,7 +321,9 @@ class Vectors:
         out = np.empty((flat.size, self.shape[1]), np.float32)
         for shard in np.flatnonzero(np.diff(cuts)):
             part = slice(cuts[shard], cuts[shard + 1])
-            out[order[part]] = widen(self._shards[shard].take(ordered[part] - self._starts[shard], axis=0))
+            out[order[part]] = widen(
+                self._shard(int(shard)).take(ordered[part] - self._starts[shard], axis=0)
+            )
         return out.reshape(*rows.shape, self.shape[1])
 
     def __getitem__(self, key: Any) -> FloatArray:
@@ -326,7 +346,7 @@ class Vectors:
         for shard, (low, high) in enumerate(zip(self._starts[:-1], self._starts[1:], strict=True)):
             a, b = max(start, int(low)), min(stop, int(high))
             if a < b:
-                out[a - start : b - start] = widen(self._shards[shard][a - low : b - low])
+                out[a - start : b - start] = widen(self._shard(shard)[a - low : b - low])
         return out
 
     def blocks(self, size: int = 8192) -> Iterator[tuple[int, FloatArray]]:

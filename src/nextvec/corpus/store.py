@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from nextvec.corpus.fingerprints import MinHash, unpack
 from nextvec.corpus.layout import (
     CHUNK_SCHEMA,
+    DAMAGED,
     MANIFEST,
     VIEW_SCHEMA,
     FloatArray,
@@ -34,6 +35,7 @@ from nextvec.corpus.layout import (
     verify_shard,
 )
 from nextvec.corpus.writer import NewDocument, StoreWriter
+from nextvec.disk import check_sha256
 from nextvec.errors import StoreError
 
 __all__ = [
@@ -85,7 +87,13 @@ class Store:
         shards = info["shards"]
         self._files = [ShardFiles.of(path, shard["name"]) for shard in shards]
         self._rows = [int(shard["rows"]) for shard in shards]
-        self.vectors = Vectors([f.vectors for f in self._files], self._rows, info["dimension"], info["dtype"])
+        self.vectors = Vectors(
+            [f.vectors for f in self._files],
+            self._rows,
+            info["dimension"],
+            info["dtype"],
+            [shard["vectors_sha256"] for shard in shards],
+        )
         for shard in shards:
             open_shard(path, shard, info["dimension"], info["dtype"])
 
@@ -139,11 +147,14 @@ class Store:
     @cached_property
     def chunks(self) -> pa.Table:
         """All chunks as one table, read at first use; row i belongs to vector i."""
+        self._check("chunks")
         tables = [read_table(f.chunks, n, CHUNK_SCHEMA) for f, n in zip(self._files, self._rows, strict=True)]
         return pa.concat_tables(tables) if tables else CHUNK_SCHEMA.empty_table()
 
     @cached_property
     def _documents_table(self) -> pa.Table:
+        self._check("documents")
+        self._check("chunks")
         tables = []
         for files, shard, start in zip(self._files, self.info["shards"], self._shard_starts, strict=True):
             table = read_documents(files.documents, shard["documents"])
@@ -152,6 +163,11 @@ class Store:
             first = pa.array(table["first"].to_numpy() + start, pa.int64())
             tables.append(table.set_column(VIEW_SCHEMA.get_field_index("first"), "first", first))
         return pa.concat_tables(tables) if tables else VIEW_SCHEMA.empty_table()
+
+    def _check(self, part: Literal["chunks", "documents"]) -> None:
+        """Raise StoreError where a file of this kind is not the one that was written."""
+        for files, shard in zip(self._files, self.info["shards"], strict=True):
+            check_sha256(getattr(files, part), shard[f"{part}_sha256"], StoreError, DAMAGED)
 
     @property
     def _shard_starts(self) -> list[int]:

@@ -26,6 +26,7 @@ from nextvec.corpus.fingerprints import (
 )
 from nextvec.corpus.layout import (
     CHUNK_SCHEMA,
+    DAMAGED,
     DOCUMENT_SCHEMA,
     DTYPES,
     FORMAT,
@@ -37,7 +38,7 @@ from nextvec.corpus.layout import (
     read_documents,
     read_manifest,
 )
-from nextvec.disk import atomic_path, is_own, locked, sha256_file, write_json
+from nextvec.disk import atomic_path, check_sha256, is_own, locked, sha256_file, write_json
 from nextvec.errors import DocumentError, EncoderMismatchError, StoreError, VectorError
 
 
@@ -141,6 +142,7 @@ class StoreWriter:
         for shard in have["shards"]:
             open_shard(self.path, shard, have["dimension"], have["dtype"])
             file = ShardFiles.of(self.path, shard["name"]).documents
+            check_sha256(file, shard["documents_sha256"], StoreError, DAMAGED)
             table = read_documents(file, shard["documents"])
             ids, view_of = table["doc_id"].to_pylist(), table["view_of"].to_pylist()
             self.known.update(zip(ids, table["sha256"].to_pylist(), strict=True))

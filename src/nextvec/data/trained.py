@@ -17,13 +17,14 @@ from nextvec.corpus.store import Store
 from nextvec.data.gather import gather_rows
 from nextvec.data.splits import Split
 from nextvec.data.windows import IntArray
-from nextvec.disk import atomic_path
+from nextvec.disk import UNSEALED, atomic_path, check_seal, seal
 from nextvec.errors import RunError
 
 if TYPE_CHECKING:
     from nextvec.corpus.store import Document, Store
 
 TRAINED_ON = "trained_on.safetensors"
+RESTORE = "restore the file, or train it again"
 Keys = NDArray[np.uint64]
 
 
@@ -69,7 +70,9 @@ class TrainedOn:
         from safetensors.numpy import save_file
 
         with atomic_path(path) as temporary:
-            save_file({"chunks": self.chunks, "documents": self.documents, "ids": self.ids}, temporary)
+            keys = {"chunks": self.chunks, "documents": self.documents, "ids": self.ids}
+            save_file(keys, temporary, metadata=UNSEALED)
+            seal(temporary)
 
     @classmethod
     def load(cls, path: Path) -> TrainedOn:
@@ -77,6 +80,7 @@ class TrainedOn:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
+        check_seal(path, RunError, RESTORE)
         try:
             arrays = load_file(path)
             keys = [arrays[name] for name in ("chunks", "documents", "ids")]
@@ -93,8 +97,7 @@ class TrainedOn:
 
 
 def _no_list(path: Path, why: str) -> RunError:
-    remedy = "restore the file, or train it again"
-    return RunError(f"does not list what was trained on ({why})", where=path, remedy=remedy)
+    return RunError(f"does not list what was trained on ({why})", where=path, remedy=RESTORE)
 
 
 def chunk_keys(store: Store, rows: IntArray) -> Keys:

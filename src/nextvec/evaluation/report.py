@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.data.windows import IntArray, Windows
-from nextvec.disk import atomic_path, write_json
+from nextvec.disk import UNSEALED, atomic_path, check_seal, seal, write_json
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import Leaks
 from nextvec.evaluation.intervals import DocumentBootstrap, Estimate
@@ -297,7 +297,8 @@ class KeptPredictions:
             tensors[f"units.{number}"] = np.ascontiguousarray(unit)
         said = {"store": self.store, "values": json.dumps(names), "units": json.dumps(list(self.units))}
         with atomic_path(path) as made:
-            save_file(tensors, made, metadata=said)
+            save_file(tensors, made, metadata={**said, **UNSEALED})
+            seal(made)
 
     @classmethod
     def read(cls, path: Path) -> KeptPredictions:
@@ -307,6 +308,7 @@ class KeptPredictions:
         try:
             if path.stat().st_size > MAX_BYTES:
                 raise EvaluationError("is larger than 4 GiB", where=path, remedy=REMEDY)
+            check_seal(path, EvaluationError, REMEDY)
             with safe_open(path, "np") as f:
                 said = f.metadata()
                 rows, kept = json.loads(said["values"]), json.loads(said["units"])

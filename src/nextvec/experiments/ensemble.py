@@ -23,7 +23,7 @@ from nextvec.data.gather import VectorSource, gather_contexts, gather_queries, g
 from nextvec.data.splits import split_documents
 from nextvec.data.trained import TrainedOn
 from nextvec.data.windows import FloatArray, IntArray, Windows
-from nextvec.disk import new_folder, read_json, refuse_taken, write_json
+from nextvec.disk import UNSEALED, check_seal, new_folder, read_json, refuse_taken, seal, write_json
 from nextvec.errors import EvaluationError, RunError, SplitError
 from nextvec.evaluation.baselines import BASELINES, Baseline
 from nextvec.evaluation.harness import EvaluationConfig, FittingData
@@ -266,7 +266,8 @@ def save(ensemble: EnsembleRun) -> None:
     }
     with new_folder(ensemble.folder) as out:
         if arrays:
-            save_file(arrays, out / BASELINE_FILE)
+            save_file(arrays, out / BASELINE_FILE, metadata=UNSEALED)
+            seal(out / BASELINE_FILE)
         write_json(out / FILE, held)
 
 
@@ -330,6 +331,7 @@ def _restored(folder: Path, name: str, context: int) -> Baseline:
     try:
         if path.is_file() and path.stat().st_size > MAX_BASELINE_BYTES:
             raise RunError("is too large", where=path, remedy="fit the ensemble again")
+        check_seal(path, RunError, "fit the ensemble again")
         held = load_file(path) if path.is_file() else {}
         baseline.restore({key[len(prefix) :]: v for key, v in held.items() if key.startswith(prefix)})
     except (SafetensorError, KeyError) as e:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MOMENTS = 2  # of AdamW
 BYTES = 4  # of a weight in float32
-MAX_TENSORS = 100_000
+MAX_TENSORS = 20_000
 """Of weights; building each takes some microseconds, whatever its size."""
 
 

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nextvec.config import from_dict, to_dict
-from nextvec.disk import atomic_path, read_json, write_json
+from nextvec.disk import UNSEALED, atomic_path, check_seal, read_json, seal, write_json
 from nextvec.errors import ConfigError, ModelError, NextvecError, RunError
 from nextvec.models import registry
 from nextvec.models.ops.parameters import hints_of, treat
@@ -58,6 +58,7 @@ def read_tensors(
     try:
         if max_bytes is not None and path.stat().st_size > max_bytes:
             raise error(f"larger than {max_bytes >> 20} MiB", where=path, remedy="restore the file")
+        check_seal(path, error, "restore it, or save the model again")
         # Cloned, because safetensors maps the file: a file cut short later would otherwise end the process.
         return {name: value.clone() for name, value in load_file(path).items()}
     except FileNotFoundError:
@@ -191,8 +192,10 @@ def save_model(folder: Path, model: NextVectorModel, extra: Mapping[str, Any] | 
         atomic_path(folder / WEIGHTS) as weights_path,
         atomic_path(folder / GOLDEN) as golden_path,
     ):
-        save_file({**inputs, **outputs}, golden_path)
-        save_file(weights, weights_path, metadata={"format": "pt"})
+        save_file({**inputs, **outputs}, golden_path, metadata=UNSEALED)
+        save_file(weights, weights_path, metadata={"format": "pt", **UNSEALED})
+        seal(golden_path)
+        seal(weights_path)
         write_json(config_path, config)
         with weights_path.open("rb") as f:
             os.fsync(f.fileno())

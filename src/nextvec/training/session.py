@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from nextvec.checkpoint import CONFIG, begin, restore, seed_everything, write_checkpoint
-from nextvec.config import refuse_changes, write_toml
+from nextvec.config import refuse_changes, to_dict, write_toml
 from nextvec.corpus.store import Store
 from nextvec.data.batches import BatchSource
 from nextvec.data.splits import Split, split_documents
@@ -146,6 +146,7 @@ class TrainingSession:
     def save(self) -> None:
         """Write the checkpoint."""
         facts = {
+            "config": to_dict(self.config),
             "state": asdict(self.state),
             "identity": self.identity,
             "fitted": self.fitted,

@@ -17,7 +17,7 @@ from nextvec.corpus.reading import Space
 from nextvec.decoding.inverter.config import MAX_LENGTH
 from nextvec.decoding.inverter.network import Network, NetworkConfig
 from nextvec.decoding.inverter.tokens import Tokens
-from nextvec.disk import atomic_path, read_json, write_json
+from nextvec.disk import UNSEALED, atomic_path, read_json, seal, write_json
 from nextvec.errors import ConfigError, DecoderError
 from nextvec.models.saving import check_golden, check_tensors, exact, read_tensors, source_version
 from nextvec.version import __version__
@@ -95,8 +95,10 @@ def save_inverter(
         atomic_path(folder / WEIGHTS) as weights_path,
         atomic_path(folder / GOLDEN) as golden_path,
     ):
-        save_file({**asked, **answer}, golden_path)
-        save_file(weights, weights_path, metadata={"format": "pt"})
+        save_file({**asked, **answer}, golden_path, metadata=UNSEALED)
+        save_file(weights, weights_path, metadata={"format": "pt", **UNSEALED})
+        seal(golden_path)
+        seal(weights_path)
         write_json(manifest_path, info)
         with weights_path.open("rb") as f:
             os.fsync(f.fileno())

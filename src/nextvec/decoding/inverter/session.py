@@ -100,6 +100,7 @@ class InverterSession:
         """Write the checkpoint."""
         # JSON has no infinity: before the first validation there is no best loss to write.
         facts = {
+            "config": to_dict(self.config),
             "state": {name: value for name, value in asdict(self.state).items() if value != math.inf},
             "identity": self.identity,
             "hardware": asdict(self.hardware),

@@ -1,0 +1,219 @@
+"""Every file of a folder that nextvec wrote, read and compared with its checksum, and what can be saved.
+
+A store's checksums stand in store.json, an export's in export.json; files of tensors carry their own
+(`nextvec.disk.seal`). What has none, because an earlier version wrote it or because its kind has none, is
+read all the same, and said to be unchecked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from nextvec.checkpoint import CONFIG, FILE, read_checkpoint
+from nextvec.config import read_toml
+from nextvec.corpus.layout import MANIFEST as STORE
+from nextvec.corpus.layout import ShardFiles, open_shard, read_manifest
+from nextvec.data.trained import TRAINED_ON, TrainedOn
+from nextvec.decoding.inverter.saving import MANIFEST as DECODER
+from nextvec.decoding.inverter.saving import load_saved
+from nextvec.disk import check_seal, check_sha256, read_json
+from nextvec.errors import NextvecError, RunError
+from nextvec.evaluation.report import KEPT, KeptPredictions
+from nextvec.experiments.matrix import PLAN, TABLE, read_table
+from nextvec.inference.exported import MANIFEST as EXPORT
+from nextvec.inference.exported import ExportedPredictor
+from nextvec.models.saving import CONFIG as MODEL
+from nextvec.models.saving import GOLDEN, WEIGHTS, load_model
+from nextvec.training.config import read_config
+from nextvec.training.history import HISTORY, read_history
+from nextvec.training.loop import METRICS
+from nextvec.training.session import ENVIRONMENT
+
+State = Literal["ok", "unchecked", "DAMAGED"]
+FINAL = "final"
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One file. "ok": as it was written; "unchecked": it can be read, but has no checksum; `why` not ok."""
+
+    file: str
+    state: State
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """All files of a folder, and in `advice` what can be saved where something is damaged."""
+
+    folder: str
+    files: list[Examined]
+    advice: list[str]
+
+    @property
+    def damaged(self) -> list[Examined]:
+        """The files that are not what was written."""
+        return [file for file in self.files if file.state == "DAMAGED"]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def examine(folder: Path) -> Examination:
+    """Check everything in a store, run, matrix, decoder or export.
+
+    Raises:
+        RunError: the folder is none of these.
+    """
+    kinds: dict[str, Callable[[Path], Examination]] = {
+        STORE: _store,
+        EXPORT: _export,
+        DECODER: _decoder,
+        PLAN: _matrix,
+        CONFIG: _run,
+        MODEL: _run,
+    }
+    for name, look in kinds.items():
+        if (folder / name).is_file():
+            return look(folder)
+    raise RunError(
+        "is no store, run, matrix, decoder or export", where=folder, remedy="give the folder of one of these"
+    )
+
+
+def _look(path: Path, read: Callable[[], object], *, sealed: bool = False) -> Examined:
+    """Read a file; `sealed`, it is expected to carry its checksum."""
+    if not path.is_file():
+        return Examined(str(path), "DAMAGED", "is missing")
+    try:
+        checked = check_seal(path, RunError, "restore it") if sealed else False
+        read()
+    except NextvecError as e:
+        return Examined(str(path), "DAMAGED", e.message)
+    why = (
+        "" if checked else "written before files carried checksums" if sealed else "its kind has no checksum"
+    )
+    return Examined(str(path), "ok" if checked else "unchecked", why)
+
+
+def _store(folder: Path) -> Examination:
+    info = read_manifest(folder)
+    files, advice = [_look(folder / STORE, lambda: read_manifest(folder))], []
+    for shard in info["shards"]:
+        names = asdict(ShardFiles.of(folder, shard["name"]))
+        found = [_listed(path, shard[f"{part}_sha256"]) for part, path in names.items()]
+        if all(file.state == "ok" for file in found):
+            try:
+                open_shard(folder, shard, info["dimension"], info["dtype"])
+            except NextvecError as e:
+                found.append(Examined(str(e.where), "DAMAGED", e.message))
+        files += found
+        bad = {Path(file.file).parent.name for file in found if file.state == "DAMAGED"}
+        if bad == {"vectors"}:
+            advice.append(
+                f"shard {shard['name']}: the texts of its {shard['documents']:,} documents are whole"
+            )
+        elif bad:
+            advice.append(f"shard {shard['name']}: {', '.join(sorted(bad))} of its documents are lost")
+    if advice:
+        advice.append("copy the files named above from a backup, or ingest the same sources into a new store")
+    return Examination(str(folder), files, advice)
+
+
+def _listed(path: Path, digest: str) -> Examined:
+    try:
+        check_sha256(path, digest, RunError, "restore it")
+    except NextvecError as e:
+        return Examined(str(path), "DAMAGED", e.message)
+    return Examined(str(path), "ok")
+
+
+def _run_files(folder: Path) -> Iterator[Examined]:
+    readers: dict[str, tuple[Callable[[], object], bool]] = {
+        CONFIG: (lambda: read_config(folder / CONFIG), False),
+        ENVIRONMENT: (lambda: read_json(folder / ENVIRONMENT, RunError), False),
+        TRAINED_ON: (lambda: TrainedOn.load(folder / TRAINED_ON), True),
+        HISTORY: (lambda: read_history(folder), False),
+        METRICS: (lambda: read_json(folder / METRICS, RunError), False),
+        str(FILE): (lambda: read_checkpoint(folder), True),
+    }
+    for name, (read, sealed) in readers.items():
+        if (folder / name).exists():
+            yield _look(folder / name, read, sealed=sealed)
+    for place in (folder, folder / FINAL):
+        if (place / MODEL).exists():
+            yield from _model_files(place)
+
+
+def _model_files(folder: Path) -> Iterator[Examined]:
+    """config.json, weights and golden output are checked by loading the model, which uses all three."""
+    found = [_look(folder / name, lambda: None, sealed=True) for name in (WEIGHTS, GOLDEN)]
+    yield from found
+    if all(file.state != "DAMAGED" for file in found):
+        yield _look(folder / MODEL, lambda: load_model(folder))
+
+
+def _run(folder: Path) -> Examination:
+    files = list(_run_files(folder))
+    bad = {str(Path(file.file).relative_to(folder)) for file in files if file.state == "DAMAGED"}
+    return Examination(str(folder), files, list(_run_advice(folder, bad)))
+
+
+def _run_advice(folder: Path, bad: set[str]) -> Iterator[str]:
+    best, last = {MODEL, WEIGHTS, GOLDEN}, {f"{FINAL}/{name}" for name in (MODEL, WEIGHTS, GOLDEN)}
+    if bad & best:
+        if (folder / FINAL / WEIGHTS).is_file() and not bad & last:
+            yield f"the best model is damaged; the last one is whole: use {folder / FINAL}"
+        else:
+            yield "the model is damaged: train again"
+    elif bad & last:
+        yield "the last model is damaged; the best one is whole"
+    if str(FILE) in bad:
+        yield "training cannot be resumed; the models that were saved can be used"
+    elif bad and (folder / FILE).is_file() and bad & {CONFIG, ENVIRONMENT, TRAINED_ON}:
+        yield "the checkpoint is whole: nextvec train STORE --resume writes configuration and lists anew"
+    if bad & {HISTORY, METRICS}:
+        yield "the model is not affected by a damaged history or result"
+
+
+def _matrix(folder: Path) -> Examination:
+    files = [_look(folder / PLAN, lambda: read_toml(folder / PLAN))]
+    if (folder / TABLE).is_file():
+        files.append(_look(folder / TABLE, lambda: read_table(folder)))
+    if (folder / KEPT).is_file():
+        files.append(_look(folder / KEPT, lambda: KeptPredictions.read(folder / KEPT), sealed=True))
+    advice = []
+    if any(file.state == "DAMAGED" for file in files):
+        advice.append(
+            "the same nextvec matrix command writes table and answers anew from the runs that are whole"
+        )
+    for run in sorted(path.parent for path in (folder / "runs").glob(f"*/{CONFIG}")):
+        found = _run(run)
+        files += found.files
+        advice += [f"{run.name}: {line}" for line in found.advice]
+    return Examination(str(folder), files, advice)
+
+
+def _decoder(folder: Path) -> Examination:
+    if read_json(folder / DECODER, RunError).get("kind") != "inverter":
+        raise RunError("is a decoder that nextvec did not train", where=folder, remedy="set it up again")
+    files = [_look(folder / name, lambda: None, sealed=True) for name in (WEIGHTS, GOLDEN)]
+    files.append(_look(folder / DECODER, lambda: load_saved(folder)))
+    if (folder / FILE).is_file():
+        files.append(_look(folder / FILE, lambda: read_checkpoint(folder), sealed=True))
+    bad = any(file.state == "DAMAGED" for file in files)
+    advice = ["go on with nextvec decoder train --resume, or train again"] if bad else []
+    return Examination(str(folder), files, advice)
+
+
+def _export(folder: Path) -> Examination:
+    held = read_json(folder / EXPORT, RunError)
+    files = [_look(folder / EXPORT, lambda: ExportedPredictor(folder))]
+    for name, entry in sorted(held.get("files", {}).items()):
+        files.append(_listed(folder / name, str(entry["sha256"])))
+    bad = any(file.state == "DAMAGED" for file in files)
+    return Examination(str(folder), files, ["export the run again"] if bad else [])
