@@ -96,7 +96,7 @@ def within() -> Callable[[Server, Work[Any]], Any]:
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             async with app.router.lifespan_context(app):
                 await _until_ready(app)
-                async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
                     return await work(client)
 
         return asyncio.run(main())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from nextvec.errors import ConfigError
 from nextvec.serving.errors import Refusal
 from nextvec.serving.models import ServedModel, ServedModels
-from nextvec.serving.settings import ApiKeys, Settings
+from nextvec.serving.settings import AllowedHosts, ApiKeys, Settings
 from nextvec.serving.work import AdmissionQueue
 
 
@@ -166,3 +168,24 @@ def test_a_key_sticks_to_its_arm_and_shares_are_kept(run: object) -> None:
     drawn = [models.choose()[1] for _ in range(2000)]
     assert drawn.count("b") / 2000 == pytest.approx(0.2, abs=0.05)
     assert models.choose("b", "x")[1] is None
+
+
+def refused_host(host: bytes, **settings: Any) -> bool:
+    try:
+        AllowedHosts(Settings(**settings)).check([(b"host", host)])
+    except Refusal as refusal:
+        assert (refusal.status, refusal.code) == (421, "host_not_allowed")
+        return True
+    return False
+
+
+def test_a_page_cannot_make_its_own_name_the_servers() -> None:
+    for host in (b"localhost", b"localhost:8000", b"127.0.0.1:8000", b"[::1]:8000", b"LOCALHOST"):
+        assert not refused_host(host)
+    for host in (b"evil.example", b"evil.example:8000", b"localhost.evil.example", b"", b"[::2]", b"\xff"):
+        assert refused_host(host)
+        assert not refused_host(host, host="0.0.0.0")  # noqa: S104
+        assert not refused_host(host, api_keys=("k" * 16,))
+        assert refused_host(host, host="0.0.0.0", allowed_hosts=("models.example",))  # noqa: S104
+    assert not refused_host(b"Models.example:80", allowed_hosts=("models.example",))
+    assert refused_host(b"localhost", allowed_hosts=("models.example",))

@@ -30,6 +30,13 @@ class ListenFlags:
         Path | None,
         Parameter(help="Keys that open it, one a line; the variable NEXTVEC_API_KEY gives one more."),
     ] = None
+    allowed_hosts: Annotated[
+        str | None,
+        Parameter(
+            help="Names that it answers to, separated by commas (default: this machine's where it listens to "
+            "this machine only and has no key, else any)."
+        ),
+    ] = None
     cors_origins: Annotated[
         str | None,
         Parameter(help="Pages that may send requests, by commas (default: only its own)."),
@@ -161,6 +168,7 @@ def _settings(listen: ListenFlags, limits: LimitFlags) -> Settings:
         host=listen.host,
         port=listen.port,
         api_keys=api_keys(listen.api_key_file),
+        allowed_hosts=names(listen.allowed_hosts),
         cors_origins=names(listen.cors_origins),
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )

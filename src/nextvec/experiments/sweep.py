@@ -187,7 +187,7 @@ def run_trials(
     store: Store,
     study: Study,
     plan: SweepPlan,
-    spaces: Mapping[str, Space],
+    spaces: dict[str, Space],
     configure: Configure,
     out: Path,
     *,

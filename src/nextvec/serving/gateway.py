@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from nextvec.serving.errors import UNFORESEEN, Refusal, refusal_of
 from nextvec.serving.operation import Metrics, RequestLog, ServerState
 from nextvec.serving.request_context import KEY, RequestContext
-from nextvec.serving.settings import ApiKeys, Settings
+from nextvec.serving.settings import AllowedHosts, ApiKeys, Settings
 from nextvec.serving.work import AdmissionQueue, ClientGone
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -62,6 +62,7 @@ class Gateway:
         requests: RequestLog,
     ) -> None:
         self._app, self._settings, self._keys, self._state = app, settings, keys, state
+        self._hosts = AllowedHosts(settings)
         self._queues, self._direct, self._metrics, self._requests = queues, direct, metrics, requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,6 +81,7 @@ class Gateway:
 
     async def _admitted(self, scope: Scope, receive: Receive, send: _Sent, context: RequestContext) -> None:
         path, headers = scope["path"], scope["headers"]
+        self._hosts.check(headers)
         self._keys.check(path, headers)
         if scope["method"] not in WITH_BODY:
             await self._app(scope, receive, send)

@@ -22,6 +22,9 @@ class Settings:
     Attributes:
         host, port: where it listens; port 0 takes a free one.
         api_keys: any of them opens `/v1` and `/metrics`; none leaves them open.
+        allowed_hosts: names that a request may call the server by (its Host header); by default, a server of
+            this machine only, without keys, answers to this machine's names and any other to all. Otherwise
+            a page could have its own name resolve to this machine and ask in its visitor's place.
         cors_origins: pages of other origins that may ask; none by default.
         max_body: of a request.
         max_vectors: T, vectors of a context. Models read the last of them.
@@ -46,6 +49,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     api_keys: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     max_body: int = 16 * MIB
     max_vectors: int = 4096
@@ -125,6 +129,35 @@ def api_keys(file: Path | None) -> tuple[str, ...]:
             raise ConfigError("holds no key", where=file, remedy="write one key a line")
         found += lines
     return tuple(key for key in found if key)
+
+
+LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+class AllowedHosts:
+    """The names that the server answers to; without any it answers to all."""
+
+    def __init__(self, settings: Settings) -> None:
+        names = settings.allowed_hosts
+        if not names and not settings.api_keys and settings.host in LOCAL:
+            names = LOCAL
+        self._names = frozenset(name.lower().strip("[]") for name in names)
+
+    def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Raises Refusal 421 for a request to a name that is not the server's."""
+        if not self._names:
+            return
+        given = next((value for name, value in headers if name == b"host"), b"").decode("latin-1")
+        # Without the port; an IPv6 address stands in brackets.
+        host = given[1:].partition("]")[0] if given.startswith("[") else given.partition(":")[0]
+        if host.lower() not in self._names:
+            raise Refusal(
+                421,
+                "the Host header does not name this server",
+                code="host_not_allowed",
+                remedy="name it in --allowed-hosts when the server is started",
+                close=True,
+            )
 
 
 class ApiKeys:
