@@ -186,7 +186,7 @@ def test_the_doctor_names_what_is_damaged_and_what_can_be_saved(
         assert not examine(folder).damaged
     assert {file.state for file in examine(store).files if "store.json" not in file.file} == {"ok"}
     for folder, name, said in (
-        (store, "vectors/0001.npy", "shard 0001: the texts of its 20 documents are there"),
+        (store, "vectors/0001.npy", "shard 0001: the texts of its 20 documents are whole"),
         (run, WEIGHTS, f"the last one is whole: use {run / 'final'}"),
         (run, str(FILE), "training cannot be resumed; the models that were saved can be used"),
     ):
