@@ -24,7 +24,10 @@ from typing import Any
 
 import torch
 
+import nextvec.cli.ingest
 import nextvec.cli.train
+import nextvec.corpus.encoders.sentence_transformer
+import nextvec.corpus.imports
 import nextvec.experiments.matrix
 import nextvec.inference.export
 import nextvec.reporting.report
