@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nextvec.corpus.store import Store
+from nextvec.disk import sha256_file, write_json
 from nextvec.evaluation.baselines import BASELINES
 
 WITHOUT_PARAMETERS = [name for name, made in BASELINES.items() if not made.needs_training]
@@ -117,11 +118,15 @@ def rename_documents(store: Store, shard: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    manifest = json.loads((store.path / "store.json").read_text())
+    (entry,) = (entry for entry in manifest["shards"] if entry["name"] == shard)
     for part in ("documents", "chunks"):
         file = store.path / part / f"{shard}.parquet"
         table = pq.read_table(file)
         ids = pa.array([f"other-{i}" for i in table["doc_id"].to_pylist()], pa.string())
         pq.write_table(table.set_column(table.schema.get_field_index("doc_id"), "doc_id", ids), file)
+        entry[f"{part}_sha256"] = sha256_file(file)
+    write_json(store.path / "store.json", manifest)
 
 
 def test_two_runs_beside_each_other_limited_to_a_source(

@@ -201,12 +201,15 @@ def test_one_altered_byte_is_found_by_verifying(store: Store, file: str) -> None
     assert file in str(caught.value)
 
 
-def test_an_altered_vector_is_found_only_by_verifying(store: Store) -> None:
+def test_an_altered_vector_is_found_when_its_shard_is_first_read(store: Store) -> None:
     file = store.path / FILES[0]
     data = bytearray(file.read_bytes())
     data[-3] ^= 1
     file.write_bytes(data)
-    assert len(Store.open(store.path)) == 40
+    opened = Store.open(store.path)
+    assert opened.vectors[15].shape == (8,)  # of the shard before, which is whole
+    with pytest.raises(StoreError, match=r"vectors/0001\.npy: .*sha256 differs"):
+        opened.vectors[16]
     with pytest.raises(StoreError, match="sha256 differs"):
         Store.open(store.path, verify=True)
 
