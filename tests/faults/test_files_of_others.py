@@ -10,8 +10,11 @@ import pytest
 
 from nextvec.config import MAX_DEPTH, parse_assignments, read_toml
 from nextvec.corpus.arrays import map_npy
+from nextvec.corpus.readers.base import ReaderOptions, ReadReport
+from nextvec.corpus.readers.files import html_text
+from nextvec.corpus.readers.wikitext import is_balanced
 from nextvec.disk import read_json
-from nextvec.errors import ConfigError, ModelError, RunError
+from nextvec.errors import ConfigError, DocumentError, ModelError, RunError
 from nextvec.models.registry import build
 from nextvec.models.saving import load_model, save_model
 
@@ -86,3 +89,25 @@ def test_building_in_two_steps_draws_the_same_weights() -> None:
     plain = type(built)(built.config)
     assert all(torch.equal(a, b) for a, b in zip(built.parameters(), plain.parameters(), strict=True))
     assert np.isfinite(float(built.scale))
+
+
+@pytest.mark.parametrize("opening", ["<span>a ", "<p>a ", "<li>a ", "<div><b>a ", "</b>a "])
+def test_a_page_of_tags_without_end_is_read_in_time_with_its_length(opening: str) -> None:
+    text = html_text(opening * 20_000, ReaderOptions(), ReadReport(), Path("page.html"))[1]
+    assert text.count("a") == 20_000
+
+
+@pytest.mark.parametrize("opening", ["<a ", "<!-- ", "</", "<a href='"])
+def test_a_page_that_ends_in_tags_without_an_end_is_refused(opening: str) -> None:
+    with pytest.raises(DocumentError, match=r"page\.html: HTML that ends in 100,000 tags without an end"):
+        html_text("<p>a</p>" + opening * 100_000, ReaderOptions(), ReadReport(), Path("page.html"))
+
+
+@pytest.mark.parametrize("opening", ["<ref name=a ", "<a ", "<b", "<b>", "{{", "[[", "{|"])
+def test_an_article_of_openings_without_end_is_left_out(opening: str) -> None:
+    assert not is_balanced(opening * 100_000)
+    assert is_balanced(opening * 100)
+
+
+def test_an_article_with_comparisons_is_no_article_of_tags() -> None:
+    assert is_balanced("a < b and <b>c</b> and 3 <4. " * 1000)

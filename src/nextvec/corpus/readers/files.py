@@ -194,6 +194,7 @@ BLOCK_TAGS = (
     "figcaption", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "html", "main", "ol", "p",
     "pre", "section", "summary", "table", "tr", "ul",
 )  # fmt: skip
+MAX_UNENDED = 200
 HEADING_TAGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 
 if TYPE_CHECKING:
@@ -247,6 +248,11 @@ def html_text(html: str, options: ReaderOptions, report: ReadReport, where: Path
     cells separated by blanks; scripts, styles, navigation, forms and comments left out."""
     from bs4 import BeautifulSoup
 
+    unended = html.count("<", html.rfind(">") + 1)
+    if unended > MAX_UNENDED:  # the parser looks for the end of each to the end of the page
+        raise DocumentError(
+            f"HTML that ends in {unended:,} tags without an end", where=where, remedy="correct the page"
+        )
     try:
         soup = BeautifulSoup(html, "html.parser")
         title_tag = soup.title or soup.h1
@@ -279,19 +285,26 @@ def _blocks_text(soup: BeautifulSoup) -> str:
         out.append(text)
         line.clear()
 
+    # Of each tag the nearest block and list item, at it or above: looked up, not searched for upwards, which
+    # takes time with the square of what is nested.
+    blocks: dict[int, Tag | None] = {}
+    items: dict[int, Tag | None] = {}
     for node in soup.descendants:
+        above = id(node.parent)
         if isinstance(node, Tag):
+            blocks[id(node)] = node if node.name in (*BLOCK_TAGS, "li") else blocks.get(above)
+            items[id(node)] = node if node.name == "li" else items.get(above)
             if node.name == "br":
                 line.append("\n")
             elif node.name in ("td", "th"):
                 line.append(" ")
         elif type(node) is NavigableString:
-            now = node.find_parent((*BLOCK_TAGS, "li"))
+            now = blocks.get(above)
             preformatted = now is not None and now.name == "pre"
             text = str(node) if preformatted else _BLANKS.sub(" ", node)
             if now is not block and text.strip():
                 flush()
-                now_item = now.find_parent("li") if now is not None and now.name != "li" else now
+                now_item = items.get(id(now))
                 same_list = now_item is not None and item is not None
                 same_table = now is not None and block is not None and now.name == block.name == "tr"
                 out.append("\n" if same_list or same_table else "\n\n")

@@ -135,6 +135,7 @@ _UNPARSED = re.compile(
 # The parser's time grows with the square of what is opened and never closed. Articles leave open a few.
 MAX_UNCLOSED = 200
 _OPEN_TAG = re.compile(r"<(?!br\b|hr\b|li\b|dd\b|dt\b|td\b|th\b|tr\b)[a-z][^<>]*(?<!/)>", re.IGNORECASE)
+_BEGUN_TAG = re.compile(r"<[a-z][^<>]*(?=<|\Z)", re.IGNORECASE)
 _CLOSE_TAG = re.compile(r"</[a-z]", re.IGNORECASE)
 # "}}" ends a template, "} }" means the same to LaTeX.
 _LATEX_DOUBLE = re.compile(r"(?<=\{)(?=\{)|(?<=\})(?=\})|(?<=\[)(?=\[)|(?<=\])(?=\])|(?<=')(?=')")
@@ -159,6 +160,7 @@ def is_balanced(wikitext: str) -> bool:
     vandalism or damage, and parsing could take hours."""
     unclosed = [wikitext.count(a) - wikitext.count(b) for a, b in (("{{", "}}"), ("[", "]"), ("{|", "|}"))]
     unclosed.append(len(_OPEN_TAG.findall(wikitext)) - len(_CLOSE_TAG.findall(wikitext)))
+    unclosed.append(sum(1 for _ in _BEGUN_TAG.finditer(wikitext)))
     return max(unclosed) <= MAX_UNCLOSED
 
 
