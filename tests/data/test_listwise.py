@@ -67,7 +67,7 @@ def test_it_is_the_same_twice_and_of_any_scale(world, monkeypatch) -> None:
     np.testing.assert_array_equal(one.weights, again.weights)
     large = listwise.fit_listwise(vectors * 7, windows, seed=3)
     near, far = (loss(vectors, windows, f.weights, f.mean, f.sharpness) for f in (one, large))
-    assert far == pytest.approx(near, abs=1e-3)
+    assert far == pytest.approx(near, abs=5e-3)
     assert np.linalg.norm(one.weights) == pytest.approx(1)
 
 

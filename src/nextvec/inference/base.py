@@ -172,13 +172,11 @@ class VectorPredictor(ABC):
         encoder: fingerprint of the encoder it was trained on; None accepts any store.
         dimension: D.
         head: which of the model's horizons it answers for, 0 the first.
-        reads_directions: it was trained on unit vectors, see `_as_trained`.
         metadata: what a table says of it besides.
     """
 
     kind: Literal["model"] = "model"
     head: int = 0
-    reads_directions: bool = False
 
     def __init__(self, engine: Engine, dimension: int, context: int, name: str, encoder: str | None) -> None:
         self.engine, self.dimension, self.context = engine, dimension, context
@@ -193,6 +191,11 @@ class VectorPredictor(ABC):
     @property
     def confident(self) -> bool:
         """Whether it can say how likely a candidate is to follow."""
+        return False
+
+    @property
+    def reads_directions(self) -> bool:
+        """Whether it was trained on unit vectors, see `_as_trained`."""
         return False
 
     @property
@@ -293,6 +296,10 @@ class TrainedPredictor(VectorPredictor):
         """How many chunks ahead each of its heads predicts."""
         said = self.training.get("horizons") or [self.training.get("horizon", 1)]
         return tuple(int(horizon) for horizon in said)
+
+    @property
+    def reads_directions(self) -> bool:
+        return bool(self.training.get("normalised", False))
 
     @property
     def space(self) -> Space:

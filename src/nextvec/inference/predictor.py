@@ -124,7 +124,6 @@ class RunPredictor(TrainedPredictor, ModelPredictor):
             ) from None
         called = name or Path(folder).resolve().name
         ModelPredictor.__init__(self, model.to(device), context, called, encoder, compiled=compiled)
-        self.reads_directions = bool(self.training.get("normalised", False))
         self.metadata["bytes"] = (self.folder / WEIGHTS).stat().st_size
         self.metadata |= self._results()
 
