@@ -38,7 +38,7 @@ def test_a_ridge_of_too_many_numbers_uses_fewer_positions(
     facts = fit_residual(model, world.vectors, world.train, world.validation)
     judged = Ridge(4)
     judged.fit(world.vectors, world.train, world.validation)
-    assert (facts["positions"], facts["lambda"]) == (2, judged.facts["lambda"])
+    assert (facts["positions"], facts["lambda"]) == (2, judged.metadata["lambda"])
     assert len(facts["weights"]) == 4
     contexts, _ = gather_contexts(world.vectors, world.validation, 4)
     raw = model(torch.from_numpy(contexts)).raw[:, -1].numpy()
