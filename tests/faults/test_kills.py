@@ -84,7 +84,16 @@ def export(folder: Path, store: Path) -> list[Any]:
 
 
 COMMANDS = {"ingest": ingest, "train": train, "matrix": matrix, "export": export}
-TIMED = {"seconds", "train_seconds", "positions_per_second", "created", "run", "resumed_at_update", "p50_ms"}
+TIMED = {
+    "seconds",
+    "predict_seconds",
+    "train_seconds",
+    "positions_per_second",
+    "created",
+    "run",
+    "resumed_at_update",
+    "p50_ms",
+}
 
 
 def result(folder: Path) -> dict[str, Any]:
