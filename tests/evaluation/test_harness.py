@@ -158,8 +158,8 @@ def test_limited_to_sources_but_fitted_on_everything(store) -> None:
 
 
 def test_training_documents_are_refused(store) -> None:
-    leaking = Split(SPLIT.train, (), (*SPLIT.test, 0))
-    with pytest.raises(LeakError, match=r"15 of 195 windows stand in training \(15 by document id"):
+    leaking = Split(SPLIT.train, (), (*SPLIT.test, 0, 1))
+    with pytest.raises(LeakError, match=r"30 of 210 windows stand in training \(30 by document id"):
         evaluate(store, leaking, "test", judging=HOW)
     training = FittingData.of(store, SPLIT, EvaluationConfig(context=5))
     with pytest.raises(LeakError):
@@ -170,7 +170,7 @@ def test_training_documents_are_refused(store) -> None:
 
 def test_leaking_windows_are_dropped_and_counted(store) -> None:
     leaking = Split(SPLIT.train, (), (*SPLIT.test, 0))
-    report = evaluate(store, leaking, "test", judging=replace(HOW, leak_limit=0.1, baselines=("copy-last",)))
+    report = evaluate(store, leaking, "test", judging=replace(HOW, baselines=("copy-last",)))
     assert (report.windows, report.leaks.dropped) == (180, 15)
     assert report.to_json()["dropped"]["windows"] == 15
     assert any(note.startswith("15 of 195 windows dropped") for note in report.notes())

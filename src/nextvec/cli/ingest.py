@@ -14,6 +14,9 @@ from nextvec.errors import ConfigError, DocumentError
 from nextvec.text import columns
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nextvec.corpus.boilerplate import RecurringPassage
     from nextvec.corpus.chunking import Chunker
     from nextvec.corpus.documents import ReaderOptions
     from nextvec.corpus.encoders import EncoderConfig
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 READING, CUTTING = Group("Reading documents"), Group("Chunks")
 READY_MADE = Group("Vectors you already have")
 DEMO = "demo"
+SHOWN = 5
+"""Recurring paragraphs that are printed; the JSON lists more."""
 
 
 @Parameter(name="*", group=READING)
@@ -44,12 +49,26 @@ class ReadingFlags:
         False
     )
     limit: Annotated[int | None, Parameter(help="Stop after so many documents.")] = None
+    keep_boilerplate: Annotated[
+        bool | None,
+        Parameter(
+            negative="--drop-boilerplate",
+            help="Paragraphs that stand in three or more different documents (default: dropped from .html, "
+            "kept elsewhere).",
+        ),
+    ] = None
+
+    @property
+    def drop_boilerplate(self) -> bool | None:
+        """As `nextvec.corpus.ingest.ingest` takes it."""
+        return None if self.keep_boilerplate is None else not self.keep_boilerplate
 
     def options(self, *, demo: bool) -> ReaderOptions:
         """As the readers take them; the demo's documents have a least length of their own."""
         from nextvec.corpus.documents import ReaderOptions, demo_options
 
         given = asdict(self)
+        del given["keep_boilerplate"]
         given["encoding"] = given.pop("text_encoding")
         if demo:
             given["min_characters"] = max(self.min_characters, demo_options().min_characters)
@@ -219,14 +238,29 @@ def _read(
         options=reading.options(demo=DEMO in sources),
         dtype=encoding.dtype or "float16",
         phases=cutting.phases,
+        drop_boilerplate=reading.drop_boilerplate,
         **rest,
     )
+
+
+def _boilerplate(recurring: int, listed: Sequence[RecurringPassage]) -> list[str]:
+    """What recurs, and which flag would have done otherwise."""
+    if not recurring:
+        return []
+    dropped, kept = any(p.left_out for p in listed), any(p.left_out < p.documents for p in listed)
+    flags = " --keep-boilerplate keeps them." if dropped else ""
+    flags += " --drop-boilerplate leaves them out." if kept and not dropped else ""
+    lines = [f"  {recurring:,} paragraphs recur in three or more different documents.{flags}"]
+    return lines + [
+        f"    in {p.documents:,} documents, left out of {p.left_out:,}: {p.text}" for p in listed[:SHOWN]
+    ]
 
 
 def _describe(report: Any) -> str:
     views = f" and {report.views:,} views of documents" if getattr(report, "views", 0) else ""
     lines = [f"{report.documents:,} documents{views}, {report.chunks:,} chunks added to {report.store}"]
     lines += [f"  skipped: {count:,} {reason}" for reason, count in report.skipped.items()]
+    lines += _boilerplate(getattr(report, "recurring", 0), getattr(report, "boilerplate", ()))
     if getattr(report, "path", None):
         lines.append(
             f"  {report.chunks_per_second:.0f} chunks/s ({report.path}), {report.seconds:.0f} s in all"

@@ -83,8 +83,22 @@ def read_source(
     given = [sources] if isinstance(sources, (str, Path)) else list(sources)
     if not given:
         raise DocumentError("no source given", remedy="name a folder or a file")
-    files = [file for path in given for file in _find(Path(path), report)]
+    files = _without_links([file for path in given for file in _find(Path(path), report)], report)
     return _stream(files, options, report)
+
+
+def _without_links(files: list[_File], report: ReadReport) -> list[_File]:
+    """Leave out (and count) links to a file that is read anyway, itself or by an earlier link."""
+    real = {file.path.resolve() for file in files if not file.path.is_symlink()}
+    kept = []
+    for file in files:
+        if file.path.is_symlink():
+            if file.path.resolve() in real:
+                report.skip("links to a document that is read already")
+                continue
+            real.add(file.path.resolve())
+        kept.append(file)
+    return kept
 
 
 def _stream(files: list[_File], options: ReaderOptions, report: ReadReport) -> Iterator[SourceDocument]:
@@ -135,7 +149,7 @@ def _finish(
         raise DocumentError("document with a blank id", where=raw.where, remedy="give every document an id")
     if options.qualify_ids:
         doc_id = f"{source}/{doc_id}"
-    return SourceDocument(doc_id, source, _one_line(raw.title), text)
+    return SourceDocument(doc_id, source, _one_line(raw.title), text, raw.page)
 
 
 def _find(path: Path, report: ReadReport) -> list[_File]:

@@ -11,11 +11,12 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, TypeVar
 
+from nextvec.corpus.boilerplate import LISTED, Boilerplate, RecurringPassage
 from nextvec.corpus.chunking import Chunk, Chunker
 from nextvec.corpus.documents import ReaderOptions, ReadReport, SourceDocument, read_source
 from nextvec.corpus.encoders import Encoder, EncoderConfig, load_encoder
@@ -49,6 +50,8 @@ class IngestReport:
         truncated: chunks longer than the encoder reads; None where only the server knows.
         seconds: of the whole run; `encoding_seconds` of the encoder alone.
         path: how the vectors were computed, e.g. "cpu bfloat16".
+        recurring: paragraphs that stand in three or more different documents; `boilerplate` lists the most
+            frequent of them.
     """
 
     store: str
@@ -61,6 +64,8 @@ class IngestReport:
     seconds: float
     encoding_seconds: float
     path: str
+    recurring: int
+    boilerplate: tuple[RecurringPassage, ...]
 
     @property
     def chunks_per_second(self) -> float:
@@ -78,6 +83,7 @@ def ingest(
     dtype: str = "float16",
     shard_chunks: int = SHARD_CHUNKS,
     phases: int = 1,
+    drop_boilerplate: bool | None = None,
     quiet: bool = False,
 ) -> IngestReport:
     """Read documents, cut and encode them, and write or extend the store `out`.
@@ -97,6 +103,8 @@ def ingest(
         phases: every document is cut so many times, each time with its boundaries moved by a further
             1 / phases of a chunk; all but the first are stored as its views (`nextvec.corpus.views`). Views
             of documents that the store holds already are added too.
+        drop_boilerplate: leave out paragraphs that recur across documents (`nextvec.corpus.boilerplate`);
+            None does so for HTML only.
         quiet: no progress on standard error.
     Raises:
         DocumentError: sources that cannot be read, or hold no document.
@@ -116,11 +124,14 @@ def ingest(
         encoder = load_encoder(continued(encoder, path))
     with (
         _writer(path, encoder, chunker, dtype) as writer,
+        open_spool(path) as unread,
         open_spool(path) as spool,
     ):
         before = len(writer.info["shards"])
-        survey = _Survey(chunker, wanted, dict(writer.known), dict(writer.views), spool, read)
-        survey.read(documents, quiet=quiet)
+        survey = _Survey(
+            chunker, wanted, drop_boilerplate, dict(writer.known), dict(writer.views), spool, read
+        )
+        survey.read(documents, unread, quiet=quiet)
         encoding = _Encoding(encoder, encoder.max_tokens)
         if survey.chunks:
             log.info("encoding on %s", encoder.path)
@@ -142,6 +153,8 @@ def _report(path: Path, survey: _Survey, encoding: _Encoding, added: int, second
         seconds=seconds,
         encoding_seconds=encoding.seconds,
         path=encoding.encoder.path,
+        recurring=len(met := survey.boilerplate.met()),
+        boilerplate=tuple(met[:LISTED]),
     )
 
 
@@ -210,8 +223,8 @@ def open_spool(out: Path) -> IO[str]:
 
 @dataclass
 class _Survey:
-    """The first pass: reads and cuts every document, and puts what the store lacks into the spool, one JSON
-    line each.
+    """The first pass: reads every document, then cuts it and puts what the store lacks into the spool, one
+    JSON line each.
 
     Attributes:
         known: doc_id -> sha256 of what the store holds or will; original_of: the views among them.
@@ -220,6 +233,7 @@ class _Survey:
 
     chunker: Chunker
     phases: Sequence[Fraction]
+    drop_boilerplate: bool | None
     known: dict[str, str]
     original_of: dict[str, str]
     spool: IO[str]
@@ -228,21 +242,30 @@ class _Survey:
     documents: int = 0
     views: int = 0
     chunks: int = 0
+    boilerplate: Boilerplate = field(default_factory=Boilerplate)
 
-    def read(self, documents: Iterable[SourceDocument], *, quiet: bool) -> None:
-        """All of them; the spool is then at its beginning again. Raises DocumentError where there is none."""
+    def read(self, documents: Iterable[SourceDocument], unread: IO[str], *, quiet: bool) -> None:
+        """All of them; the spool is then at its beginning again. Raises DocumentError where there is none.
+
+        What recurs is known when all are read: until then they wait in `unread`.
+        """
         with Progress("read", None, "documents", quiet=quiet) as progress:
             for document in documents:
                 self.seen += 1
                 progress.advance()
                 _check_unicode(document)
-                self._add(document)
+                self.boilerplate.count(document.text)
+                unread.write(json.dumps(astuple(document)) + "\n")
             if self.seen == 0:
                 left_out = "; ".join(f"{n} {reason}" for reason, n in sorted(self.report.skipped.items()))
                 raise DocumentError(
                     "no document to ingest" + (f" (left out: {left_out})" if left_out else ""),
                     remedy="check the sources and options",
                 )
+        self.boilerplate.close()
+        unread.seek(0)
+        for line in unread:
+            self._add(SourceDocument(*json.loads(line)))
         self.spool.seek(0)
 
     def _add(self, document: SourceDocument) -> None:
@@ -253,6 +276,8 @@ class _Survey:
             self.report.skip(KNOWN)
             if not self.phases:
                 return
+        drop = document.page if self.drop_boilerplate is None else self.drop_boilerplate
+        document = replace(document, text=self.boilerplate.without(document.text, drop=drop))
         chunks = self.chunker.chunk(document.text)
         if not chunks:
             self.report.skip(EMPTY)

@@ -115,7 +115,7 @@ class Report:
         if self.leaks is not None and self.leaks.dropped:
             notes.append(
                 f"{self.leaks.dropped} of {self.leaks.windows} windows dropped, because their document or "
-                "target text also stands in training."
+                f"target text also stands in training ({self.leaks.causes} different)."
             )
         if self.ties:
             notes.append(
@@ -177,6 +177,7 @@ class Report:
                 "same_document_id": leaks.same_document_id,
                 "same_document_text": leaks.same_document_text,
                 "same_target_text": leaks.same_target_text,
+                "causes": leaks.causes,
             },
             "in_sample": self.in_sample,
             "seed": self.seed,

@@ -21,8 +21,8 @@ from nextvec.data.splits import Split, SplitConfig, split_documents
 from nextvec.data.trained import Keys, TrainedOn
 from nextvec.data.windows import Task, Windows, make_windows
 from nextvec.errors import EvaluationError, RunError, ServerError, SplitError
-from nextvec.evaluation.evaluation_set import without_leaks
-from nextvec.evaluation.harness import EvaluationConfig, FittingData, evaluate
+from nextvec.evaluation.evaluation_set import EvaluationSet, without_leaks
+from nextvec.evaluation.harness import EvaluationConfig, FittingData, evaluate, prepare
 from nextvec.evaluation.predictor import NextVectorPredictor
 from nextvec.evaluation.report import Report
 from nextvec.training.config import DataConfig
@@ -114,6 +114,25 @@ def evaluate_runs(
     training = training_of(store, division, trained, selection.split, how)
     seen = TrainedOn.union([run.trained_on for run in runs]) if runs else None
     return evaluate(store, judged, selection.split, runs, how, training=training, seen=seen)
+
+
+def check_judging(
+    store: Store,
+    selection: DocumentSelection,
+    how: EvaluationConfig,
+    division: SplitConfig,
+    sources: tuple[str, ...],
+) -> EvaluationSet:
+    """What runs that are trained on these sources, so divided, will be evaluated on.
+
+    Raises, before anything is trained, what `evaluate_runs` would of the documents and the question.
+    """
+    chosen = replace(selection, division=selection.division or division)
+    judged = divide(store, division_of([], chosen), selection.sources, selection.split)
+    trained = sources if selection.train_sources is None else selection.train_sources
+    training = training_of(store, division_of([], chosen), trained, selection.split, how)
+    seen = TrainedOn.of(store, split_documents(store, division, sources).train)
+    return prepare(store, judged, selection.split, how, training, seen)[0]
 
 
 def for_question(run: Some, how: EvaluationConfig) -> Some:
