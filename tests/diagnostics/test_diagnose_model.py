@@ -386,7 +386,7 @@ def of_oracle(bench: Bench) -> ModelDiagnosis:
 
 def test_the_oracle_has_nothing_to_be_blamed_for(of_oracle: ModelDiagnosis) -> None:
     d = of_oracle
-    assert d.headline.startswith("oracle is above the best baseline (")
+    assert d.headline.startswith("oracle is better than the best baseline (")
     assert d.failures.failures == 0
     assert named(d.failures, "failures").level == "ok"
     assert {v.level for v in d.verdicts} == {"ok", "note"}
@@ -425,7 +425,7 @@ def test_a_single_document_has_figures_without_intervals(bench: Bench) -> None:
     found = diagnose(bench.case(mean, one, context=CONTEXT), "test")
     assert found.documents == 1
     assert found.standing.ahead.low is None
-    assert "level with the best baseline" in found.headline
+    assert "not told apart from the best baseline" in found.headline
     json.dumps(found.to_json(), allow_nan=False)
 
 

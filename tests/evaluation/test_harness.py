@@ -88,8 +88,8 @@ def test_the_best_baseline_is_found_and_compared_with(report) -> None:
 
 def test_a_model_below_the_best_baseline_is_called_so(report) -> None:
     said = " ".join(report.notes())
-    assert "backwards is below the best baseline by cosine" in said
-    assert "oracle is above the best baseline by cosine" in said
+    assert "backwards is worse than the best baseline by cosine" in said
+    assert "oracle is better than the best baseline by cosine" in said
 
 
 def test_the_json_is_what_others_rely_on(report, store, tmp_path: Path) -> None:
@@ -265,3 +265,10 @@ def test_one_document_has_no_interval_and_it_says_so(store) -> None:
     report = evaluate(store, Split(SPLIT.train, (), (30,)), "test", judging=HOW)
     assert all(not row.versus for row in report.rows)
     assert "One document only: no interval can be given." in report.notes()
+
+
+def test_without_an_interval_nothing_is_claimed(store, oracle) -> None:
+    report = evaluate(store, Split(SPLIT.train, (), (30,)), "test", [oracle], judging=HOW)
+    said = " ".join(report.notes())
+    assert "oracle is not told apart from the best baseline by cosine: 1.0000, " in said
+    assert "better than" not in said

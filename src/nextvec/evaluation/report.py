@@ -17,7 +17,7 @@ from nextvec.data.windows import IntArray, Windows
 from nextvec.disk import UNSEALED, atomic_path, check_seal, seal, write_json
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import Leaks
-from nextvec.evaluation.intervals import DocumentBootstrap, Estimate
+from nextvec.evaluation.intervals import STANDING, DocumentBootstrap, Estimate
 from nextvec.evaluation.metrics import LINEAR_AVERAGE, METRICS, skill_over
 from nextvec.evaluation.predictor import Kind
 
@@ -60,9 +60,7 @@ class PredictorRow:
     def better(self, metric: str) -> bool | None:
         """Whether it is clearly better (True) or worse (False) than the best baseline; None: neither."""
         interval = self.versus.get(metric)
-        if interval is None or not interval.excludes_zero:
-            return None
-        return (interval.value > 0) == (METRICS[metric].better == "higher")
+        return None if interval is None else interval.better(METRICS[metric].better)
 
 
 @dataclass
@@ -144,11 +142,8 @@ class Report:
                 continue
             other = self.row(best).figures[metric]
             assert other is not None
-            where = "below" if figure < other else "above" if figure > other else "level with"
-            sure = (
-                "" if row.better(metric) is not None or metric not in row.versus else " (within the interval)"
-            )
-            said.append(f"{where} the best baseline by {metric}: {figure:.4f}, {best} {other:.4f}{sure}")
+            where = STANDING[row.better(metric)]
+            said.append(f"{where} the best baseline by {metric}: {figure:.4f}, {best} {other:.4f}")
         return [f"{row.name} is {'; '.join(said)}."] if said else []
 
     def to_json(self) -> dict[str, Any]:

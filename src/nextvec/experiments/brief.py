@@ -23,7 +23,7 @@ from nextvec.diagnostics.sections import plain
 from nextvec.disk import read_json, write_json
 from nextvec.errors import RunError
 from nextvec.evaluation.baselines import CopyLast, LinearAverage, MeanVector, Random
-from nextvec.evaluation.intervals import short
+from nextvec.evaluation.intervals import STANDING, short
 from nextvec.inference.predictor import RunPredictor
 from nextvec.models.registry import describe
 from nextvec.training.loop import METRICS
@@ -141,8 +141,9 @@ def _note(row: dict[str, Any]) -> str:
     for metric in ("cosine", "recall@5"):
         versus = row["versus_best_baseline"].get(metric)
         if versus is not None:
-            word = {True: "above", False: "below", None: "level with"}[versus["better"]]
-            said.append(f"{word} the best baseline by {metric} ({versus['difference']:+.4f})")
+            said.append(
+                f"{STANDING[versus['better']]} the best baseline by {metric} ({versus['difference']:+.4f})"
+            )
     return "; ".join(said)
 
 
