@@ -39,12 +39,12 @@ class JudgingFlags:
     k: Annotated[str | None, Parameter(help="recall@k to report, e.g. 1,5,20.")] = None
     baselines: Annotated[str | None, Parameter(help="Only these baselines, separated by commas.")] = None
     leak_limit: Annotated[
-        float | None,
+        float,
         Parameter(
             help="Refuse where more than this share of the documents or different target texts stands in "
-            "training (default: 0.1); what is found is dropped either way."
+            "training; what is found is dropped either way."
         ),
-    ] = None
+    ] = 0.1
     bootstrap_seed: Annotated[int, Parameter(help="Of the resampling of documents.")] = 0
     no_speed: Annotated[bool, Parameter(negative=(), help="Do not measure latency and throughput.")] = False
     markdown: Annotated[bool, Parameter(negative=(), help="Print the table as Markdown.")] = False
@@ -72,7 +72,7 @@ class JudgingFlags:
             queries=queries,
             candidates=self.candidates,
             ks=ks,
-            **({} if self.leak_limit is None else {"leak_limit": self.leak_limit}),
+            leak_limit=self.leak_limit,
             baselines=names(self.baselines) or None,
             seed=self.bootstrap_seed,
             speed=not self.no_speed,

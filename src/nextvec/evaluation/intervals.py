@@ -53,7 +53,7 @@ class Estimate:
         """Clearly below 0."""
         return self.clear and self.value < 0
 
-    def better(self, direction: str = "higher") -> bool | None:
+    def better(self, direction: str | None = "higher") -> bool | None:
         """Of a difference, whether the first of the two is better; None where they are not told apart.
 
         `direction` is "higher" or "lower", whichever of the figure is better.
