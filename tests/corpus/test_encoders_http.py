@@ -29,6 +29,7 @@ class Server(ThreadingHTTPServer):
         self.seen: list[dict[str, Any]] = []
         self.unit = False
         self.noise = 0.0
+        self.shortens = True
         self.shuffle = False
         self.change: Callable[[Any], Any] = lambda answer: answer
 
@@ -52,6 +53,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         texts = body.get("inputs", body.get("input"))
         rows = [vector(t) + self.server.noise for t in texts]
+        if self.server.shortens:
+            rows = [r[: body.get("dimensions")] for r in rows]
         if self.server.unit:
             rows = [r / np.linalg.norm(r) for r in rows]
         if self.path.endswith("/embed"):
@@ -317,5 +320,12 @@ def test_options_out_of_range(server: Server) -> None:
 
 
 def test_shorter_vectors_can_be_asked_for(server: Server) -> None:
-    HttpEncoder(server.address, "small", dimensions=256)
-    assert server.seen[-1]["body"]["dimensions"] == 256
+    assert HttpEncoder(server.address, "small", dimensions=2).dimension == 2
+    assert server.seen[-1]["body"]["dimensions"] == 2
+
+
+@pytest.mark.parametrize("path", ["/v1", "/embed"])
+def test_dimensions_that_are_asked_for_and_not_given_are_an_error(server: Server, path: str) -> None:
+    server.shortens = False
+    with pytest.raises(EncoderError, match="2 dimensions were asked for, the server gives 4; leave"):
+        HttpEncoder(server.address + path, "small", dimensions=2)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 READING, CUTTING = Group("Reading documents"), Group("Chunks")
 READY_MADE = Group("Vectors you already have")
-DEMO = "demo"
+DEMO, DEFAULT_ENCODER = "demo", "all-MiniLM-L6-v2"
 SHOWN = 5
 """Recurring paragraphs that are printed; the JSON lists more."""
 
@@ -113,16 +113,21 @@ class IngestEncoderFlags:
     """What makes vectors of the chunks, or made them."""
 
     encoder: Annotated[
-        str, Parameter(help="The packaged one, a folder, a hub name, or a server's model.")
-    ] = "all-MiniLM-L6-v2"
+        str | None,
+        Parameter(
+            help="The packaged one, a folder, a hub name, or a server's model (default: the packaged "
+            "all-MiniLM-L6-v2; of vectors that you already have: unknown)."
+        ),
+    ] = None
     endpoint: Endpoint = None
     encoder_option: EncoderOption = ()
+    most_unknown: Annotated[float, Parameter(help="Share of the tokens that the encoder may not know.")] = 0.2
     dtype: Annotated[
         Literal["float16", "float32"] | None, Parameter(help="On disk (float16 unless given).")
     ] = None
 
     def config(self) -> EncoderConfig:
-        return configure_encoder(self.encoder, self.endpoint, self.encoder_option)
+        return configure_encoder(self.encoder or DEFAULT_ENCODER, self.endpoint, self.encoder_option)
 
 
 @Parameter(name="*", group=READY_MADE)
@@ -151,10 +156,13 @@ class ReadyMadeFlags:
             raise ConfigError(
                 "vectors and chunks come together and alone", remedy="give --vectors, --chunks and no sources"
             )
-        config = encoding.config()
-        whose: dict[str, Any] = {"encoder_name": config.name, "encoder_sha256": self.encoder_sha256}
+        whose: dict[str, Any] = {"encoder_name": encoding.encoder, "encoder_sha256": self.encoder_sha256}
         if self.verify_encoder:
-            whose = {"encoder": load_encoder(config)}
+            if encoding.encoder is None:
+                raise ConfigError(
+                    "no encoder is named", where="--verify-encoder", remedy="add --encoder NAME"
+                )
+            whose = {"encoder": load_encoder(encoding.config())}
         return import_vectors(self.vectors, self.chunks, out, dtype=encoding.dtype, **whose, **rest)
 
     def take_npz(
@@ -239,6 +247,7 @@ def _read(
         dtype=encoding.dtype or "float16",
         phases=cutting.phases,
         drop_boilerplate=reading.drop_boilerplate,
+        most_unknown=encoding.most_unknown,
         **rest,
     )
 

@@ -94,6 +94,12 @@ class HttpEncoder:
         self.dimension = 0
         probe = self.encode(PROBE)
         self.dimension = int(probe.shape[1])
+        if dimensions is not None and self.dimension != dimensions:
+            raise EncoderError(
+                f"{dimensions} dimensions were asked for, the server gives {self.dimension}",
+                where=self._where,
+                remedy="leave dimensions out of --encoder-option, or name a model that shortens its vectors",
+            )
         norms = np.linalg.norm(probe, axis=1)
         self.unit = bool(np.all(np.abs(norms - 1) < UNIT_TOLERANCE))
         # TEI is asked for vectors before its own normalisation, which it applies unless told not to.
@@ -111,7 +117,7 @@ class HttpEncoder:
             **identity,
         }
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int] | None:
+    def count_tokens(self, texts: Sequence[str]) -> list[tuple[int, int]] | None:
         """None: only the server knows its tokenizer."""
         return None
 
