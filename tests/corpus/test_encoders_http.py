@@ -329,3 +329,16 @@ def test_dimensions_that_are_asked_for_and_not_given_are_an_error(server: Server
     server.shortens = False
     with pytest.raises(EncoderError, match="2 dimensions were asked for, the server gives 4; leave"):
         HttpEncoder(server.address + path, "small", dimensions=2)
+
+
+def test_an_error_in_a_good_answer_is_quoted(server: Server) -> None:
+    body = json.dumps({"error": {"message": "model 'small' is still loading", "code": 503}}).encode()
+    server.plan.append((200, {}, body))
+    with pytest.raises(EncoderError, match=r"answered 200 with an error: .*'small' is still loading"):
+        HttpEncoder(server.address, "small", retries=0)
+
+
+def test_an_answer_of_another_kind_names_the_option(server: Server) -> None:
+    server.change = lambda _: {"vectors": []}
+    with pytest.raises(EncoderError, match="--encoder-option kind=openai, or kind=tei"):
+        HttpEncoder(server.address, "small", retries=0)

@@ -16,9 +16,9 @@ from nextvec.errors import ConfigError, EncoderError
 THAI = "เรือออกจากท่าก่อนรุ่งสางและกลับมาในตอนเย็นพร้อมกับปลามากมายที่จับได้ในทะเลลึก"
 LANGUAGES = {
     "en": "The ships leave the harbour before dawn and are back in the evening with all of the fish that "
-    "they caught in the deep sea, which is then sold by the fishermen on a market that is held for the town. ",
+    "they caught in the deep sea, which is then sold by the fishermen on a market that is held for all. ",
     "de": "Die Schiffe verlassen den Hafen vor dem Morgen und sind am Abend mit den Fischen wieder da, die "
-    "auf der See gefangen wurden; das Geschäft in der Hauptstr. 5 ist auch nicht weit und wird besucht. ",
+    "auf der See gefangen wurden; der Laden in der Hauptstr. 5 ist auch nicht weit und wird gern besucht. ",
     "fr": "Les bateaux quittent le port avant la nuit et sont de retour dans la soirée avec des poissons qui "
     "sont pour le marché; il est ouvert et les pêcheurs ne sont pas loin sur une des places du port. ",
     "es": "Los barcos salen del puerto y vuelven por la tarde con los peces para el mercado, pero una parte "

@@ -144,7 +144,7 @@ def test_compressed_text_files(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.txt", b"fine\nbad \xff byte", r"a\.txt: byte 0xff in line 2 is not utf-8; convert"),
-        ("a.txt", b" \n", r"a\.txt: document without text; remove it, or set skip_empty"),
+        ("a.txt", b" \n", r"a\.txt: document without text; remove it, or give --skip-empty"),
         ("a.docx", b"PK", r"a\.docx: unknown extension '\.docx'; known are \.txt"),
         ("a.txt.gz", b"not gzip", r"a\.txt\.gz: is damaged or truncated"),
         ("a.txt.gz", gzip.compress(b"x" * 999, mtime=0)[:-9], r"a\.txt\.gz: is damaged or truncated"),

@@ -112,7 +112,7 @@ def _stream(files: list[_File], options: ReaderOptions, report: ReadReport) -> I
                 raise DocumentError(
                     f"document id '{document.doc_id}' was seen before, in {seen[document.doc_id]}",
                     where=raw.where,
-                    remedy="make ids unique, or set qualify_ids to put the source's name before them",
+                    remedy="make ids unique, or put the source's name before them with --qualify-ids",
                 )
             seen[document.doc_id] = file.path
             report.documents += 1
@@ -139,7 +139,11 @@ def _finish(
         if raw.empty_is_normal or options.skip_empty:
             report.skip("empty")
             return None
-        raise DocumentError("document without text", where=raw.where, remedy="remove it, or set skip_empty")
+        raise DocumentError(
+            "document without text",
+            where=raw.where,
+            remedy="remove it, or give --skip-empty",
+        )
     if len(text) < options.min_characters:
         report.skip(f"shorter than {options.min_characters} characters")
         return None

@@ -35,6 +35,7 @@ UNIT_TOLERANCE = 1e-3
 MAX_BYTES_A_TEXT = 2**20
 """Largest answer read for one text: 16,384 numbers of 64 characters."""
 MAX_WAIT_S = 120.0
+MAX_QUOTED = 300
 
 
 class HttpEncoder:
@@ -137,12 +138,17 @@ class HttpEncoder:
         else:
             body = {"input": batch, "model": self.name, **self._options}
         answer = self._post(json.dumps(body).encode(), MAX_BYTES_A_TEXT * len(batch))
+        if isinstance(answer, dict) and answer.get("error") is not None and "data" not in answer:
+            said = " ".join(json.dumps(answer["error"], ensure_ascii=False).split())[:MAX_QUOTED]
+            raise EncoderError(f"answered 200 with an error: {said}", where=self._where, remedy=_remedy(200))
         try:
             rows = _openai_rows(answer, len(batch)) if self._kind == "openai" else answer
             vectors = np.stack([_vector(row) for row in rows])
         except (KeyError, TypeError, ValueError, IndexError, binascii.Error) as e:
             raise EncoderError(
-                f"answer is not understood ({e})", where=self._where, remedy="check --kind"
+                f"answer is not understood ({e})",
+                where=self._where,
+                remedy="say what it speaks: --encoder-option kind=openai, or kind=tei",
             ) from None
         dimension = self.dimension or vectors.shape[1]
         if vectors.shape != (len(batch), dimension) or not np.isfinite(vectors).all():
@@ -206,12 +212,18 @@ def resolve_endpoint(url: str, kind: str | None) -> tuple[str, httpx.URL]:
         raise EncoderError("is not an http address", where=url, remedy="give http://host:port/...")
     if parsed.userinfo:
         raise EncoderError(
-            "address holds a password", where=parsed.host, remedy="name an API key variable instead"
+            "address holds a password",
+            where=parsed.host,
+            remedy="leave it out: --encoder-option key_variable=NAME",
         )
     path = parsed.path.rstrip("/")
     chosen = kind or ("tei" if path.endswith("/embed") else "openai")
     if chosen not in KINDS:
-        raise EncoderError(f"unknown kind of endpoint '{kind}'", where=url, remedy="choose openai or tei")
+        raise EncoderError(
+            f"unknown kind of endpoint '{kind}'",
+            where=url,
+            remedy="choose --encoder-option kind=openai or kind=tei",
+        )
     if chosen == "tei" and not path.endswith("/embed"):
         path += "/embed"
     if chosen == "openai" and not path.endswith("/embeddings"):
@@ -268,7 +280,7 @@ def _excerpt(data: bytes) -> str:
 
 def _remedy(status: int) -> str:
     if status in (401, 403):
-        return "name the environment variable that holds the API key"
+        return "name the environment variable of the API key: --encoder-option key_variable=NAME"
     if status == 413:
-        return "lower the batch size"
-    return "check the address and the model's name"
+        return "send fewer texts at once: --encoder-option batch_size=8"
+    return "check the address (--endpoint) and the model's name (--encoder)"

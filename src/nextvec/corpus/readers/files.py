@@ -54,7 +54,7 @@ class Columns:
             raise DocumentError(
                 f"no column '{wanted[0]}' (there are: {have})",
                 where=where,
-                remedy=f"name the {role} column with the option {role}_column",
+                remedy=f"name the {role} column: --{role}-column NAME",
             )
 
         doc_id = choose(options.id_column, ("id", "doc_id"), "id", True)
@@ -85,7 +85,7 @@ class Columns:
             raise DocumentError(
                 f"'{self.text}' is {type(text).__name__}, not text",
                 where=where,
-                remedy="name the text column with the option text_column",
+                remedy="name the text column: --text-column NAME",
             )
         # NULL is how CSV and Parquet say that there is no title.
         title = row[self.title] if self.title is not None else None
