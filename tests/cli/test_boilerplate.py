@@ -38,7 +38,13 @@ def test_forty_pages_with_one_footer_go_all_the_way(
     assert ("--keep-boilerplate keeps them" in made.out) is not keep
     assert ("--drop-boilerplate leaves them out" in made.out) is keep
     training = ("train", store, "--model", "gru", "--out", run, "--quiet", *tiny)
-    assert cli(*training).code == 0
+    assert "few documents: of 40 the default split keeps 34 for training, 4 for validation and 2" in made.out
+    trained = cli(*training)
+    assert trained.code == 0
+    assert "the test split is 2 documents (" in trained.err
+    assert "--set data.split.test=0.3" in trained.err
+    wider = cli(*training[:5], tmp_path / "wider", "--set", "data.split.test=0.3", *tiny)
+    assert "the test split" not in wider.err
     told = cli("evaluate", run, "--store", store, "--no-speed", "--quiet", "--json", "-")
     assert told.code == 0, told.err
     dropped = told.json["dropped"]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 READING, CUTTING = Group("Reading documents"), Group("Chunks")
 READY_MADE = Group("Vectors you already have")
 DEMO, DEFAULT_ENCODER = "demo", "all-MiniLM-L6-v2"
+SMALL, FEWEST_TEST = 200, 5
 SHOWN = 5
 """Recurring paragraphs that are printed; the JSON lists more."""
 
@@ -220,7 +221,7 @@ def ingest(
         report = given.take_npz(sources, out, encoding, quiet=quiet)
     else:
         report = _read(sources, out, reading or ReadingFlags(), cutting, encoding, quiet=quiet, **shards)
-    output(_describe(report), asdict(report), json)
+    output(_describe(report) + _few(out), asdict(report), json)
 
 
 def _read(
@@ -249,6 +250,25 @@ def _read(
         drop_boilerplate=reading.drop_boilerplate,
         most_unknown=encoding.most_unknown,
         **rest,
+    )
+
+
+def _few(out: Path) -> str:
+    """Of a small store, what the default split leaves to be evaluated."""
+    from nextvec.corpus.store import Store
+    from nextvec.data.splits import SplitConfig, split_documents
+
+    store = Store.open(out)
+    if len(store.documents) > SMALL:
+        return ""
+    split = split_documents(store, SplitConfig())
+    if len(split.test) >= FEWEST_TEST:
+        return ""
+    count = sum(d.view_of is None for d in store.documents)
+    return (
+        f"\n  few documents: of {count} the default split keeps {len(split.train)} for training, "
+        f"{len(split.validation)} for validation and {len(split.test)} to be tested on.\n"
+        "    More of them: nextvec train --set data.split.test=0.3"
     )
 
 
