@@ -195,6 +195,18 @@ def test_the_key_is_sent_and_not_kept(server: Server, monkeypatch: pytest.Monkey
         HttpEncoder(server.address, "small", key_variable="MY_KEY")
 
 
+@pytest.mark.parametrize("status", [200, 401])
+def test_a_key_that_the_server_sends_back_is_not_shown(
+    server: Server, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-very-secret")
+    body = json.dumps({"error": {"message": "Incorrect API key provided: sk-very-secret."}}).encode()
+    server.plan.append((status, {}, body))
+    with pytest.raises(EncoderError, match=r"Incorrect API key provided: \[API key\]\.") as raised:
+        HttpEncoder(server.address, "small", key_variable="MY_KEY", retries=0)
+    assert "secret" not in str(raised.value)
+
+
 def test_busy_servers_are_asked_again(server: Server, waits: list[float]) -> None:
     encoder = HttpEncoder(server.address, "small")
     server.plan = [(429, {"retry-after": "7"}, b"slow down"), (503, {}, b""), (500, {}, b"")]

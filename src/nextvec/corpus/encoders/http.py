@@ -85,11 +85,12 @@ class HttpEncoder:
         self._options: dict[str, Any] = {"encoding_format": "base64" if base64_response else "float"}
         if dimensions is not None:
             self._options["dimensions"] = dimensions
+        self._key = _key(key_variable)
         self._client = httpx.Client(
             timeout=timeout,
             follow_redirects=False,
             trust_env=False,
-            headers={"accept-encoding": "identity", **_authorization(key_variable)},
+            headers={"accept-encoding": "identity", **_authorization(self._key)},
         )
         self.path = f"http {self._kind}"
         self.dimension = 0
@@ -139,7 +140,7 @@ class HttpEncoder:
             body = {"input": batch, "model": self.name, **self._options}
         answer = self._post(json.dumps(body).encode(), MAX_BYTES_A_TEXT * len(batch))
         if isinstance(answer, dict) and answer.get("error") is not None and "data" not in answer:
-            said = " ".join(json.dumps(answer["error"], ensure_ascii=False).split())[:MAX_QUOTED]
+            said = self._excerpt(json.dumps(answer["error"], ensure_ascii=False).encode())
             raise EncoderError(f"answered 200 with an error: {said}", where=self._where, remedy=_remedy(200))
         try:
             rows = _openai_rows(answer, len(batch)) if self._kind == "openai" else answer
@@ -169,7 +170,7 @@ class HttpEncoder:
                     return _parse(data, self._where)
                 if status != 429 and status < 500:
                     raise EncoderError(
-                        f"{problem}: {_excerpt(data)}", where=self._where, remedy=_remedy(status)
+                        f"{problem}: {self._excerpt(data)}", where=self._where, remedy=_remedy(status)
                     )
             except (httpx.TransportError, httpx.StreamError) as e:
                 problem, headers = f"cannot be reached ({type(e).__name__}: {e})", {}
@@ -186,6 +187,13 @@ class HttpEncoder:
             where=self._where,
             remedy="check that the server runs, then resume",
         )
+
+    def _excerpt(self, data: bytes) -> str:
+        """The beginning of what the server says, without the key, which some send back."""
+        text = data.decode("utf-8", "replace")
+        if self._key is not None:
+            text = text.replace(self._key, "[API key]")
+        return " ".join(text[:MAX_QUOTED].split())
 
     def _once(self, body: bytes, limit: int) -> tuple[int, Mapping[str, str], bytes]:
         headers = {"content-type": "application/json"}
@@ -231,13 +239,17 @@ def resolve_endpoint(url: str, kind: str | None) -> tuple[str, httpx.URL]:
     return chosen, parsed.copy_with(path=path)
 
 
-def _authorization(variable: str | None) -> dict[str, str]:
+def _authorization(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"authorization": f"Bearer {key}"}
+
+
+def _key(variable: str | None) -> str | None:
     if variable is None:
-        return {}
+        return None
     key = os.environ.get(variable, "").strip()
     if not key:
         raise EncoderError(f"environment variable {variable} is empty", remedy="put the API key into it")
-    return {"authorization": f"Bearer {key}"}
+    return key
 
 
 def _openai_rows(answer: Any, n: int) -> list[Any]:
@@ -272,10 +284,6 @@ def _parse(data: bytes, where: str) -> Any:
         raise EncoderError(
             "answers something that is not JSON", where=where, remedy="check the address"
         ) from None
-
-
-def _excerpt(data: bytes) -> str:
-    return " ".join(data[:200].decode("utf-8", "replace").split())
 
 
 def _remedy(status: int) -> str:
