@@ -147,7 +147,9 @@ def test_training_documents_under_another_split_are_refused(
 def test_evaluate_and_diagnose_say_the_same_of_one_run(cli: Cli, trained: Path, world: Store) -> None:
     flags = (trained, "--store", world.path, "--no-speed", "--quiet", "--json", "-")
     said = " ".join(cli("evaluate", *flags).json["notes"])
-    how = re.search(r"small-lstm is (better than|worse than|not told apart from) the best baseline by", said)
+    how = re.search(
+        r"small-lstm is (better than|worse than|not distinguishable from) the best baseline by", said
+    )
     assert how is not None
     headline = cli("diagnose", "model", *flags).json["headline"]
     assert headline.startswith(f"small-lstm is {how.group(1)} the best baseline (")

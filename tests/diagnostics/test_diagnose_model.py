@@ -425,7 +425,7 @@ def test_a_single_document_has_figures_without_intervals(bench: Bench) -> None:
     found = diagnose(bench.case(mean, one, context=CONTEXT), "test")
     assert found.documents == 1
     assert found.standing.ahead.low is None
-    assert "not told apart from the best baseline" in found.headline
+    assert "not distinguishable from the best baseline" in found.headline
     json.dumps(found.to_json(), allow_nan=False)
 
 

@@ -270,5 +270,5 @@ def test_one_document_has_no_interval_and_it_says_so(store) -> None:
 def test_without_an_interval_nothing_is_claimed(store, oracle) -> None:
     report = evaluate(store, Split(SPLIT.train, (), (30,)), "test", [oracle], judging=HOW)
     said = " ".join(report.notes())
-    assert "oracle is not told apart from the best baseline by cosine: 1.0000, " in said
+    assert "oracle is not distinguishable from the best baseline by cosine: 1.0000, " in said
     assert "better than" not in said

@@ -92,7 +92,7 @@ def test_the_best_model_is_named(inputs: ReportInputs) -> None:
     [
         (True, "better than", "above"),
         (False, "worse than", "below"),
-        (None, "not told apart from", "level"),
+        (None, "not distinguishable from", "level"),
     ],
 )
 def test_a_verdict_is_that_of_the_table(

@@ -18,7 +18,7 @@ LEVEL = 0.95
 WORTH_NAMING = 0.001
 """Smaller differences of cosine are printed but get no verdict: with enough windows anything is clear."""
 NEGLIGIBLE = 0.005
-STANDING = {True: "better than", False: "worse than", None: "not told apart from"}
+STANDING = {True: "better than", False: "worse than", None: "not distinguishable from"}
 """How one predictor stands to another, everywhere in these words: a difference is named only where there is
 an interval and it leaves out 0."""
 _CHUNK = 2**22
@@ -54,7 +54,7 @@ class Estimate:
         return self.clear and self.value < 0
 
     def better(self, direction: str | None = "higher") -> bool | None:
-        """Of a difference, whether the first of the two is better; None where they are not told apart.
+        """Of a difference, whether the first of the two is better; None where they are not distinguishable.
 
         `direction` is "higher" or "lower", whichever of the figure is better.
         """
