@@ -151,5 +151,6 @@ def test_evaluate_and_diagnose_say_the_same_of_one_run(cli: Cli, trained: Path, 
         r"small-lstm is (better than|worse than|not distinguishable from) the best baseline by", said
     )
     assert how is not None
+    assert how.group(1) in ("better than", "worse than", "not distinguishable from")
     headline = cli("diagnose", "model", *flags).json["headline"]
     assert headline.startswith(f"small-lstm is {how.group(1)} the best baseline (")

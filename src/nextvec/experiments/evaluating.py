@@ -147,8 +147,8 @@ def foretell(store: Store, data: DataConfig) -> str | None:
     if len(store.documents) > SMALL:
         return None
     wider = "a larger share for test: --set data.split.test=0.3, or documents of your choice: --split-file"
-    context = {"context": data.context} if data.task == "middle" else {}
-    how = EvaluationConfig(horizon=data.horizons[0], task=data.task, quiet=True, **context)
+    context = data.context if data.task == "middle" else EvaluationConfig.context
+    how = EvaluationConfig(context=context, horizon=data.horizons[0], task=data.task, quiet=True)
     try:
         found = check_judging(store, DocumentSelection(), how, data.split, data.sources)
     except NextvecError as error:

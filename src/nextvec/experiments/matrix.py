@@ -159,18 +159,21 @@ def _check(
     if len(wrong) == sum(cell.seed == 0 for cell in configs):
         raise wrong[0]
     for question, cells in questions(configs, how).items():
-        trained = [(configs[cell].data.split, configs[cell].data.sources) for cell in cells]
-        for key, asked, values in (
-            ("split", selection.division, [split for split, _ in trained]),
-            ("sources", selection.train_sources, [sources for _, sources in trained]),
-        ):
-            if asked is None and any(value != values[0] for value in values):
-                raise EvaluationError(
-                    f"the runs would differ in their {key}, so that no one table could hold them",
-                    where=f"data.{key}",
-                    remedy=f"leave data.{key} out of --vary, and make a matrix of each",
-                )
-        check_judging(store, selection, question.judging(how), *trained[0])
+        splits = [configs[cell].data.split for cell in cells]
+        sources = [configs[cell].data.sources for cell in cells]
+        if selection.division is None and any(split != splits[0] for split in splits):
+            raise _differ("split")
+        if selection.train_sources is None and any(each != sources[0] for each in sources):
+            raise _differ("sources")
+        check_judging(store, selection, question.judging(how), splits[0], sources[0])
+
+
+def _differ(key: str) -> EvaluationError:
+    return EvaluationError(
+        f"the runs would differ in their {key}, so that no one table could hold them",
+        where=f"data.{key}",
+        remedy=f"leave data.{key} out of --vary, and make a matrix of each",
+    )
 
 
 def merged(report: Report, plan: MatrixPlan, cells: Sequence[MatrixCell]) -> Report:
