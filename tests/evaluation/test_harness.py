@@ -92,6 +92,12 @@ def test_a_model_below_the_best_baseline_is_called_so(report) -> None:
     assert "oracle is better than the best baseline by cosine" in said
 
 
+def test_the_targets_length_is_in_the_json(report, store) -> None:
+    rows = np.concatenate([np.arange(20 * d + 5, 20 * d + 20) for d in SPLIT.test])
+    length = np.square(np.asarray(store.vectors)[rows].astype(np.float64)).sum(axis=1).mean()
+    assert report.to_json()["mean_squared_length"] == pytest.approx(length, rel=1e-5)
+
+
 def test_the_json_is_what_others_rely_on(report, store, tmp_path: Path) -> None:
     report.write(tmp_path / "r.json")
     content = json.loads((tmp_path / "r.json").read_text())

@@ -294,6 +294,7 @@ class _Table:
             left_out=left_out,
             rows=self.rows,
             judged=windows if self.how.keep else None,
+            squared_length=float(np.square(self.evaluation_set.targets, dtype=np.float64).sum(axis=1).mean()),
         )
         if report.documents > 1:
             report.bootstrap = DocumentBootstrap(windows.document, self.how.resamples, self.how.seed)

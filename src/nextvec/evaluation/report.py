@@ -66,7 +66,8 @@ class PredictorRow:
 @dataclass
 class Report:
     """One table and what it stands on. `eligible` is the mean number of candidates of a window; `queries` the
-    number of windows with a query, None in a table without them; `judged` the windows, where kept."""
+    number of windows with a query, None in a table without them; `judged` the windows, where kept;
+    `squared_length` the mean squared length of the targets."""
 
     store: str
     split: str
@@ -90,6 +91,7 @@ class Report:
     best: dict[str, str] = field(default_factory=dict)
     bootstrap: DocumentBootstrap | None = None
     judged: Windows | None = None
+    squared_length: float = 1.0
 
     def row(self, name: str) -> PredictorRow:
         """The row of one predictor. Raises KeyError."""
@@ -174,6 +176,7 @@ class Report:
                 "same_target_text": leaks.same_target_text,
                 "causes": leaks.causes,
             },
+            "mean_squared_length": self.squared_length,
             "in_sample": self.in_sample,
             "seed": self.seed,
             "left_out": self.left_out,
