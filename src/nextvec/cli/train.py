@@ -50,7 +50,7 @@ def train(
     else:
         config = make_config(flags.recipe or DEFAULT_RECIPE, file, given, where=flags.config or "flags")
     opened = Store.open(store)
-    if config is not None:
+    if config is not None and not resume:
         check_config(opened, config)
         if (few := foretell(opened, config.data)) is not None:
             warnings.warn(few, NextvecWarning, stacklevel=1)
