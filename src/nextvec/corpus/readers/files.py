@@ -273,7 +273,9 @@ def html_text(html: str, options: ReaderOptions, report: ReadReport, where: Path
 
 
 def _is_furniture(tag: Tag) -> bool:
-    """Whether an element is of the page and not of its text."""
+    """Whether an element is of the page and not of its text. Scripts hide a whole page until they have run."""
+    if tag.name in ("html", "body", "main"):
+        return False
     if tag.name in DROPPED_TAGS or str(tag.get("role", "")).strip().lower() in FURNITURE_ROLES:
         return True
     hidden = tag.get("hidden")
