@@ -90,7 +90,8 @@ def test_html_keeps_text_and_drops_the_page_around_it(tmp_path: Path) -> None:
 
 
 def test_html_furniture_goes_by_role_by_what_is_hidden_and_by_lists_of_a_header(tmp_path: Path) -> None:
-    page = """<body style="display:none"><header><h2>Site</h2><ul><li>Home</li></ul><p>By an author.</p></header>
+    page = """<body style="display:none"><header><h2>Site</h2><ul><li>Home</li></ul>
+    <p>By an author.</p></header>
     <div role="navigation"><p>Menu</p></div><div role=contentinfo>Imprint</div>
     <p hidden>Never shown.</p><p hidden="until-found">Folded text.</p>
     <div style="color:red; DISPLAY : none">Template</div><p style="display:block">Shown.</p>

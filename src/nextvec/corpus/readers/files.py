@@ -273,7 +273,7 @@ def html_text(html: str, options: ReaderOptions, report: ReadReport, where: Path
 
 
 def _is_furniture(tag: Tag) -> bool:
-    """Whether an element is of the page and not of its text. Scripts hide a whole page until they have run."""
+    """Whether an element is of the page and not of its text. Scripts hide whole pages until they run."""
     if tag.name in ("html", "body", "main"):
         return False
     if tag.name in DROPPED_TAGS or str(tag.get("role", "")).strip().lower() in FURNITURE_ROLES:
