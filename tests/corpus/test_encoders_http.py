@@ -236,7 +236,7 @@ def test_tries_are_bounded_and_so_is_waiting(server: Server, waits: list[float])
 
 @pytest.mark.parametrize(
     ("status", "remedy"),
-    [(401, "API key"), (404, "check the address"), (413, "batch size"), (302, "address")],
+    [(401, "API key"), (404, "check the address"), (413, "batch_size=8"), (302, "address")],
 )
 def test_refusals_are_not_asked_again(server: Server, waits: list[float], status: int, remedy: str) -> None:
     encoder = HttpEncoder(server.address, "small")
