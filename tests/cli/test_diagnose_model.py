@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,3 +142,15 @@ def test_training_documents_under_another_split_are_refused(
     told = cli("diagnose", "model", trained, "--store", world.path, "--split-file", tmp_path / "s.json")
     assert told.code == 2
     assert "stand in training" in told.err
+
+
+def test_evaluate_and_diagnose_say_the_same_of_one_run(cli: Cli, trained: Path, world: Store) -> None:
+    flags = (trained, "--store", world.path, "--no-speed", "--quiet", "--json", "-")
+    said = " ".join(cli("evaluate", *flags).json["notes"])
+    how = re.search(
+        r"small-lstm is (better than|worse than|not distinguishable from) the best baseline by", said
+    )
+    assert how is not None
+    assert how.group(1) in ("better than", "worse than", "not distinguishable from")
+    headline = cli("diagnose", "model", *flags).json["headline"]
+    assert headline.startswith(f"small-lstm is {how.group(1)} the best baseline (")

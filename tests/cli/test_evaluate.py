@@ -90,6 +90,7 @@ def test_a_run_on_another_store(cli, make_world: Callable[..., Store], trained: 
     assert report["documents"] == 9
     assert report["dropped"] == {
         "windows": 0, "of": 63, "same_document_id": 0, "same_document_text": 0, "same_target_text": 0,
+        "causes": 0,
     }  # fmt: skip
 
 

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from nextvec.config import read_toml
 from nextvec.corpus.store import Store
 from nextvec.evaluation.baselines import BASELINES
@@ -164,3 +166,21 @@ def test_every_model_of_the_registry(cli, tiny: tuple[str, ...], world: Store, t
     assert done.json["failed"] == {}
     assert done.code == 0
     assert {row["name"] for row in done.json["rows"]} == {"copy-last"} | listed
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--k", "50", "--candidates", "document"), "recall@50 among "),
+        (("--split", "all"), "windows stand in training"),
+        (("--vary", "data.split.test=0.1,0.3"), "the runs would differ in their split"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_before_anything_is_trained(
+    cli, tiny: tuple[str, ...], world: Store, tmp_path: Path, flags: tuple[str, ...], says: str
+) -> None:
+    out = tmp_path / "matrix"
+    done = cli("matrix", world.path, "--models", "gru", "--out", out, *tiny, "--no-speed", *flags)
+    assert (done.code, done.out) == (2, "")
+    assert says in done.err
+    assert not out.exists()

@@ -51,4 +51,4 @@ def test_deep_judges_a_run(cli: Callable, run_folder: Path, quick_stopwatch: Non
     outcome = cli("report", run_folder, "--deep", "--figures=none", "--quiet")
     assert outcome.code == 0
     assert (run_folder / "report" / "judged.json").is_file()
-    assert "clearly" in (run_folder / "report" / "report.html").read_text()
+    assert "best baseline" in (run_folder / "report" / "report.html").read_text()

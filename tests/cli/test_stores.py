@@ -104,6 +104,22 @@ def test_ingest_of_ready_made_vectors(cli, world: Store, tmp_path: Path) -> None
     np.testing.assert_array_equal(store.vectors, world.vectors)
 
 
+def test_ready_made_vectors_are_of_an_unknown_encoder_unless_one_is_named(
+    cli, world: Store, tmp_path: Path
+) -> None:
+    chunks = world.chunks.select(["doc_id", "position", "text", "source", "title"])
+    pq.write_table(chunks, tmp_path / "chunks.parquet")
+    np.save(tmp_path / "vectors.npy", np.asarray(world.vectors))
+    ready = ("--vectors", tmp_path / "vectors.npy", "--chunks", tmp_path / "chunks.parquet")
+    assert cli("ingest", *ready, "--out", tmp_path / "store").code == 0
+    assert "encoder      unknown encoder, " in cli("info", tmp_path / "store").out
+    refused = cli("ingest", *ready, "--out", tmp_path / "other", "--verify-encoder")
+    assert (refused.code, "add --encoder NAME" in refused.err) == (2, True)
+    assert cli("export-npz", world.path, tmp_path / "w.npz").code == 0
+    assert cli("ingest", tmp_path / "w.npz", "--out", tmp_path / "back").code == 0
+    assert "encoder      unknown encoder, " in cli("info", tmp_path / "back").out
+
+
 def test_npz_there_and_back(cli, world: Store, tmp_path: Path) -> None:
     file, back = tmp_path / "windows.npz", tmp_path / "back"
     done = cli("export-npz", world.path, file, "--context", "4", "--sources", "web")

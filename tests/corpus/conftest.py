@@ -45,8 +45,8 @@ class TextEncoder:
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
         return np.random.default_rng(seed).standard_normal(8).astype(np.float32)
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return [len(text.split()) for text in texts]
+    def count_tokens(self, texts: Sequence[str]) -> list[tuple[int, int]]:
+        return [(len(text.split()), 0) for text in texts]
 
 
 @pytest.fixture

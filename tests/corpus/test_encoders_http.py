@@ -29,6 +29,7 @@ class Server(ThreadingHTTPServer):
         self.seen: list[dict[str, Any]] = []
         self.unit = False
         self.noise = 0.0
+        self.shortens = True
         self.shuffle = False
         self.change: Callable[[Any], Any] = lambda answer: answer
 
@@ -52,6 +53,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         texts = body.get("inputs", body.get("input"))
         rows = [vector(t) + self.server.noise for t in texts]
+        if self.server.shortens:
+            rows = [r[: body.get("dimensions")] for r in rows]
         if self.server.unit:
             rows = [r / np.linalg.norm(r) for r in rows]
         if self.path.endswith("/embed"):
@@ -192,6 +195,18 @@ def test_the_key_is_sent_and_not_kept(server: Server, monkeypatch: pytest.Monkey
         HttpEncoder(server.address, "small", key_variable="MY_KEY")
 
 
+@pytest.mark.parametrize("status", [200, 401])
+def test_a_key_that_the_server_sends_back_is_not_shown(
+    server: Server, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-very-secret")
+    body = json.dumps({"error": {"message": "Incorrect API key provided: sk-very-secret."}}).encode()
+    server.plan.append((status, {}, body))
+    with pytest.raises(EncoderError, match=r"Incorrect API key provided: \[API key\]\.") as raised:
+        HttpEncoder(server.address, "small", key_variable="MY_KEY", retries=0)
+    assert "secret" not in str(raised.value)
+
+
 def test_busy_servers_are_asked_again(server: Server, waits: list[float]) -> None:
     encoder = HttpEncoder(server.address, "small")
     server.plan = [(429, {"retry-after": "7"}, b"slow down"), (503, {}, b""), (500, {}, b"")]
@@ -221,7 +236,7 @@ def test_tries_are_bounded_and_so_is_waiting(server: Server, waits: list[float])
 
 @pytest.mark.parametrize(
     ("status", "remedy"),
-    [(401, "API key"), (404, "check the address"), (413, "batch size"), (302, "address")],
+    [(401, "API key"), (404, "check the address"), (413, "batch_size=8"), (302, "address")],
 )
 def test_refusals_are_not_asked_again(server: Server, waits: list[float], status: int, remedy: str) -> None:
     encoder = HttpEncoder(server.address, "small")
@@ -317,5 +332,25 @@ def test_options_out_of_range(server: Server) -> None:
 
 
 def test_shorter_vectors_can_be_asked_for(server: Server) -> None:
-    HttpEncoder(server.address, "small", dimensions=256)
-    assert server.seen[-1]["body"]["dimensions"] == 256
+    assert HttpEncoder(server.address, "small", dimensions=2).dimension == 2
+    assert server.seen[-1]["body"]["dimensions"] == 2
+
+
+@pytest.mark.parametrize("path", ["/v1", "/embed"])
+def test_dimensions_that_are_asked_for_and_not_given_are_an_error(server: Server, path: str) -> None:
+    server.shortens = False
+    with pytest.raises(EncoderError, match="2 dimensions were asked for, the server gives 4; leave"):
+        HttpEncoder(server.address + path, "small", dimensions=2)
+
+
+def test_an_error_in_a_good_answer_is_quoted(server: Server) -> None:
+    body = json.dumps({"error": {"message": "model 'small' is still loading", "code": 503}}).encode()
+    server.plan.append((200, {}, body))
+    with pytest.raises(EncoderError, match=r"answered 200 with an error: .*'small' is still loading"):
+        HttpEncoder(server.address, "small", retries=0)
+
+
+def test_an_answer_of_another_kind_names_the_option(server: Server) -> None:
+    server.change = lambda _: {"vectors": []}
+    with pytest.raises(EncoderError, match="--encoder-option kind=openai, or kind=tei"):
+        HttpEncoder(server.address, "small", retries=0)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nextvec.corpus.imports import import_vectors
+from nextvec.corpus.reading import Space, TextReader
 from nextvec.corpus.store import Store
 from nextvec.errors import (
     DocumentError,
@@ -189,7 +190,7 @@ def test_pickles_and_other_files_are_refused(material: Material, tmp_path: Path)
 def test_the_encoder_must_be_named(material: Material) -> None:
     files = material(random(), table())
     with pytest.raises(EncoderError, match="--encoder"):
-        import_vectors(*files, quiet=True)
+        import_vectors(*files, encoder_sha256="5" * 64, quiet=True)
     with pytest.raises(EncoderError, match="64 hex digits"):
         import_vectors(*files, encoder_name="mine", encoder_sha256="53aa", quiet=True)
     import_vectors(*files, encoder_name="mine", encoder_sha256="5" * 64, quiet=True)
@@ -211,3 +212,12 @@ def test_an_encoder_proves_whose_vectors_they_are(material: Material, text_encod
     files = material(random(d=9), table())
     with pytest.raises(VectorError, match="dimension 9"):
         import_vectors(*files, encoder=encoder, quiet=True)
+
+
+def test_vectors_without_a_name_are_of_an_unknown_encoder(material: Material) -> None:
+    files = material(random(), table())
+    import_vectors(*files, quiet=True)
+    store = Store.open(files[2])
+    assert (store.encoder["name"], store.encoder["verified"]) == ("unknown encoder", False)
+    with pytest.raises(EncoderError, match=r"of an unknown encoder.*--encoder NAME --verify-encoder"):
+        TextReader(Space.of(store))

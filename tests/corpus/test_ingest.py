@@ -242,3 +242,54 @@ def test_a_store_goes_on_in_the_precision_it_began_with(
     config = EncoderConfig(device="cpu", precision=asked)
     assert continued(config, store.path).precision == goes_on_in
     assert continued(config, tmp_path / "new").precision == asked
+
+
+FOOTER = (
+    "Copyright of all the pages of this site, which may be used under the conditions that are given there."
+)
+
+
+def pages(folder: Path, ending: str, count: int = 4) -> Path:
+    folder.mkdir(exist_ok=True)
+    for i in range(count):
+        own = [f"Passage {k} of page {i} says something that stands nowhere else." for k in range(4)]
+        marks = "<p>{}</p>" if ending == "html" else "{}"
+        text = "\n\n".join(marks.format(p) for p in [*own, FOOTER])
+        (folder / f"{i}.{ending}").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("ending", "drop", "left_out"),
+    [("html", None, 4), ("html", False, 0), ("txt", None, 0), ("txt", True, 4)],
+)
+def test_recurring_paragraphs_go_from_pages_and_elsewhere_when_asked(
+    run: Run, tmp_path: Path, ending: str, drop: bool | None, left_out: int
+) -> None:
+    report = run(pages(tmp_path / "p", ending), drop_boilerplate=drop)
+    assert (report.recurring, report.chunks) == (1, 20 - left_out)
+    (passage,) = report.boilerplate
+    assert (passage.text, passage.documents, passage.left_out) == (FOOTER, 4, left_out)
+    texts = Store.open(report.store, verify=True).document_text(f"0.{ending}")
+    assert (FOOTER in texts) is (left_out == 0)
+
+
+def test_two_documents_make_no_boilerplate_and_copies_are_kept_whole(run: Run, tmp_path: Path) -> None:
+    two = run(pages(tmp_path / "two", "html", 2), out="a")
+    assert (two.recurring, two.chunks) == (0, 10)
+    versions = tmp_path / "versions"
+    versions.mkdir()
+    for i in range(4):  # four versions of one page: what they share is no boilerplate
+        shared = "".join(f"<p>Passage {k} is the same in every version of it.</p>" for k in range(5))
+        (versions / f"{i}.html").write_text(f"{shared}<p>Changed in version {i}.</p>")
+    report = run(versions, out="b")
+    assert report.chunks == 24
+    assert {(p.documents, p.left_out) for p in report.boilerplate} == {(4, 0)}
+
+
+def test_pages_are_known_again_whatever_recurs_around_them(run: Run, tmp_path: Path) -> None:
+    folder = pages(tmp_path / "p", "html", 2)
+    assert run(folder).chunks == 10
+    again = run(pages(folder, "html", 5))  # the footer is boilerplate now
+    assert (again.documents, again.chunks) == (3, 12)
+    assert again.skipped == {"in the store already": 2}

@@ -89,6 +89,33 @@ def test_html_keeps_text_and_drops_the_page_around_it(tmp_path: Path) -> None:
     assert with_headings.text.startswith("Heading\n\nOne bold")
 
 
+def test_html_furniture_goes_by_role_by_what_is_hidden_and_by_lists_of_a_header(tmp_path: Path) -> None:
+    page = """<body style="display:none"><header><h2>Site</h2><ul><li>Home</li></ul>
+    <p>By an author.</p></header>
+    <div role="navigation"><p>Menu</p></div><div role=contentinfo>Imprint</div>
+    <p hidden>Never shown.</p><p hidden="until-found">Folded text.</p>
+    <div style="color:red; DISPLAY : none">Template</div><p style="display:block">Shown.</p>
+    <ul><li>A list of the text</li></ul>"""
+    (tmp_path / "p.html").write_text(page)
+    (document,) = read(tmp_path / "p.html")
+    assert document.text == "By an author.\n\nFolded text.\n\nShown.\n\n- A list of the text"
+    assert document.page
+
+
+def test_a_link_to_a_document_already_read_is_no_second_document(tmp_path: Path) -> None:
+    folder = tmp_path / "f"
+    folder.mkdir()
+    (folder / "b.txt").write_text("The text.")
+    (folder / "a.txt").symlink_to(folder / "b.txt")
+    (tmp_path / "other.txt").write_text("Another.")
+    for name in ("c.txt", "d.txt"):
+        (folder / name).symlink_to(tmp_path / "other.txt")
+    report = ReadReport()
+    found = list(read_source(folder, report=report))
+    assert [(d.doc_id, d.text) for d in found] == [("b.txt", "The text."), ("c.txt", "Another.")]
+    assert report.skipped == {"links to a document that is read already": 2}
+
+
 def test_html_is_decoded_as_it_declares(tmp_path: Path) -> None:
     (tmp_path / "l.html").write_bytes('<meta charset="iso-8859-1"><p>Größe</p>'.encode("latin-1"))
     assert read(tmp_path / "l.html")[0].text == "Größe"
@@ -118,7 +145,7 @@ def test_compressed_text_files(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.txt", b"fine\nbad \xff byte", r"a\.txt: byte 0xff in line 2 is not utf-8; convert"),
-        ("a.txt", b" \n", r"a\.txt: document without text; remove it, or set skip_empty"),
+        ("a.txt", b" \n", r"a\.txt: document without text; remove it, or give --skip-empty"),
         ("a.docx", b"PK", r"a\.docx: unknown extension '\.docx'; known are \.txt"),
         ("a.txt.gz", b"not gzip", r"a\.txt\.gz: is damaged or truncated"),
         ("a.txt.gz", gzip.compress(b"x" * 999, mtime=0)[:-9], r"a\.txt\.gz: is damaged or truncated"),

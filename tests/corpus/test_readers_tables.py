@@ -50,7 +50,7 @@ def test_the_columns_of_the_hugging_face_wikipedia_need_no_options(tmp_path: Pat
 def test_other_names(tmp_path: Path, suffix: str) -> None:
     rows = [{"key": 7, "body": "Text.", "head": "H", "from": "s"}]
     path = write(tmp_path / f"t.{suffix}", rows)
-    with pytest.raises(DocumentError, match=r"no column 'id' \(there are: 'key', 'body'.*option id_column"):
+    with pytest.raises(DocumentError, match=r"no column 'id' \(there are: 'key', 'body'.*--id-column NAME"):
         read(path)
     options = {"id_column": "key", "text_column": "body", "title_column": "head", "source_column": "from"}
     (document,) = read(path, **options)

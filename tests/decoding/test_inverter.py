@@ -39,8 +39,8 @@ class HashEncoder:
         seeds = [int.from_bytes(hashlib.sha256(t.encode()).digest()[:8], "little") for t in texts]
         return np.stack([np.random.default_rng(s).standard_normal(D).astype(np.float32) for s in seeds])
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return [len(text.split()) for text in texts]
+    def count_tokens(self, texts: Sequence[str]) -> list[tuple[int, int]]:
+        return [(len(text.split()), 0) for text in texts]
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,7 @@ from nextvec.evaluation.baselines.simple import window_mean
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.predictor import unit
 from nextvec.evaluation.ranking import make_pool
-from nextvec.experiments.brief import checklist
+from nextvec.experiments.brief import checklist, loss_factor
 
 D, DOCUMENTS, LENGTH, CONTEXT = 24, 30, 16, 4
 TRAIN, TEST = range(12), range(12, 30)
@@ -156,6 +157,14 @@ def test_the_oracles_moments_are_the_encoders(bench: Bench) -> None:
     assert found.raw.std_ratio == pytest.approx(1)
     assert found.unit.above_floor == found.encoder_unit.above_floor == 1
     assert 0 < found.floor < 0.5
+
+
+def test_a_collapsed_spread_never_matches(bench: Bench) -> None:
+    case = bench.case(lambda c, n: 0.6 * bench.truth(c, n))
+    found = replace(find_moments(case.scores, case.document), floor=1.0)
+    assert found.raw.std_ratio == pytest.approx(0.6, abs=0.01)
+    assert found.raw.relative_distance < 2 * found.floor
+    assert not found.matched
 
 
 def test_unit_output_in_the_place_of_raw_is_seen_in_the_moments_only(bench: Bench) -> None:
@@ -386,7 +395,7 @@ def of_oracle(bench: Bench) -> ModelDiagnosis:
 
 def test_the_oracle_has_nothing_to_be_blamed_for(of_oracle: ModelDiagnosis) -> None:
     d = of_oracle
-    assert d.headline.startswith("oracle is above the best baseline (")
+    assert d.headline.startswith("oracle is better than the best baseline (")
     assert d.failures.failures == 0
     assert named(d.failures, "failures").level == "ok"
     assert {v.level for v in d.verdicts} == {"ok", "note"}
@@ -425,7 +434,7 @@ def test_a_single_document_has_figures_without_intervals(bench: Bench) -> None:
     found = diagnose(bench.case(mean, one, context=CONTEXT), "test")
     assert found.documents == 1
     assert found.standing.ahead.low is None
-    assert "level with the best baseline" in found.headline
+    assert "not distinguishable from the best baseline" in found.headline
     json.dumps(found.to_json(), allow_nan=False)
 
 
@@ -478,3 +487,16 @@ def test_the_checklist_of_a_collapsed_model_and_of_an_unfinished_run(bench: Benc
     assert rows["training time"].status == "not measurable here"
     assert rows["size on disk"].status == "not measurable here"
     assert "< 0.0005 (stretch)" in {c.asked for c in found.criteria}
+
+
+def test_the_briefs_losses_are_scaled_by_dimension_and_length() -> None:
+    assert loss_factor(768, 1.0) == 1
+    assert loss_factor(384, 1.0) == 2
+    assert loss_factor(384, 2.8**2) == pytest.approx(15.68)
+
+
+def test_a_raw_store_is_held_to_losses_of_its_own_length(bench: Bench) -> None:
+    found = checklist(diagnose(bench.case(bench.truth, context=CONTEXT), "test"), {}, 384)
+    squared = np.square(bench.evaluation_set().targets, dtype=np.float64).sum(axis=1).mean()
+    asked = [c.asked for c in found.criteria if c.asked.startswith("< 0.001 (minimum)")]
+    assert asked == [f"< 0.001 (minimum), {2e-3 * squared:.6f} for vectors as these"]

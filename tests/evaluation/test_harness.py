@@ -88,8 +88,14 @@ def test_the_best_baseline_is_found_and_compared_with(report) -> None:
 
 def test_a_model_below_the_best_baseline_is_called_so(report) -> None:
     said = " ".join(report.notes())
-    assert "backwards is below the best baseline by cosine" in said
-    assert "oracle is above the best baseline by cosine" in said
+    assert "backwards is worse than the best baseline by cosine" in said
+    assert "oracle is better than the best baseline by cosine" in said
+
+
+def test_the_targets_length_is_in_the_json(report, store) -> None:
+    rows = np.concatenate([np.arange(20 * d + 5, 20 * d + 20) for d in SPLIT.test])
+    length = np.square(np.asarray(store.vectors)[rows].astype(np.float64)).sum(axis=1).mean()
+    assert report.to_json()["mean_squared_length"] == pytest.approx(length, rel=1e-5)
 
 
 def test_the_json_is_what_others_rely_on(report, store, tmp_path: Path) -> None:
@@ -158,8 +164,8 @@ def test_limited_to_sources_but_fitted_on_everything(store) -> None:
 
 
 def test_training_documents_are_refused(store) -> None:
-    leaking = Split(SPLIT.train, (), (*SPLIT.test, 0))
-    with pytest.raises(LeakError, match=r"15 of 195 windows stand in training \(15 by document id"):
+    leaking = Split(SPLIT.train, (), (*SPLIT.test, 0, 1))
+    with pytest.raises(LeakError, match=r"30 of 210 windows stand in training \(30 by document id"):
         evaluate(store, leaking, "test", judging=HOW)
     training = FittingData.of(store, SPLIT, EvaluationConfig(context=5))
     with pytest.raises(LeakError):
@@ -170,7 +176,7 @@ def test_training_documents_are_refused(store) -> None:
 
 def test_leaking_windows_are_dropped_and_counted(store) -> None:
     leaking = Split(SPLIT.train, (), (*SPLIT.test, 0))
-    report = evaluate(store, leaking, "test", judging=replace(HOW, leak_limit=0.1, baselines=("copy-last",)))
+    report = evaluate(store, leaking, "test", judging=replace(HOW, baselines=("copy-last",)))
     assert (report.windows, report.leaks.dropped) == (180, 15)
     assert report.to_json()["dropped"]["windows"] == 15
     assert any(note.startswith("15 of 195 windows dropped") for note in report.notes())
@@ -265,3 +271,10 @@ def test_one_document_has_no_interval_and_it_says_so(store) -> None:
     report = evaluate(store, Split(SPLIT.train, (), (30,)), "test", judging=HOW)
     assert all(not row.versus for row in report.rows)
     assert "One document only: no interval can be given." in report.notes()
+
+
+def test_without_an_interval_nothing_is_claimed(store, oracle) -> None:
+    report = evaluate(store, Split(SPLIT.train, (), (30,)), "test", [oracle], judging=HOW)
+    said = " ".join(report.notes())
+    assert "oracle is not distinguishable from the best baseline by cosine: 1.0000, " in said
+    assert "better than" not in said

@@ -114,7 +114,7 @@ def test_a_run_that_wins_or_draws_is_said_to(report: SegmentationReport) -> None
     [won] = verdicts(-0.1, -0.2, -0.01)
     assert " is better than the best baseline" in won
     [drew] = verdicts(0.01, -0.02, 0.04)
-    assert " is level with the best baseline" in drew
+    assert " is not distinguishable from the best baseline" in drew
 
 
 def test_what_cannot_be_judged(

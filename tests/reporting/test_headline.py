@@ -84,14 +84,14 @@ def test_the_best_model_is_named(inputs: ReportInputs) -> None:
     assert claim.text.startswith(f"By cosine the best model is {best['name']} at {best['cosine']:.4f}, ")
     assert f"the best baseline, {baseline['name']}, at {baseline['cosine']:.4f}" in claim.text
     other = next(row for row in inputs.models if row is not best)
-    assert f"ahead of the next model, {other['name']}: difference +" in claim.text
+    assert f"the next model, {other['name']}: difference +" in claim.text
 
 
 @pytest.mark.parametrize(
     ("better", "words", "standing"),
     [
-        (True, "clearly better than", "above"),
-        (False, "clearly worse than", "below"),
+        (True, "better than", "above"),
+        (False, "worse than", "below"),
         (None, "not distinguishable from", "level"),
     ],
 )

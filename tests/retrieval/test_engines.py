@@ -215,13 +215,17 @@ def test_no_address_of_milvus(address: str, world: Store) -> None:
     assert "s3cret" not in repr(refused.value)
 
 
-def test_a_milvus_that_does_not_answer(world: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_milvus_that_does_not_answer(
+    world: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(milvus, "CONNECT_SECONDS", 0.2)
     monkeypatch.setenv(milvus.TOKEN, "s3cret")
     with pytest.raises(
         RetrievalError, match=r"index 'milvus': Milvus says: .*; check its address"
     ) as refused:
         open_index("milvus:http://127.0.0.1:9", world)
+    assert "Traceback" not in caplog.text
+    assert not [record for record in caplog.records if record.name.startswith("pymilvus")]
     assert "s3cret" not in repr(refused.value)
 
 

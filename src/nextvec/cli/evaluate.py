@@ -38,6 +38,13 @@ class JudgingFlags:
     ] = "split"
     k: Annotated[str | None, Parameter(help="recall@k to report, e.g. 1,5,20.")] = None
     baselines: Annotated[str | None, Parameter(help="Only these baselines, separated by commas.")] = None
+    leak_limit: Annotated[
+        float,
+        Parameter(
+            help="Refuse where more than this share of the documents or different target texts stands in "
+            "training; what is found is dropped either way."
+        ),
+    ] = 0.1
     bootstrap_seed: Annotated[int, Parameter(help="Of the resampling of documents.")] = 0
     no_speed: Annotated[bool, Parameter(negative=(), help="Do not measure latency and throughput.")] = False
     markdown: Annotated[bool, Parameter(negative=(), help="Print the table as Markdown.")] = False
@@ -65,6 +72,7 @@ class JudgingFlags:
             queries=queries,
             candidates=self.candidates,
             ks=ks,
+            leak_limit=self.leak_limit,
             baselines=names(self.baselines) or None,
             seed=self.bootstrap_seed,
             speed=not self.no_speed,
@@ -111,7 +119,7 @@ def evaluate(
     """Evaluate trained runs beside the baselines on documents that they never saw.
 
     Every predictor faces the same windows and the same candidates. What stands in training is dropped and
-    counted; more than 1 % of it is refused.
+    counted; more than 10 % of it is refused.
     """
     from nextvec.corpus.store import Store
     from nextvec.evaluation.table import format_report

@@ -14,6 +14,9 @@ from nextvec.errors import ConfigError, DocumentError
 from nextvec.text import columns
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nextvec.corpus.boilerplate import RecurringPassage
     from nextvec.corpus.chunking import Chunker
     from nextvec.corpus.documents import ReaderOptions
     from nextvec.corpus.encoders import EncoderConfig
@@ -23,7 +26,10 @@ if TYPE_CHECKING:
 
 READING, CUTTING = Group("Reading documents"), Group("Chunks")
 READY_MADE = Group("Vectors you already have")
-DEMO = "demo"
+DEMO, DEFAULT_ENCODER = "demo", "all-MiniLM-L6-v2"
+SMALL, FEWEST_TEST = 200, 5
+SHOWN = 5
+"""Recurring paragraphs that are printed; the JSON lists more."""
 
 
 @Parameter(name="*", group=READING)
@@ -44,12 +50,26 @@ class ReadingFlags:
         False
     )
     limit: Annotated[int | None, Parameter(help="Stop after so many documents.")] = None
+    keep_boilerplate: Annotated[
+        bool | None,
+        Parameter(
+            negative="--drop-boilerplate",
+            help="Paragraphs that stand in three or more different documents (default: dropped from .html, "
+            "kept elsewhere).",
+        ),
+    ] = None
+
+    @property
+    def drop_boilerplate(self) -> bool | None:
+        """As `nextvec.corpus.ingest.ingest` takes it."""
+        return None if self.keep_boilerplate is None else not self.keep_boilerplate
 
     def options(self, *, demo: bool) -> ReaderOptions:
         """As the readers take them; the demo's documents have a least length of their own."""
         from nextvec.corpus.documents import ReaderOptions, demo_options
 
         given = asdict(self)
+        del given["keep_boilerplate"]
         given["encoding"] = given.pop("text_encoding")
         if demo:
             given["min_characters"] = max(self.min_characters, demo_options().min_characters)
@@ -94,16 +114,21 @@ class IngestEncoderFlags:
     """What makes vectors of the chunks, or made them."""
 
     encoder: Annotated[
-        str, Parameter(help="The packaged one, a folder, a hub name, or a server's model.")
-    ] = "all-MiniLM-L6-v2"
+        str | None,
+        Parameter(
+            help="The packaged one, a folder, a hub name, or a server's model (default: the packaged "
+            "all-MiniLM-L6-v2; of vectors that you already have: unknown)."
+        ),
+    ] = None
     endpoint: Endpoint = None
     encoder_option: EncoderOption = ()
+    most_unknown: Annotated[float, Parameter(help="Share of the tokens that the encoder may not know.")] = 0.2
     dtype: Annotated[
         Literal["float16", "float32"] | None, Parameter(help="On disk (float16 unless given).")
     ] = None
 
     def config(self) -> EncoderConfig:
-        return configure_encoder(self.encoder, self.endpoint, self.encoder_option)
+        return configure_encoder(self.encoder or DEFAULT_ENCODER, self.endpoint, self.encoder_option)
 
 
 @Parameter(name="*", group=READY_MADE)
@@ -132,10 +157,13 @@ class ReadyMadeFlags:
             raise ConfigError(
                 "vectors and chunks come together and alone", remedy="give --vectors, --chunks and no sources"
             )
-        config = encoding.config()
-        whose: dict[str, Any] = {"encoder_name": config.name, "encoder_sha256": self.encoder_sha256}
+        whose: dict[str, Any] = {"encoder_name": encoding.encoder, "encoder_sha256": self.encoder_sha256}
         if self.verify_encoder:
-            whose = {"encoder": load_encoder(config)}
+            if encoding.encoder is None:
+                raise ConfigError(
+                    "no encoder is named", where="--verify-encoder", remedy="add --encoder NAME"
+                )
+            whose = {"encoder": load_encoder(encoding.config())}
         return import_vectors(self.vectors, self.chunks, out, dtype=encoding.dtype, **whose, **rest)
 
     def take_npz(
@@ -193,7 +221,7 @@ def ingest(
         report = given.take_npz(sources, out, encoding, quiet=quiet)
     else:
         report = _read(sources, out, reading or ReadingFlags(), cutting, encoding, quiet=quiet, **shards)
-    output(_describe(report), asdict(report), json)
+    output(_describe(report) + _few(out), asdict(report), json)
 
 
 def _read(
@@ -219,14 +247,49 @@ def _read(
         options=reading.options(demo=DEMO in sources),
         dtype=encoding.dtype or "float16",
         phases=cutting.phases,
+        drop_boilerplate=reading.drop_boilerplate,
+        most_unknown=encoding.most_unknown,
         **rest,
     )
+
+
+def _few(out: Path) -> str:
+    """Of a small store, what the default split leaves to be evaluated."""
+    from nextvec.corpus.store import Store
+    from nextvec.data.splits import SplitConfig, split_documents
+
+    store = Store.open(out)
+    if len(store.documents) > SMALL:
+        return ""
+    split = split_documents(store, SplitConfig())
+    if len(split.test) >= FEWEST_TEST:
+        return ""
+    count = sum(d.view_of is None for d in store.documents)
+    return (
+        f"\n  few documents: of {count} the default split keeps {len(split.train)} for training, "
+        f"{len(split.validation)} for validation and {len(split.test)} to be tested on.\n"
+        "    More of them: nextvec train --set data.split.test=0.3"
+    )
+
+
+def _boilerplate(recurring: int, listed: Sequence[RecurringPassage]) -> list[str]:
+    """What recurs, and which flag would have done otherwise."""
+    if not recurring:
+        return []
+    dropped, kept = any(p.left_out for p in listed), any(p.left_out < p.documents for p in listed)
+    flags = " --keep-boilerplate keeps them." if dropped else ""
+    flags += " --drop-boilerplate leaves them out." if kept and not dropped else ""
+    lines = [f"  {recurring:,} paragraphs recur in three or more different documents.{flags}"]
+    return lines + [
+        f"    in {p.documents:,} documents, left out of {p.left_out:,}: {p.text}" for p in listed[:SHOWN]
+    ]
 
 
 def _describe(report: Any) -> str:
     views = f" and {report.views:,} views of documents" if getattr(report, "views", 0) else ""
     lines = [f"{report.documents:,} documents{views}, {report.chunks:,} chunks added to {report.store}"]
     lines += [f"  skipped: {count:,} {reason}" for reason, count in report.skipped.items()]
+    lines += _boilerplate(getattr(report, "recurring", 0), getattr(report, "boilerplate", ()))
     if getattr(report, "path", None):
         lines.append(
             f"  {report.chunks_per_second:.0f} chunks/s ({report.path}), {report.seconds:.0f} s in all"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ from cyclopts import Parameter
 
 from nextvec.cli.common import Quiet, StorePath
 from nextvec.cli.configure import DEFAULT_RECIPE, TrainingFlags
-from nextvec.errors import ConfigError
+from nextvec.errors import ConfigError, NextvecWarning
 
 
 def train(
@@ -29,11 +30,12 @@ def train(
     """Train one model. The best model by validation cosine lies in --out, the last in --out/final."""
     from nextvec.checkpoint import CONFIG
     from nextvec.corpus.store import Store
-    from nextvec.experiments.evaluating import evaluate_flags
+    from nextvec.experiments.evaluating import evaluate_flags, foretell
     from nextvec.training.config import read_config
     from nextvec.training.history import Scalars
     from nextvec.training.loop import train as run
     from nextvec.training.recipes import make_config
+    from nextvec.training.session import check_config
 
     flags = flags or TrainingFlags()
     file, given = flags.layers()
@@ -47,8 +49,13 @@ def train(
         raise ConfigError("no model is named", where="--model", remedy="see `nextvec models`")
     else:
         config = make_config(flags.recipe or DEFAULT_RECIPE, file, given, where=flags.config or "flags")
+    opened = Store.open(store)
+    if config is not None and not resume:
+        check_config(opened, config)
+        if (few := foretell(opened, config.data)) is not None:
+            warnings.warn(few, NextvecWarning, stacklevel=1)
     with Scalars(out) if tensorboard else nullcontext() as told:
-        result = run(Store.open(store), config, out, resume=resume, quiet=quiet, after_epoch=told)
+        result = run(opened, config, out, resume=resume, quiet=quiet, after_epoch=told)
     print(
         f"{result.model}: best validation cosine {result.cosine:.4f} in epoch {result.epoch} of "
         f"{result.epochs} ({result.stopped}), {result.parameters:,} parameters, "

@@ -83,8 +83,22 @@ def read_source(
     given = [sources] if isinstance(sources, (str, Path)) else list(sources)
     if not given:
         raise DocumentError("no source given", remedy="name a folder or a file")
-    files = [file for path in given for file in _find(Path(path), report)]
+    files = _without_links([file for path in given for file in _find(Path(path), report)], report)
     return _stream(files, options, report)
+
+
+def _without_links(files: list[_File], report: ReadReport) -> list[_File]:
+    """Leave out (and count) links to a file that is read anyway, itself or by an earlier link."""
+    real = {file.path.resolve() for file in files if not file.path.is_symlink()}
+    kept = []
+    for file in files:
+        if file.path.is_symlink():
+            if file.path.resolve() in real:
+                report.skip("links to a document that is read already")
+                continue
+            real.add(file.path.resolve())
+        kept.append(file)
+    return kept
 
 
 def _stream(files: list[_File], options: ReaderOptions, report: ReadReport) -> Iterator[SourceDocument]:
@@ -98,7 +112,7 @@ def _stream(files: list[_File], options: ReaderOptions, report: ReadReport) -> I
                 raise DocumentError(
                     f"document id '{document.doc_id}' was seen before, in {seen[document.doc_id]}",
                     where=raw.where,
-                    remedy="make ids unique, or set qualify_ids to put the source's name before them",
+                    remedy="make ids unique, or put the source's name before them with --qualify-ids",
                 )
             seen[document.doc_id] = file.path
             report.documents += 1
@@ -125,7 +139,11 @@ def _finish(
         if raw.empty_is_normal or options.skip_empty:
             report.skip("empty")
             return None
-        raise DocumentError("document without text", where=raw.where, remedy="remove it, or set skip_empty")
+        raise DocumentError(
+            "document without text",
+            where=raw.where,
+            remedy="remove it, or give --skip-empty",
+        )
     if len(text) < options.min_characters:
         report.skip(f"shorter than {options.min_characters} characters")
         return None
@@ -135,7 +153,7 @@ def _finish(
         raise DocumentError("document with a blank id", where=raw.where, remedy="give every document an id")
     if options.qualify_ids:
         doc_id = f"{source}/{doc_id}"
-    return SourceDocument(doc_id, source, _one_line(raw.title), text)
+    return SourceDocument(doc_id, source, _one_line(raw.title), text, raw.page)
 
 
 def _find(path: Path, report: ReadReport) -> list[_File]:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nextvec.corpus.arrays import map_npy
-from nextvec.corpus.encoders.base import Encoder, digest
+from nextvec.corpus.encoders.base import UNKNOWN_CHUNKER, UNKNOWN_ENCODER, Encoder, digest
 from nextvec.corpus.fingerprints import text_sha256, vectors_sha256
 from nextvec.corpus.ingest import KNOWN, is_known, shards
 from nextvec.corpus.writer import NewDocument, StoreWriter, check_encoder, check_place
@@ -28,7 +28,7 @@ SAMPLE = 32
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _READ_ROWS = 16384
 _BLOCK_ROWS = 8192
-IMPORTED = {"kind": "imported"}
+IMPORTED = {"kind": UNKNOWN_CHUNKER}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def import_vectors(
 
     The vectors are memory-mapped and everything is checked before anything is written. Whose vectors they
     are is either proved (`encoder`: a sample of texts is encoded anew and compared, and the store carries
-    that encoder's fingerprint) or taken on trust and recorded as unverified (`encoder_name`).
+    that encoder's fingerprint) or taken on trust and recorded as unverified (`encoder_name`; without a name,
+    as those of an unknown encoder, which nothing that reads a text can go on from).
 
     Args:
         vectors: an .npy of float16, float32 or float64.
@@ -95,7 +96,7 @@ def import_vectors(
     Raises:
         VectorError: unreadable vectors, another number of rows than the table, NaN, infinity, zero (the
             row is named). DocumentError: missing columns, positions or documents out of order (the row is
-            named). EncoderError, EncoderMismatchError: no encoder named, or the sample disagrees.
+            named). EncoderError, EncoderMismatchError: no such sha256, or the sample disagrees.
             StoreError: see `StoreWriter`.
     """
     array, table = _open_both(Path(vectors), Path(chunks))
@@ -160,9 +161,16 @@ def imported_writer(
 
 
 def describe_encoder(name: str | None, sha256: str | None, dimension: int) -> dict[str, Any]:
-    """The description of an encoder that is only known by name. Raises EncoderError."""
-    if not name:
-        raise EncoderError("vectors of an unknown encoder", remedy="name it: --encoder")
+    """The description of an encoder that is only known by name, or not at all. Raises EncoderError.
+
+    Vectors of two unknown encoders of one dimension are taken for those of one: nothing tells them apart.
+    """
+    if name is None:
+        if sha256 is not None:
+            raise EncoderError("a sha256 of an encoder without a name", remedy="name it with --encoder")
+        name = UNKNOWN_ENCODER
+    if not name.strip():
+        raise EncoderError("the encoder's name is empty", remedy="name it with --encoder, or leave it out")
     if sha256 is not None and not _SHA256.fullmatch(sha256):
         raise EncoderError(f"'{sha256}' is not a sha256", remedy="give the 64 hex digits of the weights file")
     identity = {"name": name, "weights_sha256": sha256, "dimension": dimension}

@@ -11,16 +11,18 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, TypeVar
 
+from nextvec.corpus.boilerplate import LISTED, Boilerplate, RecurringPassage
 from nextvec.corpus.chunking import Chunk, Chunker
 from nextvec.corpus.documents import ReaderOptions, ReadReport, SourceDocument, read_source
 from nextvec.corpus.encoders import Encoder, EncoderConfig, load_encoder
-from nextvec.corpus.encoders.base import choose_device
+from nextvec.corpus.encoders.base import MOST_UNKNOWN, choose_device
 from nextvec.corpus.fingerprints import minhash_text, text_sha256
+from nextvec.corpus.language import check_language
 from nextvec.corpus.layout import MANIFEST, read_manifest
 from nextvec.corpus.views import new_views, shifts, view_id
 from nextvec.corpus.writer import NewDocument, StoreWriter, check_place
@@ -30,6 +32,8 @@ from nextvec.progress import Progress
 log = logging.getLogger("nextvec.corpus")
 
 SHARD_CHUNKS = 8192
+SAMPLED = 256
+"""Chunks at least of which the language is looked at, where there are so many."""
 KNOWN = "in the store already"
 EMPTY = "without a chunk"
 KNOWN_VIEW = "views in the store already"
@@ -46,9 +50,12 @@ class IngestReport:
         documents, views, chunks, shards: added by this run; views are not among the documents, their chunks
             are among the chunks.
         skipped: reason -> documents left out.
-        truncated: chunks longer than the encoder reads; None where only the server knows.
+        truncated: chunks longer than the encoder reads; unknown: share of the tokens that it does not know;
+            None where only the server knows.
         seconds: of the whole run; `encoding_seconds` of the encoder alone.
         path: how the vectors were computed, e.g. "cpu bfloat16".
+        recurring: paragraphs that stand in three or more different documents; `boilerplate` lists the most
+            frequent of them.
     """
 
     store: str
@@ -58,9 +65,12 @@ class IngestReport:
     shards: int
     skipped: dict[str, int]
     truncated: int | None
+    unknown: float | None
     seconds: float
     encoding_seconds: float
     path: str
+    recurring: int
+    boilerplate: tuple[RecurringPassage, ...]
 
     @property
     def chunks_per_second(self) -> float:
@@ -78,6 +88,8 @@ def ingest(
     dtype: str = "float16",
     shard_chunks: int = SHARD_CHUNKS,
     phases: int = 1,
+    drop_boilerplate: bool | None = None,
+    most_unknown: float = MOST_UNKNOWN,
     quiet: bool = False,
 ) -> IngestReport:
     """Read documents, cut and encode them, and write or extend the store `out`.
@@ -97,11 +109,16 @@ def ingest(
         phases: every document is cut so many times, each time with its boundaries moved by a further
             1 / phases of a chunk; all but the first are stored as its views (`nextvec.corpus.views`). Views
             of documents that the store holds already are added too.
+        drop_boilerplate: leave out paragraphs that recur across documents (`nextvec.corpus.boilerplate`);
+            None does so for HTML only.
+        most_unknown: share of the tokens that the encoder may not know; a sample is looked at before the
+            first vector is computed.
         quiet: no progress on standard error.
     Raises:
         DocumentError: sources that cannot be read, or hold no document.
         StoreError: a document of the store comes with another text; a damaged store or another chunker.
-        EncoderError, VectorError: see `load_encoder` and `StoreWriter`.
+        EncoderError, VectorError: see `load_encoder` and `StoreWriter`; a language that the encoder does
+            not know.
         ConfigError: phases of a chunker that has none.
     """
     if shard_chunks < 1:
@@ -116,11 +133,15 @@ def ingest(
         encoder = load_encoder(continued(encoder, path))
     with (
         _writer(path, encoder, chunker, dtype) as writer,
+        open_spool(path) as unread,
         open_spool(path) as spool,
     ):
         before = len(writer.info["shards"])
-        survey = _Survey(chunker, wanted, dict(writer.known), dict(writer.views), spool, read)
-        survey.read(documents, quiet=quiet)
+        survey = _Survey(
+            chunker, wanted, drop_boilerplate, dict(writer.known), dict(writer.views), spool, read
+        )
+        survey.read(documents, unread, quiet=quiet)
+        check_language(encoder, chunker, survey.sample, most_unknown)
         encoding = _Encoding(encoder, encoder.max_tokens)
         if survey.chunks:
             log.info("encoding on %s", encoder.path)
@@ -139,9 +160,12 @@ def _report(path: Path, survey: _Survey, encoding: _Encoding, added: int, second
         shards=added,
         skipped=dict(sorted(survey.report.skipped.items())),
         truncated=encoding.truncated,
+        unknown=encoding.unknown,
         seconds=seconds,
         encoding_seconds=encoding.seconds,
         path=encoding.encoder.path,
+        recurring=len(met := survey.boilerplate.met()),
+        boilerplate=tuple(met[:LISTED]),
     )
 
 
@@ -210,8 +234,8 @@ def open_spool(out: Path) -> IO[str]:
 
 @dataclass
 class _Survey:
-    """The first pass: reads and cuts every document, and puts what the store lacks into the spool, one JSON
-    line each.
+    """The first pass: reads every document, then cuts it and puts what the store lacks into the spool, one
+    JSON line each.
 
     Attributes:
         known: doc_id -> sha256 of what the store holds or will; original_of: the views among them.
@@ -220,6 +244,7 @@ class _Survey:
 
     chunker: Chunker
     phases: Sequence[Fraction]
+    drop_boilerplate: bool | None
     known: dict[str, str]
     original_of: dict[str, str]
     spool: IO[str]
@@ -228,21 +253,32 @@ class _Survey:
     documents: int = 0
     views: int = 0
     chunks: int = 0
+    boilerplate: Boilerplate = field(default_factory=Boilerplate)
+    sample: list[str] = field(default_factory=list)
+    every: int = 1
 
-    def read(self, documents: Iterable[SourceDocument], *, quiet: bool) -> None:
-        """All of them; the spool is then at its beginning again. Raises DocumentError where there is none."""
+    def read(self, documents: Iterable[SourceDocument], unread: IO[str], *, quiet: bool) -> None:
+        """All of them; the spool is then at its beginning again. Raises DocumentError where there is none.
+
+        What recurs is known when all are read: until then they wait in `unread`.
+        """
         with Progress("read", None, "documents", quiet=quiet) as progress:
             for document in documents:
                 self.seen += 1
                 progress.advance()
                 _check_unicode(document)
-                self._add(document)
+                self.boilerplate.count(document.text)
+                unread.write(json.dumps(astuple(document)) + "\n")
             if self.seen == 0:
                 left_out = "; ".join(f"{n} {reason}" for reason, n in sorted(self.report.skipped.items()))
                 raise DocumentError(
                     "no document to ingest" + (f" (left out: {left_out})" if left_out else ""),
                     remedy="check the sources and options",
                 )
+        self.boilerplate.close()
+        unread.seek(0)
+        for line in unread:
+            self._add(SourceDocument(*json.loads(line)))
         self.spool.seek(0)
 
     def _add(self, document: SourceDocument) -> None:
@@ -253,6 +289,8 @@ class _Survey:
             self.report.skip(KNOWN)
             if not self.phases:
                 return
+        drop = document.page if self.drop_boilerplate is None else self.drop_boilerplate
+        document = replace(document, text=self.boilerplate.without(document.text, drop=drop))
         chunks = self.chunker.chunk(document.text)
         if not chunks:
             self.report.skip(EMPTY)
@@ -296,6 +334,11 @@ class _Survey:
         view_of: str | None = None,
     ) -> None:
         self.known[doc_id] = sha256
+        for number, chunk in enumerate(chunks, self.chunks):
+            if number % self.every == 0:
+                self.sample.append(chunk.text)
+        if len(self.sample) > 2 * SAMPLED:  # spread over all of them, however many come
+            self.sample, self.every = self.sample[::2], 2 * self.every
         self.chunks += len(chunks)
         spans = [(c.text, c.gap, c.start, c.end) for c in chunks]
         row = (doc_id, document.source, document.title, sha256, view_of, document.text, spans)
@@ -329,20 +372,34 @@ class _Encoding:
         self.encoder, self.max_tokens = encoder, max_tokens
         self.seconds = 0.0
         self.truncated: int | None = None if max_tokens is None else 0
+        self._tokens = self._unknown = 0
+
+    @property
+    def unknown(self) -> float | None:
+        """Share of the tokens that the encoder does not know; None where it does not say, or none was met."""
+        return self._unknown / self._tokens if self._tokens else None
 
     def run(self, batches: Iterable[list[NewDocument]], writer: StoreWriter, progress: Progress) -> None:
         """Encode each batch of documents as one shard and write it."""
         for documents in batches:
             self._run(documents, writer, progress)
         if self.truncated:
-            log.warning("%d chunks are longer than the encoder reads and were cut", self.truncated)
+            log.warning(
+                "%d chunks are longer than the %s tokens that the encoder reads: their ends are not in their "
+                "vectors; smaller chunks: --chunk-option words=30 max_words=50",
+                self.truncated,
+                self.max_tokens,
+            )
 
     def _run(self, documents: list[NewDocument], writer: StoreWriter, progress: Progress) -> None:
         texts = [text for document in documents for text in document.texts]
         started = time.monotonic()
         counts = self.encoder.count_tokens(texts)
-        if counts is not None and self.max_tokens is not None:
-            self.truncated = (self.truncated or 0) + sum(n > self.max_tokens for n in counts)
+        if counts is not None:
+            self._tokens += sum(tokens for tokens, _ in counts)
+            self._unknown += sum(unknown for _, unknown in counts)
+            if self.max_tokens is not None:
+                self.truncated = (self.truncated or 0) + sum(n > self.max_tokens for n, _ in counts)
         vectors = self.encoder.encode(texts, progress.advance)
         self.seconds += time.monotonic() - started
         writer.add_shard(documents, vectors, path=self.encoder.path)

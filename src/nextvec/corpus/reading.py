@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nextvec.corpus.chunking import Chunk, Chunker, make_chunker, tokenizer_from_file
 from nextvec.corpus.encoders import Advance, Encoder, EncoderConfig, load_encoder
+from nextvec.corpus.encoders.base import UNKNOWN_CHUNKER, UNKNOWN_ENCODER, WORTH_SAYING, unknown_share
 from nextvec.corpus.store import Store
 from nextvec.errors import DocumentError, EncoderError, EncoderMismatchError
 from nextvec.vectors import RawVectors, unit
 
+log = logging.getLogger("nextvec.corpus")
+
 LOCAL = "sentence-transformers"
-UNKNOWN_CHUNKER = "imported"
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,23 @@ class TextReader:
     def read(self, text: str, where: str | None = None) -> tuple[list[Chunk], RawVectors]:
         """Chunks of a text and their vectors [n, D]. Raises DocumentError, EncoderError."""
         chunks = self.chunk(text, where)
+        share = unknown_share(self.encoder, [chunk.text for chunk in chunks])
+        if share is not None and share > WORTH_SAYING:
+            log.warning(
+                "%s: %.0f %% of its tokens are unknown to the encoder '%s': its vectors say little of it",
+                where or "text", 100 * share, self.encoder.name,
+            )  # fmt: skip
         return chunks, self.encode([chunk.text for chunk in chunks])
 
 
 def _load(space: Space, given: Encoder | EncoderConfig | None) -> Encoder:
     name, kind = str(space.encoder.get("name")), space.encoder.get("kind")
     if given is None:
+        if name == UNKNOWN_ENCODER:
+            raise EncoderError(
+                "the vectors are of an unknown encoder: no text can be turned into more of them",
+                remedy="ingest them again with --encoder NAME --verify-encoder, and train again",
+            )
         if kind == UNKNOWN_CHUNKER:
             raise EncoderError(
                 f"vectors imported on trust as those of '{name}': nothing proves which encoder goes on",

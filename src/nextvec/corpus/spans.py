@@ -10,11 +10,19 @@ from typing import NamedTuple
 
 _PARAGRAPH_BREAK = re.compile(r"\n[^\S\n]*\n\s*")
 _LIST_ITEM = re.compile(r"\n(?=[-*•] |\d{1,3}[.)] )")
-# A word is a run of non-blanks. Han and Kana characters are not separated by blanks: each counts as one. A
-# run of over 40 (a URL, base64, Thai) counts as several, cut before no combining mark or joiner.
+# A word is a run of non-blanks. Han and Kana characters are not separated by blanks: each counts as one. Nor
+# are the words of Thai, Lao, Burmese and Khmer, of about four letters and their marks: so many count as one.
+# Any other run of over 40 (a URL, base64) counts as several. No word ends before a combining mark or joiner.
+_EACH = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+_MARKS = (
+    r"\u0300-\u036f\u200d\ufe00-\ufe0f"
+    r"\u0e31\u0e33-\u0e3a\u0e45-\u0e4e\u0eb1\u0eb3-\u0ebc\u0ec8-\u0ece\u102b-\u103e\u17b4-\u17d3"
+)
 _WORD = re.compile(
-    r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
-    r"|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]{1,40}[\u0300-\u036f\u200d\ufe00-\ufe0f]*"
+    rf"[{_EACH}]"
+    rf"|(?:[{_UNSPACED}](?:\u17d2[\u1780-\u17b3]|[{_MARKS}])*){{1,4}}"
+    rf"|[^\s{_EACH}{_UNSPACED}]{{1,40}}[{_MARKS}]*"
 )
 
 UNSHIFTED = Fraction(0)

@@ -189,6 +189,10 @@ dimensions that hardly vary, so it is read beside the encoder's own share."""
 MATCHED = 0.01
 """Relative distance below which moments count as matched: errors of mean and std of a tenth of the std."""
 
+SPREAD = 0.1
+"""Relative difference of the mean std over dimensions above which they do not match, however few documents
+there are: an average over D dimensions is known well where single means are not."""
+
 
 @dataclass(frozen=True)
 class MomentComparison:
@@ -232,7 +236,8 @@ class MomentsSection(Section):
     @property
     def matched(self) -> bool:
         """Whether the raw output has the encoder's moments, as far as can be told here."""
-        return self.raw.relative_distance <= max(MATCHED, 2 * (self.floor or 0.0))
+        wide = abs(self.raw.std_ratio - 1) <= SPREAD
+        return wide and self.raw.relative_distance <= max(MATCHED, 2 * (self.floor or 0.0))
 
     def verdicts(self) -> list[Verdict]:
         raw = self.raw

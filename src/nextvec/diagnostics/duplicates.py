@@ -54,18 +54,26 @@ class SharedChunk:
 
 @dataclass(frozen=True)
 class Across:
-    """How much of a split stands in train: documents (exactly or nearly) and chunks by text."""
+    """How much of a split stands in train: documents (exactly or nearly), chunks by text, and different texts
+    of them."""
 
     split: str
     documents: int
     twins: int
     chunks: int
     shared: int
+    texts: int
+    shared_texts: int
 
     @property
     def share(self) -> float:
         """Share of the split's chunks that stand in train."""
         return self.shared / max(self.chunks, 1)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the leak guard refuses to evaluate it: more than one text, and much of all."""
+        return self.shared_texts > max(1, LIMIT * self.texts)
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,8 @@ def find_duplicates(store: Store, documents: Sequence[int], split: Split, thresh
                 len({t.document for t in twins if t.split == name and t.like_split == "train"}),
                 int((place == name).sum()),
                 int(leaking[place == name].sum()),
+                len(np.unique(keys[place == name])),
+                len(np.unique(keys[leaking & (place == name)])),
             )
             for name in SPLITS[1:]
         ),
@@ -236,11 +246,11 @@ def _across_verdicts(found: Duplicates) -> list[Verdict]:
     for entry in found.across:
         if not entry.shared:
             continue
-        level: Level = "red" if entry.share > LIMIT else "warning"
-        meaning = "evaluation it is refused" if level == "red" else "the leak guard drops them"
+        level: Level = "red" if entry.refused else "warning"
+        meaning = "to evaluate it is refused" if level == "red" else "the leak guard drops them"
         text = (
             f"duplicates across splits: {entry.shared} of {entry.chunks} chunks of {entry.split} "
-            f"({100 * entry.share:.2f} %) also stand in train: {meaning}"
+            f"({100 * entry.share:.2f} %; {entry.shared_texts} different) also stand in train: {meaning}"
         )
         verdicts.append(Verdict("duplicate chunks across splits", level, text))
     if not verdicts:

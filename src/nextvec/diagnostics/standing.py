@@ -9,7 +9,7 @@ import numpy as np
 
 from nextvec.diagnostics.sections import DiagnosisContext, Section, Verdict
 from nextvec.evaluation.baselines import CopyLast
-from nextvec.evaluation.intervals import Estimate, estimate, short
+from nextvec.evaluation.intervals import STANDING, Estimate, estimate, short
 from nextvec.evaluation.metrics import METRICS, Scores, skill_over
 from nextvec.evaluation.trajectory import Rollout, offset_profile
 from nextvec.text import table
@@ -62,10 +62,8 @@ class StandingSection(Section):
 
     @property
     def where(self) -> str:
-        """above, level with or below; level with when the interval says no more."""
-        if not self.ahead.clear:
-            return "level with"
-        return "above" if self.ahead.value > 0 else "below"
+        """In the words of `STANDING`."""
+        return STANDING[self.ahead.better()]
 
     def verdicts(self) -> list[Verdict]:
         own, best = self.rows[self.model].cosine, self.rows[self.best].cosine
@@ -73,14 +71,13 @@ class StandingSection(Section):
             f"{self.where} the best baseline ({self.best}) by cosine: {short(own, 4)} against "
             f"{short(best, 4)}, {self.ahead.show(4, sign=True)}"
         )
-        found = [Verdict("standing", "ok" if self.where == "above" else "warning", text)]
+        found = [Verdict("standing", "ok" if self.ahead.better() else "warning", text)]
         rank = self.by_rank["recall@5"]
-        verb = "above" if rank.ahead.value > 0 else "below"
         text = (
-            f"{verb if rank.ahead.clear else 'level with'} {self.best} by recall@5: {short(rank.model, 4)} "
+            f"{STANDING[rank.ahead.better()]} {self.best} by recall@5: {short(rank.model, 4)} "
             f"against {short(rank.baseline, 4)}, {rank.ahead.show(4, sign=True)}"
         )
-        worse = rank.ahead.clear and rank.ahead.value < 0
+        worse = rank.ahead.better() is False
         return [*found, Verdict("standing by rank", "warning" if worse else "ok", text)]
 
     def lines(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -129,17 +130,20 @@ class EvaluationSet:
 
 # The leak guard: what stands in training is not evaluated on, and much of it is refused outright.
 
-LIMIT = 0.01
+LIMIT = 0.1
+MOST_DROPPED = 0.5
 
 
 @dataclass(frozen=True)
 class Leaks:
-    """How many windows were dropped, by the first reason that applies."""
+    """How many windows were dropped, by the first reason that applies, and of how many `causes`: documents,
+    and different target texts. A footer that a hundred pages share is one cause."""
 
     windows: int
     same_document_id: int
     same_document_text: int
     same_target_text: int
+    causes: int = 0
 
     @property
     def dropped(self) -> int:
@@ -151,21 +155,49 @@ def without_leaks(
 ) -> tuple[Windows, Leaks]:
     """The windows whose document and target text do not stand in training, and the count of the others.
 
+    Args:
+        limit: share of the documents, and of the different target texts, that may stand in training. One
+            text alone is never too many: it is dropped and says nothing about the others.
     Raises:
-        LeakError: more than `limit` of the windows leak.
+        LeakError: more than `limit` of them do, or over half of the windows would be dropped (`limit` of more
+            than that allows it): what resembles training without being equal to it cannot be told then.
     """
     documents, which = np.unique(windows.document, return_inverse=True)
     held = [store.documents[i] for i in documents]
-    by_id = known(trained.ids, (key(d.original) for d in held))[which]
-    by_text = known(trained.documents, (key(d.sha256) for d in held))[which] & ~by_id
-    by_target = known(trained.chunks, chunk_keys(store, windows.target)) & ~by_id & ~by_text
-    leaks = Leaks(len(windows), int(by_id.sum()), int(by_text.sum()), int(by_target.sum()))
-    if leaks.dropped > limit * leaks.windows:
-        raise LeakError(
-            f"{leaks.dropped} of {leaks.windows} windows stand in training "
-            f"({leaks.same_document_id} by document id, {leaks.same_document_text} by document text, "
-            f"{leaks.same_target_text} by target text), more than {100 * limit:g} %",
-            where=f"split {split} of {store.path}",
-            remedy="evaluate documents that were not trained on, or keep near-duplicates in one split",
-        )
+    ids = known(trained.ids, (key(d.original) for d in held))
+    texts = known(trained.documents, (key(d.sha256) for d in held)) & ~ids
+    targets = chunk_keys(store, windows.target)
+    by_id, by_text = ids[which], texts[which]
+    by_target = known(trained.chunks, targets) & ~by_id & ~by_text
+    repeated = len(np.unique(targets[by_target]))
+    leaks = Leaks(
+        len(windows),
+        int(by_id.sum()),
+        int(by_text.sum()),
+        int(by_target.sum()),
+        int((ids | texts).sum()) + repeated,
+    )
+    share = max(
+        float((ids | texts).mean()) if len(held) else 0.0,
+        repeated / len(np.unique(targets)) if repeated > 1 else 0.0,
+    )
+    if share > limit or leaks.dropped > max(limit, MOST_DROPPED) * leaks.windows:
+        raise _leak(store, leaks, split, max(share, leaks.dropped / leaks.windows), limit)
     return windows.select(~(by_id | by_text | by_target)), leaks
+
+
+def _leak(store: Store, leaks: Leaks, split: str, share: float, limit: float) -> LeakError:
+    """The refusal, with the command that goes on."""
+    remedy = "evaluate documents that were not trained on: --split test"
+    if leaks.same_target_text:
+        remedy += "; or ingest the sources anew without what recurs: nextvec ingest --drop-boilerplate"
+    allowed = min(1.0, math.ceil(100 * share) / 100)
+    remedy += f"; or go on without these windows: nextvec evaluate --leak-limit {allowed:g}"
+    return LeakError(
+        f"{leaks.dropped} of {leaks.windows} windows stand in training "
+        f"({leaks.same_document_id} by document id, {leaks.same_document_text} by document text, "
+        f"{leaks.same_target_text} by target text): {100 * share:.0f} % of the documents or different texts, "
+        f"more than {100 * limit:g} %",
+        where=f"split {split} of {store.path}",
+        remedy=remedy,
+    )

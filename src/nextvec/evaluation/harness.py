@@ -51,7 +51,7 @@ class EvaluationConfig:
         ks: recall@k to report; None takes 1, 5, 10, 20, 50 as far as the pool is larger.
         baselines: names to evaluate beside the predictors; None is all of them.
         seed, resamples: of the bootstrap over documents; `seed` of the queries too.
-        leak_limit: share of leaking windows above which evaluation is refused.
+        leak_limit: share of leaking documents or texts above which evaluation is refused (`without_leaks`).
         samples: how many vectors a window a generative predictor is asked for: 0 (no figures of samples) or
             at least 2.
         speed: also measure latency and throughput.
@@ -83,6 +83,10 @@ class EvaluationConfig:
             raise EvaluationError(
                 f"there is no candidate set '{self.candidates}'",
                 remedy=f"choose one of: {', '.join(CANDIDATES)}",
+            )
+        if not 0 <= self.leak_limit <= 1:
+            raise EvaluationError(
+                f"{self.leak_limit:g} is no share", where="--leak-limit", remedy="give 0 to 1"
             )
         if self.samples < 0 or self.samples == 1:
             raise EvaluationError(
@@ -162,29 +166,18 @@ def evaluate(
         seen: what the predictors were trained on, when that is not (only) what the baselines are fitted on.
     Raises:
         SplitError: the split has no documents. WindowError: they are too short.
-        LeakError: more than `leak_limit` of the windows stand in training.
+        LeakError: more than `leak_limit` of them stands in training.
         EncoderMismatchError: a predictor made for another encoder. VectorError: of another dimension.
         EvaluationError: k larger than the pool, NaN predictions.
     """
     how = judging or EvaluationConfig()
-    documents = split.judged(name)
-    if not documents:
-        raise SplitError(
-            f"split '{name}' has no documents",
-            where=store.path,
-            remedy="evaluate another split or other sources",
-        )
     _check_names(predictors)
     for predictor in predictors:
         check_made_for(predictor, store)
-    windows = how.windows(store, documents)
     if training is None and name != "all":
         training = FittingData.of(store, split, how)
-    training = tuned_on(store, split, training, how)
-    windows, leaks = without_known(store, windows, name, how, training, seen)
-    evaluation_set = make_evaluation_set(store, windows, documents, how, training)
-    ks = _checked_ks(evaluation_set, how)
-    table = _Table(evaluation_set, ks, how)
+    evaluation_set, leaks, training = prepare(store, split, name, how, training, seen)
+    table = _Table(evaluation_set, _checked_ks(evaluation_set, how), how)
     chosen = [cls for n, cls in how.known.items() if how.baselines is None or n in how.baselines]
     able = [cls for cls in chosen if training is not None or not cls.needs_training]
     with Progress("evaluating", len(able) + len(predictors), "predictors", quiet=how.quiet) as progress:
@@ -196,6 +189,34 @@ def evaluate(
             progress.advance(note=predictor.name)
     left_out = [cls.name for cls in chosen if cls not in able]
     return table.report(store, name, leaks, left_out)
+
+
+def prepare(
+    store: Store,
+    split: Split,
+    name: str,
+    how: EvaluationConfig,
+    training: FittingData | None,
+    seen: TrainedOn | None,
+) -> tuple[EvaluationSet, Leaks | None, FittingData | None]:
+    """What `evaluate` evaluates on, what was dropped from it, and what its baselines are fitted on.
+
+    It raises whatever `evaluate` would of the material, and needs no predictor: so it can be asked before
+    one is trained.
+    """
+    documents = split.judged(name)
+    if not documents:
+        raise SplitError(
+            f"split '{name}' has no documents",
+            where=store.path,
+            remedy="evaluate another split or other sources",
+        )
+    windows = how.windows(store, documents)
+    training = tuned_on(store, split, training, how)
+    windows, leaks = without_known(store, windows, name, how, training, seen)
+    evaluation_set = make_evaluation_set(store, windows, documents, how, training)
+    _checked_ks(evaluation_set, how)
+    return evaluation_set, leaks, training
 
 
 @dataclass
@@ -273,6 +294,7 @@ class _Table:
             left_out=left_out,
             rows=self.rows,
             judged=windows if self.how.keep else None,
+            squared_length=float(np.square(self.evaluation_set.targets, dtype=np.float64).sum(axis=1).mean()),
         )
         if report.documents > 1:
             report.bootstrap = DocumentBootstrap(windows.document, self.how.resamples, self.how.seed)

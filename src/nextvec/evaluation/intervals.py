@@ -18,6 +18,9 @@ LEVEL = 0.95
 WORTH_NAMING = 0.001
 """Smaller differences of cosine are printed but get no verdict: with enough windows anything is clear."""
 NEGLIGIBLE = 0.005
+STANDING = {True: "better than", False: "worse than", None: "not distinguishable from"}
+"""How one predictor stands to another, everywhere in these words: a difference is named only where there is
+an interval and it leaves out 0."""
 _CHUNK = 2**22
 Values = NDArray[np.float64]
 
@@ -50,10 +53,12 @@ class Estimate:
         """Clearly below 0."""
         return self.clear and self.value < 0
 
-    @property
-    def side(self) -> str:
-        """Where the first of the two compared stands."""
-        return "above" if self.above else "below" if self.below else "level with"
+    def better(self, direction: str | None = "higher") -> bool | None:
+        """Of a difference, whether the first of the two is better; None where they are not distinguishable.
+
+        `direction` is "higher" or "lower", whichever of the figure is better.
+        """
+        return (self.value > 0) == (direction == "higher") if self.excludes_zero else None
 
     @property
     def least(self) -> float:

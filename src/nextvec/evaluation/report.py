@@ -17,7 +17,7 @@ from nextvec.data.windows import IntArray, Windows
 from nextvec.disk import UNSEALED, atomic_path, check_seal, seal, write_json
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import Leaks
-from nextvec.evaluation.intervals import DocumentBootstrap, Estimate
+from nextvec.evaluation.intervals import STANDING, DocumentBootstrap, Estimate
 from nextvec.evaluation.metrics import LINEAR_AVERAGE, METRICS, skill_over
 from nextvec.evaluation.predictor import Kind
 
@@ -60,15 +60,14 @@ class PredictorRow:
     def better(self, metric: str) -> bool | None:
         """Whether it is clearly better (True) or worse (False) than the best baseline; None: neither."""
         interval = self.versus.get(metric)
-        if interval is None or not interval.excludes_zero:
-            return None
-        return (interval.value > 0) == (METRICS[metric].better == "higher")
+        return None if interval is None else interval.better(METRICS[metric].better)
 
 
 @dataclass
 class Report:
     """One table and what it stands on. `eligible` is the mean number of candidates of a window; `queries` the
-    number of windows with a query, None in a table without them; `judged` the windows, where kept."""
+    number of windows with a query, None in a table without them; `judged` the windows, where kept;
+    `squared_length` the mean squared length of the targets."""
 
     store: str
     split: str
@@ -92,6 +91,7 @@ class Report:
     best: dict[str, str] = field(default_factory=dict)
     bootstrap: DocumentBootstrap | None = None
     judged: Windows | None = None
+    squared_length: float = 1.0
 
     def row(self, name: str) -> PredictorRow:
         """The row of one predictor. Raises KeyError."""
@@ -115,7 +115,7 @@ class Report:
         if self.leaks is not None and self.leaks.dropped:
             notes.append(
                 f"{self.leaks.dropped} of {self.leaks.windows} windows dropped, because their document or "
-                "target text also stands in training."
+                f"target text also stands in training ({self.leaks.causes} different)."
             )
         if self.ties:
             notes.append(
@@ -144,11 +144,8 @@ class Report:
                 continue
             other = self.row(best).figures[metric]
             assert other is not None
-            where = "below" if figure < other else "above" if figure > other else "level with"
-            sure = (
-                "" if row.better(metric) is not None or metric not in row.versus else " (within the interval)"
-            )
-            said.append(f"{where} the best baseline by {metric}: {figure:.4f}, {best} {other:.4f}{sure}")
+            where = STANDING[row.better(metric)]
+            said.append(f"{where} the best baseline by {metric}: {figure:.4f}, {best} {other:.4f}")
         return [f"{row.name} is {'; '.join(said)}."] if said else []
 
     def to_json(self) -> dict[str, Any]:
@@ -177,7 +174,9 @@ class Report:
                 "same_document_id": leaks.same_document_id,
                 "same_document_text": leaks.same_document_text,
                 "same_target_text": leaks.same_target_text,
+                "causes": leaks.causes,
             },
+            "mean_squared_length": self.squared_length,
             "in_sample": self.in_sample,
             "seed": self.seed,
             "left_out": self.left_out,

@@ -152,7 +152,7 @@ def lay_out(
         horizon: how many chunks ahead of its context a chunk stands.
     Raises:
         SplitError, WindowError: no documents, or only short ones. EvaluationError: fewer than two are left.
-        LeakError: more than 1 % of the chunks of a split stand in training.
+        LeakError: see `without_leaks`.
         MissingDependencyError: sacrebleu is not installed.
     """
     require_bleu()

@@ -86,7 +86,7 @@ def diagnose_model(
         how: context, horizon, candidates and seed are taken from here, and the baselines are all of them.
     Raises:
         EvaluationError: another horizon than the run's. SplitError: no documents. WindowError: too short.
-        LeakError: more than 1 % of the windows stand in training.
+        LeakError: see `without_leaks`.
         EncoderMismatchError, VectorError: a store of another encoder.
     """
     place = _place(store, run, selection, how)

@@ -20,9 +20,9 @@ from nextvec.corpus.store import Store
 from nextvec.data.splits import Split, SplitConfig, split_documents
 from nextvec.data.trained import Keys, TrainedOn
 from nextvec.data.windows import Task, Windows, make_windows
-from nextvec.errors import EvaluationError, RunError, ServerError, SplitError
-from nextvec.evaluation.evaluation_set import without_leaks
-from nextvec.evaluation.harness import EvaluationConfig, FittingData, evaluate
+from nextvec.errors import EvaluationError, NextvecError, RunError, ServerError, SplitError
+from nextvec.evaluation.evaluation_set import EvaluationSet, without_leaks
+from nextvec.evaluation.harness import EvaluationConfig, FittingData, evaluate, prepare
 from nextvec.evaluation.predictor import NextVectorPredictor
 from nextvec.evaluation.report import Report
 from nextvec.training.config import DataConfig
@@ -114,6 +114,53 @@ def evaluate_runs(
     training = training_of(store, division, trained, selection.split, how)
     seen = TrainedOn.union([run.trained_on for run in runs]) if runs else None
     return evaluate(store, judged, selection.split, runs, how, training=training, seen=seen)
+
+
+def check_judging(
+    store: Store,
+    selection: DocumentSelection,
+    how: EvaluationConfig,
+    division: SplitConfig,
+    sources: tuple[str, ...],
+) -> EvaluationSet:
+    """What runs that are trained on these sources, so divided, will be evaluated on.
+
+    Raises, before anything is trained, what `evaluate_runs` would of the documents and the question.
+    """
+    chosen = replace(selection, division=selection.division or division)
+    judged = divide(store, division_of([], chosen), selection.sources, selection.split)
+    trained = sources if selection.train_sources is None else selection.train_sources
+    training = training_of(store, division_of([], chosen), trained, selection.split, how)
+    seen = TrainedOn.of(store, split_documents(store, division, sources).train)
+    return prepare(store, judged, selection.split, how, training, seen)[0]
+
+
+SMALL = 1000
+"""Documents of a store up to which it is looked at before a training; the test split of more is not small."""
+FEW_DOCUMENTS = 5
+"""An interval over fewer documents than these is of little worth."""
+
+
+def foretell(store: Store, data: DataConfig) -> str | None:
+    """What a run with this data should be told before it is trained: that the documents of its test split are
+    few, or cannot be evaluated at all. None where there is nothing to say."""
+    if len(store.documents) > SMALL:
+        return None
+    wider = "a larger share for test: --set data.split.test=0.3, or documents of your choice: --split-file"
+    context = data.context if data.task == "middle" else EvaluationConfig.context
+    how = EvaluationConfig(context=context, horizon=data.horizons[0], task=data.task, quiet=True)
+    try:
+        found = check_judging(store, DocumentSelection(), how, data.split, data.sources)
+    except NextvecError as error:
+        return f"what is trained now cannot be evaluated on its test split: {error}"
+    documents = len(np.unique(found.windows.document))
+    if documents >= FEW_DOCUMENTS:
+        return None
+    many = "1 document" if documents == 1 else f"{documents} documents"
+    return (
+        f"the test split is {many} ({len(found)} windows), over which no interval says much; it takes more "
+        f"documents, or {wider}"
+    )
 
 
 def for_question(run: Some, how: EvaluationConfig) -> Some:

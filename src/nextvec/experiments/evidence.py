@@ -272,11 +272,11 @@ def disjoint(e: Evidence) -> Finding:
             text = f"{by_id} of {len(held)} {name} documents were trained on by id, {by_text} by text"
             return "RED", text
         rows = [np.arange(d.first, d.first + d.count, dtype=np.int64) for d in held]
-        keys = chunk_keys(e.store, np.concatenate([np.zeros(0, dtype=np.int64), *rows]))
+        keys = np.unique(chunk_keys(e.store, np.concatenate([np.zeros(0, dtype=np.int64), *rows])))
         shared = int(known(e.trained_on.chunks, keys).sum())
-        if shared > LIMIT * len(keys):
-            return "RED", f"{shared} of {len(keys)} {name} chunks have a text that was trained on"
-        parts.append(f"{name}: {len(held)} documents, {shared} of {len(keys)} chunks with a text of training")
+        if shared > max(1, LIMIT * len(keys)):
+            return "RED", f"{shared} of {len(keys)} different {name} texts were trained on"
+        parts.append(f"{name}: {len(held)} documents, {shared} of {len(keys)} different texts of training")
     return "ok", f"no document was trained on ({'; '.join(parts)})"
 
 

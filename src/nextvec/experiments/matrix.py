@@ -23,11 +23,11 @@ from nextvec.config import flatten, from_dict, read_toml, refuse_changes, to_dic
 from nextvec.corpus.store import Store
 from nextvec.data.windows import Task
 from nextvec.disk import locked, read_json, refuse_taken, write_json
-from nextvec.errors import NextvecError, RunError
+from nextvec.errors import EvaluationError, NextvecError, RunError
 from nextvec.evaluation.baselines import QUERY_BASELINES
 from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.evaluation.report import KEPT, KeptPredictions, PredictorRow, Report, compare
-from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs, evaluation_windows
+from nextvec.experiments.evaluating import DocumentSelection, check_judging, evaluate_runs
 from nextvec.experiments.plan import MatrixCell, MatrixPlan, train_cells
 from nextvec.inference.predictor import RunPredictor
 from nextvec.training.config import TrainConfig, read_config
@@ -158,10 +158,22 @@ def _check(
             wrong.append(e)
     if len(wrong) == sum(cell.seed == 0 for cell in configs):
         raise wrong[0]
-    shared = next(iter(configs.values()))
-    judged = replace(selection, division=selection.division or shared.data.split)
-    for question in questions(configs, how):
-        evaluation_windows(store, [], judged, question.context, question.horizon, question.task)
+    for question, cells in questions(configs, how).items():
+        splits = [configs[cell].data.split for cell in cells]
+        sources = [configs[cell].data.sources for cell in cells]
+        if selection.division is None and any(split != splits[0] for split in splits):
+            raise _differ("split")
+        if selection.train_sources is None and any(each != sources[0] for each in sources):
+            raise _differ("sources")
+        check_judging(store, selection, question.judging(how), splits[0], sources[0])
+
+
+def _differ(key: str) -> EvaluationError:
+    return EvaluationError(
+        f"the runs would differ in their {key}, so that no one table could hold them",
+        where=f"data.{key}",
+        remedy=f"leave data.{key} out of --vary, and make a matrix of each",
+    )
 
 
 def merged(report: Report, plan: MatrixPlan, cells: Sequence[MatrixCell]) -> Report:

@@ -37,7 +37,7 @@ from nextvec.evaluation.boundaries import (
     window_diff_errors,
 )
 from nextvec.evaluation.harness import EvaluationConfig, check_made_for, fitted
-from nextvec.evaluation.intervals import DocumentBootstrap, Estimate
+from nextvec.evaluation.intervals import STANDING, DocumentBootstrap, Estimate
 from nextvec.evaluation.predictor import Kind, NextVectorPredictor
 from nextvec.experiments.evaluating import (
     DocumentSelection,
@@ -182,7 +182,7 @@ class SegmentationReport:
         own = [row for row in self.rows if row.kind == "model"]
         chosen = min(own, key=lambda row: row.validation_pk or 0.0)
         gap = chosen.versus["pk"]
-        how = "level with" if not gap.excludes_zero else "better than" if gap.value < 0 else "worse than"
+        how = STANDING[gap.better("lower")]
         lines = [
             f"{chosen.name} (its best curve on validation) is {how} the best baseline, {self.best}: Pk "
             f"{chosen.pk:.4f}, {gap.signed()}."

@@ -14,7 +14,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from nextvec.checkpoint import CONFIG
-from nextvec.corpus.reading import LOCAL, UNKNOWN_CHUNKER
+from nextvec.corpus.encoders.base import UNKNOWN_CHUNKER
+from nextvec.corpus.reading import LOCAL
 from nextvec.corpus.store import Store
 from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.disk import read_json, write_text

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from nextvec.disk import read_json
 from nextvec.errors import RunError
+from nextvec.evaluation.intervals import STANDING
 from nextvec.evaluation.metrics import METRICS
 from nextvec.evaluation.report import COMPARED
 from nextvec.evaluation.table import FIGURES
@@ -111,23 +112,18 @@ def _against_baseline(quote: Quote, ranked: list[str], metric: str) -> tuple[str
         return f"{text}, {said}; one document gives no interval", "plain"
     difference = _difference(quote, f"rows[{at}].versus_best_baseline.{metric}")
     better = rows[at]["versus_best_baseline"][metric]["better"]
-    words: dict[bool | None, tuple[str, Relation]] = {
-        True: ("clearly better than", "above"),
-        False: ("clearly worse than", "below"),
-        None: ("not distinguishable from", "level"),
-    }
-    verdict, standing = words[better]
-    return f"{text}, {verdict} {said}: {difference}", standing
+    relations: dict[bool | None, Relation] = {True: "above", False: "below", None: "level"}
+    return f"{text}, {STANDING[better]} {said}: {difference}", relations[better]
 
 
 def _against_next(quote: Quote, ranked: list[str], metric: str) -> str:
-    """Whether the best model is clearly ahead of the second, by the interval that the table has of them."""
+    """Whether the best model is better than the second, by the interval that the table has of them."""
     pairs = quote.document.get("pairs", [])
     for at, pair in enumerate(pairs):
         if pair["metric"] == metric and {pair["row"], pair["than"]} == set(ranked[:2]):
-            clear = "" if pair["low"] > 0 or pair["high"] < 0 else "not "
+            how = STANDING[True if pair["low"] > 0 or pair["high"] < 0 else None]
             difference = _difference(quote, f"pairs[{at}]", turned=pair["row"] != ranked[0])
-            return f". It is {clear}clearly ahead of the next model, {ranked[1]}: {difference}."
+            return f". It is {how} the next model, {ranked[1]}: {difference}."
     return "."
 
 
@@ -200,7 +196,7 @@ def _file(inputs: ReportInputs, run: RunFolder, name: str) -> str:
 
 REPORT = "report"
 """Where a run's report lies, unless it was asked for elsewhere."""
-READINGS = {True: "better", False: "worse", None: "not distinguishable"}
+READINGS = {better: words.rsplit(" ", 1)[0] for better, words in STANDING.items()}
 
 
 @dataclass(frozen=True)
@@ -216,7 +212,7 @@ class Beside:
 
     @property
     def better(self) -> bool | None:
-        """Whether the row is clearly better or worse; None: neither, or not known."""
+        """Whether the row is better or worse; None: neither, or not known."""
         return None if self.difference is None else self.difference["better"]
 
     def cells(self) -> list[str]:
@@ -298,9 +294,9 @@ class Standing:
         beside = self.beside
         worse = [f"{each.metric} ({each.best})" for each in beside if each.better is False]
         if worse:
-            yield f"A simple baseline is clearly better by {', '.join(worse)}: take it where that counts."
+            yield f"A simple baseline is better by {', '.join(worse)}: take it where that counts."
         if beside and not any(each.better for each in beside):
-            yield "It is not clearly better than the best baseline by any figure."
+            yield "It is better than the best baseline by no figure."
         if self.table["in_sample"]:
             yield "It was evaluated on documents that it was trained on: that says nothing about new ones."
         if self.row["seeds"] == 1:

@@ -6,6 +6,7 @@ The address is a file that ends in .db (Milvus Lite, in this process) or the URI
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from pathlib import Path
@@ -70,6 +71,8 @@ def _connected(address: str) -> MilvusClient:
         )
     from pymilvus import MilvusClient
 
+    # It logs a traceback of what it raises, and it is we who say what went wrong.
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     token = os.environ.get(TOKEN, "") if remote else ""
     try:
         if not remote:

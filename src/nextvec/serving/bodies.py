@@ -236,5 +236,5 @@ def _wrong_dimension(found: int, dimension: int, param: str) -> Refusal:
         f"{found} numbers are not vectors of {dimension}",
         "wrong_dimension",
         param,
-        "encode with the encoder that GET /v1/models names",
+        "encode with the encoder that GET /v1/models/{name} describes",
     )

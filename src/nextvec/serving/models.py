@@ -138,6 +138,7 @@ class ServedModel:
             "architecture": getattr(predictor, "architecture", None) or getattr(model, "architecture", None),
             "dimension": self.dimension,
             "encoder": predictor.encoder,
+            "encoder_name": predictor.described.get("name"),
             "context": self.context,
             "horizons": list(self.horizons),
             "engine": predictor.engine.name,

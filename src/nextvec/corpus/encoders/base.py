@@ -59,6 +59,13 @@ def refuse_pickles(folder: Path, weights: Sequence[Path], error: type[NextvecErr
         )
 
 
+UNKNOWN_ENCODER = "unknown encoder"
+"""What a store says of vectors that came without a name."""
+UNKNOWN_CHUNKER = "imported"
+WORTH_SAYING = 0.05
+"""Share of unknown tokens from which a text is in a language that the encoder was not made for."""
+MOST_UNKNOWN = 0.2
+"""Share above which an ingest is refused, unless it is told otherwise."""
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -121,8 +128,17 @@ class Encoder(Protocol):
     def encode(self, texts: Sequence[str], advance: Advance | None = None) -> FloatArray:
         """Raw vectors float32 [n, D], in the order of the texts. Raises EncoderError."""
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int] | None:
-        """Tokens of each text before any cutting; None where only the server knows."""
+    def count_tokens(self, texts: Sequence[str]) -> list[tuple[int, int]] | None:
+        """Tokens of each text before any cutting, and how many of them the encoder does not know; None where
+        only the server knows."""
+
+
+def unknown_share(encoder: Encoder, texts: Sequence[str]) -> float | None:
+    """Share of the texts' tokens that the encoder does not know; None where only a server could tell."""
+    counts = encoder.count_tokens(texts)
+    if counts is None:
+        return None
+    return sum(unknown for _, unknown in counts) / max(1, sum(tokens for tokens, _ in counts))
 
 
 def digest(parts: Mapping[str, Any]) -> str:

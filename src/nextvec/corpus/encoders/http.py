@@ -35,6 +35,7 @@ UNIT_TOLERANCE = 1e-3
 MAX_BYTES_A_TEXT = 2**20
 """Largest answer read for one text: 16,384 numbers of 64 characters."""
 MAX_WAIT_S = 120.0
+MAX_QUOTED = 300
 
 
 class HttpEncoder:
@@ -84,16 +85,23 @@ class HttpEncoder:
         self._options: dict[str, Any] = {"encoding_format": "base64" if base64_response else "float"}
         if dimensions is not None:
             self._options["dimensions"] = dimensions
+        self._key = _key(key_variable)
         self._client = httpx.Client(
             timeout=timeout,
             follow_redirects=False,
             trust_env=False,
-            headers={"accept-encoding": "identity", **_authorization(key_variable)},
+            headers={"accept-encoding": "identity", **_authorization(self._key)},
         )
         self.path = f"http {self._kind}"
         self.dimension = 0
         probe = self.encode(PROBE)
         self.dimension = int(probe.shape[1])
+        if dimensions is not None and self.dimension != dimensions:
+            raise EncoderError(
+                f"{dimensions} dimensions were asked for, the server gives {self.dimension}",
+                where=self._where,
+                remedy="leave dimensions out of --encoder-option, or name a model that shortens its vectors",
+            )
         norms = np.linalg.norm(probe, axis=1)
         self.unit = bool(np.all(np.abs(norms - 1) < UNIT_TOLERANCE))
         # TEI is asked for vectors before its own normalisation, which it applies unless told not to.
@@ -111,7 +119,7 @@ class HttpEncoder:
             **identity,
         }
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int] | None:
+    def count_tokens(self, texts: Sequence[str]) -> list[tuple[int, int]] | None:
         """None: only the server knows its tokenizer."""
         return None
 
@@ -131,12 +139,17 @@ class HttpEncoder:
         else:
             body = {"input": batch, "model": self.name, **self._options}
         answer = self._post(json.dumps(body).encode(), MAX_BYTES_A_TEXT * len(batch))
+        if isinstance(answer, dict) and answer.get("error") is not None and "data" not in answer:
+            said = self._excerpt(json.dumps(answer["error"], ensure_ascii=False).encode())
+            raise EncoderError(f"answered 200 with an error: {said}", where=self._where, remedy=_remedy(200))
         try:
             rows = _openai_rows(answer, len(batch)) if self._kind == "openai" else answer
             vectors = np.stack([_vector(row) for row in rows])
         except (KeyError, TypeError, ValueError, IndexError, binascii.Error) as e:
             raise EncoderError(
-                f"answer is not understood ({e})", where=self._where, remedy="check --kind"
+                f"answer is not understood ({e})",
+                where=self._where,
+                remedy="say what it speaks: --encoder-option kind=openai, or kind=tei",
             ) from None
         dimension = self.dimension or vectors.shape[1]
         if vectors.shape != (len(batch), dimension) or not np.isfinite(vectors).all():
@@ -157,7 +170,7 @@ class HttpEncoder:
                     return _parse(data, self._where)
                 if status != 429 and status < 500:
                     raise EncoderError(
-                        f"{problem}: {_excerpt(data)}", where=self._where, remedy=_remedy(status)
+                        f"{problem}: {self._excerpt(data)}", where=self._where, remedy=_remedy(status)
                     )
             except (httpx.TransportError, httpx.StreamError) as e:
                 problem, headers = f"cannot be reached ({type(e).__name__}: {e})", {}
@@ -174,6 +187,13 @@ class HttpEncoder:
             where=self._where,
             remedy="check that the server runs, then resume",
         )
+
+    def _excerpt(self, data: bytes) -> str:
+        """The beginning of what the server says, without the key, which some send back."""
+        text = data.decode("utf-8", "replace")
+        if self._key is not None:
+            text = text.replace(self._key, "[API key]")
+        return " ".join(text[:MAX_QUOTED].split())
 
     def _once(self, body: bytes, limit: int) -> tuple[int, Mapping[str, str], bytes]:
         headers = {"content-type": "application/json"}
@@ -200,12 +220,18 @@ def resolve_endpoint(url: str, kind: str | None) -> tuple[str, httpx.URL]:
         raise EncoderError("is not an http address", where=url, remedy="give http://host:port/...")
     if parsed.userinfo:
         raise EncoderError(
-            "address holds a password", where=parsed.host, remedy="name an API key variable instead"
+            "address holds a password",
+            where=parsed.host,
+            remedy="leave it out: --encoder-option key_variable=NAME",
         )
     path = parsed.path.rstrip("/")
     chosen = kind or ("tei" if path.endswith("/embed") else "openai")
     if chosen not in KINDS:
-        raise EncoderError(f"unknown kind of endpoint '{kind}'", where=url, remedy="choose openai or tei")
+        raise EncoderError(
+            f"unknown kind of endpoint '{kind}'",
+            where=url,
+            remedy="choose --encoder-option kind=openai or kind=tei",
+        )
     if chosen == "tei" and not path.endswith("/embed"):
         path += "/embed"
     if chosen == "openai" and not path.endswith("/embeddings"):
@@ -213,13 +239,17 @@ def resolve_endpoint(url: str, kind: str | None) -> tuple[str, httpx.URL]:
     return chosen, parsed.copy_with(path=path)
 
 
-def _authorization(variable: str | None) -> dict[str, str]:
+def _authorization(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"authorization": f"Bearer {key}"}
+
+
+def _key(variable: str | None) -> str | None:
     if variable is None:
-        return {}
+        return None
     key = os.environ.get(variable, "").strip()
     if not key:
         raise EncoderError(f"environment variable {variable} is empty", remedy="put the API key into it")
-    return {"authorization": f"Bearer {key}"}
+    return key
 
 
 def _openai_rows(answer: Any, n: int) -> list[Any]:
@@ -256,13 +286,9 @@ def _parse(data: bytes, where: str) -> Any:
         ) from None
 
 
-def _excerpt(data: bytes) -> str:
-    return " ".join(data[:200].decode("utf-8", "replace").split())
-
-
 def _remedy(status: int) -> str:
     if status in (401, 403):
-        return "name the environment variable that holds the API key"
+        return "name the environment variable of the API key: --encoder-option key_variable=NAME"
     if status == 413:
-        return "lower the batch size"
-    return "check the address and the model's name"
+        return "send fewer texts at once: --encoder-option batch_size=8"
+    return "check the address (--endpoint) and the model's name (--encoder)"

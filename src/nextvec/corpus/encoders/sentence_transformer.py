@@ -175,12 +175,14 @@ class SentenceTransformerEncoder:
         file = self.folder / "tokenizer.json"
         return file if file.is_file() else None
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, special tokens and prompt included, before cutting to `max_tokens`."""
+    def count_tokens(self, texts: Sequence[str]) -> list[tuple[int, int]]:
+        """Tokens of each text, special tokens and prompt included, before cutting to `max_tokens`, and the
+        unknown ones among them."""
         if not texts:
             return []
         tokens = self._model.tokenizer([self._prompt + t for t in texts], truncation=False, verbose=False)
-        return [len(ids) for ids in tokens["input_ids"]]
+        unknown = self._model.tokenizer.unk_token_id
+        return [(len(ids), sum(i == unknown for i in ids)) for ids in tokens["input_ids"]]
 
     def encode(self, texts: Sequence[str], advance: Advance | None = None) -> FloatArray:
         """Raw vectors float32 [n, D] in the order of the texts.

@@ -31,12 +31,14 @@ class SourceDocument:
         source: the corpus it comes from (a folder, a file, a wiki).
         title: for people; may be empty.
         text: normalised by `normalise_text`, never empty.
+        page: read from HTML, where footers and menus recur that the markup does not tell apart.
     """
 
     doc_id: str
     source: str
     title: str
     text: str
+    page: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ class RawDocument:
         where: file and row, for errors.
         source: None where the material names none.
         empty_is_normal: an empty text is skipped and counted whatever the options say.
+        page: read from HTML.
     """
 
     doc_id: str
@@ -128,6 +131,7 @@ class RawDocument:
     where: str | Path
     source: str | None = None
     empty_is_normal: bool = False
+    page: bool = False
 
 
 # Line separators of every kind, characters without a place in text, and runs of blank lines.

@@ -54,7 +54,7 @@ class Columns:
             raise DocumentError(
                 f"no column '{wanted[0]}' (there are: {have})",
                 where=where,
-                remedy=f"name the {role} column with the option {role}_column",
+                remedy=f"name the {role} column: --{role}-column NAME",
             )
 
         doc_id = choose(options.id_column, ("id", "doc_id"), "id", True)
@@ -85,7 +85,7 @@ class Columns:
             raise DocumentError(
                 f"'{self.text}' is {type(text).__name__}, not text",
                 where=where,
-                remedy="name the text column with the option text_column",
+                remedy="name the text column: --text-column NAME",
             )
         # NULL is how CSV and Parquet say that there is no title.
         title = row[self.title] if self.title is not None else None
@@ -195,6 +195,9 @@ BLOCK_TAGS = (
     "pre", "section", "summary", "table", "tr", "ul",
 )  # fmt: skip
 MAX_UNENDED = 200
+# Landmarks that are furniture whatever their tag (WAI-ARIA), and styles that show nothing.
+FURNITURE_ROLES = ("navigation", "contentinfo", "search", "menu", "menubar")
+_NOT_SHOWN = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)\b", re.IGNORECASE)
 HEADING_TAGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 
 if TYPE_CHECKING:
@@ -227,7 +230,7 @@ def read_html_file(
             f"declares the unknown encoding '{declared}'", where=path, remedy="correct its meta tag"
         ) from None
     title, text = html_text(html, options, report, path)
-    yield RawDocument(doc_id, title or plain_stem(path), text, path)
+    yield RawDocument(doc_id, title or plain_stem(path), text, path, page=True)
 
 
 def read_markdown_file(
@@ -245,7 +248,8 @@ def read_markdown_file(
 
 def html_text(html: str, options: ReaderOptions, report: ReadReport, where: Path) -> tuple[str, str]:
     """Title and text of an HTML page: a paragraph per block element, a line "- ..." per list item, table
-    cells separated by blanks; scripts, styles, navigation, forms and comments left out."""
+    cells separated by blanks; scripts, styles, navigation, lists of a header, what is hidden, forms and
+    comments left out."""
     from bs4 import BeautifulSoup
 
     unended = html.count("<", html.rfind(">") + 1)
@@ -257,7 +261,7 @@ def html_text(html: str, options: ReaderOptions, report: ReadReport, where: Path
         soup = BeautifulSoup(html, "html.parser")
         title_tag = soup.title or soup.h1
         title = " ".join(title_tag.get_text(" ").split()) if title_tag else ""
-        for tag in soup(DROPPED_TAGS):
+        for tag in soup(_is_furniture):
             tag.decompose()
         if not options.headings:
             for tag in soup(HEADING_TAGS):
@@ -266,6 +270,21 @@ def html_text(html: str, options: ReaderOptions, report: ReadReport, where: Path
         return title, _blocks_text(soup)
     except RecursionError:
         raise DocumentError("HTML nested too deeply", where=where, remedy="simplify the page") from None
+
+
+def _is_furniture(tag: Tag) -> bool:
+    """Whether an element is of the page and not of its text. Scripts hide whole pages until they run."""
+    if tag.name in ("html", "body", "main"):
+        return False
+    if tag.name in DROPPED_TAGS or str(tag.get("role", "")).strip().lower() in FURNITURE_ROLES:
+        return True
+    hidden = tag.get("hidden")
+    # hidden="until-found" is text that is folded away
+    if hidden is not None and str(hidden).lower() != "until-found":
+        return True
+    if _NOT_SHOWN.search(str(tag.get("style", ""))):
+        return True
+    return tag.name in ("ul", "ol", "menu") and tag.find_parent("header") is not None
 
 
 def _blocks_text(soup: BeautifulSoup) -> str:

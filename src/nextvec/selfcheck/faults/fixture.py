@@ -291,6 +291,6 @@ class TableEncoder:
             advance(len(texts))
         return np.stack([self._rows[text] for text in texts])
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+    def count_tokens(self, texts: Sequence[str]) -> list[tuple[int, int]]:
         """Words."""
-        return [len(text.split()) for text in texts]
+        return [(len(text.split()), 0) for text in texts]

@@ -29,6 +29,7 @@ class ModelCard(BaseModel):
     architecture: str | None
     dimension: int = Field(description="D, numbers of a vector")
     encoder: str | None = Field(description="fingerprint of the encoder whose vectors it takes")
+    encoder_name: str | None = Field(description="that encoder's name; null where it has none")
     context: int = Field(description="how many of the last vectors it reads")
     horizons: list[int] = Field(description="how many chunks ahead it predicts")
     engine: str
