@@ -46,8 +46,8 @@ def oracle_suite(*names: str) -> Observation:
     guard="baselines in every table; collapse figures; diagnose model compares with the mean vector",
     alarm=("verdict mean vector", "no better than the mean vector"),
     without={
-        "nextvec.diagnostics.collapse_and_calibration:MeanShare.beaten": property(lambda self: True),
-        "nextvec.diagnostics.collapse_and_calibration:LEAST_SPREAD": -1.0,
+        "nextvec.diagnostics.collapse:MeanShare.beaten": property(lambda self: True),
+        "nextvec.diagnostics.collapse:LEAST_SPREAD": -1.0,
     },
 )
 def mean_vector(scene: Fixture, faulty: bool) -> Observation:
