@@ -18,8 +18,8 @@ from nextvec.corpus.layout import FloatArray
 from nextvec.corpus.reading import TextReader
 from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.decoding.base import Decoded, Decoder, How
+from nextvec.decoding.inverter.folder import load_saved
 from nextvec.decoding.inverter.network import Network
-from nextvec.decoding.inverter.saving import load_saved
 from nextvec.errors import DecoderError, EncoderMismatchError, RunError
 from nextvec.vectors import unit
 
