@@ -140,7 +140,7 @@ class ExponentialAverages(WeightedSum):
 
 
 class Ridge(Baseline):
-    """A full linear map from the context, shrunk towards the position weights (`data.least_squares.fit_ridge`).
+    """A full linear map from the context, shrunk towards the position weights (`least_squares.fit_ridge`).
 
     Its row says how much it was shrunk, and how many positions it uses.
     """
