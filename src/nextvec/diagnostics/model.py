@@ -116,7 +116,7 @@ def diagnose(
         sources: those that the model was trained on; None where that is not known.
         seed: of samples, shuffles and random windows.
     Raises:
-        EvaluationError: predictions that cannot be judged.
+        EvaluationError: predictions that cannot be evaluated.
     """
     windows = context.evaluation_set.windows
     looks: dict[str, Callable[[], Section]] = {

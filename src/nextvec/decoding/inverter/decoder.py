@@ -216,7 +216,7 @@ class Inverter(Decoder):
 
     After Morris et al., Text Embeddings Reveal (Almost) As Much As Text, 2023 (the hypothesis model of
     section 3.1), small, and conditioned by a prefix (Li and Liang, Prefix-Tuning, 2021). Nothing is looked
-    up: what it writes, nobody wrote. The score is the mean log-probability of a token (see `beam_search`);
+    up: what it writes, no one wrote. The score is the mean log-probability of a token (see `beam_search`);
     with a reader, the cosine of the text, read again, with the vector that was given.
 
     Attributes:

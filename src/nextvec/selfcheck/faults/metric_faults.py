@@ -51,7 +51,7 @@ def oracle_suite(*names: str) -> Observation:
     },
 )
 def mean_vector(scene: Fixture, faulty: bool) -> Observation:
-    """A model whose head has learned to ignore what it is told."""
+    """A model whose head has learned to ignore what it is given."""
     run, shared = scene.copy_run(), scene.shared
     if faulty:
         rows = [np.asarray(shared.vectors[i]) for i in shared.split.train]
