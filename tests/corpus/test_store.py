@@ -219,7 +219,7 @@ def test_an_altered_vector_is_found_when_its_shard_is_first_read(store: Store) -
     [
         ('"format": 1', '"format": 9', "format 9"),
         ('"dimension": 8', '"dimension": "8"', "dimension"),
-        ('"dimension": 8', '"dimension": 4', r"says float16 \[16, 4\]"),
+        ('"dimension": 8', '"dimension": 4', r"has float16 \[16, 4\]"),
         ('"dtype": "float16"', '"dtype": "object"', "dtype"),
         ('"name": "0001"', '"name": "../0001"', "name"),
         ('"rows": 16', '"rows": 17', "sum of its shards"),
