@@ -112,7 +112,7 @@ class LeakError(NextvecError):
 
 
 class EvaluationError(NextvecError):
-    """A judgement that would mean nothing: no windows, k larger than the pool."""
+    """An evaluation that would mean nothing: no windows, k larger than the pool."""
 
 
 class ServerError(NextvecError):

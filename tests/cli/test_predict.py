@@ -110,7 +110,7 @@ def test_rollout_stops_where_the_guard_says_and_snaps_where_it_is_told(
     [
         ("predict RUN --text Bread. --query Salt.", ["trained without queries", "--task conditional"]),
         ("predict RUN --text Bread. --store other", ["vectors of the encoder another where those of"]),
-        ("predict RUN --text Bread. --decoder nowhere", ["nowhere: is no decoder", "vec2text:FOLDER"]),
+        ("predict RUN --text Bread. --decoder nowhere", ["nowhere: is not a decoder", "vec2text:FOLDER"]),
         (
             "predict moved --text Bread.",
             ["gone: the store that moved was trained on is not there", "--store"],

@@ -22,7 +22,7 @@ def test_a_run_gets_a_report_beside_it(cli: Callable, run_folder: Path) -> None:
     assert (outcome.code, outcome.err) == (0, "")
     page = run_folder / "report" / "report.html"
     left_out, made = outcome.out.splitlines()
-    assert left_out.startswith("left out cosine_comparison: a run alone is not judged")
+    assert left_out.startswith("left out cosine_comparison: a run alone is not evaluated")
     assert made.startswith(f"{page}   0.")
     assert {path.name for path in (page.parent / "comparison_plots").iterdir()} == {
         "loss_comparison.png",

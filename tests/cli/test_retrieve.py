@@ -124,7 +124,7 @@ def test_strategies_compared(cli: Callable[..., Any], world: Store, trained: Pat
     for row in said["strategies"]:
         figures = [f"{row[m]:.4f}" for m in ("recall@1", "recall@5", "recall@10", "recall@20", "mrr")]
         assert re.search(rf"^{re.escape(row['name'])} +{' +'.join(figures)} ", done.out, re.MULTILINE)
-    assert f"{said['windows']} windows of {said['documents']} documents, a later chunk told" in done.out
+    assert f"{said['windows']} windows of {said['documents']} documents, a later chunk given" in done.out
     assert "Chance: R@1" in done.out
     for factor in said["where"]:
         assert (factor["name"] in done.out) == (len(factor["groups"]) > 1)

@@ -200,7 +200,7 @@ def test_a_header_that_promises_more_than_there_is(tmp_path: Path) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         for name, data in members.items():
             archive.writestr(name, data)
-    with pytest.raises(VectorError, match="header says"):
+    with pytest.raises(VectorError, match="header has"):
         import_npz(file, tmp_path / "s", encoder_name="gtr", quiet=True)
 
 

@@ -37,7 +37,7 @@ def test_nearest_without_a_store_is_refused() -> None:
 @pytest.mark.parametrize(
     ("manifest", "says"),
     [
-        (None, r"made: is no decoder \(it has no decoder\.json\); give nearest, a folder made by"),
+        (None, r"made: is not a decoder \(it has no decoder\.json\); give nearest, a folder made by"),
         (
             {"kind": "magic"},
             r"decoder\.json: a decoder of kind 'magic'; this version knows: inverter, vec2text",

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from nextvec.diagnostics.run import Epoch, RunRecord, diagnose_run
+from nextvec.diagnostics.run import diagnose_run
+from nextvec.training.history import Epoch, RunRecord
 
 Lines = list[dict[str, Any]]
 

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nextvec.data import linear
+from nextvec.data import least_squares as linear
 from nextvec.data.gather import gather_contexts, gather_rows
-from nextvec.data.linear import DECAYS
+from nextvec.data.least_squares import DECAYS
 from nextvec.evaluation.baselines import (
     BASELINES,
     ExponentialAverages,

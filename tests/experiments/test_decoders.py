@@ -322,7 +322,7 @@ def test_a_store_of_unit_vectors_tells_nothing_of_lengths(world: Store) -> None:
     split = split_documents(world, DIVISION)
     found = diagnosed(lay_out(world, reader_of(world), EXAM, split, quiet=True), Oracle(world))
     assert found.unit_store
-    assert "A and B are one" in verdict(found, "lengths").text
+    assert "A and B are the same" in verdict(found, "lengths").text
 
 
 def test_the_diagnosis_is_json_and_prints(bench: HeldOutChunks, store: Store, split: Split) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nextvec.data import linear
+from nextvec.data import least_squares as linear
 from nextvec.errors import ModelError
 from nextvec.models import registry
 from nextvec.models.ops.parameters import hints_of

@@ -91,7 +91,7 @@ def test_a_run_that_nobody_judged_says_so_and_how(
     trained: Path, world: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = card_of(trained)
-    assert "Not judged" in card
+    assert "Not evaluated" in card
     assert ModelCard(card).data.eval_results is None
     monkeypatch.chdir(trained.parent)
     commands = blocks(card, "console")
@@ -153,7 +153,7 @@ def test_a_run_that_moved_without_its_store_still_has_a_card(trained: Path, tmp_
 def test_what_another_matrix_judged_is_not_this_runs(matrix: Path, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "runs" / "another")
     shutil.copyfile(matrix / TABLE, tmp_path / TABLE)
-    assert "Not judged" in card_of(tmp_path / "runs" / "another")
+    assert "Not evaluated" in card_of(tmp_path / "runs" / "another")
 
 
 def test_only_our_own_card_is_replaced_and_its_licence_kept(trained: Path, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_the_report_of_a_run_writes_its_card_with_what_was_judged(trained: Path,
     made = make_report(ReportInputs.of(run, deep=True), run / "report", figures=(), quiet=True)
     assert run / "README.md" in made.files
     card = (run / "README.md").read_text()
-    assert "Not judged" not in card
+    assert "Not evaluated" not in card
     assert "The figures are of this run." in card
     assert card_of(run) == card, "the table is kept beside the report"
 

@@ -201,7 +201,7 @@ def test_an_interrupted_matrix_has_a_report(interrupted_matrix: Path, tmp_path: 
     found = Page(made.page.read_text())
     assert "loss_comparison" not in made.left_out
     assert "the matrix was not evaluated" in made.left_out["cosine_comparison"]
-    assert "The scores : the matrix was not judged" in found.text
+    assert "The scores : the matrix was not evaluated" in found.text
     assert "Nothing was evaluated beside the baselines yet" in found.text
 
 

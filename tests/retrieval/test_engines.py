@@ -141,7 +141,7 @@ def test_a_database_that_does_not_answer(world: Store, caplog: pytest.LogCapture
 def test_what_the_database_repeats_of_the_password_is_struck() -> None:
     server = pgvector._Server(UNREACHABLE, "here")
     told = server.error(psycopg.OperationalError("no s3cret here\nmore"))
-    assert str(told).startswith("here: the database 127.0.0.1/passages says: no *** here; check")
+    assert str(told).startswith("here: the database 127.0.0.1/passages answered: no *** here; check")
 
 
 def test_a_lost_connection_is_made_anew(world: Store, asked: UnitVectors, database: str) -> None:
@@ -221,7 +221,7 @@ def test_a_milvus_that_does_not_answer(
     monkeypatch.setattr(milvus, "CONNECT_SECONDS", 0.2)
     monkeypatch.setenv(milvus.TOKEN, "s3cret")
     with pytest.raises(
-        RetrievalError, match=r"index 'milvus': Milvus says: .*; check its address"
+        RetrievalError, match=r"index 'milvus': Milvus answered: .*; check its address"
     ) as refused:
         open_index("milvus:http://127.0.0.1:9", world)
     assert "Traceback" not in caplog.text
@@ -231,7 +231,7 @@ def test_a_milvus_that_does_not_answer(
 
 def test_a_milvus_file_that_is_none(world: Store, tmp_path: Path) -> None:
     (tmp_path / "other.db").write_text("not of Milvus")
-    with pytest.raises(RetrievalError, match="index 'milvus': Milvus says"):
+    with pytest.raises(RetrievalError, match="index 'milvus': Milvus answered"):
         open_index(f"milvus:{tmp_path / 'other.db'}", world)
 
 

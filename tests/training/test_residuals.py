@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nextvec.data import linear
+from nextvec.data import least_squares as linear
 from nextvec.data.gather import gather_contexts
 from nextvec.data.windows import make_windows
 from nextvec.evaluation.baselines import Ridge

@@ -30,9 +30,10 @@ from nextvec.cli.texts import EncoderFlags
 from nextvec.text import columns, fill
 
 if TYPE_CHECKING:
-    from nextvec.diagnostics.run import Epoch, RunDiagnosis, RunRecord
+    from nextvec.diagnostics.run import RunDiagnosis
     from nextvec.experiments.brief import Checklist
     from nextvec.experiments.diagnose import RunModelDiagnosis
+    from nextvec.training.history import Epoch, RunRecord
 
 DIAGNOSES = {
     "data": "Is there anything to learn in a store, and can figures taken on it be trusted?",

@@ -22,7 +22,7 @@ DEFAULT_CONTEXT = 5
 
 @Parameter(name="*", group=EVALUATION)
 @dataclass(frozen=True)
-class JudgingFlags:
+class TableFlags:
     """How a table is made; shared by the verbs that evaluate."""
 
     split: Annotated[str, Parameter(help="train (labelled in-sample), validation, test or all.")] = "test"
@@ -89,7 +89,7 @@ def evaluate(
         ),
     ],
     store: Annotated[Path, Parameter(help="The store to evaluate on; it may be another than trained on.")],
-    flags: JudgingFlags | None = None,
+    flags: TableFlags | None = None,
     sources: Annotated[
         str | None, Parameter(group=EVALUATION, help="Evaluate these sources only, separated by commas.")
     ] = None,
@@ -126,7 +126,7 @@ def evaluate(
     from nextvec.experiments.ensemble import open_evaluated
     from nextvec.experiments.evaluating import evaluate_runs
 
-    flags = flags or JudgingFlags()
+    flags = flags or TableFlags()
     if not runs:
         raise ConfigError("nothing to evaluate", where="nextvec evaluate", remedy="name a run, or baselines")
     opened = Store.open(store)
@@ -139,7 +139,7 @@ def evaluate(
 
 
 def _exam(
-    flags: JudgingFlags, sources: str | None, train_sources: str | None, split_file: Path | None
+    flags: TableFlags, sources: str | None, train_sources: str | None, split_file: Path | None
 ) -> DocumentSelection:
     from nextvec.data.splits import SplitConfig
     from nextvec.experiments.evaluating import DocumentSelection

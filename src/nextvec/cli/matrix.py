@@ -11,7 +11,7 @@ from cyclopts import Group, Parameter
 
 from nextvec.cli.common import JsonTarget, Quiet, StorePath, names, output
 from nextvec.cli.configure import DEFAULT_RECIPE, TrainingFlags
-from nextvec.cli.evaluate import EVALUATION, JudgingFlags
+from nextvec.cli.evaluate import EVALUATION, TableFlags
 from nextvec.errors import ConfigError
 from nextvec.text import table
 
@@ -71,7 +71,7 @@ def matrix(
     ] = 0,
     jobs: Annotated[int, Parameter(help="Runs trained at the same time; they share the cores.")] = 1,
     training: TrainingFlags | None = None,
-    judging: JudgingFlags | None = None,
+    judging: TableFlags | None = None,
     judge_sources: Annotated[
         str | None,
         Parameter(group=EVALUATION, help="Evaluate these sources only (default: the trained ones)."),
@@ -88,7 +88,7 @@ def matrix(
     from nextvec.experiments.evaluating import DocumentSelection
     from nextvec.experiments.matrix import run_matrix
 
-    training, judging = training or TrainingFlags(), judging or JudgingFlags()
+    training, judging = training or TrainingFlags(), judging or TableFlags()
     opened = Store.open(store)
     plan = (axes or AxisFlags()).plan(opened, models, seeds, training)
     if jobs < 1:

@@ -1,4 +1,4 @@
-"""A client of `nextvec serve`, and a server's model as a predictor that the judge takes.
+"""A client of `nextvec serve`, and a server's model as a predictor that the evaluator takes.
 
     with Client("http://127.0.0.1:8000") as client:
         raw = client.predict(vectors)                      # [T, D] -> [D], or [N, T, D] -> [N, D]
@@ -246,7 +246,7 @@ def _read(text: str | None, vectors: FloatArray | None) -> Json:
 
 
 class RemotePredictor:
-    """A server's model as the judge sees it: contexts in, the prediction after the last vector out.
+    """A server's model as the evaluator sees it: contexts in, the prediction after the last vector out.
 
     Args:
         client: of the server; it stays open.

@@ -1,4 +1,7 @@
-"""What travels between client and server, and how it is sent again: npy, base64, retries."""
+"""What travels between client and server, and how it is sent again: npy, base64, retries.
+
+Retries are ours rather than tenacity 9.2 or stamina 26.1: neither reads Retry-After or refuses a wait that is
+too long, so they would replace six lines of each loop here, for .04 s more to import."""
 
 from __future__ import annotations
 

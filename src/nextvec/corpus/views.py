@@ -1,9 +1,9 @@
-"""Views: a document cut again with its chunk boundaries moved, as material to train on.
+"""Views: a document cut again with its chunk boundaries moved, to train on.
 
 A view is a document of its own in the store, with its own chunks and vectors, of the same text as its
-original. It is told by `Document.view_of`, which names the original, and by nothing else: the id `ID~1/4`
+original. It is known by `Document.view_of`, which names the original, and by nothing else: the id `ID~1/4`
 (the original ID with its boundaries moved by a quarter of a chunk) is only a name. Whatever divides, counts
-or judges documents asks `Document.view_of` or `originals`, for which a document and its views are one."""
+or evaluates documents asks `Document.view_of` or `originals`, for which a document and its views are one."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from nextvec.data.gather import VectorSource, gather_contexts, gather_rows
-from nextvec.data.linear import Wide, exponential_averages
+from nextvec.data.least_squares import Wide, exponential_averages
 from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.vectors import unit
 

@@ -130,7 +130,7 @@ class Split:
         return documents
 
     def judged(self, name: str) -> tuple[int, ...]:
-        """What an exam on that split is made of: its originals, of train too. Raises SplitError."""
+        """What an evaluation set on that split is made of: its originals, of train too. Raises SplitError."""
         return tuple(i for i in self.of(name) if i not in self.views)
 
 

@@ -33,7 +33,7 @@ class TrainedOn:
     """What a model has seen, as sorted 64-bit keys: chunks (by text), documents (by text hash), document ids
     (of a view its original's too).
 
-    Small enough to travel with a run (8 bytes a chunk), so that a model can be judged on another store.
+    Small enough to travel with a run (8 bytes a chunk), so that a model can be evaluated on another store.
     """
 
     chunks: Keys

@@ -330,11 +330,11 @@ def reading_order(context: int) -> IntArray:
 
 
 def later_rows(used: IntArray, end: IntArray, seed: int, target: IntArray) -> IntArray:
-    """[N] row of each judged window's query, or -1 for none: 1 to 8 after `used`, the last row read or
+    """[N] row of each evaluated window's query, or -1 for none: 1 to 8 after `used`, the last row read or
     predicted, and before `end`.
 
     Which one is a function of the seed and the row of the target alone: the same in every table, for every
-    predictor, whatever else is judged beside it.
+    predictor, whatever else is evaluated beside it.
     """
     room = np.minimum(end - 1 - used, FURTHEST_QUERY)
     drawn = _mixed(target.astype(np.uint64) + np.uint64(seed * 0xD1342543DE82EF95 % 2**64))

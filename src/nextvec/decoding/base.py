@@ -26,7 +26,7 @@ class Decoded:
     Attributes:
         text: never empty.
         score: how good the decoder thinks it is, higher is better; each decoder says on what scale.
-        how: "retrieved" is a chunk that somebody wrote, "generated" a text that nobody did.
+        how: "retrieved" is a chunk that somebody wrote, "generated" a text that no one did.
         row: of the store it was taken from; None where it was generated.
     """
 
@@ -51,7 +51,7 @@ class Decoder(ABC):
         dimension: D.
         normalised: it takes the encoder's vectors at unit length (`RawVectors.normalised`), not raw; None: it
             looks at directions only and takes both.
-        trained_on: keys of what it learned from, on which it is not judged; None where nothing is known.
+        trained_on: keys of what it learned from, on which it is not evaluated; None where nothing is known.
     """
 
     name: str

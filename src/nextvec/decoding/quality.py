@@ -1,7 +1,7 @@
 """How good a decoded text is: its words beside the true ones, whether it is text at all, whether it is
 copied.
 
-What a text means is judged elsewhere, by encoding it again. Words are what the tokens of the SQuAD script are
+The meaning is measured elsewhere, by encoding it again. Words are what the tokens of the SQuAD script are
 (Rajpurkar et al., 2016, "SQuAD: 100,000+ Questions for Machine Comprehension of Text"): without case,
 punctuation and the articles a, an, the.
 """

@@ -204,7 +204,7 @@ def _shared(
 
 
 def duplicate_verdicts(found: Duplicates) -> list[Verdict]:
-    """What the duplicates mean for training and judging."""
+    """What the duplicates mean for training and evaluation."""
     verdicts = [*_within_verdicts(found), *_across_verdicts(found)]
     if found.quarantined:
         names = ", ".join(found.quarantined[:5]) + (" ..." if len(found.quarantined) > 5 else "")

@@ -316,7 +316,7 @@ def order_verdicts(curves: tuple[LagCurve, ...]) -> list[Verdict]:
     if not first.cosine.value > whole.apart:
         text = (
             f"chunks of a document (adjacent {short(first.cosine.value)}) are no closer than chunks of "
-            f"different documents ({short(whole.apart)}): are documents cut where the data has it?"
+            f"different documents ({short(whole.apart)}): are the document boundaries right?"
         )
         verdicts.append(Verdict("documents", "warning", text))
     return verdicts

@@ -11,18 +11,23 @@ import numpy as np
 from nextvec.data.gather import VectorSource
 from nextvec.data.windows import Windows
 from nextvec.diagnostics.ablations import AblationsSection, ablate
-from nextvec.diagnostics.collapse_and_calibration import (
-    CalibrationSection,
+from nextvec.diagnostics.collapse import (
     CollapseSection,
     MomentsSection,
-    find_calibration,
     find_collapse,
     find_moments,
 )
 from nextvec.diagnostics.examples import ExamplesSection, find_examples
 from nextvec.diagnostics.failures import FailuresSection, find_failures
 from nextvec.diagnostics.generalisation import GapSection, SourcesSection, find_gap, find_sources
-from nextvec.diagnostics.groups import FactorsSection, ShiftSection, find_factors, find_shifts
+from nextvec.diagnostics.groups import (
+    CalibrationSection,
+    FactorsSection,
+    ShiftSection,
+    find_calibration,
+    find_factors,
+    find_shifts,
+)
 from nextvec.diagnostics.sections import DiagnosisContext, Section, Verdict
 from nextvec.diagnostics.standing import (
     MarginSection,
@@ -111,7 +116,7 @@ def diagnose(
         sources: those that the model was trained on; None where that is not known.
         seed: of samples, shuffles and random windows.
     Raises:
-        EvaluationError: predictions that cannot be judged.
+        EvaluationError: predictions that cannot be evaluated.
     """
     windows = context.evaluation_set.windows
     looks: dict[str, Callable[[], Section]] = {

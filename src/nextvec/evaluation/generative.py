@@ -1,7 +1,7 @@
 """What the samples of a generative predictor say: of the truth, of each other, and of their own error.
 
 A predictor whose attribute `generative` is true has `sample(contexts, lengths, n, seed)`, giving n raw
-vectors [n, B, D] a window; one that is conditional too is told `queries` [B, D] there. Any other is taken at
+vectors [n, B, D] a window; one that is conditional too is given `queries` [B, D] there. Any other is taken at
 its word: one sample, its raw prediction. So every predictor has every figure, and a distribution is worth
 what it gains over the point.
 """

@@ -44,7 +44,7 @@ class EvaluationConfig:
         context: chunks read at least before each target, and the context of the baselines.
         horizon: how many chunks ahead the target is.
         task: "next", or "middle": the target stands amid the `context` chunks read, half on each side.
-        queries: those that can use it are told of a chunk 1 to 8 after the target (drawn by `seed` and the
+        queries: those that can use it are given a chunk 1 to 8 after the target (drawn by `seed` and the
             target alone), which then is no candidate for anyone.
         candidates: "split" (every chunk of the same documents), "store", or "document" (the target's own);
             always without what has been read.

@@ -43,7 +43,7 @@ class Pool:
         rows: [V] row numbers in the store, ascending.
         target: [N] position of the target.
         low, high, read_low, read_high: [N].
-        query: [N] position of the chunk that conditional predictors are told, -1 for none.
+        query: [N] position of the chunk that conditional predictors are given, -1 for none.
         begin, end: [N] position of the first chunk of the target's document, and after its last.
         text, vector: [V] equal numbers mark equal texts, equal vectors.
     """

@@ -269,7 +269,7 @@ class KeptPredictions:
 
     @classmethod
     def of(cls, report: Report, store: str) -> KeptPredictions:
-        """Those of a report that was made with `Judging.keep`. Raises EvaluationError for another."""
+        """Those of a report made with `EvaluationConfig.keep`. Raises EvaluationError for another."""
         windows = report.judged
         if windows is None:
             raise EvaluationError("answers were not kept", remedy="evaluate with keep=True")

@@ -16,7 +16,7 @@ import numpy as np
 from nextvec.data.gather import gather_rows
 from nextvec.data.windows import FloatArray, make_windows
 from nextvec.decoding.base import Decoder
-from nextvec.diagnostics.collapse_and_calibration import MomentsSection, compare_moments
+from nextvec.diagnostics.collapse import MomentsSection, compare_moments
 from nextvec.diagnostics.sections import Level, Section, Verdict, sample
 from nextvec.evaluation.evaluation_set import context_blocks
 from nextvec.evaluation.intervals import Estimate, Values, estimate, short

@@ -210,7 +210,7 @@ TRUE = "the true text"
 
 @dataclass(frozen=True)
 class DecoderHeading:
-    """What was judged.
+    """What was evaluated.
 
     Attributes:
         documents: split -> how many documents, one chunk of each.

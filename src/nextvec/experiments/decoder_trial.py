@@ -122,7 +122,7 @@ class HeldOutChunks:
         """Raw and unit prediction [N, D] of each chunk from the texts before it, encoded anew.
 
         Raises:
-            EvaluationError: predictions that cannot be judged.
+            EvaluationError: predictions that cannot be evaluated.
         """
         windows = self.windows
         lengths = np.minimum(windows.read, run.context)

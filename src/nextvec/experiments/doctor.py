@@ -17,8 +17,8 @@ from nextvec.config import read_toml
 from nextvec.corpus.layout import MANIFEST as STORE
 from nextvec.corpus.layout import ShardFiles, open_shard, read_manifest
 from nextvec.data.trained import TRAINED_ON, TrainedOn
-from nextvec.decoding.inverter.saving import MANIFEST as DECODER
-from nextvec.decoding.inverter.saving import load_saved
+from nextvec.decoding.inverter.folder import MANIFEST as DECODER
+from nextvec.decoding.inverter.folder import load_saved
 from nextvec.disk import check_seal, check_sha256, read_json
 from nextvec.errors import NextvecError, RunError
 from nextvec.evaluation.report import KEPT, KeptPredictions

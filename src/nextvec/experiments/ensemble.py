@@ -80,7 +80,7 @@ class Ensemble:
     def predict(
         self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
     ) -> tuple[FloatArray, FloatArray]:
-        """Raw and unit prediction, both [B, D]; the members that are conditional are told the queries."""
+        """Raw and unit prediction, both [B, D]; the members that are conditional are given the queries."""
         raw, units = answers(self.members, contexts, lengths, queries)
         mixed = np.einsum("m,mbd->bd", self.mixture.raw, raw)
         return mixed.astype(np.float32), unit(

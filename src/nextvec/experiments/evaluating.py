@@ -65,7 +65,7 @@ class EvaluatedRun(NextVectorPredictor, TrainedOnDocuments, Protocol):
 
     Attributes:
         horizons, task: what it predicts.
-        conditional: it was trained to be told what to write towards.
+        conditional: it was trained to be given what to write towards.
         trained_on: keys of every document and chunk it was trained on.
     """
 
@@ -247,7 +247,7 @@ def divide(store: Store, division: SplitConfig, sources: tuple[str, ...], split:
 def training_of(
     store: Store, division: SplitConfig, sources: tuple[str, ...], split: str, how: EvaluationConfig
 ) -> FittingData | None:
-    """What the baselines are fitted on: nothing where everything is judged."""
+    """What the baselines are fitted on: nothing where everything is evaluated."""
     if split == "all":
         return None
     held = tuple(s for s in sources if s in store.sources)

@@ -110,7 +110,7 @@ class StrategyComparison:
         return next((outcome for outcome in self.outcomes if outcome.strategy.name == name), None)
 
     def references(self, outcome: StrategyScores) -> list[StrategyScores]:
-        """What a strategy is compared with, of those that were asked; one that is told a query with the
+        """What a strategy is compared with, of those that were asked; one that is given a query with the
         prediction that is not, too."""
         strategy = outcome.strategy
         names = dict.fromkeys([*REFERENCES, *([strategy.control] if strategy.control else [])])
@@ -161,7 +161,7 @@ class StrategyComparison:
 
     def verdicts(self) -> list[str]:
         """In words: what asks the model against its control; without re-rankers, against the best of all that
-        it is compared with; what is told a query, against the prediction that is not."""
+        it is compared with; what is given a query, against the prediction that is not."""
         said = []
         for outcome in self.outcomes:
             strategy, others = outcome.strategy, self.references(outcome)

@@ -52,7 +52,7 @@ class Question:
         return f"{asked}-with-query" if self.queries else asked
 
     def judging(self, how: EvaluationConfig) -> EvaluationConfig:
-        """`how`, for this question. Where something is told, the baseline that uses it is always there."""
+        """`how`, for this question. Where something is given, the baseline that uses it is always there."""
         baselines = how.baselines
         if self.queries and baselines is not None:
             baselines = (*baselines, *QUERY_BASELINES)

@@ -196,7 +196,7 @@ def read_by_outputs(model: NextVectorModel) -> list[Axis]:
 # Whole units out of a model, the least important first: a smaller model of the same architecture.
 #
 # Importance is Taylor's, first order (Molchanov et al., Importance Estimation for Neural Network Pruning,
-# 2019, equation 8): how much the loss would change, by its gradient, if nobody read the unit; squared, over
+# 2019, equation 8): how much the loss would change, by its gradient, if no one read the unit; squared, over
 # batches.
 
 

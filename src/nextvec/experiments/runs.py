@@ -10,12 +10,11 @@ from typing import Any
 
 from nextvec.checkpoint import CONFIG
 from nextvec.config import read_toml
-from nextvec.diagnostics.run import Epoch, RunRecord
 from nextvec.disk import read_json
 from nextvec.errors import RunError
 from nextvec.models.saving import CONFIG as SAVED
 from nextvec.training.config import OptimConfig, Plateau, TrainConfig, learning_rate, read_config
-from nextvec.training.history import HISTORY, read_history
+from nextvec.training.history import HISTORY, Epoch, RunRecord, read_history
 from nextvec.training.loop import METRICS
 from nextvec.training.session import ENVIRONMENT
 

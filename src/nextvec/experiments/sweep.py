@@ -294,7 +294,7 @@ def run_trial(
     model = plan.models[0]
     if len(plan.models) > 1:
         model = str(trial.suggest_categorical("model", plan.models))
-    # A key has a range of its own in every architecture's space, so the sampler is told whose it is.
+    # A key has a range of its own in every architecture's space, so the sampler is given the architecture.
     chosen = {key: _suggest(trial, f"{model}: {key}", choice) for key, choice in spaces[model].items()}
     trial.set_user_attr(MODEL, model)
     folder = out / "trials" / _folder(trial)
@@ -383,7 +383,7 @@ def _of_trial(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def importance(study: Study) -> dict[str, float]:
-    """How much of the spread of the results each choice explains (fANOVA); empty where it cannot be told.
+    """How much of the spread of the results each choice explains (fANOVA); empty where it is not known.
 
     Of what all complete trials have in common: with several models that is the model alone.
     """

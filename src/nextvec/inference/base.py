@@ -162,7 +162,7 @@ def _array(values: Tensor) -> FloatArray:
 
 
 class VectorPredictor(ABC):
-    """Contexts in, the prediction after the last vector out, as the judge sees it. Safe to share between
+    """Contexts in, the prediction after the last vector out, as the evaluator sees it. Safe to share between
     threads.
 
     Attributes:
@@ -186,7 +186,7 @@ class VectorPredictor(ABC):
     @property
     @abstractmethod
     def conditional(self) -> bool:
-        """Whether it can be told what to write towards."""
+        """Whether it can be given what to write towards."""
 
     @property
     def confident(self) -> bool:

@@ -33,7 +33,7 @@ log = logging.getLogger("nextvec.inference")
 
 MAX_BYTES = 2**31 - 2**24  # of a file in protobuf's format, with room for all that is not weights
 OPSET = 23  # the first with attention as one operator
-MOST = 2**20  # rows and positions, as far as torch.export is told
+MOST = 2**20  # rows and positions, as torch.export is given them
 CLOSE = 1e-3  # of the largest value: float32 in another order
 
 

@@ -32,7 +32,7 @@ def load(run: str | Path) -> NextVectorModel:
 
 
 class ModelPredictor(VectorPredictor):
-    """A module as the judge sees it.
+    """A module as the evaluator sees it.
 
     Args:
         model: in eval mode; it is not moved.

@@ -1,6 +1,6 @@
 """Free running: a predictor goes on from what was read, reading its own predictions as if they were text.
 
-Every step is asked as the judge asks (the last `context` vectors, nothing before them), so that a step is
+Every step is asked as the evaluator asks (the last `context` vectors, nothing before them), so that a step is
 worth what `nextvec evaluate` says of its horizon.
 """
 
@@ -23,7 +23,7 @@ SEEDS_PER_ROLLOUT = 2**20
 
 @dataclass(frozen=True)
 class Guard:
-    """When a rollout has left what the model knows, and what is mended on the way.
+    """When a rollout has left what the model knows, and what is repaired on the way.
 
     Attributes:
         min_cosine: it stops at a step whose cosine to the last chunk really read is below: it has drifted.

@@ -38,7 +38,7 @@ class Block(nn.Module):
 
         Args:
             state: the entries that the vectors before x have left (used up: caches are written in place);
-                None: there are none before, and nobody goes on from here. What is returned is then not read.
+                None: there are none before, and no one goes on from here. What is returned is then not read.
         """
 
     @abstractmethod

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 UNKNOWN = -2
-"""In the place of a document that nobody named: it differs from every named one."""
+"""In the place of a document that no one named: it differs from every named one."""
 
 
 @dataclass(frozen=True, eq=False)

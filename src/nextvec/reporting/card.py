@@ -33,7 +33,7 @@ from nextvec.training.config import DataConfig, TrainConfig, read_config
 CARD = "README.md"
 MARK = "<!-- Written by nextvec card, which replaces no README.md without this line. -->"
 UNKNOWN = "unknown"
-"""As the Hub calls a licence that nobody has named."""
+"""As the Hub calls a licence that no one has named."""
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 TRAIN_AGAIN = "restore the file, or train again"
 Facts = dict[str, str]
@@ -151,7 +151,7 @@ def write_card(inputs: ReportInputs, path: Path | None = None, *, licence: str |
 
 
 def metadata(subject: CardModel, licence: str) -> str:
-    """YAML for the Hub: what it is and, if it was judged, its results with their intervals."""
+    """YAML for the Hub: what it is and, if it was evaluated, its results with their intervals."""
     card = ModelCardData(
         license=licence,
         library_name="nextvec",

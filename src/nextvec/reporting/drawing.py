@@ -89,7 +89,7 @@ def known(rows: Sequence[dict[str, Any]], *metrics: str) -> list[dict[str, Any]]
 
 
 def best_baseline(inputs: ReportInputs, metric: str) -> dict[str, Any] | None:
-    """The row of the best baseline by a metric; None where no baseline was judged."""
+    """The row of the best baseline by a metric; None where no baseline was evaluated."""
     name = (inputs.table or {}).get("best_baseline", {}).get(metric)
     return next((row for row in inputs.baselines if row["name"] == name), None)
 

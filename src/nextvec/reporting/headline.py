@@ -70,7 +70,7 @@ def resolve(document: Any, path: str) -> Any:
 
 
 def headline(inputs: ReportInputs) -> list[Claim]:
-    """What came out, the most important first; of what is not judged yet, how its training stands."""
+    """What came out, the most important first; of what is not evaluated yet, how its training stands."""
     if inputs.table is None:
         return list(_trained(inputs))
     found = list(_compared(inputs, inputs.table))
@@ -150,7 +150,7 @@ def _judged(inputs: ReportInputs) -> Claim:
 
 
 def _trained(inputs: ReportInputs) -> Iterator[Claim]:
-    """How far the training came, where nothing was judged."""
+    """How far the training came, where nothing was evaluated."""
     best = max((run for run in inputs.runs if run.history), key=_cosine, default=None)
     if best is None:
         yield Claim("Nothing was trained to the end of an epoch yet.", {})
@@ -192,7 +192,7 @@ def _file(inputs: ReportInputs, run: RunFolder, name: str) -> str:
     return name if inputs.kind == "run" else f"runs/{run.name}/{name}"
 
 
-# Where one run stands in the table that it was judged in.
+# Where one run stands in the table that it was evaluated in.
 
 REPORT = "report"
 """Where a run's report lies, unless it was asked for elsewhere."""
@@ -242,7 +242,7 @@ class Standing:
 
     @classmethod
     def find(cls, inputs: ReportInputs) -> Standing | None:
-        """Of the run of `inputs`: as it was judged just now, by the matrix that it belongs to, or by its
+        """Of the run of `inputs`: as it was evaluated just now, by the matrix that it belongs to, or by its
         last report; None where it was not. Raises RunError for a damaged table."""
         if inputs.table is not None:
             return cls._in(inputs.table, WEIGHTS)
@@ -257,7 +257,7 @@ class Standing:
 
     @classmethod
     def _in(cls, table: Mapping[str, Any], weights: str) -> Standing | None:
-        """In the first of the tables that judged this file of weights."""
+        """In the first of the tables that evaluated this file of weights."""
         for each in (table, *table.get("others", {}).values()):
             for row in each["rows"]:
                 for own in row.get("per_seed", []):

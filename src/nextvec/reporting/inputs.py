@@ -39,7 +39,7 @@ class ReportInputs:
     Attributes:
         folder, kind: what is reported on.
         runs: every run that was started, row by row and seed by seed.
-        table: the JSON of the scores (`nextvec.evaluation.report.Report.to_json`); None: not judged yet.
+        table: the JSON of the scores (`nextvec.evaluation.report.Report.to_json`); None: not evaluated yet.
         table_file: the name of the file it stands in.
         plan: of a matrix.
         answers: what every predictor answered, window by window.
@@ -89,7 +89,7 @@ class ReportInputs:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """Every predictor of the table, in its order: "name", "kind", figures, "versus_best_baseline" and,
-        of models, "per_seed"; empty when nothing was judged."""
+        of models, "per_seed"; empty when nothing was evaluated."""
         return [] if self.table is None else self.table["rows"]
 
     @property
@@ -104,7 +104,7 @@ class ReportInputs:
 
     @cached_property
     def trained(self) -> tuple[str, ...]:
-        """Names of what was trained, judged or not: those of the table first, in its order."""
+        """Names of what was trained, evaluated or not: those of the table first, in its order."""
         return tuple(dict.fromkeys([row["name"] for row in self.models] + [run.row for run in self.runs]))
 
     def runs_of(self, row: str) -> list[RunFolder]:
@@ -196,7 +196,7 @@ def _find_store(
 
 
 def _check_store(store: Store, runs: tuple[RunFolder, ...], answers: KeptPredictions | None) -> None:
-    """Raise StoreError for another store than was trained and judged on."""
+    """Raise StoreError for another store than was trained and evaluated on."""
     known = {run.metadata["identity"]["store.fingerprint"] for run in runs if "identity" in run.metadata}
     if answers is not None:
         known.add(answers.store)

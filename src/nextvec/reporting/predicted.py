@@ -46,7 +46,7 @@ class PredictedWindows:
     Figures ask for the needs "rows", "answers" and "store" before they make one.
 
     Attributes:
-        answers: to N of the judged windows.
+        answers: to N of the evaluated windows.
     """
 
     inputs: ReportInputs
@@ -82,7 +82,7 @@ class PredictedWindows:
 
     @property
     def baseline(self) -> str | None:
-        """The baseline with the highest cosine; None where none was judged."""
+        """The baseline with the highest cosine; None where none was evaluated."""
         best = best_baseline(self.inputs, "cosine")
         return None if best is None else best["name"]
 
@@ -235,7 +235,7 @@ def extremes(inputs: ReportInputs, count: int) -> tuple[list[WindowExample], lis
 
 
 def drawn(inputs: ReportInputs, count: int = DRAWN, seed: int = 0) -> list[WindowExample]:
-    """`count` windows at even distances over the judged documents, from a random start on; all if there are
+    """`count` windows at even distances over the evaluated documents, from a random start; all if there are
     fewer. Arguments and errors as `extremes`.
     """
     answered = PredictedWindows.of(inputs)

@@ -86,7 +86,7 @@ def csv_tables(inputs: ReportInputs) -> dict[str, list[Line]]:
 
 
 def _windows(inputs: ReportInputs) -> Iterable[Line]:
-    """Every judged window: its document, the rows of its last chunk read and of its target, the cosines."""
+    """Every evaluated window: its document, the rows of its last chunk read and its target, the cosines."""
     answers = inputs.answers
     if answers is None:
         return
@@ -124,7 +124,7 @@ def _so_far(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _retrieval(table: dict[str, Any]) -> dict[str, Any]:
-    """Top-K accuracy on the judged documents, beside what it is among."""
+    """Top-K accuracy on the evaluated documents, beside what it is among."""
     about = ("split", "windows", "documents", "candidates", "pool", "eligible", "chance", "best_baseline")
     return {
         **{key: table[key] for key in about},
@@ -249,7 +249,7 @@ def _axes(inputs: ReportInputs) -> list[str]:
 
 
 def _exam(inputs: ReportInputs) -> list[str]:
-    """The flags of judging that differ from what they are by default."""
+    """The flags of evaluation that differ from what they are by default."""
     table = inputs.table
     if table is None:
         return []
@@ -261,7 +261,7 @@ def _exam(inputs: ReportInputs) -> list[str]:
 
 
 def judged_sources(inputs: ReportInputs) -> Sequence[str]:
-    """The sources that were judged, where these are not all of the store's; none where that is not known."""
+    """The sources that were evaluated, where these are not all of the store's; none where it is unknown."""
     if inputs.answers is None or inputs.store is None:
         return ()
     documents = inputs.store.documents

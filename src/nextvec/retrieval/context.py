@@ -1,4 +1,4 @@
-"""What strategies are made of: queries and re-rankers by name, what they are told, what they have at hand."""
+"""What strategies are made of: queries and re-rankers by name, what they are given and what they use."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Reading:
         place: [B] row of the store where each reader stands: the last chunk read, or the one nearest to it
             where the text is not in the store.
         read: for each text the rows that it knows already and is not to be shown.
-        queries: [B, D] what each is to be steered towards, raw; a row of zeros is nothing. None: nobody is.
+        queries: [B, D] what each is to be steered towards, raw; a row of zeros is nothing. None: no one is.
     """
 
     contexts: FloatArray
@@ -49,7 +49,7 @@ class Reading:
     def of_windows(cls, vectors: VectorSource, windows: Windows, width: int) -> Self:
         """Of windows of a store of task next; at most the last `width` chunks of each are kept.
 
-        What the judge leaves out of the candidates is known: everything read, and the query.
+        What the evaluator leaves out of the candidates is known: everything read, and the query.
         """
         contexts, lengths = gather_contexts(vectors, windows, width)
         spans = zip(*(rows.tolist() for rows in windows.read_range), strict=True)

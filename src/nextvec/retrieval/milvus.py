@@ -60,7 +60,7 @@ class MilvusIndex(EngineIndex):
 
 
 def _connected(address: str) -> MilvusClient:
-    """Raises RetrievalError: not an address, or nobody answers there."""
+    """Raises RetrievalError: not an address, or no one answers there."""
     parts = urlsplit(address)
     remote = parts.scheme in ("http", "https")
     if parts.password is not None or not (remote or address.endswith(".db")):

@@ -77,13 +77,13 @@ def text(context: RetrievalContext, reading: Reading) -> FloatArray:
 
 @query("steered", "query", "conditional", control="last-query")
 def steered(context: RetrievalContext, reading: Reading) -> FloatArray:
-    """What a conditional model expects, told of the query."""
+    """What a conditional model expects, given the query."""
     return unit(_raw(context, reading, reading.queries))
 
 
 @query("query", "query", control="last-query")
 def mixed_with_query(context: RetrievalContext, reading: Reading) -> FloatArray:
-    """What the model expects (told of the query if it is conditional), mixed with the query's own vector."""
+    """What the model expects (given the query if it is conditional), mixed with the query's own vector."""
     expected = steered if context.predictor.conditional else predicted
     return _towards_query(context, reading, expected(context, reading))
 

@@ -143,7 +143,7 @@ def memory_evaluation_set(
 
     Args:
         vectors: [n, D] with the documents' `counts`, or [documents, length, D].
-        queries: seed of what predictors are told to write towards; None tells nobody.
+        queries: seed of what predictors are given to write towards; None gives none.
         evaluated: indices of the evaluated documents; None is all.
         texts: of the chunks; None gives every chunk a text of its own.
     """

@@ -154,7 +154,7 @@ def _observed(sizes: Any, seconds: Any, rows: int, took: float) -> None:
 
 
 async def _answered(request: Request, error: Exception) -> Response:
-    """Errors from behind the router, in the one shape. The gateway logs what nobody foresaw."""
+    """Errors from behind the router, in the one shape. The gateway logs what no one foresaw."""
     refusal = of_framework(error) or refusal_of(error)
     context_of_request(request).code = refusal.code
     headers = {name.decode(): value.decode() for name, value in refusal.headers()}

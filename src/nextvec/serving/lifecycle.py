@@ -26,8 +26,8 @@ with Python's 5 ms, a loop that is busy refusing requests would let it do 200 op
 class DrainingServer(uvicorn.Server):
     """uvicorn, except that a signal first stops requests from being taken and only then the server.
 
-    While requests are finished it goes on listening, so that a balancer reads 503 from `/health/ready` and
-    does not find nobody.
+    While requests are finished it goes on listening, so that a balancer reads 503 from `/health/ready`
+    and not a refused connection.
     """
 
     def __init__(self, config: uvicorn.Config, app: Server) -> None:

@@ -155,7 +155,7 @@ class RequestLog:
     """One line of JSON a request, without texts, vectors and keys.
 
     Lines are written a few times a second, and refusals of a crowd are only counted: under load the log costs
-    little, and nobody can flood it.
+    little, and no one can flood it.
 
     Args:
         stream: takes bytes; None writes nothing.

@@ -31,7 +31,7 @@ class Settings:
         max_windows: N, contexts of a request.
         max_text: characters of a text.
         queue: requests on vectors under way at most, waiting or worked on.
-        max_wait: a request is refused when it would wait longer, judging by recent work.
+        max_wait: a request is refused when it would wait longer, by recent work.
         max_batch: windows that a model answers together.
         batch_wait: how long a free model waits for requests that recent ones let it expect.
         text_queue, text_threads: the same bound for requests on texts, and how many are worked on at once.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nextvec.corpus.store import Store
 from nextvec.data.gather import VectorSource, gather_rows
-from nextvec.data.linear import (
+from nextvec.data.least_squares import (
     BACK,
     DECAYS,
     AveragesFit,

@@ -36,7 +36,7 @@ class InverterDataConfig(Checked):
     Attributes:
         sources: only documents of these; all when empty.
         split: how documents are divided; train is learned from, validation chooses the epoch.
-        validation: chunks of the validation documents at most that an epoch is judged by.
+        validation: chunks of the validation documents at most that an epoch is measured by.
     """
 
     sources: tuple[str, ...] = ()

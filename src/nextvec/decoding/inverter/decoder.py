@@ -18,8 +18,8 @@ from nextvec.corpus.layout import FloatArray
 from nextvec.corpus.reading import TextReader
 from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.decoding.base import Decoded, Decoder, How
+from nextvec.decoding.inverter.folder import load_saved
 from nextvec.decoding.inverter.network import Network
-from nextvec.decoding.inverter.saving import load_saved
 from nextvec.errors import DecoderError, EncoderMismatchError, RunError
 from nextvec.vectors import unit
 
@@ -216,7 +216,7 @@ class Inverter(Decoder):
 
     After Morris et al., Text Embeddings Reveal (Almost) As Much As Text, 2023 (the hypothesis model of
     section 3.1), small, and conditioned by a prefix (Li and Liang, Prefix-Tuning, 2021). Nothing is looked
-    up: what it writes, nobody wrote. The score is the mean log-probability of a token (see `beam_search`);
+    up: what it writes, no one wrote. The score is the mean log-probability of a token (see `beam_search`);
     with a reader, the cosine of the text, read again, with the vector that was given.
 
     Attributes:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nextvec.decoding.inverter.session import BETAS, InverterSession
+from nextvec.decoding.inverter.state import BETAS, InverterSession
 from nextvec.decoding.inverter.tokens import TokenBatch
 from nextvec.interrupt import StopSignals, TrainingInterrupted
 from nextvec.progress import Progress

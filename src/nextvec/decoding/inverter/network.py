@@ -1,4 +1,4 @@
-"""The network of the inverter: a small causal transformer over tokens that is told a vector.
+"""The network of the inverter: a small causal transformer over tokens that is given a vector.
 
 The vector becomes the first P positions of the sequence, which every token may look at (Li and Liang,
 Prefix-Tuning, 2021; Morris et al., Text Embeddings Reveal (Almost) As Much As Text, 2023, section 3.1, whose
@@ -122,7 +122,7 @@ class Network(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Every product keeps the size of what goes in, but those that end a block, and what layers are told,
+        """Every product keeps the size of what goes in, but those that end a block, and the layers' inputs,
         begin small. With the usual 0.02 everywhere, a width of 256 learns next to no word order in an epoch.
         """
         small = {self.tell: TOLD}
@@ -150,14 +150,14 @@ class Network(nn.Module):
         return (vectors - self.mean) / self.std
 
     def begin(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Standardised vectors [B, D] -> prefix [B, P, H], and what each layer is told [layers + 1, B, H]."""
+        """Standardised vectors [B, D] -> prefix [B, P, H], and the inputs of layers [layers + 1, B, H]."""
         read = F.gelu(self.read(seen))
         prefix = self.prefix(read).unflatten(-1, (self.config.prefix, -1))
         return prefix, self.tell(read).unflatten(-1, (len(self.blocks) + 1, -1)).transpose(0, 1)
 
     def forward(self, seen: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Standardised vectors [B, D], tokens [B, L] -> hidden [B, L + 1, H], which token i and then the end
-        are told from, and topic [B, H], the vector's own part of it."""
+        are predicted from, and topic [B, H], the vector's own part of it."""
         prefix, told = self.begin(seen)
         x = torch.cat((prefix, self._embed(tokens).to(prefix.dtype)), 1)
         hidden, _ = self._run(x, told, None, 0)

@@ -17,7 +17,7 @@ from nextvec.checkpoint import save_and_stop
 from nextvec.corpus.store import Store
 from nextvec.decoding.inverter.config import InverterConfig, InverterOptimConfig
 from nextvec.decoding.inverter.losses import learn_topics, losses
-from nextvec.decoding.inverter.session import HISTORY, InverterSession, open_session
+from nextvec.decoding.inverter.state import HISTORY, InverterSession, open_session
 from nextvec.decoding.inverter.tokens import TokenBatch
 from nextvec.disk import locked, write_text
 from nextvec.errors import TrainingError

@@ -187,7 +187,7 @@ def answer(vec2text: ModuleType, corrector: Any, line: str) -> dict[str, Any]:
         values = np.frombuffer(base64.b64decode(request["vectors"]), np.float32)
         vectors = torch.tensor(values.reshape(request["count"], -1))
         texts, scores = decode(vec2text, corrector, vectors, request)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the one who asked is told
+    except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it
         return {"error": described(error)}
     return {"texts": texts, "scores": scores.tolist()}
 

@@ -1,4 +1,4 @@
-"""Baselines of a few learned scalars (the mathematics is `nextvec.data.linear`)."""
+"""Baselines of a few learned scalars (the mathematics is `nextvec.data.least_squares`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from nextvec.data import listwise
 from nextvec.data.gather import VectorSource, gather_contexts, gather_queries, gather_rows
-from nextvec.data.linear import (
+from nextvec.data.least_squares import (
     BACK,
     BLOCK_BYTES,
     DECAYS,
@@ -140,7 +140,7 @@ class ExponentialAverages(WeightedSum):
 
 
 class Ridge(Baseline):
-    """A full linear map from the context, shrunk towards the position weights (`data.linear.fit_ridge`).
+    """A full linear map from the context, shrunk towards the position weights (`least_squares.fit_ridge`).
 
     Its row says how much it was shrunk, and how many positions it uses.
     """
@@ -170,7 +170,7 @@ class Ridge(Baseline):
 
 class RidgeOnAverages(Baseline):
     """A full linear map from five exponential averages, shrunk towards their scalar weights
-    (`data.linear.fit_ridge_on_averages`)."""
+    (`data.least_squares.fit_ridge_on_averages`)."""
 
     name = "ridge on averages"
     needs_training = True

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from nextvec.data.gather import VectorSource, gather_rows
-from nextvec.data.linear import training_blocks
+from nextvec.data.least_squares import training_blocks
 from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.evaluation.baselines.base import Baseline
 from nextvec.evaluation.predictor import unit

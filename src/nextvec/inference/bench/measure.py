@@ -260,7 +260,7 @@ def _measure_one(
 
 
 def _job(subject: BenchModel, engine: str, bench: BenchConfig, folder: Path) -> dict[str, Any]:
-    """What the engine's process is told; an export is made first, under `folder`."""
+    """What the engine's process is given; an export is made first, under `folder`."""
     torch = engine in TORCH
     path = subject.path if torch else exported(subject.path, engine, folder / engine)
     return {

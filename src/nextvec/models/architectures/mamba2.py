@@ -58,7 +58,7 @@ def ssd(
         b: [B, T, N] what is written into the state, the same in all heads.
         c: [B, T, N] what is read out of it.
         skip: [h] how much of x itself is added to y.
-        state: [B, N, h, P] before the first position; None: nothing was read before, and nobody goes on.
+        state: [B, N, h, P] before the first position; None: nothing was read before, and no one goes on.
         chunk: positions multiplied at once; the result does not depend on it.
     All of one dtype, float32 or wider; inside, autocast is off.
     Returns: y [B, T, h, P], and the state after the last position (None where none was given).

@@ -76,7 +76,7 @@ def retention(
         v: [B, h, T, e].
         rotary: `phases` of the T positions.
         start: how many positions were read before.
-        state: what they left; None: nothing was read before, and nobody goes on from here.
+        state: what they left; None: nothing was read before, and no one goes on from here.
         chunk: positions multiplied at once, at most LONGEST; the result does not depend on it. None: the
             power of 2 at which the products inside a chunk and those with the memory cost about the same,
             from SHORTEST to LONGEST: 64 for d, e = 64, 128 and 256 for 256, 512, as measured on a CPU.

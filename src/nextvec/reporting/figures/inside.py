@@ -50,7 +50,7 @@ EXAMPLES = {"well predicted": 0.05, "usual": 0.5, "badly predicted": 0.95}
 
 
 def opened(answered: PredictedWindows) -> Iterator[RunPredictor]:
-    """The first run of every model, loaded, answering for the horizon that was judged."""
+    """The first run of every model, loaded, answering for the horizon that was evaluated."""
     for row in answered.models:
         runs = answered.inputs.runs_of(row)
         if runs:

@@ -46,12 +46,12 @@ def oracle_suite(*names: str) -> Observation:
     guard="baselines in every table; collapse figures; diagnose model compares with the mean vector",
     alarm=("verdict mean vector", "no better than the mean vector"),
     without={
-        "nextvec.diagnostics.collapse_and_calibration:MeanShare.beaten": property(lambda self: True),
-        "nextvec.diagnostics.collapse_and_calibration:LEAST_SPREAD": -1.0,
+        "nextvec.diagnostics.collapse:MeanShare.beaten": property(lambda self: True),
+        "nextvec.diagnostics.collapse:LEAST_SPREAD": -1.0,
     },
 )
 def mean_vector(scene: Fixture, faulty: bool) -> Observation:
-    """A model whose head has learned to ignore what it is told."""
+    """A model whose head has learned to ignore what it is given."""
     run, shared = scene.copy_run(), scene.shared
     if faulty:
         rows = [np.asarray(shared.vectors[i]) for i in shared.split.train]

@@ -36,7 +36,7 @@ router = APIRouter(prefix="/v1", tags=["texts"])
 
 MAX_VECTORS, MAX_TEXTS = 64, 20
 UNIT = 1e-3  # so near to 1 is the length of a vector that was normalised
-APART = 0.02  # raw vectors that are nearer to 1 cannot be told from normalised ones
+APART = 0.02  # raw vectors that are nearer to 1 may as well be normalised ones
 PROBE = "The ship left the harbour before dawn."
 
 

@@ -98,7 +98,7 @@ async def outcomes(request: Request, outcome: OutcomeRequest) -> OutcomeResponse
     return OutcomeResponse(object="outcome", model=name, arm=arm)
 
 
-# What a model was trained on, so that a judge elsewhere can leave it out of the exam.
+# What a model was trained on, so that an evaluation elsewhere can leave it out of the evaluation set.
 
 SENT = ("context", "min_context", "horizons", "task", "sources", "normalised")
 
@@ -128,7 +128,7 @@ class TrainingOutput(BaseModel):
     responses=errors(401, 404, 409, 422, 504),
 )
 async def training(request: Request, id: str) -> TrainingOutput:
-    """For `nextvec evaluate URL`, which leaves out of the exam what stands in training. Keys are hashes of
+    """For `nextvec evaluate URL`, which leaves out what stands in training. Keys are hashes of
     texts and document ids: whoever has a text can tell whether it is among them."""
     return await run_blocking(request, training_of, served(request).named(id))
 

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nextvec.data import linear
+from nextvec.data import least_squares as linear
 from nextvec.data.gather import gather_contexts, gather_rows
-from nextvec.data.linear import MapSums, WeightSums, fit_ridge
+from nextvec.data.least_squares import MapSums, WeightSums, fit_ridge
 from nextvec.data.windows import make_windows
 
 D, C = 4, 3

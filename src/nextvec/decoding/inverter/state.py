@@ -19,8 +19,8 @@ from nextvec.corpus.store import Store
 from nextvec.data.splits import Split, split_documents
 from nextvec.data.trained import TRAINED_ON, TrainedOn, store_identity
 from nextvec.decoding.inverter.config import MAX_LENGTH, InverterConfig
+from nextvec.decoding.inverter.folder import save_inverter
 from nextvec.decoding.inverter.network import Network
-from nextvec.decoding.inverter.saving import save_inverter
 from nextvec.decoding.inverter.tokens import Pairs, Tokens, pairs_of, rows_with_text
 from nextvec.errors import DecoderError, SplitError
 from nextvec.hardware import Hardware, find_hardware
