@@ -100,7 +100,9 @@ def estimated_memory(
     """
     try:
         with FakeTensorMode():
-            return training_memory(build(name, preset, d_embed), batch, time)
+            # Not through `build`: its dry run makes meta tensors, which cannot be mixed with these.
+            model = get(name)(resolve(name, preset, d_embed))  # type: ignore[call-arg]
+            return training_memory(model, batch, time)
     except DataDependentOutputException:
         return None
 
