@@ -95,6 +95,7 @@ def package(run: Path, store: Store, split: Path, out: Path) -> None:
             "sources": [],
             "split": {},
             "chunker": chunker,
+            "reads_directions": True,
         },
         "raw_length_factor": factor,
         "epoch": info["epoch"],

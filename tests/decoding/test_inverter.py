@@ -185,14 +185,14 @@ DAMAGES = {
     "vocabulary": (lambda f: edit(f / "decoder.json", vocabulary=9), r"decoder\.json: names 9 tokens of"),
     "tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), r"tokenizer\.json: is not the token"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors: not found"),
-    "cut weights": (lambda f: cut(f / "model.safetensors"), r"model\.safetensors: is not a complete"),
+    "cut weights": (lambda f: cut(f / "model.safetensors"), r"model\.safetensors: has changed since"),
     "other weights": (spoil_weights, r"model\.safetensors: .*answers off by .*; restore the folder"),
     "a tensor's name": (rename_a_tensor, r"model\.safetensors: tensor 'norm\.weight' is missing"),
     "other code": (
         lambda f: (edit(f / "decoder.json", code_version="0" * 16), spoil_weights(f)),
         r"the code, the weights .*; install the code of version 0{16} or retrain",
     ),
-    "cut golden": (lambda f: cut(f / "golden.safetensors"), r"golden\.safetensors: is not a complete"),
+    "cut golden": (lambda f: cut(f / "golden.safetensors"), r"golden\.safetensors: has changed since"),
     "wild golden": (wild_golden, r"golden\.safetensors: is not a golden file"),
     "no list": (lambda f: (f / "trained_on.safetensors").unlink(), r"trained_on\.safetensors: .*restore"),
 }

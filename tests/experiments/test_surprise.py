@@ -125,7 +125,7 @@ def test_the_picture_is_the_same_each_time(found: Surprises, tmp_path: Path) -> 
 
 
 def test_pictures_that_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"no \.svg or \.png file; give FILE\.svg"):
+    with pytest.raises(ConfigError, match=r"is not an \.svg or \.png file; give FILE\.svg"):
         require_figure(tmp_path / "a.jpg")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"pip install nextvec\[figures\]"):

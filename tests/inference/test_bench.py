@@ -145,8 +145,8 @@ def test_vectors_are_as_long_as_those_trained_on(trained: Path, tmp_path: Path) 
     [
         ({"engines": ("eager", "abacus")}, "no engine 'abacus'"),
         ({"engines": ("onnx",)}, "name eager"),
-        ({"batches": ()}, "not batch sizes"),
-        ({"batches": (0,)}, "not batch sizes"),
+        ({"batches": ()}, "holds no batch sizes"),
+        ({"batches": (0,)}, "holds no batch sizes"),
         ({"context": 0}, "context is 0"),
         ({"threads": 0}, "threads is 0"),
     ],

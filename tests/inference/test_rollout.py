@@ -138,7 +138,7 @@ def test_the_query_is_told_at_every_step() -> None:
         (lambda: SnapToCorpus(blend=-0.1), "blend is -0.1; give 0 to 1"),
         (lambda: SnapToCorpus(blend=float("nan")), "blend is nan; give 0 to 1"),
         (lambda: RolloutSettings(seed=-1), "seed is -1; give 0 to"),
-        (lambda: go(Turning(1), 0), "a rollout of 0 steps; ask for 1"),
+        (lambda: go(Turning(1), 0), "a rollout of 0 steps; request 1"),
         (lambda: go(Turning(1), 1, snap=SnapToCorpus()), "no chunks to snap to; name a store"),
     ],
 )

@@ -119,7 +119,7 @@ def test_rows_left_out(index: Index, reference: ExactIndex, queries: UnitVectors
     # everything but k, a row that is not held, one twice
     some[0], some[1] = reference.rows[20:], np.array([34, 10**6, near[1, 0], near[1, 0]])
     compare(index, reference, queries, 20, some)
-    with pytest.raises(RetrievalError, match=f"{index.size - 20} of them left out; ask for 1 to 20"):
+    with pytest.raises(RetrievalError, match=f"{index.size - 20} of them left out; request 1 to 20"):
         index.search(queries, 21, some)
 
 
@@ -141,7 +141,7 @@ def test_bad_input(index: Index, queries: UnitVectors) -> None:
     with pytest.raises(RetrievalError, match="shape"):
         index.search(UnitVectors(unit(values[:, :15]), "e"), 1)
     for k in (0, index.size + 1):
-        with pytest.raises(RetrievalError, match=f"{k} rows wanted of {index.size}; ask for 1 to"):
+        with pytest.raises(RetrievalError, match=f"{k} rows wanted of {index.size}; request 1 to"):
             index.search(queries, k)
     with pytest.raises(RetrievalError, match="give one array a query"):
         index.search(queries, 1, [np.arange(3)])

@@ -70,7 +70,7 @@ def test_names_and_addresses() -> None:
     for spec, message in {
         "annoy": "no index 'annoy'; choose one of: exact, faiss, faiss-hnsw, milvus, pgvector",
         "pgvector": "index 'pgvector': its address is missing; write pgvector:ADDRESS",
-        "milvus:": "index 'milvus': where it keeps",
+        "milvus:": "index 'milvus': its address is missing",
         "faiss:folder": "index 'faiss': takes no such address",
         "faiss-hnsw:": "without the colon",
     }.items():

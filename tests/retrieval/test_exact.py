@@ -95,7 +95,7 @@ def test_bad_input(world: Store, make_world: Callable[..., Store]) -> None:
     with pytest.raises(RetrievalError, match=r"shape \[16\]"):
         index.search(UnitVectors(good[0], "world"), 1)
     for k in (0, len(world) + 1):
-        with pytest.raises(RetrievalError, match=f"{k} rows wanted of 480; ask for 1 to 480"):
+        with pytest.raises(RetrievalError, match=f"{k} rows wanted of 480; request 1 to 480"):
             index.search(UnitVectors(good, "world"), k)
     with pytest.raises(RetrievalError, match="1 queries, 2 queries"):
         index.search(UnitVectors(good, "world"), 1, [np.arange(3)])

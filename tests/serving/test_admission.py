@@ -170,9 +170,9 @@ def test_a_key_sticks_to_its_arm_and_shares_are_kept(run: object) -> None:
     assert models.choose("b", "x")[1] is None
 
 
-def refused_host(host: bytes, **settings: Any) -> bool:
+def refused_host(named: bytes, **settings: Any) -> bool:
     try:
-        AllowedHosts(Settings(**settings)).check([(b"host", host)])
+        AllowedHosts(Settings(**settings)).check([(b"host", named)])
     except Refusal as refusal:
         return (refusal.status, refusal.code) == (421, "host_not_allowed")
     return False

@@ -13,7 +13,7 @@ import pytest
 
 from nextvec.serving.settings import Settings
 
-HEAD = b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-npy\r\n"
+HEAD = b"POST /v1/predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-npy\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 
 
@@ -37,7 +37,7 @@ def until_under_way(connect: Callable[[], Any], count: int) -> None:
     end = time.monotonic() + 60
     while True:
         wire = connect()
-        wire.send(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        wire.send(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         if b'nextvec_queue_depth{lane="vectors"} %d.0' % count in wire.answer()[1]:
             return
         assert time.monotonic() < end
@@ -126,7 +126,7 @@ def test_a_connection_that_says_nothing_is_closed(live: Callable[..., Any]) -> N
     connect = live(header_timeout=1.0)
     assert connect().answer() == (0, b"")
     blank = connect()
-    blank.send(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+    blank.send(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n")
     assert b"live" in blank.socket.recv(65536)
     blank.send(b"\r\n")  # a new line, and then nothing
     assert blank.answer()[1] == b""
@@ -182,6 +182,6 @@ def test_the_work_of_a_client_that_has_gone_is_not_done(live: Callable[..., Any]
 
 def test_requests_sent_at_once_are_answered_in_order(live: Callable[..., Any]) -> None:
     wire = live()()
-    wire.send(whole() * 2 + whole().replace(b"host: x", b"host: x\r\nconnection: close"))
+    wire.send(whole() * 2 + whole().replace(b"host: localhost", b"host: localhost\r\nconnection: close"))
     _, data = wire.answer()
     assert data.count(b"HTTP/1.1 200") == 3

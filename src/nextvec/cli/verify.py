@@ -40,7 +40,9 @@ def describe_verification(found: Verification) -> str:
     width = max(len(check.name) for check in found.checks)
     lines = [fill(check.text, f"{check.status:<4}  {check.name:<{width}}  ") for check in found.checks]
     red = sum(check.status == "RED" for check in found.checks)
-    outcome = f"{red} of {len(found.checks)} checks are RED" if red else "the run is as it was saved"
+    outcome = (
+        f"{red} of {len(found.checks)} checks are RED" if red else "the run matches what was saved with it"
+    )
     return "\n".join([*lines, f"{found.run}: {outcome}"])
 
 

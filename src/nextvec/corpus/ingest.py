@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -262,7 +263,8 @@ class _Survey:
 
         What recurs is known when all are read: until then they wait in `unread`.
         """
-        with Progress("read", None, "documents", quiet=quiet) as progress:
+        # On a terminal only: reading is short, and what follows tells how many there are.
+        with Progress("read", None, "documents", quiet=quiet or not sys.stderr.isatty()) as progress:
             for document in documents:
                 self.seen += 1
                 progress.advance()

@@ -195,7 +195,7 @@ class VectorPredictor(ABC):
 
     @property
     def reads_directions(self) -> bool:
-        """Whether it was trained on unit vectors, see `_as_trained`."""
+        """Whether it takes vectors of any length, see `_as_trained`."""
         return False
 
     @property
@@ -299,7 +299,7 @@ class TrainedPredictor(VectorPredictor):
 
     @property
     def reads_directions(self) -> bool:
-        return bool(self.training.get("normalised", False))
+        return bool(self.training.get("reads_directions", False))
 
     @property
     def space(self) -> Space:

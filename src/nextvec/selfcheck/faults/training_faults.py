@@ -143,7 +143,10 @@ def collapse(scene: Fixture, faulty: bool) -> Observation:
     did="a run of two protocols, reported as one",
     guard="a resumed run keeps the configuration and the store it was started with",
     alarm=("RunError", "the run was started with optim.lr"),
-    without={"nextvec.training.session:refuse_changes": nothing},
+    without={
+        "nextvec.checkpoint:refuse_changes": nothing,
+        "nextvec.training.session:refuse_changes": nothing,
+    },
 )
 def resumed_otherwise(scene: Fixture, faulty: bool) -> Observation:
     """`nextvec train --resume` with another learning rate."""
