@@ -204,7 +204,7 @@ def test_a_disk_without_rights(cli, world: Store, tmp_path: Path, monkeypatch: p
     where = tmp_path / "run"
     assert (
         done.err
-        == f"nextvec: error: {where}: Permission denied; check the path, its rights and the space left\n"
+        == f"nextvec: error: {where}: Permission denied; check the path, its rights and the space left, and give the command again\n"
     )
 
 
