@@ -202,10 +202,8 @@ def test_a_disk_without_rights(cli, world: Store, tmp_path: Path, monkeypatch: p
     done = cli("train", world.path, "--model", "lstm", "--out", tmp_path / "run")
     assert (done.code, done.out) == (2, "")
     where = tmp_path / "run"
-    assert (
-        done.err
-        == f"nextvec: error: {where}: Permission denied; check the path, its rights and the space left, and give the command again\n"
-    )
+    says = "Permission denied; check the path, its rights and the space left, and give the command again"
+    assert done.err == f"nextvec: error: {where}: {says}\n"
 
 
 def test_in_a_process_of_its_own(tmp_path: Path) -> None:
