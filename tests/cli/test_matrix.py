@@ -40,7 +40,7 @@ def test_two_models_with_two_seeds(cli, tiny: tuple[str, ...], world: Store, tmp
     assert again.out == done.out
     assert cli("compare", out, "--json", "-").json == table
     markdown = cli("compare", out, "--markdown").out
-    assert len([line for line in markdown.splitlines() if line.startswith("| ")]) == 2 + 10
+    assert len([line for line in markdown.splitlines() if line.startswith("| ")]) == 2 + len(BASELINES) + 2
 
 
 def test_a_model_that_fails_is_reported_and_the_others_stand(

@@ -49,7 +49,7 @@ class TrainingFlags:
     ] = None
     residual: Annotated[
         str | None,
-        Parameter(help="Baseline the network corrects: none, mean, last, ema, weights or ridge."),
+        Parameter(help="Baseline the network corrects: none, mean, last, ema, averages, weights or ridge."),
     ] = None
     head: Annotated[
         str | None,

@@ -264,7 +264,7 @@ class _Survey:
         What recurs is known when all are read: until then they wait in `unread`.
         """
         # On a terminal only: reading is short, and what follows tells how many there are.
-        with Progress("read", None, "documents", quiet=quiet or not sys.stderr.isatty()) as progress:
+        with Progress("read", None, "documents", quiet=quiet) as progress:
             for document in documents:
                 self.seen += 1
                 progress.advance()

@@ -200,7 +200,7 @@ def _matrix(folder: Path) -> Examination:
 
 def _decoder(folder: Path) -> Examination:
     if read_json(folder / DECODER, RunError).get("kind") != "inverter":
-        raise RunError("is a decoder that nextvec did not train", where=folder, remedy="set it up again")
+        raise RunError("is a decoder that was not trained here", where=folder, remedy="set it up again")
     files = [_look(folder / name, lambda: None, sealed=True) for name in (WEIGHTS, GOLDEN)]
     files.append(_look(folder / DECODER, lambda: load_saved(folder)))
     if (folder / FILE).is_file():
