@@ -12,7 +12,7 @@ import torch
 
 from nextvec.config import from_dict, merge, read_toml, to_dict
 from nextvec.corpus.store import Store
-from nextvec.errors import ConfigError, NextvecError, RunError
+from nextvec.errors import ConfigError, NextvecError, RunError, SplitError
 from nextvec.experiments import sweep
 from nextvec.experiments.sweep import (
     TABLE,
@@ -145,6 +145,15 @@ def test_what_can_be_trained_by_no_model_is_said_before_anything_is_written(run,
     for change, said in (("loss.mse=0", "every loss weight is zero"), ("data.min_context=20", "longest")):
         with pytest.raises(NextvecError, match=said):
             run(1, models=("mlp", "lstm"), set=(change,))
+    assert not (tmp_path / "s").exists()
+
+
+def test_what_could_not_be_evaluated_afterwards_is_refused_before_the_first_update(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "train", lambda *_, **__: pytest.fail("it trained"))
+    with pytest.raises(SplitError, match="could not be evaluated afterwards: split 'test' has no documents"):
+        run(1, set=("data.split.test=0",))
     assert not (tmp_path / "s").exists()
 
 

@@ -141,16 +141,28 @@ FEW_DOCUMENTS = 5
 """An interval over fewer documents than these is of little worth."""
 
 
+WIDER = "a larger share for test: --set data.split.test=0.3, or documents of your choice: --split-file"
+
+
+def check_test_split(store: Store, data: DataConfig, *, leak_limit: float | None = None) -> EvaluationSet:
+    """What `nextvec evaluate RUN` will evaluate a run with this data on, where nothing else is asked.
+
+    Raises, before anything is trained, what it would refuse then.
+    """
+    context = data.context if data.task == "middle" else EvaluationConfig.context
+    how = EvaluationConfig(context=context, horizon=data.horizons[0], task=data.task, quiet=True)
+    if leak_limit is not None:
+        how = replace(how, leak_limit=leak_limit)
+    return check_judging(store, DocumentSelection(), how, data.split, data.sources)
+
+
 def foretell(store: Store, data: DataConfig) -> str | None:
     """What a run with this data should be told before it is trained: that the documents of its test split are
     few, or cannot be evaluated at all. None where there is nothing to say."""
     if len(store.documents) > SMALL:
         return None
-    wider = "a larger share for test: --set data.split.test=0.3, or documents of your choice: --split-file"
-    context = data.context if data.task == "middle" else EvaluationConfig.context
-    how = EvaluationConfig(context=context, horizon=data.horizons[0], task=data.task, quiet=True)
     try:
-        found = check_judging(store, DocumentSelection(), how, data.split, data.sources)
+        found = check_test_split(store, data)
     except NextvecError as error:
         return f"what is trained now cannot be evaluated on its test split: {error}"
     documents = len(np.unique(found.windows.document))
@@ -159,7 +171,7 @@ def foretell(store: Store, data: DataConfig) -> str | None:
     many = "1 document" if documents == 1 else f"{documents} documents"
     return (
         f"the test split is {many} ({len(found)} windows), over which no interval says much; it takes more "
-        f"documents, or {wider}"
+        f"documents, or {WIDER}"
     )
 
 

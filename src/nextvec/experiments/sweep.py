@@ -8,6 +8,7 @@ each model was given and what came of it) and `best/<model>.toml`, which `nextve
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from nextvec.checkpoint import CONFIG
 from nextvec.config import from_dict, merge, read_toml, write_toml
 from nextvec.corpus.store import Store
 from nextvec.disk import locked, refuse_taken, write_json
-from nextvec.errors import ConfigError, NextvecError, RunError
+from nextvec.errors import ConfigError, NextvecError, NextvecWarning, RunError
+from nextvec.experiments.evaluating import WIDER, check_test_split, foretell
 from nextvec.interrupt import TrainingInterrupted
 from nextvec.models.registry import SEARCH
 from nextvec.training.config import TrainConfig
@@ -170,6 +172,8 @@ def run_sweep(
         ConfigError: Optuna is not installed, or its database cannot be reached.
         ConfigError, SplitError, WindowError, ModelError: no model could be trained whatever is chosen.
             Nothing is written then.
+        EvaluationError, SplitError, WindowError: nothing that is trained could be evaluated on the test split.
+            Nothing is written then.
         BusyError: another process is writing `out`. DiskError: it cannot be written to.
         RunError: `out` holds another sweep, or no trial could be trained.
         TrainingInterrupted: everything is saved; call again to go on.
@@ -244,15 +248,31 @@ def open_study(out: Path, plan: SweepPlan, url: str | None) -> Study:
 
 
 def _check(store: Store, plan: SweepPlan, configure: Configure) -> None:
-    """Raise, before anything is written, what would stop every trial of every model."""
+    """Raise, before anything is written, what would stop every trial of every model, or the evaluation of
+    what comes of them; warn of a test split that says little. Of test documents no prediction is made."""
     wrong: list[NextvecError] = []
+    fine: list[TrainConfig] = []
     for model in plan.models:
         try:
-            check_config(store, configure(model, {}))
+            config = configure(model, {})
+            check_config(store, config)
+            _check_judging(store, config)
+            fine.append(config)
         except NextvecError as e:
             wrong.append(e)
-    if len(wrong) == len(plan.models):
+    if not fine:
         raise wrong[0]
+    if (few := foretell(store, fine[0].data)) is not None:
+        warnings.warn(few, NextvecWarning, stacklevel=2)
+
+
+def _check_judging(store: Store, config: TrainConfig) -> None:
+    try:  # windows that stand in training are no reason: `evaluate --leak-limit` goes on without them
+        check_test_split(store, config.data, leak_limit=1.0)
+    except NextvecError as e:
+        e.message = f"the best model could not be evaluated afterwards: {e.message}"
+        e.remedy = WIDER
+        raise
 
 
 def take_up_again(study: Study, out: Path) -> None:
