@@ -60,7 +60,13 @@ def test_on_another_store_nothing_is_called_in_sample(cli: Cli, trained: Path, e
     assert [s["name"] for s in content["gap"]["splits"]] == ["all"]
     assert content["collapse"]["mean"] is None
     assert set(content["sources"]["trained"].values()) == {None}
-    assert set(content["standing"]["rows"]) == {"random", "copy-last", "last and mean", "linear average", "small-lstm"}
+    assert set(content["standing"]["rows"]) == {
+        "random",
+        "copy-last",
+        "last and mean",
+        "linear average",
+        "small-lstm",
+    }
     assert [f["name"] for f in content["factors"]["factors"]] == [
         "chunks of the document",
         "position of the target",

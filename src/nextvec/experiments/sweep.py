@@ -172,8 +172,8 @@ def run_sweep(
         ConfigError: Optuna is not installed, or its database cannot be reached.
         ConfigError, SplitError, WindowError, ModelError: no model could be trained whatever is chosen.
             Nothing is written then.
-        EvaluationError, SplitError, WindowError: nothing that is trained could be evaluated on the test split.
-            Nothing is written then.
+        EvaluationError, SplitError, WindowError: nothing that is trained could be evaluated on the test
+            split. Nothing is written then.
         BusyError: another process is writing `out`. DiskError: it cannot be written to.
         RunError: `out` holds another sweep, or no trial could be trained.
         TrainingInterrupted: everything is saved; call again to go on.
