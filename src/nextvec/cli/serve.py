@@ -94,6 +94,13 @@ def serve(
     ] = None,
     device: Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where runs predict.")] = "cpu",
     threads: Annotated[int, Parameter(help="Of a model's computation.", validator=POSITIVE)] = 1,
+    token_vocabulary: Annotated[
+        str | None,
+        Parameter(
+            help="Whose ids token arrays hold: encoder, or a .tiktoken file (default: cl100k_base, as "
+            "OpenAI's clients send them, where tiktoken keeps it)."
+        ),
+    ] = None,
     encoder: EncoderFlags | None = None,
     listen: ListenFlags | None = None,
     share: ShareFlags | None = None,
@@ -123,7 +130,9 @@ def serve(
         open_models,
         shares,
     )
+    from nextvec.serving.tokens import TokenVocabulary
 
+    tokens = TokenVocabulary(token_vocabulary)
     listen, share = listen or ListenFlags(), share or ShareFlags()
     settings = _settings(listen, limits or LimitFlags())
     read = partial(open_text_reader, flags=encoder)
@@ -133,7 +142,7 @@ def serve(
     torch.set_num_threads(threads)
     with ExitStack() as held, open_socket(settings) as opened:
         models = ServedModels(open_models(wanted, held), share.default, split)
-        app = create_app(settings, models, None if listen.no_log else sys.stderr.buffer)
+        app = create_app(settings, models, None if listen.no_log else sys.stderr.buffer, tokens)
         answer(app, opened, lambda url: print(f"serving {', '.join(models.names)} at {url}", flush=True))
 
 

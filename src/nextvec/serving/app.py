@@ -25,14 +25,15 @@ from nextvec.serving.gateway import Gateway
 from nextvec.serving.models import ServedModels
 from nextvec.serving.operation import Metrics, RequestLog
 from nextvec.serving.request_context import VariantLog, context_of_request
-from nextvec.serving.routes import coding, models, predict, rollout, sessions, text
+from nextvec.serving.routes import coding, embeddings, models, predict, rollout, sessions, text
 from nextvec.serving.schemas import components
 from nextvec.serving.sessions import Sessions
 from nextvec.serving.settings import GUARDED, ApiKeys, Settings
+from nextvec.serving.tokens import TokenVocabulary
 from nextvec.serving.work import AdmissionQueue, Workers
 from nextvec.version import __version__
 
-PARTS = (operation, models, predict, text, coding, rollout, sessions)
+PARTS = (operation, models, predict, text, coding, embeddings, rollout, sessions)
 VECTORS, TEXTS = "vectors", "texts"
 
 
@@ -75,7 +76,12 @@ def _guard(openapi: dict[str, Any]) -> None:
                 operation["security"] = [{"key": []}]
 
 
-def create_app(settings: Settings, models: ServedModels, log: IO[bytes] | None = None) -> Server:
+def create_app(
+    settings: Settings,
+    models: ServedModels,
+    log: IO[bytes] | None = None,
+    tokens: TokenVocabulary | None = None,
+) -> Server:
     """The server's application.
 
     Its lifespan warms the models and opens the threads; `app.state.state.phase` says where it is.
@@ -84,6 +90,7 @@ def create_app(settings: Settings, models: ServedModels, log: IO[bytes] | None =
         settings: the limits.
         models: what is served.
         log: takes a line of JSON a request; None keeps no log.
+        tokens: what token arrays mean; by default the vocabulary of OpenAI's clients, where it is here.
     """
     app = Server(
         title="nextvec",
@@ -107,6 +114,7 @@ def create_app(settings: Settings, models: ServedModels, log: IO[bytes] | None =
         RequestLog(log),
         VariantLog(),
     )
+    state.tokens = tokens or TokenVocabulary()
     state.workers = Workers(settings.text_threads, settings.work_timeout)
     state.sessions = Sessions()
     for kind in (NextvecError, Refusal, HTTPException, RequestValidationError, Exception):

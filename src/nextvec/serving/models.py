@@ -7,6 +7,7 @@ import hashlib
 import logging
 import random
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -45,12 +46,13 @@ class ServedModel:
         pipeline: texts in and out of it, where the server has what that needs.
     Attributes:
         horizons: how many chunks ahead it predicts, the nearest first.
+        created: when it was loaded, seconds since 1970.
     """
 
     def __init__(self, name: str, predictor: TrainedPredictor, pipeline: Pipeline | None = None) -> None:
         self.name, self.predictor, self.pipeline = name, predictor, pipeline
         self.batcher: Batcher | None = None
-        self.horizons = predictor.horizons
+        self.horizons, self.created = predictor.horizons, int(time.time())
         self._aimed = {horizon: predictor.at_horizon(horizon) for horizon in self.horizons}
 
     @property
@@ -134,6 +136,7 @@ class ServedModel:
         return {
             "id": self.name,
             "object": "model",
+            "created": self.created,
             "owned_by": "nextvec",
             "architecture": getattr(predictor, "architecture", None) or getattr(model, "architecture", None),
             "dimension": self.dimension,
@@ -198,6 +201,18 @@ class ServedModels:
                 remedy="GET /v1/models lists the names",
             )
         return found
+
+    def by_encoder(self, name: str) -> str | None:
+        """The first model whose encoder has this name, with or without its owner; None where none has, or
+        where a model is called so itself."""
+        if name in self._models:
+            return None
+        for model in self._models.values():
+            if model.pipeline is not None:
+                full = model.pipeline.reader.encoder.name
+                if name in (full, full.rpartition("/")[2]):
+                    return model.name
+        return None
 
     def choose(self, name: str | None = None, sticky: str | None = None) -> tuple[ServedModel, str | None]:
         """Which model answers, and for which variant of the split.

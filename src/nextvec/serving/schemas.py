@@ -89,12 +89,17 @@ CONTEXTS: dict[str, Any] = {
     "description": "A context [T, D] or a list of them, of any lengths: lists of numbers, or base64 of each.",
     "anyOf": [_many(VECTOR), _many(_many(VECTOR)), ENCODED, _many(ENCODED)],
 }
+TOKENS_READ = {
+    "type": ["integer", "null"],
+    "description": "of texts: tokens that were read; null where only the encoder's own server could tell",
+}
 EMBEDDINGS: dict[str, Any] = {
     "type": "object",
     "required": ["object", "model", "data", "usage"],
     "properties": {
         "object": {"const": "list"},
         "model": {"type": "string"},
+        "created": {"type": "integer", "description": "seconds since 1970"},
         "output_type": {"enum": ["decoder", "cosine"], "description": "raw, or at unit length"},
         "data": _many(
             {
@@ -110,7 +115,11 @@ EMBEDDINGS: dict[str, Any] = {
         "usage": {
             "type": "object",
             "required": ["vectors"],
-            "properties": {"vectors": {"type": "integer", "description": "that were sent"}},
+            "properties": {
+                "vectors": {"type": "integer", "description": "that were sent, or made of texts"},
+                "prompt_tokens": TOKENS_READ,
+                "total_tokens": TOKENS_READ,
+            },
         },
     },
 }

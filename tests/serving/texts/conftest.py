@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nextvec.client import Client
+from nextvec.corpus.reading import TextReader
 from nextvec.corpus.store import Store
+from nextvec.inference.predictor import RunPredictor
+from nextvec.serving.tokens import CACHED as CL100K_BASE
 from server_process import serving
 
+# LlamaIndex brings tiktoken's copy of cl100k_base, so that no test has to fetch it.
+TIKTOKEN_CACHE = Path(str(find_spec("llama_index.core").origin)).parent / "_static" / "tiktoken_cache"
 KEY = "a-key-for-the-tests-only"
 
 
@@ -30,14 +36,29 @@ def amn_run(
 @pytest.fixture(scope="session")
 def server(text_run: Path, amn_run: Path, text_store: Store) -> Iterator[str]:
     """The address of a server of `gru` (the default) and `amn`, with the store; it asks for KEY."""
-    with serving(f"gru={text_run}", f"amn={amn_run}", "--store", str(text_store.path), key=KEY) as url:
+    models = [f"gru={text_run}", f"amn={amn_run}", "--store", str(text_store.path)]
+    vocabulary = str(TIKTOKEN_CACHE / CL100K_BASE)
+    with serving(*models, "--token-vocabulary", vocabulary, key=KEY) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def reader(text_run: Path) -> TextReader:
+    """Of the encoder that the server's models share."""
+    return TextReader(RunPredictor(text_run).space)
 
 
 @pytest.fixture(scope="session")
 def key() -> str:
     """That the server asks for."""
     return KEY
+
+
+@pytest.fixture
+def tiktoken_cache(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where tiktoken finds cl100k_base."""
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(TIKTOKEN_CACHE))
+    return TIKTOKEN_CACHE
 
 
 @pytest.fixture

@@ -29,11 +29,6 @@ START = ". ".join(RIVER.split(". ")[:6]) + "."
 
 
 @pytest.fixture(scope="module")
-def reader(text_run: Path) -> TextReader:
-    return TextReader(RunPredictor(text_run).space)
-
-
-@pytest.fixture(scope="module")
 def make(text_run: Path, text_store: Store, reader: TextReader) -> Callable[..., ServedModel]:
     def make(store: bool = True, texts: bool = True) -> ServedModel:
         predictor = RunPredictor(text_run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -139,6 +139,13 @@ def unknown_share(encoder: Encoder, texts: Sequence[str]) -> float | None:
     if counts is None:
         return None
     return sum(unknown for _, unknown in counts) / max(1, sum(tokens for tokens, _ in counts))
+
+
+def lengths_to_cut(encoder: Encoder) -> Collection[int]:
+    """The lengths that the encoder's vectors may be cut to (Kusupati et al., 2022, "Matryoshka Representation
+    Learning"), as its configuration declares them; empty where it declares none."""
+    found: Collection[int] = getattr(encoder, "lengths_to_cut", ())
+    return found
 
 
 def digest(parts: Mapping[str, Any]) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,16 @@ class SentenceTransformerEncoder:
         """The model's tokenizer.json, for the chunker by tokens; None where it has none."""
         file = self.folder / "tokenizer.json"
         return file if file.is_file() else None
+
+    @cached_property
+    def lengths_to_cut(self) -> Collection[int]:
+        """The lengths that its config.json declares: `matryoshka_dimensions`, or any with `is_matryoshka`."""
+        file = self.folder / "config.json"
+        said = read_json(file, EncoderError) if file.is_file() else {}
+        lengths = said.get("matryoshka_dimensions")
+        if isinstance(lengths, list):
+            return frozenset(n for n in lengths if type(n) is int and 0 < n < self.dimension)
+        return range(1, self.dimension) if said.get("is_matryoshka") is True else ()
 
     def count_tokens(self, texts: Sequence[str]) -> list[tuple[int, int]]:
         """Tokens of each text, special tokens and prompt included, before cutting to `max_tokens`, and the

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
 
 from nextvec.corpus.reading import TextReader
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.decoding.base import Decoder
-from nextvec.serving.bodies import embeddings, windows_of
+from nextvec.serving.bodies import windows_of
 from nextvec.serving.errors import invalid
 from nextvec.serving.models import ServedModel
 from nextvec.serving.request_context import assigned
-from nextvec.serving.schemas import JSON, WORKING, errors
+from nextvec.serving.schemas import WORKING, errors
 from nextvec.serving.settings import Settings
 from nextvec.serving.texts import (
-    MAX_CHUNKS,
-    Encoded,
     PassageOutput,
     RequestFields,
-    Text,
     Vectors,
-    checked_text,
     library_of,
     passage_output,
     texts_of,
@@ -146,68 +142,3 @@ def _check_raw(decoder: Decoder, reader: TextReader, values: FloatArray) -> None
 @lru_cache(maxsize=8)
 def _usual_length(reader: TextReader) -> float:
     return float(np.linalg.norm(reader.encode([PROBE]).values))
-
-
-# Texts as vectors, by the encoder of a served model.
-
-ANSWER: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "A vector a text.",
-        "content": {JSON: {"schema": {"$ref": "#/components/schemas/Embeddings"}}},
-    }
-}
-
-
-class EncodeRequest(RequestFields):
-    """Texts, each of which becomes one vector."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"input": ["The mill stood by the river.", "Then the river froze."]}]}
-    )
-
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_CHUNKS)]
-    output_type: Annotated[
-        Literal["decoder", "cosine"], Field(description="raw, as models read it, or at unit length")
-    ] = "decoder"
-    encoding_format: Encoded = "float"
-
-
-@router.post(
-    "/encode",
-    summary="Encode texts.",
-    response_class=Response,
-    responses=ANSWER | errors(*WORKING, 409),
-)
-@router.post(
-    "/embeddings",
-    summary="The same, under the name that OpenAI clients know.",
-    response_class=Response,
-    responses=ANSWER | errors(*WORKING, 409),
-)
-async def encode(request: Request, fields: EncodeRequest) -> Response:
-    """One vector a text, which is not cut: of one too long for the encoder the beginning counts."""
-    model = assigned(request, fields.model, fields.user)
-    answer = await run_blocking(request, encoded, model, fields, request.app.state.settings)
-    return Response(answer, media_type=JSON)
-
-
-def encoded(model: ServedModel, fields: EncodeRequest, settings: Settings) -> bytes:
-    """The answer. Raises Refusal, EncoderError."""
-    reader = texts_of(model).reader
-    texts = [fields.input] if isinstance(fields.input, str) else fields.input
-    if sum(map(len, texts)) > settings.max_text:
-        raise invalid(
-            f"more than {settings.max_text} characters in all",
-            "text_too_long",
-            "input",
-            "send fewer texts a request",
-        )
-    raw = reader.encode([checked_text(text, settings, "input") for text in texts])
-    values = (raw.unit() if fields.output_type == "cosine" else raw).values
-    return embeddings(
-        values,
-        model.name,
-        fields.encoding_format,
-        output_type=fields.output_type,
-        usage={"vectors": len(values)},
-    )

@@ -25,6 +25,7 @@ class ModelCard(BaseModel):
 
     id: str
     object: str
+    created: int = Field(description="when the server loaded it, seconds since 1970")
     owned_by: str
     architecture: str | None
     dimension: int = Field(description="D, numbers of a vector")
