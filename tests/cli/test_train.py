@@ -7,12 +7,18 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 import nextvec
 from nextvec.config import read_toml
-from nextvec.corpus.store import Store
+from nextvec.corpus.store import NewDocument, Store, StoreWriter
+from nextvec.models.saving import load_model
+from nextvec.training.build import build_model
+from nextvec.training.recipes import make_config
+from nextvec.training.warm import inherited, warm_start
 
 
 def test_train_writes_a_run(cli, tiny: tuple[str, ...], world: Store, tmp_path: Path) -> None:
@@ -212,3 +218,91 @@ def test_tensorboard_is_written_where_it_is_asked_for(
     assert not (tmp_path / "run" / "tensorboard").exists()
     assert cli(*command, "--resume", "--tensorboard", "--quiet").code == 0
     assert len(list((tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*"))) == 1
+
+
+def test_a_run_starts_from_another_on_another_store(
+    cli, tiny: tuple[str, ...], trained: Path, make_world, tmp_path: Path
+) -> None:
+    """After an update not worth the name its weights are the other's; what that had read counts as seen."""
+    run, other = tmp_path / "run", make_world(tmp_path / "other", seed=3, prefix="new")
+    flags = (*tiny[:4], "--max-updates", "1", "--lr", "1e-12", "--quiet")
+    done = cli("train", other.path, "--init-from", trained, "--out", run, *flags)
+    assert done.code == 0
+    held = read_toml(run / "config.toml")["model"]
+    assert (held["name"], held["options"]) == ("lstm", {"hidden": 16})
+    before, after = load_file(trained / "model.safetensors"), load_file(run / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert all(np.allclose(before[name], after[name], atol=1e-6) for name in before)
+    assert json.loads((run / "config.json").read_text())["origin"]["run"] == str(trained)
+    seen = [set(load_file(folder / "trained_on.safetensors")["ids"].tolist()) for folder in (trained, run)]
+    assert seen[0] < seen[1]
+    assert cli("train", other.path, "--out", run, "--resume", "--max-updates", "2", "--epochs", "2").code == 0
+    assert set(load_file(run / "trained_on.safetensors")["ids"].tolist()) == seen[1]
+    both = cli("train", other.path, "--init-from", trained, "--out", run, "--resume")
+    assert both.code == 2
+    assert "leave --init-from out" in both.err
+
+
+@pytest.mark.parametrize(
+    ("encoder", "flags", "said"),
+    [
+        ("world", ["--model", "gru"], "is gru, and the run to start from is lstm"),
+        (
+            "world",
+            ["--set", "model.options.hidden=24"],
+            "model.options.hidden: is 24, and the run to start from has 16",
+        ),
+        ("another", [], "reads vectors of 'world', the store has those of 'another'"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(
+    cli, trained: Path, make_world, tmp_path: Path, encoder: str, flags: list[str], said: str
+) -> None:
+    other = make_world(tmp_path / "other", encoder=encoder)
+    done = cli("train", other.path, "--init-from", trained, "--out", tmp_path / "run", *flags)
+    assert done.code == 2
+    assert said in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_model_of_the_package_is_a_start(tmp_path: Path) -> None:
+    """It read unit vectors, the store has some of length 2: only the scale is another."""
+    model, info = load_model("pretrained")
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((400, 384)).astype(np.float32)
+    vectors *= 2 / np.linalg.norm(vectors, axis=1, keepdims=True)
+    documents = [NewDocument.from_chunks(f"d{i}", [f"{i} {k}" for k in range(20)]) for i in range(20)]
+    with StoreWriter(
+        tmp_path / "s", encoder=info["encoder"], dimension=384, chunker={}, dtype="float32", normalised=False
+    ) as writer:
+        writer.add_shard(documents, vectors, path="test")
+    store = Store.open(tmp_path / "s")
+    config = make_config("pretrained", inherited("pretrained", store))
+    start = warm_start("pretrained", store, config)
+    build_model(store, config).load_state_dict(start.weights)
+    theirs = model.state_dict()
+    assert start.weights["scale"] == pytest.approx(2 * float(theirs.pop("scale")), rel=1e-5)
+    assert all(torch.equal(start.weights[name], theirs[name]) for name in theirs)
+    assert start.trained_on is not None
+    assert len(start.trained_on.documents) == info["training"]["documents"]
+
+
+def test_a_finished_run_goes_on_to_a_later_end(
+    cli, tiny: tuple[str, ...], world: Store, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert cli("train", world.path, "--model", "gru", "--out", run, *tiny, "--max-updates", "3").code == 0
+    again = ("train", world.path, "--out", run, "--resume")
+    done = cli(*again, "--max-updates", "9", "--epochs", "5")
+    assert done.code == 0, done.err
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert (metrics["updates"], metrics["stopped"]) == (9, "max_updates")
+    lines = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    assert [line["update"] for line in lines][-1] == 9
+    assert read_toml(run / "config.toml")["optim"]["max_updates"] == 9
+    early = cli(*again, "--max-updates", "5")
+    assert early.code == 2
+    assert "has made 9 updates" in early.err
+    assert "give a later end" in early.err
+    assert cli(*again).code == 0
+    assert json.loads((run / "metrics.json").read_text())["updates"] == 9

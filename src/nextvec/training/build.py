@@ -27,6 +27,7 @@ from nextvec.data.least_squares import (
 )
 from nextvec.data.listwise import fit_listwise
 from nextvec.data.splits import Split
+from nextvec.data.trained import TrainedOn
 from nextvec.data.windows import IntArray, Windows, by_original, make_windows
 from nextvec.errors import ConfigError, WindowError
 from nextvec.models.architectures.distilgpt2 import transfer
@@ -59,11 +60,13 @@ class Start:
         weights: the state of a model of the configuration's sizes, scale and baseline included.
         origin: where they come from, JSON; it stays with the run.
         keep_zeros: weights of matrices that are exactly 0 are not learned.
+        trained_on: what the weights have seen already, beside what the run will be trained on.
     """
 
     weights: Mapping[str, Tensor]
     origin: Mapping[str, Any] = field(default_factory=dict)
     keep_zeros: bool = False
+    trained_on: TrainedOn | None = None
 
 
 def hold_zeros(model: nn.Module) -> None:

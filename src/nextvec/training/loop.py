@@ -88,6 +88,8 @@ def train(
     """
     with locked(Path(out)):
         session = open_session(store, config, Path(out), resume=resume, start=start)
+        if not session.state.stopped:  # of a finished run that goes on to a later end
+            (Path(out) / METRICS).unlink(missing_ok=True)
         run_epochs(session, after_epoch, quiet=quiet)
         return conclude(session)
 

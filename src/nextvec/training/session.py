@@ -7,6 +7,7 @@ import logging
 import math
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from nextvec.checkpoint import CONFIG, begin, restore, seed_everything, write_checkpoint
-from nextvec.config import refuse_changes, to_dict, write_toml
+from nextvec.config import flatten, refuse_changes, to_dict, write_toml
 from nextvec.corpus.store import Store
 from nextvec.data.batches import BatchSource
 from nextvec.data.splits import Split, split_documents
@@ -46,6 +47,8 @@ log = logging.getLogger("nextvec.training")
 ENVIRONMENT = "run.json"
 FREE_TO_CHANGE = ("data.workers", "runtime.checkpoint_every_s")
 """Keys that a resumed run may change: they decide how it works, not what it gives."""
+ENDS = ("optim.max_updates", "optim.epochs", "optim.max_seconds")
+"""Keys that say when a run is over: a resumed run may be given a later end."""
 
 
 @dataclass
@@ -168,7 +171,8 @@ def open_session(
             with another configuration or store.
         ConfigError, SplitError, WindowError, ModelError: the configuration cannot be carried out.
     """
-    config, checkpoint = begin(out, config, read_config, resume=resume, free=FREE_TO_CHANGE, what="run")
+    free = (*FREE_TO_CHANGE, *ENDS)
+    config, checkpoint = begin(out, config, read_config, resume=resume, free=free, what="run")
     if config is None:
         raise RunError("a new run needs a configuration", where=out)
     if config.runtime.threads:
@@ -183,9 +187,14 @@ def open_session(
         session.fitted = checkpoint.facts.get("fitted", {})
         session.state = TrainingState(**{**stored, "plateau": Plateau(**stored["plateau"])})
         restore(checkpoint, session.learned, session.optimiser, session.means.sums, out)
-        remember(session, checkpoint.facts.get("origin"))
+        if (origin := checkpoint.facts.get("origin")) is not None:
+            remember(session, origin)
+            session.trained_on = TrainedOn.union([session.trained_on, TrainedOn.load(out / TRAINED_ON)])
+        go_on(session, flatten(checkpoint.facts.get("config", {})))
         done = read_history(out) if session.state.epoch else []
         session.history = [line for line in done if line["epoch"] <= session.state.epoch]
+    if start is not None:  # else one stopped before its first checkpoint would go on from fresh weights
+        session.save()
     _write_facts(session)
     log.info("training on %s in %s", hardware.device, hardware.precision)
     return session
@@ -242,15 +251,52 @@ def build_session(
     )
     if start is not None:
         remember(session, {**start.origin, "keep_zeros": start.keep_zeros})
+        if start.trained_on is not None:
+            session.trained_on = TrainedOn.union([session.trained_on, start.trained_on])
     return session
 
 
-def remember(session: TrainingSession, origin: dict[str, Any] | None) -> None:
+def remember(session: TrainingSession, origin: dict[str, Any]) -> None:
     """What a run that did not start from fresh weights says of that, and holds to."""
-    if origin is not None:
-        session.extra["origin"] = origin
-        if origin["keep_zeros"]:
-            hold_zeros(session.model)
+    session.extra["origin"] = origin
+    if origin["keep_zeros"]:
+        hold_zeros(session.model)
+
+
+def go_on(session: TrainingSession, then: Mapping[str, Any]) -> None:
+    """A resumed run that was given a later end than it had (`then`, a flat configuration) is not over.
+
+    Schedules are laid out for the new end: the learning rate goes on from where they stand there. An epoch
+    that the old end cut short is not made up for.
+
+    Raises:
+        RunError: the new end is no later than what was done, or the run ended for another reason.
+    """
+    state, optim, now = session.state, session.config.optim, flatten(to_dict(session.config))
+    changed = bool(then) and any(then.get(key) != now.get(key) for key in ENDS)
+    reached = {
+        "max_updates": 0 < optim.max_updates <= state.update,
+        "epochs": optim.epochs <= state.epoch,
+        "max_seconds": 0 < optim.max_seconds <= state.train_seconds,
+    }
+    if state.stopped in reached and not any(reached.values()):
+        state.stopped = ""
+    if not changed:
+        return
+    if any(reached.values()):
+        over = next(name for name, there in reached.items() if there)
+        raise RunError(
+            f"has made {state.update:,} updates in {state.epoch} epochs, so that {over} = "
+            f"{now[f'optim.{over}']} is reached already",
+            where=session.out,
+            remedy="give a later end: --max-updates, --epochs or --set optim.max_seconds=SECONDS",
+        )
+    if state.stopped:
+        raise RunError(
+            f"ended by {state.stopped} in epoch {state.epoch}, and a later end changes nothing of that",
+            where=session.out,
+            remedy=f"train on in another folder: nextvec train --init-from {session.out}",
+        )
 
 
 def check_config(store: Store, config: TrainConfig) -> None:
