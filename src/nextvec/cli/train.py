@@ -28,8 +28,8 @@ def train(
         str | None,
         Parameter(
             help="Start from this run's weights, on any store of its encoder: a folder, a Hub id, or "
-            "pretrained, the model that comes with the package. Its configuration is taken where no flag says "
-            "otherwise."
+            "pretrained, the model that comes with the package. Its configuration is taken where no flag "
+            "says otherwise."
         ),
     ] = None,
     resume: Annotated[

@@ -1,4 +1,4 @@
-"""Warm start: a new run that begins with the weights of another, on the same encoder's vectors of any store."""
+"""Warm start: a new run that begins with the weights of another, on any store of the same encoder."""
 
 from __future__ import annotations
 
