@@ -101,6 +101,52 @@ def test_a_broken_connection_is_not_tried_again_but_a_refused_one_is(waits: list
 
 
 @pytest.mark.parametrize(
+    "given", ["", "/", "/v1", "/v1/", "/v1/predict", "/v1/embeddings/", "/v1/models?x=1"]
+)
+@pytest.mark.parametrize("before", ["", "/behind/a/proxy"])
+def test_an_address_is_the_same_with_its_version_and_with_a_route(given: str, before: str) -> None:
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(str(request.url))
+        return httpx.Response(200, json={"data": [CARD]})
+
+    with Client(f"http://server{before}{given}", transport=httpx.MockTransport(answer)) as opened:
+        assert opened.models() == [CARD]
+        assert opened.url == f"http://server{before}"
+    assert seen == [f"http://server{before}/v1/models"]
+
+
+def test_a_404_is_asked_again_without_v1_once_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.path)
+        if request.url.path.startswith("/v1"):
+            return httpx.Response(404, text="no such page")
+        return httpx.Response(200, json={"data": [CARD]})
+
+    with client(answer) as opened, caplog.at_level("WARNING", "nextvec.client"):
+        assert opened.models() == opened.models() == [CARD]
+    assert seen == ["/v1/models", "/models", "/models"]
+    assert caplog.text.count("http://server/v1/models is not there, http://server/models is") == 1
+
+
+def test_a_404_of_our_own_server_is_not_asked_again() -> None:
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.path)
+        return httpx.Response(404, json={"error": {"message": "no such model", "code": "model_not_found"}})
+
+    with client(answer) as opened:
+        for _ in range(2):
+            with pytest.raises(ServerError, match="no such model"):
+                opened.describe("m")
+    assert seen == ["/v1/models/m"] * 2
+
+
+@pytest.mark.parametrize(
     "url", ["server:80", "ftp://server", "http://", "http://me:word@server", "http://server:port"]
 )
 def test_what_is_no_address_is_refused(url: str) -> None:

@@ -144,7 +144,11 @@ def test_a_server_that_normalises_is_noticed(server: Server) -> None:
     ("given", "kind", "full"),
     [
         ("https://api.example.org", None, "https://api.example.org/v1/embeddings"),
+        ("https://api.example.org/v1", None, "https://api.example.org/v1/embeddings"),
         ("https://api.example.org/v1/", None, "https://api.example.org/v1/embeddings"),
+        ("https://api.example.org/v1/embeddings/", None, "https://api.example.org/v1/embeddings"),
+        ("http://h/embed", "openai", "http://h/v1/embeddings"),
+        ("http://h/v1/embeddings", "tei", "http://h/v1/embed"),
         ("http://h:80/x/embeddings?v=2", None, "http://h/x/embeddings?v=2"),
         ("http://h:8080/embed", None, "http://h:8080/embed"),
         ("http://h:8080", "tei", "http://h:8080/embed"),
@@ -152,6 +156,30 @@ def test_a_server_that_normalises_is_noticed(server: Server) -> None:
 )
 def test_addresses(given: str, kind: str | None, full: str) -> None:
     assert str(resolve_endpoint(given, kind)[1]) == full
+
+
+@pytest.mark.parametrize(
+    ("given", "there"),
+    [
+        ("", "/embeddings"),
+        ("/v1", "/embeddings"),
+        ("/api/embeddings", "/api/v1/embeddings"),
+        ("/v1/embed", "/embed"),
+    ],
+)
+def test_a_404_tries_the_other_form_once_and_says_so(
+    server: Server, given: str, there: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.plan = [(404, {}, b"no such page")]
+    with caplog.at_level("WARNING", "nextvec.corpus"):
+        encoder = HttpEncoder(server.address + given, "small")
+    assert f"is not there, {server.address}{there} is" in caplog.text
+    np.testing.assert_array_equal(encoder.encode(TEXTS), EXPECTED)
+    assert [request["path"] for request in server.seen][1:] == [there, there]
+    server.plan, before = [(404, {}, b"no such model"), (404, {}, b"no such page")], len(server.seen)
+    with pytest.raises(EncoderError, match="answered 404: no such model; nor is there an answer at http"):
+        HttpEncoder(server.address + given, "small")
+    assert len(server.seen) == before + 2
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ class Client:
     """Requests to one server. Safe to share between threads; close it, or leave it as a context manager.
 
     Args:
-        url: such as http://127.0.0.1:8000.
+        url: such as http://127.0.0.1:8000; with /v1 and with a route it is the same address. Where there
+            is nothing under /v1, as behind some proxies, routes are asked for without it, which is logged.
         api_key: sent as a bearer token.
         model: asked where a call names none; None is the server's default.
         timeout: seconds for connecting and for each answer.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from nextvec.errors import ServerError
 
 FloatArray = NDArray[np.float32]
 
+log = logging.getLogger("nextvec.client")
+
+VERSION = "/v1"
 NPY, JSON = "application/x-npy", "application/json"
 MAX_ANSWER_BYTES = 2**28
 MAX_WAIT_S = 60.0
@@ -50,7 +54,8 @@ class Wire:
         retries: int,
         transport: httpx.BaseTransport | None,
     ) -> None:
-        self.url, self.retries = checked_url(url), retries
+        self.url, self.retries = base_url(url), retries
+        self._prefix: str | None = None  # of the routes, as soon as an answer has shown it
         self.http = httpx.Client(
             base_url=self.url,
             timeout=timeout,
@@ -90,10 +95,10 @@ class Wire:
         options: Mapping[str, Any] | None = None,
     ) -> ServerResponse:
         """One request, sent again while the server says that it can be. Raises ServerError."""
-        where = f"{self.url}{path}"
+        where = f"{self.url}{self._form(path)}"
         for attempt in range(self.retries + 1):
             try:
-                answer = self._once(method, path, data, headers, options)
+                answer = self._first_that_is_there(method, path, data, headers, options)
             except httpx.ConnectError as error:
                 # Nothing was sent, so nothing was done: another try does no harm.
                 problem: ServerError = ServerError(f"cannot be reached ({error})", where=where, remedy=REACH)
@@ -111,6 +116,24 @@ class Wire:
             if attempt < self.retries:
                 time.sleep(wait)
         raise problem
+
+    def _form(self, path: str) -> str:
+        """The route as this server has it: behind some proxies the routes have no /v1."""
+        return path if self._prefix is None else self._prefix + path.removeprefix(VERSION)
+
+    def _first_that_is_there(self, method: str, path: str, *request: Any) -> ServerResponse:
+        """One answer. The first 404 that no server of ours gave is asked again without /v1, once."""
+        answer = self._once(method, self._form(path), *request)
+        if self._prefix is None and path.startswith(VERSION):
+            self._prefix = VERSION
+            if answer.status == 404 and not _ours(answer):
+                other = self._once(method, path.removeprefix(VERSION), *request)
+                if other.status != 404:
+                    self._prefix = ""
+                    told = self.url, path, self.url, path.removeprefix(VERSION)
+                    log.warning("%s%s is not there, %s%s is: the routes are asked for without /v1", *told)
+                    return other
+        return answer
 
     def _once(
         self,
@@ -143,8 +166,11 @@ class Wire:
         )
 
 
-def checked_url(url: str) -> str:
-    """The address without a slash at its end. Raises ServerError: it is none."""
+def base_url(url: str) -> str:
+    """What stands before /v1 in an address: a host's, that of OpenAI's clients (/v1) or that of a route.
+
+    Raises ServerError: it is none.
+    """
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError) as error:
@@ -155,7 +181,10 @@ def checked_url(url: str) -> str:
         raise ServerError(
             "holds a password", where=parsed.host, remedy="give a key as api_key or in NEXTVEC_API_KEY"
         )
-    return str(parsed).rstrip("/")
+    before, version, _ = f"{parsed.path.rstrip('/')}/".partition(f"{VERSION}/")
+    return str(parsed.copy_with(path=before if version else parsed.path, query=None, fragment=None)).rstrip(
+        "/"
+    )
 
 
 def to_npy(values: FloatArray) -> bytes:
@@ -195,6 +224,14 @@ def waiting_time(retry_after: str | None, attempt: int) -> float:
             when = when.replace(tzinfo=UTC)
         return max((when - datetime.now(UTC)).total_seconds(), 0.0)
     return float(min(0.5 * 2**attempt, 30.0))
+
+
+def _ours(answer: ServerResponse) -> bool:
+    """Whether it is a refusal in the shape of our servers, which know their routes."""
+    try:
+        return bool(json.loads(answer.data)["error"]["code"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _refusal(answer: ServerResponse, where: str) -> ServerError:

@@ -47,6 +47,7 @@ class HttpEncoder:
 
     Args:
         url: `https://host/v1/embeddings`, `https://host/v1`, `https://host`, or TEI's `http://host/embed`.
+            Where that is not there (404), it is tried with, or without, /v1 once, which is logged.
         model: the model's name, sent to OpenAI-compatible servers.
         kind: "openai" or "tei"; by default from the address ("/embed" is TEI).
         key_variable: environment variable that holds the API key; none is sent without it.
@@ -94,7 +95,7 @@ class HttpEncoder:
         )
         self.path = f"http {self._kind}"
         self.dimension = 0
-        probe = self.encode(PROBE)
+        probe = self._first_answer()
         self.dimension = int(probe.shape[1])
         if dimensions is not None and self.dimension != dimensions:
             raise EncoderError(
@@ -118,6 +119,25 @@ class HttpEncoder:
             "fingerprint": digest(identity),
             **identity,
         }
+
+    def _first_answer(self) -> FloatArray:
+        """The probe's vectors. An address that is not there is tried with, or without, /v1 once."""
+        try:
+            return self.encode(PROBE)
+        except _NotThereError as error:
+            given, where = self._url, self._where
+            self._url = _other_form(given)
+            self._where = str(self._url.copy_with(query=None))
+            try:
+                probe = self.encode(PROBE)
+            except EncoderError:
+                raise EncoderError(
+                    f"{error.message}; nor is there an answer at {self._where}",
+                    where=where,
+                    remedy=error.remedy,
+                ) from None
+            log.warning("%s is not there, %s is: it is asked from now on", where, self._where)
+            return probe
 
     def count_tokens(self, texts: Sequence[str]) -> list[tuple[int, int]] | None:
         """None: only the server knows its tokenizer."""
@@ -169,9 +189,8 @@ class HttpEncoder:
                 if status == 200:
                     return _parse(data, self._where)
                 if status != 429 and status < 500:
-                    raise EncoderError(
-                        f"{problem}: {self._excerpt(data)}", where=self._where, remedy=_remedy(status)
-                    )
+                    kind = _NotThereError if status == 404 else EncoderError
+                    raise kind(f"{problem}: {self._excerpt(data)}", where=self._where, remedy=_remedy(status))
             except (httpx.TransportError, httpx.StreamError) as e:
                 problem, headers = f"cannot be reached ({type(e).__name__}: {e})", {}
             if attempt < self._retries:
@@ -208,6 +227,17 @@ class HttpEncoder:
             return response.status_code, response.headers, bytes(data)
 
 
+class _NotThereError(EncoderError):
+    """Nothing is at this address, or no such model."""
+
+
+def _other_form(url: httpx.URL) -> httpx.URL:
+    """The address of the route without its /v1, or with one."""
+    before, _, route = url.path.rpartition("/")
+    before = before.removesuffix("/v1") if before.endswith("/v1") else f"{before}/v1"
+    return url.copy_with(path=f"{before}/{route}")
+
+
 def resolve_endpoint(url: str, kind: str | None) -> tuple[str, httpx.URL]:
     """(kind, full address) from what the user gave. Raises EncoderError."""
     try:
@@ -232,6 +262,7 @@ def resolve_endpoint(url: str, kind: str | None) -> tuple[str, httpx.URL]:
             where=url,
             remedy="choose --encoder-option kind=openai or kind=tei",
         )
+    path = path.removesuffix("/embeddings" if chosen == "tei" else "/embed")  # the route of the other kind
     if chosen == "tei" and not path.endswith("/embed"):
         path += "/embed"
     if chosen == "openai" and not path.endswith("/embeddings"):
