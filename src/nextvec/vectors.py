@@ -33,7 +33,12 @@ class _Vectors:
     encoder: str
 
     def __post_init__(self) -> None:
-        given = np.asarray(self.values)
+        try:
+            given = np.asarray(self.values)
+        except ValueError:  # a ragged list
+            raise VectorError(
+                "rows of different lengths are not vectors", remedy="give floating point numbers [..., D]"
+            ) from None
         if given.ndim == 0 or not np.issubdtype(given.dtype, np.floating):
             raise VectorError(
                 f"{given.dtype} of shape {list(given.shape)} are not vectors",

@@ -12,7 +12,14 @@ import pytest
 
 import nextvec
 from nextvec.corpus.store import Store
-from nextvec.errors import ConfigError, EncoderMismatchError, RunError, VectorError
+from nextvec.errors import (
+    ConfigError,
+    DocumentError,
+    EncoderError,
+    EncoderMismatchError,
+    RunError,
+    VectorError,
+)
 from nextvec.inference.predictor import RunPredictor, open_predictor
 from nextvec.vectors import RawVectors
 
@@ -104,3 +111,31 @@ def test_no_training_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_text_or_its_chunks_are_read_as_the_model_s_were(text_run: Path, text_store: Store) -> None:
+    predictor = nextvec.Predictor.load(text_run)
+    document = text_store.documents[0]
+    rows = range(document.first, document.first + document.count)
+    chunks = text_store.texts(rows)
+    expected = predictor.predict(np.asarray(text_store.vectors[rows.start : rows.stop])).unit.values
+    for given in (text_store.document_text(document.doc_id), chunks, tuple(chunks)):
+        assert float(predictor.predict(given).unit.values @ expected) > 0.9999
+    both = predictor.predict_batch([chunks, " ".join(chunks[:2])]).unit.values
+    assert float(both[0] @ expected) > 0.9999
+    with pytest.raises(DocumentError, match="no text in it"):
+        predictor.predict("  ")
+
+
+def test_lists_of_numbers_are_vectors_and_ragged_ones_are_not(
+    predictor: nextvec.Predictor, world: Store
+) -> None:
+    x = np.asarray(world.vectors[:4])
+    expected = predictor.predict(x).raw.values
+    np.testing.assert_allclose(predictor.predict(x.tolist()).raw.values, expected, atol=1e-6)
+    with pytest.raises(VectorError, match="rows of different lengths are not vectors"):
+        predictor.predict([[0.5] * 16, [0.5] * 15])
+    with pytest.raises(VectorError, match="are not vectors"):
+        predictor.predict(["a text", 0.5])
+    with pytest.raises(EncoderError, match="server's"):
+        predictor.predict("A text for an encoder that is not at hand.")

@@ -136,7 +136,13 @@ class IngestEncoderFlags:
 class ReadyMadeFlags:
     """Vectors that nothing has to be encoded for."""
 
-    vectors: Annotated[Path | None, Parameter(help=".npy of shape [chunks, D].")] = None
+    vectors: Annotated[
+        Path | None,
+        Parameter(
+            help=".npy of shape [chunks, D]; or, without --chunks, a .parquet with a list of texts and a "
+            "list of vectors in every row (LCM's)."
+        ),
+    ] = None
     chunks: Annotated[Path | None, Parameter(help=".parquet: doc_id, position, text, source[, title].")] = (
         None
     )
@@ -152,8 +158,10 @@ class ReadyMadeFlags:
     ) -> ImportReport:
         from nextvec.corpus.encoders import load_encoder
         from nextvec.corpus.imports import import_vectors
+        from nextvec.corpus.in_memory import import_lists
 
-        if self.vectors is None or self.chunks is None or sources:
+        alone = self.vectors is not None and self.vectors.suffix == ".parquet"
+        if self.vectors is None or (self.chunks is None) != alone or sources:
             raise ConfigError(
                 "vectors and chunks come together and alone", remedy="give --vectors, --chunks and no sources"
             )
@@ -164,6 +172,8 @@ class ReadyMadeFlags:
                     "no encoder is named", where="--verify-encoder", remedy="add --encoder NAME"
                 )
             whose = {"encoder": load_encoder(encoding.config())}
+        if self.chunks is None:
+            return import_lists(self.vectors, out, dtype=encoding.dtype, **whose, **rest)
         return import_vectors(self.vectors, self.chunks, out, dtype=encoding.dtype, **whose, **rest)
 
     def take_npz(

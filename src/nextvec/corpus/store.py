@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -81,6 +82,8 @@ class Store:
         vectors: float32 view [n, D] of the memory-mapped vectors.
     """
 
+    _temporary: tempfile.TemporaryDirectory[str] | None = None
+
     def __init__(self, path: Path, info: dict[str, Any]) -> None:
         self.path = path
         self.info = info
@@ -112,6 +115,31 @@ class Store:
         if verify:
             for shard in store.info["shards"]:
                 verify_shard(store.path, shard)
+        return store
+
+    @classmethod
+    def from_documents(cls, documents: Any, out: str | Path | None = None, **options: Any) -> Store:
+        """Put documents that a program holds into a store, new or existing, and open it.
+
+        Args:
+            documents: texts; lists of chunks; or a table of rows (a pandas or polars DataFrame, a pyarrow
+                Table, a `datasets.Dataset`, dictionaries) with text and, if there, id, title, source,
+                vectors.
+            out: the store's folder; None makes a temporary one, which goes with the object.
+            options: encoder, chunker, dtype, most_unknown, quiet of
+                `nextvec.corpus.in_memory.store_documents`.
+        Raises:
+            DocumentError, StoreError, EncoderError, VectorError: as `store_documents`.
+        """
+        from nextvec.corpus.in_memory import store_documents
+
+        if out is not None:
+            store_documents(documents, out, **options)
+            return cls.open(out)
+        folder = tempfile.TemporaryDirectory(prefix="nextvec-store-")
+        store_documents(documents, Path(folder.name) / "store", **options)
+        store = cls.open(Path(folder.name) / "store")
+        store._temporary = folder
         return store
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -2,6 +2,8 @@
 
 predictor = nextvec.Predictor.load("runs/lstm")
 raw, unit = predictor.predict(vectors)          # [T, D] read -> what comes next
+raw, unit = predictor.predict("A text ...")     # cut and encoded as what the model was trained on
+raw, unit = predictor.predict(["One chunk.", "The next."])
 with_each = predictor.stream()                  # or vector by vector: with_each.push(vector)
 """
 
@@ -9,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
+from nextvec.corpus.reading import TextReader
 from nextvec.data.windows import FloatArray
 from nextvec.errors import VectorError
 from nextvec.inference.base import StreamSession, TrainedPredictor
@@ -20,8 +23,9 @@ from nextvec.inference.predictor import open_predictor
 from nextvec.inference.rollout import Find, RolloutResult, RolloutSettings, roll
 from nextvec.vectors import RawVectors, UnitVectors
 
-Vectors = FloatArray | RawVectors
-"""float32 [T, D]; as RawVectors they carry their encoder, which is then checked."""
+Vectors = FloatArray | RawVectors | str | Sequence[str] | Sequence[Sequence[float]]
+"""Vectors [T, D], as lists of numbers too; as RawVectors they carry their encoder, which is then checked. Or
+what they are made of: a text, which is cut, or its chunks."""
 
 
 class RawAndUnit(NamedTuple):
@@ -38,8 +42,21 @@ class Predictor:
         run: the run or export behind it, which says how it was trained.
     """
 
-    def __init__(self, run: TrainedPredictor) -> None:
+    def __init__(self, run: TrainedPredictor, reader: TextReader | None = None) -> None:
+        """
+        Args:
+            reader: of texts; needed where the run's encoder is a server's or only known by name
+                (`TextReader(run.space, encoder)`).
+        """
         self.run = run
+        self._reader = reader
+
+    @property
+    def reader(self) -> TextReader:
+        """What cuts and encodes texts as the model's were; loaded at the first text. Raises EncoderError."""
+        if self._reader is None:
+            self._reader = TextReader(self.run.space)
+        return self._reader
 
     @classmethod
     def load(
@@ -60,16 +77,18 @@ class Predictor:
 
     def ahead(self, horizon: int) -> Predictor:
         """The same, predicting another of the run's horizons. Raises RunError for one it has not learned."""
-        return Predictor(self.run.at_horizon(horizon))
+        return Predictor(self.run.at_horizon(horizon), self._reader)
 
     def predict(self, vectors: Vectors, query: FloatArray | None = None) -> RawAndUnit:
         """What follows vectors [T, D], the last `context` of which are read: an answer of [D].
 
         Args:
+            vectors: or a text, or the chunks of one in their order.
             query: [D] what a conditional model is to write towards.
         Raises:
-            VectorError: another shape, NaN or infinity.
-            EncoderMismatchError: vectors of another encoder.
+            VectorError: another shape, rows of different lengths, NaN or infinity.
+            EncoderMismatchError: vectors of another encoder. EncoderError: a text, and the model's encoder is
+                not at hand. DocumentError: a text of white space.
             ModelError: a query for a model that takes none.
         """
         raw, unit = self.predict_batch([vectors], None if query is None else np.asarray(query)[None])
@@ -104,7 +123,15 @@ class Predictor:
     def _values(self, vectors: Vectors) -> FloatArray:
         """[T, D], checked."""
         encoder = str(self.run.encoder)
-        held = vectors.of(encoder) if isinstance(vectors, RawVectors) else RawVectors(vectors, encoder)
+        if isinstance(vectors, str):
+            vectors = self.reader.read(vectors)[1]
+        elif isinstance(vectors, (list, tuple)) and vectors and all(isinstance(v, str) for v in vectors):
+            vectors = self.reader.encode(vectors)
+        held = (
+            vectors.of(encoder)
+            if isinstance(vectors, RawVectors)
+            else RawVectors(cast("FloatArray", vectors), encoder)
+        )
         if held.values.ndim != 2 or held.dimension != self.dimension or not len(held.values):
             raise VectorError(
                 f"a context of shape {list(held.values.shape)}", remedy=f"give vectors [T, {self.dimension}]"

@@ -1,0 +1,301 @@
+"""Documents that a Python program holds -> a store: texts, lists of chunks, tables of rows. And a table on
+disk whose rows hold a whole document, its chunks and their vectors in lists, as Meta's Large Concept Model
+is given it.
+
+Both are brought into a form that `ingest` and `import_vectors` read, in a folder beside the store that is
+gone at the end; so whatever these check is checked here too."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from nextvec.corpus.chunking import Chunker, make_chunker
+from nextvec.corpus.encoders import Encoder, EncoderConfig, load_encoder
+from nextvec.corpus.encoders.base import MOST_UNKNOWN
+from nextvec.corpus.imports import ImportReport, import_vectors
+from nextvec.corpus.ingest import IngestReport, ingest
+from nextvec.corpus.language import check_language
+from nextvec.errors import ConfigError, DocumentError, NextvecError, VectorError
+
+IDS, TEXTS = ("id", "doc_id"), ("text", "texts", "chunks", "sentences", "text_sentences")
+TABLES = ("to_dicts", "to_pylist")
+"""How polars and pyarrow give the rows of a table."""
+READ_ROWS = 64
+DOCUMENTS = "documents.jsonl"
+VECTORS, CHUNKS = "vectors.npy", "chunks.parquet"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One document: a text to be cut, or its chunks, with vectors [n, D] or without."""
+
+    doc_id: str
+    title: str
+    source: str
+    content: str | list[str]
+    vectors: NDArray[Any] | None = None
+
+
+def store_documents(
+    documents: Any,
+    out: str | Path,
+    *,
+    encoder: str | Encoder | EncoderConfig | None = None,
+    chunker: str | Chunker = "words",
+    dtype: str = "float16",
+    most_unknown: float = MOST_UNKNOWN,
+    quiet: bool = True,
+) -> IngestReport | ImportReport:
+    """Put documents that are in memory into a store, new or existing.
+
+    Args:
+        documents: texts (`list[str]`), which are cut; lists of chunks (`list[list[str]]`), which are taken as
+            they are; or rows: dictionaries, a pandas or polars DataFrame, a pyarrow Table, a
+            `datasets.Dataset`. Of rows the columns id (or doc_id; else documents are numbered from 0), text
+            (a text, or a list of chunks), title and source are read, and vectors: of each chunk one.
+        out: the store's folder.
+        encoder: a name, a folder, a configuration or an encoder; by default the packaged one. Of documents
+            that come with vectors it is only a name, and without it they are those of an unknown encoder.
+        chunker: a kind (`make_chunker`) or a chunker.
+        dtype, most_unknown: as in `ingest`.
+        quiet: no progress on standard error.
+    Raises:
+        DocumentError: nothing that is such documents, or texts beside lists of chunks; the row is named.
+        StoreError, EncoderError, VectorError: as `ingest` and `import_vectors`.
+    """
+    rows = list(_rows(documents))
+    if not rows:
+        raise DocumentError("no document to ingest", where="documents", remedy="give one at least")
+    kinds = {(isinstance(row.content, str), row.vectors is not None) for row in rows}
+    if len(kinds) > 1 or (True, True) in kinds:
+        raise DocumentError(
+            "some are texts and some lists of chunks, or only some have vectors",
+            where="documents",
+            remedy="give texts alone, or lists of chunks alone, with vectors for all or none",
+        )
+    if rows[0].vectors is not None and not (encoder is None or isinstance(encoder, str)):
+        raise ConfigError(
+            "the documents come with vectors",
+            where="encoder",
+            remedy="give the name of the encoder they are of",
+        )
+    with _beside(Path(out)) as folder:
+        if rows[0].vectors is not None:
+            _write_chunks(folder, rows, sum(len(r.content) for r in rows), _dimension(rows[0]))
+            return _import(folder, out, encoder_name=encoder, dtype=dtype, quiet=quiet)
+        config = EncoderConfig(encoder) if isinstance(encoder, str) else encoder or EncoderConfig()
+        cutter = make_chunker(chunker) if isinstance(chunker, str) else chunker
+        if isinstance(rows[0].content, str):
+            _write_texts(folder, rows)
+            whole: dict[str, Any] = {"dtype": dtype, "most_unknown": most_unknown, "quiet": quiet}
+            return ingest(folder / DOCUMENTS, out, encoder=config, chunker=cutter, **whole)
+        made = load_encoder(config) if isinstance(config, EncoderConfig) else config
+        texts = [text for row in rows for text in row.content]
+        check_language(made, cutter, texts, most_unknown)
+        vectors = made.encode(texts)
+        ends = np.cumsum([len(row.content) for row in rows])[:-1]
+        parts = np.split(vectors, ends)
+        with_vectors = [
+            Row(r.doc_id, r.title, r.source, r.content, v) for r, v in zip(rows, parts, strict=True)
+        ]
+        _write_chunks(folder, with_vectors, len(texts), made.dimension)
+        return _import(folder, out, encoder=made, dtype=dtype, quiet=quiet)
+
+
+def import_lists(path: Path, out: str | Path, **options: Any) -> ImportReport:
+    """Put a Parquet file into a store whose rows are documents: a column of lists of texts, one of lists of
+    vectors (as the LCM's `text_sentences` and `text_sentences_sonar_emb`) and, if there, id or doc_id (else
+    rows are numbered from 0), title and source. Other columns are left.
+
+    Args:
+        options: as `import_vectors` takes them.
+    Raises:
+        DocumentError: no such columns, or several; a row with another number of vectors than of texts.
+        VectorError: vectors of several dimensions. And what `import_vectors` raises.
+    """
+    try:
+        with pq.ParquetFile(path) as file, _beside(Path(out)) as folder:
+            texts, vectors = _list_columns(file.schema_arrow, path)
+            names = [n for n in (*IDS, "title", "source") if n in file.schema_arrow.names]
+
+            def rows() -> Iterator[Row]:
+                batches = file.iter_batches(READ_ROWS, columns=[*names, texts, vectors])
+                held = chain.from_iterable(batch.to_pylist() for batch in batches)
+                for number, row in enumerate(held):
+                    yield _row(
+                        {**row, "text": row[texts], "vectors": row[vectors]}, number, f"{path}: row {number}"
+                    )
+
+            first = next((row for row in rows() if row.content), None)
+            if first is None:
+                raise DocumentError("no document to ingest", where=path, remedy="give a file with rows")
+            count = sum(len(row.content) for row in rows())
+            _write_chunks(folder, rows(), count, _dimension(first))
+            return _import(folder, out, **options)
+    except FileNotFoundError:
+        raise DocumentError("not found", where=path, remedy="check the path") from None
+    except (pa.ArrowException, OSError) as e:
+        if isinstance(e, NextvecError):
+            raise
+        raise DocumentError(f"cannot be read as Parquet ({e})", where=path, remedy="save it anew") from None
+
+
+def _list_columns(schema: pa.Schema, path: Path) -> tuple[str, str]:
+    """The column of lists of texts, and the one of lists of vectors."""
+
+    def inner(kind: pa.DataType) -> pa.DataType | None:
+        lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+        return kind.value_type if any(is_list(kind) for is_list in lists) else None
+
+    texts, vectors = [], []
+    for field in schema:
+        held = inner(field.type)
+        if held is not None and (pa.types.is_string(held) or pa.types.is_large_string(held)):
+            texts.append(field.name)
+        elif held is not None and (number := inner(held)) is not None and pa.types.is_floating(number):
+            vectors.append(field.name)
+    for found, what in ((texts, "texts"), (vectors, "vectors")):
+        if len(found) != 1:
+            said = ", ".join(found) or "none"
+            raise DocumentError(
+                f"one column of lists of {what} is needed, there are: {said}",
+                where=path,
+                remedy="write a file with one of each, or give --vectors and --chunks",
+            )
+    return texts[0], vectors[0]
+
+
+def _rows(documents: Any) -> Iterator[Row]:
+    """Whatever documents were given, one by one."""
+    table = any(hasattr(documents, method) for method in TABLES)
+    if isinstance(documents, (str, bytes, Mapping)) or not (table or hasattr(documents, "__iter__")):
+        raise DocumentError(
+            f"{type(documents).__name__} is no list of documents",
+            where="documents",
+            remedy="give texts, lists of chunks, or a table; of files on disk: nextvec.corpus.ingest.ingest",
+        )
+    for number, item in enumerate(_items(documents)):
+        where = f"documents[{number}]"
+        if isinstance(item, Mapping):
+            yield _row(item, number, where)
+        else:
+            yield Row(str(number), "", "documents", _content(item, where))
+
+
+def _items(documents: Any) -> Iterable[Any]:
+    """The rows of a table; of anything else what it is made of."""
+    rows: Iterable[Any] = documents
+    if hasattr(documents, "iterrows"):  # pandas
+        rows = documents.to_dict("records")
+    for method in TABLES:
+        if hasattr(documents, method):
+            rows = getattr(documents, method)()
+    return rows
+
+
+def _row(row: Mapping[str, Any], number: int, where: str) -> Row:
+    held = next((name for name in TEXTS if name in row), None)
+    if held is None:
+        have = ", ".join(f"'{name}'" for name in list(row)[:12]) or "none"
+        raise DocumentError(f"no column 'text' (there are: {have})", where=where, remedy="rename the column")
+    content = _content(row[held], where)
+    name = next((row[key] for key in IDS if key in row), number)
+    vectors = row.get("vectors")
+    found = None
+    if vectors is not None:
+        try:
+            found = np.asarray([np.asarray(v, dtype=np.float32) for v in vectors])
+        except (TypeError, ValueError) as e:
+            raise VectorError(
+                f"is no list of vectors ({e})", where=where, remedy="give [chunks, D]"
+            ) from None
+        if isinstance(content, str) or len(found) != len(content):
+            count = 1 if isinstance(content, str) else len(content)
+            raise DocumentError(
+                f"has {len(found)} vectors for {count} chunks", where=where, remedy="give one for each chunk"
+            )
+    title, source = row.get("title"), row.get("source")
+    return Row(str(name), str(title or ""), str(source or "documents"), content, found)
+
+
+def _content(value: Any, where: str) -> str | list[str]:
+    if isinstance(value, str):
+        return value
+    listed = value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(listed, Sequence) and all(isinstance(text, str) for text in listed):
+        return list(listed)
+    raise DocumentError(
+        f"{type(value).__name__} is neither a text nor a list of texts",
+        where=where,
+        remedy="give str or list[str]",
+    )
+
+
+def _dimension(row: Row) -> int:
+    if row.vectors is None or row.vectors.ndim != 2:
+        raise VectorError("has no vectors [chunks, D]", where=row.doc_id, remedy="give one for each chunk")
+    return int(row.vectors.shape[1])
+
+
+def _write_texts(folder: Path, rows: Iterable[Row]) -> None:
+    with (folder / DOCUMENTS).open("w", encoding="ascii") as f:
+        for row in rows:
+            held = {"id": row.doc_id, "title": row.title, "source": row.source, "text": row.content}
+            f.write(json.dumps(held) + "\n")
+
+
+def _write_chunks(folder: Path, rows: Iterable[Row], count: int, dimension: int) -> None:
+    """The pair of files that `import_vectors` reads, row by row."""
+    array = open_memmap(folder / VECTORS, "w+", np.float32, (max(count, 1), dimension))
+    kinds = {"doc_id": pa.string(), "position": pa.int64(), "text": pa.string(), "source": pa.string()}
+    schema = pa.schema([*kinds.items(), ("title", pa.string())])
+    at = 0
+    with pq.ParquetWriter(folder / CHUNKS, schema) as writer:
+        for row in rows:
+            n = len(row.content)
+            if n and _dimension(row) != dimension:
+                raise VectorError(
+                    f"has vectors of dimension {_dimension(row)}, those before of {dimension}",
+                    where=row.doc_id,
+                    remedy="give vectors of one encoder",
+                )
+            array[at : at + n] = row.vectors if n else 0.0
+            columns = [[row.doc_id] * n, range(n), list(row.content), [row.source] * n, [row.title] * n]
+            writer.write_table(
+                pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema)
+            )
+            at += n
+    array.flush()
+
+
+def _import(folder: Path, out: str | Path, **options: Any) -> ImportReport:
+    return import_vectors(folder / VECTORS, folder / CHUNKS, out, **options)
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """A folder on the disk of the store, gone at the end; what is wrong in it is said of `documents`."""
+    parent = next(p for p in out.absolute().parents if p.is_dir())
+    folder = Path(tempfile.mkdtemp(prefix=".nextvec-", dir=parent))
+    try:
+        yield folder
+    except NextvecError as e:
+        for name in (DOCUMENTS, VECTORS, CHUNKS):
+            e.where = None if e.where is None else e.where.replace(str(folder / name), "documents")
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
