@@ -42,6 +42,7 @@ EVERYTHING = {
     "horizons": 3,
     "conditional": True,
     "confidence": True,
+    "averages": True,
 }
 
 
@@ -207,10 +208,10 @@ def told(
 
 @every_architecture
 @torch.inference_mode()
-def test_a_fresh_gate_and_a_fresh_condition_change_nothing(name: str) -> None:
+def test_a_fresh_gate_a_fresh_condition_and_fresh_averages_change_nothing(name: str) -> None:
     x, query = vectors(2, 7), vectors(2, 1, seed=5)[:, 0]
     plain = fresh(name, residual="last")
-    extended = fresh(name, residual="last", gate=True, conditional=True)
+    extended = fresh(name, residual="last", gate=True, conditional=True, averages=True)
     weights = {**extended.state_dict(), **plain.state_dict()}
     head = [key for key in plain.state_dict() if key.startswith("head.")]
     weights |= {key: torch.randn_like(weights[key]) for key in head}

@@ -18,7 +18,7 @@ from nextvec.errors import ModelError
 from nextvec.models.config import ModelConfig
 from nextvec.models.heads import ContinuationHead, GenerativeHead, make_head, zero_init, zero_init_head
 from nextvec.models.prediction import Prediction, at_last
-from nextvec.models.residual import Ranker, State, make_residual
+from nextvec.models.residual import InputAverages, Ranker, Residual, State, make_residual
 from nextvec.models.saving import load_model, save_model
 from nextvec.models.standardise import Standardiser
 
@@ -77,7 +77,7 @@ class NextVectorModel(  # type: ignore[call-arg]
         gives_attention: `forward` and `step` take `return_attention` (see `AMN.forward`).
         random_init_residuals: residuals beside which the head starts at random. Beside all others its last
             layer starts at zero, so that an untrained model is just the baseline.
-        standardiser, gate, condition, confidence, ranker: None where the configuration does not ask for them.
+        standardiser, gate, condition, confidence, averages, ranker: None where the configuration does not ask for them.
     """
 
     architecture: ClassVar[str]
@@ -114,6 +114,7 @@ class NextVectorModel(  # type: ignore[call-arg]
         self.standardiser = Standardiser(D) if config.standardise else None
         self.condition = zero_init(nn.Linear(D, D, bias=False)) if config.conditional else None
         self.confidence = ContinuationHead(width) if config.confidence else None
+        self.averages = InputAverages(D) if config.averages else None
         self.ranker = Ranker(width, D) if config.ranking else None
         self.register_buffer("scale", torch.ones(()))
 
@@ -155,7 +156,7 @@ class NextVectorModel(  # type: ignore[call-arg]
             ModelError: a wrong shape or dtype, or a query that the model cannot take.
         """
         x = self.read(x, lengths)
-        hidden = self.encode(self.inputs(x, self.query_term(query, len(x))))
+        hidden = self.encode(self.backbone_inputs(x, query))
         return self.predict(hidden, self.residual(x), ranking=self.ranking_base(x))
 
     def after(self, x: Tensor, lengths: Tensor | None = None, query: Tensor | None = None) -> Prediction:
@@ -168,11 +169,9 @@ class NextVectorModel(  # type: ignore[call-arg]
         """Read a whole chunk x [B, T, D] after what `state` has read (the chunked form) -> Prediction of
         [B, T, D] and the state after the chunk."""
         x = self.read(x)
-        hidden, encoder = self.encode_chunk(self.inputs(x, state.get(QUERY)), state)
-        base, baseline = self.residual.chunk(x, state)
-        ranking, ranked = (None, {}) if self.ranker is None else self.ranker.base.chunk(x, state)
-        prediction = self.predict(hidden, base, ranking=ranking)
-        return prediction, self.joined(state, encoder, {**baseline, **ranked})
+        seen, base, ranking, baseline = self.bases(x, state)
+        hidden, encoder = self.encode_chunk(seen, state)
+        return self.predict(hidden, base, ranking=ranking), self.joined(state, encoder, baseline)
 
     def init_state(
         self,
@@ -193,8 +192,10 @@ class NextVectorModel(  # type: ignore[call-arg]
             term = self.scale.new_zeros(batch, self.d_embed)
         conditioned = {} if term is None else {QUERY: term.to(at, kind)}
         encoder = self.encoder_state(batch, at, kind)
-        bases = [self.residual] if self.ranker is None else [self.residual, self.ranker.base]
-        baseline = {k: v for b in bases for k, v in b.init_state(batch, self.d_embed, at, kind).items()}
+        baseline: State = {}
+        for base in self._recurrences:
+            if base is not None:
+                baseline |= base.init_state(batch, self.d_embed, at, kind)
         return {**encoder, **baseline, **conditioned}
 
     def step(self, x_t: Tensor, state: State) -> tuple[Prediction, State]:
@@ -204,17 +205,28 @@ class NextVectorModel(  # type: ignore[call-arg]
         directions, take `clone_state` first.
         """
         x_t = self.read_one(x_t)
-        hidden, encoder = self.encode_step(self.inputs(x_t, state.get(QUERY)), state)
-        base, ranking, baseline = self.step_bases(x_t, state)
+        seen, base, ranking, baseline = self.bases(x_t, state)
+        hidden, encoder = self.encode_step(seen, state)
         return self.predict(hidden, base, ranking=ranking), self.joined(state, encoder, baseline)
 
-    def step_bases(self, x_t: Tensor, state: State) -> tuple[Tensor | None, Tensor | None, State]:
-        """The baseline and the ranking base [B, D] after x_t [B, D], and their new state."""
-        base, baseline = self.residual.step(x_t, state)
-        if self.ranker is None:
-            return base, None, baseline
-        ranking, ranked = self.ranker.base.step(x_t, state)
-        return base, ranking, {**baseline, **ranked}
+    @property
+    def _recurrences(self) -> tuple[Residual | None, ...]:
+        """What reads the vectors beside the backbone, each with entries of its own in the state."""
+        return self.averages, self.residual, None if self.ranker is None else self.ranker.base
+
+    def bases(self, x: Tensor, state: State) -> tuple[Tensor, Tensor | None, Tensor | None, State]:
+        """x [B, T, D] or one vector [B, D] after what `state` has read -> what the backbone reads, the baseline
+        and the ranking base, each in the shape of x, and their new state."""
+        made: list[Tensor | None] = []
+        new: State = {}
+        for base in self._recurrences:
+            advance = None if base is None else base.step if x.ndim == 2 else base.chunk
+            said, own = (None, {}) if advance is None else advance(x, state)
+            made.append(said)
+            new |= own
+        mixed, baseline, ranking = made
+        seen = self.inputs(x if mixed is None else x + mixed, state.get(QUERY))
+        return seen, baseline, ranking, new
 
     def ranking_base(self, x: Tensor) -> Tensor | None:
         """What the ranker adds to, for x [B, T, D] in the network's scale; None without a ranker."""
@@ -246,7 +258,7 @@ class NextVectorModel(  # type: ignore[call-arg]
         if target.ndim == 4:
             target, mask = target[..., 0, :], mask[..., 0]
         x = self.read(x, lengths)
-        inputs, goal = self.inputs(x, self.query_term(query, len(x))), target.to(x.dtype) / self.scale
+        inputs, goal = self.backbone_inputs(x, query), target.to(x.dtype) / self.scale
         prediction, own = self.generate(inputs, self.residual(x), goal, mask)
         return prediction, {"generative": own}
 
@@ -342,6 +354,11 @@ class NextVectorModel(  # type: ignore[call-arg]
         term: Tensor = self.condition(query.to(self.scale.dtype) / self.scale)
         return term.to(self.scale.dtype)
 
+    def backbone_inputs(self, x: Tensor, query: Tensor | None) -> Tensor:
+        """What the backbone reads of whole documents x [B, T, D] in the network's scale, for a query [B, D]."""
+        mixed = x if self.averages is None else x + self.averages(x)
+        return self.inputs(mixed, self.query_term(query, len(x)))
+
     def inputs(self, x: Tensor, term: Tensor | None) -> Tensor:
         """What the backbone reads of scaled vectors x [B, T, D] or [B, D], and of what `query_term` gave."""
         if self.standardiser is not None:
@@ -410,7 +427,7 @@ class NextVectorModel(  # type: ignore[call-arg]
         batch, length = x.shape[:2]
         x = self.read(x, lengths)
         last = None if lengths is None else lengths.to(x.device) - 1
-        hidden = self.encode_last(self.inputs(x, self.query_term(query, batch)), last)
+        hidden = self.encode_last(self.backbone_inputs(x, query), last)
         end = torch.full((batch,), length - 1, device=x.device) if last is None else last
         ranking = None if self.ranker is None else self.ranker.base.after(x, end)
         return hidden, self.residual.after(x, end), ranking

@@ -27,6 +27,8 @@ class ModelConfig(Checked):
         horizons: K, how many of the vectors to come are predicted, each with its own head.
         conditional: a query vector, such as a prompt's, may be given to be written towards.
         confidence: say how likely a given vector is the continuation (`continuation`).
+        averages: the backbone reads each vector together with exponential averages of what came before,
+            through a learned map that starts at zero (`InputAverages`).
         ranking: give a query for ranking too (`Prediction.query`), with a base and a head of its own.
     """
 
@@ -39,6 +41,7 @@ class ModelConfig(Checked):
     horizons: int = 1
     conditional: bool = False
     confidence: bool = False
+    averages: bool = False
     ranking: bool = False
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ baselines of those kinds, and the network, whose head starts at zero, only learn
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Literal, get_args
 
@@ -123,8 +124,8 @@ class MeanResidual(Residual):
         return (total / count).to(x_t.dtype), {self.sum_key: total, self.count_key: count}
 
 
-class ExponentialResidual(Residual):
-    """Learned weights on normalised exponential averages: sum_k w_k (sum_j d_k^j x_(t-j)) / (sum_j d_k^j).
+class Averages(Residual):
+    """Something made of normalised exponential averages, of decay d_k (sum_j d_k^j x_(t-j)) / (sum_j d_k^j).
 
     The sums are kept in at least float32, outside of autocast. The parallel form works in blocks: inside a
     product with a [BLOCK, BLOCK] matrix, the sums of what came before carried over. Its cost is linear in T.
@@ -132,17 +133,14 @@ class ExponentialResidual(Residual):
 
     decays: ClassVar[tuple[float, ...]] = DECAYS
 
-    def __init__(self, key: str = "residual", features: int | None = None) -> None:
-        """features: how many vectors are weighted, where there are more than the averages."""
+    def __init__(self, key: str) -> None:
+        """key: the prefix of its entries in the state."""
         super().__init__()
         self.sum_key, self.count_key = f"{key}.sums", f"{key}.counts"
-        count = features or len(self.decays)
-        self.weights = treat(nn.Parameter(torch.full((count,), 1 / count)), weight_decay=0.0)
 
+    @abstractmethod
     def combine(self, averages: Tensor) -> Tensor:
         """The averages [..., K, D] -> the prediction [..., D]."""
-        with torch.autocast(averages.device.type, enabled=False):
-            return torch.einsum("k,...kd->...d", self.weights.to(averages.dtype), averages)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.chunk(x, self.init_state(x.shape[0], x.shape[2], x.device, x.dtype))[0]
@@ -190,6 +188,36 @@ class ExponentialResidual(Residual):
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         mixed, state = self.chunk(x_t[:, None], state)
         return mixed[:, 0], state
+
+
+class ExponentialResidual(Averages):
+    """Learned weights on the averages: sum_k w_k average_k."""
+
+    def __init__(self, key: str = "residual", features: int | None = None) -> None:
+        """features: how many vectors are weighted, where there are more than the averages."""
+        super().__init__(key)
+        count = features or len(self.decays)
+        self.weights = treat(nn.Parameter(torch.full((count,), 1 / count)), weight_decay=0.0)
+
+    def combine(self, averages: Tensor) -> Tensor:
+        with torch.autocast(averages.device.type, enabled=False):
+            return torch.einsum("k,...kd->...d", self.weights.to(averages.dtype), averages)
+
+
+class InputAverages(Averages):
+    """A linear map of the averages (but for the vector itself) that a backbone reads beside the vector. It
+    starts at zero."""
+
+    decays = DECAYS[1:]
+
+    def __init__(self, d_embed: int) -> None:
+        super().__init__("inputs")
+        self.map = nn.Linear(len(self.decays) * d_embed, d_embed, bias=False)
+        nn.init.zeros_(self.map.weight)
+
+    def combine(self, averages: Tensor) -> Tensor:
+        mapped: Tensor = self.map(averages.flatten(-2).to(self.map.weight.dtype))
+        return mapped
 
 
 class AveragesResidual(ExponentialResidual):

@@ -72,7 +72,7 @@ class AMN(NextVectorModel):
         """As NextVectorModel.forward; with `return_attention`, `extras["attention"]` is [B, T, T]: how much
         position t (second axis) takes from vector s (third axis)."""
         x = self.read(x, lengths)
-        seen = self.inputs(x, self.query_term(query, len(x)))
+        seen = self.backbone_inputs(x, query)
         hidden, weights = self._mix(self.mean(seen), self.context_encoder(seen), seen)
         extras = {"attention": weights} if return_attention else None
         return self.predict(hidden, self.residual(x), extras, self.ranking_base(x))
@@ -80,9 +80,8 @@ class AMN(NextVectorModel):
     def step(self, x_t: Tensor, state: State, *, return_attention: bool = False) -> tuple[Prediction, State]:
         """As NextVectorModel.step; the attention is [B, T] over the T vectors read, x_t the last of them."""
         x_t = self.read_one(x_t)
-        seen = self.inputs(x_t, state.get(QUERY))
+        seen, base, ranking, baseline = self.bases(x_t, state)
         hidden, weights, encoder = self._advance(seen[:, None], *self.mean.step(seen, state), state)
-        base, ranking, baseline = self.step_bases(x_t, state)
         extras = {"attention": weights[:, 0]} if return_attention else None
         return self.predict(hidden[:, 0], base, extras, ranking), self.joined(state, encoder, baseline)
 

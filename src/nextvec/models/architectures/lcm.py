@@ -203,7 +203,7 @@ class LCM(NextVectorModel):
         c = self.config
         x = self.read(x, lengths)
         B, T, D = x.shape
-        read, base = self._read(self.inputs(x, self.query_term(query, B))), self.residual(x)
+        read, base = self._read(self.backbone_inputs(x, query)), self.residual(x)
         length = torch.full((B,), T, device=x.device) if lengths is None else lengths.to(x.device)
         if base is not None:
             base = base[torch.arange(B, device=x.device), length - 1][:, None]
