@@ -240,18 +240,18 @@ class AveragesWithResiduals(ExponentialAverages):
     def fit(self, vectors: VectorSource, train: Windows, validation: Windows | None) -> None:
         super().fit(vectors, train, validation)
         some = train.select(np.unique(np.linspace(0, len(train) - 1, RESIDUALS).round().astype(np.int64)))
-        self.residuals = np.concatenate(
-            [targets - self.guess(c, n) for c, n, targets in training_blocks(vectors, some, self.context)]
-        )
+        missed = [
+            targets - self.guess(c, n) for c, n, targets in training_blocks(vectors, some, self.context)
+        ]
+        self.residuals = np.random.default_rng(self.seed).permutation(np.concatenate(missed))
         self.metadata["residuals"] = len(self.residuals)
 
     def sample(self, contexts: FloatArray, lengths: IntArray, n: int, seed: int) -> FloatArray:
         """[n, B, D] the point plus n different residuals (over again where there are fewer) each."""
         rng = np.random.default_rng([self.seed, seed])
         drawn = rng.integers(len(self.residuals), size=(len(lengths), 1)) + np.arange(n)
-        # one shuffled list, read from a random place on: no two samples of a window share a residual
-        order = np.random.default_rng(self.seed).permutation(len(self.residuals))
-        residuals = self.residuals[order[drawn % len(order)]]
+        # a shuffled list, read from a random place on: no two samples of a window share a residual
+        residuals = self.residuals[drawn % len(self.residuals)]
         return np.asarray(self.guess(contexts, lengths) + residuals.transpose(1, 0, 2), dtype=np.float32)
 
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from nextvec.models.base import QUERY, ModelConfig, NextVectorModel, Prediction
+from nextvec.models.base import ModelConfig, NextVectorModel, Prediction
 from nextvec.models.ops.attention import cache_append, causal_weights
 from nextvec.models.registry import architecture
 from nextvec.models.residual import MeanResidual, State
