@@ -1,7 +1,8 @@
 """Least squares from contexts to targets: what the linear baselines are, and where models start from.
 
 Normal equations are accumulated in float64: float32 sums over tens of thousands of windows were off in the
-third digit. Products of at most SUMMED_ROWS windows are float32 (half the time, relative errors about 1e-6). Shapes: N windows, T chunks of a context, c of them used, D embedding, F = c * D.
+third digit. Products of at most SUMMED_ROWS windows are float32 (half the time, relative errors about 1e-6).
+Shapes: N windows, T chunks of a context, c of them used, D embedding, F = c * D.
 """
 
 from __future__ import annotations
