@@ -195,6 +195,18 @@ def test_horizons_and_queries_are_exported(tmp_path: Path) -> None:
     assert exported.conditional
 
 
+def test_the_query_for_ranking_and_averages_of_the_inputs_are_exported(tmp_path: Path) -> None:
+    model = make("lstm", horizons=2, ranking=True, averages=True, residual="averages")
+    predictor = ModelPredictor(model, CONTEXT, "mine")
+    exported = ExportedPredictor(export_predictor(predictor, tmp_path / "x").folder)
+    assert exported.ranking
+    contexts, lengths = seeded(model, 4, CONTEXT)
+    expected = predictor.predict_ranking(contexts, lengths)
+    for found, meant in zip(exported.predict_ranking(contexts, lengths), expected, strict=True):
+        np.testing.assert_allclose(found, meant, atol=1e-5)
+    assert not exported.at_horizon(2).ranking
+
+
 REFUSED = {
     "performer": "cummax",
     "rwkv": "linalg_solve_triangular",

@@ -42,6 +42,18 @@ def test_raw_vectors_are_read_as_directions() -> None:
     np.testing.assert_allclose(again[2], query, atol=1e-5)
 
 
+def test_a_stream_of_raw_vectors_answers_as_for_directions() -> None:
+    predictor = RunPredictor(PRETRAINED)
+    context = np.random.default_rng(2).standard_normal((6, 384)).astype(np.float32)
+    expected = predictor.predict(context[None], np.array([6]))[0][0]
+    session = predictor.stream()
+    session.read(context[:4])
+    session.push(context[4])
+    np.testing.assert_allclose(session.push(context[5]), expected, atol=1e-4)
+    session.reset()
+    np.testing.assert_allclose(session.read(context)[-1], expected, atol=1e-4)
+
+
 def test_it_is_small_and_holds_nothing_of_the_machine_that_made_it() -> None:
     folder = locate(PRETRAINED)
     files = sorted(folder.iterdir())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ class RankingPredictor(NextVectorPredictor, Protocol):
         ...
 
 
-def ranks_by_query(predictor: NextVectorPredictor) -> bool:
+def ranks_by_query(predictor: NextVectorPredictor) -> TypeGuard[RankingPredictor]:
     """Whether it ranks by a query of its own and not by its unit prediction."""
     return isinstance(predictor, RankingPredictor) and predictor.ranking
 
@@ -85,7 +85,7 @@ def ask_ranking(
     predictor: NextVectorPredictor, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """As `ask`, and the query [B, D] to rank by: the unit prediction of a predictor that has none."""
-    if not isinstance(predictor, RankingPredictor) or not predictor.ranking:
+    if not ranks_by_query(predictor):
         raw, units = ask(predictor, contexts, lengths, queries)
         return raw, units, units
     given = queries if getattr(predictor, "conditional", False) else None

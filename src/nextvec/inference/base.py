@@ -91,13 +91,23 @@ class StateSession(StreamSession):
     Args:
         head: which of the model's horizons is predicted.
         query: [D] what a conditional model is to write towards.
+        reads_directions: it was trained on unit vectors and takes raw ones too: it is given their directions,
+            and what it predicts is as long as what was read so far, on average.
     Raises:
         ModelError: a query that the model cannot take.
     """
 
-    def __init__(self, model: NextVectorModel, head: int = 0, query: FloatArray | None = None) -> None:
+    def __init__(
+        self,
+        model: NextVectorModel,
+        head: int = 0,
+        query: FloatArray | None = None,
+        *,
+        reads_directions: bool = False,
+    ) -> None:
         super().__init__(model.d_embed)
         self.model, self.head, self.streaming = model, head, model.streaming
+        self.reads_directions = reads_directions
         self._query = None
         if query is not None:
             self._query = torch.tensor(query, dtype=torch.float32, device=model.scale.device)[None]
@@ -111,6 +121,10 @@ class StateSession(StreamSession):
 
     @torch.inference_mode()
     def _read(self, vectors: FloatArray) -> FloatArray:
+        norms = np.linalg.norm(vectors, axis=1)
+        norms[np.abs(norms - 1) <= UNIT_TOLERANCE] = 1.0
+        if self.reads_directions:
+            vectors = np.where(norms[:, None] == 1, vectors, unit(vectors))
         x = torch.from_numpy(vectors).to(self.model.scale.device)
         if len(x) == 1:
             prediction, self._state = self.model.step(x, self._state)
@@ -118,11 +132,17 @@ class StateSession(StreamSession):
         else:
             prediction, self._state = self.model.extend(x[None], self._state)
             ahead = prediction.ahead[0]
-        return _array(ahead[:, self.head])
+        if not self.reads_directions:
+            return _array(ahead[:, self.head])
+        lengths = self._length + norms.cumsum(dtype=np.float64)
+        self._length = float(lengths[-1])
+        mean = lengths / (self.position + 1 + np.arange(len(norms)))
+        return _array(ahead[:, self.head]) * mean.astype(np.float32)[:, None]
 
     @torch.inference_mode()
     def _forget(self) -> None:
         self._state = self.model.init_state(1, query=self._query)
+        self._length = 0.0  # of all vectors read
 
 
 class WindowSession(StreamSession):

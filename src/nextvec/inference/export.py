@@ -310,7 +310,10 @@ def _described(predictor: ModelPredictor, graph: Graph, format: str, precision: 
         "left_out": left_out,
         "encoder": run.described if run else {},
         "training": run.training if run else {"context": predictor.context, "horizons": horizons},
-        "facts": {key: predictor.metadata[key] for key in ("seconds", "epoch") if key in predictor.metadata},
+        "facts": {
+            **{key: predictor.metadata[key] for key in ("seconds", "epoch") if key in predictor.metadata},
+            "ranking": model.ranker is not None,
+        },
         "versions": {"nextvec": __version__, "python": platform.python_version(), **_installed()},
     }
 

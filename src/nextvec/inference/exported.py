@@ -59,11 +59,12 @@ class ExportedPredictor(TrainedPredictor):
             engine, held["dimension"], held["context"], called, self.described.get("fingerprint")
         )
         self._conditional = "query" in held["inputs"]
-        self._ranking = bool(held["facts"].get("ranking", False))
+        facts = dict(held["facts"])
+        self._ranking = bool(facts.pop("ranking", False))
         self.metadata = {
             "parameters": held["parameters"],
             "bytes": sum(entry["bytes"] for entry in held["files"].values()),
-            **held["facts"],
+            **facts,
         }
         _check_golden(engine, self.folder / GOLDEN, float(held["parity"]["tolerance"]))
 

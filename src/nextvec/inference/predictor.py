@@ -71,7 +71,7 @@ class ModelPredictor(VectorPredictor):
         return self.model.generative and self.head == 0
 
     def stream(self, query: FloatArray | None = None) -> StreamSession:
-        return StateSession(self.model, self.head, query)
+        return StateSession(self.model, self.head, query, reads_directions=self.reads_directions)
 
     @torch.inference_mode()
     def continuation(

@@ -77,7 +77,8 @@ class NextVectorModel(  # type: ignore[call-arg]
         gives_attention: `forward` and `step` take `return_attention` (see `AMN.forward`).
         random_init_residuals: residuals beside which the head starts at random. Beside all others its last
             layer starts at zero, so that an untrained model is just the baseline.
-        standardiser, gate, condition, confidence, averages, ranker: None where the configuration does not ask for them.
+        standardiser, gate, condition, confidence, averages, ranker: None where the configuration does not
+            ask for them.
     """
 
     architecture: ClassVar[str]
@@ -215,8 +216,8 @@ class NextVectorModel(  # type: ignore[call-arg]
         return self.averages, self.residual, None if self.ranker is None else self.ranker.base
 
     def bases(self, x: Tensor, state: State) -> tuple[Tensor, Tensor | None, Tensor | None, State]:
-        """x [B, T, D] or one vector [B, D] after what `state` has read -> what the backbone reads, the baseline
-        and the ranking base, each in the shape of x, and their new state."""
+        """x [B, T, D] or one vector [B, D] after what `state` has read -> what the backbone reads, the
+        baseline and the ranking base, each in the shape of x, and their new state."""
         made: list[Tensor | None] = []
         new: State = {}
         for base in self._recurrences:
@@ -355,9 +356,9 @@ class NextVectorModel(  # type: ignore[call-arg]
         return term.to(self.scale.dtype)
 
     def backbone_inputs(self, x: Tensor, query: Tensor | None) -> Tensor:
-        """What the backbone reads of whole documents x [B, T, D] in the network's scale, for a query [B, D]."""
+        """What the backbone reads of documents x [B, T, D] in the network's scale, for a query [B, D]."""
         mixed = x if self.averages is None else x + self.averages(x)
-        return self.inputs(mixed, self.query_term(query, len(x)))
+        return self.inputs(mixed, self.query_term(query, x.shape[0]))  # len(x) is one size for an export
 
     def inputs(self, x: Tensor, term: Tensor | None) -> Tensor:
         """What the backbone reads of scaled vectors x [B, T, D] or [B, D], and of what `query_term` gave."""

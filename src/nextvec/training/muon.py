@@ -1,8 +1,8 @@
 """Muon for the backbone's matrices and AdamW for the rest, as one optimiser with one state.
 
-Muon: Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024. `torch.optim.Muon` always works
-in bfloat16, which a processor without such instructions emulates: an update of 7M parameters took 20 s there,
-where float32 takes under one. So the update is written out here; tests/training/test_muon.py holds it to torch's.
+Muon: Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024. `torch.optim.Muon` always
+works in bfloat16, which a processor without such instructions emulates: an update of 7M parameters took 20 s
+there, where float32 takes about one. So the update is written out here, and tests hold it to torch's.
 """
 
 from __future__ import annotations
