@@ -120,7 +120,7 @@ def test_strategies_compared(cli: Callable[..., Any], world: Store, trained: Pat
     assert (done.code, done.err) == (0, "")
     said = json.loads((tmp_path / "said.json").read_text())
     names = [row["name"] for row in said["strategies"]]
-    assert set(QUERIES) - set(names) == {"text", "steered"}
+    assert set(QUERIES) - set(names) == {"text", "steered", "ranked"}
     for row in said["strategies"]:
         figures = [f"{row[m]:.4f}" for m in ("recall@1", "recall@5", "recall@10", "recall@20", "mrr")]
         assert re.search(rf"^{re.escape(row['name'])} +{' +'.join(figures)} ", done.out, re.MULTILINE)

@@ -25,6 +25,7 @@ class Turning:
 
     context = 3
     conditional = True
+    ranking = True
 
     def __init__(self, store: Store) -> None:
         before = np.concatenate([store.vectors[d.first : d.first + d.count - 1] for d in store.documents])
@@ -39,6 +40,12 @@ class Turning:
         raw = contexts[np.arange(len(lengths)), lengths - 1] @ self.turn
         raw = raw if queries is None else raw + queries
         return raw, unit(raw)
+
+    def predict_ranking(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        raw, units = self.predict(contexts, lengths, queries)
+        return raw, units, -units
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +119,7 @@ def test_query_vectors_are_what_they_say(
     np.testing.assert_allclose(said["mean"][3], five, atol=1e-6)
     raw = vectors[windows.last] @ context.predictor.turn
     np.testing.assert_allclose(said["predicted"], unit(raw), atol=1e-6)
+    np.testing.assert_allclose(said["ranked"], -unit(raw), atol=1e-6)
     np.testing.assert_allclose(said["blend"], unit(0.7 * said["last"] + 0.3 * said["predicted"]), atol=1e-6)
     np.testing.assert_allclose(said["text"], np.zeros_like(raw), atol=1e-6)  # reembed turned it round
     told = windows.query >= 0
@@ -139,6 +147,20 @@ def test_an_unconditional_model_is_not_told(
     np.testing.assert_allclose(find_units("query", other, reading)[told], expected[told], atol=1e-6)
     with pytest.raises(RetrievalError, match="strategy 'steered': the run was trained without queries"):
         find("steered", other, reading)
+
+
+def test_the_default_asks_for_what_the_model_was_trained_to_rank_by(
+    world: Store, context: RetrievalContext, reading: Reading
+) -> None:
+    assert Strategy.default(context.predictor, steered=False).name == "ranked"
+    assert Strategy.default(context.predictor, steered=True).name == "query"
+    plain = Turning(world)
+    plain.ranking = False
+    assert Strategy.default(plain, steered=False).name == "predicted"
+    with pytest.raises(
+        RetrievalError, match=r"strategy 'ranked': .* no query for ranking; .*options.ranking"
+    ):
+        find("ranked", replace(context, predictor=plain), reading)
 
 
 def find_units(name: str, context: RetrievalContext, reading: Reading) -> FloatArray:
@@ -203,7 +225,7 @@ def test_every_control_asks_no_model(context: RetrievalContext) -> None:
     assert names["blend+refined"] == "last-mean+passage"
     assert names["last+mmr"] is None
     for name, control in names.items():
-        asks = {"predicted", "blend", "text", "steered", "query", "refined"} & set(name.split("+"))
+        asks = {"predicted", "ranked", "blend", "text", "steered", "query", "refined"} & set(name.split("+"))
         assert (control is not None) == bool(asks)
         assert control is None or control in names
         assert control is None or Strategy.named(control).control is None
@@ -267,6 +289,7 @@ def test_what_a_strategy_needs_is_said(world: Store, context: RetrievalContext, 
         "last",
         "mean",
         "predicted",
+        "ranked",
         "blend",
         "last-mean",
     }

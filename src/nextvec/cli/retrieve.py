@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from nextvec.retrieval.context import Options, Reembed
 
 ASKING, COMPARING = Group("Passages for a text"), Group("With --evaluate")
-PREDICTED, QUERY = "predicted", "query"
 
 
 @Parameter(name="*", group=ASKING)
@@ -36,9 +35,11 @@ class AskFlags:
     strategy: Annotated[
         str | None,
         Parameter(
-            help="last, mean, predicted, blend, last-mean, text (needs --decoder), steered, query, "
-            "last-query (need --query); with re-rankers behind it if wanted, as in predicted+document+mmr: "
-            "document, recency, mmr, passage, refined. Default: predicted, with --query query."
+            help="last, mean, predicted, ranked (of a model with options.ranking), blend, last-mean, "
+            "text (needs --decoder), steered, query, last-query (need --query); with re-rankers "
+            "behind it if wanted, as in predicted+document+mmr: "
+            "document, recency, mmr, passage, refined. Default: ranked where "
+            "the model has it, else predicted; with --query query."
         ),
     ] = None
     query: Annotated[str | None, Parameter(help="A text to steer towards.")] = None
@@ -173,7 +174,8 @@ class _Task:
         from nextvec.retrieval.strategies import Strategy
 
         check_made_for(self.run, self.store)
-        strategy = Strategy.named(ask.strategy or (PREDICTED if ask.query is None else QUERY))
+        steered = ask.query is not None
+        strategy = Strategy.named(ask.strategy) if ask.strategy else Strategy.default(self.run, steered)
         if ask.query is not None and "query" not in strategy.needs:
             raise ConfigError(
                 f"strategy '{strategy.name}' takes no query",

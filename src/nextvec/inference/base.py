@@ -112,6 +112,7 @@ class StateSession(StreamSession):
         if query is not None:
             self._query = torch.tensor(query, dtype=torch.float32, device=model.scale.device)[None]
         self._state: State = {}
+        self._length = 0.0  # of all vectors read
         self._forget()
 
     @property
@@ -137,12 +138,12 @@ class StateSession(StreamSession):
         lengths = self._length + norms.cumsum(dtype=np.float64)
         self._length = float(lengths[-1])
         mean = lengths / (self.position + 1 + np.arange(len(norms)))
-        return _array(ahead[:, self.head]) * mean.astype(np.float32)[:, None]
+        return np.asarray(_array(ahead[:, self.head]) * mean.astype(np.float32)[:, None])
 
     @torch.inference_mode()
     def _forget(self) -> None:
         self._state = self.model.init_state(1, query=self._query)
-        self._length = 0.0  # of all vectors read
+        self._length = 0.0
 
 
 class WindowSession(StreamSession):

@@ -230,8 +230,8 @@ def quantised(graph: Graph) -> Graph:
 
 
 def _saturates() -> bool:
-    """Whether products of bytes overflow here: x86 without VNNI adds pairs of them in 16 bits. Weights of 7 bits
-    do not (an lstm's least cosine to its run .986 with 8 bits there)."""
+    """Whether products of bytes overflow here: x86 without VNNI adds pairs of them in 16 bits. Those of
+    weights of 7 bits do not (with 8 an lstm's least cosine to its run was .986)."""
     return platform.machine() in ("x86_64", "AMD64") and not torch.cpu._is_vnni_supported()
 
 

@@ -88,7 +88,7 @@ class Reading:
         return contexts, lengths
 
 
-Need = Literal["decoder", "query", "conditional"]
+Need = Literal["decoder", "query", "conditional", "ranking"]
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,19 @@ class Predicts(Protocol):
     def context(self) -> int: ...
     @property
     def conditional(self) -> bool: ...
+    @property
+    def ranking(self) -> bool: ...
 
     def predict(
         self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
     ) -> tuple[FloatArray, FloatArray]:
         """Raw and unit prediction, both [B, D]."""
+        ...
+
+    def predict_ranking(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The same, and the query [B, D] of unit length to rank by."""
         ...
 
 
@@ -166,6 +174,7 @@ class RetrievalContext:
             "decoder": self.reembed is not None,
             "query": told,
             "conditional": self.predictor.conditional,
+            "ranking": self.predictor.ranking,
         }
         return frozenset(need for need, given in there.items() if given)
 

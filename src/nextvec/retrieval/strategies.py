@@ -21,6 +21,7 @@ from nextvec.retrieval.context import (
     QUERIES,
     RERANKERS,
     Need,
+    Predicts,
     Query,
     Reading,
     Registered,
@@ -52,6 +53,12 @@ def mean(context: RetrievalContext, reading: Reading) -> FloatArray:
 def predicted(context: RetrievalContext, reading: Reading) -> FloatArray:
     """What the model expects next."""
     return unit(_raw(context, reading))
+
+
+@query("ranked", "ranking", control="last-mean")
+def ranked(context: RetrievalContext, reading: Reading) -> FloatArray:
+    """The direction that the model was trained to rank by (options.ranking)."""
+    return context.predictor.predict_ranking(*reading.recent(context.predictor.context))[2]
 
 
 @query("blend", control="last-mean")
@@ -225,6 +232,11 @@ REMEDIES: dict[Need, str] = {
     "decoder": "give a decoder, and an encoder of its texts",
     "query": "give a query to steer towards",
     "conditional": "take a run trained with data.conditional above 0",
+    "ranking": "take a run trained with model.options.ranking",
+}
+LACKS: dict[Need, str] = {
+    "conditional": "the run was trained without queries",
+    "ranking": "the run has no query for ranking",
 }
 COMPARED = ("last", "last-mean", "predicted", "blend")
 """Queries that `usual` puts every re-ranker behind."""
@@ -247,6 +259,11 @@ class Strategy:
             _check_known("re-ranker", other, RERANKERS, name)
         return cls(name, QUERIES[first], tuple(RERANKERS[other] for other in others))
 
+    @classmethod
+    def default(cls, predictor: Predicts, steered: bool) -> Self:
+        """Towards a query where there is one; else what the model ranks by, or predicts."""
+        return cls.named("query" if steered else "ranked" if predictor.ranking else "predicted")
+
     @property
     def needs(self) -> frozenset[Need]:
         """What it cannot do without."""
@@ -268,7 +285,7 @@ class Strategy:
         """The query vectors [B, D]. Raises RetrievalError: something that it needs is not there."""
         for need in sorted(self.needs - context.has(reading.queries is not None)):
             raise RetrievalError(
-                f"there is no {need}" if need != "conditional" else "the run was trained without queries",
+                LACKS.get(need, f"there is no {need}"),
                 where=f"strategy '{self.name}'",
                 remedy=REMEDIES[need],
             )

@@ -84,7 +84,12 @@ class ServedModel:
         return found
 
     def predict(
-        self, windows: ContextArrays, horizon: int | None = None, query: FloatArray | None = None
+        self,
+        windows: ContextArrays,
+        horizon: int | None = None,
+        query: FloatArray | None = None,
+        *,
+        ranking: bool = False,
     ) -> asyncio.Future[FloatArray]:
         """Raw predictions [N, D] of checked contexts, batched with those of other requests.
 
@@ -92,22 +97,33 @@ class ServedModel:
             windows: [N, T, D], or N of [T, D].
             horizon: how many chunks ahead; None is the nearest.
             query: [D] what a conditional model is to write towards.
+            ranking: in their place the queries of unit length to rank candidates by.
         Raises:
-            Refusal: 422, a horizon that it lacks.
+            Refusal: 422, a horizon that it lacks, or no query for ranking there.
         """
         at_horizon = self.at_horizon(horizon)
+        if ranking and not at_horizon.ranking:
+            raise invalid(
+                f"{self.name} gives no query for ranking, or not at this horizon",
+                "invalid_field",
+                "output_type",
+                "request the output_type cosine",
+            )
         if isinstance(windows, list):
-            return asyncio.ensure_future(self._by_length(windows, horizon, query))
+            return asyncio.ensure_future(self._by_length(windows, horizon, query, ranking))
         queries = None if query is None else np.broadcast_to(query, (len(windows), self.dimension))
 
         def answer(contexts: FloatArray, lengths: IntArray, queries: FloatArray | None) -> FloatArray:
-            return at_horizon.engine(contexts, lengths, queries, at_horizon.head)
+            if ranking:
+                return at_horizon.predict_ranking(contexts, lengths, queries)[2]
+            return at_horizon.predict(contexts, lengths, queries)[0]
 
         assert self.batcher is not None, "the application has not started"
-        return self.batcher.submit(windows[:, -self.context :], answer, at_horizon.head, queries)
+        kind = -1 if ranking else at_horizon.head  # what may share a batch
+        return self.batcher.submit(windows[:, -self.context :], answer, kind, queries)
 
     async def _by_length(
-        self, windows: list[FloatArray], horizon: int | None, query: FloatArray | None
+        self, windows: list[FloatArray], horizon: int | None, query: FloatArray | None, ranking: bool
     ) -> FloatArray:
         """[N, D] of contexts that differ in length: those of one length together."""
         read = [window[-self.context :] for window in windows]
@@ -115,7 +131,8 @@ class ServedModel:
         for row, window in enumerate(read):
             rows.setdefault(len(window), []).append(row)
         groups = [np.stack([read[row] for row in group]) for group in rows.values()]
-        answers = await asyncio.gather(*(self.predict(group, horizon, query) for group in groups))
+        work = (self.predict(group, horizon, query, ranking=ranking) for group in groups)
+        answers = await asyncio.gather(*work)
         made = np.concatenate(answers)
         found = np.empty_like(made)
         found[[row for group in rows.values() for row in group]] = made
@@ -153,6 +170,7 @@ class ServedModel:
     def _capabilities(self) -> list[str]:
         able = {
             "query": self.conditional,
+            "ranking": self.predictor.ranking,
             "confidence": self.predictor.confident,
             "samples": self.predictor.generative,
             "texts": self.pipeline is not None,

@@ -100,7 +100,10 @@ EMBEDDINGS: dict[str, Any] = {
         "object": {"const": "list"},
         "model": {"type": "string"},
         "created": {"type": "integer", "description": "seconds since 1970"},
-        "output_type": {"enum": ["decoder", "cosine"], "description": "raw, or at unit length"},
+        "output_type": {
+            "enum": ["decoder", "cosine", "query"],
+            "description": "raw, at unit length, or the direction to rank candidates by",
+        },
         "data": _many(
             {
                 "type": "object",
@@ -126,6 +129,7 @@ EMBEDDINGS: dict[str, Any] = {
 
 MODEL = {"type": ["string", "null"], "description": "by default the server chooses"}
 OUTPUT = {"type": "string", "enum": ["decoder", "cosine"], "default": "decoder"}
+OUTPUT_OR_QUERY = {**OUTPUT, "enum": ["decoder", "cosine", "query"]}
 HORIZON = {
     "type": ["integer", "null"],
     "description": "chunks ahead, one of the model's; by default its nearest",
@@ -138,7 +142,7 @@ ASKED: dict[str, Any] = {
     "properties": {
         "input": {"$ref": "#/components/schemas/Vectors"},
         "model": MODEL,
-        "output_type": OUTPUT,
+        "output_type": OUTPUT_OR_QUERY,
         "horizon": HORIZON,
         "encoding_format": {"type": "string", "enum": ["float", "base64"], "default": "float"},
         "query": {
@@ -165,7 +169,7 @@ def _in_query(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 QUERY_FIELDS = (
     ("model", {"type": "string"}),
-    ("output_type", OUTPUT),
+    ("output_type", OUTPUT_OR_QUERY),
     ("horizon", {"type": "integer"}),
     ("user", {"type": "string"}),
 )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nextvec.config import number
+from nextvec.hardware import native_bfloat16
 from nextvec.models.base import ModelConfig, NextVectorModel
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
@@ -47,15 +48,24 @@ class LSTM(NextVectorModel):
         self.lstm = nn.LSTM(config.d_embed, config.hidden, config.layers, dropout=dropout, batch_first=True)
 
     def encode(self, x: Tensor) -> Tensor:
-        hidden: Tensor = self.lstm(x)[0]
-        return hidden
+        return self._read(x, None)[0]
+
+    def _read(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        # oneDNN has no LSTM in bfloat16 for processors without such instructions, and raises there.
+        cpu = x.device.type
+        if cpu == "cpu" and torch.is_autocast_enabled(cpu) and not native_bfloat16(cpu):
+            with torch.autocast(cpu, enabled=False):
+                read: tuple[Tensor, tuple[Tensor, Tensor]] = self.lstm(x, state)
+        else:
+            read = self.lstm(x, state)
+        return read
 
     def encoder_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
         zeros = torch.zeros(self.lstm.num_layers, batch, self.lstm.hidden_size, device=device, dtype=dtype)
         return {"h": zeros, "c": zeros.clone()}
 
     def encode_chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        hidden, (h, c) = self.lstm(x, (state["h"], state["c"]))
+        hidden, (h, c) = self._read(x, (state["h"], state["c"]))
         return hidden, {"h": h, "c": c}
 
     def encode_step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:

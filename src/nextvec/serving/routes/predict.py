@@ -54,8 +54,8 @@ class PredictRequest:
             value = getattr(self, name)
             if value is not None and type(value) is not kind:
                 raise _wrong(name, f"it is not {said}")
-        if self.output_type not in ("decoder", "cosine"):
-            raise _wrong("output_type", "it is neither decoder nor cosine")
+        if self.output_type not in ("decoder", "cosine", "query"):
+            raise _wrong("output_type", "it is none of decoder, cosine, query")
         if self.encoding_format not in ("float", "base64"):
             raise _wrong("encoding_format", "it is neither float nor base64")
         return self
@@ -70,7 +70,8 @@ class PredictRequest:
 )
 async def predict(request: Request) -> Response:
     """Of every context the vector that comes next: raw, as the encoder would give it (`output_type` decoder),
-    or at unit length (cosine). As npy where npy is sent or accepted, else as JSON."""
+    or at unit length (cosine), or the direction to rank candidates by (query). As npy where npy is sent or
+    accepted, else as JSON."""
     kind, accept = _types(request.scope["headers"])
     context = context_of_request(request)
     if kind == NPY:
@@ -104,7 +105,7 @@ async def _predicted(
         if not model.conditional:
             raise _wrong("query", f"{model.name} was not trained to take one")
         query = vector_of(requested.query, model.dimension, "query")
-    work = model.predict(windows, requested.horizon, query)
+    work = model.predict(windows, requested.horizon, query, ranking=requested.output_type == "query")
     raw = await patiently(request, work, settings.work_timeout)
     return unit(finite(raw)) if requested.output_type == "cosine" else finite(raw)
 

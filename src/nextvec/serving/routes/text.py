@@ -142,8 +142,6 @@ def predicted(model: ServedModel, fields: PredictTextRequest, settings: Settings
 
 # Passages of the store that come next.
 
-PREDICTED, STEERED = "predicted", "query"
-
 
 class RetrieveRequest(SourceRequest):
     """A text, or vectors, that something follows."""
@@ -184,7 +182,8 @@ def retrieved(model: ServedModel, fields: RetrieveRequest, settings: Settings) -
     """The answer. Raises Refusal, RetrievalError."""
     pipeline = texts_of(model)
     library = library_of(pipeline)
-    strategy = Strategy.named(fields.strategy or (PREDICTED if fields.query is None else STEERED))
+    steered, named = fields.query is not None, fields.strategy
+    strategy = Strategy.named(named) if named else Strategy.default(pipeline.predictor, steered)
     read = read_source(model, fields, settings)
     reading = Reading.of_text(read.vectors, library.index, _query(read))
     context = RetrievalContext(pipeline.predictor, library.store, library.index, reembed=_reembed(pipeline))
