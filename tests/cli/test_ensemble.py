@@ -39,6 +39,11 @@ def test_an_ensemble_is_judged_as_a_run(
     assert judged.code == 0
     row = judged.json["rows"][-1]
     assert (row["name"], row["members"]) == ("mixed", ["small-lstm", "small-gru", "ridge"])
+    card = cli("card", out)
+    assert (card.code, card.out.strip()) == (0, str(out / "README.md"))
+    read = cli("predict", out, "--text", "A text.", "--nearest", "0")
+    assert read.code == 2  # opened as a run is; of the world there is no encoder
+    assert "server's" in read.err
     alone = cli("evaluate", trained, other, "--store", world.path, "--json", "-", "--quiet", "--no-speed")
     assert row["cosine"] >= max(r["cosine"] for r in alone.json["rows"] if r["kind"] == "model") - 0.01
 

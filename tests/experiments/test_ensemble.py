@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+import nextvec
 from nextvec.corpus.store import Store
 from nextvec.data.gather import gather_contexts
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.data.windows import make_windows
-from nextvec.errors import EvaluationError, RunError
+from nextvec.errors import ConfigError, EvaluationError, RunError
 from nextvec.evaluation.harness import EvaluationConfig
-from nextvec.experiments.ensemble import EnsembleRun, fit_ensemble, fit_mixture, latest, load, open_evaluated
+from nextvec.experiments.ensemble import EnsembleRun, fit_mixture, latest, load
 from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
-from nextvec.inference.predictor import RunPredictor
+from nextvec.experiments.mixing import export_ensemble, fit_ensemble, open_evaluated
+from nextvec.inference.predictor import RunPredictor, open_predictor
+from nextvec.reporting.ensemble_card import write_ensemble_card
 from nextvec.training.loop import train
 
 HOW_SPLIT = SplitConfig()
@@ -145,3 +148,41 @@ def test_a_damaged_ensemble_is_named(
             f.write(b"0")
     with pytest.raises(RunError):
         load(tmp_path / "mixed")
+
+
+def test_it_answers_as_a_run_does(world: Store, fitted: EnsembleRun) -> None:
+    """The direction is the evaluated one, in a batch, in a session and through `nextvec.Predictor`."""
+    opened = open_predictor(fitted.folder)
+    assert isinstance(opened, EnsembleRun)
+    x = np.asarray(world.vectors[:7])
+    raw, units = fitted.predict(x[None], np.array([7]))
+    answer = nextvec.Predictor.load(fitted.folder).predict(x)
+    np.testing.assert_allclose(answer.unit.values, units[0], atol=1e-5)
+    assert np.linalg.norm(answer.raw.values) == pytest.approx(float(np.linalg.norm(raw)), rel=1e-4)
+    served = opened.engine(x[None], np.array([7]))
+    np.testing.assert_allclose(served[0], answer.raw.values, atol=1e-5)
+    np.testing.assert_allclose(opened.stream().read(x)[-1], answer.raw.values, atol=1e-5)
+    assert opened.space == RunPredictor(fitted.runs[0].folder).space
+    with pytest.raises(ConfigError, match="its members have engines of their own"):
+        open_predictor(fitted.folder, engine="compiled")
+
+
+def test_it_can_be_exported_and_has_a_card(world: Store, fitted: EnsembleRun, tmp_path: Path) -> None:
+    made = export_ensemble(fitted, tmp_path / "fast", store=world)
+    assert [member.parity.cosine_min > 0.9999 for member in made] == [True, True]
+    (tmp_path / "moved").mkdir()
+    moved = (tmp_path / "fast").rename(tmp_path / "moved" / "fast")
+    loaded = load(moved)
+    assert [run.engine.name for run in loaded.runs] == ["onnx", "onnx"]
+    x = np.asarray(world.vectors[:7])[None]
+    for now, then in zip(loaded.predict(x, np.array([7])), fitted.predict(x, np.array([7])), strict=True):
+        np.testing.assert_allclose(now, then, atol=1e-4)
+    with pytest.raises(RunError, match="is an export already"):
+        export_ensemble(loaded, tmp_path / "again")
+    card = write_ensemble_card(moved, licence="mit").read_text()
+    assert "license: mit" in card
+    assert "lstm | model |" in card
+    assert "| ridge | baseline |" in card
+    (moved / "README.md").write_text("mine")
+    with pytest.raises(RunError, match="was not written by nextvec card"):
+        write_ensemble_card(moved)

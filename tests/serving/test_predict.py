@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import io
 from base64 import b64decode, b64encode
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 import pytest
+
+from nextvec.evaluation.baselines import BASELINES
+from nextvec.experiments.ensemble import EnsembleRun, MixtureWeights
+from nextvec.serving.app import create_app
+from nextvec.serving.models import ServedModel, ServedModels
+from nextvec.serving.settings import Settings
 
 NPY = "application/x-npy"
 WINDOWS = np.random.default_rng(3).standard_normal((3, 5, 16)).astype(np.float32)
@@ -341,3 +348,22 @@ def test_an_answer_that_takes_too_long_is_a_504_and_what_waits_is_dropped(
 
     within(app, work)
     assert turnstile.seen == [3, 1]
+
+
+def test_an_ensemble_is_served_with_the_directions_that_are_evaluated(
+    within: Any, run: Any, tmp_path: Path
+) -> None:
+    mixture = MixtureWeights(np.array([0.5, 0.5]), np.array([0.8, 0.2]))
+    ensemble = EnsembleRun(tmp_path / "mixed", [run], [BASELINES["copy-last"](5)], mixture)
+    app = create_app(Settings(), ServedModels([ServedModel("mixed", ensemble)]))
+    raw, units = ensemble.predict(WINDOWS, np.full(3, 5))
+
+    async def work(client: Any) -> None:
+        cosine = await send(WINDOWS, output_type="cosine")(client)
+        np.testing.assert_allclose(np.load(io.BytesIO(cosine.content)), units, atol=1e-5)
+        decoder = np.load(io.BytesIO((await send(WINDOWS)(client)).content))
+        np.testing.assert_allclose(np.linalg.norm(decoder, axis=1), np.linalg.norm(raw, axis=1), rtol=1e-4)
+        (card,) = (await client.get("/v1/models")).json()["data"]
+        assert (card["id"], card["engine"]) == ("mixed", "ensemble")
+
+    within(app, work)

@@ -275,7 +275,7 @@ def bench_of(
     from nextvec.corpus.store import Store
     from nextvec.decoding.load import DecoderOptions, check_decoders
     from nextvec.experiments.decoder_trial import opened
-    from nextvec.experiments.ensemble import open_evaluated
+    from nextvec.experiments.mixing import open_evaluated
 
     flags = flags or DecoderEvaluateFlags()
     selection, given = flags.selection(), parse_assignments(flags.decoder_option)

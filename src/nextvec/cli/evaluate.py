@@ -123,8 +123,8 @@ def evaluate(
     """
     from nextvec.corpus.store import Store
     from nextvec.evaluation.table import format_report
-    from nextvec.experiments.ensemble import open_evaluated
     from nextvec.experiments.evaluating import evaluate_runs
+    from nextvec.experiments.mixing import open_evaluated
 
     flags = flags or TableFlags()
     if not runs:
@@ -176,8 +176,8 @@ def ensemble(
     from nextvec.corpus.store import Store
     from nextvec.data.splits import SplitConfig
     from nextvec.evaluation.harness import EvaluationConfig
-    from nextvec.experiments.ensemble import fit_ensemble
     from nextvec.experiments.evaluating import DocumentSelection
+    from nextvec.experiments.mixing import fit_ensemble
 
     division = None if split_file is None else SplitConfig(file=str(split_file.resolve()))
     how = EvaluationConfig(context=context, horizon=horizon, task=task, queries=queries, quiet=True)

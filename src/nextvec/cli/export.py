@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    run: Annotated[str, Parameter(help="A run folder, or a hub id of one.")],
+    run: Annotated[str, Parameter(help="A run folder, a hub id of one, or an ensemble.")],
     *,
     format: Annotated[Literal["onnx", "openvino"], Parameter(help="What it is written for.")] = "onnx",
     precision: Annotated[
@@ -38,23 +38,34 @@ def export(
     taken by predict, retrieve, evaluate and serve in the place of a run.
     """
     from nextvec.corpus.store import Store
+    from nextvec.experiments.ensemble import EnsembleRun
+    from nextvec.experiments.mixing import export_ensemble
     from nextvec.inference.export import export_predictor
-    from nextvec.inference.predictor import RunPredictor
+    from nextvec.inference.predictor import ENSEMBLE, RunPredictor, open_predictor
 
     opened = None if store is None else Store.open(store)
-    predictor = RunPredictor(run)
+    # an export is refused as a run, with the reason
+    predictor = open_predictor(run) if (Path(run) / ENSEMBLE).is_file() else RunPredictor(run)
     target = out or Path(
         f"{Path(run).resolve() if Path(run).is_dir() else predictor.name}-{format}-{precision}"
     )
+    if isinstance(predictor, EnsembleRun):
+        several = export_ensemble(predictor, target, format, precision, store=opened, tolerance=tolerance)
+        members = [_figures(member) for member in several]
+        text = "\n".join([f"{target}  an ensemble of {len(several)} exports", *map(describe, several)])
+        return output(text, {"run": run, "export": str(target), "members": members}, json)
+    assert isinstance(predictor, RunPredictor)
     made = export_predictor(predictor, target, format, precision, store=opened, tolerance=tolerance)
-    figures = {
-        "run": run,
+    return output(describe(made), {"run": run, **_figures(made)}, json)
+
+
+def _figures(made: Exported) -> dict[str, Any]:
+    return {
         "export": str(made.folder),
         "bytes": made.bytes,
         "time": made.time,
         "parity": made.parity.to_json(),
     }
-    output(describe(made), figures, json)
 
 
 def describe(made: Exported) -> str:

@@ -52,7 +52,7 @@ def report(
 
 
 def card(
-    run: Annotated[Path, Parameter(help="A run folder, finished or interrupted.")],
+    run: Annotated[Path, Parameter(help="A run folder, finished or interrupted, or an ensemble.")],
     *,
     store: Annotated[
         Path | None, Parameter(help="Where its store lies now (default: where it lay at training).")
@@ -70,7 +70,12 @@ def card(
     Results are those of the matrix that the run belongs to, or of its last `nextvec report --deep`; where it
     was not evaluated, the card says so.
     """
+    from nextvec.inference.predictor import ENSEMBLE
     from nextvec.reporting.card import write_card
+    from nextvec.reporting.ensemble_card import write_ensemble_card
     from nextvec.reporting.inputs import ReportInputs
 
+    if (run / ENSEMBLE).is_file():
+        print(write_ensemble_card(run, out, licence=license))
+        return
     print(write_card(ReportInputs.of(run, store=store), out, licence=license))

@@ -10,7 +10,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,27 +18,20 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.optimize import nnls
 
-from nextvec.corpus.store import Store
 from nextvec.data.gather import VectorSource, gather_contexts, gather_queries, gather_rows
-from nextvec.data.splits import split_documents
 from nextvec.data.trained import TrainedOn
 from nextvec.data.windows import FloatArray, IntArray, Windows
-from nextvec.disk import UNSEALED, check_seal, new_folder, read_json, refuse_taken, seal, write_json
-from nextvec.errors import EvaluationError, RunError, SplitError
+from nextvec.disk import UNSEALED, check_seal, new_folder, read_json, seal, write_json
+from nextvec.errors import EvaluationError, RunError
 from nextvec.evaluation.baselines import BASELINES, Baseline
-from nextvec.evaluation.harness import EvaluationConfig, FittingData
 from nextvec.evaluation.predictor import NextVectorPredictor, ask, unit
-from nextvec.experiments.evaluating import (
-    SCHEMES,
-    DocumentSelection,
-    RemoteRun,
-    common,
-    division_of,
-    for_question,
-)
-from nextvec.inference.base import TrainedPredictor
-from nextvec.inference.predictor import RunPredictor, open_predictor
+from nextvec.inference.base import StreamSession, TrainedPredictor, VectorPredictor, WindowSession
+from nextvec.inference.exported import MANIFEST as EXPORT
+from nextvec.inference.exported import ExportedPredictor
+from nextvec.inference.predictor import ENSEMBLE as FILE
+from nextvec.inference.predictor import RunPredictor
 from nextvec.models.saving import WEIGHTS
+from nextvec.vectors import RawVectors, UnitVectors
 
 # Several predictors as one: weights that are never negative, fitted on validation windows only.
 #
@@ -70,12 +63,16 @@ class Ensemble:
     def __init__(self, name: str, members: Sequence[NextVectorPredictor], mixture: MixtureWeights) -> None:
         self.name, self.members, self.mixture = name, tuple(members), mixture
         self.context = max(member.context for member in self.members)
-        self.conditional = any(getattr(member, "conditional", False) for member in self.members)
         self.metadata: dict[str, Any] = {
             "members": [member.name for member in self.members],
             "weights": [round(float(w), 4) for w in mixture.unit],
             "parameters": sum(int(getattr(m, "metadata", {}).get("parameters", 0)) for m in self.members),
         }
+
+    @property
+    def conditional(self) -> bool:
+        """Whether any member can be given what to write towards."""
+        return any(getattr(member, "conditional", False) for member in self.members)
 
     def predict(
         self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
@@ -154,39 +151,82 @@ def _solve(gram: NDArray[np.float64], moment: NDArray[np.float64]) -> Weights:
     return found
 
 
-FILE, BASELINE_FILE = "ensemble.json", "baselines.safetensors"
+BASELINE_FILE = "baselines.safetensors"
+GRAPHS = ("model.onnx", "model.bin")
+"""Where an export has its weights."""
 MAX_MEMBERS = 64
 MAX_BASELINE_BYTES = 2**31
 
 
-class EnsembleRun(Ensemble):
-    """An ensemble of runs and baselines, which is evaluated as a run is.
+class EnsembleEngine:
+    """What an ensemble answers outside of an evaluation: the direction of its unit prediction, which is what
+    is evaluated by cosine and rank, at the length of its raw one."""
+
+    name = "ensemble"
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        self.ensemble = ensemble
+
+    def __call__(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None, head: int = 0
+    ) -> FloatArray:
+        """contexts [B, T, D] padded on the right, lengths [B] -> raw [B, D]."""
+        raw, units = self.ensemble.predict(contexts, lengths, queries)
+        answer: FloatArray = units * np.linalg.norm(raw, axis=1, keepdims=True)
+        return answer
+
+    def everything(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+    ) -> FloatArray:
+        """The same -> [B, 1, D]: it was fitted for one horizon."""
+        return self(contexts, lengths, queries)[:, None]
+
+
+class EnsembleRun(Ensemble, TrainedPredictor):
+    """An ensemble of runs and baselines, which is evaluated and answers as a run does.
 
     Attributes:
         folder: where it lies.
-        runs: its members that are trained runs.
+        runs: its members that are trained runs, or exports of them.
+        horizon: how many chunks ahead it was fitted.
     """
 
     def __init__(
         self,
         folder: Path,
-        runs: Sequence[RunPredictor],
+        runs: Sequence[TrainedPredictor],
         baselines: Sequence[Baseline],
         mixture: MixtureWeights,
     ) -> None:
         members: list[NextVectorPredictor] = [*runs, *baselines]
-        super().__init__(folder.resolve().name, members, mixture)
+        Ensemble.__init__(self, folder.resolve().name, members, mixture)
         self.folder, self.runs, self.baselines = folder, tuple(runs), tuple(baselines)
         first = self.runs[0]
-        self.encoder, self.dimension = first.encoder, first.dimension
-        self.horizons, self.task, self.training = (first.horizons[first.head],), first.task, first.training
+        self.encoder, self.dimension, self.described = first.encoder, first.dimension, first.described
+        self.horizon = first.horizons[first.head]
+        self.training = {**first.training, "horizons": [self.horizon]}
+        self.engine = EnsembleEngine(self)
+
+    @property
+    def reads_directions(self) -> bool:
+        """Each member sees to that itself."""
+        return False
+
+    def stream(self, query: FloatArray | None = None) -> StreamSession:
+        """A session that reads its last `context` vectors again at every push."""
+        return WindowSession(cast("VectorPredictor", _Answering(self)), query)
+
+    def answer(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+    ) -> tuple[RawVectors, UnitVectors]:
+        """As `TrainedPredictor.answer`, see `EnsembleEngine`."""
+        raw = self.vectors(self.engine(contexts, lengths, queries))
+        return raw, raw.unit()
 
     def at_horizon(self, horizon: int) -> Self:
         """Itself: it was fitted for one horizon. Raises RunError for another."""
-        if horizon not in self.horizons:
-            raise RunError(
-                f"was fitted {self.horizons[0]} ahead", where=self.folder, remedy="fit another one"
-            )
+        if horizon != self.horizon:
+            raise RunError(f"was fitted {self.horizon} ahead", where=self.folder, remedy="fit another one")
         return copy(self)
 
     @cached_property
@@ -195,84 +235,51 @@ class EnsembleRun(Ensemble):
         return TrainedOn.union([run.trained_on for run in self.runs])
 
 
-@dataclass(frozen=True)
-class FittedEnsemble:
-    """An ensemble, and how many validation windows its weights were fitted on."""
+class _Answering:
+    """An ensemble whose predictions are its answers."""
 
-    ensemble: EnsembleRun
-    windows: int
+    def __init__(self, run: EnsembleRun) -> None:
+        self.dimension, self.context, self._run = run.dimension, run.context, run
 
-
-def fit_ensemble(
-    store: Store,
-    folders: Sequence[str | Path],
-    baselines: Sequence[str],
-    selection: DocumentSelection,
-    how: EvaluationConfig,
-    out: Path,
-) -> FittedEnsemble:
-    """Fit weights on the validation documents and write the ensemble to `out`.
-
-    Args:
-        folders: trained runs, at least one; all of one division, training sources, task and horizon.
-        baselines: names of baselines to mix in, fitted on the runs' training documents.
-        selection: division and sources, where they are not the runs'.
-        how: context, horizon and task of the windows.
-    Raises:
-        RunError: `out` is not empty, or a run is damaged.
-        EvaluationError: too few members, runs that do not go together, or a baseline that cannot be kept.
-        SplitError: no validation documents.
-    """
-    refuse_taken(out, RunError, "give another folder")
-    if not folders or not 2 <= len(folders) + len(baselines) <= MAX_MEMBERS:
-        raise EvaluationError(
-            f"{len(folders)} runs and {len(baselines)} baselines",
-            remedy=f"name a run at least, and 2 to {MAX_MEMBERS} members in all",
-        )
-    runs = [for_question(RunPredictor(folder), how) for folder in folders]
-    split = split_documents(store, division_of(runs, selection), common(runs, "sources", tuple))
-    training = FittingData.of(store, split, how)
-    if training is None or training.validation is None:
-        raise SplitError(
-            "holds no validation windows to fit weights on",
-            where=store.path,
-            remedy="evaluate with another division",
-        )
-    fitted = [_fitted(name, training, how) for name in baselines]
-    # More than the baselines' shortest context may be read, so the evaluator's windows serve all members.
-    mixture = fit_mixture([*runs, *fitted], store.vectors, training.validation)
-    made = EnsembleRun(out, runs, fitted, mixture)
-    save(made)
-    return FittedEnsemble(made, len(training.validation))
+    def predict(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        raw = self._run.engine(contexts, lengths, queries)
+        return raw, unit(raw)
 
 
 def save(ensemble: EnsembleRun) -> None:
     """Write the folder; it is there as a whole or not at all. Raises BusyError, DiskError."""
+    place = ensemble.folder.resolve()
+    with new_folder(ensemble.folder) as out:
+        write(ensemble, out, [os.path.relpath(run.folder.resolve(), place) for run in ensemble.runs])
+
+
+def write(ensemble: EnsembleRun, out: Path, places: Sequence[str]) -> None:
+    """Write an ensemble's files to the folder `out`; `places` are its runs' folders, as seen from there."""
     arrays = {
         f"{b.name}/{key}": np.ascontiguousarray(value)
         for b in ensemble.baselines
         for key, value in b.state().items()
     }
-    place = ensemble.folder.resolve()
     members = [
-        {"run": os.path.relpath(run.folder.resolve(), place), "sha256": _digest(run.folder / WEIGHTS)}
-        for run in ensemble.runs
+        {"run": place, "sha256": _digest(run.folder)}
+        for place, run in zip(places, ensemble.runs, strict=True)
     ]
     held = {
         "members": [*members, *({"baseline": b.name, "context": b.context} for b in ensemble.baselines)],
         "raw_weights": ensemble.mixture.raw.tolist(),
         "unit_weights": ensemble.mixture.unit.tolist(),
-        "horizon": ensemble.horizons[0],
+        "horizon": ensemble.horizon,
     }
-    with new_folder(ensemble.folder) as out:
-        if arrays:
-            save_file(arrays, out / BASELINE_FILE, metadata=UNSEALED)
-            seal(out / BASELINE_FILE)
-        write_json(out / FILE, held)
+    if arrays:
+        save_file(arrays, out / BASELINE_FILE, metadata=UNSEALED)
+        seal(out / BASELINE_FILE)
+    write_json(out / FILE, held)
 
 
-def load(folder: str | Path) -> EnsembleRun:
-    """The ensemble of a folder.
+def load(folder: str | Path, device: str = "cpu") -> EnsembleRun:
+    """The ensemble of a folder; `device` is where its runs predict.
 
     Raises:
         RunError: not an ensemble, a member that is missing or has changed since.
@@ -294,7 +301,7 @@ def load(folder: str | Path) -> EnsembleRun:
     for member in members:
         match member:
             case {"run": str(path), "sha256": str(digest)}:
-                runs.append(_run(folder / path, digest).at_horizon(horizon))
+                runs.append(_run(folder / path, digest, device).at_horizon(horizon))
             case {"baseline": str(name), "context": int(context)} if name in BASELINES:
                 baselines.append(_restored(folder, name, context))
             case _:
@@ -307,22 +314,6 @@ def load(folder: str | Path) -> EnsembleRun:
         raise RunError("has no run among its members", where=folder / FILE, remedy=remedy)
     mixture = MixtureWeights(np.asarray(raw, dtype=np.float64), np.asarray(units, dtype=np.float64))
     return EnsembleRun(folder, runs, baselines, mixture)
-
-
-def open_evaluated(folder: str | Path, device: str = "cpu") -> TrainedPredictor | EnsembleRun | RemoteRun:
-    """A run, an export or an ensemble, whichever lies there; or a server's model, by its address."""
-    if str(folder).startswith(SCHEMES):
-        return RemoteRun(str(folder))
-    return load(folder) if (Path(folder) / FILE).is_file() else open_predictor(folder, device)
-
-
-def _fitted(name: str, training: FittingData, how: EvaluationConfig) -> Baseline:
-    if name not in BASELINES:
-        raise EvaluationError(f"there is no baseline '{name}'", remedy=f"choose of: {', '.join(BASELINES)}")
-    baseline = BASELINES[name](how.context, how.seed)
-    baseline.fit(training.vectors, training.train, training.validation)
-    baseline.state()  # what cannot be kept is refused before the weights are fitted
-    return baseline
 
 
 def _restored(folder: Path, name: str, context: int) -> Baseline:
@@ -339,15 +330,17 @@ def _restored(folder: Path, name: str, context: int) -> Baseline:
     return baseline
 
 
-def _run(folder: Path, digest: str) -> RunPredictor:
-    run = RunPredictor(folder)
-    if _digest(folder / WEIGHTS) != digest:
+def _run(folder: Path, digest: str, device: str) -> TrainedPredictor:
+    run = ExportedPredictor(folder) if (folder / EXPORT).is_file() else RunPredictor(folder, device=device)
+    if _digest(folder) != digest:
         raise RunError(
             "has other weights than when the ensemble was fitted", where=folder, remedy="fit it again"
         )
     return run
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as f:
+def _digest(folder: Path) -> str:
+    """Of the file that holds the weights of a run or an export."""
+    held = next(path for name in (WEIGHTS, *GRAPHS) if (path := folder / name).is_file())
+    with held.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()

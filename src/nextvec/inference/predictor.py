@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from nextvec.models.ops.parameters import count_parameters
 from nextvec.models.saving import WEIGHTS, load_model, locate
 
 RESULTS = "metrics.json"
+ENSEMBLE = "ensemble.json"
+ENSEMBLES = "nextvec.experiments.ensemble"
+"""The module that opens a folder with such a file. It mixes runs with baselines of the evaluator, which this
+room knows nothing of, so it is found by its name."""
 
 
 def load(run: str | Path) -> NextVectorModel:
@@ -145,7 +150,7 @@ def _check_device(device: str) -> None:
 def open_predictor(
     path: str | Path, device: str = "cpu", engine: str | None = None, *, threads: int = 1
 ) -> TrainedPredictor:
-    """A run folder, a Hugging Face hub id of one, or what `nextvec export` made of one.
+    """A run folder, a Hugging Face hub id of one, what `nextvec export` made of one, or an ensemble.
 
     Args:
         device: where a run predicts; an export predicts on the CPU.
@@ -158,6 +163,15 @@ def open_predictor(
     """
     if engine is not None and engine not in ENGINES:
         raise ConfigError(f"no engine '{engine}'", where="engine", remedy=f"give {' or '.join(ENGINES)}")
+    if (Path(path) / ENSEMBLE).is_file():
+        if engine is not None:
+            raise ConfigError(
+                "is an ensemble: its members have engines of their own",
+                where=path,
+                remedy=f"leave the engine out, or export it: nextvec export {path}",
+            )
+        opened: TrainedPredictor = importlib.import_module(ENSEMBLES).load(path, device)
+        return opened
     if (Path(path) / MANIFEST).is_file():
         exported = ExportedPredictor(path, threads=threads)
         if engine not in (None, exported.engine.name) or device != "cpu":

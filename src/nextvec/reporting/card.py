@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,13 +130,18 @@ def write_card(inputs: ReportInputs, path: Path | None = None, *, licence: str |
         ConfigError: no licence's name.
         RunError: what `make_card` raises, or a file is there that somebody else wrote.
     """
+    path = inputs.folder / CARD if path is None else path
+    return put_card(path, lambda name: make_card(inputs, licence=name), licence)
+
+
+def put_card(path: Path, make: Callable[[str], str], licence: str | None) -> Path:
+    """Write the card that `make` makes of a licence, in no file but ours. Raises as `write_card`."""
     if licence is not None and not LICENCE.fullmatch(licence):
         raise ConfigError(
             f"'{licence}' is not the name of a licence",
             where="--license",
             remedy="write it as the Hub does: mit, apache-2.0, cc-by-4.0, other",
         )
-    path = inputs.folder / CARD if path is None else path
     if path.exists():
         held = path.read_text(encoding="utf-8", errors="replace")
         if MARK not in held:
@@ -146,7 +151,7 @@ def write_card(inputs: ReportInputs, path: Path | None = None, *, licence: str |
                 remedy="move it away, or give another with --out",
             )
         licence = licence or held.partition("\nlicense: ")[2].partition("\n")[0]
-    write_text(path, make_card(inputs, licence=licence or UNKNOWN))
+    write_text(path, make(licence or UNKNOWN))
     return path
 
 

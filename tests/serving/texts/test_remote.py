@@ -11,8 +11,8 @@ from nextvec.client import Client
 from nextvec.corpus.store import Store
 from nextvec.errors import LeakError, RunError, ServerError
 from nextvec.evaluation.harness import EvaluationConfig
-from nextvec.experiments.ensemble import open_evaluated
 from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
+from nextvec.experiments.mixing import open_evaluated
 from nextvec.inference.predictor import RunPredictor
 
 

@@ -1,0 +1,128 @@
+"""Making ensembles: weights fitted on validation, and every member written for a faster engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nextvec.corpus.store import Store
+from nextvec.data.splits import split_documents
+from nextvec.disk import new_folder, refuse_taken
+from nextvec.errors import EvaluationError, RunError, SplitError
+from nextvec.evaluation.baselines import BASELINES, Baseline
+from nextvec.evaluation.harness import EvaluationConfig, FittingData
+from nextvec.experiments.ensemble import MAX_MEMBERS, EnsembleRun, fit_mixture, save, write
+from nextvec.experiments.evaluating import (
+    SCHEMES,
+    DocumentSelection,
+    RemoteRun,
+    common,
+    division_of,
+    for_question,
+)
+from nextvec.inference.base import TrainedPredictor
+from nextvec.inference.export import Exported, Format, Precision, export_predictor
+from nextvec.inference.exported import ExportedPredictor
+from nextvec.inference.predictor import RunPredictor, open_predictor
+
+MEMBERS = "members"
+
+
+@dataclass(frozen=True)
+class FittedEnsemble:
+    """An ensemble, and how many validation windows its weights were fitted on."""
+
+    ensemble: EnsembleRun
+    windows: int
+
+
+def fit_ensemble(
+    store: Store,
+    folders: Sequence[str | Path],
+    baselines: Sequence[str],
+    selection: DocumentSelection,
+    how: EvaluationConfig,
+    out: Path,
+) -> FittedEnsemble:
+    """Fit weights on the validation documents and write the ensemble to `out`.
+
+    Args:
+        folders: trained runs, at least one; all of one division, training sources, task and horizon.
+        baselines: names of baselines to mix in, fitted on the runs' training documents.
+        selection: division and sources, where they are not the runs'.
+        how: context, horizon and task of the windows.
+    Raises:
+        RunError: `out` is not empty, or a run is damaged.
+        EvaluationError: too few members, runs that do not go together, or a baseline that cannot be kept.
+        SplitError: no validation documents.
+    """
+    refuse_taken(out, RunError, "give another folder")
+    if not folders or not 2 <= len(folders) + len(baselines) <= MAX_MEMBERS:
+        raise EvaluationError(
+            f"{len(folders)} runs and {len(baselines)} baselines",
+            remedy=f"name a run at least, and 2 to {MAX_MEMBERS} members in all",
+        )
+    runs = [for_question(RunPredictor(folder), how) for folder in folders]
+    split = split_documents(store, division_of(runs, selection), common(runs, "sources", tuple))
+    training = FittingData.of(store, split, how)
+    if training is None or training.validation is None:
+        raise SplitError(
+            "holds no validation windows to fit weights on",
+            where=store.path,
+            remedy="evaluate with another division",
+        )
+    fitted = [_fitted(name, training, how) for name in baselines]
+    # More than the baselines' shortest context may be read, so the evaluator's windows serve all members.
+    mixture = fit_mixture([*runs, *fitted], store.vectors, training.validation)
+    made = EnsembleRun(out, runs, fitted, mixture)
+    save(made)
+    return FittedEnsemble(made, len(training.validation))
+
+
+def export_ensemble(
+    ensemble: EnsembleRun,
+    out: Path,
+    format: Format = "onnx",
+    precision: Precision = "fp32",
+    *,
+    store: Store | None = None,
+    tolerance: float | None = None,
+) -> list[Exported]:
+    """Write an ensemble of exports: every run exported into `out/members`, weights and baselines as they are.
+
+    Args and errors are those of `export_predictor`, which compares each export with its run.
+    Raises:
+        RunError: also where the ensemble's members are exports already.
+    """
+    refuse_taken(out, RunError, "give another folder with --out, or remove it")
+    made, runs = [], []
+    with new_folder(out) as folder:
+        for number, run in enumerate(ensemble.runs):
+            if not isinstance(run, RunPredictor):
+                raise RunError(
+                    "is an export already", where=run.folder, remedy="export the ensemble of the runs"
+                )
+            place = folder / MEMBERS / f"{number}-{run.name}"
+            place.parent.mkdir(exist_ok=True)
+            made.append(export_predictor(run, place, format, precision, store=store, tolerance=tolerance))
+            runs.append(ExportedPredictor(place).at_horizon(ensemble.horizon))
+        exported = EnsembleRun(out, runs, ensemble.baselines, ensemble.mixture)
+        write(exported, folder, [f"{MEMBERS}/{run.folder.name}" for run in runs])
+    return made
+
+
+def open_evaluated(folder: str | Path, device: str = "cpu") -> TrainedPredictor | RemoteRun:
+    """A run, an export or an ensemble, whichever lies there; or a server's model, by its address."""
+    if str(folder).startswith(SCHEMES):
+        return RemoteRun(str(folder))
+    return open_predictor(folder, device)
+
+
+def _fitted(name: str, training: FittingData, how: EvaluationConfig) -> Baseline:
+    if name not in BASELINES:
+        raise EvaluationError(f"there is no baseline '{name}'", remedy=f"choose of: {', '.join(BASELINES)}")
+    baseline = BASELINES[name](how.context, how.seed)
+    baseline.fit(training.vectors, training.train, training.validation)
+    baseline.state()  # what cannot be kept is refused before the weights are fitted
+    return baseline
