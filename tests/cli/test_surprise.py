@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from nextvec.cli.surprise import BLOCKS, HEIGHT, PLAIN, Finder, draw_curve, terminal
 from nextvec.corpus.store import Store
 from nextvec.evaluation.boundaries import CURVES, surprise
+from nextvec.experiments.boundary_fit import FILE
 from nextvec.inference.predictor import RunPredictor
 from passages import documents
 
@@ -63,6 +65,21 @@ def test_threshold_and_finder_decide_on_boundaries(cli, world: Store, trained: P
 
 def test_finders_that_can_be_named_are_those_there_are() -> None:
     assert set(get_args(Finder)) == set(CURVES)
+
+
+def test_the_best_finder_is_chosen_and_kept(cli, world: Store, trained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    asked = ("surprise", run, "--store", world.path)
+    done = cli(*asked, "--fit", "--documents", 8, "--segment-chunks", "3-6", "--json", "-")
+    assert done.json == json.loads((run / FILE).read_text())
+    assert done.json["segment_chunks"] == [3, 6]
+    said = cli(*asked, "--document", "doc-7", "--json", "-").json
+    assert (said["finder"], said["rule"]["threshold"]) == (done.json["finder"], done.json["threshold"])
+    assert "is the run's default now" in cli(*asked, "--fit", "--documents", 4).out
+    for wrong in ("3", "6-3", "0-3", "a-b"):
+        assert "write 3-11" in cli(*asked, "--fit", "--segment-chunks", wrong).err
+    for wrong in (("--evaluate",), ("--baselines", "ridge"), ("--split", "train"), ("--peaks", "2")):
+        assert "is of no use beside it" in cli(*asked, "--fit", *wrong).err
 
 
 def test_the_table_of_finders(cli, world: Store, trained: Path, tmp_path: Path) -> None:

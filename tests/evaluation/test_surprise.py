@@ -56,3 +56,43 @@ def test_what_was_expected_is_the_predictors_answer(worlds) -> None:
     for t in range(2, 10):
         read = vectors[4 + max(0, t - 3) : 4 + t]
         assert found[t] == pytest.approx(unit(read.mean(axis=0)), abs=1e-6)
+
+
+class OncePerDocument:
+    """The mean of what was read, which can be asked for all beginnings of a document together."""
+
+    name, kind, context = "mean", "model", 4
+
+    def __init__(self) -> None:
+        self.read: list[int] = []
+
+    def predict(self, contexts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.read += lengths.tolist()
+        raw = np.stack([rows[:n].mean(axis=0) for rows, n in zip(contexts, lengths, strict=True)])
+        return raw, unit(raw)
+
+    def predict_each(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.read.append(len(vectors))
+        raw = np.cumsum(vectors, axis=0) / np.arange(1, len(vectors) + 1)[:, None]
+        return raw.astype(np.float32), unit(raw.astype(np.float32))
+
+
+@pytest.mark.parametrize("least", [1, 3, 6])
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 9])
+def test_a_document_is_read_once_as_far_as_the_context_reaches(worlds, count: int, least: int) -> None:
+    vectors = worlds.noisy(np.random.default_rng(0), 1, 20, 8)[0]
+    found = OncePerDocument()
+    said = expected(found, vectors, document(3, count), least)
+    assert said == pytest.approx(expected(LinearMean(), vectors, document(3, count), least), abs=1e-6)
+    if count == 5 and least == 1:
+        assert found.read == [4], "four vectors, not 1 + 2 + 3 + 4"
+
+
+class LinearMean:
+    """The same without that gift."""
+
+    name, kind, context = "mean", "model", 4
+    predict = OncePerDocument.predict
+
+    def __init__(self) -> None:
+        self.read: list[int] = []

@@ -64,14 +64,16 @@ def test_a_text_is_read_as_the_store_was(text_store: Store, text_run: Path) -> N
     run = RunPredictor(text_run)
     reader = TextReader(run.space)
     doc_id = "river-arden.txt"
-    read = surprises_of_text(run, reader, text_store.document_text(doc_id), "a note", "surprise-ahead")
-    held = surprises_of_document(run, text_store, doc_id, "surprise-ahead")
+    read = surprises_of_text(
+        run, reader, text_store.document_text(doc_id), "a note", "surprise-ahead", Rule()
+    )
+    held = surprises_of_document(run, text_store, doc_id, "surprise-ahead", Rule())
     assert read.texts == held.texts
     assert read.surprise == pytest.approx(held.surprise, abs=0.01)
     with pytest.raises(DocumentError, match="a note: 1 chunk: nothing follows it"):
-        surprises_of_text(run, reader, "The river rises.", "a note", "surprise")
+        surprises_of_text(run, reader, "The river rises.", "a note", "surprise", Rule())
     with pytest.raises(DocumentError, match="a note: no text in it"):
-        surprises_of_text(run, reader, " \n ", "a note", "surprise")
+        surprises_of_text(run, reader, " \n ", "a note", "surprise", Rule())
 
 
 def test_documents_that_cannot_be_read(
@@ -79,15 +81,15 @@ def test_documents_that_cannot_be_read(
 ) -> None:
     run = RunPredictor(trained)
     with pytest.raises(StoreError, match="has no document 'doc-99'"):
-        surprises_of_document(run, world, "doc-99", "surprise")
+        surprises_of_document(run, world, "doc-99", "surprise", Rule())
     with pytest.raises(EncoderMismatchError, match="another encoder"):
-        surprises_of_document(run, make_world(tmp_path / "s", encoder="another"), "doc-3", "surprise")
+        surprises_of_document(run, make_world(tmp_path / "s", encoder="another"), "doc-3", "surprise", Rule())
     one = NewDocument.from_chunks("one", ["A chunk alone."], source="web")
     settings = {"dimension": 16, "chunker": {"kind": "sentences"}, "dtype": "float32", "normalised": True}
     with StoreWriter(tmp_path / "t", encoder=dict(world.encoder), **settings) as writer:
         writer.add_shard([one], np.asarray(world.vectors)[:1], path="test")
     with pytest.raises(DocumentError, match="one: 1 chunk: nothing follows it"):
-        surprises_of_document(run, Store.open(tmp_path / "t"), "one", "surprise")
+        surprises_of_document(run, Store.open(tmp_path / "t"), "one", "surprise", Rule())
 
 
 @pytest.mark.parametrize(

@@ -106,3 +106,13 @@ def test_pushes_from_many_threads_are_all_read() -> None:
     for _ in range(80):
         alone.push(x)
     np.testing.assert_allclose(session.push(x), alone.push(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_each_prediction_is_that_of_the_beginning_before_it(name: str) -> None:
+    predictor, x = ModelPredictor(make(name), 9, "mine"), vectors(1, 9)[0].numpy()
+    raw, units = predictor.predict_each(x)
+    for n in range(1, 10):
+        alone = predictor.predict(x[None, :n], np.array([n]))
+        np.testing.assert_allclose(raw[n - 1], alone[0][0], atol=1e-5)
+        np.testing.assert_allclose(units[n - 1], alone[1][0], atol=1e-5)

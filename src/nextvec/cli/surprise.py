@@ -17,7 +17,8 @@ from nextvec.errors import ConfigError
 from nextvec.text import columns, fill, shorten
 
 if TYPE_CHECKING:
-    from nextvec.evaluation.boundaries import Rule
+    from nextvec.experiments.boundary_fit import FittedFinder
+    from nextvec.experiments.evaluating import DocumentSelection
     from nextvec.experiments.segmentation import FinderRow, SegmentationReport
     from nextvec.experiments.surprise import Surprises
     from nextvec.inference.base import TrainedPredictor
@@ -31,13 +32,14 @@ Finder = Literal["surprise", "surprise-depth", "surprise-ahead", "cosine-drop", 
 @dataclass(frozen=True)
 class ShowFlags:
     finder: Annotated[
-        Finder,
+        Finder | None,
         Parameter(
             help="What topic boundaries are read off: surprise (of the next chunk), surprise-depth (above "
             "the valleys beside it), surprise-ahead (of the mean of the next chunks), or without the run "
-            "cosine-drop (TextTiling) and cosine-gap (how unlike the blocks on either side are)."
+            "cosine-drop (TextTiling) and cosine-gap (how unlike the blocks on either side are). Default: "
+            "what --fit chose for the run, else cosine-gap."
         ),
-    ] = "surprise-ahead"
+    ] = None
     threshold: Annotated[
         float | None, Parameter(help="Deviations above the curve's mean that make a boundary.")
     ] = None
@@ -59,6 +61,10 @@ class EvaluationFlags:
     split: Annotated[str, Parameter(help="test, or train (labelled in-sample).")] = "test"
     sources: Annotated[str | None, Parameter(help="Join documents of these only.")] = None
     split_file: Annotated[Path | None, Parameter(help="JSON of document ids (default: the run's).")] = None
+    segment_chunks: Annotated[
+        str | None,
+        Parameter(help="Fewest and most chunks of a joined segment (default: 5-20; with --fit 3-20)."),
+    ] = None
     baselines: Annotated[
         str | None,
         Parameter(help="Whose surprise stands beside the run's (default: copy-last,exponential averages)."),
@@ -85,6 +91,15 @@ def surprise(
             help="Join held-out documents of --store at known places, and evaluate who finds these.",
         ),
     ] = False,
+    fit: Annotated[
+        bool,
+        Parameter(
+            group=EVALUATION,
+            negative=(),
+            help="Join validation documents of --store, choose the finder and its rule that find the places "
+            "best, and keep them in the run's folder, as its default.",
+        ),
+    ] = False,
     evaluation: EvaluationFlags | None = None,
     device: Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the model predicts.")] = "cpu",
     json: JsonTarget = None,
@@ -96,13 +111,18 @@ def surprise(
     places where documents were joined, by Pk and WindowDiff, beside TextTiling, other baselines and chance.
     """
     texts = TextFlags(text, file)
-    if evaluate:
+    if evaluate or fit:
+        by = "--evaluate" if evaluate else "--fit"
         unused = {"a text": texts != TextFlags(), "--document": document is not None}
-        _refuse({**unused, "how it is shown": show is not None, "an encoder": encoder is not None})
-        _evaluate(run, _needed(store, "--evaluate"), evaluation or EvaluationFlags(), device, json)
+        _refuse({**unused, "how it is shown": show is not None, "an encoder": encoder is not None}, by)
+        _refuse({"--fit": evaluate and fit})
+        joined = _evaluate if evaluate else _fit
+        joined(run, _needed(store, by), evaluation or EvaluationFlags(), device, json)
         return
     if evaluation is not None:
-        raise ConfigError("of a table that is not made", where="flags of evaluation", remedy="add --evaluate")
+        raise ConfigError(
+            "of documents that are not joined", where="flags of evaluation", remedy="add --evaluate or --fit"
+        )
     show = show or ShowFlags()
     if show.figure is not None:
         from nextvec.reporting.drawing import require_figure
@@ -126,38 +146,75 @@ def _read(
     device: str,
 ) -> Surprises:
     from nextvec.corpus.store import Store
+    from nextvec.experiments.boundary_fit import chosen
     from nextvec.experiments.surprise import surprises_of_document, surprises_of_text
 
-    rule = _rule(show)
+    asked = show.finder, show.threshold
     if document is not None:
         _refuse({"a text": texts != TextFlags(), "an encoder": encoder is not None}, "--document")
-        opened = Store.open(_needed(store, "--document"))
-        return surprises_of_document(_predictor(run, device), opened, document, show.finder, rule)
+        opened, predictor = Store.open(_needed(store, "--document")), _predictor(run, device)
+        return surprises_of_document(predictor, opened, document, *chosen(predictor, *asked))
     if store is not None:
         raise ConfigError("a store alone", where="--store", remedy="add --document ID, or --evaluate")
     read, where = read_text(texts)
     predictor = _predictor(run, device)
     reader = open_text_reader(predictor.space, encoder)
-    return surprises_of_text(predictor, reader, read, where, show.finder, rule)
+    return surprises_of_text(predictor, reader, read, where, *chosen(predictor, *asked))
 
 
 def _evaluate(run: Path, store: Path, flags: EvaluationFlags, device: str, json: str | None) -> None:
     from nextvec.corpus.store import Store
-    from nextvec.data.splits import SplitConfig
-    from nextvec.experiments.evaluating import DocumentSelection
-    from nextvec.experiments.segmentation import PREDICTORS, evaluate_segmentation
+    from nextvec.experiments.segmentation import CHUNKS, PREDICTORS, evaluate_segmentation
 
-    division = None if flags.split_file is None else SplitConfig(file=str(flags.split_file.resolve()))
     report = evaluate_segmentation(
         Store.open(store),
         _predictor(run, device),
-        DocumentSelection(flags.split, names(flags.sources), division=division),
+        _selection(flags),
         count=flags.documents,
         seed=flags.seed,
+        segment_chunks=_segment_chunks(flags, CHUNKS),
         baselines=names(flags.baselines) or PREDICTORS,
         quiet=flags.quiet,
     )
     output(describe_table(report), report.to_json(), json)
+
+
+def _fit(run: Path, store: Path, flags: EvaluationFlags, device: str, json: str | None) -> None:
+    from nextvec.corpus.store import Store
+    from nextvec.experiments.boundary_fit import SEGMENT_CHUNKS, check_kept, fit_finder, keep
+
+    _refuse({"--split": flags.split != "test", "--baselines": flags.baselines is not None}, "--fit")
+    predictor = _predictor(run, device)
+    check_kept(predictor)
+    fitted = fit_finder(
+        Store.open(store),
+        predictor,
+        _selection(flags),
+        count=flags.documents,
+        segment_chunks=_segment_chunks(flags, SEGMENT_CHUNKS),
+        seed=flags.seed,
+    )
+    output(describe_fit(fitted, keep(fitted, predictor)), fitted.to_json(), json)
+
+
+def _selection(flags: EvaluationFlags) -> DocumentSelection:
+    from nextvec.data.splits import SplitConfig
+    from nextvec.experiments.evaluating import DocumentSelection
+
+    division = None if flags.split_file is None else SplitConfig(file=str(flags.split_file.resolve()))
+    return DocumentSelection(flags.split, names(flags.sources), division=division)
+
+
+def _segment_chunks(flags: EvaluationFlags, usual: tuple[int, int]) -> tuple[int, int]:
+    """Raises ConfigError."""
+    if flags.segment_chunks is None:
+        return usual
+    least, dash, most = flags.segment_chunks.partition("-")
+    if not (dash and least.isdecimal() and most.isdecimal() and 1 <= int(least) <= int(most)):
+        raise ConfigError(
+            f"'{flags.segment_chunks}' is not a range", where="--segment-chunks", remedy="write 3-11"
+        )
+    return int(least), int(most)
 
 
 def _predictor(run: Path, device: str) -> TrainedPredictor:
@@ -165,14 +222,6 @@ def _predictor(run: Path, device: str) -> TrainedPredictor:
     from nextvec.inference.predictor import open_predictor
 
     return next_predictor(open_predictor(run, device))
-
-
-def _rule(show: ShowFlags) -> Rule | None:
-    from dataclasses import replace
-
-    from nextvec.evaluation.boundaries import CURVES
-
-    return None if show.threshold is None else replace(CURVES[show.finder].usual, threshold=show.threshold)
 
 
 def _needed(store: Path | None, by: str) -> Path:
@@ -212,6 +261,21 @@ def describe(found: Surprises, peaks: int) -> str:
     rule = f"{found.finder}, peaks {found.rule.threshold:g} deviations above its mean"
     title = f"Segments by {rule}" if len(segments) > 1 else f"One segment by {rule}"
     return "\n\n".join([*blocks, "\n".join([title, *segments])])
+
+
+def describe_fit(fitted: FittedFinder, file: Path) -> str:
+    """Every finder's Pk, and which is the run's from now on."""
+    least, most = fitted.segment_chunks
+    head = (
+        f"{fitted.documents} documents joined from segments of {least} to {most} chunks of validation "
+        f"documents of {fitted.store}, on which no rule was fitted (0 is perfect)."
+    )
+    rows = sorted(fitted.pk.items(), key=lambda pair: pair[1])
+    table = columns(["finder", "Pk"], [[name, f"{pk:.4f}"] for name, pk in rows])
+    rule = f"threshold {fitted.threshold:g}, {fitted.apart} chunks apart, blocks of {fitted.width}"
+    return "\n".join(
+        [fill(head), "", table, "", fill(f"{fitted.finder} ({rule}) is the run's default now: {file}")]
+    )
 
 
 def describe_table(report: SegmentationReport) -> str:

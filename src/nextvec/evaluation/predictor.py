@@ -76,6 +76,15 @@ class RankingPredictor(NextVectorPredictor, Protocol):
         ...
 
 
+@runtime_checkable
+class OnePassPredictor(NextVectorPredictor, Protocol):
+    """A predictor that reads a document once for what it expects after each of its vectors."""
+
+    def predict_each(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Raw and unit prediction [T, D] after each of at most `context` vectors [T, D]."""
+        ...
+
+
 def ranks_by_query(predictor: NextVectorPredictor) -> TypeGuard[RankingPredictor]:
     """Whether it ranks by a query of its own and not by its unit prediction."""
     return isinstance(predictor, RankingPredictor) and predictor.ranking

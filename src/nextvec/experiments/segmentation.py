@@ -72,21 +72,23 @@ class Joined:
         return np.asarray(self.document[1:] != self.document[:-1])
 
 
-def join_documents(store: Store, documents: Sequence[int], count: int, seed: int) -> list[Joined]:
-    """`count` documents of 4 to 8 segments of 5 to 20 chunks, each of another document.
+def join_documents(
+    store: Store, documents: Sequence[int], count: int, seed: int, chunks: tuple[int, int] = CHUNKS
+) -> list[Joined]:
+    """`count` documents of 4 to 8 segments of so many chunks (fewest, most), each of another document.
 
     Segments are dealt: documents in random order, all of them before one comes again, each giving the chunks
     that follow those it gave last. A chunk is used again only when its document has been dealt out.
 
     Args:
-        documents: indices into `store.documents`; those of fewer than 5 chunks are left out.
+        documents: indices into `store.documents`; those of fewer chunks than a segment are left out.
     Raises:
         EvaluationError: fewer than 4 documents are long enough.
     """
-    usable = [i for i in documents if store.documents[i].count >= CHUNKS[0]]
+    usable = [i for i in documents if store.documents[i].count >= chunks[0]]
     if len(usable) < SEGMENTS[0]:
         raise EvaluationError(
-            f"{len(usable)} documents of {CHUNKS[0]} chunks or more cannot be joined",
+            f"{len(usable)} documents of {chunks[0]} chunks or more cannot be joined",
             where=store.path,
             remedy=f"evaluate a split and sources with {SEGMENTS[0]} at least",
         )
@@ -97,7 +99,7 @@ def join_documents(store: Store, documents: Sequence[int], count: int, seed: int
     for _ in range(count):
         many = min(int(rng.integers(SEGMENTS[0], SEGMENTS[1] + 1)), len(usable))
         chosen = _deal(waiting, usable, many, rng)
-        rows = [_segment(store, i, given, rng) for i in chosen]
+        rows = [_segment(store, i, given, rng, chunks) for i in chosen]
         document = np.repeat(np.asarray(chosen, dtype=np.int64), [len(part) for part in rows])
         made.append(Joined(np.concatenate(rows), document))
     return made
@@ -113,13 +115,15 @@ def _deal(waiting: list[int], usable: list[int], many: int, rng: np.random.Gener
     return chosen
 
 
-def _segment(store: Store, i: int, given: dict[int, int], rng: np.random.Generator) -> IntArray:
+def _segment(
+    store: Store, i: int, given: dict[int, int], rng: np.random.Generator, chunks: tuple[int, int]
+) -> IntArray:
     """The next chunks of a document; from near its start again where too few are left."""
-    document, least = store.documents[i], CHUNKS[0]
+    document, (least, most) = store.documents[i], chunks
     start = given.get(i, document.count)
     if document.count - start < least:
         start = int(rng.integers(min(least, document.count - least + 1)))
-    length = min(int(rng.integers(least, CHUNKS[1] + 1)), document.count - start)
+    length = min(int(rng.integers(least, most + 1)), document.count - start)
     given[i] = start + length
     return document.first + np.arange(start, start + length, dtype=np.int64)
 
@@ -207,6 +211,7 @@ def evaluate_segmentation(
     *,
     count: int = 200,
     seed: int = 0,
+    segment_chunks: tuple[int, int] = CHUNKS,
     baselines: Sequence[str] = PREDICTORS,
     quiet: bool = False,
 ) -> SegmentationReport:
@@ -229,7 +234,9 @@ def evaluate_segmentation(
     if count < 1:
         raise EvaluationError(f"{count} joined documents", where="--documents", remedy="give 1 or more")
     joined = {
-        name: join_documents(store, _documents(store, run, selection, name), count, seed + at)
+        name: join_documents(
+            store, held_out_documents(store, run, selection, name), count, seed + at, segment_chunks
+        )
         for at, name in enumerate((selection.split, "validation"))
     }
     predictors = [*_fitted(store, run, selection, baselines), run]
@@ -241,7 +248,9 @@ def evaluate_segmentation(
     return table.report(store, selection)
 
 
-def _documents(store: Store, run: TrainedPredictor, selection: DocumentSelection, split: str) -> list[int]:
+def held_out_documents(
+    store: Store, run: TrainedPredictor, selection: DocumentSelection, split: str
+) -> list[int]:
     """Of the split, those that the run was not trained on."""
     of = DocumentSelection(split, selection.sources, selection.train_sources, selection.division)
     windows, _ = evaluation_windows(store, [run], of, context=1, horizon=1)

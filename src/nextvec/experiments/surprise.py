@@ -83,13 +83,13 @@ def next_predictor(run: Run) -> Run:
 
 
 def surprises_of_text(
-    run: TrainedPredictor, reader: TextReader, text: str, where: str, finder: str, rule: Rule | None = None
+    run: TrainedPredictor, reader: TextReader, text: str, where: str, finder: str, rule: Rule
 ) -> Surprises:
     """Read a text.
 
     Args:
         run: as `next_predictor` gives it; `reader` is of its space.
-        finder: a name in CURVES; without a rule its usual one holds.
+        finder, rule: as `nextvec.experiments.boundary_fit.chosen` gives them, or others of CURVES.
     Raises:
         DocumentError: shorter than two chunks. EncoderError: see TextReader.
     """
@@ -100,7 +100,7 @@ def surprises_of_text(
 
 
 def surprises_of_document(
-    run: TrainedPredictor, store: Store, doc_id: str, finder: str, rule: Rule | None = None
+    run: TrainedPredictor, store: Store, doc_id: str, finder: str, rule: Rule
 ) -> Surprises:
     """Read a document of a store.
 
@@ -122,10 +122,9 @@ def _surprises(
     texts: Sequence[str],
     where: str,
     finder: str,
-    rule: Rule | None,
+    rule: Rule,
 ) -> Surprises:
     kind = CURVES[finder]
-    rule = rule or kind.usual
     read = ReadDocument.of(run, vectors)
     cuts = boundaries(kind.make(read, rule.width), rule)
     surprise = CURVES["surprise"].make(read, 1)

@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from nextvec.data.trained import TRAINED_ON
@@ -18,6 +19,7 @@ from nextvec.inference.exported import MANIFEST, ExportedPredictor
 from nextvec.models.base import NextVectorModel, Prediction
 from nextvec.models.ops.parameters import count_parameters
 from nextvec.models.saving import WEIGHTS, load_model, locate
+from nextvec.vectors import unit
 
 RESULTS = "metrics.json"
 ENSEMBLE = "ensemble.json"
@@ -77,6 +79,13 @@ class ModelPredictor(VectorPredictor):
 
     def stream(self, query: FloatArray | None = None) -> StreamSession:
         return StateSession(self.model, self.head, query, reads_directions=self.reads_directions)
+
+    def predict_each(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Raw and unit prediction [T, D] after each of up to `context` vectors [T, D] of one document, as
+        `predict` gives them for its T beginnings, in one pass."""
+        read, length = self._as_trained(vectors[None], np.array([len(vectors)], dtype=np.int64))
+        raw = self.stream().read(read[0]) * length[0]
+        return raw, unit(raw)
 
     @torch.inference_mode()
     def continuation(

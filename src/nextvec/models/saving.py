@@ -309,6 +309,11 @@ def _check_golden(model: NextVectorModel, folder: Path, saved_code: str) -> None
         log.info("%s: saved by other code of %s, same output", folder, model.architecture)
 
 
+def is_packaged(folder: Path) -> bool:
+    """Whether it lies in the package, as the model does that comes with it: such a folder is only read."""
+    return folder.resolve().is_relative_to(Path(__file__).resolve().parents[1])
+
+
 def locate(source: str | Path, *, also: Sequence[str] = (), **download: Any) -> Path:
     """The local folder of a path, of a Hub id, or of "pretrained", the model that comes with the package. A
     name whose first part is a folder here is a path.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from nextvec.decoding.pipeline import Pipeline, TextContext
-from nextvec.evaluation.boundaries import CURVES
+from nextvec.experiments.boundary_fit import chosen
 from nextvec.experiments.surprise import next_predictor, surprises_of_text
 from nextvec.retrieval.context import Reading, Reembed, RetrievalContext
 from nextvec.retrieval.strategies import Strategy
@@ -226,9 +225,12 @@ class SurpriseRequest(RequestFields):
 
     text: Text
     finder: Annotated[
-        Literal["surprise", "surprise-depth", "surprise-ahead", "cosine-drop", "cosine-gap"],
-        Field(description="what topic boundaries are read off, as of `nextvec surprise`"),
-    ] = "surprise-ahead"
+        Literal["surprise", "surprise-depth", "surprise-ahead", "cosine-drop", "cosine-gap"] | None,
+        Field(
+            description="what topic boundaries are read off, as of `nextvec surprise`; by default what was "
+            "fitted for the model"
+        ),
+    ] = None
     threshold: Annotated[
         float | None, Field(ge=-100, le=100, description="deviations above the curve's mean of a boundary")
     ] = None
@@ -268,10 +270,9 @@ def surprised(model: ServedModel, fields: SurpriseRequest, settings: Settings) -
     reader, text = texts_of(model).reader, checked_text(fields.text, settings)
     chunks = reader.chunk(text)
     check_chunks(len(chunks))
-    rule = (
-        None if fields.threshold is None else replace(CURVES[fields.finder].usual, threshold=fields.threshold)
-    )
-    found = surprises_of_text(next_predictor(model.predictor), reader, text, "text", fields.finder, rule)
+    predictor = next_predictor(model.predictor)
+    finder, rule = chosen(predictor, fields.finder, fields.threshold)
+    found = surprises_of_text(predictor, reader, text, "text", finder, rule)
     values = [None, *found.surprise.tolist()]
     opens = [True, *found.cuts.tolist()]
     told = [
