@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from nextvec.cli.surprise import BLOCKS, HEIGHT, PLAIN, Finder, draw_curve, terminal
 from nextvec.corpus.store import Store
 from nextvec.evaluation.boundaries import CURVES, surprise
-from nextvec.experiments.boundary_fit import FILE
+from nextvec.experiments.surprise import FILE
 from nextvec.inference.predictor import RunPredictor
 from passages import documents
 

@@ -12,9 +12,10 @@ from conftest import TURN
 from nextvec.corpus.store import Store
 from nextvec.errors import ConfigError, RunError
 from nextvec.evaluation.boundaries import CURVES, DEFAULT, Rule
-from nextvec.experiments.boundary_fit import FILE, check_kept, chosen, fit_finder, keep
+from nextvec.experiments.boundary_fit import check_kept, fit_finder, keep
 from nextvec.experiments.evaluating import DocumentSelection
 from nextvec.experiments.segmentation import join_documents
+from nextvec.experiments.surprise import FILE, chosen
 from nextvec.inference.predictor import RunPredictor
 from nextvec.models.saving import PRETRAINED
 from nextvec.vectors import unit

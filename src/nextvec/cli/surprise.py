@@ -17,10 +17,9 @@ from nextvec.errors import ConfigError
 from nextvec.text import columns, fill, shorten
 
 if TYPE_CHECKING:
-    from nextvec.experiments.boundary_fit import FittedFinder
     from nextvec.experiments.evaluating import DocumentSelection
     from nextvec.experiments.segmentation import FinderRow, SegmentationReport
-    from nextvec.experiments.surprise import Surprises
+    from nextvec.experiments.surprise import FittedFinder, Surprises
     from nextvec.inference.base import TrainedPredictor
 
 BOUNDARIES, EVALUATION = Group("Boundaries"), Group("Evaluation")
@@ -146,8 +145,7 @@ def _read(
     device: str,
 ) -> Surprises:
     from nextvec.corpus.store import Store
-    from nextvec.experiments.boundary_fit import chosen
-    from nextvec.experiments.surprise import surprises_of_document, surprises_of_text
+    from nextvec.experiments.surprise import chosen, surprises_of_document, surprises_of_text
 
     asked = show.finder, show.threshold
     if document is not None:

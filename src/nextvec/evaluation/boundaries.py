@@ -220,8 +220,8 @@ class CurveKind:
         predicts: it uses what a predictor expected.
         widths: the sizes of a block that are worth a try; (1,) where there are no blocks.
         usual: the rule for a text of which nothing is known: about what `nextvec surprise --evaluate` fits
-            on real documents joined from segments of 5 to 20 chunks; of those without a predictor, the best on
-            segments of 3 to 11 and of 5 to 20 together (LOG.md, 2026-11-29).
+            on real documents joined from segments of 5 to 20 chunks; of those without a predictor, the best
+            on segments of 3 to 11 and of 5 to 20 together (LOG.md, 2026-11-29).
     """
 
     name: str

@@ -8,12 +8,23 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from nextvec.config import from_dict
 from nextvec.corpus.reading import TextReader
 from nextvec.corpus.store import Store
 from nextvec.data.gather import gather_rows
 from nextvec.data.windows import FloatArray, IntArray
+from nextvec.disk import read_json
 from nextvec.errors import DocumentError, RunError
-from nextvec.evaluation.boundaries import CURVES, Curve, Cuts, ReadDocument, Rule, boundaries, high_peaks
+from nextvec.evaluation.boundaries import (
+    CURVES,
+    DEFAULT,
+    Curve,
+    Cuts,
+    ReadDocument,
+    Rule,
+    boundaries,
+    high_peaks,
+)
 from nextvec.evaluation.harness import check_made_for
 from nextvec.inference.base import TrainedPredictor
 
@@ -69,6 +80,69 @@ class Surprises:
         }
 
 
+FILE = "boundaries.json"
+
+
+@dataclass(frozen=True)
+class FittedFinder:
+    """The finder that was chosen, and what it was chosen by.
+
+    Attributes:
+        finder: a name in `CURVES`.
+        threshold, apart, width: its `Rule`.
+        pk: every finder's Pk on joined documents that no rule was fitted on; the chosen one's is the lowest.
+        store: what the documents were of.
+        documents: how many were joined; `segment_chunks`: fewest and most chunks of a segment.
+    """
+
+    finder: str
+    threshold: float
+    apart: int
+    width: int
+    pk: dict[str, float]
+    store: str
+    documents: int
+    segment_chunks: tuple[int, ...]
+    seed: int
+
+    @property
+    def rule(self) -> Rule:
+        return Rule(self.threshold, self.apart, self.width)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "segment_chunks": list(self.segment_chunks)}
+
+
+def chosen(
+    run: TrainedPredictor, finder: str | None = None, threshold: float | None = None
+) -> tuple[str, Rule]:
+    """The finder and its rule: what was asked for, over what was fitted for the run, over `DEFAULT`.
+
+    Raises RunError, ConfigError: a damaged file.
+    """
+    kept = kept_finder(run)
+    name = finder or (DEFAULT if kept is None else kept.finder)
+    rule = CURVES[name].usual if kept is None or kept.finder != name else kept.rule
+    return name, rule if threshold is None else Rule(threshold, rule.apart, rule.width)
+
+
+def kept_finder(run: TrainedPredictor) -> FittedFinder | None:
+    """What was fitted for the run; None where nothing was. Raises RunError, ConfigError: a damaged
+    file."""
+    path = run.folder / FILE
+    if not path.is_file():
+        return None
+    remedy = "fit it again: nextvec surprise RUN --store STORE --fit"
+    said = read_json(path, RunError, remedy=remedy)
+    if not isinstance(said, dict):
+        raise RunError("is not what --fit writes", where=path, remedy=remedy)
+    found = from_dict(FittedFinder, said, where=path)
+    if found.finder not in CURVES:
+        raise RunError(f"names no finder '{found.finder}'", where=path, remedy=remedy)
+    return found
+
+
 def next_predictor(run: Run) -> Run:
     """The run, answering for the next chunk. Raises RunError where it was not trained to."""
     if run.task != "next" or 1 not in run.horizons:
@@ -89,7 +163,7 @@ def surprises_of_text(
 
     Args:
         run: as `next_predictor` gives it; `reader` is of its space.
-        finder, rule: as `nextvec.experiments.boundary_fit.chosen` gives them, or others of CURVES.
+        finder, rule: as `chosen` gives them, or others of CURVES.
     Raises:
         DocumentError: shorter than two chunks. EncoderError: see TextReader.
     """

@@ -8,8 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from nextvec.decoding.pipeline import Pipeline, TextContext
-from nextvec.experiments.boundary_fit import chosen
-from nextvec.experiments.surprise import next_predictor, surprises_of_text
+from nextvec.experiments.surprise import chosen, next_predictor, surprises_of_text
 from nextvec.retrieval.context import Reading, Reembed, RetrievalContext
 from nextvec.retrieval.strategies import Strategy
 from nextvec.serving.models import ServedModel
