@@ -194,6 +194,23 @@ def test_a_changed_document_is_named(run: Run, source: Path, tmp_path: Path) -> 
         run(changed)
 
 
+def test_a_changed_document_takes_the_place_of_the_old_one_if_asked(
+    run: Run, source: Path, tmp_path: Path
+) -> None:
+    run(source)
+    before = {d.doc_id: d.sha256 for d in Store.open(tmp_path / "store").documents}
+    changed = write(tmp_path / "changed.jsonl", [article(90), article(7, paragraphs=9)])
+    report = run(changed, replace_changed=True)
+    assert (report.documents, report.replaced, report.skipped) == (2, 1, {})
+    store = Store.open(tmp_path / "store", verify=True)
+    after = {d.doc_id: d.sha256 for d in store.documents}
+    assert len(store.documents) == len(after) == len(before) + 1
+    assert {name for name in before if after[name] != before[name]} == {"a007"}
+    assert store.find("a007").count == 9
+    again = run(changed, replace_changed=True)
+    assert (again.documents, again.replaced) == (0, 0)
+
+
 def test_another_encoder_chunker_or_damage_stops_before_reading(
     run: Run, source: Path, tmp_path: Path, text_encoder: type
 ) -> None:

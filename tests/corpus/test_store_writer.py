@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from corpus.ingesting import contents
-from nextvec.corpus.store import NewDocument, Store, StoreWriter
+from nextvec.corpus.store import NewDocument, Store, StoreWriter, describe_store
 from nextvec.errors import (
     BusyError,
     DocumentError,
@@ -177,3 +178,83 @@ def test_a_damaged_store_is_not_extended(store: Store, writer: Make) -> None:
     (store.path / "vectors" / "0000.npy").unlink()
     with pytest.raises(StoreError, match="missing"):
         writer()
+
+
+def told(store: Store) -> dict[str, list[str]]:
+    return {d.doc_id: store.texts(range(d.first, d.first + d.count)) for d in store.documents}
+
+
+def test_deleted_documents_are_in_no_document_and_compacting_removes_them(store: Store, writer: Make) -> None:
+    before, vectors_of = (
+        told(store),
+        {d.doc_id: store.vectors[d.first : d.first + d.count] for d in store.documents},
+    )
+    gone = [store.documents[0].doc_id, store.documents[-1].doc_id]
+    shards = contents(store.path)
+    with writer() as w:
+        assert w.delete(gone) == 2
+    left = Store.open(store.path, verify=True)
+    kept = {name: texts for name, texts in before.items() if name not in gone}
+    assert told(left) == kept
+    assert left.minhashes().shape[0] == len(kept)
+    assert {k: v for k, v in contents(store.path).items() if k != "store.json"} == {
+        k: v for k, v in shards.items() if k != "store.json"
+    }
+    rows = sum(len(before[name]) for name in gone)
+    assert describe_store(store.path)["deleted"] == rows
+    assert left.info["format"] == 2
+    with writer() as w:
+        assert w.compact() == rows
+    small = Store.open(store.path, verify=True)
+    assert told(small) == kept
+    assert len(small) == len(store) - rows
+    assert (small.info["format"], describe_store(store.path)["deleted"]) == (1, 0)
+    for document in small.documents:
+        found = small.vectors[document.first : document.first + document.count]
+        np.testing.assert_array_equal(found, vectors_of[document.doc_id])
+    names = {shard["name"] for shard in small.info["shards"]}
+    assert {p.stem for p in (store.path / "vectors").iterdir()} == names
+    with writer() as w:
+        w.add_shard([one(gone[0])], vectors(), path="p")
+    assert told(Store.open(store.path, verify=True)).keys() == {*kept, gone[0]}
+
+
+def test_a_replaced_document_goes_with_its_views_in_one_write(tmp_path: Path, writer: Make) -> None:
+    path = tmp_path / "store"
+    whole = NewDocument.from_chunks("d", ["one", "two", "three"])
+    view = replace(whole, doc_id="d~1/2", view_of="d", texts=["one two", "three"], gaps=["", " "],
+                   starts=[0, 8], ends=[7, 13])  # fmt: skip
+    with writer() as w:
+        w.add_shard([whole, one("e"), view], vectors(8), path="p")
+    with writer() as w:
+        with pytest.raises(DocumentError, match="'d' is there already"):
+            w.add_shard([one("d", 2)], vectors(2), path="p")
+        w.add_shard([one("d", 2)], vectors(2), path="p", replace=True)
+        assert w.known.keys() == {"d", "e"}
+    assert told(Store.open(path, verify=True)) == {"e": ["e 0", "e 1", "e 2"], "d": ["d 0", "d 1"]}
+    with writer() as w:
+        assert w.compact() == 5
+    assert told(Store.open(path, verify=True)) == {"e": ["e 0", "e 1", "e 2"], "d": ["d 0", "d 1"]}
+
+
+def test_what_cannot_be_deleted_deletes_nothing(store: Store, writer: Make) -> None:
+    there = store.documents[0].doc_id
+    with writer() as w, pytest.raises(StoreError, match="has no document 'nobody'"):
+        w.delete([there, "nobody"])
+    assert told(Store.open(store.path)) == told(store)
+
+
+def test_a_compacting_that_dies_leaves_the_store_as_it_was(
+    store: Store, writer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with writer() as w:
+        w.delete([store.documents[0].doc_id])
+    before = told(Store.open(store.path))
+    with writer() as w, monkeypatch.context() as patch:
+        patch.setattr(StoreWriter, "_commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            w.compact()
+    assert told(Store.open(store.path, verify=True)) == before
+    with writer():
+        pass
+    assert len(list((store.path / "vectors").iterdir())) == len(store.info["shards"])

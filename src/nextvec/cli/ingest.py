@@ -29,7 +29,7 @@ READY_MADE = Group("Vectors you already have")
 DEMO, DEFAULT_ENCODER = "demo", "all-MiniLM-L6-v2"
 SMALL, FEWEST_TEST = 200, 5
 SHOWN = 5
-"""Recurring paragraphs that are printed; the JSON lists more."""
+"""Recurring paragraphs, and files that could not be read, that are printed; the JSON lists more."""
 
 
 @Parameter(name="*", group=READING)
@@ -50,6 +50,13 @@ class ReadingFlags:
         False
     )
     limit: Annotated[int | None, Parameter(help="Stop after so many documents.")] = None
+    delimiter: Annotated[
+        str | None, Parameter(help="Between fields of a CSV (default: told by its header).")
+    ] = None
+    strict: Annotated[
+        bool,
+        Parameter(negative=(), help="A file that cannot be read is an error (default: listed at the end)."),
+    ] = False
     keep_boilerplate: Annotated[
         bool | None,
         Parameter(
@@ -197,8 +204,9 @@ def ingest(
     *sources: Annotated[
         str,
         Parameter(
-            help="Folders and files: .txt .md .html, .jsonl, .csv, .parquet, MediaWiki .xml[.bz2]; "
-            "an .npz of windows; or the word demo."
+            help="Folders and files: .txt .md .html .rst, .jsonl .json .csv .parquet, MediaWiki .xml, with "
+            "nextvec[documents] .pdf .docx .epub, each also as .gz .bz2 .zst; an .npz of windows; or the "
+            "word demo."
         ),
     ],
     out: Annotated[Path, Parameter(help="The store: made, or added to.")],
@@ -207,6 +215,10 @@ def ingest(
     encoding: IngestEncoderFlags | None = None,
     ready_made: ReadyMadeFlags | None = None,
     shard_chunks: Annotated[int | None, Parameter(help="Chunks a shard.")] = None,
+    replace: Annotated[
+        bool,
+        Parameter(negative=(), help="Documents whose text has changed take the place of those in the store."),
+    ] = False,
     json: JsonTarget = None,
     quiet: Quiet = False,
 ) -> None:
@@ -219,6 +231,12 @@ def ingest(
     given = ready_made or ReadyMadeFlags()
     beside = given.vectors is not None or given.chunks is not None
     windows = any(name.endswith(".npz") for name in sources)
+    if (beside or windows) and replace:
+        raise ConfigError(
+            "replaces documents that are read from sources",
+            where="--replace",
+            remedy="delete the old ones: nextvec delete STORE ID",
+        )
     if (beside or windows) and cutting.phases != 1:
         raise ConfigError(
             "vectors that you already have are not cut anew", where="--phases", remedy="leave --phases out"
@@ -230,6 +248,7 @@ def ingest(
     elif windows:
         report = given.take_npz(sources, out, encoding, quiet=quiet)
     else:
+        shards["replace_changed"] = replace
         report = _read(sources, out, reading or ReadingFlags(), cutting, encoding, quiet=quiet, **shards)
     output(_describe(report) + _few(out), asdict(report), json)
 
@@ -278,7 +297,7 @@ def _few(out: Path) -> str:
     return (
         f"\n  few documents: of {count} the default split keeps {len(split.train)} for training, "
         f"{len(split.validation)} for validation and {len(split.test)} to be tested on.\n"
-        "    More of them: nextvec train --set data.split.test=0.3"
+        "    More of them: nextvec train --set data.split.test=0.3; each once: nextvec matrix --folds 5"
     )
 
 
@@ -298,7 +317,16 @@ def _boilerplate(recurring: int, listed: Sequence[RecurringPassage]) -> list[str
 def _describe(report: Any) -> str:
     views = f" and {report.views:,} views of documents" if getattr(report, "views", 0) else ""
     lines = [f"{report.documents:,} documents{views}, {report.chunks:,} chunks added to {report.store}"]
+    if getattr(report, "replaced", 0):
+        lines.append(
+            f"  {report.replaced:,} of them in the place of an older text, which `nextvec compact "
+            f"{report.store}` removes"
+        )
     lines += [f"  skipped: {count:,} {reason}" for reason, count in report.skipped.items()]
+    unread = getattr(report, "unread", ())
+    lines += [f"    {why}" for why in unread[:SHOWN]]
+    if len(unread) > SHOWN:
+        lines.append(f"    and {len(unread) - SHOWN:,} more: --json lists them")
     lines += _boilerplate(getattr(report, "recurring", 0), getattr(report, "boilerplate", ()))
     if getattr(report, "path", None):
         lines.append(
@@ -337,6 +365,7 @@ def _describe_store(found: dict[str, Any], verified: bool) -> str:
         f"documents    {found['documents']:,} with {found['chunks']:,} chunks "
         f"({per_document['min']} to {per_document['max']} each, median {per_document['median']:g})",
         *_view_lines(found["views"]),
+        *([f"deleted      {found['deleted']:,} chunks, until nextvec compact"] if found["deleted"] else []),
         f"shards       {len(found['shards'])}" + (", every checksum agrees" if verified else ""),
         "",
         columns(
@@ -351,3 +380,28 @@ def _view_lines(views: dict[str, int]) -> list[str]:
     if not views["documents"]:
         return []
     return [f"views        {views['documents']:,} with {views['chunks']:,} chunks more, for training only"]
+
+
+def delete(
+    store: StorePath,
+    *doc_ids: Annotated[str, Parameter(help="Ids of documents; their views go with them.")],
+) -> None:
+    """Delete documents of a store. Nothing trains on them or finds them from then on; their texts and vectors
+    are on the disk until `nextvec compact`.
+    """
+    from nextvec.corpus.store import Store
+
+    if not doc_ids:
+        raise ConfigError("no document is named", where="nextvec delete", remedy="give its id")
+    with Store.open(store).writer() as writer:
+        gone = writer.delete(doc_ids)
+    print(f"{gone:,} documents deleted, views included; free their space: nextvec compact {store}")
+
+
+def compact(store: StorePath) -> None:
+    """Remove deleted and replaced documents from a store's files: shards that hold some are written anew."""
+    from nextvec.corpus.store import Store
+
+    with Store.open(store).writer() as writer:
+        rows = writer.compact()
+    print(f"{rows:,} chunks removed from {store}")

@@ -22,6 +22,8 @@ from nextvec.version import __version__
 VERBS = {
     "ingest": "Documents (or vectors you already have) into a store.",
     "info": "What a store holds.",
+    "delete": "Delete documents of a store.",
+    "compact": "Remove deleted and replaced documents from a store's files.",
     "export-npz": "A store's windows as the NPZ of earlier tools.",
     "models": "The architectures, their sizes and how they stream.",
     "train": "Train one model on a store.",
@@ -50,6 +52,8 @@ VERBS = {
 
 BESIDE = {
     "info": "ingest",
+    "delete": "ingest",
+    "compact": "ingest",
     "export-npz": "export",
     "ensemble": "evaluate",
     "compare": "matrix",

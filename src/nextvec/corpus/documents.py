@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +24,15 @@ from nextvec.corpus.readers.files import (
     plain_stem,
     read_csv,
     read_html_file,
+    read_json,
     read_jsonl,
     read_markdown_file,
     read_parquet,
     read_text_file,
 )
 from nextvec.corpus.readers.mediawiki import read_mediawiki
+from nextvec.corpus.readers.office import EXTRA, can_read_office, read_office_file
+from nextvec.corpus.readers.rst import read_rst_file
 from nextvec.errors import DocumentError, MissingDependencyError
 
 __all__ = ["ReadReport", "ReaderOptions", "SourceDocument", "normalise_text", "read_source"]
@@ -41,12 +45,26 @@ READERS: dict[str, Reader] = {
     ".markdown": read_markdown_file,
     ".html": read_html_file,
     ".htm": read_html_file,
+    ".rst": read_rst_file,
     ".jsonl": read_jsonl,
+    ".json": read_json,
     ".csv": read_csv,
     ".tsv": read_csv,
     ".parquet": read_parquet,
     ".xml": read_mediawiki,
+    ".pdf": read_office_file,
+    ".docx": read_office_file,
+    ".epub": read_office_file,
 }
+WHOLE: tuple[Reader, ...] = (
+    read_text_file,
+    read_markdown_file,
+    read_html_file,
+    read_rst_file,
+    read_office_file,
+)
+"""Readers of files that are one document each."""
+SNIFFED_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -65,10 +83,11 @@ def read_source(
 ) -> Iterator[SourceDocument]:
     """Documents of files and folders, in the order given; folders recursively, sorted by path.
 
-    Formats, by extension: .txt, .md, .html, .jsonl, .csv, .tsv, .parquet, and MediaWiki dumps (.xml);
-    all but Parquet also as .gz or .bz2. A compressed file without another known extension is taken for a
-    dump if it begins like one. Ids are the path within the folder (or the file's name), the id column, or
-    WIKI/PAGE. Paths and kinds are checked at the call; documents stream afterwards, one in memory at a time.
+    Formats, by extension: .txt, .md, .html, .rst, .jsonl, .json, .csv, .tsv, .parquet, MediaWiki dumps
+    (.xml) and, with markitdown, .pdf, .docx and .epub; each also as .gz, .bz2 or .zst. A file without an
+    extension is plain text if it looks like it, a compressed one a dump if it begins like one. Ids are the
+    path within the folder (or the file's name), the id column, or WIKI/PAGE. Paths and kinds are checked at
+    the call; documents stream afterwards, one in memory at a time.
 
     Args:
         options: see ReaderOptions.
@@ -103,8 +122,14 @@ def _without_links(files: list[_File], report: ReadReport) -> list[_File]:
 
 def _stream(files: list[_File], options: ReaderOptions, report: ReadReport) -> Iterator[SourceDocument]:
     seen: dict[str, Path] = {}
+    failed: DocumentError | None = None
     for file in files:
-        for raw in file.read(file.path, file.doc_id, options, report):
+        for raw in _raw(file, options, report):
+            if isinstance(raw, DocumentError):
+                failed = failed or raw
+                report.skip("files that could not be read")
+                report.unread.append(str(raw))
+                continue
             document = _finish(raw, file, options, report)
             if document is None:
                 continue
@@ -120,6 +145,18 @@ def _stream(files: list[_File], options: ReaderOptions, report: ReadReport) -> I
             yield document
             if report.documents == options.limit:
                 return
+    if failed is not None and not report.documents:
+        raise failed
+
+
+def _raw(file: _File, options: ReaderOptions, report: ReadReport) -> Iterator[RawDocument | DocumentError]:
+    """What a reader finds; and, unless `strict`, why a file that is one document cannot be read."""
+    try:
+        yield from file.read(file.path, file.doc_id, options, report)
+    except DocumentError as e:
+        if options.strict or file.read not in WHOLE:
+            raise
+        yield e
 
 
 def _finish(
@@ -193,6 +230,8 @@ def _find_in_folder(folder: Path, report: ReadReport) -> list[_File]:
                 report.skip("things that are not files")
             elif (reader := _reader_of(path)) is None:
                 report.skip(f"files with unknown extension '{path.suffix}'")
+            elif reader is read_office_file and not can_read_office():
+                report.skip(f"files of a kind that needs: {EXTRA}")
             else:
                 found.append(_File(path, reader, path.relative_to(folder).as_posix(), source))
     if not found:
@@ -204,14 +243,25 @@ def _find_in_folder(folder: Path, report: ReadReport) -> list[_File]:
 
 def _reader_of(path: Path) -> Reader | None:
     """The reader of a file by its extension, under a compression if there is one."""
-    suffix = path.suffix.lower()
-    if suffix not in COMPRESSIONS:
+    suffix, compressed = path.suffix.lower(), path.suffix.lower() in COMPRESSIONS
+    if compressed:
+        suffix = Path(path.stem).suffix.lower()
+    if suffix in READERS or (suffix and not compressed):
         return READERS.get(suffix)
-    inner = READERS.get(Path(path.stem).suffix.lower())
-    if inner is not None and inner is not read_parquet:
-        return inner
     with open_stream(path) as stream:
-        return read_mediawiki if b"<mediawiki" in stream.read(4096) else None
+        start = stream.read(SNIFFED_BYTES)
+    if compressed and b"<mediawiki" in start:
+        return read_mediawiki
+    return read_text_file if not suffix and _looks_like_text(start) else None
+
+
+def _looks_like_text(start: bytes) -> bool:
+    """Whether a file that begins so is UTF-8 text without control characters; its end may be cut."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return False
+    return bool(text) and all(c.isprintable() or c in "\n\r\t\f\ufeff" for c in text)
 
 
 def _one_line(text: str) -> str:

@@ -17,7 +17,8 @@ from nextvec.corpus.arrays import map_npy
 from nextvec.corpus.encoders.base import UNKNOWN_CHUNKER, UNKNOWN_ENCODER, Encoder, digest
 from nextvec.corpus.fingerprints import text_sha256, vectors_sha256
 from nextvec.corpus.ingest import KNOWN, is_known, shards
-from nextvec.corpus.writer import NewDocument, StoreWriter, check_encoder, check_place
+from nextvec.corpus.tables import NewDocument
+from nextvec.corpus.writer import StoreWriter, check_encoder, check_place
 from nextvec.errors import DocumentError, EncoderError, EncoderMismatchError, VectorError
 from nextvec.progress import Progress
 

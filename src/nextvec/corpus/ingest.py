@@ -24,8 +24,9 @@ from nextvec.corpus.encoders.base import MOST_UNKNOWN, choose_device
 from nextvec.corpus.fingerprints import minhash_text, text_sha256
 from nextvec.corpus.language import check_language
 from nextvec.corpus.layout import MANIFEST, read_manifest
+from nextvec.corpus.tables import NewDocument
 from nextvec.corpus.views import new_views, shifts, view_id
-from nextvec.corpus.writer import NewDocument, StoreWriter, check_place
+from nextvec.corpus.writer import StoreWriter, check_place
 from nextvec.errors import DocumentError, StoreError
 from nextvec.progress import Progress
 
@@ -48,12 +49,13 @@ class IngestReport:
     Attributes:
         store: the store's folder.
         documents, views, chunks, shards: added by this run; views are not among the documents, their chunks
-            are among the chunks.
+            are among the chunks. replaced: of the documents those that took the place of an older text.
         skipped: reason -> documents left out.
         truncated: chunks longer than the encoder reads; unknown: share of the tokens that it does not know;
             None where only the server knows.
         seconds: of the whole run; `encoding_seconds` of the encoder alone.
         path: how the vectors were computed, e.g. "cpu bfloat16".
+        unread: files that could not be read, each with the reason.
         recurring: paragraphs that stand in three or more different documents; `boilerplate` lists the most
             frequent of them.
     """
@@ -63,12 +65,14 @@ class IngestReport:
     views: int
     chunks: int
     shards: int
+    replaced: int
     skipped: dict[str, int]
     truncated: int | None
     unknown: float | None
     seconds: float
     encoding_seconds: float
     path: str
+    unread: tuple[str, ...]
     recurring: int
     boilerplate: tuple[RecurringPassage, ...]
 
@@ -90,6 +94,7 @@ def ingest(
     phases: int = 1,
     drop_boilerplate: bool | None = None,
     most_unknown: float = MOST_UNKNOWN,
+    replace_changed: bool = False,
     quiet: bool = False,
 ) -> IngestReport:
     """Read documents, cut and encode them, and write or extend the store `out`.
@@ -113,10 +118,13 @@ def ingest(
             None does so for HTML only.
         most_unknown: share of the tokens that the encoder may not know; a sample is looked at before the
             first vector is computed.
+        replace_changed: a document of the store that comes with another text takes the place of the old one,
+            whose rows are there until `nextvec compact`.
         quiet: no progress on standard error.
     Raises:
         DocumentError: sources that cannot be read, or hold no document.
-        StoreError: a document of the store comes with another text; a damaged store or another chunker.
+        StoreError: a document of the store comes with another text (unless `replace_changed`); a damaged
+            store or another chunker.
         EncoderError, VectorError: see `load_encoder` and `StoreWriter`; a language that the encoder does
             not know.
         ConfigError: phases of a chunker that has none.
@@ -140,9 +148,10 @@ def ingest(
         survey = _Survey(
             chunker, wanted, drop_boilerplate, dict(writer.known), dict(writer.views), spool, read
         )
+        survey.replace_changed = replace_changed
         survey.read(documents, unread, quiet=quiet)
         check_language(encoder, chunker, survey.sample, most_unknown)
-        encoding = _Encoding(encoder, encoder.max_tokens)
+        encoding = _Encoding(encoder, encoder.max_tokens, replace_changed=replace_changed)
         if survey.chunks:
             log.info("encoding on %s", encoder.path)
         with Progress("encode", survey.chunks, "chunks", quiet=quiet) as progress:
@@ -158,12 +167,14 @@ def _report(path: Path, survey: _Survey, encoding: _Encoding, added: int, second
         views=survey.views,
         chunks=survey.chunks,
         shards=added,
+        replaced=survey.replaced,
         skipped=dict(sorted(survey.report.skipped.items())),
         truncated=encoding.truncated,
         unknown=encoding.unknown,
         seconds=seconds,
         encoding_seconds=encoding.seconds,
         path=encoding.encoder.path,
+        unread=tuple(survey.report.unread),
         recurring=len(met := survey.boilerplate.met()),
         boilerplate=tuple(met[:LISTED]),
     )
@@ -216,7 +227,7 @@ def is_known(doc_id: str, sha256: str, known: dict[str, str], where: str | Path)
         raise StoreError(
             f"document '{doc_id}' is there with another text",
             where=where,
-            remedy="give the new document another id, or ingest into another store",
+            remedy="put it in the old one's place with --replace, or give it another id",
         )
     return have is not None
 
@@ -253,6 +264,8 @@ class _Survey:
     documents: int = 0
     views: int = 0
     chunks: int = 0
+    replace_changed: bool = False
+    replaced: int = 0
     boilerplate: Boilerplate = field(default_factory=Boilerplate)
     sample: list[str] = field(default_factory=list)
     every: int = 1
@@ -285,6 +298,8 @@ class _Survey:
     def _add(self, document: SourceDocument) -> None:
         sha256 = text_sha256(document.text)
         self._check_name(document.doc_id, None)
+        if self.replace_changed and self.known.get(document.doc_id, sha256) != sha256:
+            self._drop(document.doc_id)
         there = is_known(document.doc_id, sha256, self.known, f"source {document.source}")
         if there:
             self.report.skip(KNOWN)
@@ -300,6 +315,13 @@ class _Survey:
             self._put(document, sha256, document.doc_id, chunks)
             self.documents += 1
         self._add_views(document, sha256, chunks)
+
+    def _drop(self, doc_id: str) -> None:
+        """Go on as if the store had neither this document nor its views: the writer deletes them."""
+        self.replaced += 1
+        for name in [doc_id, *(view for view, original in self.original_of.items() if original == doc_id)]:
+            self.known.pop(name)
+            self.original_of.pop(name, None)
 
     def _add_views(self, document: SourceDocument, sha256: str, chunks: list[Chunk]) -> None:
         def stored(phase: Fraction) -> bool:
@@ -369,8 +391,8 @@ def _unspool(spool: IO[str]) -> Iterator[NewDocument]:
 class _Encoding:
     """Encodes and writes shards, keeping count."""
 
-    def __init__(self, encoder: Encoder, max_tokens: int | None) -> None:
-        self.encoder, self.max_tokens = encoder, max_tokens
+    def __init__(self, encoder: Encoder, max_tokens: int | None, *, replace_changed: bool = False) -> None:
+        self.encoder, self.max_tokens, self.replace_changed = encoder, max_tokens, replace_changed
         self.seconds = 0.0
         self.truncated: int | None = None if max_tokens is None else 0
         self._tokens = self._unknown = 0
@@ -403,4 +425,4 @@ class _Encoding:
                 self.truncated = (self.truncated or 0) + sum(n > self.max_tokens for n, _ in counts)
         vectors = self.encoder.encode(texts, progress.advance)
         self.seconds += time.monotonic() - started
-        writer.add_shard(documents, vectors, path=self.encoder.path)
+        writer.add_shard(documents, vectors, path=self.encoder.path, replace=self.replace_changed)

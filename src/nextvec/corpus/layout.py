@@ -6,6 +6,9 @@
     STORE/documents/0000.parquet one row a document, in the order of its chunks; the column `view_of` only in
                                  shards that hold views (a version that knew none refuses them, as it should)
 
+Documents are deleted by the manifest: `shards[i].deleted` lists their numbers within the shard, until
+`nextvec compact` writes the shard anew. Such a store has format 2, which a version that knew none refuses.
+
 This is the LAION layout that embedding-reader, autofaiss and clip-retrieval read."""
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from nextvec.corpus.arrays import map_npy
 from nextvec.disk import CHANGED, check_sha256, read_json, sha256_file
 from nextvec.errors import StoreError
 
-FORMAT = 1
+FORMAT, WITH_DELETED = 1, 2
 MANIFEST = "store.json"
 DTYPES = ("float16", "float32")
 DAMAGED = "copy the store again or ingest it anew"
@@ -103,10 +106,12 @@ def read_manifest(store: Path) -> dict[str, Any]:
             "is not a store (it has no store.json)", where=store, remedy="make one: nextvec ingest"
         )
     info = read_json(path, StoreError, remedy=DAMAGED)
-    if not isinstance(info, dict) or info.get("format") != FORMAT:
+    if not isinstance(info, dict) or info.get("format") not in (FORMAT, WITH_DELETED):
         found = info.get("format") if isinstance(info, dict) else None
         raise StoreError(
-            f"is of format {found!r}, this version reads {FORMAT}", where=path, remedy="ingest the store anew"
+            f"is of format {found!r}, this version reads {FORMAT} and {WITH_DELETED}",
+            where=path,
+            remedy="ingest the store anew",
         )
     _check_keys(info, _MANIFEST_KEYS, path, "")
     for i, shard in enumerate(info["shards"]):
@@ -115,6 +120,8 @@ def read_manifest(store: Path) -> dict[str, Any]:
         _check_keys(shard, _SHARD_KEYS, path, f"shards[{i}].")
         if not SHARD_NAME.fullmatch(shard["name"]):
             raise StoreError(f"shard {i} has the name {shard['name']!r}", where=path, remedy=DAMAGED)
+        if not all(type(n) is int and 0 <= n < shard["documents"] for n in shard.get("deleted", ())):
+            raise StoreError(f"shard {i} has deleted documents that it lacks", where=path, remedy=DAMAGED)
     if info["dtype"] not in DTYPES:
         raise StoreError(f"holds dtype {info['dtype']!r}, not float16 or float32", where=path, remedy=DAMAGED)
     if not isinstance(info["encoder"].get("fingerprint"), str):

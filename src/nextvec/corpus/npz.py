@@ -19,7 +19,8 @@ from nextvec.corpus.arrays import new_member, open_arrays
 from nextvec.corpus.imports import IMPORT_SHARD_CHUNKS, check_vectors, describe_encoder, imported_writer
 from nextvec.corpus.ingest import KNOWN, is_known, shards
 from nextvec.corpus.store import Store
-from nextvec.corpus.writer import NewDocument, check_encoder, check_place
+from nextvec.corpus.tables import NewDocument
+from nextvec.corpus.writer import check_encoder, check_place
 from nextvec.disk import atomic_path
 from nextvec.errors import DocumentError, StoreError, VectorError, WindowError
 from nextvec.progress import Progress

@@ -1,7 +1,7 @@
 """The store: documents as sequences of chunks, each chunk a text and a vector, on disk.
 
-Shards are only ever added, never rewritten; the manifest is written last, so that a crash leaves the
-store as it was before the shard."""
+Shards are only ever added; the manifest is written last, so that a crash leaves the store as it was before.
+What it lists as deleted is in no document, though its rows are there until the store is compacted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ from nextvec.corpus.layout import (
     read_table,
     verify_shard,
 )
-from nextvec.corpus.writer import NewDocument, StoreWriter
+from nextvec.corpus.tables import NewDocument
+from nextvec.corpus.writer import StoreWriter
 from nextvec.disk import check_sha256
 from nextvec.errors import StoreError
 
@@ -142,11 +143,16 @@ class Store:
         store._temporary = folder
         return store
 
+    def writer(self) -> StoreWriter:
+        """A writer of more such documents, or one that deletes some. Raises as `StoreWriter`."""
+        keys = ("encoder", "dimension", "chunker", "dtype", "normalised", "encoder_normalises")
+        return StoreWriter(self.path, **{key: self.info[key] for key in keys})
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (Store.open, (self.path,))
 
     def __repr__(self) -> str:
-        return f"Store({self.path}, {len(self)} chunks, {self.info['documents']} documents)"
+        return f"Store({self.path}, {len(self)} chunks, {len(self.documents)} documents)"
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -189,7 +195,8 @@ class Store:
             _check_documents(table, shard["rows"], files.documents)
             check_positions(table, read_column(files.chunks, shard["rows"], "position"), files.documents)
             first = pa.array(table["first"].to_numpy() + start, pa.int64())
-            tables.append(table.set_column(VIEW_SCHEMA.get_field_index("first"), "first", first))
+            table = table.set_column(VIEW_SCHEMA.get_field_index("first"), "first", first)
+            tables.append(table.take(pa.array(kept(shard), pa.int64())))
         return pa.concat_tables(tables) if tables else VIEW_SCHEMA.empty_table()
 
     def _check(self, part: Literal["chunks", "documents"]) -> None:
@@ -249,6 +256,12 @@ class Store:
         return unpack(self._documents_table["minhash"].to_pylist())
 
 
+def kept(shard: Mapping[str, Any]) -> list[int]:
+    """The numbers of the documents of a shard that are not deleted."""
+    deleted = set(shard.get("deleted", ()))
+    return [number for number in range(shard["documents"]) if number not in deleted]
+
+
 def _check_documents(table: pa.Table, rows: int, path: Path) -> None:
     """The documents of a shard cover its rows one after another."""
     first, count = table["first"].to_numpy(), table["count"].to_numpy()
@@ -294,8 +307,8 @@ def describe_store(path: str | Path) -> dict[str, Any]:
 
     Returns:
         JSON-ready dictionary; "norm" holds mean, std, min and max of the vectors' lengths and
-        "chunks_per_document" min, median and max. "views" counts views, every other count but those of
-        "shards" is of originals only.
+        "chunks_per_document" min, median and max. "views" counts views, "deleted" chunks that
+        `nextvec compact` would remove; every other count but those of "shards" is of originals only.
     Raises:
         StoreError: as `Store.open`.
     """
@@ -322,9 +335,10 @@ def describe_store(path: str | Path) -> dict[str, Any]:
         "documents": len(whole),
         "chunks": sum(lengths),
         "views": {
-            "documents": store.info["documents"] - len(whole),
-            "chunks": store.info["chunks"] - sum(lengths),
+            "documents": len(store.documents) - len(whole),
+            "chunks": sum(d.count for d in store.documents) - sum(lengths),
         },
+        "deleted": len(store) - sum(d.count for d in store.documents),
         "chunks_per_document": {
             "min": min(lengths, default=0),
             "median": float(np.median(lengths)) if lengths else 0.0,

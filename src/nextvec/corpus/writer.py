@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,16 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nextvec.corpus.arrays import write_header
-from nextvec.corpus.fingerprints import (
-    MinHash,
-    minhash_text,
-    minhash_vectors,
-    pack,
-    text_sha256,
-    vectors_sha256,
-)
 from nextvec.corpus.layout import (
-    CHUNK_SCHEMA,
     DAMAGED,
     DOCUMENT_SCHEMA,
     DTYPES,
@@ -33,54 +22,16 @@ from nextvec.corpus.layout import (
     MANIFEST,
     SHARD_NAME,
     VIEW_SCHEMA,
+    WITH_DELETED,
     ShardFiles,
     open_shard,
     read_documents,
     read_manifest,
+    verify_shard,
 )
+from nextvec.corpus.tables import NewDocument, chunk_table, document_table, to_stored
 from nextvec.disk import atomic_path, check_sha256, is_own, locked, sha256_file, write_json
 from nextvec.errors import DocumentError, EncoderMismatchError, StoreError, VectorError
-
-
-@dataclass(frozen=True)
-class NewDocument:
-    """A document on its way into a store: parallel lists, one entry a chunk.
-
-    `gaps[i]` is the whitespace between chunk i-1 (or the document's start) and chunk i, so that joining
-    gap + text over the chunks gives the document back; `starts`, `ends` are offsets into that text. A view
-    (`nextvec.corpus.views`) has the text, and so the hashes, of the document `view_of`.
-    """
-
-    doc_id: str
-    source: str
-    title: str
-    sha256: str
-    minhash: MinHash
-    texts: Sequence[str]
-    gaps: Sequence[str]
-    starts: Sequence[int]
-    ends: Sequence[int]
-    view_of: str | None = None
-
-    @classmethod
-    def from_chunks(
-        cls, doc_id: str, texts: Sequence[str], *, source: str = "", title: str = "", gap: str = " "
-    ) -> NewDocument:
-        """A document known by its chunks only; they are joined by `gap`."""
-        gaps = ["" if i == 0 else gap for i in range(len(texts))]
-        ends = list(accumulate(len(g) + len(t) for g, t in zip(gaps, texts, strict=True)))
-        starts = [end - len(text) for end, text in zip(ends, texts, strict=True)]
-        whole = gap.join(texts)
-        return cls(doc_id, source, title, text_sha256(whole), minhash_text(whole), texts, gaps, starts, ends)
-
-    @classmethod
-    def without_text(
-        cls, doc_id: str, vectors: NDArray[Any], *, source: str = "", title: str = ""
-    ) -> NewDocument:
-        """A document of which only the vectors [T, D] are known: its hashes are over their bytes."""
-        n = len(vectors)
-        sha256, minhash = vectors_sha256(vectors), minhash_vectors(vectors)
-        return cls(doc_id, source, title, sha256, minhash, [""] * n, [""] * n, [0] * n, [0] * n)
 
 
 class StoreWriter:
@@ -115,6 +66,7 @@ class StoreWriter:
         self.path = Path(path)
         self.known: dict[str, str] = {}
         self.views: dict[str, str] = {}
+        self._places: dict[str, tuple[int, int]] = {}
         self._held = ExitStack()
         self._locked = False
         if dtype not in DTYPES:
@@ -139,15 +91,36 @@ class StoreWriter:
         """Take over the store in the folder, after checking that it fits."""
         have = read_manifest(self.path)
         check_compatible(self.path, have, self.info)
-        for shard in have["shards"]:
+        for number, shard in enumerate(have["shards"]):
             open_shard(self.path, shard, have["dimension"], have["dtype"])
             file = ShardFiles.of(self.path, shard["name"]).documents
             check_sha256(file, shard["documents_sha256"], StoreError, DAMAGED)
             table = read_documents(file, shard["documents"])
-            ids, view_of = table["doc_id"].to_pylist(), table["view_of"].to_pylist()
-            self.known.update(zip(ids, table["sha256"].to_pylist(), strict=True))
-            self.views.update((i, o) for i, o in zip(ids, view_of, strict=True) if o is not None)
+            self._note(
+                number,
+                table["doc_id"].to_pylist(),
+                table["sha256"].to_pylist(),
+                table["view_of"].to_pylist(),
+                shard.get("deleted", ()),
+            )
         self.info = have
+
+    def _note(
+        self,
+        shard: int,
+        ids: Sequence[str],
+        hashes: Sequence[str],
+        views: Sequence[str | None],
+        deleted: Sequence[int] = (),
+    ) -> None:
+        """Remember the documents of a shard but those deleted."""
+        gone = set(deleted)
+        for number, (doc_id, sha256, view_of) in enumerate(zip(ids, hashes, views, strict=True)):
+            if number not in gone:
+                self.known[doc_id] = sha256
+                self._places[doc_id] = (shard, number)
+                if view_of is not None:
+                    self.views[doc_id] = view_of
 
     def __enter__(self) -> Self:
         if self.path.is_dir():
@@ -168,39 +141,149 @@ class StoreWriter:
 
     def _check_unchanged(self) -> None:
         """Between the look at the manifest and the lock another writer may have been here."""
-        found = len(read_manifest(self.path)["shards"]) if (self.path / MANIFEST).exists() else 0
-        if found != len(self.info["shards"]):
+        found = read_manifest(self.path)["shards"] if (self.path / MANIFEST).exists() else []
+        if found != self.info["shards"]:
             raise StoreError("was changed by another process", where=self.path, remedy="start again")
 
     def _sweep(self) -> None:
         """Remove what a killed writer left: shards that no manifest names."""
+        named = {shard["name"] for shard in self.info["shards"]}
         for folder in (self.path / part for part in ("vectors", "chunks", "documents")):
             if not folder.is_dir():
                 continue
             for file in folder.iterdir():
-                if SHARD_NAME.fullmatch(file.stem) and int(file.stem) >= len(self.info["shards"]):
+                if SHARD_NAME.fullmatch(file.stem) and file.stem not in named:
                     file.unlink()
 
-    def add_shard(self, documents: Sequence[NewDocument], vectors: NDArray[Any], *, path: str) -> None:
+    def delete(self, doc_ids: Iterable[str]) -> int:
+        """Delete documents, with their views; their rows stay until the store is compacted.
+
+        Returns: how many documents are gone, views included.
+        Raises:
+            StoreError: no document of that id, or the id of a view. Nothing is deleted then.
+        """
+        wanted = list(dict.fromkeys(doc_ids))
+        for doc_id in wanted:
+            if doc_id not in self.known or doc_id in self.views:
+                raise StoreError(
+                    f"has no document '{doc_id}'" if doc_id not in self.known else f"'{doc_id}' is a view",
+                    where=self.path,
+                    remedy="give the ids of its documents table",
+                )
+        if not self._locked:
+            self._take_lock()
+        gone = self._with_views(wanted)
+        self._commit(self._without(self.info, gone))
+        self._forget(gone)
+        return len(gone)
+
+    def _with_views(self, doc_ids: Iterable[str]) -> list[str]:
+        whole = set(doc_ids)
+        return [*whole, *(view for view, original in self.views.items() if original in whole)]
+
+    def _without(self, info: Mapping[str, Any], gone: Iterable[str]) -> dict[str, Any]:
+        """The manifest in which these documents are deleted."""
+        numbers: dict[int, set[int]] = {}
+        for shard, number in (self._places[doc_id] for doc_id in gone):
+            numbers.setdefault(shard, set()).add(number)
+        if not numbers:
+            return dict(info)
+        shards = [
+            {**shard, "deleted": sorted({*shard.get("deleted", ()), *numbers[i]})} if i in numbers else shard
+            for i, shard in enumerate(info["shards"])
+        ]
+        return {**info, "format": WITH_DELETED, "shards": shards}
+
+    def _forget(self, gone: Iterable[str]) -> None:
+        for doc_id in gone:
+            del self.known[doc_id], self._places[doc_id]
+            self.views.pop(doc_id, None)
+
+    def _commit(self, info: dict[str, Any]) -> None:
+        write_json(self.path / MANIFEST, info)
+        self.info = info
+
+    def compact(self) -> int:
+        """Write every shard with deleted documents anew, without them. Returns the rows that are gone.
+
+        The manifest changes once, when all of them are written; a crash before leaves the store as it was.
+        """
+        if not self._locked:
+            self._take_lock()
+        shards: list[dict[str, Any]] = []
+        before, fresh = self.info["chunks"], self._fresh()
+        for shard in self.info["shards"]:
+            if not shard.get("deleted"):
+                shards.append(shard)
+            elif len(shard["deleted"]) < shard["documents"]:
+                shards.append(self._rewritten(shard, f"{fresh:04d}"))
+                fresh += 1
+        totals = {key: sum(s[part] for s in shards) for key, part in (("chunks", "rows"), ("documents",) * 2)}
+        self._commit({**self.info, "format": FORMAT, "shards": shards, **totals})
+        self._sweep()
+        self.known, self.views, self._places = {}, {}, {}
+        self._adopt()
+        return int(before - self.info["chunks"])
+
+    def _fresh(self) -> int:
+        """A number that no shard has."""
+        return 1 + max((int(shard["name"]) for shard in self.info["shards"]), default=-1)
+
+    def _rewritten(self, shard: Mapping[str, Any], name: str) -> dict[str, Any]:
+        """A shard's living documents as the shard `name`."""
+        verify_shard(self.path, shard)
+        vectors, chunks, _ = open_shard(self.path, shard, self.info["dimension"], self.info["dtype"])
+        table = read_documents(ShardFiles.of(self.path, shard["name"]).documents, shard["documents"])
+        gone = set(shard["deleted"])
+        table = table.take(pa.array([n for n in range(len(table)) if n not in gone], pa.int64()))
+        first, count = table["first"].to_numpy(), table["count"].to_numpy()
+        rows = np.concatenate([np.arange(a, a + n) for a, n in zip(first, count, strict=True)])
+        begins = pa.array(np.concatenate([[0], np.cumsum(count)[:-1]]), pa.int64())
+        table = table.set_column(VIEW_SCHEMA.get_field_index("first"), "first", begins)
+        if not any(table["view_of"].is_valid().to_pylist()):
+            table = table.select(DOCUMENT_SCHEMA.names)
+        table = table.cast(DOCUMENT_SCHEMA if table.num_columns == len(DOCUMENT_SCHEMA) else VIEW_SCHEMA)
+        return self._written(name, vectors[rows], chunks.read().take(pa.array(rows)), table, shard["path"])
+
+    def add_shard(
+        self, documents: Sequence[NewDocument], vectors: NDArray[Any], *, path: str, replace: bool = False
+    ) -> None:
         """Write one shard: the documents' chunks in order, and their vectors.
 
         Args:
-            documents: at least one, each with at least one chunk, none of a doc_id the store has; a view
-                after its original.
+            documents: at least one, each with at least one chunk, none of a doc_id the store has (unless
+                `replace`); a view after its original.
             vectors: [n, D] of any float dtype, one row a chunk.
             path: how the vectors were made, e.g. "cpu bfloat16"; recorded with the shard.
+            replace: documents that the store has under these ids are deleted, with their views, in the same
+                write.
         Raises:
             VectorError: wrong shape, NaN, infinity, a zero row or one that float16 cannot hold; the
                 message names the row. DocumentError: an empty document, an id given twice, a view without
                 its original or of another text, or text that is not Unicode. Nothing is written then.
         """
         chunks = chunk_table(documents)
-        self._check_ids(documents)
+        originals = [d.doc_id for d in documents if d.view_of is None and d.doc_id in self.known]
+        gone = self._with_views(originals) if replace else []
+        self._check_ids(documents, gone)
         stored = to_stored(vectors, chunks, self.info["dimension"], self.info["dtype"])
         table = document_table(documents)
         if not self._locked:
             self._take_lock()
-        name = f"{len(self.info['shards']):04d}"
+        shard = self._written(f"{self._fresh():04d}", stored, chunks, table, path)
+        info = self._without(self.info, gone)
+        info["shards"] = [*info["shards"], shard]
+        info["documents"] += len(documents)
+        info["chunks"] += len(stored)
+        self._commit(info)
+        self._forget(gone)
+        ids, hashes = [d.doc_id for d in documents], [d.sha256 for d in documents]
+        self._note(len(info["shards"]) - 1, ids, hashes, [d.view_of for d in documents])
+
+    def _written(
+        self, name: str, stored: NDArray[Any], chunks: pa.Table, table: pa.Table, path: str
+    ) -> dict[str, Any]:
+        """Write the files of the shard `name`; returns its entry in the manifest."""
         files = ShardFiles.of(self.path, name)
         with atomic_path(files.vectors) as temporary, temporary.open("wb") as f:
             write_header(f, stored.shape, stored.dtype)
@@ -208,29 +291,22 @@ class StoreWriter:
         for file, rows in ((files.chunks, chunks), (files.documents, table)):
             with atomic_path(file) as temporary:
                 pq.write_table(rows, temporary, compression="zstd", row_group_size=2**16)
-        shard = {
+        return {
             "name": name,
             "rows": len(stored),
-            "documents": len(documents),
+            "documents": len(table),
             "vectors_sha256": sha256_file(files.vectors),
             "chunks_sha256": sha256_file(files.chunks),
             "documents_sha256": sha256_file(files.documents),
             "path": path,
         }
-        info = dict(self.info)
-        info["shards"] = [*info["shards"], shard]
-        info["documents"] += len(documents)
-        info["chunks"] += len(stored)
-        write_json(self.path / MANIFEST, info)
-        self.info = info
-        self.known.update((d.doc_id, d.sha256) for d in documents)
-        self.views.update((d.doc_id, d.view_of) for d in documents if d.view_of is not None)
 
-    def _check_ids(self, documents: Sequence[NewDocument]) -> None:
-        hashes = {i: sha256 for i, sha256 in self.known.items() if i not in self.views}
+    def _check_ids(self, documents: Sequence[NewDocument], gone: Sequence[str] = ()) -> None:
+        staying = self.known.keys() - set(gone)
+        hashes = {i: self.known[i] for i in staying if i not in self.views}
         seen: set[str] = set()
         for document in documents:
-            if document.doc_id in self.known or document.doc_id in seen:
+            if document.doc_id in staying or document.doc_id in seen:
                 raise DocumentError(
                     f"document '{document.doc_id}' is there already",
                     where=self.path,
@@ -289,81 +365,3 @@ def check_compatible(path: Path, have: Mapping[str, Any], wanted: Mapping[str, A
             where=path,
             remedy="use the store's chunker or another store",
         )
-
-
-def chunk_table(documents: Sequence[NewDocument]) -> pa.Table:
-    """The chunks of the documents as the store's table. Raises DocumentError."""
-    for d in documents:
-        if not d.texts or not len(d.texts) == len(d.gaps) == len(d.starts) == len(d.ends):
-            raise DocumentError(
-                f"document '{d.doc_id}' has no chunks or uneven columns", remedy="leave it out"
-            )
-    flat: dict[str, Callable[[NewDocument], Iterable[Any]]] = {
-        "doc_id": lambda d: [d.doc_id] * len(d.texts),
-        "position": lambda d: range(len(d.texts)),
-        "text": lambda d: d.texts,
-        "source": lambda d: [d.source] * len(d.texts),
-        "title": lambda d: [d.title] * len(d.texts),
-        "start": lambda d: d.starts,
-        "end": lambda d: d.ends,
-        "gap": lambda d: d.gaps,
-    }
-    columns = {name: [v for d in documents for v in get(d)] for name, get in flat.items()}
-    return _table(columns, CHUNK_SCHEMA)
-
-
-def document_table(documents: Sequence[NewDocument]) -> pa.Table:
-    """The documents as the store's table; `first` counts from the shard's first row."""
-    counts = [len(d.texts) for d in documents]
-    columns: dict[str, list[Any]] = {
-        "doc_id": [d.doc_id for d in documents],
-        "source": [d.source for d in documents],
-        "title": [d.title for d in documents],
-        "sha256": [d.sha256 for d in documents],
-        "first": [0, *accumulate(counts)][: len(counts)],
-        "count": counts,
-        "minhash": [pack(d.minhash) for d in documents],
-    }
-    views = [d.view_of for d in documents]
-    if any(views):
-        return _table(columns | {"view_of": views}, VIEW_SCHEMA)
-    return _table(columns, DOCUMENT_SCHEMA)
-
-
-def _table(columns: Mapping[str, list[Any]], schema: pa.Schema) -> pa.Table:
-    try:
-        return pa.table(dict(columns), schema=schema)
-    except (pa.ArrowException, UnicodeEncodeError) as e:
-        raise DocumentError(
-            f"text cannot be stored ({e})", remedy="clean the text: it must be Unicode"
-        ) from None
-
-
-def to_stored(vectors: NDArray[Any], chunks: pa.Table, dimension: int, dtype: str) -> NDArray[Any]:
-    """The vectors [n, D] in the store's dtype, every row finite and not zero. Raises VectorError."""
-    if vectors.ndim != 2 or vectors.shape != (chunks.num_rows, dimension):
-        raise VectorError(
-            f"vectors are {list(vectors.shape)}, the store needs [{chunks.num_rows}, {dimension}]",
-            remedy="give one vector of that dimension for every chunk",
-        )
-    with np.errstate(over="ignore", invalid="ignore"):
-        stored = np.ascontiguousarray(vectors, dtype=np.dtype(dtype))
-
-    def name(row: int) -> str:
-        chunk = chunks.slice(row, 1).to_pylist()[0]
-        return f"vector of chunk {chunk['position']} of document '{chunk['doc_id']}'"
-
-    bad = ~np.isfinite(vectors).all(axis=1)
-    if bad.any():
-        raise VectorError(
-            "is NaN or infinite", where=name(int(bad.argmax())), remedy="fix or leave out that row"
-        )
-    over = ~np.isfinite(stored).all(axis=1)
-    if over.any():
-        raise VectorError(
-            f"does not fit {dtype}", where=name(int(over.argmax())), remedy="store float32 (--dtype)"
-        )
-    zero = ~stored.any(axis=1)
-    if zero.any():
-        raise VectorError("is zero", where=name(int(zero.argmax())), remedy="fix or leave out that row")
-    return stored

@@ -7,7 +7,9 @@ import bz2
 import codecs
 import contextlib
 import gzip
+import io
 import re
+import tempfile
 import unicodedata
 import zlib
 from collections import Counter
@@ -57,6 +59,10 @@ class ReaderOptions:
             empty once cleaned are always skipped and counted.
         qualify_ids: make ids unique across sources by writing `source/id`.
         limit: stop after this many documents.
+        delimiter: between the fields of a CSV; by default the one of , ; | and tab that gives the header a
+            text column.
+        strict: a file of one document that cannot be read is an error; else it is left out and listed in the
+            report. A broken row of a table is an error either way: what comes after it would be lost.
     """
 
     source: str | None = None
@@ -70,12 +76,16 @@ class ReaderOptions:
     skip_empty: bool = False
     qualify_ids: bool = False
     limit: int | None = None
+    delimiter: str | None = None
+    strict: bool = True
 
     def __post_init__(self) -> None:
         if self.min_characters < 0:
             raise ConfigError("min_characters is negative", remedy="give 0 or more")
         if self.limit is not None and self.limit < 1:
             raise ConfigError("limit is below 1", remedy="give 1 or more, or leave it out")
+        if self.delimiter is not None and len(self.delimiter) != 1:
+            raise ConfigError(f"'{self.delimiter}' is no delimiter", remedy="give one character")
         if self.source is not None and not self.source.strip():
             raise ConfigError("source is empty", remedy="give a name, or leave it out")
         try:
@@ -93,12 +103,14 @@ class ReadReport:
         characters: their characters.
         skipped: reason -> number of documents or files left out whole.
         headings: headings left out of documents that were read.
+        unread: files that could not be read, each with the reason.
     """
 
     documents: int = 0
     characters: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     headings: int = 0
+    unread: list[str] = field(default_factory=list)
 
     def skip(self, reason: str, count: int = 1) -> None:
         """Count something left out whole."""
@@ -149,7 +161,7 @@ def normalise_text(text: str) -> str:
     return _BLANK_LINES.sub("\n\n", lines).strip()
 
 
-COMPRESSIONS = (".gz", ".bz2")
+COMPRESSIONS = (".gz", ".bz2", ".zst")
 
 # Text compresses 3 to 20 times, very repetitive JSONL some 100 times; a bomb 1,000 times and more. Below
 # the free amount nothing is refused, so that a small file of one word repeated can still be read.
@@ -159,7 +171,7 @@ BLOCK_BYTES = 2**20
 
 
 class BoundedStream:
-    """Reads a file, decompressing .gz and .bz2, and refuses a decompression bomb.
+    """Reads a file, decompressing .gz, .bz2 and .zst, and refuses a decompression bomb.
 
     Raises:
         DocumentError: the file is damaged, truncated, or grows more than MAX_RATIO times.
@@ -168,11 +180,15 @@ class BoundedStream:
     def __init__(self, path: Path, raw: IO[bytes]) -> None:
         self.path, self.raw, self.produced = path, raw, 0
         self.size = path.stat().st_size
-        self.stream: IO[bytes] | gzip.GzipFile | bz2.BZ2File
+        self.stream: IO[bytes] | gzip.GzipFile | bz2.BZ2File | io.BufferedReader
         if path.suffix.lower() == ".gz":
             self.stream = gzip.GzipFile(fileobj=raw)
         elif path.suffix.lower() == ".bz2":
             self.stream = bz2.BZ2File(raw)
+        elif path.suffix.lower() == ".zst":
+            import pyarrow as pa
+
+            self.stream = io.BufferedReader(pa.CompressedInputStream(raw, "zstd"))
         else:
             self.stream = raw
 
@@ -230,6 +246,20 @@ def read_bytes(path: Path) -> bytes:
             if stream.produced > MAX_DOCUMENT_BYTES:
                 raise too_long(path)
     return b"".join(blocks)
+
+
+@contextlib.contextmanager
+def plain_file(path: Path) -> Iterator[Path]:
+    """The file itself or, of a compressed one, what is in it, for as long as it is needed."""
+    if path.suffix.lower() not in COMPRESSIONS:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="nextvec-") as folder, open_stream(path) as stream:
+        plain = Path(folder) / path.stem
+        with plain.open("wb") as out:
+            while block := stream.read():
+                out.write(block)
+        yield plain
 
 
 def read_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:

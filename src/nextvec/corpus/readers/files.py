@@ -1,4 +1,4 @@
-"""JSONL, CSV, TSV and Parquet: one row, one document. Plain text, Markdown and HTML: one file, one document.
+"""JSONL, JSON, CSV, TSV and Parquet: one row, one document. Plain text, Markdown and HTML: one file, one.
 
 The columns of the Hugging Face data set `wikimedia/wikipedia` (id, url, title, text) need no options."""
 
@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from nextvec.corpus.readers.base import (
     ReaderOptions,
     ReadReport,
     decode,
+    plain_file,
     read_bytes,
     read_lines,
     too_long,
@@ -33,14 +35,15 @@ BATCH_ROWS = 16
 class Columns:
     """Which column holds what; None where the material has no such column."""
 
-    doc_id: str
+    doc_id: str | None
     text: str
     title: str | None
     source: str | None
 
     @classmethod
     def find(cls, names: Iterable[str], options: ReaderOptions, where: str | Path) -> Columns:
-        """Choose among a table's column names. Raises DocumentError for one that is missing."""
+        """Choose among a table's column names. What has no other columns than text, title and source has its
+        row numbers for ids, from 0. Raises DocumentError for a column that is missing."""
         present = list(names)
 
         def choose(named: str | None, defaults: tuple[str, ...], role: str, needed: bool) -> str | None:
@@ -57,9 +60,10 @@ class Columns:
                 remedy=f"name the {role} column: --{role}-column NAME",
             )
 
-        doc_id = choose(options.id_column, ("id", "doc_id"), "id", True)
+        own = (options.text_column, options.title_column, options.source_column)
+        numbered = set(present) <= {"text", "title", "source", *own}
+        doc_id = choose(options.id_column, ("id", "doc_id"), "id", not numbered)
         text = choose(options.text_column, ("text",), "text", True)
-        assert doc_id is not None
         assert text is not None
         title = choose(options.title_column, ("title",), "title", False)
         return cls(doc_id, text, title, choose(options.source_column, ("source",), "source", False))
@@ -70,9 +74,10 @@ class Columns:
             dict.fromkeys(n for n in (self.doc_id, self.text, self.title, self.source) if n is not None)
         )
 
-    def document(self, row: Mapping[str, Any], where: str) -> RawDocument:
-        """One row as a document. Raises DocumentError for an id or a text that cannot be one."""
-        doc_id, text = row[self.doc_id], row[self.text]
+    def document(self, row: Mapping[str, Any], where: str, number: int) -> RawDocument:
+        """Row `number` as a document. Raises DocumentError for an id or a text that cannot be one."""
+        doc_id = number if self.doc_id is None else row[self.doc_id]
+        text = row[self.text]
         if isinstance(doc_id, bool) or not isinstance(doc_id, (str, int)) or doc_id == "":
             raise DocumentError(
                 f"'{self.doc_id}' is {doc_id!r}"[:200],
@@ -101,6 +106,7 @@ class Columns:
 
 def read_jsonl(path: Path, doc_id: str, options: ReaderOptions, report: ReadReport) -> Iterator[RawDocument]:
     """One JSON object a line; blank lines are passed over. Every line has the columns of its own object."""
+    count = 0
     for number, line in read_lines(path, options.encoding):
         if not line.strip():
             continue
@@ -118,17 +124,39 @@ def read_jsonl(path: Path, doc_id: str, options: ReaderOptions, report: ReadRepo
                 where=where,
                 remedy="write one JSON object a line",
             )
-        yield Columns.find(row, options, where).document(row, where)
+        yield Columns.find(row, options, where).document(row, where, count)
+        count += 1
+
+
+def read_json(path: Path, doc_id: str, options: ReaderOptions, report: ReadReport) -> Iterator[RawDocument]:
+    """An array of objects, or of texts; or one object, which is one document. Of at most 64 MiB: longer ones
+    are written as JSONL."""
+    try:
+        held = json.loads(decode(read_bytes(path), options.encoding, path).removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as e:
+        reason = getattr(e, "msg", None) or str(e)
+        raise DocumentError(f"is not JSON ({reason})", where=path, remedy="correct it") from None
+    for number, item in enumerate(held if isinstance(held, list) else [held]):
+        where = f"{path}: item {number}"
+        row = {options.text_column or "text": item} if isinstance(item, str) else item
+        if not isinstance(row, dict):
+            raise DocumentError(
+                f"is a JSON {type(row).__name__}, not an object",
+                where=where,
+                remedy="write an array of objects, or of texts",
+            )
+        yield Columns.find(row, options, where).document(row, where, number)
 
 
 def read_csv(path: Path, doc_id: str, options: ReaderOptions, report: ReadReport) -> Iterator[RawDocument]:
-    """RFC 4180: commas (tabs in a .tsv), a header row, quoted fields may hold line breaks."""
+    """RFC 4180: a header row, quoted fields may hold line breaks; commas, or another delimiter that the
+    header tells (see `ReaderOptions.delimiter`)."""
     # The limit is one for the whole process: it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_DOCUMENT_BYTES))
-    tabs = ".tsv" in (s.lower() for s in path.suffixes)
-    rows = csv.reader(
-        (line for _, line in read_lines(path, options.encoding)), delimiter="\t" if tabs else ",", strict=True
-    )
+    lines = (line for _, line in read_lines(path, options.encoding))
+    first = next(lines, "")
+    rows = csv.reader(chain([first], lines), delimiter=_delimiter(first, path, options), strict=True)
+    count = 0
     header: list[str] | None = None
     columns: Columns | None = None
     while True:
@@ -157,7 +185,20 @@ def read_csv(path: Path, doc_id: str, options: ReaderOptions, report: ReadReport
                 where=where,
                 remedy="correct or quote this row",
             )
-        yield columns.document(dict(zip(header, row, strict=True)), where)
+        yield columns.document(dict(zip(header, row, strict=True)), where, count)
+        count += 1
+
+
+def _delimiter(header: str, path: Path, options: ReaderOptions) -> str:
+    if options.delimiter is not None:
+        return options.delimiter
+    if ".tsv" in (s.lower() for s in path.suffixes):
+        return "\t"
+    for mark in (",", ";", "\t", "|"):
+        names = next(csv.reader([header], delimiter=mark), [])
+        if len(names) > 1 and (options.text_column or "text") in names:
+            return mark
+    return ","
 
 
 def read_parquet(
@@ -169,11 +210,11 @@ def read_parquet(
 
     row = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with plain_file(path) as plain, pq.ParquetFile(plain) as file:
             columns = Columns.find(file.schema_arrow.names, options, path)
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns.names()):
                 for values in batch.to_pylist():
-                    yield columns.document(values, f"{path}: row {row}")
+                    yield columns.document(values, f"{path}: row {row}", row)
                     row += 1
     except (pa.ArrowException, OSError, UnicodeDecodeError) as e:
         reason = str(e).splitlines()[0][:200] if str(e) else type(e).__name__
@@ -238,12 +279,17 @@ def read_markdown_file(
 ) -> Iterator[RawDocument]:
     """A Markdown file (CommonMark with tables): rendered to HTML, then read as such, so that no markup is
     left; code blocks stay. Front matter is dropped. Its title is the first top heading."""
+    source = decode(read_bytes(path), options.encoding, path).removeprefix("\ufeff").replace("\r\n", "\n")
+    title, text = markdown_text(_FRONT_MATTER.sub("", source), options, report, path)
+    yield RawDocument(doc_id, title or plain_stem(path), text, path)
+
+
+def markdown_text(source: str, options: ReaderOptions, report: ReadReport, where: Path) -> tuple[str, str]:
+    """Title and text of Markdown."""
     from markdown_it import MarkdownIt
 
-    source = decode(read_bytes(path), options.encoding, path).removeprefix("\ufeff").replace("\r\n", "\n")
-    html = MarkdownIt("commonmark").enable("table").render(_FRONT_MATTER.sub("", source))
-    title, text = html_text(html, options, report, path)
-    yield RawDocument(doc_id, title or plain_stem(path), text, path)
+    html = MarkdownIt("commonmark").enable("table").render(source)
+    return html_text(html, options, report, where)
 
 
 def html_text(html: str, options: ReaderOptions, report: ReadReport, where: Path) -> tuple[str, str]:
