@@ -202,3 +202,17 @@ def test_the_packaged_encoder_says_nothing_of_its_own(cli, texts: Path, tmp_path
     assert store.dimension == 384
     assert pa.types.is_string(store.chunks["text"].type)
     assert store.encoder["name"] == "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def test_a_servers_tokenizer_is_named_and_not_looked_for(cli, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("A sentence.")
+    asked = ("ingest", tmp_path / "a.txt", "--out", tmp_path / "store")
+    served = ("--endpoint", "http://127.0.0.1:9", "--encoder", "private/model")
+    done = cli(*asked, *served, "--chunker", "tokens")
+    assert done.code == 2
+    assert "the tokenizer of the server's 'private/model' is not here" in done.err
+    assert "--tokenizer FILE" in done.err
+    done = cli(*asked, "--tokenizer", tmp_path / "a.txt")
+    assert "the chunker words counts no tokens" in done.err
+    done = cli(*asked, "--chunker", "tokens", "--tokenizer", tmp_path / "a.txt")
+    assert "is not a tokenizer" in done.err

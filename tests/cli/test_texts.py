@@ -80,7 +80,7 @@ def test_flags_go_over_what_the_space_says(
 
     def load(config: object) -> object:
         seen.append(config)
-        return SimpleNamespace(name="loaded", fingerprint={"fingerprint": "f"})
+        return SimpleNamespace(name="loaded", fingerprint={"fingerprint": "f"}, unit=False)
 
     monkeypatch.setattr("nextvec.corpus.reading.load_encoder", load)
     open_text_reader(described(max_tokens=64), flags)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nextvec.corpus.encoders import EncoderConfig, load_encoder
-from nextvec.corpus.encoders.base import choose_device, choose_precision
+from nextvec.corpus.encoders.base import choose_device, choose_precision, encode_queries
 from nextvec.corpus.encoders.sentence_transformer import SentenceTransformerEncoder
 from nextvec.errors import EncoderError
 
@@ -219,3 +219,42 @@ def test_options_that_mean_nothing_are_refused() -> None:
         EncoderConfig(retries=2)
     with pytest.raises(EncoderError, match="below 1"):
         load_encoder(EncoderConfig(batch_size=0))
+
+
+def test_vectors_are_cut_to_lengths_that_the_model_declares(tiny: Path) -> None:
+    whole = SentenceTransformerEncoder(str(tiny), device="cpu", precision="float32")
+    assert not whole.lengths_to_cut
+    with pytest.raises(
+        EncoderError, match="8 dimensions: 'tiny' declares no length that its 24 may be cut to"
+    ):
+        load_encoder(EncoderConfig(str(tiny), device="cpu", dimensions=8))
+    config = json.loads((tiny / "config.json").read_text())
+    (tiny / "config.json").write_text(json.dumps({**config, "matryoshka_dimensions": [8, 16, 24]}))
+    cut = load_encoder(EncoderConfig(str(tiny), device="cpu", precision="float32", dimensions=8))
+    assert cut.dimension == cut.encode(TEXTS).shape[1] == 8
+    np.testing.assert_allclose(cut.encode(TEXTS), whole.encode(TEXTS)[:, :8], atol=1e-6)
+    assert cut.fingerprint["dimensions"] == 8
+    assert cut.fingerprint["fingerprint"] != whole.fingerprint["fingerprint"]
+    assert not cut.lengths_to_cut  # type: ignore[attr-defined]
+    with pytest.raises(EncoderError, match="declares 8, 16 that"):
+        load_encoder(EncoderConfig(str(tiny), device="cpu", dimensions=9))
+    (tiny / "config.json").write_text(json.dumps({**config, "is_matryoshka": True}))
+    assert load_encoder(EncoderConfig(str(tiny), device="cpu", dimensions=9)).dimension == 9
+
+
+def test_a_query_has_a_prompt_of_its_own(tiny: Path) -> None:
+    file = tiny / "config_sentence_transformers.json"
+    config = json.loads(file.read_text())
+    prompts = {"query": "find: ", "passage": "text: "}
+    file.write_text(json.dumps({**config, "prompts": prompts, "default_prompt_name": "passage"}))
+
+    def made(**options: object) -> SentenceTransformerEncoder:
+        return SentenceTransformerEncoder(str(tiny), device="cpu", precision="float32", **options)  # type: ignore[arg-type]
+
+    plain = made(prompt="")
+    told = [f"{prompts['passage']}No", f"{prompts['query']}No"]
+    for encoder in (made(), made(prompt="text: ", query_prompt="find: ")):
+        both = np.concatenate([encoder.encode(["No"]), encode_queries(encoder, ["No"])])
+        np.testing.assert_allclose(both, plain.encode(told), atol=1e-6)
+        assert encoder.fingerprint["prompt"] == "text: "
+    np.testing.assert_array_equal(encode_queries(plain, ["No"]), plain.encode(["No"]))

@@ -14,6 +14,7 @@ import pytest
 
 from nextvec.corpus.encoders import EncoderConfig, load_encoder
 from nextvec.corpus.encoders import http as module
+from nextvec.corpus.encoders.base import encode_queries
 from nextvec.corpus.encoders.http import HttpEncoder, resolve_endpoint
 from nextvec.errors import EncoderError
 
@@ -382,3 +383,29 @@ def test_an_answer_of_another_kind_names_the_option(server: Server) -> None:
     server.change = lambda _: {"vectors": []}
     with pytest.raises(EncoderError, match="--encoder-option kind=openai, or kind=tei"):
         HttpEncoder(server.address, "small", retries=0)
+
+
+def test_prompts_and_roles_go_to_the_server(server: Server) -> None:
+    plain = HttpEncoder(server.address, "small")
+    config = EncoderConfig(
+        "small",
+        endpoint=server.address,
+        prompt="text: ",
+        query_prompt="find: ",
+        role="passage",
+        query_role="query",
+    )
+    encoder = load_encoder(config)
+    encoder.encode(["No"])
+    assert server.seen[-1]["body"]["input"] == ["text: No"]
+    assert server.seen[-1]["body"]["input_type"] == "passage"
+    encode_queries(encoder, ["No"])
+    assert server.seen[-1]["body"]["input"] == ["find: No"]
+    assert server.seen[-1]["body"]["input_type"] == "query"
+    told = encoder.fingerprint
+    assert (told["prompt"], told["role"]) == ("text: ", "passage")
+    assert told["fingerprint"] != plain.fingerprint["fingerprint"]
+    assert "input_type" not in server.seen[0]["body"]
+    tei = HttpEncoder(f"{server.address}/embed", "any", role="document")
+    encode_queries(tei, ["No"])
+    assert server.seen[-1]["body"]["prompt_name"] == "document"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,3 +95,25 @@ def test_tokens_are_cut_by_the_encoders_own_tokenizer(store: Store, encoder: Enc
         TextReader(
             Space(store.encoder, {**cut.describe(), "tokenizer_id": "sha256:0"}, normalised=False), encoder
         )
+
+
+def test_the_tokenizer_of_a_servers_encoder_is_named(store: Store, encoder: Encoder) -> None:
+    from nextvec.corpus.chunking import tokenizer_from_file
+    from nextvec.corpus.encoders.sentence_transformer import find_folder
+
+    file = find_folder(encoder.name) / "tokenizer.json"
+    tokenizer, name = tokenizer_from_file(file)
+    cut = make_chunker("tokens", {"tokenizer": tokenizer, "tokenizer_id": name})
+    space = Space(store.encoder, cut.describe(), normalised=False)
+
+    class Served:
+        """Has no tokenizer here."""
+
+        def __init__(self) -> None:
+            self.fingerprint, self.name, self.unit = encoder.fingerprint, "private/model", False
+
+    served: Any = Served()
+    with pytest.raises(EncoderError, match="'private/model' is not here; name its tokenizer"):
+        TextReader(space, served)
+    reader = TextReader(space, served, tokenizer=file)
+    assert [c.text for c in reader.chunk(TEXT)] == [c.text for c in cut.chunk(TEXT)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from nextvec.cli.common import JsonTarget, Quiet, StorePath, output
-from nextvec.cli.texts import ENCODING, EncoderOption, Endpoint, configure_encoder
+from nextvec.cli.texts import ENCODING, EncoderOption, Endpoint, TokenizerFile, configure_encoder
 from nextvec.errors import ConfigError, DocumentError
 from nextvec.text import columns
 
@@ -93,6 +93,7 @@ class CuttingFlags:
         tuple[str, ...],
         Parameter(negative=(), help="KEY=VALUE of the chunker, e.g. words=80 min_words=30."),
     ] = ()
+    tokenizer: TokenizerFile = None
     phases: Annotated[
         int,
         Parameter(
@@ -107,12 +108,30 @@ class CuttingFlags:
         from nextvec.corpus.chunking import make_chunker, tokenizer_from_file
 
         given = parse_assignments(self.chunk_option)
+        if self.chunker != "tokens" and self.tokenizer is not None:
+            raise ConfigError(
+                f"the chunker {self.chunker} counts no tokens",
+                where="--tokenizer",
+                remedy="add --chunker tokens",
+            )
         if self.chunker == "tokens":
-            from nextvec.corpus.encoders.sentence_transformer import find_folder
-
-            path = given.pop("tokenizer_file", None) or find_folder(encoder.name) / "tokenizer.json"
+            path = self.tokenizer or _tokenizer_of(encoder)
             given["tokenizer"], given["tokenizer_id"] = tokenizer_from_file(path)
         return make_chunker(self.chunker, given)
+
+
+def _tokenizer_of(encoder: EncoderConfig) -> Path:
+    """Raises ConfigError: a server's encoder, whose tokenizer is not here."""
+    from nextvec.corpus.encoders.sentence_transformer import find_folder
+
+    here = encoder.name if encoder.endpoint is None else encoder.same_as
+    if here is None:
+        raise ConfigError(
+            f"chunks are cut by tokens, and the tokenizer of the server's '{encoder.name}' is not here",
+            where="--chunker tokens",
+            remedy="name its tokenizer.json: --tokenizer FILE",
+        )
+    return find_folder(here) / "tokenizer.json"
 
 
 @Parameter(name="*", group=ENCODING)

@@ -32,9 +32,13 @@ EncoderOption = Annotated[
     Parameter(
         group=ENCODING,
         negative=(),
-        help="KEY=VALUE: device, precision, batch_size, max_tokens, prompt; for servers kind, "
-        "key_variable, timeout, retries, dimensions, base64_response.",
+        help="KEY=VALUE: batch_size, prompt, query_prompt, dimensions; device, precision, max_tokens; for "
+        "servers kind, key_variable, timeout, retries, base64_response, role, query_role, same_as.",
     ),
+]
+TokenizerFile = Annotated[
+    Path | None,
+    Parameter(group=ENCODING, help="tokenizer.json of chunks cut by tokens (default: the encoder's)."),
 ]
 Endpoint = Annotated[str | None, Parameter(group=ENCODING, help="URL of an OpenAI-compatible or TEI server.")]
 
@@ -91,6 +95,7 @@ class EncoderFlags:
     ] = None
     endpoint: Endpoint = None
     encoder_option: EncoderOption = ()
+    tokenizer: TokenizerFile = None
 
 
 @Parameter(name="*", group=DECODING)
@@ -222,11 +227,13 @@ def open_text_reader(space: Space, flags: EncoderFlags | None = None) -> TextRea
     flags = flags or EncoderFlags()
     described = space.encoder
     named = flags.encoder is not None or flags.endpoint is not None
-    if flags == EncoderFlags() or (not named and described.get("kind") != LOCAL):
-        return TextReader(space)
-    known = {} if named else {key: described.get(key) or None for key in ("max_tokens", "prompt")}
+    if not (named or flags.encoder_option) or (not named and described.get("kind") != LOCAL):
+        return TextReader(space, tokenizer=flags.tokenizer)
+    own = ("max_tokens", "prompt", "dimensions")
+    known = {} if named else {key: described.get(key) or None for key in own}
     name = flags.encoder or str(described.get("name"))
-    return TextReader(space, configure_encoder(name, flags.endpoint, flags.encoder_option, known))
+    config = configure_encoder(name, flags.endpoint, flags.encoder_option, known)
+    return TextReader(space, config, tokenizer=flags.tokenizer)
 
 
 @contextmanager

@@ -5,11 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nextvec.corpus.chunking import Chunk, Chunker, make_chunker, tokenizer_from_file
 from nextvec.corpus.encoders import Advance, Encoder, EncoderConfig, load_encoder
-from nextvec.corpus.encoders.base import UNKNOWN_CHUNKER, UNKNOWN_ENCODER, WORTH_SAYING, unknown_share
+from nextvec.corpus.encoders.base import (
+    UNKNOWN_CHUNKER,
+    UNKNOWN_ENCODER,
+    WORTH_SAYING,
+    encode_queries,
+    unknown_share,
+)
 from nextvec.corpus.store import Store
 from nextvec.errors import DocumentError, EncoderError, EncoderMismatchError
 from nextvec.vectors import RawVectors, unit
@@ -52,6 +59,7 @@ class TextReader:
         encoder: another than the space names, or how to run it; its fingerprint must be the space's.
         chunker: another than the space's; needed for nothing but imported chunks, which are cut into about
             50 words by default.
+        tokenizer: the tokenizer.json of a space that was cut by one; by default the encoder's.
     Raises:
         EncoderMismatchError: the encoder's vectors are not of this space.
         EncoderError: an encoder that is known by name only, cannot be found, or lives on a server that was
@@ -63,10 +71,11 @@ class TextReader:
         space: Space,
         encoder: Encoder | EncoderConfig | None = None,
         chunker: Chunker | None = None,
+        tokenizer: Path | None = None,
     ) -> None:
         self.space = space
         self.encoder = _load(space, encoder)
-        self.chunker = chunker or _chunker(space, self.encoder)
+        self.chunker = chunker or _chunker(space, self.encoder, tokenizer)
 
     @property
     def fingerprint(self) -> str:
@@ -80,12 +89,17 @@ class TextReader:
             raise DocumentError("no text in it", where=where or "text", remedy="give a sentence at least")
         return chunks
 
-    def encode(self, texts: Sequence[str], advance: Advance | None = None) -> RawVectors:
+    def encode(
+        self, texts: Sequence[str], advance: Advance | None = None, *, queries: bool = False
+    ) -> RawVectors:
         """Vectors [n, D] of the texts, as the store holds them: unit length where the store's are.
 
-        Raises EncoderError; VectorError for an answer that is not finite.
+        Args:
+            queries: they are what passages are searched by; some encoders tell the two apart.
+        Raises:
+            EncoderError; VectorError for an answer that is not finite.
         """
-        vectors = self.encoder.encode(texts, advance)
+        vectors = encode_queries(self.encoder, texts) if queries else self.encoder.encode(texts, advance)
         normalised = self.space.normalised
         return RawVectors(unit(vectors) if normalised else vectors, self.fingerprint, normalised)
 
@@ -117,32 +131,46 @@ def _load(space: Space, given: Encoder | EncoderConfig | None) -> Encoder:
         if kind != LOCAL:
             raise EncoderError(f"encoder '{name}' is a server's", remedy="name it: --endpoint URL")
         given = EncoderConfig(
-            name, max_tokens=space.encoder.get("max_tokens"), prompt=space.encoder.get("prompt") or None
+            name,
+            max_tokens=space.encoder.get("max_tokens"),
+            prompt=space.encoder.get("prompt") or None,
+            dimensions=space.encoder.get("dimensions"),
         )
     encoder = load_encoder(given) if isinstance(given, EncoderConfig) else given
     if encoder.fingerprint["fingerprint"] != space.fingerprint:
         raise EncoderMismatchError(
             f"the vectors of '{encoder.name}' are not those of '{name}' that are needed here: "
             "their fingerprints differ",
-            remedy=f"use the encoder '{name}', or train on a store of '{encoder.name}'",
+            remedy=f"use the encoder '{name}', or train on a store of '{encoder.name}'; a server of the same "
+            "weights is taken with --encoder-option same_as=NAME",
+        )
+    if encoder.unit and not space.normalised:
+        raise EncoderMismatchError(
+            f"'{encoder.name}' gives vectors of unit length, and raw ones are needed here",
+            remedy="ask a server of raw vectors (TEI: --encoder-option kind=tei), or leave --endpoint out",
         )
     return encoder
 
 
-def _chunker(space: Space, encoder: Encoder) -> Chunker:
+def _chunker(space: Space, encoder: Encoder, tokenizer: Path | None) -> Chunker:
     options = dict(space.chunker)
     kind = options.pop("kind")
     if kind == UNKNOWN_CHUNKER:
         return make_chunker()
     if kind == "tokens":
-        from nextvec.corpus.encoders.sentence_transformer import find_folder
-
+        file = tokenizer or getattr(encoder, "tokenizer_file", None)
+        if file is None:
+            raise EncoderError(
+                f"the store was cut by a tokenizer, and that of '{encoder.name}' is not here",
+                remedy="name its tokenizer.json: --tokenizer FILE",
+            )
         wanted = options.pop("tokenizer_id")
-        options["tokenizer"], found = tokenizer_from_file(find_folder(encoder.name) / "tokenizer.json")
+        options["tokenizer"], found = tokenizer_from_file(file)
         if found != wanted:
             raise EncoderMismatchError(
-                "the store was cut by another tokenizer than the encoder's",
-                remedy="give the chunker yourself: TextReader(space, chunker=...)",
+                "the store was cut by another tokenizer",
+                where=file,
+                remedy="name the tokenizer.json that it was cut by: --tokenizer FILE",
             )
         options["tokenizer_id"] = found
     return make_chunker(kind, options)

@@ -9,8 +9,17 @@ from nextvec.errors import EncoderError
 
 __all__ = ["Advance", "Encoder", "EncoderConfig", "load_encoder"]
 
-_LOCAL_ONLY = ("device", "precision", "max_tokens", "prompt")
-_SERVER_ONLY = ("kind", "key_variable", "timeout", "retries", "dimensions", "base64_response")
+_LOCAL_ONLY = ("device", "precision", "max_tokens")
+_SERVER_ONLY = (
+    "kind",
+    "key_variable",
+    "timeout",
+    "retries",
+    "base64_response",
+    "role",
+    "query_role",
+    "same_as",
+)
 
 
 @dataclass(frozen=True)
@@ -22,8 +31,11 @@ class EncoderConfig:
         endpoint: address of an OpenAI-compatible or TEI server.
         kind: "openai" or "tei"; by default from the address.
         key_variable: environment variable with the server's API key.
-        device, precision, max_tokens, prompt: see `SentenceTransformerEncoder`; not for servers.
-        timeout, retries, dimensions, base64_response: see `HttpEncoder`.
+        device, precision, max_tokens: see `SentenceTransformerEncoder`; not for servers.
+        prompt: put before every text (a passage's); query_prompt: before a query in its place.
+        dimensions: vectors cut to so many numbers, where the encoder was trained for that.
+        timeout, retries, base64_response, role, query_role: see `HttpEncoder`.
+        same_as: an encoder that is here and that the server is shown to be (`ProvedEncoder`).
         batch_size: texts run, or sent, together.
     """
 
@@ -36,10 +48,14 @@ class EncoderConfig:
     batch_size: int = 32
     max_tokens: int | None = None
     prompt: str | None = None
+    query_prompt: str | None = None
     timeout: float = 60.0
     retries: int = 5
     dimensions: int | None = None
     base64_response: bool = False
+    role: str | None = None
+    query_role: str | None = None
+    same_as: str | None = None
 
     def __post_init__(self) -> None:
         idle = _LOCAL_ONLY if self.endpoint is not None else _SERVER_ONLY
@@ -61,10 +77,12 @@ def load_encoder(config: EncoderConfig) -> Encoder:
             batch_size=config.batch_size,
             max_tokens=config.max_tokens,
             prompt=config.prompt,
+            query_prompt=config.query_prompt,
+            dimensions=config.dimensions,
         )
     from nextvec.corpus.encoders.http import HttpEncoder
 
-    return HttpEncoder(
+    served = HttpEncoder(
         config.endpoint,
         config.name,
         kind=config.kind,
@@ -74,4 +92,13 @@ def load_encoder(config: EncoderConfig) -> Encoder:
         retries=config.retries,
         dimensions=config.dimensions,
         base64_response=config.base64_response,
+        prompt=config.prompt,
+        query_prompt=config.query_prompt,
+        role=config.role,
+        query_role=config.query_role,
     )
+    if config.same_as is None:
+        return served
+    from nextvec.corpus.encoders.proved import ProvedEncoder
+
+    return ProvedEncoder(served, load_encoder(EncoderConfig(config.same_as, precision="float32")))

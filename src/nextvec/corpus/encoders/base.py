@@ -141,6 +141,14 @@ def unknown_share(encoder: Encoder, texts: Sequence[str]) -> float | None:
     return sum(unknown for _, unknown in counts) / max(1, sum(tokens for tokens, _ in counts))
 
 
+def encode_queries(encoder: Encoder, texts: Sequence[str]) -> FloatArray:
+    """Raw vectors [n, D] of texts that passages are searched by: with the encoder's prompt, or role, of a
+    query where it has one, else as any text's. Raises EncoderError."""
+    own = getattr(encoder, "encode_queries", None)
+    found: FloatArray = encoder.encode(texts) if own is None else own(texts)
+    return found
+
+
 def lengths_to_cut(encoder: Encoder) -> Collection[int]:
     """The lengths that the encoder's vectors may be cut to (Kusupati et al., 2022, "Matryoshka Representation
     Learning"), as its configuration declares them; empty where it declares none."""

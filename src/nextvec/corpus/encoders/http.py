@@ -55,6 +55,9 @@ class HttpEncoder:
         timeout: seconds for connecting and for each answer.
         retries: further tries after 429, 5xx, a time-out or a broken connection.
         dimensions: asked for from OpenAI-compatible servers that can shorten vectors.
+        prompt, query_prompt: put before every text, before a query in its place (by default the same).
+        role, query_role: what a text, or a query, is to the server: `input_type` of OpenAI-compatible servers
+            that tell passages from queries, `prompt_name` of TEI.
         base64_response: ask OpenAI-compatible servers for base64 (smaller); either form is understood.
     Raises:
         EncoderError: an address that is not http(s), a missing key, or a server that cannot be reached,
@@ -75,6 +78,10 @@ class HttpEncoder:
         retries: int = 5,
         dimensions: int | None = None,
         base64_response: bool = False,
+        prompt: str | None = None,
+        query_prompt: str | None = None,
+        role: str | None = None,
+        query_role: str | None = None,
     ) -> None:
         self._kind, self._url = resolve_endpoint(url, kind)
         self._where = str(self._url.copy_with(query=None))
@@ -86,6 +93,8 @@ class HttpEncoder:
         self._options: dict[str, Any] = {"encoding_format": "base64" if base64_response else "float"}
         if dimensions is not None:
             self._options["dimensions"] = dimensions
+        self._passage = (prompt or "", role)
+        self._query = (prompt or "" if query_prompt is None else query_prompt, query_role or role)
         self._key = _key(key_variable)
         self._client = httpx.Client(
             timeout=timeout,
@@ -112,6 +121,9 @@ class HttpEncoder:
             "endpoint": self._kind,
             "probe": _signs(probe),
             "dimension": self.dimension,
+            # Encoders without them keep the fingerprint that they have had.
+            **({"prompt": prompt} if prompt else {}),
+            **({"role": role} if role else {}),
         }
         self.fingerprint: dict[str, Any] = {
             "name": model,
@@ -145,19 +157,31 @@ class HttpEncoder:
 
     def encode(self, texts: Sequence[str], advance: Advance | None = None) -> FloatArray:
         """Vectors float32 [n, D] in the order of the texts. Raises EncoderError."""
+        return self._encode(texts, self._passage, advance)
+
+    def encode_queries(self, texts: Sequence[str]) -> FloatArray:
+        """The same with the prompt and the role of a query."""
+        return self._encode(texts, self._query)
+
+    def _encode(
+        self, texts: Sequence[str], told: tuple[str, str | None], advance: Advance | None = None
+    ) -> FloatArray:
+        prompt, role = told
         parts = [np.zeros((0, self.dimension), np.float32)] if not texts else []
         for start in range(0, len(texts), self.batch_size):
-            batch = list(texts[start : start + self.batch_size])
-            parts.append(self._ask(batch))
+            batch = [prompt + text for text in texts[start : start + self.batch_size]]
+            parts.append(self._ask(batch, role))
             if advance is not None:
                 advance(len(batch))
         return np.concatenate(parts)
 
-    def _ask(self, batch: list[str]) -> FloatArray:
+    def _ask(self, batch: list[str], role: str | None) -> FloatArray:
         if self._kind == "tei":
             body: dict[str, Any] = {"inputs": batch, "normalize": False, "truncate": True}
         else:
             body = {"input": batch, "model": self.name, **self._options}
+        if role is not None:
+            body["prompt_name" if self._kind == "tei" else "input_type"] = role
         answer = self._post(json.dumps(body).encode(), MAX_BYTES_A_TEXT * len(batch))
         if isinstance(answer, dict) and answer.get("error") is not None and "data" not in answer:
             said = self._excerpt(json.dumps(answer["error"], ensure_ascii=False).encode())

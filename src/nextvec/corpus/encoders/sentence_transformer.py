@@ -99,8 +99,12 @@ class SentenceTransformerEncoder:
         batch_size: texts of similar length run together.
         max_tokens: cut texts earlier than the model's own limit.
         prompt: put before every text; by default the model's own default prompt, if it has one.
+        query_prompt: put before a query in its place; by default the model's own prompt "query", if it has
+            one, else `prompt`.
+        dimensions: vectors are cut to so many numbers, before a normalisation that follows.
     Raises:
-        EncoderError: a model that cannot be found, fetched or loaded, or holds pickled weights.
+        EncoderError: a model that cannot be found, fetched or loaded, or holds pickled weights; a length that
+            it does not declare that its vectors may be cut to.
     """
 
     unit = False
@@ -114,6 +118,8 @@ class SentenceTransformerEncoder:
         batch_size: int = 32,
         max_tokens: int | None = None,
         prompt: str | None = None,
+        query_prompt: str | None = None,
+        dimensions: int | None = None,
     ) -> None:
         if batch_size < 1 or (max_tokens is not None and max_tokens < 1):
             raise EncoderError("batch size or token limit is below 1", remedy="give 1 or more")
@@ -128,13 +134,33 @@ class SentenceTransformerEncoder:
         self._prompt = (
             self._model.prompts.get(self._model.default_prompt_name, "") if prompt is None else prompt
         )
+        own_query = self._model.prompts.get("query") if prompt is None else None
+        self._query_prompt = (own_query or self._prompt) if query_prompt is None else query_prompt
         if max_tokens is not None:
             self._model.max_seq_length = min(max_tokens, self._model.max_seq_length or max_tokens)
         self.max_tokens: int | None = self._model.max_seq_length
         self.normalises = self._drop_normalisation()
         self._to_precision()
+        self._kept: int | None = None
         self.dimension = int(self.encode(["dimension"]).shape[1])
+        if dimensions is not None and dimensions != self.dimension:
+            self._cut_to(dimensions)
         self.fingerprint = self._describe(weights)
+
+    def _cut_to(self, dimensions: int) -> None:
+        """Raises EncoderError: not a length that the encoder declares."""
+        there = self.lengths_to_cut
+        if dimensions not in there:
+            names = ", ".join(map(str, sorted(there))) if isinstance(there, frozenset) else "no length"
+            raise EncoderError(
+                f"{dimensions} dimensions: '{self.name}' declares {names} that its "
+                f"{self.dimension} may be cut to",
+                where=self.folder,
+                remedy="leave dimensions out of --encoder-option; or, where the model's card says that they "
+                "may be cut, name the lengths in its config.json as matryoshka_dimensions",
+            )
+        self._kept = self.dimension = dimensions
+        self.__dict__.pop("lengths_to_cut")  # shorter ones are left
 
     def _drop_normalisation(self) -> bool:
         """Take Normalize modules off the end; returns whether there were any."""
@@ -163,6 +189,8 @@ class SentenceTransformerEncoder:
             "max_tokens": self.max_tokens,
             "prompt": self._prompt,
         }
+        if self._kept is not None:
+            identity["dimensions"] = self._kept
         return {
             "name": self.name,
             "kind": "sentence-transformers",
@@ -202,6 +230,13 @@ class SentenceTransformerEncoder:
         Raises:
             EncoderError: the device's memory does not hold a batch.
         """
+        return self._encode(texts, self._prompt, advance)
+
+    def encode_queries(self, texts: Sequence[str]) -> FloatArray:
+        """The same with the prompt of a query."""
+        return self._encode(texts, self._query_prompt)
+
+    def _encode(self, texts: Sequence[str], prompt: str, advance: Advance | None = None) -> FloatArray:
         import torch
 
         if not texts:
@@ -212,7 +247,7 @@ class SentenceTransformerEncoder:
             for start in range(0, len(order), self.batch_size):
                 batch = [texts[i] for i in order[start : start + self.batch_size]]
                 try:
-                    parts.append(self._forward(batch))
+                    parts.append(self._forward(batch, prompt))
                 except torch.OutOfMemoryError:
                     raise EncoderError(
                         f"{self._device} has no memory for {self.batch_size} texts",
@@ -225,16 +260,16 @@ class SentenceTransformerEncoder:
         out[order] = vectors
         return out
 
-    def _forward(self, batch: list[str]) -> FloatArray:
+    def _forward(self, batch: list[str], prompt: str) -> FloatArray:
         """One batch through the modules: the transformer in its precision, what follows in float32."""
-        features = self._model.preprocess(batch, prompt=self._prompt or None)
+        features = self._model.preprocess(batch, prompt=prompt or None)
         features = {k: v.to(self._device) if hasattr(v, "to") else v for k, v in features.items()}
         for i, module in enumerate(self._model):
             features = module(features)
             if i == 0:
                 features = {k: v.float() if _is_floating(v) else v for k, v in features.items()}
         vectors: FloatArray = features["sentence_embedding"].float().cpu().numpy()
-        return vectors
+        return vectors[:, : self._kept]
 
 
 def _module_identity(module: Any) -> dict[str, Any]:

@@ -70,6 +70,9 @@ class EmbeddingsRequest(_Fields):
             "gives: unit length where it ends with a normalisation"
         ),
     ] = None
+    input_type: Annotated[
+        Literal["passage", "query"], Field(description="whether passages are searched by it")
+    ] = "passage"
     dimensions: Annotated[
         int | None,
         Field(ge=1, description="cut to so many numbers, for encoders that were trained to be cut"),
@@ -117,7 +120,8 @@ def encoded(
     dimensions = fields.dimensions if isinstance(fields, EmbeddingsRequest) else None
     _check_dimensions(encoder, dimensions)
     texts = _texts(fields.input, settings, tokens, encoder)
-    raw = reader.encode(texts)
+    queries = isinstance(fields, EmbeddingsRequest) and fields.input_type == "query"
+    raw = reader.encode(texts, queries=queries)
     output = fields.output_type or ("cosine" if encoder.normalises else "decoder")
     values = raw.values[:, :dimensions]
     return embeddings(
