@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from nextvec.disk import write_text
 from nextvec.errors import ConfigError, RunError
+from nextvec.seals import CHANGED, seal_toml, toml_is_whole
 
 T = TypeVar("T")
 MAX_TOML_BYTES = 2**20
@@ -29,11 +30,19 @@ _NO_KEY = re.compile(r"[^\w.\"' \t-]+")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file of at most 1 MiB. Raises ConfigError naming the file."""
+    """Read a TOML file of at most 1 MiB.
+
+    Raises:
+        ConfigError: no such file, or no TOML, or not what nextvec wrote (a file changed by hand is read when
+            its first line, the checksum, is taken out).
+    """
     try:
         if path.stat().st_size > MAX_TOML_BYTES:
             raise ConfigError("larger than 1 MiB", where=path, remedy="a configuration is a short TOML file")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8")
+        if not toml_is_whole(text):
+            meant = "restore it, or take its first line out if the change is meant"
+            raise ConfigError(CHANGED, where=path, remedy=meant)
         _refuse_depth(text, path)
         return tomllib.loads(text)
     except FileNotFoundError:
@@ -56,10 +65,11 @@ def _refuse_depth(text: str, where: str | Path) -> None:
 
 
 def write_toml(path: Path, config: object) -> None:
-    """Write a dataclass as TOML, atomically. None has no TOML form and is left out (it is the default)."""
+    """Write a dataclass as TOML, atomically, its checksum in the first line. None has no TOML form and is left
+    out (it is the default)."""
     import tomli_w
 
-    write_text(path, tomli_w.dumps(to_dict(config)))
+    write_text(path, seal_toml(tomli_w.dumps(to_dict(config))))
 
 
 def to_dict(config: object) -> dict[str, Any]:

@@ -13,11 +13,12 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from nextvec.errors import BusyError, DiskError, NextvecError
+from nextvec.seals import CHANGED, seal_json, seal_lines, unsealed
 
 MAX_JSON_BYTES = 256 * 2**20
 LOCK = ".nextvec.lock"
@@ -230,9 +231,19 @@ def write_text(path: Path, text: str) -> None:
     atomic_write(path, lambda f: f.write(text.encode("utf-8")))
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write indented JSON atomically. NaN and infinity are refused: they are not JSON."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, value: object, *, sealed: bool = False) -> None:
+    """Write indented JSON atomically. NaN and infinity are refused: they are not JSON.
+
+    Args:
+        sealed: an object gets its checksum as last entry, which `read_json` compares and takes out again.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, seal_json(text) if sealed else text)
+
+
+def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON objects one a line, atomically; the first gets the checksum of all as last entry."""
+    write_text(path, seal_lines("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)))
 
 
 def refuse_taken(
@@ -249,7 +260,8 @@ def read_json(path: Path, error: type[NextvecError], *, remedy: str | None = Non
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise error(f"larger than {MAX_JSON_BYTES >> 20} MiB", where=path, remedy=remedy)
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes().decode("utf-8")
+        return unsealed(json.loads(text), text, path, error, remedy)
     except FileNotFoundError:
         raise error("not found", where=path, remedy=remedy) from None
     except (OSError, UnicodeDecodeError, RecursionError) as e:
@@ -260,6 +272,20 @@ def read_json(path: Path, error: type[NextvecError], *, remedy: str | None = Non
         ) from None
     except ValueError as e:  # an integer of more digits than Python reads
         raise error(f"cannot be read ({e})", where=path, remedy=remedy) from None
+
+
+def read_object(
+    path: Path, error: type[NextvecError], *, needs: Mapping[str, type], remedy: str | None = None
+) -> dict[str, Any]:
+    """As `read_json`, of an object that has these entries, of these types (float takes whole numbers too)."""
+    found = read_json(path, error, remedy=remedy)
+    if not isinstance(found, dict):
+        raise error("is not a JSON object", where=path, remedy=remedy)
+    for key, kind in needs.items():
+        held = found.get(key)
+        if isinstance(held, bool) or not isinstance(held, (int, float) if kind is float else kind):
+            raise error(f"has no entry '{key}' of type {kind.__name__}", where=path, remedy=remedy)
+    return found
 
 
 def sha256_file(path: Path) -> str:
@@ -294,7 +320,6 @@ def check_sha256(path: Path, digest: str, error: type[NextvecError], remedy: str
 UNSEALED = {"sha256": "0" * 64}
 """Metadata to save a safetensors file with that `seal` is then called for."""
 _PLACE = b'"sha256":"'
-CHANGED = "has changed since it was written (sha256 differs)"
 
 
 def seal(path: Path) -> None:

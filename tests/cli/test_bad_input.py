@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from by_hand import by_hand
 from nextvec.corpus.store import Store
 
 CATALOGUE = tomllib.loads(Path(__file__).with_name("bad_input.toml").read_text(encoding="utf-8"))["case"]
@@ -61,7 +62,7 @@ def make_stores(folder: Path, make_world: Callable[..., Store], world: Store) ->
     np.save(folder / "altered" / "vectors" / "0000.npy", vectors)
     (folder / "no-json" / "store.json").write_text("format = 1")
     manifest = folder / "new-format" / "store.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 9}))
+    manifest.write_text(json.dumps({**json.loads(by_hand(manifest)), "format": 9}))
     (folder / "no-shard" / "vectors" / "0000.npy").unlink()
 
 
@@ -115,9 +116,7 @@ def make_runs(folder: Path, world: Store, trained: Path) -> None:
     weights = folder / "other-weights" / "model.safetensors"
     save_file({k: v * 1.5 if v.ndim > 1 else v for k, v in load_file(weights).items()}, weights)
     config = folder / "bare-run" / "config.json"
-    config.write_text(
-        json.dumps({k: v for k, v in json.loads(config.read_text()).items() if k != "training"})
-    )
+    config.write_text(json.dumps({k: v for k, v in json.loads(by_hand(config)).items() if k != "training"}))
     (folder / "unseen-run" / "trained_on.safetensors").unlink()
     for name, training in (
         ("salted-run", {"split": {"salt": "other"}}),
@@ -126,7 +125,7 @@ def make_runs(folder: Path, world: Store, trained: Path) -> None:
     ):
         shutil.copytree(trained, folder / name)
         config = folder / name / "config.json"
-        held = json.loads(config.read_text())
+        held = json.loads(by_hand(config))
         config.write_text(json.dumps({**held, "training": {**held["training"], **training}}))
     (folder / "lost-ensemble").mkdir()
     lost = {"run": "../gone-run", "sha256": "0"}

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from by_hand import by_hand
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
 
 
@@ -100,7 +101,7 @@ def test_run_prints_the_history_and_verdicts(cli, trained, tmp_path):
 def test_run_names_what_is_red_and_what_is_damaged(cli, trained, tmp_path):
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     path = run / "history.jsonl"
-    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    first, second = (json.loads(line) for line in by_hand(path).splitlines())
     first["validation"]["cosine"], second["validation"]["cosine"] = 0.5, 0.1
     path.write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
     done = cli("diagnose", "run", run, "--strict")
@@ -135,7 +136,7 @@ def test_verify_says_each_check_and_its_outcome_is_the_exit_code(cli, trained, t
     assert done.out.splitlines()[0].startswith("ok    golden output     reproduced, largest deviation")
     assert done.out.endswith("the run matches what was saved with it\n")
     run = Path(shutil.copytree(trained, tmp_path / "run"))
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = json.loads(by_hand(run / "metrics.json"))
     metrics["cosine"] = 0.62
     (run / "metrics.json").write_text(json.dumps(metrics))
     done = cli("verify", run)

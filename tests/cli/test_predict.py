@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from by_hand import by_hand
 from nextvec.corpus.store import Store
 from nextvec.inference.predictor import RunPredictor
 from nextvec.vectors import unit
@@ -133,7 +134,7 @@ def test_bad_input_is_one_line(
     make_world(tmp_path / "other", encoder="another")
     shutil.copytree(text_run, tmp_path / "moved")
     config = tmp_path / "moved" / "config.json"
-    config.write_text(config.read_text().replace(str(RunPredictor(text_run).training["store"]), "gone"))
+    config.write_text(by_hand(config).replace(str(RunPredictor(text_run).training["store"]), "gone"))
     done = cli(*command.replace("RUN", str(text_run)).split())
     assert (done.code, done.out) == (2, "")
     assert len(done.err.splitlines()) == 1

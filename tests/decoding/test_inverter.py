@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from by_hand import by_hand
 from decoding.inverting import D, tiny, write_pairs
 from nextvec.corpus.chunking import make_chunker
 from nextvec.corpus.reading import Space, TextReader
@@ -142,7 +143,7 @@ def test_it_knows_what_it_was_trained_on_and_for(inverter: Inverter, store: Stor
 
 
 def edit(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    path.write_text(json.dumps({**json.loads(by_hand(path)), **changes}))
 
 
 def spoil_weights(folder: Path) -> None:

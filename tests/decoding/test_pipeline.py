@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from by_hand import by_hand
 from nextvec.corpus.encoders import EncoderConfig, load_encoder
 from nextvec.corpus.encoders.base import Encoder
 from nextvec.corpus.reading import TextReader
@@ -258,7 +259,7 @@ def test_threads_do_not_disturb_each_other(make: Callable[..., Pipeline], text_r
 def changed(run: Path, to: Path, **training: Any) -> Path:
     """A copy of a run that says something else of its training."""
     shutil.copytree(run, to)
-    config = json.loads((to / "config.json").read_text())
+    config = json.loads(by_hand(to / "config.json"))
     config["training"].update(training)
     (to / "config.json").write_text(json.dumps(config))
     return to
@@ -312,7 +313,7 @@ def test_snapping_between_raw_and_unit_vectors_is_refused(
 ) -> None:
     shutil.copytree(text_store.path, tmp_path / "unit")
     manifest = tmp_path / "unit" / "store.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "normalised": True}))
+    manifest.write_text(json.dumps({**json.loads(by_hand(manifest)), "normalised": True}))
     pipeline = make(text_run, library=Library(Store.open(tmp_path / "unit")))
     assert pipeline.next(START).nearest
     with pytest.raises(ConfigError, match="one are raw, one unit"):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from by_hand import by_hand
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
 from nextvec.data.splits import SplitConfig
 from nextvec.diagnostics import lags as sweep
@@ -505,7 +506,7 @@ def test_bad_input_is_refused(tmp_path):
         look(store, sources=("x",))
     (tmp_path / "e").mkdir()
     manifest = {
-        **json.loads((store.path / "store.json").read_text()),
+        **json.loads(by_hand(store.path / "store.json")),
         "documents": 0,
         "chunks": 0,
         "shards": [],

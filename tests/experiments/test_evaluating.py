@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from by_hand import by_hand
 from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.errors import EvaluationError, LeakError, SplitError
@@ -28,7 +29,7 @@ def altered(trained: Path, folder: Path, **training: Any) -> RunPredictor:
     """A copy of the run that says something else of its training."""
     shutil.copytree(trained, folder)
     config = folder / "config.json"
-    held = json.loads(config.read_text())
+    held = json.loads(by_hand(config))
     held["training"] |= training
     config.write_text(json.dumps(held))
     return RunPredictor(folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from by_hand import by_hand
 from nextvec.corpus.reading import TextReader
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
 from nextvec.errors import (
@@ -100,7 +101,7 @@ def test_the_next_chunk_must_be_what_it_predicts(
 ) -> None:
     shutil.copytree(trained, tmp_path / "run")
     config = tmp_path / "run" / "config.json"
-    held = json.loads(config.read_text())
+    held = json.loads(by_hand(config))
     config.write_text(json.dumps({**held, "training": {**held["training"], **training}}))
     with pytest.raises(RunError, match=says):
         next_predictor(RunPredictor(tmp_path / "run"))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from by_hand import by_hand
 from nextvec.config import from_dict, merge, read_toml, to_dict
 from nextvec.corpus.store import Store
 from nextvec.errors import ConfigError, NextvecError, RunError, SplitError
@@ -78,7 +79,7 @@ def test_the_brief_s_hundred_experiments_can_be_configured() -> None:
 
 def test_a_sweep_says_how_much_tuning_each_model_was_given(run, tmp_path: Path) -> None:
     figures = run(6, models=("mlp", "lstm"), startup=3)
-    assert json.loads((tmp_path / "s" / TABLE).read_text()) == json.loads(json.dumps(figures))
+    assert json.loads(by_hand(tmp_path / "s" / TABLE)) == json.loads(json.dumps(figures))
     assert sum(row["trials"] for row in figures["models"]) == 6
     for row in figures["models"]:
         assert row["trials"] == row["complete"] + row["pruned"] + row["fail"]

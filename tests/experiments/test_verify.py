@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from by_hand import by_hand
 from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.data.trained import TrainedOn
@@ -40,7 +41,7 @@ def status(run: Path, store: Path | None = None, split_file: Path | None = None)
 
 
 def edit(path: Path, change: Callable[[Any], object]) -> None:
-    found = json.loads(path.read_text())
+    found = json.loads(by_hand(path))
     change(found)
     path.write_text(json.dumps(found))
 
@@ -112,7 +113,7 @@ def test_each_changed_figure_or_fact(run, file, change, red):
 
 def test_a_changed_history(run):
     path = run / "history.jsonl"
-    path.write_text(path.read_text().replace('"epoch": 2', '"epoch": 3'))
+    path.write_text(by_hand(path).replace('"epoch": 2', '"epoch": 3'))
     assert status(run) == {"reported figures": "RED"}
     path.write_text("{\n")
     assert status(run) == {"reported figures": "RED"}
@@ -120,7 +121,7 @@ def test_a_changed_history(run):
 
 def test_another_configuration(run):
     path = run / "config.toml"
-    path.write_text(path.read_text().replace('salt = "nextvec"', 'salt = "other"'))
+    path.write_text(by_hand(path).replace('salt = "nextvec"', 'salt = "other"'))
     found = status(run)
     assert found["configuration"] == found["split"] == found["trained on"] == found["disjoint"] == "RED"
 

@@ -93,6 +93,7 @@ TIMED = {
     "run",
     "resumed_at_update",
     "p50_ms",
+    "seal",
 }
 
 

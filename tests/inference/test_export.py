@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from by_hand import by_hand
 from contract.lab import MODELS, make
 from nextvec.corpus.store import Store
 from nextvec.disk import sha256_file
@@ -143,7 +144,7 @@ def test_a_damaged_export(made: Exported, tmp_path: Path, spoil: str) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(made.folder, folder)
     manifest = folder / "export.json"
-    held = json.loads(manifest.read_text())
+    held = json.loads(by_hand(manifest))
     if spoil == "graph":
         (folder / "model.onnx").write_bytes(b"nothing")
     elif spoil == "golden":
@@ -168,7 +169,7 @@ def test_an_export_that_answers_otherwise_here(made: Exported, tmp_path: Path) -
     shutil.copytree(made.folder, folder)
     other = make_graph(make("lstm"), 32, any_length=False)
     (folder / "model.onnx").write_bytes(other.proto.SerializeToString())
-    held = json.loads((folder / "export.json").read_text())
+    held = json.loads(by_hand(folder / "export.json"))
     path = folder / "model.onnx"
     held["files"]["model.onnx"] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
     held["time"] = 32

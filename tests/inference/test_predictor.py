@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import nextvec
+from by_hand import by_hand
 from nextvec.corpus.store import Store
 from nextvec.data.gather import gather_contexts
 from nextvec.data.splits import SplitConfig, split_documents
@@ -152,7 +153,7 @@ def test_an_unfinished_run_can_be_judged_and_tells_no_seconds(trained: Path, tmp
 def test_a_model_that_was_not_trained_by_nextvec(trained: Path, tmp_path: Path, missing: str) -> None:
     shutil.copytree(trained, tmp_path / "run")
     config = tmp_path / "run" / "config.json"
-    held = json.loads(config.read_text())
+    held = json.loads(by_hand(config))
     del held[missing]
     config.write_text(json.dumps(held))
     assert nextvec.load(tmp_path / "run").architecture == "lstm"

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from by_hand import by_hand
 from nextvec.errors import ModelError, RunError
 from nextvec.models import registry, saving
 from nextvec.models.architectures.gru import GRU
@@ -18,6 +19,7 @@ from nextvec.models.architectures.lstm import LSTM
 from nextvec.models.base import NextVectorModel
 from nextvec.models.ops.parameters import hints_of
 from nextvec.models.saving import code_version, load_model, save_model
+from nextvec.seals import is_sealed
 
 FULL = {"d_embed": 8, "hidden": 6, "layers": 2, "dropout": 0.2, "head": "projection", "residual": "mean"}
 
@@ -52,7 +54,9 @@ def edit_weights(folder: Path, name: str = "model.safetensors", **changes: torch
 
 def edit_config(folder: Path, **changes: object) -> None:
     path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    path.write_text(
+        json.dumps({**json.loads(by_hand(path) if is_sealed(path) else path.read_text()), **changes})
+    )
 
 
 def test_what_was_saved_comes_back(folder: Path, model: NextVectorModel) -> None:

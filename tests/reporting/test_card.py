@@ -12,6 +12,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
+from by_hand import by_hand
 from nextvec.cli.main import run as command_line
 from nextvec.corpus.store import Store
 from nextvec.errors import ConfigError, RunError
@@ -143,7 +144,7 @@ def test_an_interrupted_run_has_a_card_and_one_without_a_model_has_none(
 def test_a_run_that_moved_without_its_store_still_has_a_card(trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "moved"
     shutil.copytree(trained, run)
-    facts = json.loads((run / "run.json").read_text())
+    facts = json.loads(by_hand(run / "run.json"))
     (run / "run.json").write_text(json.dumps({**facts, "store": "nowhere"}))
     card = card_of(run)
     assert "Documents trained on" in card

@@ -25,8 +25,9 @@ import pyarrow.parquet as pq
 from numpy.typing import DTypeLike, NDArray
 
 from nextvec.corpus.arrays import map_npy
-from nextvec.disk import CHANGED, check_sha256, read_json, sha256_file
+from nextvec.disk import check_sha256, read_json, sha256_file
 from nextvec.errors import StoreError
+from nextvec.seals import CHANGED
 
 FORMAT, WITH_DELETED = 1, 2
 MANIFEST = "store.json"

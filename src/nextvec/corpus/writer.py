@@ -200,7 +200,7 @@ class StoreWriter:
             self.views.pop(doc_id, None)
 
     def _commit(self, info: dict[str, Any]) -> None:
-        write_json(self.path / MANIFEST, info)
+        write_json(self.path / MANIFEST, info, sealed=True)
         self.info = info
 
     def compact(self) -> int:

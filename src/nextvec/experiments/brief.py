@@ -20,11 +20,11 @@ import numpy as np
 from nextvec.diagnostics.generalisation import SplitScore
 from nextvec.diagnostics.model import ModelDiagnosis
 from nextvec.diagnostics.sections import plain
-from nextvec.disk import read_json, write_json
+from nextvec.disk import read_object, write_json
 from nextvec.errors import RunError
 from nextvec.evaluation.baselines import CopyLast, LinearAverage, MeanVector, Random
 from nextvec.evaluation.intervals import STANDING, short
-from nextvec.inference.predictor import RunPredictor
+from nextvec.inference.predictor import RESULT, RunPredictor
 from nextvec.models.registry import describe
 from nextvec.training.loop import METRICS
 
@@ -109,7 +109,8 @@ def loss_factor(dimension: int, squared_length: float) -> float:
 
 def _row(matrix: Path, row: dict[str, Any], known: dict[tuple[str, str], Any], factor: float) -> PrdRow:
     runs = [matrix / Path(seed["model_file"]).parent for seed in row["per_seed"]]
-    found = [read_json(run / METRICS, RunError, remedy="run the matrix again") for run in runs]
+    needs = {**RESULT, "verified": dict}
+    found = [read_object(run / METRICS, RunError, needs=needs, remedy="run the matrix again") for run in runs]
     loss = float(np.mean([one["verified"]["mse"] for one in found]))
     cosine = float(np.mean([one["verified"]["cosine"] for one in found]))
     seconds = float(np.mean([one["seconds"] for one in found]))
@@ -165,7 +166,9 @@ def _architecture(row: str, known: dict[tuple[str, str], Any]) -> str:
 
 def _dimension(matrix: Path, rows: list[dict[str, Any]]) -> int:
     config = matrix / Path(rows[0]["model_file"]).parent / "config.json" if rows else matrix
-    return int(read_json(config, RunError)["config"]["d_embed"]) if rows else BRIEF_DIMENSION
+    if not rows:
+        return BRIEF_DIMENSION
+    return int(read_object(config, RunError, needs={"config": dict})["config"]["d_embed"])
 
 
 def _beaten(rows: list[PrdRow], name: str) -> dict[str, bool] | None:

@@ -1,8 +1,8 @@
 """Every file of a folder that nextvec wrote, read and compared with its checksum, and what can be saved.
 
-A store's checksums stand in store.json, an export's in export.json; files of tensors carry their own
-(`nextvec.disk.seal`). What has none, because an earlier version wrote it or because its kind has none, is
-read all the same, and said to be unchecked.
+A store's checksums stand in store.json, an export's in export.json; files of tensors, JSON and TOML carry
+their own (`nextvec.disk.seal`, `nextvec.seals`). What has none, because an earlier version wrote it or a user
+changed it by hand, is read all the same, and said to be unchecked.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from nextvec.corpus.layout import ShardFiles, open_shard, read_manifest
 from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.decoding.inverter.folder import MANIFEST as DECODER
 from nextvec.decoding.inverter.folder import load_saved
-from nextvec.disk import check_seal, check_sha256, read_json
+from nextvec.disk import check_seal, check_sha256, read_json, read_object
 from nextvec.errors import NextvecError, RunError
 from nextvec.evaluation.report import KEPT, KeptPredictions
 from nextvec.experiments.matrix import PLAN, TABLE, read_table
 from nextvec.inference.exported import MANIFEST as EXPORT
 from nextvec.inference.exported import ExportedPredictor
+from nextvec.inference.predictor import RESULT
 from nextvec.models.saving import CONFIG as MODEL
 from nextvec.models.saving import GOLDEN, WEIGHTS, load_model
+from nextvec.seals import is_sealed
 from nextvec.training.config import read_config
 from nextvec.training.history import HISTORY, read_history
 from nextvec.training.loop import METRICS
@@ -34,6 +36,7 @@ from nextvec.training.session import ENVIRONMENT
 
 State = Literal["ok", "unchecked", "DAMAGED"]
 FINAL = "final"
+AGAIN = "go on with nextvec decoder train --resume, or train again"
 
 
 @dataclass(frozen=True)
@@ -85,24 +88,26 @@ def examine(folder: Path) -> Examination:
     )
 
 
-def _look(path: Path, read: Callable[[], object], *, sealed: bool = False) -> Examined:
-    """Read a file; `sealed`, it is expected to carry its checksum."""
+def _look(path: Path, read: Callable[[], object] = lambda: None) -> Examined:
+    """Read a file that is expected to carry its checksum."""
     if not path.is_file():
         return Examined(str(path), "DAMAGED", "is missing")
     try:
-        checked = check_seal(path, RunError, "restore it") if sealed else False
+        tensors = path.suffix == ".safetensors"
+        checked = check_seal(path, RunError, "restore it") if tensors else False
         read()
+        checked = checked or (not tensors and is_sealed(path))
     except NextvecError as e:
         return Examined(str(path), "DAMAGED", e.message)
-    why = (
-        "" if checked else "written before files carried checksums" if sealed else "its kind has no checksum"
-    )
+    why = "" if checked else "carries no checksum: of an earlier version, or changed by hand"
     return Examined(str(path), "ok" if checked else "unchecked", why)
 
 
 def _store(folder: Path) -> Examination:
+    files, advice = [_look(folder / STORE, lambda: read_manifest(folder))], list[str]()
+    if files[0].state == "DAMAGED":
+        return Examination(str(folder), files, ["copy the file from a backup: the shards are not looked at"])
     info = read_manifest(folder)
-    files, advice = [_look(folder / STORE, lambda: read_manifest(folder))], []
     for shard in info["shards"]:
         names = asdict(ShardFiles.of(folder, shard["name"]))
         found = [_listed(path, shard[f"{part}_sha256"]) for part, path in names.items()]
@@ -133,17 +138,17 @@ def _listed(path: Path, digest: str) -> Examined:
 
 
 def _run_files(folder: Path) -> Iterator[Examined]:
-    readers: dict[str, tuple[Callable[[], object], bool]] = {
-        CONFIG: (lambda: read_config(folder / CONFIG), False),
-        ENVIRONMENT: (lambda: read_json(folder / ENVIRONMENT, RunError), False),
-        TRAINED_ON: (lambda: TrainedOn.load(folder / TRAINED_ON), True),
-        HISTORY: (lambda: read_history(folder), False),
-        METRICS: (lambda: read_json(folder / METRICS, RunError), False),
-        str(FILE): (lambda: read_checkpoint(folder), True),
+    readers: dict[str, Callable[[], object]] = {
+        CONFIG: lambda: read_config(folder / CONFIG),
+        ENVIRONMENT: lambda: read_object(folder / ENVIRONMENT, RunError, needs={}),
+        TRAINED_ON: lambda: TrainedOn.load(folder / TRAINED_ON),
+        HISTORY: lambda: read_history(folder),
+        METRICS: lambda: read_object(folder / METRICS, RunError, needs=RESULT),
+        str(FILE): lambda: read_checkpoint(folder),
     }
-    for name, (read, sealed) in readers.items():
+    for name, read in readers.items():
         if (folder / name).exists():
-            yield _look(folder / name, read, sealed=sealed)
+            yield _look(folder / name, read)
     for place in (folder, folder / FINAL):
         if (place / MODEL).exists():
             yield from _model_files(place)
@@ -151,7 +156,7 @@ def _run_files(folder: Path) -> Iterator[Examined]:
 
 def _model_files(folder: Path) -> Iterator[Examined]:
     """config.json, weights and golden output are checked by loading the model, which uses all three."""
-    found = [_look(folder / name, lambda: None, sealed=True) for name in (WEIGHTS, GOLDEN)]
+    found = [_look(folder / name) for name in (WEIGHTS, GOLDEN)]
     yield from found
     if all(file.state != "DAMAGED" for file in found):
         yield _look(folder / MODEL, lambda: load_model(folder))
@@ -185,7 +190,7 @@ def _matrix(folder: Path) -> Examination:
     if (folder / TABLE).is_file():
         files.append(_look(folder / TABLE, lambda: read_table(folder)))
     if (folder / KEPT).is_file():
-        files.append(_look(folder / KEPT, lambda: KeptPredictions.read(folder / KEPT), sealed=True))
+        files.append(_look(folder / KEPT, lambda: KeptPredictions.read(folder / KEPT)))
     advice = []
     if any(file.state == "DAMAGED" for file in files):
         advice.append(
@@ -199,18 +204,24 @@ def _matrix(folder: Path) -> Examination:
 
 
 def _decoder(folder: Path) -> Examination:
-    if read_json(folder / DECODER, RunError).get("kind") != "inverter":
+    whole = _look(folder / DECODER, lambda: read_object(folder / DECODER, RunError, needs={"kind": str}))
+    if whole.state == "DAMAGED":
+        return Examination(str(folder), [whole], [AGAIN])
+    if read_json(folder / DECODER, RunError)["kind"] != "inverter":
         raise RunError("is a decoder that was not trained here", where=folder, remedy="set it up again")
-    files = [_look(folder / name, lambda: None, sealed=True) for name in (WEIGHTS, GOLDEN)]
+    files = [_look(folder / name) for name in (WEIGHTS, GOLDEN)]
     files.append(_look(folder / DECODER, lambda: load_saved(folder)))
     if (folder / FILE).is_file():
-        files.append(_look(folder / FILE, lambda: read_checkpoint(folder), sealed=True))
+        files.append(_look(folder / FILE, lambda: read_checkpoint(folder)))
     bad = any(file.state == "DAMAGED" for file in files)
-    advice = ["go on with nextvec decoder train --resume, or train again"] if bad else []
+    advice = [AGAIN] if bad else []
     return Examination(str(folder), files, advice)
 
 
 def _export(folder: Path) -> Examination:
+    files = [_look(folder / EXPORT, lambda: read_object(folder / EXPORT, RunError, needs={"files": dict}))]
+    if files[0].state == "DAMAGED":
+        return Examination(str(folder), files, ["export the run again"])
     held = read_json(folder / EXPORT, RunError)
     files = [_look(folder / EXPORT, lambda: ExportedPredictor(folder))]
     for name, entry in sorted(held.get("files", {}).items()):

@@ -275,7 +275,7 @@ def write(ensemble: EnsembleRun, out: Path, places: Sequence[str]) -> None:
     if arrays:
         save_file(arrays, out / BASELINE_FILE, metadata=UNSEALED)
         seal(out / BASELINE_FILE)
-    write_json(out / FILE, held)
+    write_json(out / FILE, held, sealed=True)
 
 
 def load(folder: str | Path, device: str = "cpu") -> EnsembleRun:

@@ -198,7 +198,7 @@ def write_table(
         "plan": asdict(plan),
         "others": {question.name: report.to_json() for question, report in others},
     }
-    write_json(out / TABLE, figures)
+    write_json(out / TABLE, figures, sealed=True)
     return figures
 
 

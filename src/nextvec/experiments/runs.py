@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +10,9 @@ from typing import Any
 
 from nextvec.checkpoint import CONFIG
 from nextvec.config import read_toml
-from nextvec.disk import read_json
+from nextvec.disk import read_object
 from nextvec.errors import RunError
+from nextvec.inference.predictor import RESULT
 from nextvec.models.saving import CONFIG as SAVED
 from nextvec.training.config import OptimConfig, Plateau, TrainConfig, learning_rate, read_config
 from nextvec.training.history import HISTORY, Epoch, RunRecord, read_history
@@ -61,8 +62,8 @@ class RunFolder:
             row=name if row is None else row,
             config=read_toml(folder / CONFIG),
             history=tuple(read_history(folder)) if history and (folder / HISTORY).is_file() else (),
-            metadata=_table(folder / ENVIRONMENT) or {},
-            result=_table(folder / METRICS),
+            metadata=_table(folder / ENVIRONMENT, {}) or {},
+            result=_table(folder / METRICS, RESULT),
         )
 
     @property
@@ -83,7 +84,7 @@ class RunFolder:
     @cached_property
     def saved(self) -> dict[str, Any]:
         """What the saved model says of itself; empty before the first epoch. Raises RunError."""
-        return _table(self.folder / SAVED) or {}
+        return _table(self.folder / SAVED, {"config": dict}) or {}
 
     def record(self) -> RunRecord:
         """What it says of its training, every line of the history checked.
@@ -126,11 +127,6 @@ def planned_rates(config: OptimConfig, updates: int, epochs: Sequence[Epoch]) ->
     return tuple(rates)
 
 
-def _table(path: Path) -> dict[str, Any] | None:
+def _table(path: Path, needs: Mapping[str, type]) -> dict[str, Any] | None:
     """A JSON file of the run; None where an unfinished run has none yet."""
-    if not path.is_file():
-        return None
-    found = read_json(path, RunError, remedy=DAMAGED)
-    if not isinstance(found, dict):
-        raise RunError("is not a JSON object", where=path, remedy=DAMAGED)
-    return found
+    return read_object(path, RunError, needs=needs, remedy=DAMAGED) if path.is_file() else None

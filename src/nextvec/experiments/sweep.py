@@ -211,7 +211,7 @@ def conclude(study: Study, plan: SweepPlan, url: str | None, out: Path) -> dict[
     if not any(model["complete"] for model in figures["models"]):
         errors = [trial["error"] for trial in figures["trials"] if trial["error"]]
         raise RunError(f"no trial could be trained to its end; the first: {errors[0]}", where=out)
-    write_json(out / TABLE, figures)
+    write_json(out / TABLE, figures, sealed=True)
     write_best(figures, out)
     return figures
 

@@ -210,7 +210,7 @@ def export_predictor(
             for path in sorted(folder.iterdir())
         }
         told = _described(predictor, graph, format, precision)
-        write_json(folder / MANIFEST, {**told, "files": files, "parity": parity.to_json()})
+        write_json(folder / MANIFEST, {**told, "files": files, "parity": parity.to_json()}, sealed=True)
     return Exported(out, parity, graph.time, sum(entry["bytes"] for entry in files.values()))
 
 

@@ -11,7 +11,7 @@ import torch
 
 from nextvec.data.trained import TRAINED_ON
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.disk import read_json
+from nextvec.disk import read_object
 from nextvec.errors import ConfigError, RunError
 from nextvec.inference.base import StateSession, StreamSession, TrainedPredictor, VectorPredictor
 from nextvec.inference.engines import ENGINES, TorchEngine, tensors
@@ -22,6 +22,8 @@ from nextvec.models.saving import WEIGHTS, load_model, locate
 from nextvec.vectors import unit
 
 RESULTS = "metrics.json"
+RESULT = {"seconds": float, "epoch": int, "cosine": float}
+"""What has to stand in it."""
 ENSEMBLE = "ensemble.json"
 ENSEMBLES = "nextvec.experiments.ensemble"
 """The module that opens a folder with such a file. It mixes runs with baselines of the evaluator, which this
@@ -146,7 +148,7 @@ class RunPredictor(TrainedPredictor, ModelPredictor):
         path = self.folder / RESULTS
         if not path.is_file():
             return {"seconds": None}
-        found = read_json(path, RunError)
+        found = read_object(path, RunError, needs=RESULT, remedy="restore the file, or train again")
         return {"seconds": found["seconds"], "epoch": found["epoch"], "validation_cosine": found["cosine"]}
 
 

@@ -196,7 +196,7 @@ def save_model(folder: Path, model: NextVectorModel, extra: Mapping[str, Any] | 
         save_file(weights, weights_path, metadata={"format": "pt", **UNSEALED})
         seal(golden_path)
         seal(weights_path)
-        write_json(config_path, config)
+        write_json(config_path, config, sealed=True)
         with weights_path.open("rb") as f:
             os.fsync(f.fileno())
 

@@ -18,7 +18,7 @@ from nextvec.corpus.encoders.base import UNKNOWN_CHUNKER
 from nextvec.corpus.reading import LOCAL
 from nextvec.corpus.store import Store
 from nextvec.data.trained import TRAINED_ON, TrainedOn
-from nextvec.disk import read_json, write_text
+from nextvec.disk import read_object, write_text
 from nextvec.errors import ConfigError, RunError
 from nextvec.evaluation.intervals import LEVEL
 from nextvec.experiments.evaluating import evaluate_flags
@@ -66,7 +66,7 @@ class CardModel:
             run=inputs.runs[0],
             store=inputs.store,
             config=read_config(inputs.folder / CONFIG),
-            saved=read_json(inputs.folder / MODEL, RunError, remedy=TRAIN_AGAIN),
+            saved=read_object(inputs.folder / MODEL, RunError, needs={"config": dict}, remedy=TRAIN_AGAIN),
             standing=Standing.find(inputs),
         )
 

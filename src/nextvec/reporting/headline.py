@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nextvec.disk import read_json
+from nextvec.disk import read_object
 from nextvec.errors import RunError
 from nextvec.evaluation.intervals import STANDING
 from nextvec.evaluation.metrics import METRICS
@@ -253,7 +253,9 @@ class Standing:
             if found is not None:
                 return found
         judged = folder / REPORT / JUDGED
-        return cls._in(read_json(judged, RunError), WEIGHTS) if judged.is_file() else None
+        if not judged.is_file():
+            return None
+        return cls._in(read_object(judged, RunError, needs={"rows": list}), WEIGHTS)
 
     @classmethod
     def _in(cls, table: Mapping[str, Any], weights: str) -> Standing | None:

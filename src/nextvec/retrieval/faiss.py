@@ -82,7 +82,7 @@ def _kept(source: IndexSource, folder: Path) -> Any:
             index = _built(source)
             with atomic_path(file) as temporary:
                 faiss.write_index(index, str(temporary))
-            write_json(note, {"rows": len(source.rows), "sha256": sha256_file(file)})
+            write_json(note, {"rows": len(source.rows), "sha256": sha256_file(file)}, sealed=True)
     except OSError as e:
         raise RetrievalError(
             f"cannot be written ({e})", where=file, remedy="name a folder that can be written to"

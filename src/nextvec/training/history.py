@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
-from nextvec.disk import write_text
+from nextvec.disk import write_lines
 from nextvec.errors import MissingDependencyError, RunError
 from nextvec.objectives.combine import Loss, Objective
 from nextvec.objectives.regression import cosine_similarity
+from nextvec.seals import unsealed
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -126,7 +127,7 @@ def read_history(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's history. Raises RunError when it is missing or a line is not JSON (file:line)."""
     path = run / HISTORY
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as e:
         raise RunError(f"cannot be read ({e})", where=path) from None
     lines = []
@@ -139,12 +140,14 @@ def read_history(run: Path) -> list[dict[str, Any]]:
         if not isinstance(found, dict):
             raise RunError("is not a JSON object", where=f"{path}:{number}", remedy="restore the file")
         lines.append(found)
+    if lines:
+        lines[0] = unsealed(lines[0], text, path, RunError, "restore the file", first=True)
     return lines
 
 
 def write_history(run: Path, lines: list[dict[str, Any]]) -> None:
     """Write all lines, atomically: a crash leaves the history of one epoch less, never half a line."""
-    write_text(run / HISTORY, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+    write_lines(run / HISTORY, lines)
 
 
 # A run's history as the diagnosis reads it: every line checked, so that a damaged one is named.

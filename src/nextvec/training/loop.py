@@ -340,5 +340,5 @@ def conclude(session: TrainingSession) -> RunResult:
     if session.model.confidence is not None:
         calibrate(session.out, session.validation)
     verified = saved_figures(session.out, session.validation)
-    write_json(session.out / METRICS, {**asdict(result), "verified": verified})
+    write_json(session.out / METRICS, {**asdict(result), "verified": verified}, sealed=True)
     return result

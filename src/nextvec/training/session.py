@@ -401,4 +401,4 @@ def _write_facts(session: TrainingSession) -> None:
             "store.shards": len(session.store.info["shards"]),
         },
     }
-    write_json(session.out / ENVIRONMENT, facts)
+    write_json(session.out / ENVIRONMENT, facts, sealed=True)

@@ -99,7 +99,7 @@ def save_inverter(
         save_file(weights, weights_path, metadata={"format": "pt", **UNSEALED})
         seal(golden_path)
         seal(weights_path)
-        write_json(manifest_path, info)
+        write_json(manifest_path, info, sealed=True)
         with weights_path.open("rb") as f:
             os.fsync(f.fileno())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from nextvec.decoding.inverter.config import InverterConfig, InverterOptimConfig
 from nextvec.decoding.inverter.losses import learn_topics, losses
 from nextvec.decoding.inverter.state import HISTORY, InverterSession, open_session
 from nextvec.decoding.inverter.tokens import TokenBatch
-from nextvec.disk import locked, write_text
+from nextvec.disk import locked, write_lines
 from nextvec.errors import TrainingError
 from nextvec.interrupt import StopSignals
 from nextvec.progress import Progress
@@ -185,8 +184,7 @@ def finish_epoch(session: InverterSession) -> None:
         "tokens": state.tokens,
     }
     state.history.append(line)
-    lines = "".join(json.dumps(line, allow_nan=False) + "\n" for line in state.history)
-    write_text(session.out / HISTORY, lines)
+    write_lines(session.out / HISTORY, state.history)
     session.sums.zero_()
 
 

@@ -154,7 +154,7 @@ def make(folder: Path | None = None, *, quiet: bool = False) -> tuple[Environmen
         versions = made.probe()
         progress.advance(note="tried")
         record = {"requirements_sha256": sha256_file(REQUIREMENTS), "python": PYTHON}
-        write_json(made.folder / RECORD, record)
+        write_json(made.folder / RECORD, record, sealed=True)
         if folder.exists():
             folder.rename(Path(scratch) / "old")
         made.folder.rename(folder)
@@ -297,7 +297,8 @@ def prepare(out: Path, sources: PartSources, trial: Callable[[Path], object]) ->
             _copy([*weights, *_texts(part)], made / name)
         _as_encoder(made / "embedder")
         _check_encoder(made)
-        write_json(made / MANIFEST, {"format": 1, "kind": KIND, **_describe(made / "embedder", sources)})
+        held = {"format": 1, "kind": KIND, **_describe(made / "embedder", sources)}
+        write_json(made / MANIFEST, held, sealed=True)
         DecoderFolder.open(made)
         trial(made)
         made.rename(out)

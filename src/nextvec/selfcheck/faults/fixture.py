@@ -29,8 +29,8 @@ from nextvec.data.splits import Split, SplitConfig, split_documents
 from nextvec.data.windows import FloatArray
 from nextvec.diagnostics.data import DataDiagnosisConfig, diagnose_data
 from nextvec.diagnostics.sections import is_red
-from nextvec.disk import sha256_file, write_json
-from nextvec.errors import EvaluationError, MissingDependencyError, NextvecError
+from nextvec.disk import read_json, sha256_file, write_json
+from nextvec.errors import EvaluationError, MissingDependencyError, NextvecError, RunError
 from nextvec.selfcheck.worlds import make_store, noisy, rotation
 
 # The installed `nextvec` command, run in this process as the shell would, and what it says.
@@ -251,7 +251,7 @@ def spot_check(store: Store, encoder: TableEncoder) -> Observation:
 
 def edit_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Change a JSON file in place."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path, RunError)
     change(content)
     write_json(path, content)
 
