@@ -4,7 +4,7 @@ vector can be learned), a configuration that trains in a second, a trained run."
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,6 +64,15 @@ def write_world(
         writer.add_shard(made[:half], flat[: half * LENGTH], path="test")
         writer.add_shard(made[half:], flat[half * LENGTH :], path="test")
     return Store.open(path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """No test needs files that outlive a power cut, and each fsync takes 10 ms. That they are called, and in which
+    order, is the matter of tests/faults."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -65,8 +65,8 @@ def _refuse_depth(text: str, where: str | Path) -> None:
 
 
 def write_toml(path: Path, config: object) -> None:
-    """Write a dataclass as TOML, atomically, its checksum in the first line. None has no TOML form and is left
-    out (it is the default)."""
+    """Write a dataclass as TOML, atomically, its checksum first. None has no TOML form and is left out (it is
+    the default)."""
     import tomli_w
 
     write_text(path, seal_toml(tomli_w.dumps(to_dict(config))))

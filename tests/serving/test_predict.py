@@ -167,6 +167,9 @@ def test_a_failing_model_is_a_500_that_says_nothing_of_it(
         assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
         assert "machine" not in answer.text
         assert answer.headers["x-request-id"] in caplog.text
+        assert "ZeroDivisionError" in caplog.text
+        assert "conftest.py" in caplog.text
+        assert "/a/path/of/this/machine" not in caplog.text
         turnstile.broken = False
         assert (await send(WINDOWS)(client)).status_code == 200
 

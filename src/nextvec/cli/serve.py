@@ -69,6 +69,9 @@ class LimitFlags:
         float | None, Parameter(help="How long a free model waits for expected others at most.")
     ] = None
     max_body_mib: Annotated[float | None, Parameter(help="Of a request.", validator=POSITIVE)] = None
+    client_sessions: Annotated[
+        int | None, Parameter(help="Streaming sessions of one API key, or without keys of one address.")
+    ] = None
     work_timeout: Annotated[float | None, Parameter(help="Seconds until an answer is given up.")] = None
     grace: Annotated[float | None, Parameter(help="Seconds to finish what was accepted, at the end.")] = None
 
@@ -170,6 +173,7 @@ def _settings(listen: ListenFlags, limits: LimitFlags) -> Settings:
         "max_batch": limits.max_batch,
         "batch_wait": scaled(limits.batch_wait_ms, 1e-3),
         "max_body": None if body is None else int(body),
+        "client_sessions": limits.client_sessions,
         "work_timeout": limits.work_timeout,
         "grace": limits.grace,
     }

@@ -222,7 +222,7 @@ def _open_chunks(path: Path) -> pq.ParquetFile:
         file = pq.ParquetFile(path, memory_map=True)
     except FileNotFoundError:
         raise DocumentError("not found", where=path, remedy="check the path") from None
-    except (pa.ArrowException, OSError) as e:
+    except (pa.ArrowException, OSError, ValueError) as e:
         raise DocumentError(f"is not Parquet ({e})", where=path, remedy="save it anew") from None
     missing = {"doc_id", "position", "text", "source"} - set(file.schema_arrow.names)
     if missing:
@@ -261,7 +261,7 @@ def _documents(file: pq.ParquetFile, path: Path) -> Iterator[_Rows]:
                     )
                 current.texts.append(text)
                 row += 1
-    except (pa.ArrowException, OSError) as e:
+    except (pa.ArrowException, OSError, ValueError) as e:
         raise DocumentError(f"cannot be decoded ({e})", where=path, remedy="save it anew") from None
     if current is not None:
         yield current

@@ -175,7 +175,7 @@ def open_table(path: Path, rows: int, *schemas: pa.Schema) -> pq.ParquetFile:
         file = pq.ParquetFile(path, memory_map=True)
     except FileNotFoundError:
         raise StoreError("shard file is missing", where=path, remedy=DAMAGED) from None
-    except (pa.ArrowException, OSError) as e:
+    except (pa.ArrowException, OSError, ValueError) as e:
         raise StoreError(f"shard is truncated or not Parquet ({e})", where=path, remedy=DAMAGED) from None
     if file.metadata.num_rows != rows:
         raise StoreError(
@@ -212,7 +212,7 @@ def read_table(path: Path, rows: int, *schemas: pa.Schema) -> pa.Table:
     file = open_table(path, rows, *schemas)
     try:
         return file.read()
-    except (pa.ArrowException, OSError) as e:
+    except (pa.ArrowException, OSError, ValueError) as e:
         raise StoreError(f"shard cannot be decoded ({e})", where=path, remedy=DAMAGED) from None
 
 
@@ -221,7 +221,7 @@ def read_column(path: Path, rows: int, name: str) -> NDArray[Any]:
     file = open_table(path, rows, CHUNK_SCHEMA)
     try:
         column: NDArray[Any] = file.read(columns=[name])[name].to_numpy()
-    except (pa.ArrowException, OSError) as e:
+    except (pa.ArrowException, OSError, ValueError) as e:
         raise StoreError(f"shard cannot be decoded ({e})", where=path, remedy=DAMAGED) from None
     return column
 

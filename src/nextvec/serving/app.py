@@ -116,7 +116,7 @@ def create_app(
     )
     state.tokens = tokens or TokenVocabulary()
     state.workers = Workers(settings.text_threads, settings.work_timeout)
-    state.sessions = Sessions()
+    state.sessions = Sessions(each=settings.client_sessions)
     for kind in (NextvecError, Refusal, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _answered)
     for part in PARTS:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import re
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from time import perf_counter
 from typing import Any
@@ -122,7 +123,7 @@ class Gateway:
         """Send a refusal; where an answer has begun, the connection breaks off, which it notices too."""
         refusal, context = refusal_of(error), scope[KEY]
         if refusal.code == UNFORESEEN:
-            log.error("request %s failed", context.request_id, exc_info=error)
+            log.error("request %s failed: %s", context.request_id, _place_of(error))
         if send.begun:
             if not send.complete:
                 raise error
@@ -204,6 +205,13 @@ def _leaves_much(headers: list[tuple[bytes, bytes]], context: RequestContext) ->
         if name == b"transfer-encoding":
             return True
     return False
+
+
+def _place_of(error: BaseException) -> str:
+    """The kind of an error and the lines that it passed; not its message, which may repeat what the client
+    sent."""
+    passed = traceback.extract_tb(error.__traceback__)
+    return type(error).__name__ + "".join(f"\n  {at.filename}:{at.lineno} in {at.name}" for at in passed)
 
 
 def _request_id(headers: list[tuple[bytes, bytes]]) -> str:

@@ -3,8 +3,10 @@ add to it."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -52,6 +54,19 @@ class RequestContext:
 def context_of_request(request: Request) -> RequestContext:
     found: RequestContext = request.scope[KEY]
     return found
+
+
+def client_of(request: Request) -> str:
+    """Who asks: its API key where the server has keys, else its address (of IPv6 the first 64 bits, which one
+    machine may vary the rest of)."""
+    if request.app.state.settings.api_keys:
+        return hashlib.sha256(request.headers["authorization"].partition(" ")[2].strip().encode()).hexdigest()
+    host = request.client.host if request.client else ""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    return str(address if address.version == 4 else ip_network((int(address) >> 64 << 64, 64)))
 
 
 def served(request: Request) -> ServedModels:

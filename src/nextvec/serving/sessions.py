@@ -14,6 +14,8 @@ from nextvec.serving.errors import Refusal
 from nextvec.serving.models import ServedModel
 
 MOST, MOST_BYTES, IDLE_SECONDS = 256, 2**30, 600.0
+EACH = 64
+"""Sessions of one client."""
 MAX_POSITION = 65536
 
 
@@ -24,6 +26,7 @@ class Stream:
     Attributes:
         id: cannot be guessed; whoever knows it may go on with the session.
         horizon: its predictions are so many vectors ahead.
+        client: whose it is.
         used: when it was used last, on the clock of `Sessions`.
     """
 
@@ -31,6 +34,7 @@ class Stream:
     model: ServedModel
     session: StreamSession
     horizon: int
+    client: str
     used: float
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
@@ -68,6 +72,7 @@ class Sessions:
         most_bytes: of their states together, before a push.
         idle: seconds after which one that is not used is forgotten.
         clock: gives seconds.
+        each: sessions of one client, whose states may take the same share of the memory.
     """
 
     def __init__(
@@ -76,19 +81,24 @@ class Sessions:
         most_bytes: int = MOST_BYTES,
         idle: float = IDLE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        each: int = EACH,
     ) -> None:
         self._streams: dict[str, Stream] = {}  # the longest unused first
         self._most, self._most_bytes, self.idle, self._clock = most, most_bytes, idle, clock
+        self._each, self._each_bytes = min(each, most), most_bytes * min(each, most) // most
 
     def __len__(self) -> int:
         return len(self._streams)
 
-    def open(self, model: ServedModel, session: StreamSession, horizon: int) -> Stream:
-        """A new one. Raises Refusal 429: there are too many."""
+    def open(self, model: ServedModel, session: StreamSession, horizon: int, client: str) -> Stream:
+        """A new one of this client. Raises Refusal 429: there are too many, or too many of its own."""
         self._forget()
+        own = self._of(client)
+        if len(own) >= self._each:
+            raise self._full(f"{self._each} sessions of this client are open", own)
         if len(self._streams) >= self._most:
-            raise self._full(f"{self._most} sessions are open")
-        stream = Stream(secrets.token_urlsafe(24), model, session, horizon, self._clock())
+            raise self._full(f"{self._most} sessions are open", self._of())
+        stream = Stream(secrets.token_urlsafe(24), model, session, horizon, client, self._clock())
         self._streams[stream.id] = stream
         return stream
 
@@ -103,11 +113,17 @@ class Sessions:
         return stream
 
     def grow(self, identity: str) -> Stream:
-        """As `find`, for a push. Raises Refusal 429: the states of all sessions take too much memory."""
+        """As `find`, for a push. Raises Refusal 429: the states of all sessions, or of the client's own, take
+        too much memory."""
         stream = self.find(identity)
-        if sum(other.session.state_bytes for other in self._streams.values()) > self._most_bytes:
-            raise self._full("the sessions' states take all the memory that they may")
+        for held, limit in ((self._of(stream.client), self._each_bytes), (self._of(), self._most_bytes)):
+            if sum(other.session.state_bytes for other in held) > limit:
+                raise self._full("the sessions' states take all the memory that they may", held)
         return stream
+
+    def _of(self, client: str | None = None) -> list[Stream]:
+        """The sessions of a client, or of all, the longest unused first."""
+        return [stream for stream in self._streams.values() if client in (None, stream.client)]
 
     def close(self, identity: str) -> None:
         """Forget one. Raises Refusal 404."""
@@ -127,14 +143,13 @@ class Sessions:
                 return
             del self._streams[oldest.id]
 
-    def _full(self, why: str) -> Refusal:
-        oldest = next(iter(self._streams.values()))
+    def _full(self, why: str, held: list[Stream]) -> Refusal:
         return Refusal(
             429,
             why,
             code="too_many_sessions",
             remedy="delete sessions that are not needed any more",
-            retry_after=max(1, int(self.left(oldest)) + 1),
+            retry_after=max(1, int(self.left(held[0])) + 1),
         )
 
 

@@ -35,6 +35,7 @@ class Settings:
         max_batch: windows that a model answers together.
         batch_wait: how long a free model waits for requests that recent ones let it expect.
         text_queue, text_threads: the same bound for requests on texts, and how many are worked on at once.
+        client_sessions: streaming sessions that one client (an API key, else an address) may have open.
         work_timeout: for an answer, once a request is read.
         body_pause: between two pieces of a body.
         body_rate: bytes a second that a body must have come with, once `body_pause` is over.
@@ -61,6 +62,7 @@ class Settings:
     batch_wait: float = 0.001
     text_queue: int = 32
     text_threads: int = 2
+    client_sessions: int = 64
     work_timeout: float = 30.0
     body_pause: float = 0.8
     body_rate: int = 8192
@@ -98,6 +100,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("batch_wait", 0, 1),
     ("text_queue", 1, 100_000),
     ("text_threads", 1, 256),
+    ("client_sessions", 1, 256),
     ("work_timeout", 0.01, 3600),
     ("body_pause", 0.01, 3600),
     ("body_rate", 0, inf),

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSche
 from nextvec.data.windows import FloatArray
 from nextvec.serving.bodies import embeddings, npy_bytes, read_json, read_npy, vector_of
 from nextvec.serving.errors import Refusal, invalid
-from nextvec.serving.request_context import assigned, context_of_request
+from nextvec.serving.request_context import assigned, client_of, context_of_request
 from nextvec.serving.routes.predict import finite
 from nextvec.serving.schemas import JSON, NPY, OUTPUT, PREDICTED, WORKING, errors
 from nextvec.serving.sessions import Sessions, Stream
@@ -156,7 +156,8 @@ async def open_session(request: Request, fields: OpenSession) -> SessionOutput:
             )
         query = vector_of(fields.query, model.dimension, "query")
     session = await run_blocking(request, at_horizon.stream, query)
-    return _told(request, _sessions(request).open(model, session, at_horizon.horizons[at_horizon.head]))
+    horizon = at_horizon.horizons[at_horizon.head]
+    return _told(request, _sessions(request).open(model, session, horizon, client_of(request)))
 
 
 @router.get("/{id}", summary="How far a session has read.", responses=errors(401, 404, 422))
