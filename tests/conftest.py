@@ -68,8 +68,8 @@ def write_world(
 
 @pytest.fixture(scope="session", autouse=True)
 def no_waiting_for_the_disk() -> Iterator[None]:
-    """No test needs files that outlive a power cut, and each fsync takes 10 ms. That they are called, and in which
-    order, is the matter of tests/faults."""
+    """No test needs files that outlive a power cut, and each fsync takes 10 ms. That they are called, and in
+    which order, is the matter of tests/faults."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda fd: None)
         yield

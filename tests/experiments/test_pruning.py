@@ -232,7 +232,10 @@ def test_a_pruned_run_that_was_stopped_goes_on(
         patch.setattr(loop, "validate", stop)
         with pytest.raises(TrainingInterrupted):
             prune(trained, world, plan, tmp_path / "stopped", quiet=True)
-    train(world, None, tmp_path / "stopped", resume=True, quiet=True)
+    with pytest.raises(RunError, match="another run, or one pruned otherwise"):
+        prune(trained, world, PruningPlan((0.25,), "magnitude", 6), tmp_path / "stopped", quiet=True)
+    [again] = prune(trained, world, plan, tmp_path / "stopped", quiet=True)
+    assert again.folder == tmp_path / "stopped"
     ours, theirs = (tmp_path / name / "model.safetensors" for name in ("stopped", "whole"))
     assert ours.read_bytes() == theirs.read_bytes()
     origin = [json.loads((run / "config.json").read_text())["origin"] for run in (ours.parent, whole.folder)]

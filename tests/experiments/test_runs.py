@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from by_hand import by_hand
 from nextvec.diagnostics.run import diagnose_run
 from nextvec.errors import RunError
 from nextvec.experiments.runs import RunFolder
@@ -73,7 +74,7 @@ def test_before_the_result_and_before_the_first_epoch(run):
 )
 def test_a_damaged_line_is_named(run, damage, says):
     path = run / "history.jsonl"
-    path.write_text(damage(path.read_text()))
+    path.write_text(damage(by_hand(path)))
     with pytest.raises(RunError, match=says):
         RunFolder.read(run).record()
 

@@ -1,18 +1,21 @@
-"""A process that runs commands of nextvec in children and kills them at a moment of its choice.
+"""A process that runs commands of nextvec in children and injects faults at a moment of its choice.
 
-One JSON line in: {"args": [...], "root": folder, "at": n, "full": n, "limit": bytes}, each of the last three
-or null. The child counts everything it is about to do to the disk under `root` (open a file for writing,
-fsync, rename, mkdir, unlink, rmdir). At the `at`-th it dies as by kill -9: a file that was to be made durable
-is cut to half before, as a crash may leave it. From the `full`-th on nothing more can be written: the disk is
-full. No file may grow over `limit`. One JSON line out: {"code": exit code or -9, "events": [...], "error":
-standard error}.
+One JSON line in: {"args": [...], "root": folder} and one of the injections, the others null. The child counts
+everything it is about to do to the disk under `root` (open a file for writing, fsync, rename, mkdir, unlink,
+rmdir). At the `at`-th it dies as by kill -9: a file that was to be made durable is cut to half before, as a
+crash may leave it. From the `full`-th on nothing more can be written: the disk is full. The `broken`-th alone
+is an input/output error. No file may grow over `limit` bytes. After `after` seconds of processor time it dies
+wherever it is. One JSON line out: {"code": exit code or -9, "events": [...], "error": standard error}.
 
-It imports everything once and computes nothing itself, so that a child costs a fork and not a start.
+It imports everything once and computes nothing itself, so that a child costs a fork and not a start; what a
+child imported besides is imported for the next ones. Nothing waits for the disk: fsync is counted, not done.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import importlib
 import json
 import os
 import resource
@@ -24,14 +27,7 @@ from typing import Any
 
 import torch
 
-import nextvec.cli.ingest
-import nextvec.cli.train
-import nextvec.corpus.encoders.sentence_transformer
-import nextvec.corpus.imports
-import nextvec.experiments.matrix
-import nextvec.inference.export
-import nextvec.reporting.report
-import nextvec.retrieval.faiss  # noqa: F401 - imported for the children
+from nextvec.errors import NextvecError
 
 CALLS = ("fsync", "replace", "rename", "mkdir", "unlink", "rmdir")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -40,8 +36,8 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 class Moments:
     """Counts what the child does to the disk under `root`, and ends it or refuses at the moment asked for."""
 
-    def __init__(self, root: str, at: int | None, full: int | None) -> None:
-        self.root, self.at, self.full = root, at, full
+    def __init__(self, root: str, at: int | None, full: int | None, broken: int | None) -> None:
+        self.root, self.at, self.full, self.broken = root, at, full, broken
         self.events: list[str] = []
 
     def meet(self, what: str, target: Any) -> None:
@@ -60,6 +56,8 @@ class Moments:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.full is not None and len(self.events) >= self.full and what in ("open", "fsync", "mkdir"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if len(self.events) == self.broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def install(self) -> None:
         def hook(event: str, details: tuple[Any, ...]) -> None:
@@ -73,7 +71,7 @@ class Moments:
     def _before(self, name: str, call: Any) -> Any:
         def wrapped(target: Any, *rest: Any, **options: Any) -> Any:
             self.meet(name, target)
-            return call(target, *rest, **options)
+            return None if name == "fsync" else call(target, *rest, **options)
 
         return wrapped
 
@@ -81,19 +79,31 @@ class Moments:
 def child(order: dict[str, Any], result: Path, errors: Path) -> None:
     """Run the command; what it did and how it ended is written to the two files."""
     from nextvec.cli.main import run
+    from nextvec.corpus.store import Store
+    from nextvec.retrieval.backends import open_index
 
     for fd, file in ((1, Path(os.devnull)), (2, errors)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), fd)
     torch.set_num_threads(1)
-    moments = Moments(order["root"], order["at"], order["full"])
+    imported = set(sys.modules)
+    moments = Moments(order["root"], order["at"], order["full"], order["broken"])
     moments.install()
+    if order["after"] is not None:  # its signal ends a process that does not handle it, at any instruction
+        signal.setitimer(signal.ITIMER_PROF, order["after"])
     if order["limit"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["limit"], resource.RLIM_INFINITY))
     code = 0
     try:
-        run(order["args"])
+        verb, *given = order["args"]
+        if verb == "index":  # what `nextvec retrieve` begins with, before it loads an encoder
+            open_index(given[0], Store.open(given[1]))
+        else:
+            run(order["args"])
     except SystemExit as e:
         code = int(e.code or 0)
+    except NextvecError as e:
+        sys.stderr.write(f"{e}\n")
+        code = e.exit_code
     except BaseException:  # noqa: BLE001 - a traceback is what the caller looks for
         import traceback
 
@@ -101,7 +111,10 @@ def child(order: dict[str, Any], result: Path, errors: Path) -> None:
         code = 1
     moments.root = "\0"
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    result.write_text(json.dumps({"code": code, "events": moments.events}))
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    spent = resource.getrusage(resource.RUSAGE_SELF)
+    told = {"code": code, "events": moments.events, "seconds": spent.ru_utime + spent.ru_stime}
+    result.write_text(json.dumps({**told, "imported": sorted(set(sys.modules) - imported)}))
     sys.stderr.flush()
     os._exit(0)
 
@@ -118,6 +131,9 @@ def main() -> None:
             _, status = os.waitpid(pid, 0)
             done = json.loads(result.read_text()) if result.exists() else {"code": -9, "events": []}
             done["status"] = status
+            for name in done.pop("imported", ()):
+                with contextlib.suppress(Exception):
+                    importlib.import_module(name)
             done["error"] = errors.read_text() if errors.exists() else ""
         sys.stdout.write(json.dumps(done) + "\n")
         sys.stdout.flush()

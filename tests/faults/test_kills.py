@@ -1,12 +1,15 @@
-"""kill -9 and a full disk at every thing that a command does to the disk: what stands is whole, and the same
-command, or the one that its message names, goes on to the same result.
+"""kill -9, a full disk and an input/output error at every thing that a command does to the disk, and kill -9
+at random moments: what stands is whole, and the same command, or the one that its message names, goes on to
+the same result.
 
-`make test` tries a few moments of each command, `make faults` all of them.
+`make test` tries a few moments of some commands, `make faults` all of all: of a matrix and of a sweep every
+moment of their own, and every seventh of the trainings in them, which are the same as alone.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +23,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpus.ingesting import contents
+from decoding.inverting import TINY as TINY_DECODER
+from decoding.inverting import write_pairs
+from nextvec.config import write_toml
 from nextvec.corpus.store import Store
 
 SERVER = Path(__file__).parent / "kill_server.py"
@@ -34,12 +40,15 @@ TINY = [
     "--set=runtime.checkpoint_every_s=1000",
     "--quiet",
 ]
+FULL, BROKEN = "No space left on device", "Input/output error"
+INJECTIONS = ("at", "full", "broken", "limit", "after")
 Run = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[Run]:
-    """run(root, args, at=, full=, limit=): a command in a process of its own, counted under `root`."""
+    """run(root, args, at=, full=, broken=, limit=, after=): a command in a process of its own, counted under
+    `root`."""
     with subprocess.Popen(
         [sys.executable, SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:
@@ -49,7 +58,7 @@ def run() -> Iterator[Run]:
 
         def ask(root: Path, args: list[Any], **injected: int) -> Any:
             given = {"root": str(root), "args": [str(a) for a in args]}
-            order = {"at": None, "full": None, "limit": None, **given, **injected}
+            order = {**dict.fromkeys(INJECTIONS), **given, **injected}
             server.stdin.write(json.dumps(order) + "\n")
             server.stdin.flush()
             return json.loads(server.stdout.readline())
@@ -79,11 +88,37 @@ def matrix(folder: Path, store: Path) -> list[Any]:
     return ["matrix", store, *models, "--out", folder / "out", *TINY]
 
 
+def sweep(folder: Path, store: Path) -> list[Any]:
+    tiny = [flag for flag in TINY if not flag.startswith(("--lr", "--set=model"))]
+    trials = ["--trials", "2", "--startup", "2"]
+    return ["sweep", store, "--model", "mlp", *trials, "--out", folder / "out", *tiny]
+
+
 def export(folder: Path, store: Path) -> list[Any]:
     return ["export", store.parent / "run", "--out", folder / "out"]
 
 
-COMMANDS = {"ingest": ingest, "train": train, "matrix": matrix, "export": export}
+def decoder(folder: Path, store: Path) -> list[Any]:
+    pairs = store.parent / "pairs"
+    flags = ["--config", pairs / "tiny.toml", "--split-file", pairs / "split.json", "--quiet"]
+    return ["decoder", "train", pairs / "store", "--out", folder / "out", *flags]
+
+
+def index(folder: Path, store: Path) -> list[Any]:
+    return ["index", f"faiss-hnsw:{folder / 'out'}", store]
+
+
+def report(folder: Path, store: Path) -> list[Any]:
+    shutil.copytree(store.parent / "run", folder / "run", dirs_exist_ok=True)
+    return ["report", folder / "run", "--out", folder / "out", "--figures", "lr_schedule", "--quiet"]
+
+
+def prune(folder: Path, store: Path) -> list[Any]:
+    keep = ["--keep", "0.5", "--fine-tune-updates", "2", "--batches", "1", "--quiet"]
+    return ["prune", store.parent / "run", "--store", store, *keep, "--out", folder / "out"]
+
+
+COMMANDS = {f.__name__: f for f in (ingest, train, matrix, sweep, export, decoder, index, report, prune)}
 TIMED = {
     "seconds",
     "predict_seconds",
@@ -95,17 +130,21 @@ TIMED = {
     "p50_ms",
     "seal",
 }
+NOT_COMPARED = re.compile(r"last/|\.(onnx|db|html|png|svg)$|plan\.json$|README\.md$")
 
 
 def result(folder: Path) -> dict[str, Any]:
     """What a command left: bytes of each file, but JSON without what depends on the clock or the place."""
     found: dict[str, Any] = {}
     for name, content in contents(folder / "out").items():
-        if "last/" in name or name.endswith(("onnx", "plan.json")):
+        if NOT_COMPARED.search(name):
             continue
         if name.endswith((".json", ".jsonl")):
             content = [_timeless(json.loads(line)) for line in _documents(name, content)]
         found[name] = content
+    if "sweep.json" in found:  # a trial that was taken up again has a number of its own
+        (told,) = found["sweep.json"]
+        return {"complete": [model["complete"] for model in told["models"]], "best": "best/mlp.toml" in found}
     return found
 
 
@@ -119,21 +158,6 @@ def _timeless(value: Any) -> Any:
     return [_timeless(v) for v in value] if isinstance(value, list) else value
 
 
-def moments(count: int, exhaustive: bool) -> list[int]:
-    """The ordinals to try: all, or the first, where nothing has a name yet, and some of the rest."""
-    if exhaustive:
-        return list(range(1, count + 1))
-    return sorted({2, 4, 1 + count // 4, 1 + count // 2, count - 1})
-
-
-def whole(run: Run, name: str, folder: Path, world: Store) -> tuple[dict[str, Any], int]:
-    """The result of the command when nothing happens to it, and how many things it does to the disk."""
-    folder.mkdir()
-    done = run(folder, COMMANDS[name](folder, world.path))
-    assert done["code"] == 0, done["error"]
-    return result(folder), len(done["events"])
-
-
 def again(run: Run, folder: Path, args: list[Any]) -> None:
     """The same command; where it says how to go on, that one."""
     done = run(folder, args)
@@ -144,66 +168,128 @@ def again(run: Run, folder: Path, args: list[Any]) -> None:
 
 @pytest.fixture(scope="module")
 def place(world: Store, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The shared store with a run beside it."""
+    """The shared store with a run, and the texts of a decoder, beside it."""
     folder = tmp_path_factory.mktemp("kills")
     shutil.copytree(world.path, folder / "store")
     shutil.copytree(trained, folder / "run")
+    (folder / "pairs").mkdir()
+    write_pairs(folder / "pairs")
+    write_toml(folder / "pairs" / "tiny.toml", TINY_DECODER)
     return Store.open(folder / "store")
 
 
-def kill_at(run: Run, name: str, place: Store, tmp_path: Path, *, exhaustive: bool) -> None:
-    expected, count = whole(run, name, tmp_path / "whole", place)
-    assert count > 10
-    for at in moments(count, exhaustive):
-        folder = tmp_path / f"at-{at}"
-        folder.mkdir()
-        args = COMMANDS[name](folder, place.path)
-        died = run(folder, args, at=at)
-        assert died["code"] == -9, f"{at} of {count}: {died}"
-        again(run, folder, args)
-        left = result(folder)
-        assert left.keys() == expected.keys(), f"killed at {at} of {count}"
-        assert left == expected, f"killed at {at} of {count}"
-        shutil.rmtree(folder)
+class Scene:
+    """One command in one folder, which is made anew for each injection."""
 
+    def __init__(self, run: Run, name: str, place: Store, folder: Path) -> None:
+        self._run, self._name, self._place, self._folder = run, name, place, folder / "here"
+        self._fresh()
+        done = run(self._folder, self._args)
+        assert done["code"] == 0, done["error"]
+        self.expected = result(self._folder)
+        self.events, self.seconds = done["events"], done["seconds"]
 
-def fill_at(run: Run, name: str, place: Store, tmp_path: Path, *, exhaustive: bool) -> None:
-    expected, count = whole(run, name, tmp_path / "whole", place)
-    for at in moments(count, exhaustive):
-        folder = tmp_path / f"at-{at}"
-        folder.mkdir()
-        args = COMMANDS[name](folder, place.path)
-        refused = run(folder, args, full=at)
+    def _fresh(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir()
+        self._args = COMMANDS[self._name](self._folder, self._place.path)
+
+    def moments(self, *, exhaustive: bool) -> list[int]:
+        """The ordinals to try: all, or a few."""
+        count = len(self.events)
+        if not exhaustive:
+            return sorted({2, 1 + count // 3, 1 + 2 * count // 3, count - 1})
+        inner = [n for n in range(count) if re.search(r" /out/(runs|trials)/", self.events[n])]
+        return sorted({*range(1, count + 1)} - {n + 1 for n in inner} | {n + 1 for n in inner[::7]})
+
+    def killed(self, **injected: float) -> None:
+        """After a kill the same command goes on, to the same result."""
+        self._fresh()
+        died = self._run(self._folder, self._args, **injected)
+        assert died["code"] == -9 or "after" in injected, died
+        again(self._run, self._folder, self._args)
+        self._compare()
+
+    def refused(self, words: str, **injected: int) -> None:
+        """What the disk refuses is said in one line with the path, and the same command goes on."""
+        self._fresh()
+        refused = self._run(self._folder, self._args, **injected)
         if refused["code"] != 0:  # what comes last, such as taking a lock away, needs no space
             assert refused["code"] in (1, 2), refused
             assert "Traceback" not in refused["error"], refused["error"]
-            assert "No space left on device" in refused["error"], refused["error"]
-            assert str(folder) in refused["error"], refused["error"]
-            again(run, folder, args)
-        assert result(folder) == expected, f"full at {at} of {count}"
-        shutil.rmtree(folder)
+            assert words in refused["error"], refused["error"]
+            assert str(self._folder) in refused["error"], refused["error"]
+            again(self._run, self._folder, self._args)
+        self._compare()
+
+    def _compare(self) -> None:
+        left = result(self._folder)
+        assert left.keys() == self.expected.keys()
+        assert left == self.expected
 
 
-@pytest.mark.parametrize("name", ["ingest", "train", "matrix"])
+@pytest.mark.parametrize("name", ["ingest", "train", "matrix", "decoder", "prune"])
 def test_a_command_killed_at_some_moments_goes_on(run: Run, name: str, place: Store, tmp_path: Path) -> None:
-    kill_at(run, name, place, tmp_path, exhaustive=False)
+    scene = Scene(run, name, place, tmp_path)
+    assert len(scene.events) > 10
+    for at in scene.moments(exhaustive=False):
+        scene.killed(at=at)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_killed_at_any_moment_goes_on(run: Run, name: str, place: Store, tmp_path: Path) -> None:
-    kill_at(run, name, place, tmp_path, exhaustive=True)
-
-
-@pytest.mark.parametrize("name", ["train"])
-def test_a_full_disk_is_said_and_gone_on_from(run: Run, name: str, place: Store, tmp_path: Path) -> None:
-    fill_at(run, name, place, tmp_path, exhaustive=False)
+def test_a_command_killed_at_any_moment_goes_on(
+    run: Run, name: str, place: Store, tmp_path: Path, tally: Any
+) -> None:
+    scene = Scene(run, name, place, tmp_path)
+    with tally(f"kill -9 at a step on the disk: {name}") as injections:
+        for at in scene.moments(exhaustive=True):
+            with injections.attempt(f"{at}, {scene.events[at - 1]}"):
+                scene.killed(at=at)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_disk_full_at_any_moment_is_said(run: Run, name: str, place: Store, tmp_path: Path) -> None:
-    fill_at(run, name, place, tmp_path, exhaustive=True)
+def test_a_command_killed_at_random_goes_on(
+    run: Run, name: str, place: Store, tmp_path: Path, tally: Any
+) -> None:
+    scene = Scene(run, name, place, tmp_path)
+    rng = np.random.default_rng(0)
+    with tally(f"kill -9 at a random moment: {name}") as injections:
+        for after in rng.uniform(0.001, scene.seconds, 25):
+            with injections.attempt(after):
+                scene.killed(after=after)
+
+
+def test_a_full_disk_is_said_and_gone_on_from(run: Run, place: Store, tmp_path: Path) -> None:
+    scene = Scene(run, "train", place, tmp_path)
+    for at in scene.moments(exhaustive=False):
+        scene.refused(FULL, full=at)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("kind", "words"), [("full", FULL), ("broken", BROKEN)])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_disk_that_refuses_at_any_moment_is_said(
+    run: Run, name: str, kind: str, words: str, place: Store, tmp_path: Path, tally: Any
+) -> None:
+    scene = Scene(run, name, place, tmp_path)
+    with tally(f"{words.lower()}: {name}") as injections:
+        for at in scene.moments(exhaustive=True):
+            with injections.attempt(f"{at}, {scene.events[at - 1]}"):
+                scene.refused(words, **{kind: at})
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_limit_on_the_size_of_any_file_is_said(
+    run: Run, name: str, place: Store, tmp_path: Path, tally: Any
+) -> None:
+    scene = Scene(run, name, place, tmp_path)
+    with tally(f"file too large: {name}") as injections:
+        for limit in (0, 100, 1_000, 3_000, 10_000, 30_000, 100_000):
+            with injections.attempt(limit):
+                scene.refused("File too large", limit=limit)
 
 
 @pytest.mark.parametrize("limit", [3_000, 30_000])

@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nextvec.checkpoint import CONFIG, read_checkpoint
 from nextvec.config import to_dict
 from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig
-from nextvec.disk import locked, refuse_taken
+from nextvec.disk import locked, read_object, refuse_taken
 from nextvec.errors import ConfigError, EncoderMismatchError, RunError, SplitError
 from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.evaluation.intervals import Estimate
@@ -30,6 +31,7 @@ from nextvec.inference.bench.worker import in_turns, percentiles_ms
 from nextvec.inference.predictor import ModelPredictor, RunPredictor
 from nextvec.models.base import NextVectorModel
 from nextvec.models.ops.parameters import count_parameters
+from nextvec.models.saving import CONFIG as SAVED
 from nextvec.models.saving import load_model
 from nextvec.training.build import Start
 from nextvec.training.config import TrainConfig
@@ -158,25 +160,45 @@ def prune(run: Path, store: Store, plan: PruningPlan, out: Path, *, quiet: bool 
 
     Args:
         out: the folder of the new run; of several shares each gets a folder in it, `keep-0.5`.
+    What was stopped goes on: a share that is finished in `out` is taken as it is.
+
     Raises:
-        RunError: `out` is not empty, or the run is damaged. BusyError: another process is writing `out`.
+        RunError: `out` holds something else, or the run is damaged. BusyError: another process is writing it.
         ModelError: the architecture cannot be pruned this way.
         EncoderMismatchError, SplitError, ConfigError: run, store and split do not go together.
-        TrainingInterrupted: everything is saved; `nextvec train --resume` goes on with the run it was at.
+        TrainingInterrupted: everything is saved; the same again goes on.
     """
-    refuse_taken(out, RunError, "give another folder")
+    several = len(plan.keep) > 1
+    folders = [out / f"keep-{keep:g}" if several else out for keep in plan.keep]
+    if not any(folder.is_dir() for folder in folders) if several else not (out / CONFIG).is_file():
+        refuse_taken(out, RunError, "give another folder")
     source = RunToPrune(run, store, plan)
+    for keep, folder in zip(plan.keep, folders, strict=True):
+        refuse_other(folder, {**source.origin(keep), "keep_zeros": plan.method == "magnitude"})
     cut = source.cutter()
     made = []
-    several = len(plan.keep) > 1
     with locked(out) if several else nullcontext():  # a training locks its own folder
-        for keep in plan.keep:
-            folder = out / f"keep-{keep:g}" if several else out
+        for keep, folder in zip(plan.keep, folders, strict=True):
+            resume = (folder / CONFIG).is_file()
             model, changed = cut(keep)
             start = Start(model.state_dict(), source.origin(keep), keep_zeros=plan.method == "magnitude")
-            train(store, source.tuning(changed), folder, start=start, quiet=quiet)
+            train(store, source.tuning(changed), folder, resume=resume, start=start, quiet=quiet)
             made.append(PrunedRun(keep, model, folder))
     return made
+
+
+def refuse_other(folder: Path, origin: dict[str, Any]) -> None:
+    """Raise RunError where `folder` holds a run that does not come from `origin`."""
+    held = read_checkpoint(folder)
+    if held is not None:
+        found = held.facts.get("origin")
+    elif (folder / SAVED).is_file():  # stopped after its first epoch, before the checkpoint
+        found = read_object(folder / SAVED, RunError, needs={}).get("origin")
+    else:
+        return
+    if found != origin:
+        why = "is there already and not empty: another run, or one pruned otherwise"
+        raise RunError(why, where=folder, remedy="give another folder")
 
 
 # What pruning costs and what it saves: cosine beside size and latency, on documents never trained on.
