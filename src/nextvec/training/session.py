@@ -40,6 +40,7 @@ from nextvec.training.build import (
 )
 from nextvec.training.config import Plateau, TrainConfig, read_config
 from nextvec.training.history import HISTORY, RunningMeans, loss_names, read_history
+from nextvec.training.memory import refuse_memory
 from nextvec.version import __version__
 
 log = logging.getLogger("nextvec.training")
@@ -216,6 +217,7 @@ def build_session(
     seed_everything(config.runtime.seed)
     model = build_model(store, config)
     refuse_data(config, training, model)
+    refuse_memory(model, config, hardware.device)
     fitted: dict[str, Any] = {}
     if start is not None:
         model.load_state_dict(dict(start.weights))
@@ -310,6 +312,7 @@ def check_config(store: Store, config: TrainConfig) -> None:
     with torch.device("meta"):
         model = build_model(store, config)
     refuse_data(config, training, model)
+    refuse_memory(model, config, find_hardware(config.runtime).device)
 
 
 def refuse_data(config: TrainConfig, training: BatchSource, model: NextVectorModel) -> None:
