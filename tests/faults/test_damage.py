@@ -4,7 +4,8 @@ content as before; never another content. `make test` tries some places, `make f
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,25 @@ import numpy as np
 import pytest
 import torch
 
+from decoding.inverting import tiny, write_pairs
 from nextvec.checkpoint import CONFIG, FILE, read_checkpoint
+from nextvec.config import from_dict, read_toml, write_toml
 from nextvec.corpus.store import Store
 from nextvec.data.trained import TRAINED_ON, TrainedOn
-from nextvec.disk import UNSEALED, check_seal, seal
+from nextvec.decoding.inverter import train_inverter
+from nextvec.decoding.inverter.folder import load_saved
+from nextvec.disk import UNSEALED, check_seal, seal, write_json
 from nextvec.errors import EvaluationError, NextvecError, RunError, StoreError
 from nextvec.evaluation.report import KeptPredictions
 from nextvec.experiments.doctor import examine
+from nextvec.experiments.matrix import PLAN, TABLE, MatrixPlan, read_table
+from nextvec.experiments.runs import RunFolder
+from nextvec.inference.export import export_run
+from nextvec.inference.exported import ExportedPredictor
 from nextvec.models.saving import GOLDEN, WEIGHTS, load_model
+from nextvec.retrieval.backends import open_index
 from nextvec.training.loop import train
+from nextvec.vectors import UnitVectors
 
 
 def weights(folder: Path) -> Any:
@@ -44,6 +55,48 @@ def answers(folder: Path) -> Any:
     return found.store, found.target.tobytes(), found.last.tobytes(), found.document.tobytes(), values
 
 
+def configuration(folder: Path) -> Any:
+    return RunFolder.read(folder, history=False).settings
+
+
+def metadata(folder: Path) -> Any:
+    return RunFolder.read(folder, history=False).metadata
+
+
+def metrics(folder: Path) -> Any:
+    return RunFolder.read(folder, history=False).result
+
+
+def history(folder: Path) -> Any:
+    return RunFolder.read(folder).record().epochs
+
+
+def table(folder: Path) -> Any:
+    return read_table(folder)
+
+
+def plan(folder: Path) -> Any:
+    return from_dict(MatrixPlan, read_toml(folder / PLAN), where=folder / PLAN)
+
+
+def decoder(folder: Path) -> Any:
+    found = load_saved(folder / "decoder")
+    weights = [(name, value.numpy().tobytes()) for name, value in found.network.state_dict().items()]
+    return found.tokens.sha256, found.space, found.length, weights
+
+
+def exported(folder: Path) -> Any:
+    found = ExportedPredictor(folder / "export")
+    answer = found.predict(np.ones((1, 3, found.dimension), np.float32), np.full(1, 3))[0]
+    return answer.tobytes(), found.encoder, found.training
+
+
+def graph(folder: Path) -> Any:
+    index = open_index(f"faiss-hnsw:{folder / 'index'}", Store.open(folder))
+    found = index.search(UnitVectors(np.eye(1, 16, dtype=np.float32), "world"), 5)
+    return found.scores.tobytes(), found.rows.tobytes()
+
+
 def rows(folder: Path) -> Any:
     return np.asarray(Store.open(folder).vectors).tobytes()
 
@@ -65,7 +118,26 @@ KINDS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "vectors": ("vectors/0000.npy", rows),
     "chunks": ("chunks/0001.parquet", texts),
     "documents": ("documents/0000.parquet", documents),
+    "manifest": ("store.json", rows),
+    "config": ("config.toml", configuration),
+    "model": ("config.json", weights),
+    "facts": ("run.json", metadata),
+    "metrics": ("metrics.json", metrics),
+    "history": ("history.jsonl", history),
+    "plan": ("matrix.toml", plan),
+    "table": ("matrix.json", table),
 }
+MADE: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "decoder": ("decoder/decoder.json", decoder),
+    "decoder weights": ("decoder/model.safetensors", decoder),
+    "decoder golden": ("decoder/golden.safetensors", decoder),
+    "tokens": ("decoder/tokenizer.json", decoder),
+    "export": ("export/export.json", exported),
+    "export graph": ("export/model.onnx", exported),
+    "index note": ("index/*.json", graph),
+    "index": ("index/*.faiss", graph),
+}
+"""What takes longer to make, or to read: `make faults` alone tries these."""
 
 
 @pytest.fixture(scope="module")
@@ -76,25 +148,42 @@ def place(world: Store, trained: Path, tmp_path_factory: pytest.TempPathFactory)
     shutil.copytree(trained, folder, dirs_exist_ok=True)
     ordinals = np.arange(6)
     values = {"lstm": {"cosine": np.linspace(0, 1, 6, dtype=np.float32)}}
+    write_json(folder / TABLE, {"rows": [{"name": "lstm"}], "failed": {}}, sealed=True)
+    write_toml(folder / PLAN, MatrixPlan(str(folder), ("lstm",), 2))
     KeptPredictions("f" * 16, ordinals, ordinals, ordinals, values, {}).write(folder / "answers.safetensors")
     return folder
 
 
-def injure(place: Path, kind: str, flips: int, cuts: int) -> None:
-    name, read = KINDS[kind]
-    path = place / name
+@pytest.fixture(scope="module")
+def everything(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, with a decoder, an export and an index."""
+    folder = tmp_path_factory.mktemp("everything")
+    shutil.copytree(place, folder, dirs_exist_ok=True)
+    pairs = write_pairs(folder / "pairs")
+    train_inverter(pairs, tiny(pairs), folder / "decoder", quiet=True)
+    export_run(folder, folder / "export")
+    graph(folder)
+    return folder
+
+
+def injure(place: Path, kind: str, flips: int, cuts: int) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Each injection: what it is, and a call that tries it."""
+    name, read = {**KINDS, **MADE}[kind]
+    [path] = place.glob(name)
     good, expected = path.read_bytes(), read(place)
     rng = np.random.default_rng(0)
     head = (
         range(min(1024, len(good))) if flips > 1024 else rng.integers(min(1024, len(good)), size=flips // 2)
     )
+
+    def flipped(at: int) -> bytes:
+        return good[:at] + bytes([good[at] ^ 1 << int(rng.integers(8))]) + good[at + 1 :]
+
     try:
         for at in (*head, *rng.integers(len(good), size=flips)):
-            damaged = bytearray(good)
-            damaged[at] ^= 1 << int(rng.integers(8))
-            check(place, path, bytes(damaged), read, expected)
+            yield f"byte {at}", partial(check, place, path, flipped(int(at)), read, expected)
         for length in (0, 1, 7, 8, 9, len(good) - 1, *rng.integers(len(good), size=cuts)):
-            check(place, path, good[:length], read, expected)
+            yield f"cut to {length}", partial(check, place, path, good[:length], read, expected)
     finally:
         path.write_bytes(good)
     assert read(place) == expected
@@ -106,19 +195,25 @@ def check(place: Path, path: Path, damaged: bytes, read: Callable[[Path], Any], 
         found = read(place)
     except NextvecError as e:
         assert path.name in str(e)  # noqa: PT017 - no error is right too
+    except Exception as e:
+        raise AssertionError(f"{type(e).__name__}: {e}") from e
     else:
         assert found == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_flipped_bit_is_never_another_content(place: Path, kind: str) -> None:
-    injure(place, kind, flips=20, cuts=4)
+    for _, injection in injure(place, kind, flips=12, cuts=2):
+        injection()
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("kind", KINDS)
-def test_thousands_of_flipped_bits_are_never_another_content(place: Path, kind: str) -> None:
-    injure(place, kind, flips=2000, cuts=100)
+@pytest.mark.parametrize("kind", [*KINDS, *MADE])
+def test_thousands_of_flipped_bits_are_never_another_content(everything: Path, kind: str, tally: Any) -> None:
+    with tally(f"a flipped bit, a file cut short: {kind}") as injections:
+        for where, injection in injure(everything, kind, flips=2000, cuts=100):
+            with injections.attempt(where):
+                injection()
 
 
 @pytest.mark.parametrize(

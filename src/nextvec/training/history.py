@@ -124,7 +124,8 @@ class ValidationMeter:
 
 
 def read_history(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's history. Raises RunError when it is missing or a line is not JSON (file:line)."""
+    """The lines of a run's history. Raises RunError when it is missing, empty, not what was written, or a line
+    is not JSON (file:line)."""
     path = run / HISTORY
     try:
         text = path.read_bytes().decode("utf-8")
@@ -140,8 +141,9 @@ def read_history(run: Path) -> list[dict[str, Any]]:
         if not isinstance(found, dict):
             raise RunError("is not a JSON object", where=f"{path}:{number}", remedy="restore the file")
         lines.append(found)
-    if lines:
-        lines[0] = unsealed(lines[0], text, path, RunError, "restore the file", first=True)
+    if not lines:
+        raise RunError("is empty", where=path, remedy="restore the file")
+    lines[0] = unsealed(lines[0], text, path, RunError, "restore the file", first=True)
     return lines
 
 
