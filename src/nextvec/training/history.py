@@ -124,8 +124,8 @@ class ValidationMeter:
 
 
 def read_history(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's history. Raises RunError when it is missing, empty, not what was written, or a line
-    is not JSON (file:line)."""
+    """The lines of a run's history. Raises RunError when it is missing, empty or not what was written, or
+    a line is not JSON (file:line)."""
     path = run / HISTORY
     try:
         text = path.read_bytes().decode("utf-8")
