@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from by_hand import by_hand
 from nextvec.corpus.store import Store
 from nextvec.disk import sha256_file, write_json
 from nextvec.evaluation.baselines import BASELINES
@@ -119,7 +120,7 @@ def rename_documents(store: Store, shard: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    manifest = json.loads((store.path / "store.json").read_text())
+    manifest = json.loads(by_hand(store.path / "store.json"))
     (entry,) = (entry for entry in manifest["shards"] if entry["name"] == shard)
     for part in ("documents", "chunks"):
         file = store.path / part / f"{shard}.parquet"
