@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import nextvec
+from by_hand import by_hand
 from nextvec.corpus.store import Store
 from nextvec.data.gather import gather_contexts
 from nextvec.data.splits import SplitConfig, split_documents
@@ -131,7 +132,7 @@ def test_a_damaged_ensemble_is_named(
     save(made)
     assert open_evaluated(tmp_path / "mixed").name == "mixed"
     file = tmp_path / "mixed" / "ensemble.json"
-    held = json.loads(file.read_text())
+    held = json.loads(by_hand(file))
     if damage == "json":
         file.write_text("{}")
     elif damage == "member":

@@ -19,7 +19,6 @@ from nextvec.models.architectures.lstm import LSTM
 from nextvec.models.base import NextVectorModel
 from nextvec.models.ops.parameters import hints_of
 from nextvec.models.saving import code_version, load_model, save_model
-from nextvec.seals import is_sealed
 
 FULL = {"d_embed": 8, "hidden": 6, "layers": 2, "dropout": 0.2, "head": "projection", "residual": "mean"}
 
@@ -54,9 +53,7 @@ def edit_weights(folder: Path, name: str = "model.safetensors", **changes: torch
 
 def edit_config(folder: Path, **changes: object) -> None:
     path = folder / "config.json"
-    path.write_text(
-        json.dumps({**json.loads(by_hand(path) if is_sealed(path) else path.read_text()), **changes})
-    )
+    path.write_text(json.dumps({**json.loads(by_hand(path)), **changes}))
 
 
 def test_what_was_saved_comes_back(folder: Path, model: NextVectorModel) -> None:
