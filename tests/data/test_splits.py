@@ -156,3 +156,32 @@ def test_limited_to_sources_a_split_file_may_describe_more(tmp_path: Path) -> No
 def test_shares_that_cannot_be_meant_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=r"c\.toml"):
         from_dict(SplitConfig, values, where="c.toml")
+
+
+@pytest.mark.parametrize("folds", [3, 5])
+def test_folds_test_every_document_once_and_evenly(folds: int) -> None:
+    store = fake_store([f"d{i}" for i in range(37)])
+    parts = [split_documents(store, SplitConfig(folds=folds, fold=k)) for k in range(folds)]
+    tested = sorted(i for part in parts for i in part.test)
+    assert tested == list(range(37))
+    assert {len(part.test) for part in parts} <= {37 // folds, 37 // folds + 1}
+    for k, part in enumerate(parts):
+        assert sorted(part.train + part.validation + part.test) == list(range(37))
+        assert part.validation == parts[(k + 1) % folds].test
+
+
+def test_a_near_duplicate_is_in_the_fold_of_the_document_it_resembles() -> None:
+    signatures = np.arange(12 * 64, dtype=np.uint32).reshape(12, 64)
+    signatures[11] = signatures[0]
+    store = fake_store([f"d{i}" for i in range(12)], signatures)
+    for k in range(3):
+        split = split_documents(store, SplitConfig(folds=3, fold=k))
+        assert (0 in split.test) == (11 in split.test)
+
+
+@pytest.mark.parametrize(
+    "values", [{"folds": 2}, {"folds": 3, "fold": 3}, {"fold": 1}, {"folds": 3, "file": "splits.json"}]
+)
+def test_folds_that_cannot_be_meant_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"folds"):
+        SplitConfig(**values)

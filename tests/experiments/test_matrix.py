@@ -11,11 +11,12 @@ import pytest
 
 from nextvec.config import from_dict, merge, to_dict
 from nextvec.corpus.store import Store
+from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.errors import ConfigError, NextvecError, RunError
 from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.evaluation.table import format_table
 from nextvec.experiments import plan as cells
-from nextvec.experiments.evaluating import DocumentSelection
+from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
 from nextvec.experiments.matrix import read_table, run_matrix
 from nextvec.experiments.plan import MatrixCell, MatrixPlan, parse_axis
 from nextvec.training.config import TrainConfig
@@ -34,7 +35,7 @@ def run(world: Store, make_tiny: Callable[..., Any], tmp_path: Path) -> Callable
         set: tuple[str, ...] = (),
         how: EvaluationConfig = HOW,
         jobs: int = 1,
-        **axes: tuple[str, ...],
+        **axes: Any,
     ) -> dict[str, Any]:
         plan = MatrixPlan(str(world.path), models, seeds, **axes)
 
@@ -211,3 +212,39 @@ def test_a_folder_of_something_else(run, tmp_path: Path) -> None:
 def test_a_table_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"matrix\.json: not found; run `nextvec matrix`"):
         read_table(tmp_path)
+
+
+def test_folds_judge_every_document_once_with_intervals_over_all(run, world: Store, tmp_path: Path) -> None:
+    table = run("lstm", folds=3, set=("data.split.near_duplicate=1.0",))
+    names = sorted(path.name for path in (tmp_path / "m" / "runs").iterdir())
+    assert names == ["lstm-seed0-fold0", "lstm-seed0-fold1", "lstm-seed0-fold2"]
+    assert [row["name"] for row in table["rows"]] == ["copy-last", "linear average", "lstm"]
+    assert (table["folds"], table["documents"]) == (3, len(world.documents))
+    assert table["notes"][0].startswith("Cross-validation in 3 folds: every document is judged once")
+    whole = evaluate_runs(world, [], DocumentSelection(split="all"), HOW)
+    assert table["windows"] == whole.windows
+    first = table["rows"][0]
+    assert first["cosine"] == pytest.approx(whole.row("copy-last").figures["cosine"], abs=1e-6)
+    (lstm,) = (row for row in table["rows"] if row["name"] == "lstm")
+    assert {"difference", "low", "high"} <= lstm["versus_best_baseline"]["cosine"].keys()
+    seen = [
+        TrainedOn.load(tmp_path / "m" / "runs" / name / TRAINED_ON).among(world.documents) for name in names
+    ]
+    for number, document in enumerate(world.documents):
+        assert sum(number in fold for fold in seen) == 1, document  # one fold tests it, one validates on it
+    again = run("lstm", folds=3, set=("data.split.near_duplicate=1.0",))
+    assert again["rows"][-1]["cosine"] == lstm["cosine"]
+
+
+def test_a_fold_that_fails_takes_its_row_out_of_the_table(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = cells.train
+
+    def failing(store: Store, config: Any, folder: Path, **options: Any) -> Any:
+        if folder.name == "gru-seed0-fold1":
+            raise RunError("broken")
+        return real(store, config, folder, **options)
+
+    monkeypatch.setattr(cells, "train", failing)
+    table = run("lstm", "gru", folds=3)
+    assert list(table["failed"]) == ["gru-seed0-fold1"]
+    assert [row["name"] for row in table["rows"] if row["kind"] == "model"] == ["lstm"]

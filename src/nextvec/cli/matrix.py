@@ -36,7 +36,9 @@ class AxisFlags:
         Parameter(negative=(), help="Any key as an axis, KEY=VALUE,VALUE: --vary model.options.layers=1,2"),
     ] = ()
 
-    def plan(self, store: Store, models: str, seeds: int, training: TrainingFlags) -> MatrixPlan:
+    def plan(
+        self, store: Store, models: str, seeds: int, training: TrainingFlags, folds: int = 0
+    ) -> MatrixPlan:
         """The combinations asked for. Raises ConfigError, ModelError."""
         from nextvec.experiments.plan import MatrixPlan
         from nextvec.models import registry
@@ -51,7 +53,7 @@ class AxisFlags:
             registry.get(name)
         place, axes = str(store.path.resolve()), (names(self.objectives), names(self.tasks), self.vary)
         try:
-            return MatrixPlan(place, tuple(chosen), seeds, *axes)
+            return MatrixPlan(place, tuple(chosen), seeds, *axes, folds)
         except ValueError as e:
             raise ConfigError(str(e), where="nextvec matrix", remedy="correct the flag") from None
 
@@ -63,6 +65,13 @@ def matrix(
     out: Annotated[Path, Parameter(help="Folder of the matrix; an interrupted one goes on.")],
     seeds: Annotated[int, Parameter(help="Runs of each combination, with seeds 0, 1, ...")] = 1,
     axes: AxisFlags | None = None,
+    folds: Annotated[
+        int,
+        Parameter(
+            help="Cross-validation by document: so many runs of each combination, each tested on another "
+            "part, so that every document is judged once (3 or more; for small stores)."
+        ),
+    ] = 0,
     top: Annotated[
         int,
         Parameter(
@@ -90,7 +99,13 @@ def matrix(
 
     training, judging = training or TrainingFlags(), judging or TableFlags()
     opened = Store.open(store)
-    plan = (axes or AxisFlags()).plan(opened, models, seeds, training)
+    plan = (axes or AxisFlags()).plan(opened, models, seeds, training, folds)
+    if folds and (top or judging.split != "test"):
+        raise ConfigError(
+            "a cross-validation tests every run on its own part, and is no diagnosis",
+            where="--folds",
+            remedy="leave --top and --split out",
+        )
     if jobs < 1:
         raise ConfigError("--jobs must be at least 1", where="nextvec matrix", remedy="correct the flag")
     configure = configurer(training)

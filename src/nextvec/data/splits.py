@@ -77,6 +77,7 @@ def _resembling(signatures: NDArray[np.uint32], threshold: float) -> list[list[i
 
 
 SPLITS = ("train", "validation", "test")
+MOST_FOLDS = 100
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,10 @@ class SplitConfig(Checked):
         salt: another salt gives another division.
         near_duplicate: estimated Jaccard similarity from which two documents count as one text and are kept
             in one split; 1.0 turns the grouping off.
+        folds, fold: cross-validation. Documents are dealt into so many folds, 3 at least, in the order of the
+            hashes of their ids: number `fold` is test, the next one validation, the others are train, and the
+            shares above count for nothing. 0 folds: no cross-validation. Unlike shares, folds are of the
+            store as it is: a document more deals them anew.
     """
 
     file: str | None = None
@@ -96,11 +101,17 @@ class SplitConfig(Checked):
     test: float = number(0.1, least=0, below=1)
     salt: str = "nextvec"
     near_duplicate: float = number(0.8, above=0, most=1)
+    folds: int = number(0, least=0, most=MOST_FOLDS)
+    fold: int = number(0, least=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.validation + self.test >= 1:
             raise ValueError("validation and test must leave something for train")
+        if self.folds in (1, 2) or self.fold >= max(self.folds, 1):
+            raise ValueError(f"fold {self.fold} of {self.folds} folds; there are 3 at least, numbered from 0")
+        if self.folds and self.file is not None:
+            raise ValueError("a split file divides documents once, not into folds; give one of the two")
 
 
 @dataclass(frozen=True)
@@ -161,11 +172,25 @@ def own_split(doc_id: str, config: SplitConfig) -> str:
 
     Test takes the low end, so that changing the share of validation moves no test document.
     """
-    digest = hashlib.sha256((config.salt + doc_id).encode()).digest()
-    fraction = int.from_bytes(digest[:8], "big") / 2**64
+    fraction = _hash(doc_id, config) / 2**64
     if fraction < config.test:
         return "test"
     return "validation" if fraction < config.test + config.validation else "train"
+
+
+def _hash(doc_id: str, config: SplitConfig) -> int:
+    return int.from_bytes(hashlib.sha256((config.salt + doc_id).encode()).digest()[:8], "big")
+
+
+def own_splits(ids: Sequence[str], config: SplitConfig) -> list[str]:
+    """Where the ids alone put documents: by `own_split`, or dealt into folds."""
+    if not config.folds:
+        return [own_split(doc_id, config) for doc_id in ids]
+    placed = [""] * len(ids)
+    for rank, at in enumerate(sorted(range(len(ids)), key=lambda i: (_hash(ids[i], config), ids[i]))):
+        ahead = (rank - config.fold) % config.folds
+        placed[at] = "test" if ahead == 0 else "validation" if ahead == 1 else "train"
+    return placed
 
 
 def _of_sources(store: Store, sources: Sequence[str]) -> list[int]:
@@ -184,27 +209,28 @@ def _place(store: Store, config: SplitConfig) -> list[str | None]:
     whose = originals(store.documents)
     whole = np.unique(whose)
     placed: list[str | None]
-    if config.near_duplicate >= 1:
-        placed = [own_split(store.documents[i].doc_id, config) for i in whole.tolist()]
-    else:
-        placed = _place_originals(store, config, whole)
+    own = own_splits([store.documents[i].doc_id for i in whole.tolist()], config)
+    placed = [*own] if config.near_duplicate >= 1 else _place_originals(store, config, whole, own)
     return [placed[at] for at in np.searchsorted(whole, whose).tolist()]
 
 
-def _place_originals(store: Store, config: SplitConfig, whole: NDArray[np.int64]) -> list[str | None]:
-    """The split of each of `whole`, the indices of all originals, ascending."""
+def _place_originals(
+    store: Store, config: SplitConfig, whole: NDArray[np.int64], own: Sequence[str]
+) -> list[str | None]:
+    """The split of each of `whole`, the indices of all originals, ascending; `own` is where their ids put
+    them."""
     resembling = NearDuplicates(store.minhashes()[whole], config.near_duplicate)
     # Documents with equal signatures resemble the same others, so splits are kept per signature.
     splits_of: dict[int, set[str]] = {}
     placed: list[str | None] = []
-    for i, document in enumerate(store.documents[at] for at in whole.tolist()):
+    for i in range(len(whole)):
         seen: set[str] = set()
         for signature in resembling.signatures_like(i):
             seen |= splits_of.get(signature, set())
         if len(seen) > 1:
             placed.append(None)
             continue
-        place = seen.pop() if seen else own_split(document.doc_id, config)
+        place = seen.pop() if seen else own[i]
         splits_of.setdefault(resembling.signature_of[i], set()).add(place)
         placed.append(place)
     return placed

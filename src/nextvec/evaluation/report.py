@@ -67,7 +67,8 @@ class PredictorRow:
 class Report:
     """One table and what it stands on. `eligible` is the mean number of candidates of a window; `queries` the
     number of windows with a query, None in a table without them; `judged` the windows, where kept;
-    `squared_length` the mean squared length of the targets."""
+    `squared_length` the mean squared length of the targets; `folds` the number of a cross-validation's, else
+    0."""
 
     store: str
     split: str
@@ -92,6 +93,7 @@ class Report:
     bootstrap: DocumentBootstrap | None = None
     judged: Windows | None = None
     squared_length: float = 1.0
+    folds: int = 0
 
     def row(self, name: str) -> PredictorRow:
         """The row of one predictor. Raises KeyError."""
@@ -103,6 +105,11 @@ class Report:
     def notes(self) -> list[str]:
         """What has to be said in words beside the figures."""
         notes = []
+        if self.folds:
+            notes.append(
+                f"Cross-validation in {self.folds} folds: every document is judged once, by models that did "
+                "not see it; each row stands for a model of each fold."
+            )
         if self.in_sample:
             notes.append(
                 "In-sample: these documents were trained on; the figures say nothing about new ones."
@@ -159,6 +166,7 @@ class Report:
             "horizon": self.horizon,
             "task": self.task,
             "queries": self.queries,
+            "folds": self.folds,
             "windows": self.windows,
             "documents": self.documents,
             "candidates": self.candidates,

@@ -141,7 +141,10 @@ FEW_DOCUMENTS = 5
 """An interval over fewer documents than these is of little worth."""
 
 
-WIDER = "a larger share for test: --set data.split.test=0.3, or documents of your choice: --split-file"
+WIDER = (
+    "a larger share for test: --set data.split.test=0.3, documents of your choice: --split-file, or every "
+    "document once: nextvec matrix --folds 5"
+)
 
 
 def check_test_split(store: Store, data: DataConfig, *, leak_limit: float | None = None) -> EvaluationSet:

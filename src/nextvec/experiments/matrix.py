@@ -1,7 +1,8 @@
 """Many models under one protocol: same data, same selection, same baselines, several seeds.
 
-A matrix is a folder: `matrix.toml` (the plan), `runs/<row>-seed<n>/` (a run each), `matrix.json` (the table),
-`answers.safetensors` (what every predictor answered, window by window; of several seeds the first's).
+A matrix is a folder: `matrix.toml` (the plan), `runs/<row>-seed<n>/` (a run each; of a cross-validation
+`...-fold<k>/`), `matrix.json` (the table), `answers.safetensors` (what every predictor answered, window by
+window; of several seeds the first's).
 Objectives, tasks and any other keys of the configuration are axes beside the models. It may be interrupted at
 any time and started again; a run that fails does not stop the others and is reported. Predictors of another
 task or another horizon answer another question, so each question has a table of its own; the first is the
@@ -28,6 +29,7 @@ from nextvec.evaluation.baselines import QUERY_BASELINES
 from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.evaluation.report import KEPT, KeptPredictions, PredictorRow, Report, compare
 from nextvec.experiments.evaluating import DocumentSelection, check_judging, evaluate_runs
+from nextvec.experiments.folds import joined
 from nextvec.experiments.plan import MatrixCell, MatrixPlan, train_cells
 from nextvec.inference.predictor import RunPredictor
 from nextvec.training.config import TrainConfig, read_config
@@ -111,17 +113,33 @@ def _run(
     quiet: bool,
 ) -> dict[str, Any]:
     failed = train_cells(store, configs, out, jobs=jobs, quiet=quiet)
-    finished = {cell: config for cell, config in configs.items() if cell.name not in failed}
+    lost = {cell.across for cell in configs if cell.name in failed}  # a fold less is another table
+    finished = {cell: config for cell, config in configs.items() if cell.across not in lost}
     if not finished:
         first = next(iter(failed.values()))
         raise RunError(f"no model could be trained; the first: {first}", where=out)
     tables: dict[Question, Report] = {}
     for question, cells in questions(finished, how).items():
-        runs = [RunPredictor(out / "runs" / cell.name) for cell in cells]
-        report = evaluate_runs(store, runs, selection, question.judging(replace(how, keep=not tables)))
-        tables[question] = merged(report, plan, cells)
+        judging = question.judging(replace(how, keep=not tables or bool(plan.folds)))
+        parts = [
+            evaluate_runs(store, [_predictor(out, cell) for cell in of_fold], selection, judging)
+            for of_fold in by_fold(cells).values()
+        ]
+        tables[question] = merged(joined(parts), plan, [c for c in cells if not c.fold])
     KeptPredictions.of(next(iter(tables.values())), store.fingerprint).write(out / KEPT)
     return write_table(out, tables, plan, failed)
+
+
+def _predictor(out: Path, cell: MatrixCell) -> RunPredictor:
+    return RunPredictor(out / "runs" / cell.name, cell.across)
+
+
+def by_fold(cells: Sequence[MatrixCell]) -> dict[int | None, list[MatrixCell]]:
+    """The cells of each fold; without folds all of them."""
+    found: dict[int | None, list[MatrixCell]] = {}
+    for cell in cells:
+        found.setdefault(cell.fold, []).append(cell)
+    return found
 
 
 def questions(
@@ -158,7 +176,8 @@ def _check(
             wrong.append(e)
     if len(wrong) == sum(cell.seed == 0 for cell in configs):
         raise wrong[0]
-    for question, cells in questions(configs, how).items():
+    several = questions(configs, how).items()
+    for question, cells in ((asked, part) for asked, every in several for part in by_fold(every).values()):
         splits = [configs[cell].data.split for cell in cells]
         sources = [configs[cell].data.sources for cell in cells]
         if selection.division is None and any(split != splits[0] for split in splits):
@@ -179,11 +198,15 @@ def _differ(key: str) -> EvaluationError:
 def merged(report: Report, plan: MatrixPlan, cells: Sequence[MatrixCell]) -> Report:
     """The report with the seeds of a combination in one row."""
     for cell in cells:
-        report.row(cell.name).metadata |= {
+        report.row(cell.across).metadata |= {
             "model_file": f"runs/{cell.name}/model.safetensors",
             "seed": cell.seed,
         }
-    groups = {row: [cell.name for cell in cells if cell.row == row] for row in plan.rows}
+    present = {row.name for row in report.rows}
+    groups = {
+        row: [cell.across for cell in cells if cell.row == row and cell.across in present]
+        for row in plan.rows
+    }
     return merge_seeds(report, {row: names for row, names in groups.items() if names})
 
 

@@ -22,6 +22,7 @@ import torch
 from nextvec.checkpoint import CONFIG
 from nextvec.config import merge, parse_assignments
 from nextvec.corpus.store import Store
+from nextvec.data.splits import MOST_FOLDS
 from nextvec.disk import write_text
 from nextvec.errors import ConfigError, NextvecError, RunError
 from nextvec.interrupt import StopSignals, TrainingInterrupted
@@ -40,6 +41,7 @@ class MatrixCell:
     Attributes:
         row: the cell without its seed: the row of the table that its seeds share.
         model, seed: what is trained.
+        fold: which part of the documents it is tested on, of a matrix with folds; else None.
         named: what its objective and its task set, as nested dictionaries of the configuration: below what
             the user sets key by key.
         layer: what the varied keys set: above everything else.
@@ -50,10 +52,16 @@ class MatrixCell:
     seed: int
     named: dict[str, Any] = field(default_factory=dict, hash=False, compare=False)
     layer: dict[str, Any] = field(default_factory=dict, hash=False, compare=False)
+    fold: int | None = None
 
     @property
     def name(self) -> str:
         """Of the run and its folder."""
+        return f"{self.row}-seed{self.seed}" + ("" if self.fold is None else f"-fold{self.fold}")
+
+    @property
+    def across(self) -> str:
+        """Of all its folds: the row that they have in common."""
         return f"{self.row}-seed{self.seed}"
 
 
@@ -67,6 +75,7 @@ class MatrixPlan:
         seeds: runs of each combination, with seeds 0, 1, ...
         objectives, tasks: named layers (`nextvec.training.recipes.layer_names`); none is an axis of one.
         vary: any keys of the configuration, each written `KEY=VALUE,VALUE,...`.
+        folds: of a cross-validation by document; 0 for the split of the configuration.
     """
 
     store: str
@@ -75,6 +84,7 @@ class MatrixPlan:
     objectives: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     vary: tuple[str, ...] = ()
+    folds: int = 0
 
     def __post_init__(self) -> None:
         if not self.models or self.seeds < 1:
@@ -84,7 +94,9 @@ class MatrixPlan:
         for what in ("models", "objectives", "tasks", "vary"):
             if len(set(getattr(self, what))) != len(getattr(self, what)):
                 raise ValueError(f"--{what}: one is named twice")
-        count = len(self.models) * self.seeds
+        if self.folds and not 3 <= self.folds <= MOST_FOLDS:
+            raise ValueError(f"--folds {self.folds}; give 3 to {MOST_FOLDS}")
+        count = len(self.models) * self.seeds * max(self.folds, 1)
         for axis in self.axes():
             count *= len(axis)
         if count > MAX_CELLS:
@@ -105,11 +117,21 @@ class MatrixPlan:
     @property
     def cells(self) -> list[MatrixCell]:
         """Seed by seed, so that an interrupted matrix has everything once before anything twice."""
+        if not self.folds:
+            return [
+                MatrixCell(row, model, seed, named, layer)
+                for seed in range(self.seeds)
+                for row, model, named, layer in self._rows()
+            ]
         return [
-            MatrixCell(row, model, seed, named, layer)
+            MatrixCell(row, model, seed, named, merge(layer, self._split(fold)), fold)
             for seed in range(self.seeds)
             for row, model, named, layer in self._rows()
+            for fold in range(self.folds)
         ]
+
+    def _split(self, fold: int) -> dict[str, Any]:
+        return {"data": {"split": {"folds": self.folds, "fold": fold}}}
 
     @property
     def rows(self) -> list[str]:

@@ -240,6 +240,10 @@ def division(data: DataConfig) -> str:
     split = data.split
     if split.file is not None:
         return f"by document, as listed in {Path(split.file).name}"
+    if split.folds:
+        return (
+            f"cross-validation by document, fold {split.fold} of {split.folds}, near-duplicates kept together"
+        )
     return (
         f"by a hash of each document's id: {split.validation:.0%} validation, {split.test:.0%} test, "
         "near-duplicates kept together"
