@@ -48,7 +48,7 @@ def train(store: Path, split: Path, run: Path) -> None:
     if (run / "config.toml").is_file():
         command.append("--resume")
     else:
-        command += ["--model", "lcm", "--recipe", "pretrained", "--set", 'model.preset="m6"']
+        command += ["--model", "lcm", "--recipe", "pretrained", "--set", 'model.preset="m7"']
         command += ["--set", f'data.split.file="{split.resolve()}"']
     subprocess.run(command, check=True)
 
@@ -77,7 +77,7 @@ def package(run: Path, store: Store, split: Path, out: Path) -> None:
     info = read_json(run / CONFIG, RunError)
     weights = read_tensors(run / WEIGHTS)
     config = dict(info["config"])
-    model = registry.build(info["architecture"], "m6", int(config.pop("d_embed")), **config)
+    model = registry.build(info["architecture"], "m7", int(config.pop("d_embed")), **config)
     model.load_state_dict(weights)
     model.eval()
     documents = json.loads(split.read_text(encoding="utf-8"))["validation"]

@@ -18,6 +18,9 @@ from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.data.trained import TrainedOn, chunk_keys, key, known
 from nextvec.data.windows import make_windows
 from nextvec.errors import ConfigError, ModelError, RunError, VectorError
+from nextvec.evaluation.evaluation_set import EvaluationSet
+from nextvec.evaluation.harness import EvaluationConfig, make_evaluation_set
+from nextvec.evaluation.metrics import Scores
 from nextvec.inference.predictor import ModelPredictor, RunPredictor
 from nextvec.models.registry import names
 from nextvec.vectors import require_raw, require_unit
@@ -209,3 +212,49 @@ def test_raw_and_unit_answers_cannot_be_taken_for_each_other(trained: Path) -> N
         require_raw(unit)
     with pytest.raises(VectorError, match="unit vectors are needed, not RawVectors"):
         require_unit(raw)
+
+
+def windows_of(world: Store) -> EvaluationSet:
+    documents = range(6)
+    return make_evaluation_set(world, make_windows(world, documents, 3), documents, EvaluationConfig(), None)
+
+
+@pytest.mark.parametrize("name", names())
+def test_windows_that_begin_together_are_answered_in_one_pass(
+    name: str, world: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same answers as of each window alone; windows that read more than the context are asked alone."""
+    torch.manual_seed(0)
+    ranking = {} if nextvec.build(name, d_embed=world.dimension).generative else {"ranking": True}
+    model = nextvec.build(name, d_embed=world.dimension, hidden=32, residual="last", **ranking)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    predictor = ModelPredictor(model, 8, "mine")
+    passes = Scores.of(predictor, windows_of(world))
+    asked = []
+    monkeypatch.setattr(
+        predictor,
+        "predict_positions",
+        lambda contexts: asked.append(contexts.shape),  # type: ignore[func-returns-value]
+    )
+    alone = Scores.of(predictor, windows_of(world))
+    assert asked == [(6, 8, world.dimension)]
+    np.testing.assert_allclose(passes.raw, alone.raw, atol=1e-4)
+    np.testing.assert_allclose(passes.query, alone.query, atol=1e-4)
+    assert (passes.ranks != passes.unit_ranks).any() == bool(ranking)
+
+
+def test_a_model_that_sees_what_comes_is_not_given_it(world: Store) -> None:
+    """Asked for all positions of a document at once, it would find the answers there."""
+
+    class Leaky(ModelPredictor):
+        def predict_positions(self, contexts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            following = np.concatenate([contexts[:, 1:], contexts[:, -1:]], axis=1)
+            return following, following
+
+    model = nextvec.build("gru", d_embed=world.dimension, hidden=32)
+    honest = Scores.of(ModelPredictor(model, 20, "mine"), windows_of(world))
+    np.testing.assert_allclose(
+        Scores.of(Leaky(model, 20, "mine"), windows_of(world)).raw, honest.raw, atol=1e-5
+    )

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from contract.test_architecture_options import assert_forms_agree
 from nextvec.errors import ConfigError
 from nextvec.models import registry
 from nextvec.models.architectures.lcm import LCM
@@ -226,3 +227,22 @@ def test_sampling_recovers_two_modes(preset: str) -> None:
     assert float((drawn[:, 1].abs() < 0.35).float().mean()) > 0.9
     point = model(x).raw[:, -1].mean(-1)
     assert point.tolist() == pytest.approx([0.5, 0.0], abs=0.2)  # between the modes, where no vector is
+
+
+@torch.inference_mode()
+def test_normalised_queries_and_keys() -> None:
+    """The scores do not change with the length of queries and keys; a fresh layer adds nothing."""
+    model = registry.build("lcm", "small", 8, qk_norm=True).eval().double()
+    x = torch.randn(2, 7, 8, dtype=torch.float64)
+    hidden = model.reader.embed(x)
+    torch.testing.assert_close(model.encode(x), model.reader.norm(hidden))
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    assert_forms_agree(model, x)
+    before = model(x).raw
+    for layer in model.reader.layers:
+        layer.attention.query.weight.mul_(3.0)
+        layer.attention.key_value.weight[: model.config.hidden].mul_(0.5)
+    torch.testing.assert_close(model(x).raw, before, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ConfigError, match="qk_norm"):
+        registry.build("lcm", "small_two_tower", 8, qk_norm=True)

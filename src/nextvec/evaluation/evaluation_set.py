@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 64 * 2**20
 BLOCK_WINDOWS = 1024
+PREFIXES = 16  # contexts that are read at once for all of their windows
 CONTRASTIVE_BATCH = 256
 SAMPLES = 8
 
@@ -104,6 +105,29 @@ class EvaluationSet:
     def blocks(self, width: int) -> Iterator[tuple[IntArray, FloatArray, IntArray]]:
         """`context_blocks` of the windows."""
         return context_blocks(self.vectors, self.windows, width)
+
+    def prefixes(self, width: int) -> Iterator[tuple[IntArray, FloatArray, IntArray]]:
+        """What windows have in common that begin at the same chunk and read at most `width`: one context,
+        longest first, and all of them are answered by what is said at its positions.
+
+        Yields: numbers of the windows, [B, T, D] contexts, and for each of the windows its context b and
+        position t as [n, 2].
+        """
+        windows = self.windows
+        able = np.flatnonzero(windows.read <= width) if windows.task == "next" else np.empty(0, np.int64)
+        starts, which = np.unique(windows.start[able], return_inverse=True)
+        longest = np.zeros(len(starts), dtype=np.int64)
+        np.maximum.at(longest, which, windows.read[able])
+        order = np.argsort(longest, kind="stable")
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        for begin in range(0, len(order), PREFIXES):
+            some = order[begin : begin + PREFIXES]
+            mine = (rank[which] >= begin) & (rank[which] < begin + len(some))
+            place = np.arange(int(longest[some].max()))
+            rows = starts[some, None] + np.minimum(place, longest[some, None] - 1)
+            at = np.stack([rank[which[mine]] - begin, windows.read[able[mine]] - 1], axis=1)
+            yield able[mine], gather_rows(self.vectors, rows), at
 
     def queries(self, piece: IntArray) -> FloatArray | None:
         """[B, D] what a conditional predictor is given for these windows; None where there are no queries."""

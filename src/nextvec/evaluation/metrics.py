@@ -17,10 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.evaluation.evaluation_set import EvaluationSet
+from nextvec.evaluation.evaluation_set import EvaluationSet, context_blocks
 from nextvec.evaluation.generative import Generated, generate
 from nextvec.evaluation.generative import spread_ratio as ratio_of_spread
-from nextvec.evaluation.predictor import NextVectorPredictor, ask_ranking, ranks_by_query, row_dots
+from nextvec.evaluation.predictor import (
+    NextVectorPredictor,
+    ask_positions,
+    ask_ranking,
+    ranks_by_query,
+    row_dots,
+)
 from nextvec.evaluation.trajectory import STEPS, Rollout, offset_cosines, offset_profile, rollable, rollout
 
 Values = NDArray[np.float64]
@@ -62,9 +68,20 @@ class Scores:
         shape = (len(evaluation_set), evaluation_set.dimension)
         raw, units = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
         query = np.empty(shape, dtype=np.float32) if ranks_by_query(predictor) else units
-        for piece, contexts, lengths in evaluation_set.blocks(predictor.context):
-            given = evaluation_set.queries(piece)
-            raw[piece], units[piece], query[piece] = ask_ranking(predictor, contexts, lengths, given)
+        left = np.ones(len(evaluation_set), dtype=np.bool_)
+        if evaluation_set.windows.query is None:
+            for which, contexts, at in evaluation_set.prefixes(predictor.context):
+                found = ask_positions(predictor, contexts, at)
+                if found is None:
+                    break
+                raw[which], units[which], query[which] = found
+                left[which] = False
+        rest = np.flatnonzero(left)
+        windows = evaluation_set.windows.select(rest)
+        for piece, contexts, lengths in context_blocks(evaluation_set.vectors, windows, predictor.context):
+            some = rest[piece]
+            given = evaluation_set.queries(some)
+            raw[some], units[some], query[some] = ask_ranking(predictor, contexts, lengths, given)
         return cls(evaluation_set, raw, units, predictor=predictor, query=query)
 
     def select(self, which: NDArray[np.bool_] | IntArray | slice) -> Scores:

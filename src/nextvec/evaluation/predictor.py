@@ -17,6 +17,7 @@ from nextvec.vectors import unit as unit
 
 Kind = Literal["model", "baseline"]
 UNIT_TOLERANCE = 1e-3
+SAME = 1e-3  # of the largest component: the parallel form and the answer to one window
 
 
 class NextVectorPredictor(Protocol):
@@ -83,6 +84,49 @@ class OnePassPredictor(NextVectorPredictor, Protocol):
     def predict_each(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Raw and unit prediction [T, D] after each of at most `context` vectors [T, D]."""
         ...
+
+
+@runtime_checkable
+class PositionPredictor(NextVectorPredictor, Protocol):
+    """A predictor that answers after every position of a context at once, as a causal model can."""
+
+    def predict_positions(self, contexts: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+        """Raw predictions [B, T, D] and what to rank by [B, T, D] after every vector of contexts [B, T, D];
+        None where it has to be asked for each window."""
+        ...
+
+
+def ask_positions(
+    predictor: NextVectorPredictor, contexts: FloatArray, at: IntArray
+) -> tuple[FloatArray, FloatArray, FloatArray] | None:
+    """As `ask_ranking`, after position `at[i, 1]` of context `at[i, 0]` of contexts [B, T, D], [n, D] each.
+
+    None for a predictor that cannot, and for one whose answer changes with what comes later: a model that is
+    not causal would be given the very chunks that it is to predict. One window of each context is asked alone
+    to see that.
+    """
+    if not isinstance(predictor, PositionPredictor):
+        return None
+    found = predictor.predict_positions(contexts)
+    if found is None:
+        return None
+    raw, query = (values[at[:, 0], at[:, 1]] for values in found)
+    units = unit(raw)
+    shape = (len(at), contexts.shape[2])
+    checked(predictor, raw, units, shape)
+    if ranks_by_query(predictor):
+        checked(predictor, raw, query, shape)
+    else:
+        query = units
+    _, tried = np.unique(at[:, 0], return_index=True)  # of each context the first window, the shortest
+    lengths = at[tried, 1] + 1
+    read = contexts[at[tried, 0], : int(lengths.max())]
+    read = np.where((np.arange(read.shape[1]) < lengths[:, None])[..., None], read, np.float32(0))
+    alone = ask_ranking(predictor, read, lengths, None)
+    for said, expected in zip((raw, query), (alone[0], alone[2]), strict=True):
+        if not np.allclose(said[tried], expected, rtol=0, atol=SAME * float(np.abs(expected).max())):
+            return None
+    return raw, units, query
 
 
 def ranks_by_query(predictor: NextVectorPredictor) -> TypeGuard[RankingPredictor]:

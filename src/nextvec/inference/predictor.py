@@ -90,6 +90,20 @@ class ModelPredictor(VectorPredictor):
         return raw, unit(raw)
 
     @torch.inference_mode()
+    def predict_positions(self, contexts: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+        """Raw predictions [B, T, D] and what to rank by [B, T, D] after each vector of contexts [B, T, D], by
+        one parallel pass; what stands behind a position does not matter to it. None for vectors that are not
+        read as they are (`_as_trained`): how long these are differs from position to position."""
+        full = np.full(len(contexts), contexts.shape[1])
+        given, length = self._as_trained(contexts, full)
+        if not (length == 1).all():
+            return None
+        x, _, _ = tensors(self.model, given, full, None)
+        found = self.model(x).everything.float().cpu().numpy()
+        raw = np.ascontiguousarray(found[:, :, self.head])
+        return raw, unit(found[:, :, -1]) if self.ranking else raw
+
+    @torch.inference_mode()
     def continuation(
         self,
         contexts: FloatArray,

@@ -146,23 +146,31 @@ Angles = tuple[Tensor, Tensor]
 
 
 class TwoTowerAttention(nn.Module):
-    """Projections of multi-head attention with rotary positions."""
+    """Projections of multi-head attention with rotary positions.
 
-    def __init__(self, hidden: int, heads: int) -> None:
+    Args:
+        norm: divide queries and keys by their root mean square.
+    """
+
+    def __init__(self, hidden: int, heads: int, *, norm: bool = False) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.norm = heads, norm
         self.query = nn.Linear(hidden, hidden, bias=False)
         self.key_value = nn.Linear(hidden, 2 * hidden, bias=False)
         self.out = nn.Linear(hidden, hidden, bias=False)
 
     def queries(self, x: Tensor, angles: Angles) -> Tensor:
         """x [B, N, H] -> [B, h, N, d], turned."""
-        return rotate(self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2), angles)
+        queries = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return rotate(self._normed(queries), angles)
 
     def keys_values(self, x: Tensor, angles: Angles) -> Tensor:
         """x [B, S, H] -> [2, B, h, S, d], the keys turned."""
         keys, values = self.key_value(x).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return torch.stack((rotate(keys, angles), values))
+        return torch.stack((rotate(self._normed(keys), angles), values))
+
+    def _normed(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, x.shape[-1:], eps=EPS) if self.norm else x
 
     def join(self, mixed: Tensor) -> Tensor:
         """[B, h, N, d] -> [B, N, H]."""
@@ -173,10 +181,13 @@ class TwoTowerAttention(nn.Module):
 class Layer(nn.Module):
     """x + attention(norm(x)), then x + SwiGLU(norm(x))."""
 
-    def __init__(self, hidden: int, heads: int, ffn: int, dropout: float) -> None:
+    def __init__(self, hidden: int, heads: int, ffn: int, dropout: float, *, qk_norm: bool = False) -> None:
         super().__init__()
-        self.attention = TwoTowerAttention(hidden, heads)
+        self.attention = TwoTowerAttention(hidden, heads, norm=qk_norm)
         self.feed_forward = SwiGLU(hidden, ffn)
+        if qk_norm:
+            nn.init.zeros_(self.attention.out.weight)
+            nn.init.zeros_(self.feed_forward.outer.weight)
         self.norms = nn.ModuleList(RMSNorm(hidden, EPS) for _ in range(2))
         self.dropout = dropout
 
@@ -210,10 +221,22 @@ class Layer(nn.Module):
 class Reader(nn.Module):
     """The causal stack: Base-LCM, the contextualizer of the Two-Tower, all of the One-Tower."""
 
-    def __init__(self, d_embed: int, hidden: int, layers: int, heads: int, ffn: int, dropout: float) -> None:
+    def __init__(
+        self,
+        d_embed: int,
+        hidden: int,
+        layers: int,
+        heads: int,
+        ffn: int,
+        dropout: float,
+        *,
+        qk_norm: bool = False,
+    ) -> None:
         super().__init__()
         self.embed = nn.Linear(d_embed, hidden)
-        self.layers = nn.ModuleList(Layer(hidden, heads, ffn, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            Layer(hidden, heads, ffn, dropout, qk_norm=qk_norm) for _ in range(layers)
+        )
         self.norm = RMSNorm(hidden, EPS)
         self.head_width = hidden // heads
 

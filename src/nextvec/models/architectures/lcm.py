@@ -42,6 +42,9 @@ class LCMConfig(ModelConfig):
     The rest is of the diffusions. They need `standardise`, since noise has variance 1 in every dimension.
 
     Attributes:
+        qk_norm: queries and keys are divided by their root mean square (Henry et al., Query-Key
+            Normalization for Transformers, 2020; without their learned scale), and what a layer adds starts
+            at zero; of the Base-LCM. The paper has neither.
         denoiser_layers: of the Two-Tower's denoiser.
         levels: T, of noise.
         skip: let a noisy vector itself through to the estimate (`Schedule.skip`); the paper does not. It is
@@ -56,6 +59,7 @@ class LCMConfig(ModelConfig):
     heads: int
     ffn: int
     dropout: float = number(least=0, below=1)
+    qk_norm: bool = False
     denoiser_layers: int | None = None
     levels: int = 100
     skip: bool = False
@@ -75,6 +79,8 @@ class LCMConfig(ModelConfig):
             raise ValueError("diffusion needs standardise = true: noise has variance 1 in every dimension")
         if self.variant != "base" and self.head == "energy":
             raise ValueError("a diffusion draws by itself: choose another head than 'energy'")
+        if self.variant != "base" and self.qk_norm:
+            raise ValueError("qk_norm = true needs variant = 'base'")
         if self.variant != "base" and self.ranking:
             raise ValueError("ranking = true needs variant = 'base': a diffusion learns without it")
         if self.steps > self.levels:
@@ -98,7 +104,7 @@ class LCM(NextVectorModel):
     def __init__(self, config: LCMConfig) -> None:
         super().__init__(config, width=config.hidden)
         D, c = config.d_embed, config
-        self.reader = Reader(D, c.hidden, c.layers, c.heads, c.ffn, c.dropout)
+        self.reader = Reader(D, c.hidden, c.layers, c.heads, c.ffn, c.dropout, qk_norm=c.qk_norm)
         self.schedule = Schedule(c.levels)
         self.denoiser: Denoiser | None = None
         self.level: LevelEmbedding | None = None
