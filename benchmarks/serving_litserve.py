@@ -1,6 +1,6 @@
 """A run behind LitServe, for the serving benchmarks: JSON in and out, its own batching, one thread.
 
-python benchmarks/serving_litserve.py RUN PORT
+pip install 'nextvec[bench]'; python benchmarks/serving_litserve.py RUN PORT
 """
 
 from __future__ import annotations

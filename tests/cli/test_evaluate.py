@@ -167,3 +167,13 @@ def test_a_run_is_judged_at_the_horizon_it_was_trained_for(
     done = cli("evaluate", run, "--store", world.path, "--horizon", horizon, "--no-speed", "--json", "-")
     assert done.json["horizon"] == horizon
     assert done.json["windows"] == done.json["documents"] * (8 - horizon)
+
+
+def test_every_column_is_explained(cli) -> None:
+    told = cli("metrics", "--json", "-")
+    assert told.code == 0
+    assert {"column": "R@5", "key": "recall@5", "better": "higher"}.items() <= next(
+        row.items() for row in told.json if row["key"] == "recall@5"
+    )
+    text = cli("metrics").out
+    assert all(row["key"] in text for row in told.json)

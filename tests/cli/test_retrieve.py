@@ -35,7 +35,7 @@ LOADED: dict[Any, Any] = {}
 def test_passages_for_a_text(
     cli: Callable[..., Any], text_store: Store, text_run: Path, tmp_path: Path
 ) -> None:
-    asked = ("retrieve", text_run, "--store", text_store.path, "--text", NEW, "--k", 3)
+    asked = ("retrieve", text_run, "--store", text_store.path, "--text", NEW, "--nearest", 3)
     done = cli(*asked, "--json", tmp_path / "said.json")
     assert (done.code, done.err) == (0, "")
     said = json.loads((tmp_path / "said.json").read_text())

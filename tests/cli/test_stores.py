@@ -216,3 +216,34 @@ def test_a_servers_tokenizer_is_named_and_not_looked_for(cli, tmp_path: Path) ->
     assert "the chunker words counts no tokens" in done.err
     done = cli(*asked, "--chunker", "tokens", "--tokenizer", tmp_path / "a.txt")
     assert "is not a tokenizer" in done.err
+
+
+def test_documents_are_listed_replaced_deleted_and_compacted(cli, hash_encoder: None, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        (tmp_path / "in" / f"{name}.txt").write_text(f"The first text of {name}. It has a second sentence.")
+    (tmp_path / "in" / "c.txt").write_bytes(b"\xff\xfe\xff")
+    store = tmp_path / "store"
+    command = ("ingest", tmp_path / "in", "--out", store, "--quiet")
+    refused = cli(*command, "--strict")
+    assert (refused.code, store.exists()) == (2, False)
+    assert "c.txt: byte 0xff in line 1 is not utf-8" in refused.err
+    done = cli(*command)
+    assert done.code == 0
+    assert "skipped: 1 files that could not be read" in done.out
+    assert "c.txt: byte 0xff in line 1 is not utf-8" in done.out
+    (tmp_path / "in" / "c.txt").unlink()
+    (tmp_path / "in" / "a.txt").write_text("Another text of a.")
+    assert "put it in the old one's place with --replace" in cli(*command).err
+    replaced = cli(*command, "--replace", "--json", "-").json
+    assert (replaced["documents"], replaced["replaced"]) == (1, 1)
+    assert "1 of them in the place of" not in cli(*command, "--replace").out  # nothing has changed since
+    gone = cli("delete", store, "b.txt")
+    assert (gone.code, gone.out.partition(";")[0]) == (0, "1 documents deleted, views included")
+    told = cli("info", store, "--json", "-").json
+    assert (told["documents"], told["chunks"], told["deleted"]) == (1, 1, 2)
+    assert "deleted      2 chunks, until nextvec compact" in cli("info", store).out
+    assert cli("compact", store).out == f"2 chunks removed from {store}\n"
+    assert Store.open(store, verify=True).texts([0]) == ["Another text of a."]
+    assert len(Store.open(store)) == 1
+    assert cli("delete", store, "nobody").code == 2

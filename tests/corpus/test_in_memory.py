@@ -53,6 +53,11 @@ def test_tables_of_every_kind_are_the_same_store(encoder: Any, tmp_path: Path) -
         store = nextvec.Store.from_documents(table, tmp_path / name, encoder=encoder)
         assert told(store) == [(f"d{i}", "s", f"T{i}", 1) for i in range(3)]
         assert store.texts([2]) == ["Text number 2."]
+    bare = pandas.DataFrame({"text": ["One.", "Two."], "title": [None, float("nan")]})
+    assert told(nextvec.Store.from_documents(bare, encoder=encoder)) == [
+        ("0", "documents", "", 1),
+        ("1", "documents", "", 1),
+    ]
     added = nextvec.Store.from_documents([{"id": "new", "text": "More."}], tmp_path / "rows", encoder=encoder)
     assert len(added.documents) == 4
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
@@ -60,7 +65,8 @@ def test_tables_of_every_kind_are_the_same_store(encoder: Any, tmp_path: Path) -
 
 def test_chunks_with_vectors_need_no_encoder(tmp_path: Path) -> None:
     values = vectors(5)
-    rows = [{"text": c, "vectors": v} for c, v in zip(CHUNKS, np.split(values, [2]), strict=True)]
+    rows = [{"text_sentences": c, "text_sentences_sonar_emb": v}
+            for c, v in zip(CHUNKS, np.split(values, [2]), strict=True)]  # fmt: skip
     store = nextvec.Store.from_documents(rows, tmp_path / "s", encoder="mine", dtype="float32")
     np.testing.assert_array_equal(store.vectors[:], values)
     assert store.encoder["name"] == "mine"
@@ -85,6 +91,7 @@ def test_chunks_with_vectors_need_no_encoder(tmp_path: Path) -> None:
             r"documents\[0\]: has 1 vectors for 2 chunks",
         ),
         ([{"text": ["a", "b"], "vectors": [[1.0], [1.0, 2.0]]}], VectorError, r"documents\[0\]: is no list"),
+        ([{"id": None, "text": "x"}], DocumentError, r"documents\[0\]: has no id"),
         ([{"text": ["a"], "vectors": [[np.nan]]}], VectorError, "documents: row 0: is NaN"),
         (
             [{"id": 1, "text": "x"}, {"id": 1, "text": "y"}],

@@ -16,7 +16,17 @@ from nextvec.evaluation.baselines import BASELINES
 from nextvec.evaluation.harness import EvaluationConfig, evaluate
 from nextvec.evaluation.metrics import METRICS
 from nextvec.evaluation.report import PAIRED, Report
-from nextvec.evaluation.table import FIGURES, JSON_ONLY, LEGEND, format_pairs, format_report, format_table
+from nextvec.evaluation.table import (
+    FACTS,
+    FIGURES,
+    JSON_ONLY,
+    LEGEND,
+    WIDTH,
+    explain,
+    format_pairs,
+    format_report,
+    format_table,
+)
 from nextvec.experiments.matrix import merge_seeds
 
 D = 8
@@ -184,3 +194,25 @@ def test_every_two_rows_are_compared_with_their_interval(report: Report) -> None
 def test_every_metric_has_a_column_but_those_for_which_there_is_no_room() -> None:
     assert set(FIGURES) | JSON_ONLY == set(METRICS)
     assert not set(FIGURES) & JSON_ONLY
+
+
+def test_a_plain_table_fits_into_100_columns_and_says_what_it_leaves_out(report: Report) -> None:
+    wide, narrow = format_report(report).splitlines(), format_report(report, wide=False).splitlines()
+    at = next(i for i, line in enumerate(narrow) if line.startswith("predictor"))
+    assert max(map(len, wide)) > WIDTH >= max(len(line) for line in narrow[at : at + 2 + len(report.rows)])
+    header, whole = narrow[at].split("  "), next(line for line in wide if line.startswith("predictor"))
+    shown = [name.strip() for name in header if name.strip()]
+    assert shown[1:4] == ["cosine", "mse", "R@1"]
+    (note,) = (line for line in narrow if line.startswith("Not shown: "))
+    left_out = note.removeprefix("Not shown: ").partition(" (--wide")[0].split(", ")
+    assert sorted([*shown, *left_out]) == sorted(n.strip() for n in whole.split("  ") if n.strip())
+    assert format_report(report, markdown=True, wide=False) == format_report(report, markdown=True)
+
+
+def test_every_figure_is_explained() -> None:
+    told = explain()
+    assert {key for _, key, _, _ in told} == {*METRICS, *FACTS}
+    assert {column for column, *_ in told if column} == {
+        name for name, _ in [*FIGURES.values(), *FACTS.values()]
+    }
+    assert all(says.endswith((".", ")")) and len(says) > 15 for *_, says in told)

@@ -102,7 +102,7 @@ def _print_examples(store: Any, matrix: Path, table: dict[str, Any]) -> None:
     for title, examples in best_and_worst(store, run, windows, documents, EXAMPLES):
         print(f"{title} predictions of {best['name']}:")
         for example in examples:
-            where = f"{example.title}, chunk {example.position}"
+            where = f"{example.title}, chunk {example.position + 1}"
             print(f"\n  {where}: cosine {example.cosine:.3f}, rank {example.rank}")
             print("\n".join(example.texts()))
         print()

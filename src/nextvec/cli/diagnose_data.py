@@ -214,7 +214,7 @@ def _duplicates(found: DataDiagnosis) -> str:
         f"{entry.chunks:,} chunks stand in train"
         for entry in twice.across
     ]
-    lines += [f"    {c.document} chunk {c.position} ({c.split}): {c.text}" for c in twice.shared[:5]]
+    lines += [f"    {c.document} chunk {c.position + 1} ({c.split}): {c.text}" for c in twice.shared[:5]]
     return "\n".join(lines)
 
 

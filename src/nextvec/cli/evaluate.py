@@ -10,13 +10,16 @@ from cyclopts import Group, Parameter
 
 from nextvec.cli.common import JsonTarget, Quiet, names, output
 from nextvec.errors import ConfigError
-from nextvec.text import columns
+from nextvec.text import columns, fill
 
 if TYPE_CHECKING:
     from nextvec.evaluation.harness import EvaluationConfig
     from nextvec.experiments.evaluating import DocumentSelection
 
 EVALUATION = Group("Evaluation")
+Wide = Annotated[
+    bool, Parameter(negative=(), help="Print every column (default: those that fit into 100 characters).")
+]
 DEFAULT_CONTEXT = 5
 
 
@@ -48,6 +51,7 @@ class TableFlags:
     bootstrap_seed: Annotated[int, Parameter(help="Of the resampling of documents.")] = 0
     no_speed: Annotated[bool, Parameter(negative=(), help="Do not measure latency and throughput.")] = False
     markdown: Annotated[bool, Parameter(negative=(), help="Print the table as Markdown.")] = False
+    wide: Wide = False
 
     def judging(
         self,
@@ -135,7 +139,7 @@ def evaluate(
     context = int(predictors[0].training["context"]) if task == "middle" and predictors else DEFAULT_CONTEXT
     how = flags.judging(horizon, quiet=quiet, context=context, task=task, queries=queries)
     report = evaluate_runs(opened, predictors, selection, how)
-    output(format_report(report, markdown=flags.markdown), report.to_json(), json)
+    output(format_report(report, markdown=flags.markdown, wide=flags.wide), report.to_json(), json)
 
 
 def _exam(
@@ -195,3 +199,17 @@ def ensemble(
         f"\nensemble: {out}\n"
         f"evaluate it beside the baselines: nextvec evaluate {out} --store {store} --split test"
     )
+
+
+def metrics(*, json: JsonTarget = None) -> None:
+    """Explain every figure that an evaluation prints or writes: its column in the table, its key in the JSON,
+    which way is better.
+    """
+    from nextvec.evaluation.table import explain
+
+    told = explain()
+    figures = [dict(zip(("column", "key", "better", "says"), row, strict=True)) for row in told]
+    lines = ["column (- : in the JSON alone), key, which way is better (- : neither)", ""]
+    for column, key, better, says in told:
+        lines.append(fill(says, f"{column or '-':12}  {key:24}  {better or '-':6}  ", " " * 8))
+    output("\n".join(lines), figures, json)

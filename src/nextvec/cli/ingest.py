@@ -78,6 +78,7 @@ class ReadingFlags:
         given = asdict(self)
         del given["keep_boilerplate"]
         given["encoding"] = given.pop("text_encoding")
+        given["delimiter"] = {r"\t": "\t"}.get(given["delimiter"], given["delimiter"])
         if demo:
             given["min_characters"] = max(self.min_characters, demo_options().min_characters)
         return ReaderOptions(**given)

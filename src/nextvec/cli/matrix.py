@@ -11,7 +11,7 @@ from cyclopts import Group, Parameter
 
 from nextvec.cli.common import JsonTarget, Quiet, StorePath, names, output
 from nextvec.cli.configure import DEFAULT_RECIPE, TrainingFlags
-from nextvec.cli.evaluate import EVALUATION, TableFlags
+from nextvec.cli.evaluate import EVALUATION, TableFlags, Wide
 from nextvec.errors import ConfigError
 from nextvec.text import table
 
@@ -113,7 +113,7 @@ def matrix(
     selection = DocumentSelection(judging.split, names(judge_sources) or first.data.sources)
     how = judging.judging(first.data.horizons[0], quiet=quiet)
     table = run_matrix(opened, plan, configure, out, selection, how, jobs=jobs, quiet=quiet)
-    output(show(table, markdown=judging.markdown), table, json)
+    output(show(table, markdown=judging.markdown, wide=judging.wide), table, json)
     if top:
         from nextvec.experiments.brief import carry
         from nextvec.experiments.diagnose import diagnose_model
@@ -141,13 +141,14 @@ def configurer(
     return configure
 
 
-def show(table: dict[str, Any], *, markdown: bool) -> str:
+def show(table: dict[str, Any], *, markdown: bool, wide: bool = False) -> str:
     """The table as text, with what failed under it."""
     from nextvec.evaluation.table import format_table
 
-    lines = [format_table(table, markdown=markdown)]
+    how = {"markdown": markdown, "wide": wide}
+    lines = [format_table(table, **how)]
     for name, other in table.get("others", {}).items():
-        lines += ["", f"## {name}" if markdown else f"{name}:", "", format_table(other, markdown=markdown)]
+        lines += ["", f"## {name}" if markdown else f"{name}:", "", format_table(other, **how)]
     lines += [f"FAILED {name}: {error}" for name, error in table["failed"].items()]
     return "\n".join(lines)
 
@@ -156,6 +157,7 @@ def compare(
     matrix: Annotated[Path, Parameter(help="A folder made by `nextvec matrix`.")],
     *,
     markdown: Annotated[bool, Parameter(negative=(), help="Print the table as Markdown.")] = False,
+    wide: Wide = False,
     pairs: Annotated[
         str | None, Parameter(help="Print every two rows by this metric instead: cosine, recall@5 or mrr.")
     ] = None,
@@ -174,7 +176,7 @@ def compare(
 
         view = prd_table(matrix, found)
         return output(prd_text(view, markdown=markdown), view.to_json(), json)
-    text = show(found, markdown=markdown) if pairs is None else format_pairs(found, pairs)
+    text = show(found, markdown=markdown, wide=wide) if pairs is None else format_pairs(found, pairs)
     return output(text, found, json)
 
 

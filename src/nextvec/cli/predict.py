@@ -50,6 +50,8 @@ def predict(
 ) -> None:
     """Read a text and predict what comes next: real passages near the predicted vector, the decoder's text
     for it, and the run's confidence. A run of several horizons gives each.
+
+    Chunks are counted from 1 in what is printed, and from 0 in the JSON.
     """
     import numpy as np
 

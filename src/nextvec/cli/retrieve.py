@@ -43,7 +43,9 @@ class AskFlags:
         ),
     ] = None
     query: Annotated[str | None, Parameter(help="A text to steer towards.")] = None
-    k: Annotated[int | None, Parameter(help="How many passages (default: 10).")] = None
+    nearest: Annotated[
+        int | None, Parameter(name=("--nearest", "--k"), help="How many passages (default: 10).")
+    ] = None
     index: Annotated[
         str | None,
         Parameter(
@@ -122,6 +124,8 @@ def retrieve(
 ) -> None:
     """Find the passages of a store that come next after a text; or, with --evaluate, find out whether looking
     ahead helps: strategies on held-out documents, beside search by the last chunk and by the mean.
+
+    Chunks are counted from 1 in what is printed, and from 0 in the JSON.
     """
     from nextvec.config import from_dict, parse_assignments
     from nextvec.corpus.store import Store
@@ -193,7 +197,7 @@ class _Task:
             query = None if ask.query is None else reader.encode([_query(ask.query)])
             reading = Reading.of_text(vectors, library.index, query)
             context = RetrievalContext(self.run, self.store, library.index, self.options, reembed)
-            found = strategy.find(context, reading, 10 if ask.k is None else ask.k)
+            found = strategy.find(context, reading, 10 if ask.nearest is None else ask.nearest)
         pairs = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
         passages = [library.passage(row, score) for row, score in pairs]
         known = reading.read[0].tolist()

@@ -34,6 +34,7 @@ from nextvec.errors import ConfigError, DocumentError, NextvecError, VectorError
 IDS, TEXTS = ("id", "doc_id"), ("text", "texts", "chunks", "sentences", "text_sentences")
 TABLES = ("to_dicts", "to_pylist")
 """How polars and pyarrow give the rows of a table."""
+VECTOR_COLUMNS, LCM_VECTORS = ("vectors", "embeddings"), "_emb"
 READ_ROWS = 64
 DOCUMENTS = "documents.jsonl"
 VECTORS, CHUNKS = "vectors.npy", "chunks.parquet"
@@ -66,7 +67,8 @@ def store_documents(
         documents: texts (`list[str]`), which are cut; lists of chunks (`list[list[str]]`), which are taken as
             they are; or rows: dictionaries, a pandas or polars DataFrame, a pyarrow Table, a
             `datasets.Dataset`. Of rows the columns id (or doc_id; else documents are numbered from 0), text
-            (a text, or a list of chunks), title and source are read, and vectors: of each chunk one.
+            (a text, or a list of chunks), title and source are read, and vectors (or embeddings, or a name
+            that ends in _emb): of each chunk one.
         out: the store's folder.
         encoder: a name, a folder, a configuration or an encoder; by default the packaged one. Of documents
             that come with vectors it is only a name, and without it they are those of an unknown encoder.
@@ -214,7 +216,9 @@ def _row(row: Mapping[str, Any], number: int, where: str) -> Row:
         raise DocumentError(f"no column 'text' (there are: {have})", where=where, remedy="rename the column")
     content = _content(row[held], where)
     name = next((row[key] for key in IDS if key in row), number)
-    vectors = row.get("vectors")
+    if not _said(name):
+        raise DocumentError("has no id", where=where, remedy="give every row an id, or leave the column out")
+    vectors = next((row[key] for key in row if key in VECTOR_COLUMNS or key.endswith(LCM_VECTORS)), None)
     found = None
     if vectors is not None:
         try:
@@ -228,8 +232,12 @@ def _row(row: Mapping[str, Any], number: int, where: str) -> Row:
             raise DocumentError(
                 f"has {len(found)} vectors for {count} chunks", where=where, remedy="give one for each chunk"
             )
-    title, source = row.get("title"), row.get("source")
-    return Row(str(name), str(title or ""), str(source or "documents"), content, found)
+    return Row(str(name), _said(row.get("title")), _said(row.get("source")) or "documents", content, found)
+
+
+def _said(value: Any) -> str:
+    """A cell as a text; empty where a table has None or, as pandas does, NaN."""
+    return "" if value is None or value != value else str(value)
 
 
 def _content(value: Any, where: str) -> str | list[str]:

@@ -200,7 +200,7 @@ def _scored(
 
 def _show(window: DiagnosedWindow, best: str) -> list[str]:
     head = (
-        f"  {window.title or window.document}, chunk {window.position} ({window.source}): cosine "
+        f"  {window.title or window.document}, chunk {window.position + 1} ({window.source}): cosine "
         f"{short(window.cosine)}, {best} {short(window.baseline)}, rank {window.rank}, shift "
         f"{short(window.shift)}"
     )

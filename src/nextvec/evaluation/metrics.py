@@ -149,6 +149,7 @@ class Metric:
         needs: what must be known besides predictions and evaluation set: "train_mean", "linear average",
             "best baseline" (cosines of these), "samples" (more than none are asked for), "rollout" (the
             predictor, and documents long enough).
+        says: what it is, in a sentence.
     """
 
     name: str
@@ -156,6 +157,12 @@ class Metric:
     values: Callable[[Scores], Values] | None
     figure: Callable[[Scores], float]
     needs: frozenset[str] = frozenset()
+    says: str = ""
+
+
+def _says(function: Callable[[Scores], Any]) -> str:
+    """The first paragraph of a metric's docstring, on one line."""
+    return " ".join((function.__doc__ or "").strip().split("\n\n")[0].split())
 
 
 METRICS: dict[str, Metric] = {}
@@ -170,7 +177,7 @@ def per_window(
         def mean(scores: Scores) -> float:
             return float(np.mean(values(scores), dtype=np.float64))
 
-        METRICS[name] = Metric(name, better, values, mean, frozenset(needs))
+        METRICS[name] = Metric(name, better, values, mean, frozenset(needs), _says(values))
         return values
 
     return register
@@ -182,7 +189,7 @@ def over_all(
     """Register a function giving the figure over all windows at once."""
 
     def register(figure: Callable[[Scores], float]) -> Callable[[Scores], float]:
-        METRICS[name] = Metric(name, better, None, figure, frozenset(needs))
+        METRICS[name] = Metric(name, better, None, figure, frozenset(needs), _says(figure))
         return figure
 
     return register
@@ -220,9 +227,11 @@ def share_above_half(j: Scores) -> NDArray[np.bool_]:
 
 
 def _recall(k: int) -> None:
-    @per_window(f"recall@{k}", "higher")
     def recall(j: Scores) -> NDArray[np.bool_]:
         return j.ranks <= k
+
+    recall.__doc__ = f"Share of windows whose target is among the first {k} candidates."
+    per_window(f"recall@{k}", "higher")(recall)
 
 
 for _k in KS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nextvec.errors import EvaluationError
@@ -42,21 +42,55 @@ FACTS = {
     "latency_p50_ms": ("p50 ms", "{:.2f}"),
     "throughput": ("per s", "{:,.0f}"),
 }
+EXPLAINED = {
+    "seeds": "Runs that the row stands for; figures are their means.",
+    "cosine_seed_std": "Standard deviation of the cosine over these runs.",
+    "parameters": "Numbers that were fitted or learned.",
+    "bytes": "Of the file of weights.",
+    "seconds": "Of fitting or training.",
+    "latency_p50_ms": "Median time of one prediction, batch 1, one thread.",
+    "throughput": "Predictions a second, in batches.",
+}
 LEGEND = (
     "* best baseline by that figure; + better and - worse than it: 95 % of 1,000 resamples of the documents "
     "agree. skill: share of what the linear average leaves to be gained. seconds: fitting or training."
 )
+WIDTH = 100
+FIRST = (
+    "cosine",
+    "recall@5",
+    "mrr",
+    "mse",
+    "recall@1",
+    "skill",
+    "recall@20",
+    "seeds",
+    "parameters",
+    "seconds",
+)
+"""What is shown where not everything fits, before all the rest; `unit_` figures go with theirs."""
 
 
-def format_report(report: Report, *, markdown: bool = False) -> str:
+def format_report(report: Report, *, markdown: bool = False, wide: bool = True) -> str:
     """Heading, table and notes of a report."""
-    return format_table(report.to_json(), markdown=markdown)
+    return format_table(report.to_json(), markdown=markdown, wide=wide)
 
 
-def format_table(report: Mapping[str, Any], *, markdown: bool = False) -> str:
-    """The same from the JSON of a report. Columns that no row has a value for are left out."""
-    head, lines = heading(report), table(*_cells(report), markdown=markdown)
+def format_table(report: Mapping[str, Any], *, markdown: bool = False, wide: bool = True) -> str:
+    """The same from the JSON of a report. Columns that no row has a value for are left out; and, of a plain
+    table that is not `wide`, those that do not fit into 100 characters, which is said."""
+    keys, (header, body) = _keys(report), _cells(report)
+    left_out: list[str] = []
+    if not (wide or markdown):
+        shown = [0, *(at for at, key in enumerate(keys, 1) if key in _fitting(keys, header, body))]
+        left_out = [name for at, name in enumerate(header) if at not in shown]
+        header, body = [header[at] for at in shown], [[row[at] for at in shown] for row in body]
+    head, lines = heading(report), table(header, body, markdown=markdown)
     notes = [LEGEND, *report["notes"]]
+    if left_out:
+        notes.insert(
+            0, f"Not shown: {', '.join(left_out)} (--wide shows them, `nextvec metrics` explains all)."
+        )
     if queried := [row["name"] for row in report["rows"] if row.get("ranked_by") == "query"]:
         by_unit = "unit R@5 and unit MRR: by its unit prediction"
         notes.append(f"Ranks of {', '.join(queried)} are by the query that it gives for ranking; {by_unit}.")
@@ -95,19 +129,47 @@ def _asked(report: Mapping[str, Any]) -> str:
     return asked
 
 
-def _cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows."""
+def _fitting(keys: Sequence[str], header: Sequence[str], body: Sequence[Sequence[str]]) -> set[str]:
+    """The columns, the most telling first, that fit beside the names."""
+    widths = [max(len(row[at]) for row in (header, *body)) for at in range(len(header))]
+    wide, found = widths[0], set[str]()
+    for key in sorted(keys, key=lambda k: FIRST.index(k) if k in FIRST else len(FIRST)):
+        more = 2 + widths[1 + list(keys).index(key)]
+        if wide + more <= WIDTH:
+            wide += more
+            found.add(key)
+    return found
+
+
+def explain() -> list[tuple[str, str, str, str]]:
+    """Every figure: its column ("" where it is in the JSON alone), its key in the JSON, which way is better
+    ("": neither), and what it says."""
+    told: list[tuple[str, str, str, str]] = [
+        (FIGURES.get(name, ("",))[0], name, metric.better or "", metric.says)
+        for name, metric in METRICS.items()
+    ]
+    return told + [(FACTS[name][0], name, "", said) for name, said in EXPLAINED.items()]
+
+
+def _keys(report: Mapping[str, Any]) -> list[str]:
+    """The keys of the columns after the first."""
     rows = report["rows"]
     # By the unit prediction only where a query ranks otherwise.
     by_query = {f"unit_{k}": k for k in ("recall@5", "mrr")}
     figures = [
         k for k in FIGURES if any(row.get(k) not in (None, row.get(by_query.get(k, ""))) for row in rows)
     ]
-    facts = [k for k in FACTS if any(row.get(k) is not None for row in rows)]
+    return figures + [k for k in FACTS if any(row.get(k) is not None for row in rows)]
+
+
+def _cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows."""
+    keys = _keys(report)
+    figures, facts = [k for k in keys if k in FIGURES], [k for k in keys if k in FACTS]
     head = ["predictor", *(FIGURES[k][0] for k in figures), *(FACTS[k][0] for k in facts)]
     body = [
         [row["name"], *(_figure(report, row, k) for k in figures), *(_fact(row, k) for k in facts)]
-        for row in rows
+        for row in report["rows"]
     ]
     return head, body
 
