@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,26 @@ def test_texts_are_cut_and_lists_are_taken_as_they_are(encoder: Any, tmp_path: P
 def test_tables_of_every_kind_are_the_same_store(encoder: Any, tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     rows = [{"id": f"d{i}", "title": f"T{i}", "source": "s", "text": f"Text number {i}."} for i in range(3)]
-    tables = {"rows": rows, "pandas": pandas.DataFrame(rows), "arrow": pa.Table.from_pylist(rows)}
+
+    class Polars:
+        """As far as its frames are looked at."""
+
+        def to_dicts(self) -> list[dict[str, str]]:
+            return rows
+
+    class Dataset:
+        """Likewise `datasets.Dataset`."""
+
+        def __iter__(self) -> Iterator[dict[str, str]]:
+            return iter(rows)
+
+    tables = {
+        "polars": Polars(),
+        "datasets": Dataset(),
+        "rows": rows,
+        "pandas": pandas.DataFrame(rows),
+        "arrow": pa.Table.from_pylist(rows),
+    }
     for name, table in tables.items():
         store = nextvec.Store.from_documents(table, tmp_path / name, encoder=encoder)
         assert told(store) == [(f"d{i}", "s", f"T{i}", 1) for i in range(3)]

@@ -62,6 +62,12 @@ def test_the_header_of_a_csv_tells_its_delimiter(tmp_path: Path, mark: str) -> N
     assert (document.doc_id, document.title, document.text) == ("1", "T", "One; with, all | of them.")
 
 
+def test_the_first_line_of_excel_names_the_delimiter(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("sep=;\r\ntext;title\r\nOne, two.;T\r\n")
+    (document,) = read(tmp_path / "t.csv")
+    assert (document.doc_id, document.title, document.text) == ("0", "T", "One, two.")
+
+
 def test_a_delimiter_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id:text\n1:One.")
     assert [d.text for d in read(tmp_path / "t.csv", delimiter=":")] == ["One."]

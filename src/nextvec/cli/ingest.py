@@ -188,7 +188,7 @@ class ReadyMadeFlags:
         from nextvec.corpus.in_memory import import_lists
 
         alone = self.vectors is not None and self.vectors.suffix == ".parquet"
-        if self.vectors is None or (self.chunks is None) != alone or sources:
+        if self.vectors is None or (self.chunks is None and not alone) or sources:
             raise ConfigError(
                 "vectors and chunks come together and alone", remedy="give --vectors, --chunks and no sources"
             )

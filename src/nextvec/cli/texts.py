@@ -48,7 +48,7 @@ Query = Annotated[
 PRETRAINED = Path("pretrained")
 Run = Annotated[
     Path,
-    Parameter(help="A run folder, or an export of one (default: the model that comes with the package)."),
+    Parameter(help="A run folder, an export, or an ensemble (default: the model of the package)."),
 ]
 PassageCount = Annotated[
     int | None,
@@ -70,7 +70,7 @@ TextFile = Annotated[
     Path | None,
     Parameter(
         group=TEXT,
-        help="A .txt, .md or .html file (or .gz of it); - is standard input.",
+        help="A file of one text that ingest reads (.txt, .md, .html, .rst, .pdf ...); - is standard input.",
         allow_leading_hyphen=True,
         validator=_check_file,
     ),

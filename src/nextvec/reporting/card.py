@@ -271,7 +271,10 @@ def protocol_facts(subject: CardModel) -> Facts:
     weights = config.loss.weights()
     terms = [name.removeprefix("loss.") for name in run.history[0]["train"] if name.startswith("loss.")]
     best = max(run.history, key=lambda line: line["epoch"] == subject.saved.get("epoch"))
+    origin = subject.saved.get("origin") or {}
+    started = {"Started from": f"{Path(origin['run']).name} ({origin['method']})"} if origin else {}
     return {
+        **started,
         "Architecture": ", ".join([config.model.name, f"preset {config.model.preset}", *options]),
         "Task": asked(data),
         "Context": f"{data.min_context} to {data.context} chunks",

@@ -154,13 +154,16 @@ def read_csv(path: Path, doc_id: str, options: ReaderOptions, report: ReadReport
     # The limit is one for the whole process: it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_DOCUMENT_BYTES))
     lines = (line for _, line in read_lines(path, options.encoding))
-    first = next(lines, "")
-    rows = csv.reader(chain([first], lines), delimiter=_delimiter(first, path, options), strict=True)
+    first, delimiter, before = next(lines, ""), options.delimiter, 1
+    if re.fullmatch(r"sep=.\r?\n?", first):  # as Excel writes it
+        first, delimiter, before = next(lines, ""), delimiter or first[4], 2
+    delimiter = delimiter or _delimiter(first, path, options)
+    rows = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
     count = 0
     header: list[str] | None = None
     columns: Columns | None = None
     while True:
-        number = rows.line_num + 1
+        number = rows.line_num + before
         where = f"{path}:{number}"
         try:
             row = next(rows, None)
@@ -190,8 +193,6 @@ def read_csv(path: Path, doc_id: str, options: ReaderOptions, report: ReadReport
 
 
 def _delimiter(header: str, path: Path, options: ReaderOptions) -> str:
-    if options.delimiter is not None:
-        return options.delimiter
     if ".tsv" in (s.lower() for s in path.suffixes):
         return "\t"
     for mark in (",", ";", "\t", "|"):
