@@ -98,11 +98,12 @@ def _tensor(values: FloatArray) -> Tensor:
 
 # Exported graphs at work: ONNX Runtime and OpenVINO.
 #
-# A graph takes `vectors` [B, T, D] with zeros in the padding, `last` [B], the position of each row's last
-# vector, and for a conditional model `query` [B, D]; it gives `raw` [B, K, D], one vector a horizon and, of
+# A graph takes `vectors` [B, T, D] with zeros in the padding, `lengths` [B], how many of each row's vectors
+# are real, and for a conditional model `query` [B, D]; it gives `raw` [B, K, D], one vector a horizon and, of
 # a model that ranks, the query after them.
 
-VECTORS, LAST, QUERY, RAW = "vectors", "last", "query", "raw"
+VECTORS, LENGTHS, QUERY, RAW = "vectors", "lengths", "query", "raw"
+LAST = "last"  # of exports made before 2026-12: position of the last vector, lengths - 1
 Feed = Mapping[str, NDArray[Any]]
 
 
@@ -146,7 +147,12 @@ class GraphEngine(ABC):
                 f"contexts of {contexts.shape[1]} vectors for a graph of {time}",
                 remedy=f"give the last {time}",
             )
-        feed: dict[str, NDArray[Any]] = {VECTORS: _cleared(contexts, n, time), LAST: n - 1}
+        if len(n) and (n.min() < 1 or n.max() > contexts.shape[1]):
+            raise ModelError(
+                f"lengths from {n.min()} to {n.max()} of contexts of {contexts.shape[1]} vectors",
+                remedy="give how many vectors of each row are real: 1 at least, all at most",
+            )
+        feed: dict[str, NDArray[Any]] = {VECTORS: _cleared(contexts, n, time), LENGTHS: n, LAST: n - 1}
         if QUERY in self.inputs:
             told = np.zeros_like(contexts[:, 0]) if queries is None else queries
             feed[QUERY] = np.ascontiguousarray(told, dtype=np.float32)

@@ -19,7 +19,16 @@ from nextvec.data.windows import FloatArray, IntArray, make_windows
 from nextvec.data.windows import with_queries as with_queries_of
 from nextvec.disk import atomic_path, new_folder, refuse_taken, sha256_file, write_json
 from nextvec.errors import ConfigError, EncoderMismatchError, ModelError, RunError
-from nextvec.inference.engines import Engine, TorchEngine, open_graph, runtime
+from nextvec.inference.engines import (
+    LENGTHS,
+    QUERY,
+    RAW,
+    VECTORS,
+    Engine,
+    TorchEngine,
+    open_graph,
+    runtime,
+)
 from nextvec.inference.exported import GOLDEN, MANIFEST, VERSION
 from nextvec.inference.graphs import Graph, make_graph, quantised, seeded
 from nextvec.inference.predictor import ModelPredictor, RunPredictor
@@ -197,6 +206,8 @@ def export_predictor(
     graph = make_graph(predictor.model, predictor.context, any_length=any_length)
     if precision == "int8":
         graph = quantised(graph)
+    told = _described(predictor, graph, format, precision)
+    _explain(graph, told)
     with new_folder(out) as folder:
         _write_graph(graph, folder / GRAPHS[format])
         engine = open_graph(folder / GRAPHS[format], format, precision, graph.inputs, graph.time, 1)
@@ -209,7 +220,6 @@ def export_predictor(
             path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
             for path in sorted(folder.iterdir())
         }
-        told = _described(predictor, graph, format, precision)
         write_json(folder / MANIFEST, {**told, "files": files, "parity": parity.to_json()}, sealed=True)
     return Exported(out, parity, graph.time, sum(entry["bytes"] for entry in files.values()))
 
@@ -242,6 +252,48 @@ def _check(predictor: ModelPredictor, format: str, precision: str, tolerance: fl
             raise ConfigError(
                 "this processor has no bf16 arithmetic", where="--precision", remedy="give --precision fp32"
             )
+
+
+def _explain(graph: Graph, told: dict[str, Any]) -> None:
+    """What a program needs to know that has nothing but the graph: in its documentation, and as metadata."""
+    proto, encoder = graph.proto, told["encoder"]
+    D, context, ahead = told["dimension"], told["context"], told["horizons"]
+    ranking = bool(told["facts"].get("ranking"))
+    size = "any number T" if graph.time is None else f"T = {graph.time}"
+    proto.producer_name, proto.producer_version = "nextvec", __version__
+    proto.doc_string = (
+        f"{told['architecture']}: reads the last vectors of a document (up to {context}) and predicts the "
+        f"next one. The vectors are those of the encoder {encoder.get('name', 'that it was trained on')}."
+    )
+    reads = (
+        "of unit length"
+        if told["training"].get("normalised")
+        else "as the encoder gives them, not normalised"
+    )
+    documents = {
+        VECTORS: f"float32 [B, T, {D}]: {size} of vectors a document, {reads}, oldest first; zeros after the "
+        f"last. Give at most {context}, the last ones.",
+        LENGTHS: "int64 [B]: how many of each row's vectors are real, 1 to T; others are refused.",
+        QUERY: f"float32 [B, {D}]: a vector to write towards, or zeros.",
+        RAW: f"float32 [B, {len(ahead) + ranking}, {D}]: what comes {', '.join(map(str, ahead))} ahead, raw; "
+        "divide by its length for cosines." + (" The last row ranks candidates." if ranking else ""),
+    }
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.doc_string = documents[value.name]
+    facts = {
+        "nextvec_run": told["run"],
+        "architecture": told["architecture"],
+        "dimension": D,
+        "context": context,
+        "time": "any" if graph.time is None else graph.time,
+        "horizons": ",".join(map(str, ahead)),
+        "encoder": encoder.get("name", ""),
+        "encoder_fingerprint": encoder.get("fingerprint", ""),
+        "unit_length": str(bool(told["training"].get("normalised"))).lower(),
+        "left_out": ",".join(told["left_out"]),
+    }
+    helper = runtime("onnx", "onnx").helper
+    helper.set_model_props(proto, {name: str(value) for name, value in facts.items()})
 
 
 def _write_graph(graph: Graph, path: Path) -> None:

@@ -18,7 +18,7 @@ from nextvec.inference.engines import Engine, open_graph
 from nextvec.vectors import unit
 
 MANIFEST, GOLDEN = "export.json", "golden.safetensors"
-VERSION = 1
+VERSION = 2  # 1: graphs were given the position of the last vector, not how many there are
 MAX_GOLDEN_BYTES = 2**28
 REMEDY = "export the run again"
 

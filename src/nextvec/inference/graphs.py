@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.errors import ModelError
-from nextvec.inference.engines import LAST, QUERY, RAW, VECTORS, OnnxEngine, TorchEngine, runtime
+from nextvec.inference.engines import LENGTHS, QUERY, RAW, VECTORS, OnnxEngine, TorchEngine, runtime
 from nextvec.models.base import NextVectorModel
 from nextvec.models.ops.parameters import count_parameters
 
@@ -44,7 +44,7 @@ class Graph:
 
     Attributes:
         proto: onnx.ModelProto.
-        inputs: names, in the order vectors, last and, for a conditional model, query.
+        inputs: names, in the order vectors, lengths and, for a conditional model, query.
         time: the one length it takes; None for any.
     """
 
@@ -54,18 +54,26 @@ class Graph:
 
 
 class LastVector(nn.Module):
-    """What is exported: vectors [B, T, D], last [B] (and query [B, D]) -> `Prediction.everything`."""
+    """What is exported: vectors [B, T, D], lengths [B] (and query [B, D]) -> `Prediction.everything`.
+
+    A length of 0, or above T, ends in a read out of bounds, which ONNX Runtime refuses. ONNX counts negative
+    positions from the end, so that 0 would otherwise be answered as T is.
+    """
 
     def __init__(self, model: NextVectorModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, vectors: Tensor, last: Tensor, query: Tensor | None = None) -> Tensor:
+    def forward(self, vectors: Tensor, lengths: Tensor, query: Tensor | None = None) -> Tensor:
         model = self.model
+        last = torch.where(lengths < 1, MOST, lengths - 1)
+        bounds = vectors[:, :, 0].gather(1, last[:, None])[:, None]
         x = model.read(vectors)
         hidden = model.encode_last(model.backbone_inputs(x, query), last)
         ranking = None if model.ranker is None else model.ranker.base.after(x, last)
-        return model.predict(hidden, model.residual.after(x, last), ranking=ranking).everything
+        found = model.predict(hidden, model.residual.after(x, last), ranking=ranking).everything
+        # Some architectures read the last position by a mask, which no position out of bounds would end.
+        return found + 0.0 * bounds
 
 
 def make_graph(model: NextVectorModel, context: int, *, any_length: bool = True) -> Graph:
@@ -100,8 +108,8 @@ def make_graph(model: NextVectorModel, context: int, *, any_length: bool = True)
 
 def _written(model: NextVectorModel, context: int, time: int | None) -> Graph:
     example = torch.zeros(3, time or max(6, context), model.d_embed)
-    arguments = [example, torch.full((3,), example.shape[1] - 1)]
-    names = [VECTORS, LAST]
+    arguments = [example, torch.full((3,), example.shape[1])]
+    names = [VECTORS, LENGTHS]
     if model.condition is not None:
         names.append(QUERY)
         arguments.append(example[:, 0])
