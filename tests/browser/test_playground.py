@@ -133,6 +133,15 @@ def test_texts_are_shown_as_texts(playground: Page) -> None:
     assert playground.title() == "nextvec playground"
 
 
+def test_code_keeps_its_line_breaks(playground: Page) -> None:
+    code = "def sail(boat):\n    boat.leave(harbour)\n    return boat"
+    playground.get_by_label("Text").fill(f"The boats came in at\nnoon with the tide.\n\n{code}")
+    playground.get_by_role("button", name="Predict").click()
+    written = prediction(playground, "amn").locator(".chunks code").first
+    expect(written).to_have_css("white-space", "pre-wrap")
+    assert "\n    boat.leave(harbour)" in written.inner_text()
+
+
 def test_no_text_is_said_and_nothing_is_asked(playground: Page) -> None:
     asked: list[Request] = []
     playground.on("request", lambda request: asked.append(request))

@@ -19,13 +19,17 @@ function fill(element, attributes, children) {
 const figure = value => value.toFixed(3);
 const percent = value => `${Math.round(100 * value)} %`;
 
+/** Whether the line breaks of a text mean something: lines are indented, or end as statements do. */
+const isCode = text => /\n[ \t]+\S|[;{}]\n/.test(text);
+const written = text => isCode(text) ? make("code", {}, text) : text;
+
 /** A ranked list of passages: text, cosine, where it stands. */
 export function passageList(passages) {
   if (!passages.length) return make("p", { class: "quiet" }, "No passage was found.");
   return make("ol", { class: "passages" }, ...passages.map(passage => {
     const place = [passage.title || passage.doc_id, `chunk ${passage.position + 1}`, passage.source];
     if (typeof passage.probability === "number") place.push(`follows with ${percent(passage.probability)}`);
-    return make("li", {}, passage.text, make("div", { class: "quiet" }, "cosine ",
+    return make("li", {}, written(passage.text), make("div", { class: "quiet" }, "cosine ",
       make("span", { class: "score" }, figure(passage.cosine)), ` · ${place.filter(Boolean).join(" · ")}`));
   }));
 }
@@ -34,8 +38,8 @@ export function passageList(passages) {
 function chunkList(chunks, attention) {
   const weights = (attention ?? []).values(), most = Math.max(...(attention ?? []));
   return make("ol", { class: "chunks" }, ...chunks.map(chunk => {
-    if (!chunk.read) return make("li", { class: "unread" }, chunk.text);
-    const weight = weights.next().value, item = make("li", {}, chunk.text);
+    if (!chunk.read) return make("li", { class: "unread" }, written(chunk.text));
+    const weight = weights.next().value, item = make("li", {}, written(chunk.text));
     if (weight !== undefined) {
       item.dataset.weight = weight;
       item.style.setProperty("--shade", weight / most);
@@ -56,7 +60,7 @@ export function modelCard(model, prediction, place) {
     return card;
   }
   if (prediction.decoded) {
-    card.append(make("h3", {}, "In words of its decoder"), make("p", {}, prediction.decoded.text));
+    card.append(make("h3", {}, "In words of its decoder"), make("p", {}, written(prediction.decoded.text)));
   }
   card.append(make("h3", {}, "Passages near what it expects next"));
   card.append(passageList(prediction.passages));
