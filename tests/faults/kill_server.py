@@ -4,8 +4,9 @@ One JSON line in: {"args": [...], "root": folder} and one of the injections, the
 everything it is about to do to the disk under `root` (open a file for writing, fsync, rename, mkdir, unlink,
 rmdir). At the `at`-th it dies as by kill -9: a file that was to be made durable is cut to half before, as a
 crash may leave it. From the `full`-th on nothing more can be written: the disk is full. The `broken`-th alone
-is an input/output error. No file may grow over `limit` bytes. After `after` seconds of processor time it dies
-wherever it is. One JSON line out: {"code": exit code or -9, "events": [...], "error": standard error}.
+is an input/output error. With `readonly` the file system can only be read. No file may grow over `limit`
+bytes. After `after` seconds of processor time it dies wherever it is. One JSON line out: {"code": exit code or
+-9, "events": [...], "error": standard error}.
 
 It imports everything once and computes nothing itself, so that a child costs a fork and not a start; what a
 child imported besides is imported for the next ones. Nothing waits for the disk: fsync is counted, not done.
@@ -36,11 +37,12 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 class Moments:
     """Counts what the child does to the disk under `root`, and ends it or refuses at the moment asked for."""
 
-    def __init__(self, root: str, at: int | None, full: int | None, broken: int | None) -> None:
-        self.root, self.at, self.full, self.broken = root, at, full, broken
-        self.events: list[str] = []
+    def __init__(self, order: dict[str, Any]) -> None:
+        self.root, self.at, self.full = order["root"], order["at"], order["full"]
+        self.broken, self.readonly = order["broken"], order["readonly"]
+        self.events: list[tuple[str, str, str]] = []
 
-    def meet(self, what: str, target: Any) -> None:
+    def meet(self, what: str, target: Any, destination: Any = "") -> None:
         if isinstance(target, int):
             try:
                 target = Path(f"/proc/self/fd/{target}").readlink()
@@ -49,13 +51,16 @@ class Moments:
         path = str(Path(os.fsdecode(target)).absolute())
         if not path.startswith(self.root):
             return
-        self.events.append(f"{what} {path[len(self.root) :]}")
+        to = str(Path(os.fsdecode(destination)).absolute())[len(self.root) :] if destination else ""
+        self.events.append((what, path[len(self.root) :], to))
         if self.at is not None and len(self.events) >= self.at:
             if what == "fsync" and Path(path).is_file():
                 os.truncate(path, Path(path).stat().st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
         if self.full is not None and len(self.events) >= self.full and what in ("open", "fsync", "mkdir"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self.readonly:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         if len(self.events) == self.broken:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -70,7 +75,7 @@ class Moments:
 
     def _before(self, name: str, call: Any) -> Any:
         def wrapped(target: Any, *rest: Any, **options: Any) -> Any:
-            self.meet(name, target)
+            self.meet(name, target, *(rest if name in ("replace", "rename") else ()))
             return None if name == "fsync" else call(target, *rest, **options)
 
         return wrapped
@@ -86,7 +91,7 @@ def child(order: dict[str, Any], result: Path, errors: Path) -> None:
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), fd)
     torch.set_num_threads(1)
     imported = set(sys.modules)
-    moments = Moments(order["root"], order["at"], order["full"], order["broken"])
+    moments = Moments(order)
     moments.install()
     if order["after"] is not None:  # its signal ends a process that does not handle it, at any instruction
         signal.setitimer(signal.ITIMER_PROF, order["after"])
