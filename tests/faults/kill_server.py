@@ -5,8 +5,8 @@ everything it is about to do to the disk under `root` (open a file for writing, 
 rmdir). At the `at`-th it dies as by kill -9: a file that was to be made durable is cut to half before, as a
 crash may leave it. From the `full`-th on nothing more can be written: the disk is full. The `broken`-th alone
 is an input/output error. With `readonly` the file system can only be read. No file may grow over `limit`
-bytes. After `after` seconds of processor time it dies wherever it is. One JSON line out: {"code": exit code or
--9, "events": [...], "error": standard error}.
+bytes. After `after` seconds of processor time it dies wherever it is. One JSON line out: {"code": exit code
+or -9, "events": [...], "error": standard error}.
 
 It imports everything once and computes nothing itself, so that a child costs a fork and not a start; what a
 child imported besides is imported for the next ones. Nothing waits for the disk: fsync is counted, not done.
