@@ -16,7 +16,15 @@ from nextvec.selfcheck.expectations import EXPECTATIONS
 from nextvec.selfcheck.oracle import OracleRow, run_oracle
 from nextvec.selfcheck.predictors import exact, near
 
-PREDICTORS = {"oracle", "copy-last", "linear average", "mean vector", "shuffled context", "random"}
+PREDICTORS = {
+    "oracle",
+    "copy-last",
+    "linear average",
+    "last and mean",
+    "mean vector",
+    "shuffled context",
+    "random",
+}
 EVERYWHERE = {"rotation": PREDICTORS, "ar1": PREDICTORS | {"kalman filter", "kalman samples"}}
 
 

@@ -10,12 +10,16 @@ from nextvec.data.gather import gather_contexts, gather_rows
 from nextvec.data.least_squares import DECAYS
 from nextvec.evaluation.baselines import (
     BASELINES,
+    AveragesWithResiduals,
     ExponentialAverages,
+    LastAndMean,
+    ListwiseAverages,
     MeanVector,
     NeighbourSuccessor,
     PositionWeights,
     Random,
     Ridge,
+    RidgeOnAverages,
 )
 from nextvec.evaluation.baselines import simple as neighbour
 
@@ -172,3 +176,60 @@ def test_padding_does_not_matter_and_blocks_do_not_either(name: str, weighted, m
     assert again.predict(contexts, lengths)[0] == pytest.approx(expected, abs=1e-4)
     assert made.kind == "baseline"
     assert made.metadata["parameters"] > 0 or not made.needs_training
+
+
+def test_last_and_mean() -> None:
+    contexts = np.array([[[1.0], [2.0], [6.0]], [[4.0], [8.0], [0.0]]], dtype=np.float32)
+    raw = LastAndMean(3).predict(contexts, np.array([3, 2]))[0]
+    assert raw[:, 0] == pytest.approx([(6 + 3) / 2, (8 + 6) / 2])
+
+
+@pytest.fixture(scope="module")
+def turned(worlds: SimpleNamespace):
+    """What follows is the mean of all that was read, turned by a fixed map: no scalars can say that."""
+    rng = np.random.default_rng(3)
+    turn = np.linalg.qr(rng.standard_normal((D, D)))[0]
+    steps = [rng.standard_normal((60, D))]
+    for _ in range(24):
+        steps.append(np.mean(steps, axis=0) @ turn + 0.5 * rng.standard_normal((60, D)))
+    return worlds.evaluation_set(np.stack(steps, axis=1).astype(np.float32), context=3)
+
+
+def test_ridge_on_averages_finds_a_map_of_the_mean(turned) -> None:
+    made, scalars = fit(RidgeOnAverages, turned), fit(ExponentialAverages, turned)
+    assert made.metadata["parameters"] == len(DECAYS) * D * D
+    contexts, lengths = gather_contexts(turned.vectors, turned.windows, made.context)
+    targets = gather_rows(turned.vectors, turned.windows.target)
+    error, other = (((b.predict(contexts, lengths)[0] - targets) ** 2).mean() for b in (made, scalars))
+    assert error == pytest.approx(0.25, rel=0.05)  # the noise that was added
+    assert other > 1.1 * error
+
+
+def test_listwise_averages_rank_better_than_the_best_point(worlds: SimpleNamespace) -> None:
+    """All chunks share a direction that says nothing of what comes next: least squares keeps it, ranking
+    turns away from it."""
+    rng = np.random.default_rng(5)
+    steps = [rng.standard_normal((60, D))]
+    for _ in range(20):
+        steps.append(0.8 * steps[-1] + 0.6 * rng.standard_normal((60, D)))
+    common = np.zeros(D)
+    common[0] = 3.0
+    made = worlds.evaluation_set((np.stack(steps, axis=1) + common).astype(np.float32), context=3)
+    ranker, point = fit(ListwiseAverages, made), fit(ExponentialAverages, made)
+    contexts, lengths = gather_contexts(made.vectors, made.windows, ranker.context)
+    ranks = {b.name: made.ranks(b.predict(contexts, lengths)[1]) for b in (ranker, point)}
+    assert (1 / ranks["listwise averages"]).mean() > 1.05 * (1 / ranks["exponential averages"]).mean()
+    assert ranker.weights[-1] < 0  # of the mean vector
+
+
+def test_residuals_are_those_of_training_and_a_window_draws_none_twice(weighted) -> None:
+    made, plain = fit(AveragesWithResiduals, weighted), fit(ExponentialAverages, weighted)
+    contexts, lengths = gather_contexts(weighted.vectors, weighted.windows, made.context)
+    points = plain.predict(contexts, lengths)[0]
+    missed = gather_rows(weighted.vectors, weighted.windows.target) - points
+    drawn = made.sample(contexts[:7], lengths[:7], 16, seed=4) - points[:7]
+    for one in drawn.transpose(1, 0, 2):
+        which = [int(np.abs(missed - residual).sum(axis=1).argmin()) for residual in one]
+        assert missed[which] == pytest.approx(one, abs=1e-5)
+        assert len(set(which)) == 16
+    assert (made.sample(contexts[:7], lengths[:7], 16, seed=5) - points[:7] != drawn).any()

@@ -230,7 +230,10 @@ class AveragesResidual(ExponentialResidual):
 
     def __init__(self, d_embed: int, key: str = "residual") -> None:
         super().__init__(key)
-        self.deviation = nn.Parameter(torch.zeros(len(self.decays), d_embed, d_embed))
+        deviation = nn.Parameter(torch.zeros(len(self.decays), d_embed, d_embed))
+        # AdamW moves every entry by about the learning rate: at a backbone's rate what was fitted to all of
+        # the training windows is gone after ten updates (its entries are about 0.002).
+        self.deviation = treat(deviation, max_lr=3e-5)
 
     def combine(self, averages: Tensor) -> Tensor:
         moved = averages.flatten(-2) @ self.deviation.flatten(0, 1).to(averages.dtype)

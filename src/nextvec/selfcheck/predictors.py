@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.evaluation.baselines import CopyLast, LinearAverage, Random
+from nextvec.evaluation.baselines import CopyLast, LastAndMean, LinearAverage, Random
 from nextvec.evaluation.predictor import Kind, NextVectorPredictor, unit
 from nextvec.evaluation.trajectory import STEPS
 from nextvec.selfcheck.theory import (
@@ -124,17 +124,30 @@ def copy_last(world: World) -> KnownPredictor:
 
 def linear_average(world: World) -> KnownPredictor:
     """The mean of the context; in a rollout of the last predictions and what is left of the context."""
+    return KnownPredictor(LinearAverage(world.context), _averages(world, 0.0))
+
+
+def last_and_mean(world: World) -> KnownPredictor:
+    """Half the last chunk and half the mean of the context, in a rollout likewise."""
+    return KnownPredictor(LastAndMean(world.context), _averages(world, 0.5))
+
+
+def _averages(world: World, share: float) -> Callable[[int], AnswerMixture]:
+    """The answers at each step: `share` of the last vector, the rest of the mean."""
 
     def answers(step: int) -> AnswerMixture:
         read = [chunk(-k) for k in range(world.context, 0, -1)]
         for _ in range(step):
             recent = read[-world.context :]
+            counts = [(1 - share) / len(recent)] * len(recent)
+            counts[-1] += share
             offsets = sorted({k for one in recent for k in one.weights})
-            mean = {k: sum(one.weights.get(k, 0.0) for one in recent) / len(recent) for k in offsets}
-            read.append(LinearAnswer(1.0, mean))
+            parts = list(zip(counts, recent, strict=True))
+            mixed = {k: sum(c * one.weights.get(k, 0.0) for c, one in parts) for k in offsets}
+            read.append(LinearAnswer(1.0, mixed))
         return [(1.0, read[-1])]
 
-    return KnownPredictor(LinearAverage(world.context), answers)
+    return answers
 
 
 def mean_vector(world: World) -> KnownPredictor:
@@ -217,7 +230,8 @@ def kalman_samples(world: HiddenState) -> KnownPredictor:
 
 def known_predictors(world: World) -> list[KnownPredictor]:
     """All that stand trial in a world."""
-    known = [make(world) for make in (oracle, copy_last, linear_average, mean_vector, shuffled, random)]
+    plain = (oracle, copy_last, linear_average, last_and_mean, mean_vector, shuffled, random)
+    known = [make(world) for make in plain]
     if isinstance(world, HiddenState):
         known += [kalman(world), kalman_samples(world)]
     return known
