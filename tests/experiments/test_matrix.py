@@ -19,6 +19,7 @@ from nextvec.experiments import plan as cells
 from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
 from nextvec.experiments.matrix import read_table, run_matrix
 from nextvec.experiments.plan import MatrixCell, MatrixPlan, parse_axis
+from nextvec.reporting.inputs import ReportInputs
 from nextvec.training.config import TrainConfig
 from nextvec.training.recipes import layer_names
 
@@ -232,6 +233,7 @@ def test_folds_judge_every_document_once_with_intervals_over_all(run, world: Sto
     ]
     for number, document in enumerate(world.documents):
         assert sum(number in fold for fold in seen) == 1, document  # one fold tests it, one validates on it
+    assert [found.name for found in ReportInputs.of(tmp_path / "m").runs] == names
     again = run("lstm", folds=3, set=("data.split.near_duplicate=1.0",))
     assert again["rows"][-1]["cosine"] == lstm["cosine"]
 

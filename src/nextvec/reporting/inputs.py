@@ -29,7 +29,7 @@ Need = Literal["rows", "histories", "answers", "store", "deep"]
 JUDGED = "judged.json"
 """The table of a lone run: it stands in the folder of the report."""
 REMEDY = "give a folder made by `nextvec matrix` or `nextvec train`"
-_SEEDED = re.compile(r"(?P<row>.+)-seed(?P<seed>\d+)")
+_SEEDED = re.compile(r"(?P<row>.+)-seed(?P<seed>\d+)(-fold\d+)?")
 
 
 @dataclass(frozen=True)
@@ -216,13 +216,10 @@ def _run_folders(folder: Path, plan: MatrixPlan | None) -> list[Path]:
 
 def _planned(plan: MatrixPlan) -> list[str]:
     try:
-        return sorted((cell.name for cell in plan.cells), key=_order(plan.rows))
+        cells = sorted(plan.cells, key=lambda cell: (plan.rows.index(cell.row), cell.seed))
+        return [cell.name for cell in cells]
     except NextvecError:
         return []  # an axis of a later version: the folders are read by their names
-
-
-def _order(rows: list[str]) -> Any:
-    return lambda name: (rows.index(name.rpartition("-seed")[0]), int(name.rpartition("-seed")[2]))
 
 
 def _row(run: Path) -> str:

@@ -245,7 +245,7 @@ def _axes(inputs: ReportInputs) -> list[str]:
         words += [flag, ",".join(names)] if names else []
     for axis in plan.vary:
         words += ["--vary", axis]
-    return words
+    return words + (["--folds", str(plan.folds)] if plan.folds else [])
 
 
 def _exam(inputs: ReportInputs) -> list[str]:
