@@ -5,6 +5,7 @@
     STORE/chunks/0000.parquet    one row a chunk, row i belongs to vector i
     STORE/documents/0000.parquet one row a document, in the order of its chunks; the column `view_of` only in
                                  shards that hold views (a version that knew none refuses them, as it should)
+    STORE/README.md              its card as a Hugging Face dataset
 
 Documents are deleted by the manifest: `shards[i].deleted` lists their numbers within the shard, until
 `nextvec compact` writes the shard anew. Such a store has format 2, which a version that knew none refuses.

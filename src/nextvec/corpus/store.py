@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from nextvec.corpus.dataset_card import NAME as CARD
 from nextvec.corpus.fingerprints import MinHash, unpack
 from nextvec.corpus.layout import (
     CHUNK_SCHEMA,
@@ -325,6 +326,7 @@ def describe_store(path: str | Path) -> dict[str, Any]:
         entry["chunks"] += document.count
     lengths = [d.count for d in whole]
     files = [store.path / MANIFEST, *(p for f in store._files for p in (f.vectors, f.chunks, f.documents))]
+    files += [p for p in (store.path / CARD,) if p.is_file()]
     return {
         "path": str(store.path),
         "fingerprint": store.fingerprint,

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nextvec.corpus.arrays import write_header
+from nextvec.corpus.dataset_card import write_dataset_card
 from nextvec.corpus.layout import (
     DAMAGED,
     DOCUMENT_SCHEMA,
@@ -202,6 +203,7 @@ class StoreWriter:
     def _commit(self, info: dict[str, Any]) -> None:
         write_json(self.path / MANIFEST, info, sealed=True)
         self.info = info
+        write_dataset_card(self.path, info)
 
     def compact(self) -> int:
         """Write every shard with deleted documents anew, without them. Returns the rows that are gone.
