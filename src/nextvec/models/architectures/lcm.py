@@ -8,8 +8,10 @@ Deviations: rotary positions in the cross-attention, too; the denoiser's self-at
 beside its own position, since with one key its query and key projections would never learn; the One-Tower
 adds the level's embedding to the projected vector, which is the paper's projection of both joined, and adds
 none to clean vectors; with `skip` (the small presets, narrower than the vectors) the estimate begins with
-the noisy vector. Where Meta's code departs from what it means, this does not: guidance drops every
-position with its probability at any length, a sampler's next level is the one it visits next, nothing divides
+the noisy vector. No layer has biases. Levels of noise are 1..T (Meta's 0..T - 1), the loss of a diffusion is
+a mean square over dimensions (Meta's the root of their sum), and guidance is rescaled on the clean vector,
+not on the noise. Where Meta's code departs from what it means, this does not: guidance drops every position
+with its probability at any length, a sampler's next level is the one it visits next, nothing divides
 by a signal of zero. The point prediction `raw` is the estimate of the vector from noise alone, the same noise
 always; without guidance `sample` draws from the distribution learned, and more guidance trades diversity for
 closeness.

@@ -5,7 +5,8 @@ HiPPO-LegS, normal plus low rank, bilinear); Gu, Gupta, Goel, Ré, On the Parame
 of Diagonal State Space Models, 2022 (kernel "diagonal": S4D-Lin, zero-order hold).
 Deviations: C itself is learned, not C (I - A^L), and the kernel's quotient of power series is taken by
 Newton's iteration, not at the roots of unity (see below): no longest length is declared. The low
-rank term is p p*, which keeps A stable (Goel et al., 2022). S4D's B is fixed at 1: C takes it in. Blocks are
+rank term is p p*, which keeps A stable (Goel et al., 2022). The imaginary parts of B start as they are
+computed, where the authors' code clips them to 2. S4D's B is fixed at 1: C takes it in. Blocks are
 pre-norm; a state space is followed by GELU and a gated linear unit, then by a feed-forward block.
 Parity: the dense recurrence in float64, and the kernel at the roots of unity (tests/parity/test_s4.py).
 """
