@@ -4,7 +4,8 @@ Paper: Poli et al., Hyena Hierarchy: Towards Larger Convolutional Language Model
 Deviations: order N has N gates and N - 1 long convolutions, as the authors' code, not the paper's recurrence
 (N of each). A filter is drawn over the declared longest sequence and cut to what is read, so that a lag's
 weight never depends on the length; its time runs i / L, where the authors' code has i / (L - 1). Pre-norm
-blocks, each with a feed-forward block, as their language models. There is no step of constant cost: a step keeps the gated vectors and takes one product with the filter.
+blocks, each with a feed-forward block, as their language models. There is no step of constant cost: a step
+keeps the gated vectors and takes one product with the filter.
 Parity: the direct long convolution, O(T^2), in float64 (tests/parity/test_hyena.py).
 """
 
