@@ -212,7 +212,7 @@ def test_in_a_process_of_its_own(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=900,
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (

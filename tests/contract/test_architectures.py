@@ -251,7 +251,7 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
 print(json.dumps(off))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stderr
     off = json.loads(done.stdout)

@@ -30,7 +30,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
             packages = str(Environment.find().folder / PACKAGES)
             script = str(Path(__file__).with_name("tiny_vec2text.py"))
             command = [sys.executable, "-I", "-S", script, str(WORKER), packages, str(folder), *sites()]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder.parent)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=folder.parent)
             assert done.returncode == 0, done.stderr
     return folder
 

@@ -128,7 +128,7 @@ class Wire:
     """A raw connection."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=900)
 
     def send(self, data: bytes) -> bool:
         """Whether the other side still took it."""

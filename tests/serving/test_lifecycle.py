@@ -62,7 +62,7 @@ def test_every_request_accepted_before_sigterm_is_answered(process: tuple[Any, s
     stop = threading.Event()
 
     def send() -> None:
-        with httpx.Client(base_url=url, timeout=120) as client:
+        with httpx.Client(base_url=url, timeout=900) as client:
             while not stop.is_set():
                 try:
                     answered.append(client.post("/v1/predict", content=body, headers=NPY).status_code)

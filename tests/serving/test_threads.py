@@ -28,7 +28,7 @@ def test_32_threads_get_their_own_answers_and_sessions(live: Callable[..., Any],
     expected = np.stack([run.predict(windows, np.full(ROUNDS, 6))[0] for windows in asked])
 
     def client(windows: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        with httpx.Client(base_url=address, timeout=60) as http:
+        with httpx.Client(base_url=address, timeout=900) as http:
             opened = http.post("/v1/sessions", json={})
             opened.raise_for_status()
             told, pushed = [], []

@@ -131,7 +131,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(store, tiny, tmp_path):
         assert child.poll() is None, child.communicate()[1]
         time.sleep(0.005)
     child.send_signal(signal.SIGINT)
-    message = child.communicate(timeout=60)[1]
+    message = child.communicate(timeout=900)[1]
     assert child.returncode == 130
     assert "everything is saved; go on with --resume" in message
     assert message.count("\n") == 1

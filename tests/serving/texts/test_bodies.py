@@ -41,7 +41,7 @@ def ask(server: str, head: str, pieces: Iterator[bytes]) -> tuple[int, dict[str,
     """Status, error and seconds of a request whose body comes piece by piece until the server answers."""
     at = urlsplit(server)
     started = time.monotonic()
-    with socket.create_connection((at.hostname, at.port), timeout=30) as connection:
+    with socket.create_connection((at.hostname, at.port), timeout=900) as connection:
         connection.sendall(head.encode())
         connection.setblocking(False)
         received = bytearray()
