@@ -18,8 +18,9 @@ from nextvec.data.gather import gather_contexts
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.data.windows import make_windows
 from nextvec.errors import ConfigError, EvaluationError, RunError
+from nextvec.evaluation.baselines import BASELINES
 from nextvec.evaluation.harness import EvaluationConfig
-from nextvec.experiments.ensemble import EnsembleRun, fit_mixture, latest, load
+from nextvec.experiments.ensemble import EnsembleRun, MixtureWeights, fit_mixture, latest, load
 from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
 from nextvec.experiments.mixing import export_ensemble, fit_ensemble, open_evaluated
 from nextvec.inference.predictor import RunPredictor, open_predictor
@@ -169,21 +170,23 @@ def test_it_answers_as_a_run_does(world: Store, fitted: EnsembleRun) -> None:
 
 
 def test_it_can_be_exported_and_has_a_card(world: Store, fitted: EnsembleRun, tmp_path: Path) -> None:
-    made = export_ensemble(fitted, tmp_path / "fast", store=world)
-    assert [member.parity.cosine_min > 0.9999 for member in made] == [True, True]
+    mixture = MixtureWeights(np.array([0.6, 0.4]), np.array([0.7, 0.3]))
+    mixed = EnsembleRun(tmp_path / "mixed", fitted.runs[1:], [BASELINES["copy-last"](5)], mixture)
+    (made,) = export_ensemble(mixed, tmp_path / "fast", store=world)
+    assert made.parity.cosine_min > 0.9999
     (tmp_path / "moved").mkdir()
     moved = (tmp_path / "fast").rename(tmp_path / "moved" / "fast")
     loaded = load(moved)
-    assert [run.engine.name for run in loaded.runs] == ["onnx", "onnx"]
+    assert [run.engine.name for run in loaded.runs] == ["onnx"]
     x = np.asarray(world.vectors[:7])[None]
-    for now, then in zip(loaded.predict(x, np.array([7])), fitted.predict(x, np.array([7])), strict=True):
+    for now, then in zip(loaded.predict(x, np.array([7])), mixed.predict(x, np.array([7])), strict=True):
         np.testing.assert_allclose(now, then, atol=1e-4)
     with pytest.raises(RunError, match="is an export already"):
         export_ensemble(loaded, tmp_path / "again")
     card = write_ensemble_card(moved, licence="mit").read_text()
     assert "license: mit" in card
-    assert "lstm | model |" in card
-    assert "| ridge | baseline |" in card
+    assert "| mlp | model | 0.700 | 0.600 |" in card
+    assert "| copy-last | baseline | 0.300 | 0.400 |" in card
     (moved / "README.md").write_text("mine")
     with pytest.raises(RunError, match="was not written by nextvec card"):
         write_ensemble_card(moved)

@@ -116,7 +116,7 @@ class ServedModel:
         def answer(contexts: FloatArray, lengths: IntArray, queries: FloatArray | None) -> FloatArray:
             if ranking:
                 return at_horizon.predict_ranking(contexts, lengths, queries)[2]
-            return at_horizon.predict(contexts, lengths, queries)[0]
+            return at_horizon.answer(contexts, lengths, queries)[0].values
 
         assert self.batcher is not None, "the application has not started"
         kind = -1 if ranking else at_horizon.head  # what may share a batch
