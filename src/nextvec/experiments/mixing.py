@@ -103,7 +103,8 @@ def export_ensemble(
                 raise RunError(
                     "is an export already", where=run.folder, remedy="export the ensemble of the runs"
                 )
-            place = folder / MEMBERS / f"{number}-{run.name}"
+            alone = [other.name for other in ensemble.runs].count(run.name) == 1
+            place = folder / MEMBERS / (run.name if alone else f"{run.name}-{number}")
             place.parent.mkdir(exist_ok=True)
             made.append(export_predictor(run, place, format, precision, store=store, tolerance=tolerance))
             runs.append(ExportedPredictor(place).at_horizon(ensemble.horizon))
