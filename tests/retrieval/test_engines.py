@@ -14,11 +14,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from nextvec.cli.index import index_drop, index_list
 from nextvec.corpus.layout import FloatArray, IntArray
 from nextvec.corpus.store import Store
-from nextvec.errors import MissingDependencyError, RetrievalError
+from nextvec.errors import ConfigError, MissingDependencyError, RetrievalError
 from nextvec.retrieval import faiss, milvus, pgvector
-from nextvec.retrieval.backends import find_backend, open_index
+from nextvec.retrieval.backends import drop_rows, find_backend, held_rows, open_index
 from nextvec.retrieval.engine import BACKENDS, EngineIndex, ExactIndex, IndexSource, backend
 from nextvec.vectors import UnitVectors, unit
 
@@ -176,7 +177,7 @@ def test_the_table_stays_exact_beside_a_graph(world: Store, database: str) -> No
     plans = []
     for index in (graph, plain):
         assert isinstance(index, pgvector.PgvectorIndex)
-        query = sql.SQL("EXPLAIN SELECT place FROM {} ORDER BY vector <#> %s LIMIT 3").format(
+        query = sql.SQL("EXPLAIN SELECT place FROM {} ORDER BY vector <=> %s LIMIT 3").format(
             sql.Identifier(index._table)
         )
         plans.append(str(index._held.execute(query, (world.vectors[0],)).fetchall()))
@@ -249,3 +250,81 @@ def test_faiss_is_asked_with_any_layout(world: Store, asked: UnitVectors) -> Non
     assert isinstance(index, faiss.FaissIndex)
     columns = UnitVectors(np.asfortranarray(asked.values), "world")
     np.testing.assert_array_equal(index.search(columns, 6).rows, nearest(world, asked, 6))
+
+
+HELD = ("place", "doc_id", "position", "title", "source", "text")
+
+
+def told(world: Store, row: int) -> tuple[Any, ...]:
+    return tuple(world.chunks[name][row].as_py() for name in HELD[1:])
+
+
+def test_a_table_is_of_use_to_others(world: Store, database: str) -> None:
+    open_index(f"pgvector-hnsw:{database}", world, documents=[2, 3])
+    name = IndexSource.of(world, [2, 3]).name
+    [held] = [rows for rows in held_rows(f"pgvector:{database}") if rows.name == name]
+    assert held.rows == 24
+    assert "24 chunks of the store store, encoder world, 16 dimensions" in held.about
+    with psycopg.connect(database, autocommit=True) as anyone:
+        query = sql.SQL(
+            "SELECT place, doc_id, position, title, source, text FROM {} "
+            "ORDER BY vector <=> %s::vector LIMIT 1"
+        ).format(sql.Identifier(held.name))
+        vector = str((3 * world.vectors[30]).tolist())
+        [found] = anyone.execute(query, (vector,)).fetchall()
+        assert found == (30 - 24, *told(world, 30))
+        anyone.execute("SET enable_seqscan = off")
+        plan = str(anyone.execute(sql.SQL("EXPLAIN ") + query, (vector,)).fetchall())
+        assert f"{held.name}_hnsw" in plan
+        keys = anyone.execute(
+            "SELECT pg_get_constraintdef(oid) FROM pg_constraint "
+            "WHERE conrelid = %s::regclass AND contype = 'p'",
+            (held.name,),
+        ).fetchall()
+        assert keys == [('PRIMARY KEY (doc_id, "position")',)]
+        comments = anyone.execute(
+            "SELECT count(col_description(%s::regclass, n)) FROM generate_series(1, 7) n", (held.name,)
+        ).fetchone()
+        assert comments == (7,)
+
+
+def test_a_collection_is_of_use_to_others(world: Store, tmp_path: Path) -> None:
+    spec = f"milvus:{tmp_path / 'm.db'}"
+    index = open_index(spec, world, documents=[2, 3])
+    assert isinstance(index, milvus.MilvusIndex)
+    [[hit]] = index._client.search(
+        index._collection, data=[3 * world.vectors[30]], limit=1, anns_field="vector", output_fields=[*HELD]
+    )
+    assert tuple(hit["entity"][name] for name in HELD) == (30 - 24, *told(world, 30))
+    assert hit["distance"] == pytest.approx(1, abs=1e-5)
+    index.close()
+    [held] = held_rows(spec)
+    assert (held.name, held.rows) == (IndexSource.of(world, [2, 3]).name, 24)
+
+
+@pytest.mark.parametrize("engine", ["pgvector", "milvus"])
+def test_what_no_store_uses_is_dropped(
+    world: Store, database: str, tmp_path: Path, engine: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = f"{engine}:{database if engine == 'pgvector' else tmp_path / 'm.db'}"
+    open_index(spec, world, documents=[6]).close()  # type: ignore[attr-defined]
+    name = IndexSource.of(world, [6]).name
+    index_list(spec)
+    assert name in capsys.readouterr().out
+    index_drop(spec, name)
+    assert name not in [held.name for held in held_rows(spec)]
+    with pytest.raises(RetrievalError):
+        drop_rows(spec, name)
+    for other in ("pg_class", "nextvec_", f"{name}; DROP TABLE x", "nextvec_0123456789ABCDEF"):
+        with pytest.raises(RetrievalError, match="is not of nextvec"):
+            drop_rows(spec, other)
+    with pytest.raises(RetrievalError, match="keeps nothing in a database"):
+        held_rows("exact")
+    with pytest.raises(ConfigError, match="no name is given"):
+        index_drop(spec)
+
+
+def test_a_text_that_an_engine_cannot_hold() -> None:
+    assert pgvector._stored("a\0b") == "a\ufffdb"
+    assert milvus._stored(None) == ""
+    assert len(str(milvus._stored("ä" * 40_000)).encode()) == milvus.MOST_BYTES - 1

@@ -42,6 +42,7 @@ VERBS = {
     "predict": "Read a text and predict what comes next: nearest passages, decoded text, confidence.",
     "rollout": "Continue a text step by step in vector space.",
     "retrieve": "Find the passages that come next, or compare ways of finding them.",
+    "index": "List or drop what searches hold in a database.",
     "serve": "Models behind HTTP, with a page to try them on.",
     "surprise": "How unexpected each chunk of a text is, and where its topics change.",
     "decoder": "Decoders from vectors to text: train one, evaluate them, set one up.",

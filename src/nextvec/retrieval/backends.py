@@ -12,7 +12,7 @@ from nextvec.corpus.store import Store
 from nextvec.errors import RetrievalError
 from nextvec.retrieval import engine as exact
 from nextvec.retrieval import faiss, milvus, pgvector
-from nextvec.retrieval.engine import BACKENDS, Backend, IndexSource
+from nextvec.retrieval.engine import BACKENDS, Backend, HeldRows, IndexSource
 from nextvec.retrieval.index import Index
 
 REGISTERED = (exact, faiss, milvus, pgvector)
@@ -56,3 +56,30 @@ def open_index(spec: str, store: Store, documents: Sequence[int] | None = None) 
     """
     found, address = find_backend(spec)
     return found.open(IndexSource.of(store, documents), address)
+
+
+def held_rows(spec: str) -> list[HeldRows]:
+    """What indexes made in a database or a cluster, `pgvector:ADDRESS` or `milvus:ADDRESS`.
+
+    Raises:
+        RetrievalError: as `find_backend`; a back end that keeps nothing there; no answer.
+        MissingDependencyError: its package is not installed.
+    """
+    name, address = _elsewhere(spec)
+    return milvus.held_collections(address) if name == "milvus" else pgvector.held_tables(address)
+
+
+def drop_rows(spec: str, name: str) -> None:
+    """Drop one of them. Raises as `held_rows`, and for a name that is not there or not of an index."""
+    engine, address = _elsewhere(spec)
+    (milvus.drop_collection if engine == "milvus" else pgvector.drop_table)(address, name)
+
+
+def _elsewhere(spec: str) -> tuple[str, str]:
+    _, address = find_backend(spec)
+    name = spec.partition(":")[0]
+    if name not in ("milvus", "pgvector", "pgvector-hnsw") or address is None:
+        raise RetrievalError(
+            "keeps nothing in a database", where=f"index '{name}'", remedy="give pgvector:... or milvus:..."
+        )
+    return name, address

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from functools import cached_property
 from typing import ClassVar, Literal, Self
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
@@ -26,6 +28,8 @@ from nextvec.errors import MissingDependencyError, RetrievalError
 from nextvec.retrieval.index import LEFT_OUT, SPARE, Candidates, ExcludedRows, Index, RescoringIndex
 from nextvec.vectors import unit
 
+PREFIX = "nextvec_"
+NAME = re.compile(PREFIX + r"[0-9a-f]{16}")
 LOAD_BYTES = 2**24
 """So many bytes of vectors are handed to an engine at once."""
 
@@ -72,11 +76,53 @@ class IndexSource:
         rows = hashlib.sha256(self.rows.astype("<i8").tobytes()).hexdigest()
         return digest([self.store.fingerprint, shards, rows])
 
+    @property
+    def name(self) -> str:
+        """Of the table or the collection that holds them, with their texts."""
+        return f"{PREFIX}{digest([self.identity, 'texts'])}"
+
+    @property
+    def about(self) -> str:
+        """What it holds, for whoever finds it in a database."""
+        return (
+            f"nextvec: {len(self.rows)} chunks of the store {self.store.path.name}, encoder "
+            f"{self.store.encoder.get('name')}, {self.vectors.shape[1]} dimensions, unit length"
+        )
+
+    def texts(self, start: int, count: int) -> Iterator[tuple[str, int, str | None, str, str]]:
+        """(doc_id, position, title, source, text) of places start .. start + count - 1."""
+        rows = pa.array(self.rows[start : start + count])
+        table = self.store.chunks.select(["doc_id", "position", "title", "source", "text"]).take(rows)
+        yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
+
     def blocks(self) -> Iterator[tuple[int, FloatArray]]:
         """(place of the first, unit vectors [.., D] of LOAD_BYTES at most)."""
         count = max(1, LOAD_BYTES // (4 * self.vectors.shape[1]))
         for start in range(0, len(self.rows), count):
             yield start, unit(gather_rows(self.vectors, self.rows[start : start + count]))
+
+
+@dataclass(frozen=True)
+class HeldRows:
+    """A table or a collection that an index made.
+
+    Attributes:
+        name: as `IndexSource.name` gave it.
+        rows: how many it holds.
+        about: as `IndexSource.about` described it; empty where it was made without.
+    """
+
+    name: str
+    rows: int
+    about: str
+
+
+def check_held_name(name: str, where: str) -> None:
+    """Raises RetrievalError: not a name that an index gives, so not ours to drop."""
+    if not NAME.fullmatch(name):
+        raise RetrievalError(
+            f"'{name}' is not of nextvec", where=where, remedy="give a name that nextvec index list prints"
+        )
 
 
 class EngineIndex(RescoringIndex):

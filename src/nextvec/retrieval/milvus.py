@@ -15,7 +15,16 @@ from urllib.parse import urlsplit
 
 from nextvec.corpus.layout import FloatArray, IntArray
 from nextvec.errors import RetrievalError
-from nextvec.retrieval.engine import EngineIndex, IndexSource, backend, padded, require_package
+from nextvec.retrieval.engine import (
+    NAME,
+    EngineIndex,
+    HeldRows,
+    IndexSource,
+    backend,
+    check_held_name,
+    padded,
+    require_package,
+)
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -24,6 +33,16 @@ WHAT, TOKEN = "index 'milvus'", "NEXTVEC_MILVUS_TOKEN"
 CONNECT_SECONDS = 10.0
 DIMENSIONS = 32_768
 """The most that Milvus takes."""
+MOST_BYTES = 65_535
+"""Of a text."""
+ROWS_A_REQUEST = 1_000
+TEXTS = {
+    "doc_id": "id of the document",
+    "position": "of the chunk in its document, from 0",
+    "title": "of the document",
+    "source": "of the document",
+    "text": "of the chunk",
+}
 
 
 class MilvusIndex(EngineIndex):
@@ -35,7 +54,7 @@ class MilvusIndex(EngineIndex):
 
     def __init__(self, source: IndexSource, address: str) -> None:
         super().__init__(source)
-        self._collection = f"nextvec_{source.identity}"
+        self._collection = source.name
         self._client = _connected(address)
         try:
             _load(self._client, self._collection, source)
@@ -72,7 +91,9 @@ def _connected(address: str) -> MilvusClient:
     from pymilvus import MilvusClient
 
     # It logs a traceback of what it raises, and it is we who say what went wrong.
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+    # Milvus Lite answers calls that it lacks with another, of which its server logs one.
+    for name in ("pymilvus", "grpc._server"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     token = os.environ.get(TOKEN, "") if remote else ""
     try:
         if not remote:
@@ -114,16 +135,75 @@ def _fill(client: MilvusClient, collection: str, source: IndexSource) -> None:
             where=WHAT,
             remedy="take the index exact or faiss",
         )
-    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
-    schema.add_field("place", DataType.INT64, is_primary=True)
-    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimension)
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description=source.about)
+    schema.add_field("place", DataType.INT64, is_primary=True, description="number of the row, from 0")
+    for name, about in TEXTS.items():
+        if name == "position":
+            schema.add_field(name, DataType.INT64, description=about)
+        else:
+            schema.add_field(name, DataType.VARCHAR, max_length=MOST_BYTES, description=about)
+    about = "of the text, unit length"
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimension, description=about)
     index = client.prepare_index_params()
-    index.add_index("vector", index_type="FLAT", metric_type="IP")
+    index.add_index("vector", index_type="FLAT", metric_type="COSINE")
     client.create_collection(collection, schema=schema, index_params=index, consistency_level="Strong")
     for start, units in source.blocks():
-        rows: list[dict[str, Any]] = [{"place": i, "vector": vector} for i, vector in enumerate(units, start)]
-        client.insert(collection, rows)
+        held = zip(units, source.texts(start, len(units)), strict=True)
+        rows: list[dict[str, Any]] = [
+            {"place": i, "vector": vector, **dict(zip(TEXTS, map(_stored, texts), strict=True))}
+            for i, (vector, texts) in enumerate(held, start)
+        ]
+        for at in range(0, len(rows), ROWS_A_REQUEST):
+            client.insert(collection, rows[at : at + ROWS_A_REQUEST])
     client.flush(collection)
+
+
+def _stored(value: str | int | None) -> str | int:
+    """A text as a field holds it: the beginning of one that is too long, "" for one that is missing."""
+    if isinstance(value, int):
+        return value
+    data = (value or "").encode()
+    return (value or "") if len(data) <= MOST_BYTES else data[:MOST_BYTES].decode(errors="ignore")
+
+
+def held_collections(address: str) -> list[HeldRows]:
+    """The collections of indexes, by name. Raises RetrievalError, MissingDependencyError."""
+    client = _reached(address)
+    try:
+        return [
+            HeldRows(
+                name,
+                int(client.get_collection_stats(name)["row_count"]),
+                str(client.describe_collection(name).get("description") or ""),
+            )
+            for name in sorted(client.list_collections())
+            if NAME.fullmatch(name)
+        ]
+    except Exception as e:  # noqa: BLE001 - as above
+        raise _error(e) from None
+    finally:
+        client.close()
+
+
+def drop_collection(address: str, name: str) -> None:
+    """Drop one of them. Raises RetrievalError: not there, not an index's; MissingDependencyError."""
+    check_held_name(name, WHAT)
+    client = _reached(address)
+    try:
+        if not client.has_collection(name):
+            raise RetrievalError(f"no collection {name}", where=WHAT, remedy="see nextvec index list")
+        client.drop_collection(name)
+    except Exception as e:  # noqa: BLE001 - as above
+        raise _error(e) from None
+    finally:
+        client.close()
+
+
+def _reached(address: str) -> MilvusClient:
+    require_package(WHAT, "pymilvus", "milvus")
+    if address.endswith(".db") and not Path(address).exists():
+        raise RetrievalError("no such file", where=address, remedy="check the path")
+    return _connected(address)
 
 
 def _error(cause: Exception) -> RetrievalError:

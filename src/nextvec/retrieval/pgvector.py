@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from nextvec.corpus.layout import FloatArray, IntArray
 from nextvec.errors import RetrievalError
-from nextvec.retrieval.engine import EngineIndex, IndexSource, backend, padded, require_package
+from nextvec.retrieval.engine import (
+    NAME,
+    EngineIndex,
+    HeldRows,
+    IndexSource,
+    backend,
+    check_held_name,
+    padded,
+    require_package,
+)
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -30,11 +39,24 @@ NEAREST = """
     SELECT q.number, f.place, f.away
     FROM unnest(%s::vector[]) WITH ORDINALITY AS q(vector, number)
     CROSS JOIN LATERAL (
-        SELECT t.place, t.vector <#> q.vector AS away FROM {table} t ORDER BY away LIMIT %s
+        SELECT t.place, t.vector <=> q.vector AS away FROM {table} t ORDER BY away LIMIT %s
     ) f
     ORDER BY q.number, f.away
 """
-"""`<#>` is the negative inner product."""
+"""`<=>` is 1 - cosine."""
+COLUMNS = {
+    "place": ("bigint NOT NULL UNIQUE", "number of the row in the index that made the table, from 0"),
+    "doc_id": ("text NOT NULL", "id of the document"),
+    "position": ("integer NOT NULL", "of the chunk in its document, from 0"),
+    "title": ("text", "of the document"),
+    "source": ("text NOT NULL", "of the document"),
+    "text": ("text NOT NULL", "of the chunk"),
+    "vector": (
+        "vector({D}) NOT NULL",
+        "of the text, by the encoder that the table's comment names, unit length",
+    ),
+}
+KINDS = ["int8", "text", "int4", "text", "text", "text", "vector"]
 
 
 class PgvectorIndex(EngineIndex):
@@ -48,7 +70,7 @@ class PgvectorIndex(EngineIndex):
         super().__init__(source)
         self.name, self.exact = ("pgvector-hnsw", False) if graph else ("pgvector", True)
         self._server = _Server(address, f"index '{self.name}'")
-        self._table = f"nextvec_{source.identity}"
+        self._table = source.name
         self._lock = threading.Lock()
         self._held = self._server.connect(self._settings)
         _load(self._server, self._held, self._table, source, graph)
@@ -71,7 +93,7 @@ class PgvectorIndex(EngineIndex):
         found: list[tuple[list[float], list[int]]] = [([], []) for _ in queries]
         for number, place, away in self._rows(queries, n):
             scores, places = found[number - 1]
-            scores.append(-away)
+            scores.append(1.0 - away)
             places.append(place)
         return padded(found, n)
 
@@ -167,7 +189,7 @@ def _load(server: _Server, connection: Connection[Any], table: str, source: Inde
             if graph:
                 connection.execute(
                     sql.SQL(
-                        "CREATE INDEX IF NOT EXISTS {index} ON {table} USING hnsw (vector vector_ip_ops)"
+                        "CREATE INDEX IF NOT EXISTS {index} ON {table} USING hnsw (vector vector_cosine_ops)"
                     ).format(index=sql.Identifier(f"{table}_hnsw"), table=name)
                 )
     except psycopg.Error as e:
@@ -184,20 +206,75 @@ def _load(server: _Server, connection: Connection[Any], table: str, source: Inde
 def _fill(connection: Connection[Any], name: Any, source: IndexSource) -> None:
     from psycopg import sql
 
-    connection.execute(
-        sql.SQL("CREATE TABLE {} (place bigint NOT NULL, vector vector({}) NOT NULL)").format(
-            name, sql.Literal(source.vectors.shape[1])
-        )
-    )
-    if source.vectors.shape[1] <= INLINE:
+    D = source.vectors.shape[1]
+    kinds = ", ".join(f"{column} {kind.format(D=D)}" for column, (kind, _) in COLUMNS.items())
+    connection.execute(sql.SQL(f"CREATE TABLE {{}} ({kinds}, PRIMARY KEY (doc_id, position))").format(name))
+    connection.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(name, sql.Literal(source.about)))
+    for column, (_, about) in COLUMNS.items():
+        comment = sql.SQL("COMMENT ON COLUMN {}.{} IS {}")
+        connection.execute(comment.format(name, sql.Identifier(column), sql.Literal(about)))
+    if D <= INLINE:
         connection.execute(sql.SQL("ALTER TABLE {} ALTER COLUMN vector SET STORAGE PLAIN").format(name))
-    copy = sql.SQL("COPY {} (place, vector) FROM STDIN WITH (FORMAT BINARY)").format(name)
+    copy = sql.SQL(f"COPY {{}} ({', '.join(COLUMNS)}) FROM STDIN WITH (FORMAT BINARY)").format(name)
     with connection.cursor().copy(copy) as rows:
-        rows.set_types(["int8", "vector"])
+        rows.set_types(KINDS)
         for start, units in source.blocks():
-            for place, vector in enumerate(units, start):
-                rows.write_row((place, vector))
+            held = zip(units, source.texts(start, len(units)), strict=True)
+            for place, (vector, texts) in enumerate(held, start):
+                rows.write_row((place, *map(_stored, texts), vector))
     connection.execute(sql.SQL("ANALYZE {}").format(name))
+
+
+def _stored(value: Any) -> Any:
+    """PostgreSQL's text holds every character but the one of code 0."""
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
+
+
+def held_tables(address: str) -> list[HeldRows]:
+    """The tables of indexes in a database, by name. Raises RetrievalError, MissingDependencyError."""
+    import psycopg
+    from psycopg import sql
+
+    server = _reached(address)
+    with server.connect(()) as connection:
+        try:
+            names = connection.execute(
+                "SELECT tablename, coalesce(obj_description(to_regclass(quote_ident(tablename))), '') "
+                "FROM pg_tables WHERE schemaname = ANY (current_schemas(false)) "
+                "AND starts_with(tablename, 'nextvec_') ORDER BY tablename"
+            ).fetchall()
+            counts = [
+                connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(name))).fetchone()
+                for name, _ in names
+            ]
+        except psycopg.Error as e:
+            raise server.error(e) from None
+    found = zip(names, counts, strict=True)
+    return [
+        HeldRows(name, int((count or (0,))[0]), about)
+        for (name, about), count in found
+        if NAME.fullmatch(name)
+    ]
+
+
+def drop_table(address: str, name: str) -> None:
+    """Drop one of them. Raises RetrievalError: not there, not an index's; MissingDependencyError."""
+    import psycopg
+    from psycopg import sql
+
+    server = _reached(address)
+    check_held_name(name, server.what)
+    with server.connect(()) as connection:
+        try:
+            connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+        except psycopg.Error as e:
+            raise server.error(e) from None
+
+
+def _reached(address: str) -> _Server:
+    for package in ("psycopg", "pgvector"):
+        require_package("index 'pgvector'", package, EXTRA)
+    return _Server(address, "index 'pgvector'")
 
 
 @backend("pgvector", "needed")
