@@ -54,6 +54,17 @@ def test_a_text_from_a_file_a_flag_and_standard_input(
     assert cli("surprise", text_run, "-", "--json", "-").json["chunks"] == told["chunks"]
 
 
+def test_without_a_run_the_model_of_the_package_reads(cli, world: Store, tmp_path: Path) -> None:
+    note = tmp_path / "note.txt"
+    note.write_text(TWO, encoding="utf-8")
+    done = cli("surprise", "--file", note, "--json", "-")
+    assert done.code == 0, done.err
+    assert len(done.json["chunks"]) == 4
+    refused = cli("surprise", "--store", world.path, "--fit")
+    assert refused.code == 2
+    assert "the model of the package keeps no finder; train one" in refused.err
+
+
 def test_threshold_and_finder_decide_on_boundaries(cli, world: Store, trained: Path) -> None:
     asked = ("surprise", trained, "--store", world.path, "--document", "doc-7", "--json", "-")
     for finder in CURVES:

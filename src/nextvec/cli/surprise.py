@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter, validators
 
 from nextvec.cli.common import JsonTarget, Quiet, names, output
-from nextvec.cli.texts import TEXT, EncoderFlags, TextFile, TextFlags, open_text_reader, read_text
+from nextvec.cli.texts import (
+    PRETRAINED,
+    TEXT,
+    EncoderFlags,
+    Run,
+    TextFile,
+    TextFlags,
+    open_text_reader,
+    read_text,
+)
 from nextvec.errors import ConfigError
 from nextvec.text import columns, fill, shorten
 
@@ -72,7 +81,7 @@ class EvaluationFlags:
 
 
 def surprise(
-    run: Annotated[Path, Parameter(help="A run folder.")],
+    run: Run = PRETRAINED,
     file: TextFile = None,
     *,
     text: Annotated[str | None, Parameter(group=TEXT, help="The text itself.")] = None,
@@ -115,6 +124,12 @@ def surprise(
         unused = {"a text": texts != TextFlags(), "--document": document is not None}
         _refuse({**unused, "how it is shown": show is not None, "an encoder": encoder is not None}, by)
         _refuse({"--fit": evaluate and fit})
+        if fit and run == PRETRAINED and not run.exists():
+            raise ConfigError(
+                "the model of the package keeps no finder",
+                where="--fit",
+                remedy="train one that starts from it: nextvec train --init-from pretrained",
+            )
         joined = _evaluate if evaluate else _fit
         joined(run, _needed(store, by), evaluation or EvaluationFlags(), device, json)
         return
