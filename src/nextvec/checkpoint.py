@@ -183,19 +183,27 @@ def save_and_stop(signals: StopSignals, save: Callable[[], None], out: Path, upd
 
 
 def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state of every global generator (torch, CUDA, numpy, python) as tensors and JSON."""
+    """The state of every global generator (torch's of each device, numpy, python) as tensors and JSON."""
     _, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - the global one is meant
     tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64))}
     if torch.cuda.is_available():
-        tensors["cuda"] = torch.cuda.get_rng_state()
+        tensors |= {f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    if torch.backends.mps.is_available():
+        tensors["mps"] = torch.mps.get_rng_state()
     return tensors, {"numpy": [int(position), int(has_gauss), float(gauss)], "python": random.getstate()}
 
 
 def set_random_state(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Undo `random_state`."""
+    """Undo `random_state`; the states of devices that are not here are left out."""
     torch.set_rng_state(tensors["torch"])
-    if torch.cuda.is_available() and "cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["cuda"])
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            # Checkpoints of earlier versions have one state, that of the device in use.
+            state = tensors.get(f"cuda{i}", tensors.get("cuda") if i == torch.cuda.current_device() else None)
+            if state is not None:
+                torch.cuda.set_rng_state(state, i)
+    if torch.backends.mps.is_available() and "mps" in tensors:
+        torch.mps.set_rng_state(tensors["mps"])
     keys = tensors["numpy"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", keys, *facts["numpy"]))  # noqa: NPY002
     version, internal, gauss = facts["python"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from nextvec.checkpoint import read_checkpoint, seed_everything
+from nextvec.checkpoint import random_state, read_checkpoint, seed_everything, set_random_state
 from nextvec.corpus.store import Store
 from nextvec.data.sampling import batch_windows, epoch_rng
 from nextvec.data.splits import split_documents
@@ -24,6 +25,7 @@ from nextvec.training.build import make_optimiser
 from nextvec.training.config import OptimConfig
 from nextvec.training.history import RunningMoments, read_history, spread
 from nextvec.training.loop import train
+from nextvec.training.session import TrainingSession
 
 D = 12  # of the tiny store
 
@@ -208,6 +210,65 @@ def test_a_gradient_that_is_not_finite_stops_too(store, tiny, tmp_path, monkeypa
         train(store, tiny(), tmp_path / "run", quiet=True)
 
 
+def test_a_device_is_not_waited_for_at_every_update_and_nothing_bad_is_saved(
+    store, tiny, tmp_path, monkeypatch
+):
+    """As on a GPU: figures are looked at together, and before a checkpoint is written."""
+    monkeypatch.setattr(loop, "AT_ONCE", ())
+    real_update, real_save, saved, asked = loop.update, TrainingSession.save, [], []
+
+    def spoil(session, batch):
+        with monkeypatch.context() as patch:
+            for name in ("item", "tolist", "__float__", "__int__", "__bool__"):
+                patch.setattr(torch.Tensor, name, watched(name, session))
+            real_update(session, batch)
+        if session.state.update == 4:
+            session.unchecked[-1].figures.fill_(math.nan)
+
+    def watched(name, session):
+        real = getattr(torch.Tensor, name)
+
+        def ask(tensor, *rest):
+            # The norms of each term's gradient are taken at the first update of an epoch.
+            if "nextvec" in sys._getframe(1).f_code.co_filename and session.state.batch > 0:
+                asked.append((name, sys._getframe(1).f_code.co_name))
+            return real(tensor, *rest)
+
+        return ask
+
+    def save(session):
+        real_save(session)
+        saved.append(session.state.update)
+
+    monkeypatch.setattr(loop, "update", spoil)
+    monkeypatch.setattr(TrainingSession, "save", save)
+    config = tiny("optim.epochs=3", "runtime.checkpoint_every_s=0.000001")
+    with pytest.raises(TrainingError, match=r"update 4 has mse nan .* documents: doc-\d+"):
+        train(store, config, tmp_path / "run", quiet=True)
+    assert saved == [1, 2, 3]
+    checkpoint = read_checkpoint(tmp_path / "run")
+    assert checkpoint is not None
+    assert checkpoint.facts["state"]["update"] == 3
+    assert asked == []
+
+
+def test_figures_are_looked_at_every_so_many_updates(store, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "AT_ONCE", ())
+    monkeypatch.setattr(loop, "CHECK_EVERY", 2)
+    real, seen = loop.refuse_non_finite, []
+
+    def spoil(session, batch, loss, norm):
+        seen.append(session.state.update + 1)
+        if session.state.update == 2:
+            loss.total.data.fill_(math.inf)
+        real(session, batch, loss, norm)
+
+    monkeypatch.setattr(loop, "refuse_non_finite", spoil)
+    with pytest.raises(TrainingError, match="update 3 has"):
+        train(store, tiny("optim.epochs=2"), tmp_path / "run", quiet=True)
+    assert seen == [1, 2, 3, 4]
+
+
 def test_all_loss_weights_zero_are_refused_and_nothing_is_written(store, tiny, tmp_path):
     with pytest.raises(ConfigError, match="every loss weight is zero"):
         train(store, tiny("loss.mse=0.0"), tmp_path / "run", quiet=True)
@@ -344,3 +405,24 @@ def test_a_terminal_shows_how_validation_goes(store, tiny, tmp_path, monkeypatch
     assert lines[-1] == (
         f"{sparkline(cosines)} {cosines[-1]:.4f}, best {best:.4f} (epoch {cosines.index(best) + 1})"
     )
+
+
+def test_the_generators_of_all_devices_are_saved_and_put_back(monkeypatch):
+    """As on a machine of two GPUs, and on one of Apple's."""
+    states = {0: torch.tensor([1]), 1: torch.tensor([2]), "mps": torch.tensor([3])}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [states[0], states[1]])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, i: states.update({i: state}))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: states["mps"])
+    monkeypatch.setattr(torch.mps, "set_rng_state", lambda state: states.update(mps=state))
+    before, facts = dict(states), random_state()[1]
+    tensors = random_state()[0]
+    states.clear()
+    set_random_state(tensors, facts)
+    assert states == before
+    states.clear()
+    set_random_state({"torch": tensors["torch"], "numpy": tensors["numpy"], "cuda": torch.tensor([9])}, facts)
+    assert states == {1: torch.tensor([9])}, "a checkpoint of an earlier version"

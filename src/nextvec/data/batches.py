@@ -121,14 +121,16 @@ class Batch:
     query: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch with its tensors on `device`."""
+        """The same batch with its tensors on `device`.
+
+        The copies are waited for: the memory that they are made from is not pinned, and on Apple's GPUs one
+        that is not waited for may read what has been overwritten since, as is reported of torch.
+        """
         if device.type == "cpu":
             return self
         held = {f.name: getattr(self, f.name) for f in fields(self)}
         moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True)
-            for name, value in held.items()
-            if isinstance(value, Tensor)
+            name: value.to(device) for name, value in held.items() if isinstance(value, Tensor)
         }
         return replace(self, **moved)
 

@@ -31,7 +31,7 @@ from nextvec.training.build import RANKING, Start
 from nextvec.training.config import TrainConfig, learning_rate
 from nextvec.training.history import ValidationMeter, loss_names, loss_values, write_history
 from nextvec.training.saved import calibrate, saved_figures
-from nextvec.training.session import TrainingSession, open_session
+from nextvec.training.session import AT_ONCE, CHECK_EVERY, TrainingSession, UncheckedUpdate, open_session
 
 METRICS = "metrics.json"
 COLLAPSE = 0.8
@@ -128,6 +128,7 @@ def train_epoch(session: TrainingSession, signals: StopSignals, progress: Progre
     saved = time.monotonic()
     for batch in islice(session.training.epoch(state.epoch, skip=state.batch), left):
         update(session, batch.to(session.fabric.device))
+        state.chunks += batch.inputs[:, :, 0].numel() if batch.full else int(batch.lengths.sum())
         progress.advance()
         stop_if_asked(session, signals, training=True)
         if config.optim.max_seconds:
@@ -138,6 +139,7 @@ def train_epoch(session: TrainingSession, signals: StopSignals, progress: Progre
             session.tick(training=True)
             session.save()
             saved = time.monotonic()
+    session.check_finite()
     session.tick(training=True)
 
 
@@ -165,9 +167,6 @@ def update(session: TrainingSession, batch: Batch) -> None:
     state.update += 1
     state.positions += batch.positions
     state.epoch_positions += batch.positions
-    state.chunks += (
-        int(batch.lengths.sum()) if not batch.full else batch.inputs.shape[0] * batch.inputs.shape[1]
-    )
 
 
 @dataclass(frozen=True)
@@ -209,17 +208,14 @@ def assess(session: TrainingSession, batch: Batch) -> StepResult:
 
 
 def refuse_non_finite(session: TrainingSession, batch: Batch, loss: Loss, norm: torch.Tensor) -> None:
-    """Raise TrainingError before a step that would spoil the weights."""
-    if math.isfinite(loss.total.item() + norm.item()):
-        return
-    documents = [session.store.documents[i].doc_id for i in dict.fromkeys(batch.documents.tolist())]
-    values = ", ".join(f"{name} {value.item():.4g}" for name, value in loss.terms.items())
-    raise TrainingError(
-        f"update {session.state.update + 1} has {values} and gradient norm {norm.item():.4g}; its documents: "
-        f"{', '.join(documents[:5])}{f' and {len(documents) - 5} more' if len(documents) > 5 else ''}",
-        where=session.out,
-        remedy="lower optim.lr or optim.clip, or look at these documents' vectors",
+    """Raise TrainingError before a step that would spoil the weights; on a device that would have to wait for
+    it, after CHECK_EVERY updates at the latest, and before anything is saved."""
+    figures = torch.stack([value.detach().float() for value in (*loss.terms.values(), loss.total, norm)])
+    session.unchecked.append(
+        UncheckedUpdate(session.state.update + 1, batch.documents, tuple(loss.terms), figures)
     )
+    if session.fabric.device.type in AT_ONCE or len(session.unchecked) >= CHECK_EVERY:
+        session.check_finite()
 
 
 @torch.no_grad()

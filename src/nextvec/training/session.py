@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from nextvec.checkpoint import CONFIG, begin, restore, seed_everything, write_checkpoint
 from nextvec.config import flatten, refuse_changes, to_dict, write_toml
@@ -22,9 +22,9 @@ from nextvec.corpus.store import Store
 from nextvec.data.batches import BatchSource
 from nextvec.data.splits import Split, split_documents
 from nextvec.data.trained import TRAINED_ON, TrainedOn, store_identity
-from nextvec.data.windows import Windows
+from nextvec.data.windows import IntArray, Windows
 from nextvec.disk import write_json
-from nextvec.errors import RunError, SplitError, WindowError
+from nextvec.errors import RunError, SplitError, TrainingError, WindowError
 from nextvec.hardware import Hardware, find_hardware
 from nextvec.models.base import NextVectorModel
 from nextvec.objectives.combine import Objective, needs_statistics
@@ -90,6 +90,22 @@ class TrainingState:
     stopped: str = ""
 
 
+CHECK_EVERY = 20
+AT_ONCE = ("cpu",)
+"""Devices whose figures are there when they are asked for; others would have to finish their work first."""
+
+
+@dataclass(frozen=True)
+class UncheckedUpdate:
+    """Figures of an update that may not be finite, on the device: the terms of its loss, their total and the
+    norm of its gradient."""
+
+    update: int
+    documents: IntArray
+    names: tuple[str, ...]
+    figures: Tensor
+
+
 @dataclass
 class TrainingSession:
     """A run at work. `network` is the model behind Fabric (autocast, later DDP) as `TrainingWrapper` has it;
@@ -114,6 +130,7 @@ class TrainingSession:
     fitted: dict[str, Any]
     state: TrainingState = field(default_factory=TrainingState)
     history: list[dict[str, Any]] = field(default_factory=list)
+    unchecked: list[UncheckedUpdate] = field(default_factory=list)
     clock: float = field(default_factory=time.perf_counter)
 
     @property
@@ -147,8 +164,30 @@ class TrainingSession:
         self.state.train_seconds += now - self.clock if training else 0.0
         self.clock = now
 
+    def check_finite(self) -> None:
+        """Look at the figures of all updates since the last look, in one copy from the device.
+
+        Raises:
+            TrainingError: the first update with a loss or a gradient that is not finite, and its documents.
+        """
+        held, self.unchecked = self.unchecked, []
+        figures = torch.stack([update.figures for update in held]).tolist() if held else []
+        for each, values in zip(held, figures, strict=True):
+            if math.isfinite(sum(values)):
+                continue
+            *terms, _, norm = values
+            said = ", ".join(f"{name} {value:.4g}" for name, value in zip(each.names, terms, strict=True))
+            ids = [self.store.documents[i].doc_id for i in dict.fromkeys(each.documents.tolist())]
+            raise TrainingError(
+                f"update {each.update} has {said} and gradient norm {norm:.4g}; its documents: "
+                f"{', '.join(ids[:5])}{f' and {len(ids) - 5} more' if len(ids) > 5 else ''}",
+                where=self.out,
+                remedy="lower optim.lr or optim.clip, or look at these documents' vectors",
+            )
+
     def save(self) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint, unless an update before it was not finite. Raises as `check_finite`."""
+        self.check_finite()
         facts = {
             "config": to_dict(self.config),
             "state": asdict(self.state),
