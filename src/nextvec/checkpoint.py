@@ -122,7 +122,14 @@ def restore(
 
 
 def begin(
-    out: Path, config: C | None, read: Callable[[Path], C], *, resume: bool, free: Collection[str], what: str
+    out: Path,
+    config: C | None,
+    read: Callable[[Path], C],
+    *,
+    resume: bool,
+    free: Collection[str],
+    what: str,
+    unfinished: Collection[str] = (),
 ) -> tuple[C | None, Checkpoint | None]:
     """What a training in the folder `out` starts from: its configuration and, resumed, its checkpoint.
 
@@ -131,13 +138,15 @@ def begin(
         read: the configuration that lies in a file.
         free: keys that a resumed training may change.
         what: "run" or "training", as errors call it.
+        unfinished: names that may lie in `out` before its configuration does.
     Raises:
         RunError: `out` holds something (without `resume`) or nothing to resume (with it), or what was started
             with another configuration.
     """
     if not resume:
         started = (out / CONFIG).is_file()
-        refuse_taken(out, RunError, f"{'go on with --resume or ' if started else ''}give another folder")
+        remedy = f"{'go on with --resume or ' if started else ''}give another folder"
+        refuse_taken(out, RunError, remedy, besides=() if started else unfinished)
         return config, None
     if not (out / CONFIG).is_file():
         remedy = "check the folder, or train without --resume"

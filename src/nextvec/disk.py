@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -247,11 +247,17 @@ def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
 
 
 def refuse_taken(
-    folder: Path, error: type[NextvecError], remedy: str, why: str = "is there already and not empty"
+    folder: Path,
+    error: type[NextvecError],
+    remedy: str,
+    why: str = "is there already and not empty",
+    besides: Collection[str] = (),
 ) -> None:
-    """Raise `error` where a folder that is to be filled is a file, or has anything in it already. Locks and
-    what a killed process left half written do not count."""
-    if folder.exists() and (not folder.is_dir() or not all(map(is_own, folder.iterdir()))):
+    """Raise `error` where a folder that is to be filled is a file, or has anything in it already. Locks, what
+    a killed process left half written and the names in `besides` do not count."""
+    if folder.exists() and (
+        not folder.is_dir() or not all(is_own(file) or file.name in besides for file in folder.iterdir())
+    ):
         raise error(why, where=folder, remedy=remedy)
 
 

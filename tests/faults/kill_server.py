@@ -48,6 +48,8 @@ class Moments:
                 target = Path(f"/proc/self/fd/{target}").readlink()
             except OSError:
                 return
+        # As the system has it: of a descriptor the error says no name.
+        named = () if what == "fsync" else (os.fsdecode(target),)
         path = str(Path(os.fsdecode(target)).absolute())
         if not path.startswith(self.root):
             return
@@ -58,11 +60,11 @@ class Moments:
                 os.truncate(path, Path(path).stat().st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
         if self.full is not None and len(self.events) >= self.full and what in ("open", "fsync", "mkdir"):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *named)
         if self.readonly:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), *named)
         if len(self.events) == self.broken:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise OSError(errno.EIO, os.strerror(errno.EIO), *named)
 
     def install(self) -> None:
         def hook(event: str, details: tuple[Any, ...]) -> None:

@@ -142,7 +142,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[list[str]]
     return call
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(VERBS), st.lists(words, max_size=4))
 def test_a_command_line_is_one_line_of_error(
     ask: Callable[[list[str]], tuple[object, str]], verb: str, given_words: list[str]

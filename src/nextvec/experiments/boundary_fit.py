@@ -81,7 +81,7 @@ def keep(fitted: FittedFinder, run: TrainedPredictor) -> Path:
     """
     check_kept(run)
     with locked(run.folder):
-        write_json(run.folder / FILE, fitted.to_json())
+        write_json(run.folder / FILE, fitted.to_json(), sealed=True)
     return run.folder / FILE
 
 

@@ -36,7 +36,7 @@ from nextvec.models.saving import load_model
 from nextvec.training.build import Start
 from nextvec.training.config import TrainConfig
 from nextvec.training.loop import assess, train
-from nextvec.training.session import build_session
+from nextvec.training.session import UNFINISHED, build_session
 
 Method = Literal["structured", "magnitude"]
 IMPORTANCE_BATCHES = 16
@@ -171,7 +171,7 @@ def prune(run: Path, store: Store, plan: PruningPlan, out: Path, *, quiet: bool 
     several = len(plan.keep) > 1
     folders = [out / f"keep-{keep:g}" if several else out for keep in plan.keep]
     if not any(folder.is_dir() for folder in folders) if several else not (out / CONFIG).is_file():
-        refuse_taken(out, RunError, "give another folder")
+        refuse_taken(out, RunError, "give another folder", besides=() if several else UNFINISHED)
     source = RunToPrune(run, store, plan)
     for keep, folder in zip(plan.keep, folders, strict=True):
         refuse_other(folder, {**source.origin(keep), "keep_zeros": plan.method == "magnitude"})

@@ -83,7 +83,7 @@ def _kept(source: IndexSource, folder: Path) -> Any:
             with atomic_path(file) as temporary:
                 faiss.write_index(index, str(temporary))
             write_json(note, {"rows": len(source.rows), "sha256": sha256_file(file)}, sealed=True)
-    except OSError as e:
+    except (OSError, RuntimeError) as e:  # faiss has an error of its own for a full disk
         raise RetrievalError(
             f"cannot be written ({e})", where=file, remedy="name a folder that can be written to"
         ) from None

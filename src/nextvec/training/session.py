@@ -16,7 +16,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from nextvec.checkpoint import CONFIG, begin, restore, seed_everything, write_checkpoint
+from nextvec.checkpoint import CONFIG, FILE, begin, restore, seed_everything, write_checkpoint
 from nextvec.config import flatten, refuse_changes, to_dict, write_toml
 from nextvec.corpus.store import Store
 from nextvec.data.batches import BatchSource
@@ -46,6 +46,8 @@ from nextvec.version import __version__
 log = logging.getLogger("nextvec.training")
 
 ENVIRONMENT = "run.json"
+UNFINISHED = (FILE.parent.name, TRAINED_ON)
+"""All that there is of a run that was stopped before its configuration was written: nothing to keep."""
 FREE_TO_CHANGE = ("data.workers", "runtime.checkpoint_every_s")
 """Keys that a resumed run may change: they decide how it works, not what it gives."""
 ENDS = ("optim.max_updates", "optim.epochs", "optim.max_seconds")
@@ -212,7 +214,9 @@ def open_session(
         ConfigError, SplitError, WindowError, ModelError: the configuration cannot be carried out.
     """
     free = (*FREE_TO_CHANGE, *ENDS)
-    config, checkpoint = begin(out, config, read_config, resume=resume, free=free, what="run")
+    config, checkpoint = begin(
+        out, config, read_config, resume=resume, free=free, what="run", unfinished=UNFINISHED
+    )
     if config is None:
         raise RunError("a new run needs a configuration", where=out)
     if config.runtime.threads:
@@ -234,6 +238,7 @@ def open_session(
         done = read_history(out) if session.state.epoch else []
         session.history = [line for line in done if line["epoch"] <= session.state.epoch]
     if start is not None:  # else one stopped before its first checkpoint would go on from fresh weights
+        session.trained_on.save(out / TRAINED_ON)  # before the checkpoint that is read with it
         session.save()
     _write_facts(session)
     log.info("training on %s in %s", hardware.device, hardware.precision)
