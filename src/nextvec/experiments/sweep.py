@@ -18,7 +18,7 @@ from nextvec.checkpoint import CONFIG
 from nextvec.config import from_dict, merge, read_toml, write_toml
 from nextvec.corpus.store import Store
 from nextvec.disk import locked, refuse_taken, write_json
-from nextvec.errors import ConfigError, NextvecError, NextvecWarning, RunError
+from nextvec.errors import ConfigError, DiskError, NextvecError, NextvecWarning, RunError
 from nextvec.experiments.evaluating import WIDER, check_test_split, foretell
 from nextvec.interrupt import TrainingInterrupted
 from nextvec.models.registry import SEARCH
@@ -334,6 +334,8 @@ def run_trial(
         raise
     except TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
+    except DiskError:  # of the folder, not of the choices: the trial is taken up again
+        raise
     except NextvecError as e:
         trial.set_user_attr("error", str(e))
         study.tell(trial, state=TrialState.FAIL)
