@@ -325,3 +325,34 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 def test_a_hub_id_that_cannot_be_had() -> None:
     with pytest.raises(RunError, match="not a folder, and cannot be fetched from the Hub"):
         load_model("nobody-at-all/no-such-model", local_files_only=True)
+
+
+def test_matrices_in_bytes(tmp_path: Path) -> None:
+    """Each weight is off by half a step of its row at most, and the golden output is of what was written."""
+    torch.manual_seed(0)
+    model = registry.build("mlp", "small", 8)
+    names = [name for name, value in model.named_parameters() if value.ndim == 2]
+    save_model(tmp_path / "plain", model)
+    save_model(tmp_path / "small", model, bytes_of=names)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("plain", "small")]
+    assert sizes[1] < 0.5 * sizes[0]
+    found, _ = load_model(tmp_path / "small")
+    for name, value in model.state_dict().items():
+        got = found.state_dict()[name]
+        assert got.dtype == torch.float32
+        if name in names:
+            assert ((got - value).abs() <= value.abs().amax(-1, keepdim=True) / 254 + 1e-7).all()
+        else:
+            assert torch.equal(got, value)
+
+
+def test_steps_of_another_shape_are_refused(tmp_path: Path) -> None:
+    """They would spread a small file over all of the memory."""
+    model = registry.build("mlp", "small", 8)
+    name = next(name for name, value in model.named_parameters() if value.ndim == 2)
+    save_model(tmp_path, model, bytes_of=[name])
+    weights = load_file(tmp_path / "model.safetensors")
+    weights[name + ".steps"] = torch.ones(70_000, 1)
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(RunError, match=r"model\.safetensors"):
+        load_model(tmp_path)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from nextvec.models.base import NextVectorModel
 
 
+STEPS = ".steps"  # behind the name of a matrix in int8: what its rows are multiplied with
 TOLERANCE = 1e-5  # of a golden output's largest value, at least of 1
 
 
@@ -158,7 +159,33 @@ PACKAGE = __package__ or "nextvec.models"
 NOT_COMPUTING = {f"{PACKAGE}.registry", f"{PACKAGE}.saving"}
 
 
-def save_model(folder: Path, model: NextVectorModel, extra: Mapping[str, Any] | None = None) -> None:
+def in_bytes(weights: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
+    """The same, but the matrices [M, N] of these names in int8, with the steps [M, 1] of its rows beside each."""
+    made = dict(weights)
+    for name in names:
+        matrix = weights[name].float()
+        step = matrix.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / 127
+        made[name], made[name + STEPS] = (matrix / step).round().to(torch.int8), step
+    return made
+
+
+def from_bytes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `in_bytes` was given, up to half a step. Steps that are not one a row stay, as unknown names."""
+    found = dict(tensors)
+    for name, value in tensors.items():
+        steps = tensors.get(name + STEPS)
+        if value.dtype == torch.int8 and steps is not None and steps.shape == (*value.shape[:-1], 1):
+            found[name] = value * found.pop(name + STEPS)
+    return found
+
+
+def save_model(
+    folder: Path,
+    model: NextVectorModel,
+    extra: Mapping[str, Any] | None = None,
+    *,
+    bytes_of: Collection[str] = (),
+) -> None:
     """Write the model to `folder`, beside what else stands there. Torch's random state is not touched.
 
     The weights keep their dtype. The golden output is computed on the CPU, in float32 (float64 for a float64
@@ -166,11 +193,13 @@ def save_model(folder: Path, model: NextVectorModel, extra: Mapping[str, Any] | 
 
     Args:
         extra: further entries of config.json, such as the encoder; must be JSON.
+        bytes_of: names of the matrices that are written in int8, by rows: a quarter of the file.
     Raises:
         ModelError: the model gives NaN or infinity.
     """
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    twin = _assemble(type(model), to_dict(model.config), weights, folder)
+    weights = in_bytes(weights, bytes_of)
+    twin = _assemble(type(model), to_dict(model.config), from_bytes(weights), folder)
     inputs = _golden_input(twin)
     outputs = _outputs(twin, inputs)
     if not all(output.isfinite().all() for output in outputs.values()):
@@ -221,7 +250,7 @@ def load_model(source: str | Path, **download: Any) -> tuple[NextVectorModel, di
             raise RunError(
                 "is not the configuration of a nextvec model", where=folder / CONFIG, remedy="check the path"
             )
-    weights = read_tensors(folder / WEIGHTS)
+    weights = from_bytes(read_tensors(folder / WEIGHTS))
     model = _assemble(cls, config, weights, folder)
     _check_golden(model, folder, saved_code)
     return model.to(weights["scale"].dtype), info
