@@ -160,7 +160,7 @@ NOT_COMPUTING = {f"{PACKAGE}.registry", f"{PACKAGE}.saving"}
 
 
 def in_bytes(weights: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-    """The same, but the matrices [M, N] of these names in int8, with the steps [M, 1] of its rows beside each."""
+    """The same, but the matrices [M, N] of these names in int8, beside each the steps [M, 1] of its rows."""
     made = dict(weights)
     for name in names:
         matrix = weights[name].float()
