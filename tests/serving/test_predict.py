@@ -76,6 +76,27 @@ def test_every_way_in_and_out_tells_what_the_run_tells(make_app: Any, within: An
     within(make_app(), work)
 
 
+def test_the_briefs_path_and_field_are_other_names_of_ours(
+    make_app: Any, within: Any, expected: tuple[Any, Any]
+) -> None:
+    raw, unit = expected
+    key = {"authorization": "Bearer a-long-enough-key"}
+
+    async def work(client: Any) -> None:
+        for kind, vectors in (("decoder", raw), ("cosine", unit)):
+            body = {"context_vectors": WINDOWS[0].tolist(), "output_type": kind}
+            for path in ("/predict", "/v1/predict"):
+                answer = await client.post(path, json=body, headers=key)
+                np.testing.assert_allclose(floats(answer), vectors[:1], atol=1e-6)
+        twice = await client.post("/predict", json={**body, "input": body["context_vectors"]}, headers=key)
+        assert (twice.status_code, twice.json()["error"]["param"]) == (422, "context_vectors")
+        assert (await client.post("/predict", json=body)).status_code == 401
+        assert (await client.get("/predict")).status_code == 401
+        assert (await client.get("/predict", headers=key)).status_code == 405
+
+    within(make_app(api_keys=("a-long-enough-key",)), work)
+
+
 def test_contexts_of_different_lengths_in_one_request_are_told_in_their_order(
     make_app: Any, within: Any, run: Any
 ) -> None:

@@ -31,6 +31,8 @@ log = logging.getLogger("nextvec.serving")
 SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 WORK, FREE = "/v1/", frozenset({"/v1/outcomes"})  # what needs a place in a queue, and what costs nothing
+ALSO = {"/predict": "/v1/predict"}
+"""The product brief's path of a route: checked, queued and answered as that route."""
 DROPPED = 64 * 1024  # bytes
 PAUSE = 0.02
 """Seconds before a refusal for load is sent: clients that try again at once, against Retry-After, would
@@ -70,6 +72,7 @@ class Gateway:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope["path"] = ALSO.get(scope["path"], scope["path"])
         context = scope[KEY] = RequestContext(_request_id(scope["headers"]), perf_counter(), receive)
         sent = _Sent(send, context)
         try:

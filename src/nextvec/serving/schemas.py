@@ -152,6 +152,10 @@ ASKED: dict[str, Any] = {
         "user": USER,
     },
 }
+_NAMED: dict[str, Any] = {**ASKED["properties"], "context_vectors": ASKED["properties"]["input"]}
+_NAMED.pop("input")
+ASKED_AS_IN_THE_BRIEF = {**ASKED, "required": ["context_vectors"], "properties": _NAMED}
+"""The same with the product brief's name of `input`."""
 BINARY = {"type": "string", "format": "binary", "description": "an .npy file of floating point numbers"}
 STICKY_HEADER = {
     "name": "X-Sticky-Key",
@@ -176,7 +180,7 @@ QUERY_FIELDS = (
 PREDICT: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {JSON: {"schema": ASKED}, NPY: {"schema": BINARY}},
+        "content": {JSON: {"schema": {"anyOf": [ASKED, ASKED_AS_IN_THE_BRIEF]}}, NPY: {"schema": BINARY}},
     },
     "parameters": [STICKY_HEADER, *(_in_query(*field) for field in QUERY_FIELDS)],
 }

@@ -30,6 +30,8 @@ from nextvec.vectors import unit
 router = APIRouter(prefix="/v1", tags=["vectors"])
 
 IN_QUERY = ("model", "output_type", "horizon", "user")
+ALSO_INPUT = "context_vectors"
+"""What the product brief calls `input`."""
 
 
 @dataclass(slots=True)
@@ -135,6 +137,10 @@ def _types(headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
 
 def _of_json(body: bytes) -> PredictRequest:
     given = read_json(body)
+    if ALSO_INPUT in given:
+        if "input" in given:
+            raise _wrong(ALSO_INPUT, "it is another name of input, which is there too")
+        given["input"] = given.pop(ALSO_INPUT)
     try:
         return PredictRequest(**given).check()
     except TypeError:
