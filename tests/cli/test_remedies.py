@@ -124,6 +124,18 @@ def test_every_verb_in_a_message_exists_and_has_the_flags_that_follow_it(known: 
     assert seen > 40
 
 
+def test_the_page_of_the_brief_names_verbs_and_flags_that_exist(known: dict[str, set[str]]) -> None:
+    page = (SOURCE.parents[1] / "docs" / "brief.md").read_text(encoding="utf-8")
+    every, spoken = set().union(*known.values()), []
+    for code in re.findall(r"`([^`]+)`", page):
+        verb = VERB.match(code)
+        names = [n for n in known if verb and n in (verb[1], f"{verb[1]} {verb[2]}")]
+        assert names or not verb, code
+        there = set().union(*(known[n] for n in names)) if names else every
+        spoken += [(code, flag) for flag in FLAG.findall(code) if flag not in there]
+    assert spoken == []
+
+
 def test_every_route_in_a_message_is_one_of_the_server() -> None:
     routes = {
         (method, re.sub(r"\{\w+\}", HOLE, route.path))
