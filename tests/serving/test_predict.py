@@ -150,6 +150,12 @@ def test_many_at_once_are_batched_and_each_gets_its_own(make_app: Any, within: A
             "invalid_field",
             "horizon",
         ),
+        (
+            {"json": {"input": [[0.0] * 16]}, "params": {"output_type": "cosine"}},
+            422,
+            "invalid_field",
+            "output_type",
+        ),
     ],
 )
 def test_refusals_have_one_shape(

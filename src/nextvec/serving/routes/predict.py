@@ -79,7 +79,7 @@ async def predict(request: Request) -> Response:
     if kind == NPY:
         requested = _of_query(read_npy(context.body), request.scope["query_string"])
     elif kind == JSON:
-        requested = _of_json(context.body)
+        requested = _of_json(context.body, request.scope["query_string"])
     else:
         raise Refusal(
             415, "the content type is not taken", code="unsupported_type", remedy=f"send {JSON} or {NPY}"
@@ -135,7 +135,10 @@ def _types(headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
     return kind, accept
 
 
-def _of_json(body: bytes) -> PredictRequest:
+def _of_json(body: bytes, query: bytes) -> PredictRequest:
+    if query:
+        name = query.partition(b"=")[0].decode("latin-1")[:100]
+        raise _wrong(name, "beside JSON it stands in the body, not in the address")
     given = read_json(body)
     if ALSO_INPUT in given:
         if "input" in given:
