@@ -13,6 +13,7 @@ from nextvec.errors import DocumentError, MissingDependencyError
 EXTRA = "pip install 'nextvec[documents]'"
 
 BEGINNING = {".pdf": b"%PDF-", ".docx": b"PK\x03\x04", ".epub": b"PK\x03\x04"}
+CONVERTERS = {".pdf": "PdfConverter", ".docx": "DocxConverter", ".epub": "EpubConverter"}
 SNIFFED_BYTES = 1024
 
 
@@ -32,15 +33,18 @@ def read_office_file(
     """
     if not can_read_office():
         raise MissingDependencyError("needs markitdown", where=path, remedy=EXTRA)
-    from markitdown import MarkItDown
+    from markitdown import MarkItDown, converters
 
+    # Only the reader of this kind: with all of them a damaged file is read as plain text.
+    reader = MarkItDown(enable_builtins=False, enable_plugins=False)
     with plain_file(path) as plain:
         with plain.open("rb") as f:
             start = f.read(SNIFFED_BYTES)
+        reader.register_converter(getattr(converters, CONVERTERS[plain.suffix.lower()])())
         if BEGINNING[plain.suffix.lower()] not in start:  # else it would be read as whatever it looks like
             raise DocumentError(f"is no {plain.suffix} file", where=path, remedy="save it anew")
         try:
-            found = MarkItDown(enable_plugins=False).convert_local(str(plain))
+            found = reader.convert_local(str(plain))
         except Exception as e:  # noqa: BLE001 - of any of its parsers: whatever it is, the file is at fault
             reason = str(e).strip().split("\n")[-1][:200] or type(e).__name__
             raise DocumentError(f"cannot be read ({reason})", where=path, remedy="save it anew") from None
