@@ -74,7 +74,7 @@ def test_what_comes_while_a_batch_is_worked_on_goes_together() -> None:
 
     async def work(batcher: Batcher) -> None:
         first = batcher.submit(np.ones((1, 3, 2), np.float32), gate)
-        await asyncio.to_thread(gate.entered.wait, 60)
+        await asyncio.to_thread(gate.entered.wait, 900)
         rest = [batcher.submit(np.ones((1, 3, 2), np.float32), gate) for _ in range(5)]
         gate.opened.set()
         await asyncio.gather(first, *rest)
@@ -87,7 +87,7 @@ def test_padding_is_bounded_and_kinds_are_not_mixed() -> None:
 
     async def work(batcher: Batcher) -> None:
         first = batcher.submit(np.ones((1, 1, 2), np.float32), gate)
-        await asyncio.to_thread(gate.entered.wait, 60)
+        await asyncio.to_thread(gate.entered.wait, 900)
         lengths = [(8, "a"), (10, "a"), (4, "a"), (8, "b"), (9, "a")]
         rest = [batcher.submit(np.ones((1, t, 2), np.float32), gate, kind) for t, kind in lengths]
         gate.opened.set()
@@ -102,7 +102,7 @@ def test_nobody_waits_behind_those_who_have_gone() -> None:
 
     async def work(batcher: Batcher) -> None:
         first = batcher.submit(np.ones((1, 3, 2), np.float32), gate)
-        await asyncio.to_thread(gate.entered.wait, 60)
+        await asyncio.to_thread(gate.entered.wait, 900)
         gone = [batcher.submit(np.ones((4, 3, 2), np.float32), gate) for _ in range(3)]
         last = batcher.submit(np.ones((1, 3, 2), np.float32), gate)
         assert batcher.waiting == 13
@@ -146,7 +146,7 @@ def test_after_a_crowd_a_free_thread_waits_for_it_but_not_for_long() -> None:
 
     async def work(batcher: Batcher) -> None:
         first = batcher.submit(np.ones((1, 3, 2), np.float32), gate)
-        await asyncio.to_thread(gate.entered.wait, 60)
+        await asyncio.to_thread(gate.entered.wait, 900)
         crowd = [batcher.submit(np.ones((1, 3, 2), np.float32), gate) for _ in range(7)]
         gate.opened.set()
         await asyncio.gather(first, *crowd)

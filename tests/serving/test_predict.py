@@ -344,6 +344,7 @@ def test_a_request_when_the_queue_is_full_is_refused_before_its_body_is_read(
 
     async def work(client: Any) -> None:
         turnstile.open.clear()
+        turnstile.entered.clear()
         waiting = [asyncio.create_task(send(WINDOWS)(client)) for _ in range(2)]
         while app.state.queues["vectors"].under_way < 2:
             await asyncio.sleep(0.001)
@@ -368,8 +369,9 @@ def test_an_answer_that_takes_too_long_is_a_504_and_what_waits_is_dropped(
 
     async def work(client: Any) -> None:
         turnstile.open.clear()
+        turnstile.entered.clear()
         first = asyncio.create_task(send(WINDOWS)(client))
-        await asyncio.to_thread(turnstile.entered.wait, 60)
+        await asyncio.to_thread(turnstile.entered.wait, 900)
         second = asyncio.create_task(send(WINDOWS)(client))
         assert [(await task).status_code for task in (first, second)] == [504, 504]
         turnstile.seen.clear()

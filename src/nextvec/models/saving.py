@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import hashlib
 import importlib
 import logging
 import os
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,11 +139,18 @@ def source_version(module: str, packages: tuple[str, ...], without: Collection[s
     return digest.hexdigest()[:16]
 
 
+_PARSING = threading.Lock()
+"""Two threads that parse at once can end in a SystemError of CPython 3.11."""
+
+
+@functools.lru_cache(maxsize=256)
 def _imports(source: bytes, packages: tuple[str, ...]) -> list[str]:
     """The modules of these packages that a source file imports at its top level."""
+    with _PARSING:
+        body = ast.parse(source).body
     return [
         node.module
-        for node in ast.parse(source).body
+        for node in body
         if isinstance(node, ast.ImportFrom)
         and node.module
         and node.module.startswith(tuple(f"{package}." for package in packages))
