@@ -38,7 +38,7 @@ def ask(page: Page, *, model: str = "amn", beside: str = "") -> None:
     page.get_by_label("Model", exact=True).select_option(model)
     page.get_by_label("Beside it").select_option(beside)
     page.get_by_role("button", name="Predict").click()
-    expect(page.get_by_role("status")).to_have_text(re.compile("^PredictedWindows in"))
+    expect(page.get_by_role("status")).to_have_text(re.compile("^Answered in"))
 
 
 def prediction(page: Page, model: str) -> Locator:
@@ -236,7 +236,7 @@ def test_waiting_is_shown(playground: Page, held: list[Route]) -> None:
     expect(playground.get_by_role("button", name="Predict")).to_be_disabled()
     expect(playground.locator("#results")).to_have_attribute("aria-busy", "true")
     held.pop().continue_()
-    expect(playground.get_by_role("status")).to_have_text(re.compile("^PredictedWindows in"))
+    expect(playground.get_by_role("status")).to_have_text(re.compile("^Answered in"))
     expect(playground.get_by_role("button", name="Predict")).to_be_enabled()
     expect(playground.locator("#results")).to_have_attribute("aria-busy", "false")
 
