@@ -140,6 +140,7 @@ def test_objectives_tasks_and_keys_are_axes(cli, tiny: tuple[str, ...], world: S
     assert cli("compare", out).out == done.out
 
 
+@pytest.mark.slow
 def test_runs_at_the_same_time_give_the_same_table(
     cli, tiny: tuple[str, ...], world: Store, tmp_path: Path
 ) -> None:

@@ -63,9 +63,10 @@ def world() -> SimpleNamespace:
     train, validation = (make_windows(store, part, CONTEXT) for part in (range(30), range(30, 40)))
     found = np.stack(rows).astype(np.float32)
     judged = {name: BASELINES[JUDGED[name]](CONTEXT) for name in JUDGED}
-    for baseline in judged.values():
+    ranker = BASELINES["listwise averages"](CONTEXT)
+    for baseline in (*judged.values(), ranker):
         baseline.fit(found, train, validation)
-    return SimpleNamespace(vectors=found, train=train, validation=validation, judged=judged)
+    return SimpleNamespace(vectors=found, train=train, validation=validation, judged=judged, ranker=ranker)
 
 
 def answers(model: NextVectorModel, prediction: Prediction, candidate: Tensor) -> dict[str, Tensor]:
@@ -186,8 +187,7 @@ def test_an_untrained_model_ranks_as_the_listwise_averages(name: str, world: Sim
     model = fresh(name, ranking=True)
     model.scale.fill_(1.7)
     fit_ranking(model, world.vectors, world.train)
-    judged = BASELINES["listwise averages"](CONTEXT)
-    judged.fit(world.vectors, world.train, world.validation)
+    judged = world.ranker
     contexts, lengths = gather_contexts(world.vectors, world.validation, judged.context)
     ends = torch.from_numpy(lengths)
     query = model.after(torch.from_numpy(contexts), ends).query

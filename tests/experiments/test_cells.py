@@ -91,7 +91,8 @@ def unstopped(world: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return found
 
 
-@pytest.mark.parametrize("signum", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_matrix_of_several_processes_goes_on_to_the_same_table(
     world: Store, tmp_path: Path, unstopped: dict[str, Any], signum: signal.Signals
 ) -> None:

@@ -317,7 +317,10 @@ def test_a_folder_that_can_only_be_read_is_said(
         scene.refused("Read-only file system", readonly=1)
 
 
-@pytest.mark.parametrize("name", ["ingest", "train", "export", "decoder", "index"])
+@pytest.mark.parametrize(
+    "name",
+    ["ingest", "train", "index", *(pytest.param(n, marks=pytest.mark.faults) for n in ("export", "decoder"))],
+)
 def test_what_is_renamed_is_durable_before_and_its_folder_after(
     run: Run, name: str, place: Store, tmp_path: Path
 ) -> None:
