@@ -85,8 +85,7 @@ class ModelPredictor(VectorPredictor):
     def predict_each(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Raw and unit prediction [T, D] after each of up to `context` vectors [T, D] of one document, as
         `predict` gives them for its T beginnings, in one pass."""
-        read, length = self._as_trained(vectors[None], np.array([len(vectors)], dtype=np.int64))
-        raw = self.stream().read(read[0]) * length[0]
+        raw = self.stream().read(vectors)  # brings raw vectors to the lengths that the model was trained on
         return raw, unit(raw)
 
     @torch.inference_mode()
