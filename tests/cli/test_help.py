@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from nextvec.cli.main import VERBS
+from nextvec.corpus.store import Store
 from nextvec.version import __version__
 
 HEAVY = ("torch", "numpy", "pydantic", "pyarrow", "safetensors", "transformers", "sentence_transformers")
@@ -48,6 +53,38 @@ sys.exit(", ".join(sorted(loaded)) or 0)
     assert (done.returncode, done.stderr.strip()) == (0, "")
     for verb in VERBS:
         assert f"Usage: nextvec {verb}" in done.stdout
+
+
+def test_verbs_about_stores_import_no_torch(world: Store, tmp_path: Path) -> None:
+    """Each takes a fraction of the time that importing torch does; and to read a store takes no pandas."""
+    shutil.copytree(world.path, tmp_path / "store")
+    np.save(tmp_path / "v.npy", world.vectors[:])
+    pq.write_table(world.chunks, tmp_path / "c.parquet")
+    given = ["--vectors", tmp_path / "v.npy", "--chunks", tmp_path / "c.parquet", "--out", tmp_path / "made"]
+    reading = [["info", tmp_path / "store"], ["doctor", tmp_path / "store"], ["metrics"]]
+    writing = [
+        ["export-npz", tmp_path / "store", tmp_path / "windows.npz", "--quiet"],
+        ["ingest", *given, "--quiet"],
+        ["delete", tmp_path / "store", world.documents[0].doc_id],
+        ["compact", tmp_path / "store"],
+        ["diagnose", "data", tmp_path / "made"],
+    ]
+    program = f"""
+import sys
+from nextvec.cli.main import run
+def loaded(arguments, *names):
+    try:
+        run(arguments)
+    except SystemExit as left:
+        assert not left.code, arguments
+    assert not set(names) & set(sys.modules), arguments
+for arguments in {[[str(a) for a in verb] for verb in reading]}:
+    loaded(arguments, "torch", "pandas")
+for arguments in {[[str(a) for a in verb] for verb in writing]}:
+    loaded(arguments, "torch")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("verb", VERBS)

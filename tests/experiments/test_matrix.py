@@ -14,10 +14,10 @@ from nextvec.corpus.store import Store
 from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.errors import ConfigError, NextvecError, RunError
 from nextvec.evaluation.harness import EvaluationConfig
-from nextvec.evaluation.table import format_table
+from nextvec.evaluation.table import format_table, read_table
 from nextvec.experiments import plan as cells
 from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
-from nextvec.experiments.matrix import read_table, run_matrix
+from nextvec.experiments.matrix import run_matrix
 from nextvec.experiments.plan import MatrixCell, MatrixPlan, parse_axis
 from nextvec.reporting.inputs import ReportInputs
 from nextvec.training.config import TrainConfig

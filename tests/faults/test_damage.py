@@ -23,8 +23,9 @@ from nextvec.decoding.inverter.folder import load_saved
 from nextvec.disk import UNSEALED, check_seal, seal, write_json
 from nextvec.errors import EvaluationError, NextvecError, RunError, StoreError
 from nextvec.evaluation.report import KeptPredictions
+from nextvec.evaluation.table import TABLE, read_table
 from nextvec.experiments.doctor import examine
-from nextvec.experiments.matrix import PLAN, TABLE, MatrixPlan, read_table
+from nextvec.experiments.matrix import PLAN, MatrixPlan
 from nextvec.experiments.runs import RunFolder
 from nextvec.inference.export import export_run
 from nextvec.inference.exported import ExportedPredictor

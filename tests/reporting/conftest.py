@@ -12,8 +12,9 @@ import pytest
 from by_hand import by_hand
 from nextvec.corpus.store import Store
 from nextvec.evaluation.harness import EvaluationConfig
+from nextvec.evaluation.table import TABLE
 from nextvec.experiments.evaluating import DocumentSelection
-from nextvec.experiments.matrix import TABLE, run_matrix
+from nextvec.experiments.matrix import run_matrix
 from nextvec.experiments.plan import MatrixPlan
 from nextvec.reporting.inputs import ReportInputs
 from nextvec.training.loop import METRICS

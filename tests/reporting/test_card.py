@@ -16,7 +16,7 @@ from by_hand import by_hand
 from nextvec.cli.main import run as command_line
 from nextvec.corpus.store import Store
 from nextvec.errors import ConfigError, RunError
-from nextvec.experiments.matrix import TABLE, read_table
+from nextvec.evaluation.table import TABLE, read_table
 from nextvec.reporting.card import make_card, write_card
 from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.report import make_report

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from nextvec.cli.common import JsonTarget, output
 
 if TYPE_CHECKING:
-    from nextvec.experiments.doctor import Examination
+    from nextvec.experiments.examined import Examination
 
 
 def doctor(
@@ -22,9 +22,15 @@ def doctor(
 
     The exit code is 0 when no file is damaged, 1 when one is, 2 when there is nothing to look at.
     """
-    from nextvec.experiments.doctor import examine
+    from nextvec.corpus.layout import MANIFEST
+    from nextvec.experiments.examined import examine_store
 
-    found = examine(folder)
+    if (folder / MANIFEST).is_file():
+        found = examine_store(folder)
+    else:  # what was trained is loaded, with torch
+        from nextvec.experiments.doctor import examine
+
+        found = examine(folder)
     output(describe_examination(found), found.to_json(), json)
     if found.damaged:
         raise SystemExit(1)

@@ -167,8 +167,7 @@ def compare(
     json: JsonTarget = None,
 ) -> None:
     """Print the table of a matrix again, or how every two of its rows differ, or the PRD's view of it."""
-    from nextvec.evaluation.table import format_pairs
-    from nextvec.experiments.matrix import read_table
+    from nextvec.evaluation.table import format_pairs, read_table
 
     found = read_table(matrix)
     if prd:

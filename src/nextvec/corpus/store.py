@@ -29,6 +29,8 @@ from nextvec.corpus.layout import (
     IntArray,
     ShardFiles,
     Vectors,
+    number_column,
+    numbers,
     open_shard,
     read_column,
     read_documents,
@@ -195,9 +197,9 @@ class Store:
             table = read_documents(files.documents, shard["documents"])
             _check_documents(table, shard["rows"], files.documents)
             check_positions(table, read_column(files.chunks, shard["rows"], "position"), files.documents)
-            first = pa.array(table["first"].to_numpy() + start, pa.int64())
+            first = number_column(numbers(table["first"]) + start)
             table = table.set_column(VIEW_SCHEMA.get_field_index("first"), "first", first)
-            tables.append(table.take(pa.array(kept(shard), pa.int64())))
+            tables.append(table.take(number_column(kept(shard))) if shard.get("deleted") else table)
         return pa.concat_tables(tables) if tables else VIEW_SCHEMA.empty_table()
 
     def _check(self, part: Literal["chunks", "documents"]) -> None:
@@ -257,15 +259,14 @@ class Store:
         return unpack(self._documents_table["minhash"].to_pylist())
 
 
-def kept(shard: Mapping[str, Any]) -> list[int]:
+def kept(shard: Mapping[str, Any]) -> IntArray:
     """The numbers of the documents of a shard that are not deleted."""
-    deleted = set(shard.get("deleted", ()))
-    return [number for number in range(shard["documents"]) if number not in deleted]
+    return np.setdiff1d(np.arange(shard["documents"]), shard.get("deleted", ()))
 
 
 def _check_documents(table: pa.Table, rows: int, path: Path) -> None:
     """The documents of a shard cover its rows one after another."""
-    first, count = table["first"].to_numpy(), table["count"].to_numpy()
+    first, count = numbers(table["first"]), numbers(table["count"])
     expected = np.concatenate([[0], np.cumsum(count)])
     if (count < 1).any() or (first != expected[:-1]).any() or expected[-1] != rows:
         raise StoreError(
@@ -290,7 +291,7 @@ def _check_views(documents: Sequence[Document], store: Path) -> None:
 def check_positions(documents: pa.Table, positions: IntArray, path: Path) -> None:
     """Raise StoreError unless every chunk stands where the table of documents says: `positions` [rows] count
     0, 1, 2, ... from each document's beginning. Else windows would run from one article into another."""
-    first, count = documents["first"].to_numpy(), documents["count"].to_numpy()
+    first, count = numbers(documents["first"]), numbers(documents["count"])
     due = np.arange(len(positions)) - np.repeat(first, count)
     wrong = np.flatnonzero(positions != due)
     if len(wrong):

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nextvec.data.gather import VectorSource, gather_contexts, gather_rows
@@ -197,6 +196,8 @@ class MapSums:
 
     def solve(self, anchor: Wide, penalty: float) -> Wide:
         """[F, D] minimum of |Y - X W|^2 + penalty |W - anchor|^2."""
+        import torch
+
         left = torch.from_numpy(self.xx + penalty * np.eye(len(self.xx)))
         right = torch.from_numpy(self.xy - self.xx @ anchor)
         solved: Wide = torch.cholesky_solve(right, torch.linalg.cholesky(left)).numpy()

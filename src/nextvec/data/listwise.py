@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from nextvec.data.gather import VectorSource, gather_contexts, gather_rows
 from nextvec.data.least_squares import Wide, exponential_averages
@@ -53,6 +51,9 @@ def fit_listwise(vectors: VectorSource, train: Windows, seed: int = 0) -> Listwi
     from anywhere in training; the true next chunk is one of them (ListNet with one relevant item, Cao et al.
     2007, equation 4). The scale of w does not matter; it is given with a sum of squares of 1.
     """
+    import torch
+    from scipy.optimize import minimize
+
     mean = unit(_mean_direction(vectors, train)[None])[0]
     some = train.select(np.unique(np.linspace(0, len(train) - 1, FITTED_WINDOWS).round().astype(np.int64)))
     rng = np.random.default_rng(seed)

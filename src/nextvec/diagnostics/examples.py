@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from nextvec.corpus.store import Store
 from nextvec.data.gather import VectorSource, gather_rows
@@ -163,6 +162,8 @@ def nearest_cosine(units: FloatArray, vectors: VectorSource, rows: IntArray) -> 
 
 def nearest_rows(units: FloatArray, vectors: VectorSource, rows: IntArray) -> IntArray:
     """[N] which of these rows of `vectors` has the largest cosine to each of `units` [N, D], in float32."""
+    import torch
+
     queries = torch.from_numpy(np.ascontiguousarray(units))
     best = torch.full((len(queries),), -2.0)
     which = torch.zeros(len(queries), dtype=torch.int64)

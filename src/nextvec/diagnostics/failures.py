@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nextvec.data.gather import gather_rows
@@ -218,6 +217,8 @@ def _letters(text: str) -> float:
 
 def crowded_out(evaluation_set: EvaluationSet, units: FloatArray, failed: Mask, near: float) -> Mask:
     """[N] failures that have a candidate above the target with a cosine of `near` or more to it."""
+    import torch
+
     which = np.flatnonzero(failed).astype(np.int64)
     found = np.zeros(len(failed), dtype=np.bool_)
     predictions, truths = (torch.from_numpy(x[which]) for x in (units, evaluation_set.target_units))

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Literal, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
@@ -229,6 +228,8 @@ def _seconds(predictor: NextVectorPredictor, contexts: np.ndarray, lengths: np.n
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Torch on one thread: small work is not faster on more, and much slower on a machine that is busy."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

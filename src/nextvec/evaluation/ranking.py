@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nextvec.data.gather import VectorSource, gather_rows
@@ -178,6 +177,8 @@ def ranks(units: FloatArray, vectors: VectorSource, pool: Pool) -> IntArray:
     Args:
         units: [N, D] predictions of unit length, one a window of the pool.
     """
+    import torch
+
     N, D = units.shape
     truth = exact_cosines(units, gather_rows(vectors, pool.rows[pool.target]))
     margin = rounding(D)
@@ -249,6 +250,8 @@ def exact_cosines(units: FloatArray, candidates: FloatArray) -> NDArray[np.float
 @contextlib.contextmanager
 def _full_precision() -> Iterator[None]:
     """Training may have allowed products of lower precision; ranks need all of float32."""
+    import torch
+
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

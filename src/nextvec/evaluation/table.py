@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from nextvec.errors import EvaluationError
+from nextvec.disk import read_json
+from nextvec.errors import EvaluationError, RunError
 from nextvec.evaluation.metrics import KS, METRICS
 from nextvec.evaluation.report import Report
 from nextvec.evaluation.trajectory import STEPS
 from nextvec.text import table
 
+TABLE = "matrix.json"
 JSON_ONLY = {
     *("surprise", "share_above_0.5", "median_rank", "spread_ratio", "skill_vs_best_baseline"),
     *("forward_margin", "offset_margin", "offset_accuracy", "variance_ratio", "pairwise_cosine"),
@@ -74,6 +77,15 @@ FIRST = (
 def format_report(report: Report, *, markdown: bool = False, wide: bool = True) -> str:
     """Heading, table and notes of a report."""
     return format_table(report.to_json(), markdown=markdown, wide=wide)
+
+
+def read_table(out: Path) -> dict[str, Any]:
+    """The table of a matrix. Raises RunError naming the file."""
+    remedy = "run `nextvec matrix` with this folder to its end"
+    found = read_json(out / TABLE, RunError, remedy=remedy)
+    if not isinstance(found, dict) or not isinstance(found.get("rows"), list) or "failed" not in found:
+        raise RunError("is not the table of a matrix", where=out / TABLE, remedy=remedy)
+    return found
 
 
 def format_table(report: Mapping[str, Any], *, markdown: bool = False, wide: bool = True) -> str:

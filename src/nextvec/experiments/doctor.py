@@ -1,69 +1,34 @@
-"""Every file of a folder that nextvec wrote, read and compared with its checksum, and what can be saved.
-
-A store's checksums stand in store.json, an export's in export.json; files of tensors, JSON and TOML carry
-their own (`nextvec.disk.seal`, `nextvec.seals`). What has none, because an earlier version wrote it or a user
-changed it by hand, is read all the same, and said to be unchecked.
-"""
+"""Every file of a folder that nextvec wrote, read and compared with its checksum, and what can be saved."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 from nextvec.checkpoint import CONFIG, FILE, read_checkpoint
 from nextvec.config import read_toml
 from nextvec.corpus.layout import MANIFEST as STORE
-from nextvec.corpus.layout import ShardFiles, open_shard, read_manifest
 from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.decoding.inverter.folder import MANIFEST as DECODER
 from nextvec.decoding.inverter.folder import load_saved
-from nextvec.disk import check_seal, check_sha256, read_json, read_object
-from nextvec.errors import NextvecError, RunError
+from nextvec.disk import read_json, read_object
+from nextvec.errors import RunError
 from nextvec.evaluation.report import KEPT, KeptPredictions
-from nextvec.experiments.matrix import PLAN, TABLE, read_table
+from nextvec.evaluation.table import TABLE, read_table
+from nextvec.experiments.examined import Examination, Examined, examine_store, listed, look
+from nextvec.experiments.matrix import PLAN
 from nextvec.inference.exported import MANIFEST as EXPORT
 from nextvec.inference.exported import ExportedPredictor
 from nextvec.inference.predictor import RESULT
 from nextvec.models.saving import CONFIG as MODEL
 from nextvec.models.saving import GOLDEN, WEIGHTS, load_model
-from nextvec.seals import is_sealed
 from nextvec.training.config import read_config
 from nextvec.training.history import HISTORY, read_history
 from nextvec.training.loop import METRICS
 from nextvec.training.session import ENVIRONMENT
 
-State = Literal["ok", "unchecked", "DAMAGED"]
 FINAL = "final"
 AGAIN = "go on with nextvec decoder train --resume, or train again"
-
-
-@dataclass(frozen=True)
-class Examined:
-    """One file. "ok": as it was written; "unchecked": it can be read, but has no checksum; `why` not ok."""
-
-    file: str
-    state: State
-    why: str = ""
-
-
-@dataclass(frozen=True)
-class Examination:
-    """All files of a folder, and in `advice` what can be saved where something is damaged."""
-
-    folder: str
-    files: list[Examined]
-    advice: list[str]
-
-    @property
-    def damaged(self) -> list[Examined]:
-        """The files that are not what was written."""
-        return [file for file in self.files if file.state == "DAMAGED"]
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
 
 
 def examine(folder: Path) -> Examination:
@@ -73,68 +38,19 @@ def examine(folder: Path) -> Examination:
         RunError: the folder is none of these.
     """
     kinds: dict[str, Callable[[Path], Examination]] = {
-        STORE: _store,
+        STORE: examine_store,
         EXPORT: _export,
         DECODER: _decoder,
         PLAN: _matrix,
         CONFIG: _run,
         MODEL: _run,
     }
-    for name, look in kinds.items():
+    for name, examined in kinds.items():
         if (folder / name).is_file():
-            return look(folder)
+            return examined(folder)
     raise RunError(
         "is no store, run, matrix, decoder or export", where=folder, remedy="give the folder of one of these"
     )
-
-
-def _look(path: Path, read: Callable[[], object] = lambda: None) -> Examined:
-    """Read a file that is expected to carry its checksum."""
-    if not path.is_file():
-        return Examined(str(path), "DAMAGED", "is missing")
-    try:
-        tensors = path.suffix == ".safetensors"
-        checked = check_seal(path, RunError, "restore it") if tensors else False
-        read()
-        checked = checked or (not tensors and is_sealed(path))
-    except NextvecError as e:
-        return Examined(str(path), "DAMAGED", e.message)
-    why = "" if checked else "carries no checksum: of an earlier version, or changed by hand"
-    return Examined(str(path), "ok" if checked else "unchecked", why)
-
-
-def _store(folder: Path) -> Examination:
-    files, advice = [_look(folder / STORE, lambda: read_manifest(folder))], list[str]()
-    if files[0].state == "DAMAGED":
-        return Examination(str(folder), files, ["copy the file from a backup: the shards are not looked at"])
-    info = read_manifest(folder)
-    for shard in info["shards"]:
-        names = asdict(ShardFiles.of(folder, shard["name"]))
-        found = [_listed(path, shard[f"{part}_sha256"]) for part, path in names.items()]
-        if all(file.state == "ok" for file in found):
-            try:
-                open_shard(folder, shard, info["dimension"], info["dtype"])
-            except NextvecError as e:
-                found.append(Examined(str(e.where), "DAMAGED", e.message))
-        files += found
-        bad = {Path(file.file).parent.name for file in found if file.state == "DAMAGED"}
-        if bad == {"vectors"}:
-            advice.append(
-                f"shard {shard['name']}: the texts of its {shard['documents']:,} documents are whole"
-            )
-        elif bad:
-            advice.append(f"shard {shard['name']}: {', '.join(sorted(bad))} of its documents are lost")
-    if advice:
-        advice.append("copy the files named above from a backup, or ingest the same sources into a new store")
-    return Examination(str(folder), files, advice)
-
-
-def _listed(path: Path, digest: str) -> Examined:
-    try:
-        check_sha256(path, digest, RunError, "restore it")
-    except NextvecError as e:
-        return Examined(str(path), "DAMAGED", e.message)
-    return Examined(str(path), "ok")
 
 
 def _run_files(folder: Path) -> Iterator[Examined]:
@@ -148,7 +64,7 @@ def _run_files(folder: Path) -> Iterator[Examined]:
     }
     for name, read in readers.items():
         if (folder / name).exists():
-            yield _look(folder / name, read)
+            yield look(folder / name, read)
     for place in (folder, folder / FINAL):
         if (place / MODEL).exists():
             yield from _model_files(place)
@@ -156,10 +72,10 @@ def _run_files(folder: Path) -> Iterator[Examined]:
 
 def _model_files(folder: Path) -> Iterator[Examined]:
     """config.json, weights and golden output are checked by loading the model, which uses all three."""
-    found = [_look(folder / name) for name in (WEIGHTS, GOLDEN)]
+    found = [look(folder / name) for name in (WEIGHTS, GOLDEN)]
     yield from found
     if all(file.state != "DAMAGED" for file in found):
-        yield _look(folder / MODEL, lambda: load_model(folder))
+        yield look(folder / MODEL, lambda: load_model(folder))
 
 
 def _run(folder: Path) -> Examination:
@@ -186,11 +102,11 @@ def _run_advice(folder: Path, bad: set[str]) -> Iterator[str]:
 
 
 def _matrix(folder: Path) -> Examination:
-    files = [_look(folder / PLAN, lambda: read_toml(folder / PLAN))]
+    files = [look(folder / PLAN, lambda: read_toml(folder / PLAN))]
     if (folder / TABLE).is_file():
-        files.append(_look(folder / TABLE, lambda: read_table(folder)))
+        files.append(look(folder / TABLE, lambda: read_table(folder)))
     if (folder / KEPT).is_file():
-        files.append(_look(folder / KEPT, lambda: KeptPredictions.read(folder / KEPT)))
+        files.append(look(folder / KEPT, lambda: KeptPredictions.read(folder / KEPT)))
     advice = []
     if any(file.state == "DAMAGED" for file in files):
         advice.append(
@@ -204,27 +120,27 @@ def _matrix(folder: Path) -> Examination:
 
 
 def _decoder(folder: Path) -> Examination:
-    whole = _look(folder / DECODER, lambda: read_object(folder / DECODER, RunError, needs={"kind": str}))
+    whole = look(folder / DECODER, lambda: read_object(folder / DECODER, RunError, needs={"kind": str}))
     if whole.state == "DAMAGED":
         return Examination(str(folder), [whole], [AGAIN])
     if read_json(folder / DECODER, RunError)["kind"] != "inverter":
         raise RunError("is a decoder that was not trained here", where=folder, remedy="set it up again")
-    files = [_look(folder / name) for name in (WEIGHTS, GOLDEN)]
-    files.append(_look(folder / DECODER, lambda: load_saved(folder)))
+    files = [look(folder / name) for name in (WEIGHTS, GOLDEN)]
+    files.append(look(folder / DECODER, lambda: load_saved(folder)))
     if (folder / FILE).is_file():
-        files.append(_look(folder / FILE, lambda: read_checkpoint(folder)))
+        files.append(look(folder / FILE, lambda: read_checkpoint(folder)))
     bad = any(file.state == "DAMAGED" for file in files)
     advice = [AGAIN] if bad else []
     return Examination(str(folder), files, advice)
 
 
 def _export(folder: Path) -> Examination:
-    files = [_look(folder / EXPORT, lambda: read_object(folder / EXPORT, RunError, needs={"files": dict}))]
+    files = [look(folder / EXPORT, lambda: read_object(folder / EXPORT, RunError, needs={"files": dict}))]
     if files[0].state == "DAMAGED":
         return Examination(str(folder), files, ["export the run again"])
     held = read_json(folder / EXPORT, RunError)
-    files = [_look(folder / EXPORT, lambda: ExportedPredictor(folder))]
+    files = [look(folder / EXPORT, lambda: ExportedPredictor(folder))]
     for name, entry in sorted(held.get("files", {}).items()):
-        files.append(_listed(folder / name, str(entry["sha256"])))
+        files.append(listed(folder / name, str(entry["sha256"])))
     bad = any(file.state == "DAMAGED" for file in files)
     return Examination(str(folder), files, ["export the run again"] if bad else [])

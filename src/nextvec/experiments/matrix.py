@@ -23,11 +23,12 @@ from nextvec.checkpoint import CONFIG
 from nextvec.config import flatten, from_dict, read_toml, refuse_changes, to_dict, write_toml
 from nextvec.corpus.store import Store
 from nextvec.data.windows import Task
-from nextvec.disk import locked, read_json, refuse_taken, write_json
+from nextvec.disk import locked, refuse_taken, write_json
 from nextvec.errors import EvaluationError, NextvecError, RunError
 from nextvec.evaluation.baselines import QUERY_BASELINES
 from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.evaluation.report import KEPT, KeptPredictions, PredictorRow, Report, compare
+from nextvec.evaluation.table import TABLE
 from nextvec.experiments.evaluating import DocumentSelection, check_judging, evaluate_runs
 from nextvec.experiments.folds import joined
 from nextvec.experiments.plan import MatrixCell, MatrixPlan, train_cells
@@ -35,7 +36,7 @@ from nextvec.inference.predictor import RunPredictor
 from nextvec.training.config import TrainConfig, read_config
 from nextvec.training.session import FREE_TO_CHANGE, check_config
 
-PLAN, TABLE = "matrix.toml", "matrix.json"
+PLAN = "matrix.toml"
 Configure = Callable[[MatrixCell], TrainConfig]
 
 
@@ -223,15 +224,6 @@ def write_table(
     }
     write_json(out / TABLE, figures, sealed=True)
     return figures
-
-
-def read_table(out: Path) -> dict[str, Any]:
-    """The table of a matrix. Raises RunError naming the file."""
-    remedy = "run `nextvec matrix` with this folder to its end"
-    table = read_json(out / TABLE, RunError, remedy=remedy)
-    if not isinstance(table, dict) or not isinstance(table.get("rows"), list) or "failed" not in table:
-        raise RunError("is not the table of a matrix", where=out / TABLE, remedy=remedy)
-    return table
 
 
 def _claim(out: Path, plan: MatrixPlan) -> None:

@@ -13,8 +13,7 @@ from nextvec.errors import RunError
 from nextvec.evaluation.intervals import STANDING
 from nextvec.evaluation.metrics import METRICS
 from nextvec.evaluation.report import COMPARED
-from nextvec.evaluation.table import FIGURES
-from nextvec.experiments.matrix import TABLE, read_table
+from nextvec.evaluation.table import FIGURES, TABLE, read_table
 from nextvec.experiments.runs import RunFolder
 from nextvec.models.saving import WEIGHTS
 from nextvec.reporting.inputs import JUDGED, ReportInputs

@@ -17,8 +17,9 @@ from nextvec.diagnostics.data import DataDiagnosis, DataDiagnosisConfig, diagnos
 from nextvec.errors import NextvecError, RunError, StoreError
 from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.evaluation.report import KEPT, KeptPredictions
+from nextvec.evaluation.table import TABLE, read_table
 from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
-from nextvec.experiments.matrix import PLAN, TABLE, merge_seeds, read_table
+from nextvec.experiments.matrix import PLAN, merge_seeds
 from nextvec.experiments.plan import MatrixPlan
 from nextvec.experiments.runs import RunFolder
 from nextvec.inference.predictor import RunPredictor

@@ -18,7 +18,6 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from nextvec.corpus.layout import FloatArray, IntArray
 from nextvec.corpus.store import Store
@@ -234,6 +233,8 @@ class ExactIndex(RescoringIndex):
         return cls(store.vectors, originals(store, documents), str(store.encoder["fingerprint"]))
 
     def _candidates(self, queries: FloatArray, k: int, out: ExcludedRows) -> Candidates:
+        import torch
+
         most = min(k + SPARE, self.size)
         best = torch.full((len(queries), 0), LEFT_OUT)
         places = torch.zeros((len(queries), 0), dtype=torch.int64)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.data.least_squares import training_blocks
 from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.evaluation.baselines.base import Baseline
 from nextvec.evaluation.predictor import unit
+
+if TYPE_CHECKING:
+    import torch
 
 
 def last_vectors(contexts: FloatArray, lengths: IntArray) -> FloatArray:
@@ -130,6 +133,8 @@ class NeighbourSuccessor(Baseline):
     kept = None
 
     def fit(self, vectors: VectorSource, train: Windows, validation: Windows | None) -> None:
+        import torch
+
         step = -(-4 * len(train) * vectors.shape[1] // MAX_KEY_BYTES)
         kept = train.select(slice(None, None, step))
         means = [mean_context(c, n) for c, n, _ in training_blocks(vectors, kept, self.context)]
@@ -146,12 +151,16 @@ class NeighbourSuccessor(Baseline):
         return found[np.arange(n) % len(found)]
 
     def _successors(self, contexts: FloatArray, lengths: IntArray, n: int) -> FloatArray:
+        import torch
+
         queries = torch.from_numpy(mean_context(contexts, lengths))
         nearest = np.concatenate([self._nearest(block, n) for block in _blocks(queries)])
         return gather_rows(self._vectors, self._next[nearest.T])
 
     def _nearest(self, queries: torch.Tensor, n: int) -> IntArray:
         """[B, n] the most similar keys, the best first; for n = 1 of equal ones the first."""
+        import torch
+
         best, which = (
             queries.new_full((len(queries), 0), -2.0),
             torch.zeros(len(queries), 0, dtype=torch.int64),
