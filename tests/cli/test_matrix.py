@@ -186,3 +186,25 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_trained(
     assert (done.code, done.out) == (2, "")
     assert says in done.err
     assert not out.exists()
+
+
+def test_who_joins_trains_and_makes_no_table(
+    cli, tiny: tuple[str, ...], world: Store, tmp_path: Path, snapshot: Callable[[Path], dict[str, str]]
+) -> None:
+    out = tmp_path / "matrix"
+    command = ("matrix", world.path, "--out", out, *tiny, "--no-speed", "--set", "model.options.ffn=32")
+    helped = cli(*command, "--models", "lstm,transformer", "--set", "model.options.heads=2", "--join")
+    assert helped.code == 1
+    assert helped.out.startswith(f"every run of {out} has ended\nFAILED lstm-seed0: ")
+    assert not (out / "matrix.json").exists()
+    refused = cli(*command, "--models", "transformer", "--set", "model.options.heads=2", "--join")
+    assert (refused.code, refused.out) == (2, "")
+    assert "holds a matrix of other runs; join it with the flags it was started with" in refused.err
+    before = snapshot(out / "runs" / "transformer-seed0")
+    done = cli(*command, "--models", "lstm,transformer", "--set", "model.options.heads=2", "--quiet")
+    assert done.code == 1, "what failed is tried again, and fails again"
+    assert snapshot(out / "runs" / "transformer-seed0") == before
+    table = json.loads((out / "matrix.json").read_text())
+    assert table["failed"].keys() == {"lstm-seed0"}
+    nothing = cli(*command, "--models", "lstm", "--join", "--json", "-")
+    assert "who joins makes no table" in nothing.err

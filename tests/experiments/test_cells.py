@@ -29,10 +29,10 @@ FLAGS = [
 PATIENCE_S = 1800.0  # only a process that hangs takes so long
 
 
-def start(world: Store, out: Path) -> subprocess.Popen[str]:
+def start(world: Store, out: Path, *more: str) -> subprocess.Popen[str]:
     """The command in a process group of its own, as a terminal gives it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "nextvec", "matrix", str(world.path), "--out", str(out), *FLAGS],
+        [sys.executable, "-m", "nextvec", "matrix", str(world.path), "--out", str(out), *FLAGS, *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -139,3 +139,25 @@ def test_a_worker_that_is_killed_is_told_and_the_others_are_kept(world: Store, t
     assert said.splitlines()[-1] == (
         f"nextvec: error: {out}: a training process was killed; give it more memory or fewer --jobs"
     )
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_matrix_and_one_is_killed(
+    world: Store, tmp_path: Path, unstopped: dict[str, Any]
+) -> None:
+    out = tmp_path / "m"
+    helper = start(world, out, "--join", "--jobs=1")
+    wait_for(lambda: list(out.glob(f"runs/*/{HISTORY}")), helper)
+    os.kill(helper.pid, signal.SIGSTOP)  # in the midst of a run, which stays locked
+    (name,) = [run.name for run in (out / "runs").iterdir() if not (run / METRICS).exists()]
+    owner = start(world, out, "--jobs=1")
+    others = [other for other in CELLS if other != name]
+    wait_for(lambda: all((out / "runs" / other / METRICS).exists() for other in others), owner)
+    assert not (out / "runs" / name / METRICS).exists(), "it waits for what another trains"
+    before = len((out / "runs" / name / HISTORY).read_text().splitlines())
+    helper.kill()
+    code, said = finish(owner)
+    assert code == 0, said
+    assert len((out / "runs" / name / HISTORY).read_text().splitlines()) == EPOCHS > before
+    assert figures(out) == unstopped
+    finish(helper)

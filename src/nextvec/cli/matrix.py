@@ -79,6 +79,14 @@ def matrix(
         ),
     ] = 0,
     jobs: Annotated[int, Parameter(help="Runs trained at the same time; they share the cores.")] = 1,
+    join: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            help="Help the same command without --join, here or on a machine that shares the folder: train "
+            "what nobody trains, then end. That one makes the table.",
+        ),
+    ] = False,
     training: TrainingFlags | None = None,
     judging: TableFlags | None = None,
     judge_sources: Annotated[
@@ -95,7 +103,7 @@ def matrix(
     """
     from nextvec.corpus.store import Store
     from nextvec.experiments.evaluating import DocumentSelection
-    from nextvec.experiments.matrix import run_matrix
+    from nextvec.experiments.matrix import join_matrix, run_matrix
 
     training, judging = training or TrainingFlags(), judging or TableFlags()
     opened = Store.open(store)
@@ -112,6 +120,18 @@ def matrix(
     first = configure(plan.cells[0])
     selection = DocumentSelection(judging.split, names(judge_sources) or first.data.sources)
     how = judging.judging(first.data.horizons[0], quiet=quiet)
+    if join:
+        if top or json is not None:
+            raise ConfigError(
+                "who joins makes no table",
+                where="--join",
+                remedy="leave --top and --json to the other command",
+            )
+        failed = join_matrix(opened, plan, configure, out, selection, how, jobs=jobs, quiet=quiet)
+        print("\n".join([f"every run of {out} has ended", *(f"FAILED {n}: {e}" for n, e in failed.items())]))
+        if failed:
+            raise SystemExit(1)
+        return
     table = run_matrix(opened, plan, configure, out, selection, how, jobs=jobs, quiet=quiet)
     output(show(table, markdown=judging.markdown, wide=judging.wide), table, json)
     if top:

@@ -102,6 +102,29 @@ def run_matrix(
         return _run(store, plan, configs, out, selection, how, jobs=jobs, quiet=quiet)
 
 
+def join_matrix(
+    store: Store,
+    plan: MatrixPlan,
+    configure: Configure,
+    out: Path,
+    selection: DocumentSelection,
+    how: EvaluationConfig,
+    *,
+    jobs: int = 1,
+    quiet: bool = False,
+) -> dict[str, str]:
+    """Train the cells of a matrix that nobody trains, until all have ended; `run_matrix`, in another process
+    that may start before or after, makes the table. Each run is locked by who trains it.
+
+    Returns: run name -> what went wrong, of those that failed.
+    Raises: as `run_matrix`, but no BusyError.
+    """
+    configs = {cell: configure(cell) for cell in plan.cells}
+    _check(store, configs, out, selection, how)
+    _claim(out, plan, join=True)
+    return train_cells(store, configs, out, jobs=jobs, quiet=quiet, join=True)
+
+
 def _run(
     store: Store,
     plan: MatrixPlan,
@@ -226,14 +249,18 @@ def write_table(
     return figures
 
 
-def _claim(out: Path, plan: MatrixPlan) -> None:
-    """Write the plan, or check that the one there is the same but for what may grow."""
+def _claim(out: Path, plan: MatrixPlan, *, join: bool = False) -> None:
+    """Write the plan, or check that the one there is the same but for what may grow; to join, the same."""
     path = out / PLAN
     if path.is_file():
         held = from_dict(MatrixPlan, read_toml(path), where=path)
         if held.store != plan.store:
             raise RunError(
                 f"holds a matrix of {held.store}", where=out, remedy="give another folder with --out"
+            )
+        if join and held != plan:
+            raise RunError(
+                "holds a matrix of other runs", where=out, remedy="join it with the flags it was started with"
             )
     else:
         refuse_taken(

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -24,7 +25,7 @@ from nextvec.config import merge, parse_assignments
 from nextvec.corpus.store import Store
 from nextvec.data.splits import MOST_FOLDS
 from nextvec.disk import write_text
-from nextvec.errors import ConfigError, NextvecError, RunError
+from nextvec.errors import BusyError, ConfigError, NextvecError, RunError
 from nextvec.interrupt import StopSignals, TrainingInterrupted
 from nextvec.training.config import TrainConfig
 from nextvec.training.loop import METRICS, train
@@ -188,43 +189,74 @@ def parse_axis(text: str) -> list[tuple[str, dict[str, Any]]]:
 log = logging.getLogger("nextvec.experiments")
 
 ERROR = "error.txt"
+BUSY = "busy"
+"""In place of an error: another process trains it."""
+LOOK_S = 2.0
+"""How often is looked whether it has ended, or died."""
 
 
 def train_cells(
-    store: Store, configs: Mapping[MatrixCell, TrainConfig], out: Path, *, jobs: int = 1, quiet: bool = False
+    store: Store,
+    configs: Mapping[MatrixCell, TrainConfig],
+    out: Path,
+    *,
+    jobs: int = 1,
+    quiet: bool = False,
+    join: bool = False,
 ) -> dict[str, str]:
     """Train every cell that is not finished yet, into out/runs.
+
+    A cell that another process trains is waited for, and taken over where that process dies.
 
     Args:
         jobs: how many at the same time. One trains in this process; more train in processes of their own,
             each with its share of the cores and no progress bar of its own.
+        join: help another process: leave its failed cells alone.
     Returns: run name -> what went wrong, of those that failed.
     Raises:
         TrainingInterrupted: everything is saved; call again to go on.
     """
     failed: dict[str, str] = {}
     work = _in_turn if jobs == 1 else _side_by_side
-    for number, (cell, error) in enumerate(work(store, configs, out, jobs, quiet), 1):
-        if not quiet and jobs > 1:
-            sys.stderr.write(
-                f"[{number}/{len(configs)}] {cell.name} {'done' if error is None else 'failed'}\n"
-            )
-        if error is not None:
-            failed[cell.name] = error
-            log.warning("%s failed: %s", cell.name, error)
+    left, ended, first = dict(configs), 0, True
+    if not join:
+        for cell in configs:  # what failed in an earlier call is tried again, by whoever comes first
+            (out / "runs" / cell.name / ERROR).unlink(missing_ok=True)
+    while left:
+        busy = {}
+        for cell, error in work(store, left, out, jobs, quiet or not first):
+            if error == BUSY:
+                busy[cell] = configs[cell]
+                continue
+            ended += 1
+            if not quiet and jobs > 1:
+                sys.stderr.write(
+                    f"[{ended}/{len(configs)}] {cell.name} {'done' if error is None else 'failed'}\n"
+                )
+            if error is not None:
+                failed[cell.name] = error
+                log.warning("%s failed: %s", cell.name, error)
+        if busy and first:
+            log.info("waiting for %d runs that other processes train", len(busy))
+        left, first = busy, False
+        if left:
+            time.sleep(LOOK_S)
     return failed
 
 
 def train_cell(store: Store, config: TrainConfig, folder: Path, *, quiet: bool) -> str | None:
-    """Train one cell, going on where it was left. Returns what went wrong, or None."""
+    """Train one cell, going on where it was left. Returns what went wrong, BUSY, or None."""
     try:
         if (folder / METRICS).is_file():
             return None
-        (folder / ERROR).unlink(missing_ok=True)
+        if (folder / ERROR).is_file():  # of another process that shares the work
+            return (folder / ERROR).read_text(encoding="utf-8").strip().splitlines()[-1]
         train(store, config, folder, resume=(folder / CONFIG).is_file(), quiet=quiet)
     except TrainingInterrupted as stop:
         stop.remedy = "give the same command again and it goes on"
         raise
+    except BusyError:
+        return BUSY
     except NextvecError as e:
         write_text(folder / ERROR, f"{e}\n")
         return str(e)

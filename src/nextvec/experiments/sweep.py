@@ -1,31 +1,37 @@
 """Tuning by Optuna: many short runs, the bad ones stopped early, all of it evaluated on validation alone.
 
-A sweep is a folder: `sweep.toml` (the plan), `study.db` (every trial; or any database that Optuna reaches, so
-that several machines may work on one study), `trials/<number>/` (a run each), `sweep.json` (how much tuning
-each model was given and what came of it) and `best/<model>.toml`, which `nextvec train --config` takes.
+A sweep is a folder: `sweep.toml` (the plan), `study.db` (every trial), `trials/<number>/` (a run each),
+`sweep.json` (how much tuning each model was given and what came of it) and `best/<model>.toml`, which
+`nextvec train --config` takes. Of a database that several processes or machines reach, each that is given the
+same command works on one study (`nextvec.experiments.study`), in a folder of its own or in one they share.
 """
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nextvec.checkpoint import CONFIG
-from nextvec.config import from_dict, merge, read_toml, write_toml
+from nextvec.config import flatten, from_dict, merge, read_toml, to_dict, write_toml
 from nextvec.corpus.store import Store
 from nextvec.disk import locked, refuse_taken, write_json
-from nextvec.errors import ConfigError, DiskError, NextvecError, NextvecWarning, RunError
+from nextvec.errors import BusyError, ConfigError, DiskError, NextvecError, NextvecWarning, RunError
+from nextvec.experiments import study as shared
 from nextvec.experiments.evaluating import WIDER, check_test_split, foretell
+from nextvec.experiments.study import ERROR, finished, folder_of
 from nextvec.interrupt import TrainingInterrupted
 from nextvec.models.registry import SEARCH
 from nextvec.training.config import TrainConfig
 from nextvec.training.loop import train
 from nextvec.training.recipes import read_layer
-from nextvec.training.session import check_config
+from nextvec.training.session import FREE_TO_CHANGE, check_config
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -108,7 +114,7 @@ def assignments(chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 PLAN, TABLE, DATABASE, BEST = "sweep.toml", "sweep.json", "study.db", "best"
-RESUMES, MODEL, SECONDS, EPOCH = "resumes", "model", "seconds", "epoch"
+MODEL, SECONDS, EPOCH, CHOSEN, WORKER = "model", "seconds", "epoch", "config", "worker"
 MAX_TRIALS = 100_000
 Configure = Callable[[str, dict[str, Any]], TrainConfig]
 """A model and what a trial chose, as nested dictionaries -> the configuration."""
@@ -148,10 +154,6 @@ class SweepPlan:
         return "maximize" if self.metric == "cosine" else "minimize"
 
 
-class TrialPruned(NextvecError):  # noqa: N818 - nothing went wrong
-    """A trial that is not worth going on with."""
-
-
 def run_sweep(
     store: Store,
     plan: SweepPlan,
@@ -165,7 +167,9 @@ def run_sweep(
     """Run trials until the study has `plan.trials`, and write what came of it.
 
     Args:
-        url: of the study's database, such as postgresql://...; None is a SQLite file in `out`.
+        url: of the study's database, such as postgresql://...; every call with the same plan, data and
+            settings works on the one study there, and returns when all trials of all have ended. None is a
+            SQLite file in `out`, for this process alone.
         space: what is varied beside the models' own spaces; None takes `spaces.shared`.
     Returns: the JSON of `sweep.json`.
     Raises:
@@ -174,35 +178,44 @@ def run_sweep(
             Nothing is written then.
         EvaluationError, SplitError, WindowError: nothing that is trained could be evaluated on the test
             split. Nothing is written then.
-        BusyError: another process is writing `out`. DiskError: it cannot be written to.
+        BusyError: another process is writing `out` (without `url`), or one of its trials. DiskError: it
+            cannot be written to.
         RunError: `out` holds another sweep, or no trial could be trained.
         TrainingInterrupted: everything is saved; call again to go on.
     """
     spaces = {model: space_of(model, space) for model in plan.models}
-    _check(store, plan, configure)
-    with locked(out):
-        study = open_study(out, plan, url)
-        take_up_again(study, out)
-        run_trials(store, study, plan, spaces, configure, out, quiet=quiet)
+    configs = _check(store, plan, configure)
+    with locked(out) if url is None else nullcontext():
+        study = open_study(out, plan, url, "nextvec" if url is None else _name(store, plan, configs, spaces))
+        if url is None:  # we hold the folder
+            shared.abandon_running(study)
+
+        def objective(trial: Trial, ended: int) -> float:
+            study.sampler = shared.sampler(plan, trial.number)
+            if not quiet:
+                sys.stderr.write(f"[{ended + 1}/{plan.trials}] trial {trial.number}\n")
+            return run_trial(store, trial, plan, spaces, configure, out)
+
+        shared.work_on(study, plan.trials, objective)
         return conclude(study, plan, url, out)
 
 
-def run_trials(
-    store: Store,
-    study: Study,
-    plan: SweepPlan,
-    spaces: dict[str, Space],
-    configure: Configure,
-    out: Path,
-    *,
-    quiet: bool,
-) -> None:
-    """Trials until the study has `plan.trials`."""
-    while (left := plan.trials - len(finished(study))) > 0:
-        trial = study.ask()
-        if not quiet:
-            sys.stderr.write(f"[{plan.trials - left + 1}/{plan.trials}] trial {trial.number}\n")
-        run_trial(store, study, trial, plan, spaces, configure, out)
+def _name(store: Store, plan: SweepPlan, configs: dict[str, TrainConfig], spaces: dict[str, Space]) -> str:
+    """Of the study of this sweep: the same wherever the same vectors lie and whatever computes there."""
+    settings = {
+        model: {
+            key: value
+            for key, value in flatten(to_dict(config)).items()
+            if not key.startswith("runtime.") and key not in FREE_TO_CHANGE
+        }
+        for model, config in configs.items()
+    }
+    vectors = [shard["vectors_sha256"] for shard in store.info["shards"]]
+    ranges = {
+        model: {key: asdict(choice) for key, choice in space.items()} for model, space in spaces.items()
+    }
+    asked = {key: value for key, value in asdict(plan).items() if key not in ("store", "trials")}
+    return shared.study_name([store.fingerprint, vectors, asked, settings, ranges])
 
 
 def conclude(study: Study, plan: SweepPlan, url: str | None, out: Path) -> dict[str, Any]:
@@ -212,58 +225,47 @@ def conclude(study: Study, plan: SweepPlan, url: str | None, out: Path) -> dict[
         errors = [trial["error"] for trial in figures["trials"] if trial["error"]]
         raise RunError(f"no trial could be trained to its end; the first: {errors[0]}", where=out)
     write_json(out / TABLE, figures, sealed=True)
-    write_best(figures, out)
+    write_best(study, figures, out)
     return figures
 
 
-def open_study(out: Path, plan: SweepPlan, url: str | None) -> Study:
+def open_study(out: Path, plan: SweepPlan, url: str | None, name: str) -> Study:
     """The study of the folder or the database, made if there is none. Raises ConfigError, RunError."""
     try:
-        import optuna
+        import optuna  # noqa: F401 - whether it is there
     except ImportError:
         raise ConfigError(
             "tuning needs Optuna", where="nextvec sweep", remedy="pip install 'nextvec[sweep]'"
         ) from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     _check_claim(out, plan)
     if url is None:  # before the database: what was killed here is known for a sweep by its plan
         write_toml(out / PLAN, plan)
-    try:
-        study = optuna.create_study(
-            storage=url or f"sqlite:///{(out / DATABASE).resolve()}",
-            study_name="nextvec",
-            load_if_exists=True,
-            direction=plan.direction,
-            sampler=optuna.samplers.TPESampler(seed=plan.seed, n_startup_trials=plan.startup),
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=plan.startup, n_warmup_steps=1),
-        )
-    except Exception as e:  # noqa: BLE001 - of SQLAlchemy or a driver: whatever it is, the address is at fault
-        raise ConfigError(
-            f"the study's database cannot be opened ({type(e).__name__}: {e})",
-            where=url or out / DATABASE,
-            remedy="check --study-url, or give another folder",
-        ) from None
+    place = url or f"sqlite:///{(out / DATABASE).resolve()}"
+    study = shared.open_database(place, name, plan, heartbeat=url is not None)
     write_toml(out / PLAN, plan)
     return study
 
 
-def _check(store: Store, plan: SweepPlan, configure: Configure) -> None:
+def _check(store: Store, plan: SweepPlan, configure: Configure) -> dict[str, TrainConfig]:
     """Raise, before anything is written, what would stop every trial of every model, or the evaluation of
-    what comes of them; warn of a test split that says little. Of test documents no prediction is made."""
+    what comes of them; warn of a test split that says little. Of test documents no prediction is made.
+
+    Returns: the configurations of the models that can be trained, nothing varied."""
     wrong: list[NextvecError] = []
-    fine: list[TrainConfig] = []
+    fine: dict[str, TrainConfig] = {}
     for model in plan.models:
         try:
             config = configure(model, {})
             check_config(store, config)
             _check_judging(store, config)
-            fine.append(config)
+            fine[model] = config
         except NextvecError as e:
             wrong.append(e)
     if not fine:
         raise wrong[0]
-    if (few := foretell(store, fine[0].data)) is not None:
+    if (few := foretell(store, next(iter(fine.values())).data)) is not None:
         warnings.warn(few, NextvecWarning, stacklevel=2)
+    return fine
 
 
 def _check_judging(store: Store, config: TrainConfig) -> None:
@@ -275,74 +277,48 @@ def _check_judging(store: Store, config: TrainConfig) -> None:
         raise
 
 
-def take_up_again(study: Study, out: Path) -> None:
-    """Queue the trials that were interrupted: the same choices, going on in the same folder."""
-    from optuna.trial import TrialState
-
-    queued = {t.user_attrs.get(RESUMES) for t in study.trials if t.state != TrialState.RUNNING}
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        # Whoever works on it holds a lock that dies with its process; ours are those of this folder.
-        folder = _folder(trial)
-        if (out / "trials" / folder).is_dir() and folder not in queued:
-            study.tell(trial.number, state=TrialState.FAIL)
-            study.enqueue_trial(trial.params, user_attrs={RESUMES: folder})
-
-
-def finished(study: Study) -> list[FrozenTrial]:
-    """The trials that came to an end, one for each folder: of one that was taken up again the last, which may
-    be yet to come."""
-    last = {_folder(t): t for t in study.trials}
-    return [t for t in last.values() if t.state.is_finished()]
-
-
-def _folder(trial: Trial | FrozenTrial) -> str:
-    return str(trial.user_attrs.get(RESUMES, trial.number))
-
-
 def run_trial(
     store: Store,
-    study: Study,
     trial: Trial,
     plan: SweepPlan,
     spaces: dict[str, Space],
     configure: Configure,
     out: Path,
-) -> None:
-    """Train one trial and tell the study. Raises TrainingInterrupted."""
-    from optuna.trial import TrialState
+) -> float:
+    """Train one trial. Returns what is tuned; raises optuna.TrialPruned, TrialFailed, TrainingInterrupted,
+    DiskError and BusyError."""
+    import optuna
 
+    trial.set_user_attr(WORKER, f"{platform.node()}:{os.getpid()}")
     model = plan.models[0]
     if len(plan.models) > 1:
         model = str(trial.suggest_categorical("model", plan.models))
     # A key has a range of its own in every architecture's space, so the sampler is given the architecture.
     chosen = {key: _suggest(trial, f"{model}: {key}", choice) for key, choice in spaces[model].items()}
     trial.set_user_attr(MODEL, model)
-    folder = out / "trials" / _folder(trial)
+    folder = out / "trials" / folder_of(trial)
 
     def after_epoch(line: dict[str, Any]) -> None:
-        value = line["validation"][plan.metric]
-        trial.report(value, line["epoch"])
+        trial.report(line["validation"][plan.metric], line["epoch"])
         if trial.should_prune():
-            raise TrialPruned(f"pruned after epoch {line['epoch']}")
+            raise optuna.TrialPruned(f"pruned after epoch {line['epoch']}")
 
     try:
         config = configure(model, assignments(chosen))
+        trial.set_user_attr(CHOSEN, to_dict(config))
         resume = (folder / CONFIG).is_file()
         result = train(store, config, folder, resume=resume, quiet=True, after_epoch=after_epoch)
     except TrainingInterrupted as stop:
         stop.remedy = "give the same command again and it goes on"
         raise
-    except TrialPruned:
-        study.tell(trial, state=TrialState.PRUNED)
-    except DiskError:  # of the folder, not of the choices: the trial is taken up again
+    except (BusyError, DiskError):  # of the folder, not of the choices: the trial is taken up again
         raise
     except NextvecError as e:
-        trial.set_user_attr("error", str(e))
-        study.tell(trial, state=TrialState.FAIL)
-    else:
-        trial.set_user_attr(SECONDS, result.seconds)
-        trial.set_user_attr(EPOCH, result.epoch)
-        study.tell(trial, result.cosine if plan.metric == "cosine" else result.loss)
+        trial.set_user_attr(ERROR, str(e))
+        raise shared.TrialFailed from e
+    trial.set_user_attr(SECONDS, result.seconds)
+    trial.set_user_attr(EPOCH, result.epoch)
+    return result.cosine if plan.metric == "cosine" else result.loss
 
 
 def _suggest(trial: Trial, name: str, choice: Choice) -> Any:
@@ -365,7 +341,7 @@ def summary(study: Study, plan: SweepPlan, url: str | None) -> dict[str, Any]:
     known.sort(key=lambda m: -sign * m["best"]["value"])
     return {
         "plan": asdict(plan),
-        "study": url or DATABASE,
+        "study": DATABASE if url is None else shared.without_password(url),
         "metric": f"validation {plan.metric}",
         "models": [*known, *(m for m in models if m["best"] is None)],
         "trials": [_of_trial(t) for t in ended],
@@ -397,9 +373,10 @@ def _of_trial(trial: FrozenTrial) -> dict[str, Any]:
         "model": trial.user_attrs.get(MODEL),
         "state": trial.state.name.lower(),
         "value": trial.value if trial.state.name == "COMPLETE" else None,
-        "folder": f"trials/{_folder(trial)}",
+        "folder": f"trials/{folder_of(trial)}",
+        "worker": trial.user_attrs.get(WORKER),
         "epoch": trial.user_attrs.get(EPOCH),
-        "error": trial.user_attrs.get("error"),
+        "error": trial.user_attrs.get(ERROR),
         "chosen": {key.partition(": ")[2] or key: value for key, value in trial.params.items()},
     }
 
@@ -424,11 +401,11 @@ def importance(study: Study) -> dict[str, float]:
     return {key.partition(": ")[2] or key: float(value) for key, value in found.items()}
 
 
-def write_best(figures: dict[str, Any], out: Path) -> None:
+def write_best(study: Study, figures: dict[str, Any], out: Path) -> None:
     """`best/<model>.toml`: the configuration of each model's best trial, of the figures of `summary`."""
     for row in figures["models"]:
         if row["best"] is not None:
-            found = read_toml(out / row["best"]["folder"] / CONFIG)
+            found = study.trials[row["best"]["trial"]].user_attrs[CHOSEN]
             write_toml(out / BEST / f"{row['model']}.toml", from_dict(TrainConfig, found, where=out))
 
 
