@@ -20,11 +20,9 @@ from nextvec.corpus.store import Store
 from nextvec.errors import NextvecWarning
 from nextvec.experiments import study as shared
 from nextvec.experiments.study import open_database, sampler, without_password, work_on
-from nextvec.experiments.sweep import SweepPlan
 from nextvec.training.config import TrainConfig
 
 PATIENCE_S = 1800.0  # only a process that hangs takes so long
-PLAN = SweepPlan("store", ("mlp",), 3)
 
 
 def age(url: str, trial: optuna.trial.FrozenTrial) -> None:
@@ -47,7 +45,7 @@ def url(tmp_path: Path) -> str:
 
 
 def opened(url: str) -> optuna.Study:
-    return open_database(url, "s", PLAN, heartbeat=True)
+    return open_database(url, "s", "maximize", 10, heartbeat=True)
 
 
 def test_a_trial_whose_worker_is_silent_is_redone_with_the_same_choices(url: str) -> None:
@@ -119,7 +117,7 @@ def test_no_two_trials_draw_the_same(url: str) -> None:
     drawn = []
     for number in range(4):
         study = opened(url)
-        study.sampler = sampler(PLAN, number)
+        study.sampler = sampler(0, 10, number)
         study.optimize(lambda t: drawn.append(t.suggest_float("x", 0, 1)) or 0.0, n_trials=1)
     assert len(set(drawn)) == 4
 

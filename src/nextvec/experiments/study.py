@@ -12,7 +12,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-    from nextvec.experiments.sweep import SweepPlan
-
 RESUMES, ERROR, SURPLUS = "resumes", "error", "surplus"
 HEARTBEAT_S, GRACE_S = 20, 120
 """How often a worker says that it lives, and after how long a silence its trial is given to another."""
@@ -32,7 +30,9 @@ LOOK_S = 2.0
 """How often a worker without a trial looks whether another's has become free."""
 
 
-def open_database(url: str, name: str, plan: SweepPlan, *, heartbeat: bool) -> Study:
+def open_database(
+    url: str, name: str, direction: Literal["maximize", "minimize"], startup: int, *, heartbeat: bool
+) -> Study:
     """The study of this name, made if there is none. Raises ConfigError."""
     import optuna
     from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
@@ -48,8 +48,8 @@ def open_database(url: str, name: str, plan: SweepPlan, *, heartbeat: bool) -> S
                 storage=storage,
                 study_name=name,
                 load_if_exists=True,
-                direction=plan.direction,
-                pruner=optuna.pruners.MedianPruner(n_startup_trials=plan.startup, n_warmup_steps=1),
+                direction=direction,
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=1),
             )
         except Exception as e:  # noqa: BLE001 - of SQLAlchemy or a driver: whatever it is, the address is at fault
             # Of two workers that make the tables at the same moment one is told that they are there.
@@ -82,12 +82,12 @@ def study_name(identity: Sequence[Any]) -> str:
     return f"nextvec-{digest[:16]}"
 
 
-def sampler(plan: SweepPlan, trial: int) -> BaseSampler:
+def sampler(seed: int, startup: int, trial: int) -> BaseSampler:
     """Of one trial: workers, and a sweep that goes on, would draw the same choices from the same seed."""
     import optuna
 
-    seed = int(np.random.SeedSequence([plan.seed, trial]).generate_state(1)[0])
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=plan.startup)
+    own = int(np.random.SeedSequence([seed, trial]).generate_state(1)[0])
+    return optuna.samplers.TPESampler(seed=own, n_startup_trials=startup)
 
 
 def folder_of(trial: Trial | FrozenTrial) -> str:

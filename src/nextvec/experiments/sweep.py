@@ -191,7 +191,7 @@ def run_sweep(
             shared.abandon_running(study)
 
         def objective(trial: Trial, ended: int) -> float:
-            study.sampler = shared.sampler(plan, trial.number)
+            study.sampler = shared.sampler(plan.seed, plan.startup, trial.number)
             if not quiet:
                 sys.stderr.write(f"[{ended + 1}/{plan.trials}] trial {trial.number}\n")
             return run_trial(store, trial, plan, spaces, configure, out)
@@ -241,7 +241,7 @@ def open_study(out: Path, plan: SweepPlan, url: str | None, name: str) -> Study:
     if url is None:  # before the database: what was killed here is known for a sweep by its plan
         write_toml(out / PLAN, plan)
     place = url or f"sqlite:///{(out / DATABASE).resolve()}"
-    study = shared.open_database(place, name, plan, heartbeat=url is not None)
+    study = shared.open_database(place, name, plan.direction, plan.startup, heartbeat=url is not None)
     write_toml(out / PLAN, plan)
     return study
 
