@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import hashlib
+import re
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
+from datasketch import MinHash
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nextvec.corpus.fingerprints import (
     minhash_text,
+    minhash_texts,
     minhash_vectors,
     pack,
     similarity,
@@ -107,3 +112,59 @@ def test_any_text_has_hashes(text: str) -> None:
     assert 0 <= text_key(text) < 2**64
     assert len(text_sha256(text)) == 64
     assert minhash_text(text).dtype == np.uint32
+
+
+def reference(text: str) -> np.ndarray:
+    """The signature word by word, permuted by datasketch."""
+
+    def key(word: str) -> int:
+        digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8)
+        return int.from_bytes(digest.digest(), "little")
+
+    words = re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
+    keys, mix = [], 0x9E3779B97F4A7C15
+    for i in range(len(words) - 4):
+        shingle = 0
+        for word in words[i : i + 5]:
+            shingle = (shingle * mix + key(word)) % 2**64
+        keys.append(shingle)
+    short = key(" ".join(words) if words else unicodedata.normalize("NFKC", text).strip())
+    sketch = MinHash(num_perm=64, seed=1, scheme="affine32", hashfunc=int)
+    sketch.update_batch([(k * mix % 2**64) >> 32 for k in keys or [short]])
+    return np.asarray(sketch.hashvalues, np.uint32)
+
+
+ODD = [
+    "a",
+    "B",
+    "é",
+    "ſ",
+    "ﬁ",
+    "İ",
+    "ß",
+    " ",
+    "\n",
+    "—",
+    "\u0301",
+    "_",
+    "5",
+    "sixteen-",
+    "x" * 17,
+    "\0",
+    "\ud800",
+    "𝒳",
+    "²",
+]
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.lists(st.sampled_from(ODD) | st.characters(), max_size=40).map("".join), min_size=1, max_size=4
+        ),
+        max_size=4,
+    )
+)
+def test_many_documents_have_the_signatures_that_datasketch_gives_each(documents: list[list[str]]) -> None:
+    expected = [reference(" ".join(pieces)) for pieces in documents]
+    np.testing.assert_array_equal(minhash_texts(documents), np.reshape(expected, (-1, 64)))

@@ -7,15 +7,22 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 PERMUTATIONS = 64
 SHINGLE_WORDS = 5
-_WORD = re.compile(r"\w+")
+BLOCK_BYTES = 2**22
+"""Of text whose words are hashed together: what is made of them then fits a processor's cache."""
+LONG = 16
+"""Bytes of a word; longer ones are hashed one by one."""
+_FOREIGN = re.compile(r"[^\w\x00-\x7f]+")
+_SPELLED = bytes(b if b > 127 or chr(b).isalnum() or chr(b) == "_" else ord(" ") for b in range(256)).lower()
+_MASKS = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 MinHash = NDArray[np.uint32]
 
@@ -36,8 +43,9 @@ def text_key(text: str) -> int:
     A text without any letter or digit is keyed by what it is made of, so that "* * *" and "---" differ.
     """
     words = _words(text)
-    normal = " ".join(words) if words else unicodedata.normalize("NFKC", text).strip()
-    return int.from_bytes(_digest(normal), "little")
+    if words:
+        return _hash(b" ".join(words))
+    return _hash(unicodedata.normalize("NFKC", text).strip().encode("utf-8", "surrogatepass"))
 
 
 def minhash_text(text: str) -> MinHash:
@@ -46,8 +54,36 @@ def minhash_text(text: str) -> MinHash:
     Two documents' estimated Jaccard similarity is the share of equal entries (Broder, 1997, "On the
     resemblance and containment of documents"); its standard error is at most 1/16.
     """
-    shingles = ngram_keys(text, SHINGLE_WORDS)
-    return _minhash(shingles if len(shingles) else np.array([text_key(text)], np.uint64))
+    signature: MinHash = minhash_texts([[text]])[0]
+    return signature
+
+
+def minhash_texts(documents: Iterable[Sequence[str]]) -> MinHash:
+    """[n, 64] `minhash_text` of many documents, each given in pieces that white space stands between."""
+    signatures, held, size = [np.zeros((0, PERMUTATIONS), np.uint32)], list[tuple[Sequence[str], bytes]](), 0
+    for pieces in documents:
+        held.append((pieces, b" ".join(map(_spelled, pieces))))
+        size += len(held[-1][1])
+        if size >= BLOCK_BYTES:
+            signatures.append(_minhash_block(held))
+            held, size = [], 0
+    return np.concatenate([*signatures, _minhash_block(held)])
+
+
+def _minhash_block(held: Sequence[tuple[Sequence[str], bytes]]) -> MinHash:
+    """[n, 64] of documents in pieces, and as they are spelled."""
+    signatures = np.empty((len(held), PERMUTATIONS), np.uint32)
+    starts, hashes = _words_in(b" ".join(spelled for _, spelled in held))
+    ends = np.cumsum([len(spelled) + 1 for _, spelled in held])
+    last = np.searchsorted(starts, ends)
+    first = np.concatenate([[0], last[:-1]])
+    long = last - first >= SHINGLE_WORDS
+    if long.any():
+        shingles = _ngrams(hashes, SHINGLE_WORDS)
+        signatures[long] = _signatures(shingles, first[long], last[long] - SHINGLE_WORDS + 1)
+    for i in np.flatnonzero(~long).tolist():
+        signatures[i] = _minhash(np.array([text_key(" ".join(held[i][0]))], np.uint64))
+    return signatures
 
 
 def ngram_keys(text: str, n: int) -> NDArray[np.uint64]:
@@ -55,19 +91,24 @@ def ngram_keys(text: str, n: int) -> NDArray[np.uint64]:
     words = _words(text)
     if len(words) < n:
         return np.zeros(0, np.uint64)
-    hashes = np.fromiter((_word_hash(w) for w in words), np.uint64, len(words))
-    count = len(words) - n + 1
+    return _ngrams(np.fromiter(map(_word_hash, words), np.uint64, len(words)), n)
+
+
+def _ngrams(hashes: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
+    """Keys of every n words in a row, of their hashes."""
+    count = len(hashes) - n + 1
     keys = np.zeros(count, np.uint64)
     for k in range(n):
         # Multiply and add, wrapping: a polynomial in the words, so their order counts.
-        keys = keys * _MIX + hashes[k : k + count]
+        keys *= _MIX
+        keys += hashes[k : k + count]
     return keys
 
 
 def minhash_vectors(vectors: NDArray[Any]) -> MinHash:
     """MinHash [64] over the vectors of one document [T, D], for documents without text."""
     rows = np.ascontiguousarray(vectors)
-    return _minhash(np.array([int.from_bytes(_digest_bytes(r.tobytes()), "little") for r in rows], np.uint64))
+    return _minhash(np.array([_hash(row.tobytes()) for row in rows], np.uint64))
 
 
 def similarity(one: MinHash, other: MinHash) -> NDArray[np.float64]:
@@ -85,30 +126,75 @@ def unpack(packed: Sequence[bytes] | Iterable[bytes]) -> MinHash:
     return np.frombuffer(b"".join(packed), "<u4").reshape(-1, PERMUTATIONS).astype(np.uint32)
 
 
-def _words(text: str) -> list[str]:
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+def _spelled(text: str) -> bytes:
+    """The text's words without case, between spaces, in UTF-8."""
+    if not text.isascii():
+        text = _FOREIGN.sub(" ", unicodedata.normalize("NFKC", text).casefold())
+    return text.encode().translate(_SPELLED)
 
 
-def _digest(text: str) -> bytes:
-    return _digest_bytes(text.encode("utf-8", "surrogatepass"))
+def _words(text: str) -> list[bytes]:
+    return _spelled(text).split()
 
 
-def _digest_bytes(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=8).digest()
+def _hash(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
-@lru_cache(maxsize=2**17)
-def _word_hash(word: str) -> int:
-    return int.from_bytes(_digest(word), "little")
+_word_hash = lru_cache(maxsize=2**17)(_hash)
+
+
+def _words_in(spelled: bytes) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Where each word begins, and its hash. Each different one is hashed once."""
+    padded = b" " + spelled + b" " * (LONG + 8)
+    letter = np.frombuffer(padded, np.uint8) != ord(" ")
+    edges = np.flatnonzero(letter[1:] != letter[:-1]) + 1
+    start, end = edges[::2], edges[1::2]
+    length = end - start
+    eight = np.ndarray(len(padded) - 7, "<u8", padded, strides=(1,))  # the eight bytes from every place on
+    words = np.empty((len(start), 2), np.uint64)
+    words[:, 0] = eight[start] & _MASKS[np.minimum(length, 8)]
+    words[:, 1] = eight[start + 8] & _MASKS[np.clip(length - 8, 0, 8)]
+    kind = pa.binary(LONG)
+    numbered = pa.Array.from_buffers(kind, len(words), [None, pa.py_buffer(words)]).dictionary_encode()
+    different = np.frombuffer(numbered.dictionary.buffers()[1], f"S{LONG}", len(numbered.dictionary)).tolist()
+    hashes = np.fromiter(map(_word_hash, different), np.uint64, len(different))
+    hashes = hashes[np.from_dlpack(numbered.indices)]
+    for i in np.flatnonzero(length > LONG):
+        hashes[i] = _word_hash(padded[start[i] : end[i]])
+    return start - 1, hashes
 
 
 def _minhash(shingles: NDArray[np.uint64]) -> MinHash:
-    from datasketch import MinHash as Sketch
+    signature: MinHash = _signatures(shingles, np.array([0]), np.array([len(shingles)]))[0]
+    return signature
 
-    # The upper half of the product is the well mixed one. The scheme is named because stored signatures
-    # must stay comparable when the library's default changes.
-    items = np.unique((shingles * _MIX) >> np.uint64(32))
-    sketch = Sketch(num_perm=PERMUTATIONS, seed=1, scheme="affine32", hashfunc=int)
-    for start in range(0, len(items), 2**16):
-        sketch.update_batch(items[start : start + 2**16].tolist())
-    return np.asarray(sketch.hashvalues, np.uint32)
+
+def _signatures(shingles: NDArray[np.uint64], first: NDArray[np.int64], end: NDArray[np.int64]) -> MinHash:
+    """[n, 64] of the shingles from `first` [n] to before `end` [n], which ascend.
+
+    A permutation is x -> a x + b modulo 2^32 with an odd a, of what MurmurHash3's finaliser makes of the
+    shingle: the "affine32" of datasketch, with its random numbers, because stored signatures have to stay
+    comparable.
+    """
+    x = ((shingles * _MIX) >> np.uint64(32)).astype(np.uint32)  # the upper half is the well mixed one
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        x ^= x >> np.uint32(shift)
+        x *= np.uint32(factor)
+    x ^= x >> np.uint32(16)
+    cuts = np.stack([first, end], axis=1).ravel()
+    cuts = cuts[: len(cuts) - int(end[-1] == len(x))]
+    signatures = np.empty((len(first), PERMUTATIONS), np.uint32)
+    permuted = np.empty_like(x)
+    for k, (a, b) in enumerate(_permutations()):
+        np.multiply(x, a, out=permuted)
+        permuted += b
+        signatures[:, k] = np.minimum.reduceat(permuted, cuts)[::2]
+    return signatures
+
+
+@cache
+def _permutations() -> list[tuple[np.uint32, np.uint32]]:
+    random = np.random.RandomState(1)  # the generator that datasketch takes
+    a = random.randint(0, 2**31, PERMUTATIONS, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
+    return list(zip(a, random.randint(0, 2**32, PERMUTATIONS, dtype=np.uint32), strict=True))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from nextvec.corpus.arrays import map_npy
 from nextvec.corpus.encoders.base import UNKNOWN_CHUNKER, UNKNOWN_ENCODER, Encoder, digest
-from nextvec.corpus.fingerprints import text_sha256, vectors_sha256
+from nextvec.corpus.fingerprints import minhash_texts, text_sha256, vectors_sha256
 from nextvec.corpus.ingest import KNOWN, is_known, shards
 from nextvec.corpus.tables import NewDocument
 from nextvec.corpus.writer import StoreWriter, check_encoder, check_place
@@ -28,6 +30,7 @@ UNIT_TOLERANCE = 1e-2
 SAMPLE = 32
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _READ_ROWS = 16384
+_NAMES = ("source", "title")
 _BLOCK_ROWS = 8192
 IMPORTED = {"kind": UNKNOWN_CHUNKER}
 
@@ -54,13 +57,24 @@ class ImportReport:
 
 @dataclass(frozen=True)
 class _Rows:
-    """One document of the table: its rows are `first` .. `first + len(texts) - 1`."""
+    """One document of the table: its rows are `first` .. `first + count - 1`. `parts` are its texts: they
+    are made into Python's where they are asked for."""
 
     doc_id: str
     source: str
     title: str
     first: int
-    texts: list[str]
+    parts: list[pa.Array]
+
+    @property
+    def count(self) -> int:
+        """Chunks."""
+        return sum(map(len, self.parts))
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """One a chunk."""
+        return [text for part in self.parts for text in part.to_pylist()]
 
 
 def import_vectors(
@@ -117,9 +131,9 @@ def import_vectors(
         total = sum(wanted.values())
         with Progress("import", total, "chunks", quiet=quiet) as progress:
             documents = (d for d in _documents(table, Path(chunks)) if d.doc_id in wanted)
-            for batch in shards(documents, shard_chunks, lambda d: len(d.texts)):
+            for batch in shards(documents, shard_chunks, lambda d: d.count):
                 _write(batch, array, writer)
-                progress.advance(sum(len(d.texts) for d in batch))
+                progress.advance(sum(d.count for d in batch))
     return ImportReport(
         str(out), len(wanted), total, {KNOWN: skipped} if skipped else {}, normalised, encoder is not None
     )
@@ -238,49 +252,74 @@ def _documents(file: pq.ParquetFile, path: Path) -> Iterator[_Rows]:
     row = 0
     try:
         for batch in file.iter_batches(_READ_ROWS, columns=columns):
-            for record in batch.to_pylist():
-                doc_id, position, text = _check_row(record, f"{path}: row {row}")
+            ids, positions = _checked(batch, path, row)
+            begins = [i for i in range(len(ids)) if i == 0 or ids[i] != ids[i - 1]]
+            for begin, end in itertools.pairwise([*begins, len(ids)]):
+                doc_id = ids[begin]
                 if current is None or doc_id != current.doc_id:
                     if current is not None:
                         yield current
                     if doc_id in seen:
                         raise DocumentError(
                             f"document '{doc_id}' goes on after another",
-                            where=f"{path}: row {row}",
+                            where=f"{path}: row {row + begin}",
                             remedy="sort rows by document and position",
                         )
                     seen.add(doc_id)
-                    current = _Rows(
-                        doc_id, str(record["source"] or ""), str(record.get("title") or ""), row, []
-                    )
-                if position != len(current.texts):
-                    raise DocumentError(
-                        f"position {position} of document '{doc_id}' where {len(current.texts)} is due",
-                        where=f"{path}: row {row}",
-                        remedy="number the chunks of every document 0, 1, 2, ... in order",
-                    )
-                current.texts.append(text)
-                row += 1
+                    said = batch.slice(begin, 1).select([c for c in _NAMES if c in columns]).to_pylist()[0]
+                    source, title = (str(said.get(name) or "") for name in _NAMES)
+                    current = _Rows(doc_id, source, title, row + begin, [])
+                _check_positions(positions[begin:end], current, f"{path}: row", row + begin)
+                current.parts.append(batch["text"][begin:end])
+            row += len(ids)
     except (pa.ArrowException, OSError, ValueError) as e:
         raise DocumentError(f"cannot be decoded ({e})", where=path, remedy="save it anew") from None
     if current is not None:
         yield current
 
 
-def _check_row(record: Mapping[str, Any], where: str) -> tuple[str, int, str]:
-    doc_id, position, text = record["doc_id"], record["position"], record["text"]
-    if doc_id is None or not isinstance(position, int) or not isinstance(text, str):
+def _checked(batch: pa.RecordBatch, path: Path, first: int) -> tuple[list[str], list[int]]:
+    """Ids and positions of a batch whose first row is number `first`. Raises DocumentError."""
+    ids, positions = batch["doc_id"].to_pylist(), batch["position"].to_pylist()
+    missing = any(batch[name].null_count for name in ("doc_id", "position", "text"))
+    if missing or not pa.types.is_integer(batch["position"].type) or not _is_text(batch["text"].type):
+        for i, text in enumerate(batch["text"].to_pylist()):
+            if ids[i] is None or not isinstance(positions[i], int) or not isinstance(text, str):
+                raise DocumentError(
+                    "doc_id, position or text is missing or of another type",
+                    where=f"{path}: row {first + i}",
+                    remedy="fill in that row",
+                )
+    return [str(doc_id) for doc_id in ids], positions
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _check_positions(positions: list[int], document: _Rows, where: str, first: int) -> None:
+    """Raise DocumentError unless these go on counting the document's chunks; the first is of row `first`."""
+    due = document.count
+    if positions != list(range(due, due + len(positions))):
+        at = next(i for i, position in enumerate(positions) if position != due + i)
         raise DocumentError(
-            "doc_id, position or text is missing or of another type", where=where, remedy="fill in that row"
+            f"position {positions[at]} of document '{document.doc_id}' where {due + at} is due",
+            where=f"{where} {first + at}",
+            remedy="number the chunks of every document 0, 1, 2, ... in order",
         )
-    return str(doc_id), position, text
 
 
-def _new_document(rows: _Rows, array: NDArray[Any]) -> NewDocument:
-    if any(rows.texts):
-        return NewDocument.from_chunks(rows.doc_id, rows.texts, source=rows.source, title=rows.title)
-    vectors = array[rows.first : rows.first + len(rows.texts)]
-    return NewDocument.without_text(rows.doc_id, vectors, source=rows.source, title=rows.title)
+def _new_documents(batch: Sequence[_Rows], array: NDArray[Any]) -> list[NewDocument]:
+    minhashes = iter(minhash_texts(rows.texts for rows in batch if any(rows.texts)))
+    made = []
+    for rows in batch:
+        names = {"source": rows.source, "title": rows.title}
+        if any(rows.texts):
+            made.append(NewDocument.from_chunks(rows.doc_id, rows.texts, next(minhashes), **names))
+        else:
+            vectors = array[rows.first : rows.first + rows.count]
+            made.append(NewDocument.without_text(rows.doc_id, vectors, **names))
+    return made
 
 
 def _survey(
@@ -297,21 +336,20 @@ def _survey(
         if rows.doc_id in known and is_known(rows.doc_id, _sha256(rows, array), known, where):
             skipped += 1
         else:
-            wanted[rows.doc_id] = len(rows.texts)
+            wanted[rows.doc_id] = rows.count
     return wanted, skipped
 
 
 def _sha256(rows: _Rows, array: NDArray[Any]) -> str:
-    """The hash that `_new_document` will give it."""
+    """The hash that `_new_documents` will give it."""
     if any(rows.texts):
         return text_sha256(" ".join(rows.texts))
-    return vectors_sha256(array[rows.first : rows.first + len(rows.texts)])
+    return vectors_sha256(array[rows.first : rows.first + rows.count])
 
 
 def _write(batch: list[_Rows], array: NDArray[Any], writer: StoreWriter) -> None:
-    documents = [_new_document(rows, array) for rows in batch]
-    parts = [array[rows.first : rows.first + len(rows.texts)] for rows in batch]
-    writer.add_shard(documents, np.concatenate(parts), path="imported")
+    parts = [array[rows.first : rows.first + rows.count] for rows in batch]
+    writer.add_shard(_new_documents(batch, array), np.concatenate(parts), path="imported")
 
 
 def _compare(encoder: Encoder, array: NDArray[Any], documents: Iterator[_Rows], where: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from nextvec.corpus.fingerprints import (
     text_sha256,
     vectors_sha256,
 )
-from nextvec.corpus.layout import CHUNK_SCHEMA, DOCUMENT_SCHEMA, VIEW_SCHEMA
+from nextvec.corpus.layout import CHUNK_SCHEMA, DOCUMENT_SCHEMA, VIEW_SCHEMA, number_column
 from nextvec.errors import DocumentError, VectorError
 
 
@@ -45,14 +46,22 @@ class NewDocument:
 
     @classmethod
     def from_chunks(
-        cls, doc_id: str, texts: Sequence[str], *, source: str = "", title: str = "", gap: str = " "
+        cls,
+        doc_id: str,
+        texts: Sequence[str],
+        minhash: MinHash | None = None,
+        *,
+        source: str = "",
+        title: str = "",
+        gap: str = " ",
     ) -> NewDocument:
-        """A document known by its chunks only; they are joined by `gap`."""
+        """A document known by its chunks only; they are joined by `gap`. minhash: of the whole, if known."""
         gaps = ["" if i == 0 else gap for i in range(len(texts))]
         ends = list(accumulate(len(g) + len(t) for g, t in zip(gaps, texts, strict=True)))
         starts = [end - len(text) for end, text in zip(ends, texts, strict=True)]
         whole = gap.join(texts)
-        return cls(doc_id, source, title, text_sha256(whole), minhash_text(whole), texts, gaps, starts, ends)
+        signature = minhash_text(whole) if minhash is None else minhash
+        return cls(doc_id, source, title, text_sha256(whole), signature, texts, gaps, starts, ends)
 
     @classmethod
     def without_text(
@@ -71,18 +80,16 @@ def chunk_table(documents: Sequence[NewDocument]) -> pa.Table:
             raise DocumentError(
                 f"document '{d.doc_id}' has no chunks or uneven columns", remedy="leave it out"
             )
-    flat: dict[str, Callable[[NewDocument], Iterable[Any]]] = {
-        "doc_id": lambda d: [d.doc_id] * len(d.texts),
-        "position": lambda d: range(len(d.texts)),
-        "text": lambda d: d.texts,
-        "source": lambda d: [d.source] * len(d.texts),
-        "title": lambda d: [d.title] * len(d.texts),
-        "start": lambda d: d.starts,
-        "end": lambda d: d.ends,
-        "gap": lambda d: d.gaps,
+    counts = [len(d.texts) for d in documents]
+    owner = number_column(np.repeat(np.arange(len(documents)), counts))
+    columns: dict[str, Any] = {
+        name: _strings([getattr(d, name) for d in documents]).take(owner)
+        for name in ("doc_id", "source", "title")
     }
-    columns = {name: [v for d in documents for v in get(d)] for name, get in flat.items()}
-    return _table(columns, CHUNK_SCHEMA)
+    columns["position"] = np.concatenate([np.arange(n, dtype=np.int32) for n in counts])
+    for column, name in (("text", "texts"), ("start", "starts"), ("end", "ends"), ("gap", "gaps")):
+        columns[column] = list(chain.from_iterable(getattr(d, name) for d in documents))
+    return _table({name: columns[name] for name in CHUNK_SCHEMA.names}, CHUNK_SCHEMA)
 
 
 def document_table(documents: Sequence[NewDocument]) -> pa.Table:
@@ -103,9 +110,20 @@ def document_table(documents: Sequence[NewDocument]) -> pa.Table:
     return _table(columns, DOCUMENT_SCHEMA)
 
 
-def _table(columns: Mapping[str, list[Any]], schema: pa.Schema) -> pa.Table:
-    try:
+def _strings(values: list[str]) -> pa.Array:
+    with _unicode():
+        return pa.array(values, pa.string())
+
+
+def _table(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+    with _unicode():
         return pa.table(dict(columns), schema=schema)
+
+
+@contextmanager
+def _unicode() -> Iterator[None]:
+    try:
+        yield
     except (pa.ArrowException, UnicodeEncodeError) as e:
         raise DocumentError(
             f"text cannot be stored ({e})", remedy="clean the text: it must be Unicode"
