@@ -17,10 +17,11 @@ from nextvec.disk import sha256_file
 from nextvec.errors import ConfigError, EncoderMismatchError, MissingDependencyError, ModelError, RunError
 from nextvec.inference import engines
 from nextvec.inference.base import WindowSession
-from nextvec.inference.export import Exported, export_predictor
+from nextvec.inference.export import Exported, Precision, export_predictor
 from nextvec.inference.exported import ExportedPredictor
 from nextvec.inference.graphs import make_graph, seeded
 from nextvec.inference.predictor import ModelPredictor, RunPredictor, open_predictor
+from nextvec.vectors import unit
 
 CONTEXT = 6
 
@@ -214,22 +215,23 @@ REFUSED = {
     "s4": "atanh",
     "s4/small-s4d": "ones_like",
 }
-"""What ONNX lacks for an architecture, at least in complex numbers (both of s4)."""
+"""What ONNX lacks for an architecture's parallel form, at least in complex numbers (both of s4)."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_architecture(name: str, tmp_path: Path) -> None:
-    """Exported with parity, at every length up to its context, and in a batch of any size; or refused."""
+    """Exported with parity, at every length up to its context, and in a batch of any size, by its steps where
+    the parallel form is refused; and a stream longer than the context."""
     model = make(name)
     predictor = ModelPredictor(model, CONTEXT, "mine")
     if name in REFUSED:
         with pytest.raises(
             ModelError, match=rf"cannot be written as a graph \(ONNX lacks aten.{REFUSED[name]}\)"
         ):
-            export_predictor(predictor, tmp_path / "x")
-        return
-    made = export_predictor(predictor, tmp_path / "x")
+            export_predictor(predictor, tmp_path / "y")
+    made = export_predictor(predictor, tmp_path / "x", step=True)
+    assert (made.folder / "model.onnx").exists() == (name not in REFUSED)
     exported = ExportedPredictor(made.folder)
     for rows in (1, 5):
         for longest in range(1, CONTEXT + 1):
@@ -238,3 +240,66 @@ def test_every_architecture(name: str, tmp_path: Path) -> None:
             np.testing.assert_allclose(exported.predict(contexts, lengths)[0], expected, rtol=0, atol=1e-4)
     held = json.loads((made.folder / "export.json").read_text())
     assert held["left_out"] == (["samples"] if model.generative else [])
+    vectors = seeded(model, 1, 5 * CONTEXT)[0][0]
+    session, meant = exported.stream(), predictor.stream()
+    assert session.streaming == meant.streaming == model.streaming
+    np.testing.assert_allclose(session.read(vectors), meant.read(vectors), rtol=0, atol=1e-4)
+
+
+STEPS = (
+    ("gru", "fp32", {"horizons": 3, "conditional": True, "residual": "ridge"}),
+    ("transformer", "int8", {"ranking": True, "averages": True, "residual": "averages"}),
+)
+
+
+@pytest.mark.parametrize(("name", "precision", "options"), STEPS)
+def test_a_stream_goes_on_from_its_state(
+    name: str, precision: Precision, options: dict[str, object], tmp_path: Path
+) -> None:
+    model = make(name, **options)
+    predictor = ModelPredictor(model, CONTEXT, "mine")
+    tolerance = {"fp32": None, "int8": 0.9}[precision]
+    made = export_predictor(
+        predictor, tmp_path / "x", "onnx", precision, tolerance=tolerance, any_length=False, step=True
+    )
+    exported = ExportedPredictor(made.folder)
+    vectors = seeded(model, 1, 5 * CONTEXT)[0][0]
+    query = vectors[-1] if predictor.conditional else None
+    session = exported.stream(query)
+    for horizon in range(1, 2 if precision == "int8" else model.config.horizons + 1):
+        predictor.head = horizon - 1
+        expected = predictor.stream(query).read(vectors)
+        session = exported.at_horizon(horizon).stream(query)
+        for _ in range(2):
+            found = np.concatenate(([session.push(vectors[0])], session.read(vectors[1:])))
+            if precision == "fp32":
+                np.testing.assert_allclose(found, expected, atol=1e-4)
+            assert (unit(found) * unit(expected)).sum(1).min() > 0.9
+            assert session.position == len(vectors)
+            session.reset()
+    if query is None:
+        with pytest.raises(ModelError, match="takes no query"):
+            exported.stream(vectors[0])
+
+
+def test_a_step_graph_ends_where_its_model_does(tmp_path: Path) -> None:
+    model = make("distilgpt2")
+    exported = ExportedPredictor(
+        export_predictor(ModelPredictor(model, CONTEXT, "mine"), tmp_path / "x", step=True).folder
+    )
+    session, most = exported.stream(), model.config.positions
+    vectors = seeded(model, 1, most)[0][0]
+    session.read(vectors)
+    with pytest.raises(ModelError, match=r"refuses another vector .*; begin a new session"):
+        session.push(vectors[0])
+    assert session.position == most
+
+
+def test_what_a_step_form_cannot_be(run: RunPredictor, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="OpenVINO exports have no step form; give --format onnx"):
+        export_predictor(run, tmp_path / "x", "openvino", step=True)
+    made = export_predictor(run, tmp_path / "x", any_length=False, step=True)
+    held = json.loads(by_hand(made.folder / "export.json"))
+    (made.folder / "export.json").write_text(json.dumps({**held, "step": "endless", "graph": None}))
+    with pytest.raises(RunError, match="is not the description of an export"):
+        ExportedPredictor(made.folder)

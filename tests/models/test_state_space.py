@@ -15,6 +15,7 @@ from nextvec.models.architectures.s4 import (
     hippo_legs,
     kernel,
     loop_inverse,
+    pack,
     scan,
     step,
     vandermonde,
@@ -52,11 +53,11 @@ def reference(found: Continuous, inputs: Tensor) -> Tensor:
 
 
 def by_steps(system: System, x: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    rows = []
+    rows, packed, pairs = [], pack(system), torch.view_as_real(x)
     for now in inputs.unbind(-1):
-        y, x = step(system, x, now)
+        y, pairs = step(packed, pairs, now)
         rows.append(y)
-    return torch.stack(rows, -1), x
+    return torch.stack(rows, -1), torch.view_as_complex(pairs)
 
 
 def compare_gradients(ours: Tensor, theirs: Tensor, leaves: list[Tensor]) -> None:

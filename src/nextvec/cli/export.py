@@ -28,6 +28,14 @@ def export(
     out: Annotated[
         Path | None, Parameter(help="Folder to write (default: RUN-FORMAT-PRECISION beside the run).")
     ] = None,
+    step: Annotated[
+        bool,
+        Parameter(
+            help="Write step.onnx too: one vector and the state in, the prediction and the new state out. "
+            "Streams of the export then go on from their state.",
+            negative=(),
+        ),
+    ] = False,
     tolerance: Annotated[
         float | None,
         Parameter(help="Least cosine to the run; below it nothing is written (fp32: .9999, else .999)."),
@@ -50,12 +58,16 @@ def export(
         f"{Path(run).resolve() if Path(run).is_dir() else predictor.name}-{format}-{precision}"
     )
     if isinstance(predictor, EnsembleRun):
-        several = export_ensemble(predictor, target, format, precision, store=opened, tolerance=tolerance)
+        several = export_ensemble(
+            predictor, target, format, precision, store=opened, tolerance=tolerance, step=step
+        )
         members = [_figures(member) for member in several]
         text = "\n".join([f"{target}  an ensemble of {len(several)} exports", *map(describe, several)])
         return output(text, {"run": run, "export": str(target), "members": members}, json)
     assert isinstance(predictor, RunPredictor)
-    made = export_predictor(predictor, target, format, precision, store=opened, tolerance=tolerance)
+    made = export_predictor(
+        predictor, target, format, precision, store=opened, tolerance=tolerance, step=step
+    )
     return output(describe(made), {"run": run, **_figures(made)}, json)
 
 

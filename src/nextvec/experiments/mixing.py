@@ -9,7 +9,7 @@ from pathlib import Path
 from nextvec.corpus.store import Store
 from nextvec.data.splits import split_documents
 from nextvec.disk import new_folder, refuse_taken
-from nextvec.errors import EvaluationError, RunError, SplitError
+from nextvec.errors import ConfigError, EvaluationError, RunError, SplitError
 from nextvec.evaluation.baselines import BASELINES, Baseline
 from nextvec.evaluation.harness import EvaluationConfig, FittingData
 from nextvec.experiments.ensemble import MAX_MEMBERS, EnsembleRun, fit_mixture, save, write
@@ -88,13 +88,21 @@ def export_ensemble(
     *,
     store: Store | None = None,
     tolerance: float | None = None,
+    step: bool = False,
 ) -> list[Exported]:
     """Write an ensemble of exports: every run exported into `out/members`, weights and baselines as they are.
 
     Args and errors are those of `export_predictor`, which compares each export with its run.
     Raises:
         RunError: also where the ensemble's members are exports already.
+        ConfigError: also for `step`: a stream of an ensemble reads its last vectors again.
     """
+    if step:
+        raise ConfigError(
+            "is an ensemble, which has no step form",
+            where=ensemble.folder,
+            remedy="leave --step out, or export one of its runs",
+        )
     refuse_taken(out, RunError, "give another folder with --out, or remove it")
     made, runs = [], []
     with new_folder(out) as folder:

@@ -90,9 +90,46 @@ class StateSession(StreamSession):
 
     Args:
         head: which of the model's horizons is predicted.
-        query: [D] what a conditional model is to write towards.
         reads_directions: it was trained on unit vectors and takes raw ones too: it is given their directions,
             and what it predicts is as long as what was read so far, on average.
+    """
+
+    def __init__(self, dimension: int, head: int, *, reads_directions: bool) -> None:
+        super().__init__(dimension)
+        self.head, self.reads_directions = head, reads_directions
+        self._length = 0.0  # of all vectors read
+        self._forget()
+
+    @abstractmethod
+    def _advance(self, vectors: FloatArray) -> FloatArray:
+        """Vectors [T, D] into the state -> `Prediction.everything` [T, K, D] after each."""
+
+    @abstractmethod
+    def _start(self) -> None:
+        """The state before the first vector."""
+
+    def _read(self, vectors: FloatArray) -> FloatArray:
+        norms = np.linalg.norm(vectors, axis=1)
+        norms[np.abs(norms - 1) <= UNIT_TOLERANCE] = 1.0
+        if not self.reads_directions:
+            return self._advance(vectors)[:, self.head]
+        given = np.where(norms[:, None] == 1, vectors, unit(vectors))
+        raw = self._advance(given)[:, self.head]
+        lengths = self._length + norms.cumsum(dtype=np.float64)
+        self._length = float(lengths[-1])
+        mean = lengths / (self.position + 1 + np.arange(len(norms)))
+        return np.asarray(raw * mean.astype(np.float32)[:, None])
+
+    def _forget(self) -> None:
+        self._start()
+        self._length = 0.0
+
+
+class ModelSession(StateSession):
+    """`StateSession` of a model in torch.
+
+    Args:
+        query: [D] what a conditional model is to write towards.
     Raises:
         ModelError: a query that the model cannot take.
     """
@@ -105,15 +142,12 @@ class StateSession(StreamSession):
         *,
         reads_directions: bool = False,
     ) -> None:
-        super().__init__(model.d_embed)
-        self.model, self.head, self.streaming = model, head, model.streaming
-        self.reads_directions = reads_directions
+        self.model, self.streaming = model, model.streaming
         self._query = None
         if query is not None:
             self._query = torch.tensor(query, dtype=torch.float32, device=model.scale.device)[None]
         self._state: State = {}
-        self._length = 0.0  # of all vectors read
-        self._forget()
+        super().__init__(model.d_embed, head, reads_directions=reads_directions)
 
     @property
     def state_bytes(self) -> int:
@@ -121,29 +155,17 @@ class StateSession(StreamSession):
         return sum(value.untyped_storage().nbytes() for value in stored.values())
 
     @torch.inference_mode()
-    def _read(self, vectors: FloatArray) -> FloatArray:
-        norms = np.linalg.norm(vectors, axis=1)
-        norms[np.abs(norms - 1) <= UNIT_TOLERANCE] = 1.0
-        if self.reads_directions:
-            vectors = np.where(norms[:, None] == 1, vectors, unit(vectors))
+    def _advance(self, vectors: FloatArray) -> FloatArray:
         x = torch.from_numpy(vectors).to(self.model.scale.device)
         if len(x) == 1:
             prediction, self._state = self.model.step(x, self._state)
-            ahead = prediction.ahead
-        else:
-            prediction, self._state = self.model.extend(x[None], self._state)
-            ahead = prediction.ahead[0]
-        if not self.reads_directions:
-            return _array(ahead[:, self.head])
-        lengths = self._length + norms.cumsum(dtype=np.float64)
-        self._length = float(lengths[-1])
-        mean = lengths / (self.position + 1 + np.arange(len(norms)))
-        return np.asarray(_array(ahead[:, self.head]) * mean.astype(np.float32)[:, None])
+            return _array(prediction.everything)
+        prediction, self._state = self.model.extend(x[None], self._state)
+        return _array(prediction.everything[0])
 
     @torch.inference_mode()
-    def _forget(self) -> None:
+    def _start(self) -> None:
         self._state = self.model.init_state(1, query=self._query)
-        self._length = 0.0
 
 
 class WindowSession(StreamSession):

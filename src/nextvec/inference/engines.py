@@ -147,11 +147,7 @@ class GraphEngine(ABC):
                 f"contexts of {contexts.shape[1]} vectors for a graph of {time}",
                 remedy=f"give the last {time}",
             )
-        if len(n) and (n.min() < 1 or n.max() > contexts.shape[1]):
-            raise ModelError(
-                f"lengths from {n.min()} to {n.max()} of contexts of {contexts.shape[1]} vectors",
-                remedy="give how many vectors of each row are real: 1 at least, all at most",
-            )
+        check_lengths(contexts, n)
         feed: dict[str, NDArray[Any]] = {VECTORS: _cleared(contexts, n, time), LENGTHS: n, LAST: n - 1}
         if QUERY in self.inputs:
             told = np.zeros_like(contexts[:, 0]) if queries is None else queries
@@ -161,6 +157,15 @@ class GraphEngine(ABC):
     @abstractmethod
     def _run(self, feed: Feed) -> FloatArray:
         """Inputs by name -> raw [B, K, D]."""
+
+
+def check_lengths(contexts: FloatArray, lengths: IntArray) -> None:
+    """Raises ModelError unless every length [B] is one of 1 to T of contexts [B, T, D]."""
+    if len(lengths) and (lengths.min() < 1 or lengths.max() > contexts.shape[1]):
+        raise ModelError(
+            f"lengths from {lengths.min()} to {lengths.max()} of contexts of {contexts.shape[1]} vectors",
+            remedy="give how many vectors of each row are real: 1 at least, all at most",
+        )
 
 
 def _cleared(contexts: FloatArray, lengths: IntArray, time: int) -> FloatArray:
@@ -173,6 +178,23 @@ def _cleared(contexts: FloatArray, lengths: IntArray, time: int) -> FloatArray:
     return values
 
 
+def onnx_session(graph: Path | bytes, threads: int) -> Any:
+    """ONNX Runtime on the CPU. Raises RunError for a graph that it refuses."""
+    ort = runtime("onnxruntime", "onnx")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3  # errors only: its warnings are about the graph, not the user's doing
+    # Waiting threads sleep: a spinning one takes its core from the server beside it.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # session.set_denormal_as_zero stays off: it would change the arithmetic of the thread that asks.
+    try:
+        # From bytes there is no folder that a graph could name other files in.
+        held = graph if isinstance(graph, bytes) else graph.read_bytes()
+        return ort.InferenceSession(held, options, providers=["CPUExecutionProvider"])
+    except Exception as e:  # noqa: BLE001  the runtime raises some ten classes of its own
+        raise _refused(graph, "ONNX Runtime", e) from None
+
+
 class OnnxEngine(GraphEngine):
     """ONNX Runtime on the CPU; a session may be asked by many threads at once."""
 
@@ -182,19 +204,7 @@ class OnnxEngine(GraphEngine):
         self, graph: Path | bytes, inputs: Sequence[str], *, time: int | None = None, threads: int = 1
     ) -> None:
         super().__init__(inputs, time)
-        ort = runtime("onnxruntime", "onnx")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3  # errors only: its warnings are about the graph, not the user's doing
-        # Waiting threads sleep: a spinning one takes its core from the server beside it.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # session.set_denormal_as_zero stays off: it would change the arithmetic of the thread that asks.
-        try:
-            # From bytes there is no folder that a graph could name other files in.
-            held = graph if isinstance(graph, bytes) else graph.read_bytes()
-            self.session = ort.InferenceSession(held, options, providers=["CPUExecutionProvider"])
-        except Exception as e:  # noqa: BLE001  the runtime raises some ten classes of its own
-            raise _refused(graph, "ONNX Runtime", e) from None
+        self.session = onnx_session(graph, threads)
 
     def _run(self, feed: Feed) -> FloatArray:
         raw: FloatArray = self.session.run([RAW], dict(feed))[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import shutil
 import tempfile
@@ -26,18 +27,20 @@ from nextvec.inference.engines import (
     VECTORS,
     Engine,
     TorchEngine,
-    open_graph,
     runtime,
 )
-from nextvec.inference.exported import GOLDEN, MANIFEST, VERSION
+from nextvec.inference.exported import GOLDEN, MANIFEST, VERSION, engines_of
 from nextvec.inference.graphs import Graph, make_graph, quantised, seeded
 from nextvec.inference.predictor import ModelPredictor, RunPredictor
+from nextvec.inference.steps import STATE, STEP, VECTOR, Entries, make_step_graph
 from nextvec.models.ops.parameters import count_parameters
 from nextvec.vectors import unit
 from nextvec.version import __version__
 
 if TYPE_CHECKING:
     from nextvec.corpus.store import Store
+
+log = logging.getLogger("nextvec.inference")
 
 COMPARED_WINDOWS, SEED, RANK = 256, 0, 5
 TOLERANCES = {"fp32": 0.9999, "bf16": 0.999, "int8": 0.999}
@@ -183,6 +186,7 @@ def export_predictor(
     store: Store | None = None,
     tolerance: float | None = None,
     any_length: bool = True,
+    step: bool = False,
 ) -> Exported:
     """Write the folder `out` for a run's model (or a bare one's), or nothing.
 
@@ -190,6 +194,8 @@ def export_predictor(
         store: whose windows the two are compared on; None takes seeded vectors.
         tolerance: the least cosine of any of them; None is .9999 for fp32, .999 for bf16 and int8.
         any_length: False makes a graph of one length, the context, without trying for any.
+        step: write the step form too, for streams. Where the parallel form cannot be written as a graph,
+            contexts are then read step by step.
     Raises:
         BusyError: another process is writing `out`. DiskError: it cannot be written to.
         RunError: `out` is not empty; the export is farther from the run than `tolerance`.
@@ -200,19 +206,22 @@ def export_predictor(
         EncoderMismatchError, WindowError: a store that is not for this run.
     """
     tolerance = TOLERANCES[precision] if tolerance is None else tolerance
-    _check(predictor, format, precision, tolerance)
+    _check(predictor, format, precision, tolerance, step)
     refuse_taken(out, RunError, "give another folder with --out, or remove it")
     asked = material(predictor, store)
-    graph = make_graph(predictor.model, predictor.context, any_length=any_length)
+    graphs, initial = _graphs(predictor, GRAPHS[format], any_length, step)
     if precision == "int8":
-        graph = quantised(graph)
-    told = _described(predictor, graph, format, precision)
-    _explain(graph, told)
+        graphs = {name: quantised(graph) for name, graph in graphs.items()}
+    told = _described(predictor, graphs, format, precision)
     with new_folder(out) as folder:
-        _write_graph(graph, folder / GRAPHS[format])
-        engine = open_graph(folder / GRAPHS[format], format, precision, graph.inputs, graph.time, 1)
-        parity = compare(TorchEngine(predictor.model), engine, asked, tolerance)
-        _refuse_far(parity, precision, predictor.name)
+        for name, graph in graphs.items():
+            _explain(graph, told)
+            _write_graph(graph, folder / name)
+        if initial is not None:
+            save_file({name: np.ascontiguousarray(value) for name, value in initial.items()}, folder / STATE)
+        for engine in engines_of(folder, told, 1):
+            parity = compare(TorchEngine(predictor.model), engine, asked, tolerance)
+            _refuse_far(parity, precision, predictor.name)
         _write_golden(predictor, folder / GOLDEN)
         if isinstance(predictor, RunPredictor) and (predictor.folder / TRAINED_ON).is_file():
             shutil.copyfile(predictor.folder / TRAINED_ON, folder / TRAINED_ON)
@@ -221,10 +230,28 @@ def export_predictor(
             for path in sorted(folder.iterdir())
         }
         write_json(folder / MANIFEST, {**told, "files": files, "parity": parity.to_json()}, sealed=True)
-    return Exported(out, parity, graph.time, sum(entry["bytes"] for entry in files.values()))
+    return Exported(out, parity, told["time"], sum(entry["bytes"] for entry in files.values()))
 
 
-def _check(predictor: ModelPredictor, format: str, precision: str, tolerance: float) -> None:
+def _graphs(
+    predictor: ModelPredictor, name: str, any_length: bool, step: bool
+) -> tuple[dict[str, Graph], Entries | None]:
+    """Graphs by file name, that of contexts last where there is one; the state before a stream."""
+    graphs, initial = {}, None
+    if step:
+        graphs[STEP], initial = make_step_graph(predictor.model)
+    try:
+        graphs[name] = make_graph(predictor.model, predictor.context, any_length=any_length)
+    except ModelError as e:
+        if not step:
+            raise
+        log.info("%s; the export reads contexts step by step", e)
+    return graphs, initial
+
+
+def _check(
+    predictor: ModelPredictor, format: str, precision: str, tolerance: float, step: bool = False
+) -> None:
     if format not in get_args(Format) or precision not in get_args(Precision):
         raise ConfigError(f"no export of format '{format}' and precision '{precision}'", where="export")
     if not 0 < tolerance <= 1:
@@ -239,6 +266,8 @@ def _check(predictor: ModelPredictor, format: str, precision: str, tolerance: fl
             where="--precision",
             remedy="give int8 or fp32, or --format openvino",
         )
+    if step and format != "onnx":
+        raise ConfigError("OpenVINO exports have no step form", where="--step", remedy="give --format onnx")
     if format == "openvino":
         ov = runtime("openvino", "openvino")
         if precision == "int8":
@@ -260,6 +289,7 @@ def _explain(graph: Graph, told: dict[str, Any]) -> None:
     D, context, ahead = told["dimension"], told["context"], told["horizons"]
     ranking = bool(told["facts"].get("ranking"))
     size = "any number T" if graph.time is None else f"T = {graph.time}"
+    state = "an entry of the state: what stands in state.safetensors, then what the last step gave."
     proto.producer_name, proto.producer_version = "nextvec", __version__
     proto.doc_string = (
         f"{told['architecture']}: reads the last vectors of a document (up to {context}) and predicts the "
@@ -271,6 +301,7 @@ def _explain(graph: Graph, told: dict[str, Any]) -> None:
         else "as the encoder gives them, not normalised"
     )
     documents = {
+        VECTOR: f"float32 [1, {D}]: the next vector of a document, {reads}.",
         VECTORS: f"float32 [B, T, {D}]: {size} of vectors a document, {reads}, oldest first; zeros after the "
         f"last. Give at most {context}, the last ones.",
         LENGTHS: "int64 [B]: how many of each row's vectors are real, 1 to T; others are refused.",
@@ -279,7 +310,7 @@ def _explain(graph: Graph, told: dict[str, Any]) -> None:
         "divide by its length for cosines." + (" The last row ranks candidates." if ranking else ""),
     }
     for value in (*proto.graph.input, *proto.graph.output):
-        value.doc_string = documents[value.name]
+        value.doc_string = documents.get(value.name, state)
     facts = {
         "nextvec_run": told["run"],
         "architecture": told["architecture"],
@@ -337,11 +368,13 @@ def _write_golden(predictor: ModelPredictor, path: Path) -> None:
         save_file({**golden, "raw": np.ascontiguousarray(raw)}, temporary)
 
 
-def _described(predictor: ModelPredictor, graph: Graph, format: str, precision: str) -> dict[str, Any]:
+def _described(
+    predictor: ModelPredictor, graphs: dict[str, Graph], format: str, precision: str
+) -> dict[str, Any]:
     run = predictor if isinstance(predictor, RunPredictor) else None
     model = predictor.model
     horizons = list(run.horizons) if run else list(range(1, model.config.horizons + 1))
-    left_out = []
+    parallel, left_out = graphs.get(GRAPHS[format]), []
     if model.generative:
         left_out.append("samples")
     if model.confidence is not None:
@@ -350,9 +383,10 @@ def _described(predictor: ModelPredictor, graph: Graph, format: str, precision: 
         "nextvec_export": VERSION,
         "format": format,
         "precision": precision,
-        "graph": GRAPHS[format],
-        "inputs": list(graph.inputs),
-        "time": graph.time,
+        "graph": GRAPHS[format] if parallel else None,
+        "inputs": list(parallel.inputs) if parallel else [],
+        "time": parallel.time if parallel else None,
+        "step": model.streaming if STEP in graphs else None,
         "run": predictor.name,
         "architecture": model.architecture,
         "dimension": predictor.dimension,
@@ -365,6 +399,7 @@ def _described(predictor: ModelPredictor, graph: Graph, format: str, precision: 
         "facts": {
             **{key: predictor.metadata[key] for key in ("seconds", "epoch") if key in predictor.metadata},
             "ranking": model.ranker is not None,
+            "conditional": model.condition is not None,
         },
         "versions": {"nextvec": __version__, "python": platform.python_version(), **_installed()},
     }

@@ -15,6 +15,8 @@ from nextvec.disk import read_json, sha256_file
 from nextvec.errors import RunError
 from nextvec.inference.base import StreamSession, TrainedPredictor, WindowSession
 from nextvec.inference.engines import Engine, open_graph
+from nextvec.inference.steps import STATE, STEP, GraphSession, StepEngine
+from nextvec.models.base import Streaming
 from nextvec.vectors import unit
 
 MANIFEST, GOLDEN = "export.json", "golden.safetensors"
@@ -46,27 +48,24 @@ class ExportedPredictor(TrainedPredictor):
         self.described: dict[str, Any] = held["encoder"]
         self.precision, self.parity = str(held["precision"]), dict(held["parity"])
         _check_files(self.folder, held["files"])
-        engine = open_graph(
-            self.folder / held["graph"],
-            held["format"],
-            held["precision"],
-            held["inputs"],
-            held["time"],
-            threads,
-        )
+        engines = engines_of(self.folder, held, threads)
+        engine = engines[0]
+        self._streaming: Streaming = held.get("step") or "constant"
+        self._steps = engines[-1] if isinstance(engines[-1], StepEngine) else None
         called = name or self.folder.resolve().name
         super().__init__(
             engine, held["dimension"], held["context"], called, self.described.get("fingerprint")
         )
-        self._conditional = "query" in held["inputs"]
         facts = dict(held["facts"])
+        self._conditional = bool(facts.pop("conditional", "query" in held["inputs"]))
         self._ranking = bool(facts.pop("ranking", False))
         self.metadata = {
             "parameters": held["parameters"],
             "bytes": sum(entry["bytes"] for entry in held["files"].values()),
             **facts,
         }
-        _check_golden(engine, self.folder / GOLDEN, float(held["parity"]["tolerance"]))
+        for each in engines:
+            _check_golden(each, self.folder / GOLDEN, float(held["parity"]["tolerance"]))
 
     @property
     def conditional(self) -> bool:
@@ -77,7 +76,23 @@ class ExportedPredictor(TrainedPredictor):
         return self._ranking and self.head == 0
 
     def stream(self, query: FloatArray | None = None) -> StreamSession:
-        return WindowSession(self, query)
+        if self._steps is None:
+            return WindowSession(self, query)
+        return GraphSession(self, self._steps, self._streaming, query)
+
+
+def engines_of(folder: Path, held: dict[str, Any], threads: int) -> list[Engine]:
+    """That of contexts and that of steps, of those which the export has. `held`: its manifest.
+
+    Raises RunError, MissingDependencyError as `open_graph`.
+    """
+    engines: list[Engine] = []
+    if held["graph"] is not None:
+        path, inputs = folder / held["graph"], held["inputs"]
+        engines.append(open_graph(path, held["format"], held["precision"], inputs, held["time"], threads))
+    if held.get("step"):
+        engines.append(StepEngine(folder / STEP, folder / STATE, threads=threads))
+    return engines
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -87,7 +102,7 @@ def _manifest(path: Path) -> dict[str, Any]:
             "nextvec_export": int(version),
             "format": "onnx" | "openvino",
             "precision": "fp32" | "bf16" | "int8",
-            "graph": str(graph),
+            "graph": str() | None as graph,
             "files": dict(files),
             "inputs": list(),
             "time": int() | None,
@@ -98,12 +113,18 @@ def _manifest(path: Path) -> dict[str, Any]:
             "training": dict(),
             "facts": dict(),
             "parity": {"tolerance": float()},
-        } if graph in files and version <= VERSION:
+        } if version <= VERSION and _named(held, graph) <= files.keys() and _named(held, graph):
             return dict(held)
         case {"nextvec_export": int(version)} if version > VERSION:
             raise RunError("was made by a newer nextvec", where=path, remedy="update nextvec")
         case _:
             raise RunError("is not the description of an export", where=path, remedy=REMEDY)
+
+
+def _named(held: dict[str, Any], graph: str | None) -> set[str]:
+    """Files that the engines are opened from."""
+    step = held.get("step") in ("constant", "cache", "buffer")
+    return ({graph} if graph else set()) | ({STEP, STATE} if step else set())
 
 
 def _check_files(folder: Path, files: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ import platform
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,23 @@ def _written(model: NextVectorModel, context: int, time: int | None) -> Graph:
     free: dict[str, dict[int, Any]] = {name: {0: batch} for name in names}
     if time is None:
         free[VECTORS][1] = torch.export.Dim("time", min=1, max=MOST)
+    proto = export_graph(LastVector(model).eval(), arguments, names, [RAW], free, model.architecture)
+    sizes = proto.graph.input[0].type.tensor_type.shape.dim
+    if not sizes[0].dim_param or (time is None and not sizes[1].dim_param):
+        raise ModelError(f"{model.architecture}: its graph has but one size", remedy="serve the run itself")
+    return Graph(proto, tuple(names), time)
+
+
+def export_graph(
+    module: nn.Module,
+    arguments: Sequence[Any],
+    names: list[str],
+    outputs: list[str],
+    shapes: dict[str, Any],
+    architecture: str,
+) -> Any:
+    """`module` as an onnx.ModelProto, its inputs and outputs of these names, `shapes` free as torch.export
+    takes them. Raises ModelError: it cannot be written as a graph."""
     # torch.onnx swaps the kernels of recurrent layers for ones that take any length, but a kernel once used
     # in this process is found in a cache before it: a second export would be of one length.
     for layer in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
@@ -124,13 +141,13 @@ def _written(model: NextVectorModel, context: int, time: int | None) -> Graph:
     try:
         with quietly():
             program = torch.onnx.export(
-                LastVector(model).eval(),
+                module,
                 tuple(arguments),
                 dynamo=True,
                 opset_version=OPSET,
-                dynamic_shapes=free,
+                dynamic_shapes=shapes,
                 input_names=names,
-                output_names=[RAW],
+                output_names=outputs,
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as e:
@@ -138,16 +155,13 @@ def _written(model: NextVectorModel, context: int, time: int | None) -> Graph:
         operator = re.search(r"target=torch\.ops\.(aten\.\w+)", said)
         reason = f"ONNX lacks {operator[1]}" if operator else said.strip().split("\n")[0][:200]
         raise ModelError(
-            f"{model.architecture} cannot be written as a graph ({reason})", remedy="serve the run itself"
+            f"{architecture} cannot be written as a graph ({reason})", remedy="serve the run itself"
         ) from None
     assert program is not None
     proto = program.model_proto
     # What torch inferred of the parts; transposed weights keep their old shape there, which tools refuse.
     del proto.graph.value_info[:]
-    sizes = proto.graph.input[0].type.tensor_type.shape.dim
-    if not sizes[0].dim_param or (time is None and not sizes[1].dim_param):
-        raise ModelError(f"{model.architecture}: its graph has but one size", remedy="serve the run itself")
-    return Graph(proto, tuple(names), time)
+    return proto
 
 
 def _try_out(graph: Graph, model: NextVectorModel, context: int) -> None:
@@ -167,12 +181,14 @@ def _try_out(graph: Graph, model: NextVectorModel, context: int) -> None:
                     f"{model.architecture}: its graph fails on contexts of {longest} ({reason})",
                     remedy="serve the run itself",
                 ) from None
-            off = float(np.abs(found - meant).max())
-            if not off <= CLOSE * max(1e-6, float(np.abs(meant).max())):
-                raise ModelError(
-                    f"{model.architecture}: its graph differs from it by {off:.2g} on contexts of {longest}",
-                    remedy="serve the run itself",
-                )
+            refuse_different(found, meant, f"{model.architecture}: its graph", f"on contexts of {longest}")
+
+
+def refuse_different(found: FloatArray, meant: FloatArray, what: str, when: str) -> None:
+    """Raises ModelError where a graph's answer is not the model's."""
+    off = float(np.abs(found - meant).max())
+    if not off <= CLOSE * max(1e-6, float(np.abs(meant).max())):
+        raise ModelError(f"{what} differs from the model by {off:.2g} {when}", remedy="serve the run itself")
 
 
 def seeded(model: NextVectorModel, rows: int, longest: int, seed: int = 0) -> tuple[FloatArray, IntArray]:

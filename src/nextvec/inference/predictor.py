@@ -13,7 +13,7 @@ from nextvec.data.trained import TRAINED_ON
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.disk import read_object
 from nextvec.errors import ConfigError, RunError
-from nextvec.inference.base import StateSession, StreamSession, TrainedPredictor, VectorPredictor
+from nextvec.inference.base import ModelSession, StreamSession, TrainedPredictor, VectorPredictor
 from nextvec.inference.engines import ENGINES, TorchEngine, tensors
 from nextvec.inference.exported import MANIFEST, ExportedPredictor
 from nextvec.models.base import NextVectorModel, Prediction
@@ -80,7 +80,7 @@ class ModelPredictor(VectorPredictor):
         return self.model.generative and self.head == 0
 
     def stream(self, query: FloatArray | None = None) -> StreamSession:
-        return StateSession(self.model, self.head, query, reads_directions=self.reads_directions)
+        return ModelSession(self.model, self.head, query, reads_directions=self.reads_directions)
 
     def predict_each(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Raw and unit prediction [T, D] after each of up to `context` vectors [T, D] of one document, as

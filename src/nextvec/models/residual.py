@@ -369,6 +369,9 @@ class RidgeResidual(WeightsResidual):
 
     def mix(self, aged: Sequence[Tensor], place: Tensor) -> Tensor:
         mixed = super().mix(aged, place)
+        if torch.compiler.is_exporting():  # in a graph nothing is cut at a position
+            moved = torch.cat(list(aged), -1).to(mixed.dtype) @ self.deviation.flatten(0, 1).to(mixed.dtype)
+            return mixed + moved * (place >= self.context - 1)[:, None]
         full = int((place < self.context - 1).sum())  # the first position with a full context
         if full == len(place):
             return mixed

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nextvec.models.base import ModelConfig, NextVectorModel
+from nextvec.models.ops.attention import read_so_far
 from nextvec.models.ops.layers import dropout
 from nextvec.models.residual import State
 
@@ -71,7 +72,7 @@ class Stack(NextVectorModel):
         return self._through(x, 0, None)[0]
 
     def encode_chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        hidden, new = self._through(x, int(state["position"]), state)
+        hidden, new = self._through(x, read_so_far(state), state)
         return hidden, {"position": state["position"] + x.shape[1], **new}
 
     def encode_step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:

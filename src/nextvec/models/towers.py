@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextvec.models.ops.attention import cache_append, causal_attention
+from nextvec.models.ops.attention import cache_append, cache_used, causal_attention
 from nextvec.models.ops.layers import RMSNorm, SwiGLU, dropout
 from nextvec.models.ops.positions import rotary_angles, rotate, sinusoidal
 
@@ -197,7 +197,7 @@ class Layer(nn.Module):
         normed = self.norms[0](x)
         own = self.attention.keys_values(normed, angles)
         kept = own if cache is None else cache_append(cache, own, length)
-        keys, values = kept[..., : length + x.shape[1], :].unbind()
+        keys, values = (own if cache is None else cache_used(kept, length + x.shape[1])).unbind()
         mixed = causal_attention(self.attention.queries(normed, angles), keys, values)
         return self._feed(x + self._drop(self.attention.join(mixed))), kept
 

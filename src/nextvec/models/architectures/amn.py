@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nextvec.models.base import ModelConfig, NextVectorModel, Prediction
-from nextvec.models.ops.attention import cache_append, causal_weights
+from nextvec.models.ops.attention import cache_append, cache_used, causal_weights, read_so_far
 from nextvec.models.registry import architecture
 from nextvec.models.residual import MeanResidual, State
 
@@ -107,10 +107,11 @@ class AMN(NextVectorModel):
 
     def _advance(self, x: Tensor, mean: Tensor, running: State, state: State) -> tuple[Tensor, Tensor, State]:
         """Put x [B, n, D] and its keys into the caches, then mix -> hidden, weights [B, n, S], new state."""
-        length, end = int(state["position"]), int(state["position"]) + x.shape[1]
+        length = read_so_far(state)
+        end = length + x.shape[1]
         keys = cache_append(state["keys"], self.context_encoder(x), length)
         vectors = cache_append(state["vectors"], x, length)
-        hidden, weights = self._mix(mean.view_as(x), keys[:, :end], vectors[:, :end])
+        hidden, weights = self._mix(mean.view_as(x), cache_used(keys, end), cache_used(vectors, end))
         position = state["position"] + x.shape[1]
         return hidden, weights, {"keys": keys, "vectors": vectors, "position": position, **running}
 

@@ -26,7 +26,7 @@ from nextvec.config import number
 from nextvec.disk import read_json
 from nextvec.errors import ModelError
 from nextvec.models.base import ModelConfig, NextVectorModel
-from nextvec.models.ops.attention import cache_append, causal_attention
+from nextvec.models.ops.attention import cache_append, cache_used, causal_attention
 from nextvec.models.ops.layers import dropout
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
@@ -81,7 +81,7 @@ class GPT2Block(Block):
         after: State = {}
         if state is not None:
             cache = cache_append(state["keys_values"], torch.stack((k, v)), place.start)
-            k, v = cache[..., : place.start + x.shape[1], :]
+            k, v = cache_used(cache, place.start + x.shape[1])
             after["keys_values"] = cache
         mixed = causal_attention(q, k, v, self.dropout if self.training else 0.0)
         x = x + dropout(self.attn_out(mixed.transpose(1, 2).flatten(2)), self.dropout, self.training)
@@ -114,12 +114,13 @@ class DistilGPT2(Stack):
 
     def enter(self, x: Tensor, start: int) -> Tensor:
         end, most = start + x.shape[1], self.wpe.num_embeddings
-        if end > most:
+        place = start + torch.arange(x.shape[1], device=x.device)
+        if not torch.compiler.is_exporting() and end > most:  # a graph ends in a look-up out of bounds
             raise ModelError(
                 f"distilgpt2: {end} vectors to read, and it has learned positions for {most}",
                 remedy=f"read at most {most}, or train it with model.options.positions = {end}",
             )
-        embedded = self.embed(x) + self.wpe.weight[start:end]
+        embedded = self.embed(x) + self.wpe(place)
         return dropout(embedded, self.embed_dropout, self.training)
 
 

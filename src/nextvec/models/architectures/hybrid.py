@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nextvec.models.architectures.mamba2 import EPS, Mamba2Config, make_block
-from nextvec.models.ops.attention import cache_append, causal_attention
+from nextvec.models.ops.attention import cache_append, cache_used, causal_attention
 from nextvec.models.ops.layers import RMSNorm, SwiGLU, dropout
 from nextvec.models.ops.positions import rotary_angles, rotate
 from nextvec.models.registry import architecture
@@ -72,7 +72,7 @@ class AttentionBlock(Block):
         after: State = {}
         if state is not None:
             cache = cache_append(state["keys_values"], torch.stack((k, v)), place.start)
-            k, v = cache[..., : place.start + x.shape[1], :].unbind()
+            k, v = cache_used(cache, place.start + x.shape[1]).unbind()
             after["keys_values"] = cache
         mixed = self.out(causal_attention(q, k, v).transpose(1, 2).flatten(2))
         x = x + dropout(mixed, self.dropout, self.training)

@@ -110,8 +110,11 @@ class HyenaOperator(nn.Module):
         buffers, filters, end = state["buffer"], state["filters"], start + x.shape[1]
         for i in range(self.longs):
             v = v * gates[i]
-            buffers[:, i, :, start:end] = v
-            seen, filters_i = buffers[:, i, :, :end], filters[i, :, filters.shape[-1] - end :]
+            if torch.compiler.is_exporting():
+                buffers, seen, filters_i = _anywhere(buffers, i, v, filters[i], start)
+            else:
+                buffers[:, i, :, start:end] = v
+                seen, filters_i = buffers[:, i, :, :end], filters[i, :, filters.shape[-1] - end :]
             if x.shape[1] == 1:
                 mixed = (seen * filters_i).sum(-1, keepdim=True)
             else:
@@ -191,12 +194,26 @@ class Hyena(Stack):
 
     def enter(self, x: Tensor, start: int) -> Tensor:
         length = start + x.shape[1]
-        if length > self.max_length:
+        if not torch.compiler.is_exporting() and length > self.max_length:
             raise ModelError(
                 f"hyena reads at most {self.max_length} vectors, its max_length; it was given {length}",
                 remedy="cut the context, or train one with a larger model.options.max_length",
             )
         return super().enter(x, start)
+
+
+def _anywhere(
+    buffers: Tensor, i: int, v: Tensor, filters: Tensor, start: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `extend` writes and reads for one vector v [B, H, 1], with nothing cut at `start`, for a graph in
+    which that is a tensor: all of the buffer, whose end is zeros, and the filters moved behind it."""
+    place = torch.arange(filters.shape[-1], device=v.device)
+    seen = torch.where(place == start, v.to(buffers.dtype), buffers[:, i])
+    # A look-up out of bounds ends what goes on past the longest context.
+    moved = filters[:, (place + filters.shape[-1] - 1 - start).clamp(max=filters.shape[-1] - 1)]
+    bounds = filters[:, start + torch.zeros(1, dtype=torch.int64, device=v.device)]
+    buffers = torch.cat((buffers[:, :i], seen[:, None], buffers[:, i + 1 :]), 1)
+    return buffers, seen + 0.0 * bounds, moved
 
 
 def position_features(time: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from nextvec.config import number
 from nextvec.models.base import ModelConfig, NextVectorModel, Prediction
-from nextvec.models.ops.attention import cache_append, causal_mask
+from nextvec.models.ops.attention import cache_append, cache_used, causal_mask, read_so_far
 from nextvec.models.ops.positions import rotary_angles
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
@@ -144,21 +144,21 @@ class LCM(NextVectorModel):
         return state
 
     def encode_chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        length = int(state["position"])
+        length = read_so_far(state)
         end = length + x.shape[1]
         hidden, own = self.reader(x, [state[f"own.{i}"] for i in range(self.config.layers)], length)
         new: State = {"position": state["position"] + x.shape[1]}
         new |= {f"own.{i}": cache for i, cache in enumerate(own)}
         if not self.diffuses:
             return hidden, new
-        read = [cache[..., :end, :] for cache in own]
+        read = [cache_used(cache, end) for cache in own]
         if self.denoiser is not None:
             kept = [
                 cache_append(state[f"cross.{i}"], keys_values, length + 1)
                 for i, keys_values in enumerate(self.denoiser.keys_values(hidden, length))
             ]
             new |= {f"cross.{i}": cache for i, cache in enumerate(kept)}
-            read = [cache[..., : end + 1, :] for cache in kept]
+            read = [cache_used(cache, end + 1) for cache in kept]
         return self._from_noise(read, len(x), length, x.shape[1]), new
 
     def encode_step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:

@@ -120,8 +120,12 @@ class LinformerBlock(Block):
         if state is None:
             mixed = block_lowrank_attention(q, k, v, self.project_k, self.project_v, rate)
         else:
-            keys, values, after = self._remember(k, v, place.start, state)
-            mixed = causal_attention(q, keys, values, rate)
+            if torch.compiler.is_exporting():
+                keys, values, after, seen = self._remember_anywhere(k, v, place.start, state)
+                mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=seen[None])
+            else:
+                keys, values, after = self._remember(k, v, place.start, state)
+                mixed = causal_attention(q, keys, values, rate)
         added = self.out(mixed.transpose(1, 2).flatten(2))
         return self.feed_forward(x + dropout(added, self.dropout, self.training)), after
 
@@ -147,6 +151,24 @@ class LinformerBlock(Block):
             slots = cache_append(slots, torch.stack(projected), done * rank)
         return keys, values, {"own": own, "slots": slots}
 
+    def _remember_anywhere(
+        self, k: Tensor, v: Tensor, start: int, state: State
+    ) -> tuple[Tensor, Tensor, State, Tensor]:
+        """`_remember` of one position with nothing cut at `start`, for a graph in which that is a tensor; and
+        which of the keys are there."""
+        size = self.project_k.shape[1]
+        place, filled = torch.arange(size, device=k.device), start % size
+        own = torch.where((place == filled)[:, None], torch.stack((k, v)), state["own"])
+        slots = state["slots"]
+        keys, values = torch.cat((slots, own), -2)
+        seen = torch.cat(
+            (torch.ones_like(keys[0, 0, : slots.shape[-2], 0], dtype=torch.bool), place <= filled)
+        )
+        projected = project_blocks(own[0], self.project_k), project_blocks(own[1], self.project_v)
+        full = (place[:1] + filled == size - 1).nonzero()[:, 0]  # [0] at the end of a block, else empty
+        ended = torch.stack(projected)[None].index_select(0, full).movedim(0, -3).flatten(-3, -2)
+        return keys, values, {"own": own, "slots": torch.cat((slots, ended), -2)}, seen
+
 
 @architecture("linformer")
 class Linformer(Stack):
@@ -169,6 +191,8 @@ class Linformer(Stack):
 
     def encode_chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """In pieces that end where a block of positions ends, so that the next piece finds its slots."""
+        if torch.compiler.is_exporting():  # of one vector
+            return super().encode_chunk(x, state)
         pieces: list[Tensor] = []
         while x.shape[1]:
             piece, x = x.tensor_split([self.size - int(state["position"]) % self.size], 1)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from nextvec.config import number
 from nextvec.models.base import ModelConfig, NextVectorModel
+from nextvec.models.ops.attention import read_so_far
 from nextvec.models.ops.layers import dropout
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
@@ -64,7 +65,7 @@ class MLP(NextVectorModel):
     def encode_step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         position = state["position"]
         window = torch.cat((state["recent"], x_t[:, None]), 1)  # [B, c, D]
-        present = torch.arange(self.context, device=x_t.device) >= self.context - 1 - int(position)
+        present = torch.arange(self.context, device=x_t.device) >= self.context - 1 - read_so_far(state)
         mask = present.to(x_t.dtype).expand(len(x_t), -1)
         hidden = self._layers(torch.cat((window.flatten(1), mask), 1))
         return hidden, {"recent": window[:, 1:].clone(), "position": position + 1}

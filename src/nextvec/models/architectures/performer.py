@@ -90,7 +90,9 @@ def kernel_attention(
         state: what came before; None at the beginning.
     Returns: [B, h, T, d] and the state after the last position.
     """
-    peaks = k.detach().amax(-1).cummax(-1).values  # [B, h, T]
+    peaks = k.detach().amax(-1)  # [B, h, T]
+    if k.shape[2] > 1:  # ONNX has no cummax, and one position needs none
+        peaks = peaks.cummax(-1).values
     if state is not None:
         peaks = torch.maximum(peaks, state.peak)
     q = (q - q.detach().amax(-1, keepdim=True)).exp() + FLOOR

@@ -124,13 +124,26 @@ def scan(system: System, x: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(outputs, -1), x
 
 
-def step(system: System, x: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """One position, O(N): x [B, H, N] complex, inputs [B, H] real -> outputs [B, H] and the new state."""
-    rate, b, c, u, v = system
-    new = rate.exp() * x + b * inputs[..., None]
-    if u is not None and v is not None:
-        new = new - u * _pair_sum(v * x)[..., None]
-    return _pair_sum(c * new), new
+def step(system: Tensor, x: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """One position, O(N): x [B, H, N, 2], inputs [B, H] -> outputs [B, H] and the new state.
+
+    All in real numbers, pairs for complex ones, so that it can be written for engines that have no others.
+    Args:
+        system: as `pack` gives it.
+    """
+    rate, b, c, *low_rank = system.unbind()
+    turn = rate[..., 0].exp()[..., None] * torch.stack((rate[..., 1].cos(), rate[..., 1].sin()), -1)
+    new = _times(turn, x) + b * inputs[..., None, None]
+    if low_rank:
+        u, v = low_rank
+        new = new - u * (2 * _times(v, x)[..., 0].sum(-1))[..., None, None]
+    return 2 * _times(c, new)[..., 0].sum(-1), new
+
+
+def _times(a: Tensor, b: Tensor) -> Tensor:
+    """The product of complex numbers that are pairs of real ones, [..., 2]."""
+    real = a[..., 0] * b[..., 0] - a[..., 1] * b[..., 1]
+    return torch.stack((real, a[..., 0] * b[..., 1] + a[..., 1] * b[..., 0]), -1)
 
 
 def vandermonde(rate: Tensor, weights: Tensor, length: int, dtype: torch.dtype) -> Tensor:
@@ -275,15 +288,17 @@ class StateSpace(Precise):
             y = torch.addcmul(y, self.skip[:, None], u)
         return y.transpose(1, 2).to(x.dtype)
 
-    def extend(self, x: Tensor, system: System, modes: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for x [B, T, H] that follows the state `modes` [B, H, N/2], and the new state."""
+    def extend(self, x: Tensor, system: Tensor, modes: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for x [B, T, H] that follows the state `modes` [B, H, N/2, 2], and the new state. system:
+        as `pack` gives it."""
         with torch.autocast(x.device.type, enabled=False):
             u = x.transpose(1, 2).to(finest(x.device))
             if x.shape[1] == 1:
                 y_t, modes = step(system, modes, u[..., 0])
                 y = y_t[..., None]
             else:
-                y, modes = scan(system, modes, u)
+                y, reached = scan(System(*torch.view_as_complex(system)), torch.view_as_complex(modes), u)
+                modes = torch.view_as_real(reached)
             y = torch.addcmul(y, self.skip[:, None], u)
         return y.transpose(1, 2).to(x.dtype), modes
 
@@ -309,14 +324,13 @@ class S4Block(Block):
         if state is None:
             y = self.space(normed)
         else:
-            system = System(*torch.view_as_complex(state["system"]))
-            y, modes = self.space.extend(normed, system, torch.view_as_complex(state["modes"]))
-            after = {"modes": torch.view_as_real(modes), "system": state["system"]}
+            y, modes = self.space.extend(normed, state["system"], state["modes"])
+            after = {"modes": modes, "system": state["system"]}
         y = F.glu(self.glu(self._drop(F.gelu(y))))
         return self.feed_forward(x + self._drop(y)), after
 
     def initial(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
-        system = _pack(self.space.system()).to(device, finest(device))
+        system = pack(self.space.system()).to(device, finest(device))
         return {"modes": system.new_zeros(batch, *system.shape[1:]), "system": system}
 
     def _drop(self, x: Tensor) -> Tensor:
@@ -347,6 +361,6 @@ def _complex(pair: Tensor, kind: torch.dtype) -> Tensor:
     return torch.view_as_complex(pair.to(kind).contiguous())
 
 
-def _pack(system: System) -> Tensor:
+def pack(system: System) -> Tensor:
     """All that a system has, as real numbers [3 or 5, H, N/2, 2]."""
     return torch.view_as_real(torch.stack([part for part in system if part is not None]))

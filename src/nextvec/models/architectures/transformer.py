@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nextvec.config import number
 from nextvec.models.base import ModelConfig, NextVectorModel
-from nextvec.models.ops.attention import attention_at, cache_append, causal_attention
+from nextvec.models.ops.attention import attention_at, cache_append, cache_used, causal_attention, read_so_far
 from nextvec.models.ops.layers import dropout
 from nextvec.models.ops.positions import sinusoidal
 from nextvec.models.prediction import at_last
@@ -122,9 +122,9 @@ class DecoderLayer(nn.Module):
         """
         end = length + x.shape[1]
         own = cache_append(own, self.self_attention.keys_values(x), length)
-        x = self._add(0, x, self.self_attention(x, own[..., :end, :]))
+        x = self._add(0, x, self.self_attention(x, cache_used(own, end)))
         cross = cache_append(cross, self.cross_attention.keys_values(memory), length)
-        x = self._add(1, x, self.cross_attention(x, cross[..., :end, :]))
+        x = self._add(1, x, self.cross_attention(x, cache_used(cross, end)))
         return self._feed_forward(x), own, cross
 
     def _feed_forward(self, x: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ class Transformer(NextVectorModel):
         return state
 
     def encode_chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        length = int(state["position"])
+        length = read_so_far(state)
         memory = hidden = self._embed(x, length)
         new: State = {"position": state["position"] + x.shape[1]}
         for i, layer in enumerate(self.layers):

@@ -7,7 +7,8 @@ Shapes: B batch, h heads, T queries, S keys (S >= T: the queries are the last T 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -123,9 +124,12 @@ def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
 def cache_append(cache: Tensor, new: Tensor, length: int) -> Tensor:
     """Write `new` [..., n, d] behind the first `length` positions of `cache` [..., capacity, d], in place.
 
-    The capacity doubles when it is full, so that T appends copy O(T) values in all, not O(T^2).
-    Returns: the cache (another tensor if it grew); positions 0..length+n-1 are in use.
+    The capacity doubles when it is full, so that T appends copy O(T) values in all, not O(T^2). In a graph
+    under construction (`read_so_far`) it is exactly as long as needed.
+    Returns: the cache (another tensor if it grew); positions 0..length+n-1 are in use (`cache_used`).
     """
+    if torch.compiler.is_exporting():
+        return torch.cat((cache, new), -2)
     needed, capacity = length + new.shape[-2], cache.shape[-2]
     if needed > capacity:
         grown = new.new_zeros(*cache.shape[:-2], max(needed, 2 * capacity, MIN_CAPACITY), cache.shape[-1])
@@ -133,3 +137,18 @@ def cache_append(cache: Tensor, new: Tensor, length: int) -> Tensor:
         cache = grown
     cache[..., length:needed, :] = new
     return cache
+
+
+def cache_used(cache: Tensor, length: int) -> Tensor:
+    """The first `length` positions of a cache [..., capacity, d] that `cache_append` gave."""
+    return cache if torch.compiler.is_exporting() else cache[..., :length, :]
+
+
+def read_so_far(state: Mapping[str, Tensor]) -> int:
+    """`state["position"]`, how many vectors were read, as a number.
+
+    A graph of the step form (torch.export) is for any of them: there it is the tensor itself, which adds and
+    compares as a number does but chooses no branch and cuts no tensor.
+    """
+    position = state["position"]
+    return cast(int, position) if torch.compiler.is_exporting() else int(position)

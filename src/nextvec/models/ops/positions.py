@@ -21,7 +21,7 @@ def _angles(start: int, count: int, width: int, device: torch.device) -> Tensor:
     it would lose them only past 10^6 positions). Computed where they are used: there is no longest
     context."""
     wide = torch.float32 if device.type == "mps" else torch.float64
-    position = torch.arange(start, start + count, device=device, dtype=wide)
+    position = start + torch.arange(count, device=device, dtype=wide)
     rate = torch.exp(torch.arange(0, width, 2, device=device, dtype=wide) * (-math.log(BASE) / width))
     return position[:, None] * rate
 
