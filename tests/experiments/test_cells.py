@@ -22,17 +22,28 @@ from nextvec.training.loop import METRICS
 CELLS = ("lstm-seed0", "gru-seed0", "mlp-seed0")
 EPOCHS = 30
 FLAGS = [
-    "--models=lstm,gru,mlp", "--jobs=2", "--device=cpu", "--precision=float32", f"--epochs={EPOCHS}",
+    "--models=lstm,gru,mlp", "--device=cpu", "--precision=float32", f"--epochs={EPOCHS}",
     "--batch-size=4", "--lr=0.001", "--set=model.options.hidden=16", "--set=runtime.threads=1",
     "--set=optim.patience=0", "--no-speed", "--quiet", "--baselines=copy-last",
 ]  # fmt: skip
 PATIENCE_S = 1800.0  # only a process that hangs takes so long
 
 
-def start(world: Store, out: Path, *more: str) -> subprocess.Popen[str]:
+def start(world: Store, out: Path, *more: str, jobs: int = 2) -> subprocess.Popen[str]:
     """The command in a process group of its own, as a terminal gives it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "nextvec", "matrix", str(world.path), "--out", str(out), *FLAGS, *more],
+        [
+            sys.executable,
+            "-m",
+            "nextvec",
+            "matrix",
+            str(world.path),
+            "--out",
+            str(out),
+            f"--jobs={jobs}",
+            *FLAGS,
+            *more,
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -146,11 +157,11 @@ def test_two_processes_share_a_matrix_and_one_is_killed(
     world: Store, tmp_path: Path, unstopped: dict[str, Any]
 ) -> None:
     out = tmp_path / "m"
-    helper = start(world, out, "--join", "--jobs=1")
+    helper = start(world, out, "--join", jobs=1)
     wait_for(lambda: list(out.glob(f"runs/*/{HISTORY}")), helper)
     os.kill(helper.pid, signal.SIGSTOP)  # in the midst of a run, which stays locked
     (name,) = [run.name for run in (out / "runs").iterdir() if not (run / METRICS).exists()]
-    owner = start(world, out, "--jobs=1")
+    owner = start(world, out, jobs=1)
     others = [other for other in CELLS if other != name]
     wait_for(lambda: all((out / "runs" / other / METRICS).exists() for other in others), owner)
     assert not (out / "runs" / name / METRICS).exists(), "it waits for what another trains"

@@ -10,13 +10,14 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from io import TextIOWrapper
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
-from nextvec.errors import NextvecError
+from nextvec.errors import ConfigError, NextvecError
 from nextvec.version import __version__
 
 VERBS = {
@@ -66,6 +67,10 @@ BESIDE = {
 }
 """Verbs that stand in the file of another; the others have one of their own name."""
 
+REMOTE_OUT = ("ingest", "train")
+HERE_ONLY = ("card", "compact", "delete", "doctor", "prune", "surprise")
+"""Verbs whose --out may be an address in an object store, and verbs that write to what they are given."""
+
 app = App(
     name="nextvec",
     help="Train and evaluate models that read a document as a sequence of embedding vectors "
@@ -90,7 +95,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("nextvec").setLevel(logging.INFO)
     warnings.showwarning = _show_warning
     try:
-        app(arguments, exit_on_error=False, print_error=False)
+        with _fetched(sys.argv[1:] if arguments is None else arguments) as at_hand:
+            app(at_hand, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         verb = " ".join(["nextvec", *(error.command_chain or ())])
         _fail(f"{str(error).rstrip('.')}; see `{verb} --help`")
@@ -111,6 +117,35 @@ def run(arguments: Sequence[str] | None = None) -> None:
         # The disk, not our code: a folder in a file's place, no rights, no space left.
         where = error.filename2 or error.filename or "file system"
         _fail(f"{where}: {error.strerror or error}; check the path, its rights and the space left")
+
+
+@contextmanager
+def _fetched(arguments: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The arguments with folders of this machine in place of addresses in object stores; what is made in that
+    of --out is put there afterwards."""
+    if not any("://" in argument for argument in arguments):
+        yield arguments
+        return
+    from nextvec.remote import fetch, is_remote, written
+
+    verb, found = arguments[0], []
+    with ExitStack() as stack:
+        for before, argument in zip(["", *arguments], arguments, strict=False):
+            option, equals, value = (
+                argument.partition("=") if argument[:2] == "--" else (before, "", argument)
+            )
+            if is_remote(value):
+                out = option == "--out"
+                if verb in HERE_ONLY or (out and verb not in REMOTE_OUT):
+                    raise ConfigError(
+                        f"`nextvec {verb}` writes to folders of this machine",
+                        where=value,
+                        remedy="copy it there",
+                    )
+                value = str(stack.enter_context(written(value)) if out else fetch(value))
+                argument = f"{option}={value}" if equals else value
+            found.append(argument)
+        yield found
 
 
 def _fail(message: str) -> NoReturn:
