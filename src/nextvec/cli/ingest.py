@@ -153,6 +153,12 @@ class IngestEncoderFlags:
     dtype: Annotated[
         Literal["float16", "float32"] | None, Parameter(help="On disk (float16 unless given).")
     ] = None
+    engine: Annotated[
+        Literal["local", "ray"],
+        Parameter(
+            help="Who encodes: this process, or a Ray cluster (that of RAY_ADDRESS, or one on this machine)."
+        ),
+    ] = "local"
 
     def config(self) -> EncoderConfig:
         return configure_encoder(self.encoder or DEFAULT_ENCODER, self.endpoint, self.encoder_option)
@@ -261,6 +267,8 @@ def ingest(
         raise ConfigError(
             "vectors that you already have are not cut anew", where="--phases", remedy="leave --phases out"
         )
+    if (beside or windows) and encoding.engine != "local":
+        raise ConfigError("nothing has to be encoded", where="--engine", remedy="leave --engine out")
     shards: dict[str, Any] = {} if shard_chunks is None else {"shard_chunks": shard_chunks}
     report: Any
     if beside:
@@ -298,6 +306,7 @@ def _read(
         phases=cutting.phases,
         drop_boilerplate=reading.drop_boilerplate,
         most_unknown=encoding.most_unknown,
+        engine=encoding.engine,
         **rest,
     )
 

@@ -14,20 +14,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Literal, TypeVar
 
 from nextvec.corpus.boilerplate import LISTED, Boilerplate, RecurringPassage
 from nextvec.corpus.chunking import Chunk, Chunker
+from nextvec.corpus.cluster import encoded, settled
 from nextvec.corpus.documents import ReaderOptions, ReadReport, SourceDocument, read_source
 from nextvec.corpus.encoders import Encoder, EncoderConfig, load_encoder
 from nextvec.corpus.encoders.base import MOST_UNKNOWN, choose_device
 from nextvec.corpus.fingerprints import minhash_text, text_sha256
 from nextvec.corpus.language import check_language
-from nextvec.corpus.layout import MANIFEST, read_manifest
+from nextvec.corpus.layout import MANIFEST, FloatArray, read_manifest
 from nextvec.corpus.tables import NewDocument
 from nextvec.corpus.views import new_views, shifts, view_id
 from nextvec.corpus.writer import StoreWriter, check_place
-from nextvec.errors import DocumentError, StoreError
+from nextvec.errors import DocumentError, EncoderError, StoreError
 from nextvec.progress import Progress
 
 log = logging.getLogger("nextvec.corpus")
@@ -95,6 +96,7 @@ def ingest(
     drop_boilerplate: bool | None = None,
     most_unknown: float = MOST_UNKNOWN,
     replace_changed: bool = False,
+    engine: Literal["local", "ray"] = "local",
     quiet: bool = False,
 ) -> IngestReport:
     """Read documents, cut and encode them, and write or extend the store `out`.
@@ -120,6 +122,9 @@ def ingest(
             first vector is computed.
         replace_changed: a document of the store that comes with another text takes the place of the old one,
             whose rows are there until `nextvec compact`.
+        engine: who encodes: this process, or the workers of a Ray cluster (`nextvec.corpus.cluster`), to whom
+            the `encoder` is told as a configuration. The store is the same, as long as both compute with as
+            many threads.
         quiet: no progress on standard error.
     Raises:
         DocumentError: sources that cannot be read, or hold no document.
@@ -137,8 +142,15 @@ def ingest(
     read = ReadReport()
     documents = read_source(sources, options=options, report=read)
     check_place(path)
+    cluster: EncoderConfig | None = None
     if isinstance(encoder, EncoderConfig):
-        encoder = load_encoder(continued(encoder, path))
+        config = continued(encoder, path)
+        encoder = load_encoder(config)
+        cluster = settled(config, encoder) if engine == "ray" else None
+    elif engine == "ray":
+        raise EncoderError(
+            "an encoder in memory cannot be sent to a cluster", remedy="give its configuration"
+        )
     with (
         _writer(path, encoder, chunker, dtype) as writer,
         open_spool(path) as unread,
@@ -151,7 +163,7 @@ def ingest(
         survey.replace_changed = replace_changed
         survey.read(documents, unread, quiet=quiet)
         check_language(encoder, chunker, survey.sample, most_unknown)
-        encoding = _Encoding(encoder, encoder.max_tokens, replace_changed=replace_changed)
+        encoding = _Encoding(encoder, encoder.max_tokens, replace_changed=replace_changed, cluster=cluster)
         if survey.chunks:
             log.info("encoding on %s", encoder.path)
         with Progress("encode", survey.chunks, "chunks", quiet=quiet) as progress:
@@ -391,8 +403,16 @@ def _unspool(spool: IO[str]) -> Iterator[NewDocument]:
 class _Encoding:
     """Encodes and writes shards, keeping count."""
 
-    def __init__(self, encoder: Encoder, max_tokens: int | None, *, replace_changed: bool = False) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        max_tokens: int | None,
+        *,
+        replace_changed: bool = False,
+        cluster: EncoderConfig | None = None,
+    ) -> None:
         self.encoder, self.max_tokens, self.replace_changed = encoder, max_tokens, replace_changed
+        self.cluster = cluster
         self.seconds = 0.0
         self.truncated: int | None = None if max_tokens is None else 0
         self._tokens = self._unknown = 0
@@ -404,8 +424,15 @@ class _Encoding:
 
     def run(self, batches: Iterable[list[NewDocument]], writer: StoreWriter, progress: Progress) -> None:
         """Encode each batch of documents as one shard and write it."""
-        for documents in batches:
-            self._run(documents, writer, progress)
+        started = time.monotonic()
+        make = self._here(batches, progress)
+        if self.cluster is not None:
+            make = encoded(batches, self.cluster, progress)
+        for documents, vectors in make:
+            self._count(_texts(documents))
+            self.seconds += time.monotonic() - started
+            writer.add_shard(documents, vectors, path=self.encoder.path, replace=self.replace_changed)
+            started = time.monotonic()
         if self.truncated:
             log.warning(
                 "%d chunks are longer than the %s tokens that the encoder reads: their ends are not in their "
@@ -414,15 +441,20 @@ class _Encoding:
                 self.max_tokens,
             )
 
-    def _run(self, documents: list[NewDocument], writer: StoreWriter, progress: Progress) -> None:
-        texts = [text for document in documents for text in document.texts]
-        started = time.monotonic()
+    def _here(
+        self, batches: Iterable[list[NewDocument]], progress: Progress
+    ) -> Iterator[tuple[list[NewDocument], FloatArray]]:
+        for documents in batches:
+            yield documents, self.encoder.encode(_texts(documents), progress.advance)
+
+    def _count(self, texts: Sequence[str]) -> None:
         counts = self.encoder.count_tokens(texts)
         if counts is not None:
             self._tokens += sum(tokens for tokens, _ in counts)
             self._unknown += sum(unknown for _, unknown in counts)
             if self.max_tokens is not None:
                 self.truncated = (self.truncated or 0) + sum(n > self.max_tokens for n, _ in counts)
-        vectors = self.encoder.encode(texts, progress.advance)
-        self.seconds += time.monotonic() - started
-        writer.add_shard(documents, vectors, path=self.encoder.path, replace=self.replace_changed)
+
+
+def _texts(documents: Iterable[NewDocument]) -> list[str]:
+    return [text for document in documents for text in document.texts]
