@@ -48,6 +48,20 @@ def text_key(text: str) -> int:
     return _hash(unicodedata.normalize("NFKC", text).strip().encode("utf-8", "surrogatepass"))
 
 
+def text_keys(texts: Sequence[str]) -> NDArray[np.uint64]:
+    """[n] `text_key` of each."""
+    spelled = np.frombuffer(b"\n".join(map(_spelled, texts)), np.uint8)  # no line break is left in a text
+    space = spelled == ord(" ")
+    single = np.append(True, ~(space[1:] & space[:-1]))[: len(spelled)]
+    lines = [line.strip() for line in spelled[single].tobytes().split(b"\n")][: len(texts)]
+    digests = b"".join([hashlib.blake2b(line, digest_size=8).digest() for line in lines])
+    keys = np.frombuffer(digests, "<u8").astype(np.uint64)
+    for i, line in enumerate(lines):
+        if not line:
+            keys[i] = text_key(texts[i])
+    return keys
+
+
 def minhash_text(text: str) -> MinHash:
     """MinHash [64] over the document's 5-grams of words; a document of fewer words is one shingle.
 

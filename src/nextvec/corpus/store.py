@@ -252,7 +252,11 @@ class Store:
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"row {rows.min() if rows.min() < 0 else rows.max()} of {len(self)} chunks")
         values = self.chunks[column]
-        return [values[int(r)].as_py() for r in rows]
+        low, high = (int(rows.min()), int(rows.max()) + 1) if rows.size else (0, 0)
+        if high - low > 4 * rows.size:  # far apart: one by one, not with all that lies between
+            return [values[int(r)].as_py() for r in rows]
+        near: list[str] = values.slice(low, high - low).take(number_column(rows - low)).to_pylist()
+        return near
 
     def minhashes(self) -> MinHash:
         """The MinHash signatures uint32 [documents, 64], in the order of `documents`."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,11 @@ def _resembling(signatures: NDArray[np.uint32], threshold: float) -> list[list[i
     bands = [(int(a), int(b)) for a, b in itertools.pairwise(edges)]
     buckets: list[dict[bytes, list[int]]] = [{} for _ in bands]
     like: list[list[int]] = [[i] for i in range(count)]
-    for i in range(count):
+    shared = np.zeros(count, dtype=bool)  # most documents resemble no other: they are told apart at once
+    for a, b in bands:
+        _, which, times = np.unique(signatures[:, a:b], axis=0, return_inverse=True, return_counts=True)
+        shared |= times[which.ravel()] > 1
+    for i in np.flatnonzero(shared).tolist():
         candidates: set[int] = set()
         for bucket, (a, b) in zip(buckets, bands, strict=True):
             members = bucket.setdefault(signatures[i, a:b].tobytes(), [])
@@ -163,8 +168,13 @@ def split_documents(store: Store, config: SplitConfig, sources: Sequence[str] = 
     chosen = _of_sources(store, sources)
     if config.file is not None:
         return _from_file(store, Path(config.file), chosen, limited=bool(sources))
-    placed = _place(store, config)
+    kept = _placed.setdefault(store, {})
+    placed = kept[config] if config in kept else kept.setdefault(config, _place(store, config))
     return _split(store, {i: placed[i] for i in chosen})
+
+
+_placed: WeakKeyDictionary[Store, dict[SplitConfig, list[str | None]]] = WeakKeyDictionary()
+"""What was found for stores that are open: a command asks for its split several times."""
 
 
 def own_split(doc_id: str, config: SplitConfig) -> str:

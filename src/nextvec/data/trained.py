@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.corpus.fingerprints import text_key
+from nextvec.corpus.fingerprints import text_keys
 from nextvec.corpus.store import Store
 from nextvec.data.gather import gather_rows
 from nextvec.data.splits import Split
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 TRAINED_ON = "trained_on.safetensors"
 RESTORE = "restore the file, or train it again"
 Keys = NDArray[np.uint64]
+KEY_ROWS = 32768
+"""Chunks whose texts are held at once."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +104,14 @@ def _no_list(path: Path, why: str) -> RunError:
 
 def chunk_keys(store: Store, rows: IntArray) -> Keys:
     """[n] key of each text without case, punctuation and spacing; of the vector where there is no text."""
-    texts = store.texts(rows)
-    keys = np.fromiter((text_key(t) if t.strip() else 0 for t in texts), np.uint64, len(texts))
-    bare = np.flatnonzero([not t.strip() for t in texts])
-    for start in range(0, len(bare), 8192):
-        block = bare[start : start + 8192]
-        for i, vector in zip(block, gather_rows(store.vectors, rows[block]), strict=True):
-            keys[i] = key(vector.tobytes())
+    keys = np.empty(len(rows), np.uint64)
+    for start in range(0, len(rows), KEY_ROWS):
+        block = rows[start : start + KEY_ROWS]
+        texts = store.texts(block)
+        keys[start : start + KEY_ROWS] = text_keys(texts)
+        bare = np.flatnonzero([not text or text.isspace() for text in texts])
+        for i, vector in zip(bare.tolist(), gather_rows(store.vectors, block[bare]), strict=True):
+            keys[start + i] = key(vector.tobytes())
     return keys
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 LISTED = 20
 """At most so many of each kind are listed; all are counted."""
 EXCERPT = 80
-KEY_ROWS = 65536
 MANY_REPEATED = 0.05
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # spreads document numbers over 64 bits: a key of (text, document)
 
@@ -118,7 +117,7 @@ def find_duplicates(store: Store, documents: Sequence[int], split: Split, thresh
     within, twins = _twins(held, store.minhashes()[np.asarray(documents)], threshold)
     rows = np.concatenate([np.arange(d.first, d.first + d.count, dtype=np.int64) for d, _ in held])
     owner = np.repeat(np.arange(len(held)), [d.count for d, _ in held])
-    keys = np.concatenate([chunk_keys(store, rows[a : a + KEY_ROWS]) for a in range(0, len(rows), KEY_ROWS)])
+    keys = chunk_keys(store, rows)
     place = np.array([name for _, name in held])[owner]
     trained = np.unique(keys[place == "train"])
     leaking = np.isin(keys, trained) & np.isin(place, SPLITS[1:])
