@@ -57,6 +57,7 @@ bench: install
 	$(BIN)/python benchmarks/retrieval.py --small
 	$(BIN)/python benchmarks/cost_vs_context.py --small
 	$(BIN)/python benchmarks/reference_speed.py --small
+	$(BIN)/python benchmarks/startup.py --quick
 
 clean:
 	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

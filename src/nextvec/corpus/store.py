@@ -23,6 +23,7 @@ from nextvec.corpus.fingerprints import MinHash, unpack
 from nextvec.corpus.layout import (
     CHUNK_SCHEMA,
     DAMAGED,
+    DOCUMENT_SCHEMA,
     MANIFEST,
     VIEW_SCHEMA,
     FloatArray,
@@ -31,7 +32,7 @@ from nextvec.corpus.layout import (
     Vectors,
     number_column,
     numbers,
-    open_shard,
+    open_table,
     read_column,
     read_documents,
     read_manifest,
@@ -101,8 +102,9 @@ class Store:
             info["dtype"],
             [shard["vectors_sha256"] for shard in shards],
         )
-        for shard in shards:
-            open_shard(path, shard, info["dimension"], info["dtype"])
+        for files, shard in zip(self._files, shards, strict=True):
+            open_table(files.chunks, shard["rows"], CHUNK_SCHEMA)
+            open_table(files.documents, shard["documents"], DOCUMENT_SCHEMA, VIEW_SCHEMA)
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = False) -> Store:

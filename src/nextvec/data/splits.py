@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,13 +167,8 @@ def split_documents(store: Store, config: SplitConfig, sources: Sequence[str] = 
     chosen = _of_sources(store, sources)
     if config.file is not None:
         return _from_file(store, Path(config.file), chosen, limited=bool(sources))
-    kept = _placed.setdefault(store, {})
-    placed = kept[config] if config in kept else kept.setdefault(config, _place(store, config))
+    placed = _place(store, config)
     return _split(store, {i: placed[i] for i in chosen})
-
-
-_placed: WeakKeyDictionary[Store, dict[SplitConfig, list[str | None]]] = WeakKeyDictionary()
-"""What was found for stores that are open: a command asks for its split several times."""
 
 
 def own_split(doc_id: str, config: SplitConfig) -> str:
