@@ -2,12 +2,13 @@
 
     python benchmarks/train_throughput.py STORE --models amn,lstm,gru,transformer --seconds 20
     python benchmarks/train_throughput.py --synthetic --to-validation
+    python benchmarks/train_throughput.py --synthetic --models transformer,lcm --processes
 
 The plain loop: one Python object a window, torch's DataLoader with batch 32, float32, five vectors in, the
 loss at the last position only, `loss.item()` every step. Ours: recipe `default`, unchanged. Both train the
 same architecture and preset in the same process, one after the other, on the same documents; a position is a
 target that got a loss. With --to-validation both also race to the same validation cosine, judged on the same
-windows of five.
+windows of five. With --processes nextvec trains alone: one process with two threads, then two with one each.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.data.windows import make_windows
 from nextvec.disk import write_json
 from nextvec.models.registry import build
-from nextvec.training.loop import update
+from nextvec.training.history import read_history
+from nextvec.training.loop import train, update
 from nextvec.training.recipes import make_config
 from nextvec.training.session import TrainingSession, open_session
 
@@ -200,6 +202,25 @@ def measure(store: Store, name: str, options: argparse.Namespace, scratch: Path)
     return row
 
 
+def on_processes(store: Store, name: str, preset: str, split: dict[str, object], folder: Path) -> None:
+    """Print updates a second of one process with two threads and of two with one; the first epoch does not
+    count."""
+    for devices, threads in ((1, 2), (2, 1), (1, 2), (2, 1)):
+        runtime = {"device": "cpu", "devices": devices, "threads": threads}
+        layers = {"model": {"name": name, "preset": preset}, "data": {"split": split}, "runtime": runtime}
+        layers["optim"] = {"epochs": 4}
+        out = Path(tempfile.mkdtemp(dir=folder))
+        train(store, make_config("default", layers), out, quiet=True)
+        first, *_, last = read_history(out)
+        seconds = last["positions"] / last["positions_per_second"]
+        updates = (last["update"] - first["update"]) / (len(read_history(out)) - 1)
+        print(
+            f"{name:<12} {devices} x {threads} threads: {updates / seconds:6.2f} updates/s, loss "
+            f"{last['train']['loss']:.4f}",
+            flush=True,
+        )
+
+
 def show(row: dict[str, float | str]) -> None:
     """One line a model."""
     text = (
@@ -226,6 +247,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="measured time of each loop")
     parser.add_argument("--to-validation", type=float, metavar="SECONDS", help="race for so long, too")
     parser.add_argument("--split-file", help="JSON with the document ids of train, validation and test")
+    parser.add_argument("--processes", action="store_true", help="one process against two, instead")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -242,6 +264,10 @@ def main() -> None:
         )
         rows = []
         for name in options.models.split(","):
+            if options.processes:
+                split = {"file": options.split_file} if options.split_file else {"near_duplicate": 1.0}
+                on_processes(store, name, options.preset, split, folder)
+                continue
             rows.append(measure(store, name, options, folder))
             show(rows[-1])
     if options.json:

@@ -48,15 +48,45 @@ class Checkpoint:
         return {name[cut:]: t for name, t in self.tensors.items() if name.startswith(f"{prefix}/")}
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether processes hold a share of it each (FSDP's DTensor, which is only imported where there are
+    several)."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor, gathered where it is sharded: then every process has to ask for it."""
+    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def shared_like(tensor: Tensor, own: Tensor) -> Tensor:
+    """Of a tensor that every process has, the share that it has of `own`."""
+    if not is_sharded(own):
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(own, DTensor)
+    return distribute_tensor(tensor, own.device_mesh, own.placements, src_data_rank=None)
+
+
 def write_checkpoint(
     run: Path,
     learned: Mapping[str, nn.Module],
     optimiser: torch.optim.Optimizer,
     sums: Tensor,
     facts: Mapping[str, Any],
+    *,
+    write: bool = True,
 ) -> None:
     """Write the checkpoint of `run`: the state of everything `learned` by its name, optimiser, random states,
     the epoch's running sums, and `facts`.
+
+    Args:
+        write: of several processes that share a model, all have to call this, and one writes.
     """
     tensors = {
         f"{key}/{name}": t for key, module in learned.items() for name, t in module.state_dict().items()
@@ -66,9 +96,12 @@ def write_checkpoint(
     random_tensors, random_facts = random_state()
     tensors |= {"sums": sums, **{f"random/{name}": t for name, t in random_tensors.items()}}
     said = {"format": FORMAT, "facts": json.dumps(facts), "random": json.dumps(random_facts)}
+    found = ((name, whole(tensor.detach())) for name, tensor in tensors.items())
+    held = {name: tensor.cpu().contiguous() for name, tensor in found if write}
+    if not write:
+        return
     with atomic_path(run / FILE) as temporary:
-        whole = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
-        save_file(whole, temporary, {**said, **UNSEALED})
+        save_file(held, temporary, {**said, **UNSEALED})
         seal(temporary)
 
 
@@ -107,12 +140,19 @@ def restore(
         RunError: the tensors do not fit the model.
     """
     states: dict[int, dict[str, Tensor]] = {}
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     for name, tensor in checkpoint.part("optimiser").items():
         index, _, key = name.partition("/")
-        states.setdefault(int(index), {})[key] = tensor
+        fits = int(index) < len(parameters) and tensor.shape == parameters[int(index)].shape
+        own = shared_like(tensor, parameters[int(index)]) if fits else tensor
+        states.setdefault(int(index), {})[key] = own
     try:
         for key, module in learned.items():
-            module.load_state_dict(checkpoint.part(key))
+            held = module.state_dict()
+            found = checkpoint.part(key).items()
+            module.load_state_dict(
+                {name: shared_like(t, held[name]) if name in held else t for name, t in found}
+            )
         groups = optimiser.state_dict()["param_groups"]
         optimiser.load_state_dict({"state": states, "param_groups": groups})
         sums.copy_(checkpoint.tensors["sums"])

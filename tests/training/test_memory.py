@@ -11,10 +11,10 @@ import pytest
 from nextvec.corpus.store import Store
 from nextvec.errors import ModelError
 from nextvec.models.registry import training_memory
-from nextvec.training import memory
+from nextvec.training import checks
 from nextvec.training.build import build_model
+from nextvec.training.checks import refuse_memory
 from nextvec.training.loop import train
-from nextvec.training.memory import refuse_memory
 
 
 def test_a_batch_larger_than_the_memory_is_refused_and_nothing_is_written(
@@ -35,8 +35,10 @@ def test_the_border_is_what_training_takes(
     taken = training_memory(model, config.optim.batch_size, config.data.context)
     held = taken.gradients + taken.gradients + taken.moments
     most = held if name == "performer" else held + taken.activations
-    monkeypatch.setattr(memory, "memory_of", lambda device: int(1.4 * most))
+    monkeypatch.setattr(checks, "memory_of", lambda device: int(1.4 * most))
     refuse_memory(model, config, "cpu")
-    monkeypatch.setattr(memory, "memory_of", lambda device: int(0.4 * most))
+    shared = make_tiny(name, "runtime.devices=4", "runtime.strategy=fsdp")
+    monkeypatch.setattr(checks, "memory_of", lambda device: int(0.4 * most))
+    refuse_memory(model, shared, "cuda")
     with pytest.raises(ModelError, match=r"lower optim\.batch_size, data\.context"):
         refuse_memory(model, config, "cpu")

@@ -19,6 +19,9 @@ def models(
     state: Annotated[
         bool, Parameter(negative=(), help="Measure a session's state after 1 and 1,024 vectors (slower).")
     ] = False,
+    devices: Annotated[
+        int, Parameter(help="With a name: memory of each of so many processes that share it (fsdp).")
+    ] = 1,
     json: JsonTarget = None,
 ) -> None:
     """List the architectures and presets: parameters at D = 768, cost of training, and how they stream.
@@ -45,7 +48,7 @@ def models(
         [_cells(row, state=state) for row in rows],
     )
     if name is not None:
-        text = "\n".join([text, *_details(rows[0]), *_memory(rows)])
+        text = "\n".join([text, *_details(rows[0]), *_memory(rows, devices)])
     output(text, rows, json)
 
 
@@ -63,18 +66,24 @@ def _cells(row: dict[str, Any], *, state: bool) -> list[str]:
     ]
 
 
-def _memory(rows: list[dict[str, Any]]) -> list[str]:
-    """What training each preset at D = 768 would take; added to the rows too."""
+def _memory(rows: list[dict[str, Any]], devices: int) -> list[str]:
+    """What training each preset at D = 768 would take of each process; added to the rows too."""
     from nextvec.models.registry import estimated_memory
 
-    lines = ["", "Training on batches of 32 x 128 chunks in float32 with AdamW would take (GiB):"]
+    each = f" each of {devices} processes that share the model" if devices > 1 else ""
+    title = f"Training on batches of 32 x 128 chunks in float32 with AdamW would take{each} (GiB):"
+    lines = ["", title]
     for row in rows:
-        found = estimated_memory(row["name"], row["preset"], 768)
-        row["training_bytes"] = None if found is None else found.total
+        found = estimated_memory(row["name"], row["preset"], 768, batch=-(-32 // devices))
         told = "not known without running it"
+        row["training_bytes"] = None
         if found is not None:
-            parts = [f"{part / 2**30:.1f}" for part in (found.total, found.activations)]
-            told = f"{parts[0]}, {parts[1]} of it activations"
+            found = found.shared(devices)
+            row["training_bytes"] = found.total
+            parts = (found.total, found.weights, found.gradients, found.moments, found.activations)
+            total, weights, gradients, moments, activations = (f"{part / 2**30:.1f}" for part in parts)
+            told = f"{total}: weights {weights}, gradients {gradients}, moments {moments}, "
+            told += f"activations {activations}"
         lines.append(f"  {row['preset']}: {told}")
     return lines
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -24,6 +24,14 @@ def train(
     model: Annotated[str | None, Parameter(help="An architecture; `nextvec models` lists them.")] = None,
     flags: TrainingFlags | None = None,
     seed: Annotated[int | None, Parameter(help="Of the weights, the batches and the dropout.")] = None,
+    devices: Annotated[
+        int | None, Parameter(help="Processes on this machine, one a GPU; they divide each batch.")
+    ] = None,
+    nodes: Annotated[int | None, Parameter(help="Machines; more than one are started by torchrun.")] = None,
+    strategy: Annotated[
+        Literal["ddp", "fsdp"] | None,
+        Parameter(help="Each process holds the model (ddp) or a share of it (fsdp)."),
+    ] = None,
     init_from: Annotated[
         str | None,
         Parameter(
@@ -45,13 +53,16 @@ def train(
 ) -> None:
     """Train one model. The best model by validation cosine lies in --out, the last in --out/final."""
     from nextvec.checkpoint import CONFIG
+    from nextvec.config import given as only_given
+    from nextvec.config import merge
     from nextvec.corpus.store import Store
     from nextvec.experiments.evaluating import evaluate_flags, foretell
+    from nextvec.training.checks import check_config
     from nextvec.training.config import read_config
+    from nextvec.training.distributed import is_first
     from nextvec.training.history import Scalars
     from nextvec.training.loop import train as run
     from nextvec.training.recipes import make_config
-    from nextvec.training.session import check_config
     from nextvec.training.warm import warm_start
 
     if init_from is not None and resume:
@@ -62,8 +73,8 @@ def train(
     file, given = flags.layers()
     if model is not None:
         given.setdefault("model", {})["name"] = model
-    if seed is not None:
-        given.setdefault("runtime", {})["seed"] = seed
+    how = {"seed": seed, "devices": devices, "nodes": nodes, "strategy": strategy}
+    given = merge(given, only_given({"runtime": how}))
     opened = Store.open(store)
     recipe, under = _beneath(opened, flags, init_from, out if resume and given and not file else None)
     if resume and not given and not file and flags.recipe is None:
@@ -75,12 +86,14 @@ def train(
     start = None
     if config is not None and not resume:
         check_config(opened, config)
-        if (few := foretell(opened, config.data)) is not None:
+        if is_first() and (few := foretell(opened, config.data)) is not None:
             warnings.warn(few, NextvecWarning, stacklevel=1)
         if init_from is not None:
             start = warm_start(init_from, opened, config)
-    with Scalars(out) if tensorboard else nullcontext() as told:
+    with Scalars(out) if tensorboard and is_first() else nullcontext() as told:
         result = run(opened, config, out, resume=resume, quiet=quiet, after_epoch=told, start=start)
+    if not is_first():
+        return
     print(
         f"{result.model}: best validation cosine {result.cosine:.4f} in epoch {result.epoch} of "
         f"{result.epochs} ({result.stopped}), {result.parameters:,} parameters, "

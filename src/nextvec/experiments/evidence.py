@@ -25,9 +25,8 @@ from nextvec.experiments.verify import Check, Status
 from nextvec.models import registry
 from nextvec.models.base import NextVectorModel
 from nextvec.models.saving import GOLDEN, code_version, load_model
-from nextvec.training.build import model_options
+from nextvec.training.build import model_options, split_batches
 from nextvec.training.saved import saved_figures
-from nextvec.training.session import split_batches
 
 TOLERANCE = 1e-6
 WHILE_TRAINING = {"float32": 1e-6, "bfloat16": 2e-3}

@@ -33,8 +33,9 @@ from nextvec.experiments.evaluating import DocumentSelection, check_judging, eva
 from nextvec.experiments.folds import joined
 from nextvec.experiments.plan import MatrixCell, MatrixPlan, train_cells
 from nextvec.inference.predictor import RunPredictor
+from nextvec.training.checks import check_config
 from nextvec.training.config import TrainConfig, read_config
-from nextvec.training.session import FREE_TO_CHANGE, check_config
+from nextvec.training.session import FREE_TO_CHANGE
 
 PLAN = "matrix.toml"
 Configure = Callable[[MatrixCell], TrainConfig]

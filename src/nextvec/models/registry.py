@@ -10,7 +10,7 @@ import pkgutil
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -55,6 +55,19 @@ class TrainingMemory:
     def total(self) -> int:
         """All of it. Not in it: the batch itself, scratch space of single operations, the libraries."""
         return self.weights + self.gradients + self.moments + self.activations
+
+    def shared(self, processes: int) -> TrainingMemory:
+        """Of each of so many processes that share every parameter, its gradient and its moments evenly.
+
+        Besides, a block is whole while it is used. The activations are taken as they are: count them for the
+        batch of one process.
+        """
+        return replace(
+            self,
+            weights=self.weights - self.gradients + self.gradients // processes,
+            gradients=self.gradients // processes,
+            moments=self.moments // processes,
+        )
 
 
 def training_memory(model: NextVectorModel, batch: int, time: int) -> TrainingMemory:

@@ -109,7 +109,11 @@ class Objective(nn.Module):
         return torch.stack([weight * terms[name] for name, weight in self.weights.items()]).sum()
 
     def gradient_norms(
-        self, loss: Loss, parameters: Sequence[Tensor], backward: Callable[[Tensor], object] = keep_graph
+        self,
+        loss: Loss,
+        parameters: Sequence[Tensor],
+        backward: Callable[[Tensor], object] = keep_graph,
+        norm: Callable[[list[Tensor]], Tensor] = torch.nn.utils.get_total_norm,
     ) -> dict[str, float]:
         """Norm over all parameters of each term's weighted gradient; the graph is kept for the real backward.
 
@@ -120,13 +124,12 @@ class Objective(nn.Module):
         Args:
             parameters: leaves of the graph, without gradients so far.
             backward: how to differentiate a scalar into them, keeping the graph.
+            norm: of gradients.
         """
         norms: dict[str, float] = {}
         for name, weight in self.weights.items():
             backward(weight * loss.terms[name])
-            norms[name] = float(
-                torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-            )
+            norms[name] = float(norm([p.grad for p in parameters if p.grad is not None]))
             for parameter in (*parameters, *self.parameters()):
                 parameter.grad = None
         warn_of_drowning({name: norm for name, norm in norms.items() if norm > 0})

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nextvec.corpus.store import Store
+from nextvec.data.batches import BatchSource
 from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.data.least_squares import (
     BACK,
@@ -29,7 +30,7 @@ from nextvec.data.listwise import fit_listwise
 from nextvec.data.splits import Split
 from nextvec.data.trained import TrainedOn
 from nextvec.data.windows import IntArray, Windows, by_original, make_windows
-from nextvec.errors import ConfigError, WindowError
+from nextvec.errors import ConfigError, SplitError, WindowError
 from nextvec.models.architectures.distilgpt2 import transfer
 from nextvec.models.base import NextVectorModel
 from nextvec.models.ops.parameters import hints_of
@@ -124,6 +125,54 @@ def model_options(config: TrainConfig) -> dict[str, Any]:
 def build_model(store: Store, config: TrainConfig) -> NextVectorModel:
     """The network of a configuration, with fresh weights. Raises ModelError, ConfigError."""
     return build(config.model.name, config.model.preset, store.dimension, **model_options(config))
+
+
+def split_batches(store: Store, split: Split, name: str, config: TrainConfig) -> BatchSource:
+    """The batches of one split. Raises SplitError (no document in it) or WindowError (all are too short)."""
+    documents = split.of(name)
+    if not documents:
+        raise SplitError(
+            f"no document is in the split '{name}'",
+            where=store.path,
+            remedy=f"change data.split (its salt, or the share of {name}) or ingest more documents",
+        )
+    sampling = config.data.sampling(config.optim.epochs)
+    if name != "train":  # every target once, in no order of its own
+        sampling = replace(sampling, mixing={}, curriculum="none")
+    try:
+        return BatchSource(
+            store.vectors,
+            Windows.of_documents(store.documents, documents),
+            config.data.shape,
+            config.optim.batch_size,
+            seed=config.runtime.seed,
+            workers=config.data.workers,
+            sampling=sampling,
+        )
+    except WindowError as e:
+        raise WindowError(e.message, where=f"split {name} of {store.path}", remedy=e.remedy) from None
+
+
+def provenance(store: Store, config: TrainConfig, split: Split) -> dict[str, Any]:
+    """What a saved model tells of its training: enough to refuse another encoder or a document it was trained
+    on.
+    """
+    return {
+        "encoder": store.encoder,
+        "training": {
+            "store": str(store.path.resolve()),
+            "store_fingerprint": store.fingerprint,
+            "chunker": store.info["chunker"],
+            "normalised": store.normalised,
+            "context": config.data.context,
+            "min_context": config.data.min_context,
+            "horizons": list(config.data.horizons),
+            "task": config.data.task,
+            "sources": list(config.data.sources),
+            "split": asdict(config.data.split),
+            "documents": len(split.train),
+        },
+    }
 
 
 def fit_model(model: NextVectorModel, store: Store, config: TrainConfig, split: Split) -> dict[str, Any]:

@@ -163,6 +163,27 @@ class OptimConfig(Checked):
 
 
 @dataclass(frozen=True)
+class ProcessConfig(RuntimeConfig):
+    """Where and how a training runs, and on how many processes (`nextvec.training.distributed`).
+
+    Attributes:
+        devices: processes on each machine, one an accelerator (on the CPU they share it). Together they take
+            the batches that one would take.
+        nodes: machines; more than one are started by torchrun.
+        strategy: "ddp", each process holds the model; "fsdp", each holds a share of it.
+    """
+
+    devices: int = number(1, least=1)
+    nodes: int = number(1, least=1)
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+
+    @property
+    def processes(self) -> int:
+        """Of all machines."""
+        return self.devices * self.nodes
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides what a run gives, in sections."""
 
@@ -170,7 +191,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    runtime: ProcessConfig = field(default_factory=ProcessConfig)
 
 
 def read_config(path: Path) -> TrainConfig:

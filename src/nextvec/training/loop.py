@@ -6,7 +6,8 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,21 +16,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nextvec.checkpoint import save_and_stop
+from nextvec.checkpoint import CONFIG, save_and_stop
 from nextvec.corpus.store import Store
 from nextvec.data.batches import Batch
 from nextvec.disk import locked, write_json
-from nextvec.errors import NextvecWarning, TrainingError
+from nextvec.errors import ConfigError, NextvecWarning, TrainingError
+from nextvec.hardware import find_hardware
 from nextvec.interrupt import StopSignals
 from nextvec.models.prediction import Prediction
-from nextvec.models.saving import save_model
 from nextvec.objectives.combine import Loss
 from nextvec.objectives.regression import cosine_similarity
 from nextvec.objectives.sample import Sample
 from nextvec.progress import Progress, sparkline
 from nextvec.training.build import RANKING, Start
-from nextvec.training.config import TrainConfig, learning_rate
+from nextvec.training.checks import refuse_processes
+from nextvec.training.config import ProcessConfig, TrainConfig, learning_rate, read_config
+from nextvec.training.distributed import (
+    clip_gradients,
+    is_first,
+    joined,
+    launched,
+    total_norm,
+)
 from nextvec.training.history import ValidationMeter, loss_names, loss_values, write_history
+from nextvec.training.launch import launch
 from nextvec.training.saved import calibrate, saved_figures
 from nextvec.training.session import AT_ONCE, CHECK_EVERY, TrainingSession, UncheckedUpdate, open_session
 
@@ -86,12 +96,45 @@ def train(
         TrainingInterrupted: Ctrl-C or SIGTERM; everything is saved.
         ConfigError, SplitError, WindowError, ModelError: the configuration cannot be carried out.
     """
-    with locked(Path(out)):
-        session = open_session(store, config, Path(out), resume=resume, start=start)
-        if not session.state.stopped:  # of a finished run that goes on to a later end
-            (Path(out) / METRICS).unlink(missing_ok=True)
-        run_epochs(session, after_epoch, quiet=quiet)
+    out = Path(out)
+    runtime = processes_of(config, out)
+    device = find_hardware(runtime).device
+    if runtime.processes > 1 and not launched():
+        if config is not None:
+            refuse_processes(config, device)
+        arguments = (store.path, config, out, resume, start, quiet)
+        result: RunResult = launch(train_here, arguments, runtime.devices, out, after_epoch)
+        return result
+    with ExitStack() as held:
+        if is_first():
+            held.enter_context(locked(out))
+        processes = held.enter_context(joined(runtime, device, out))
+        session = open_session(store, config, out, resume=resume, start=start, processes=processes)
+        if processes.first and not session.state.stopped:  # of a finished run that goes on to a later end
+            (out / METRICS).unlink(missing_ok=True)
+        run_epochs(session, after_epoch if processes.first else None, quiet=quiet or not processes.first)
         return conclude(session)
+
+
+def processes_of(config: TrainConfig | None, out: Path) -> ProcessConfig:
+    """Where to train: what a configuration says, or, where a run goes on as it was, its own."""
+    if config is None and (out / CONFIG).is_file():
+        with suppress(ConfigError):  # a damaged one is told of, or made up for, when the run is opened
+            config = read_config(out / CONFIG)
+    return ProcessConfig() if config is None else config.runtime
+
+
+def train_here(
+    tell: Callable[[dict[str, Any]], None],
+    store: Path,
+    config: TrainConfig | None,
+    out: Path,
+    resume: bool,
+    start: Start | None,
+    quiet: bool,
+) -> RunResult:
+    """`train` as one of the processes that it launched."""
+    return train(Store.open(store), config, out, resume=resume, start=start, quiet=quiet, after_epoch=tell)
 
 
 def run_epochs(
@@ -130,12 +173,16 @@ def train_epoch(session: TrainingSession, signals: StopSignals, progress: Progre
         update(session, batch.to(session.fabric.device))
         state.chunks += batch.inputs[:, :, 0].numel() if batch.full else int(batch.lengths.sum())
         progress.advance()
-        stop_if_asked(session, signals, training=True)
         if config.optim.max_seconds:
             session.tick(training=True)
-            if session.done >= session.total_updates:
-                break
-        if time.monotonic() - saved >= config.runtime.checkpoint_every_s:
+        due = time.monotonic() - saved >= config.runtime.checkpoint_every_s
+        signals.received, due, state.train_seconds = session.processes.agree(
+            signals.received, due, state.train_seconds
+        )
+        stop_if_asked(session, signals, training=True)
+        if config.optim.max_seconds and session.done >= session.total_updates:
+            break
+        if due:
             session.tick(training=True)
             session.save()
             saved = time.monotonic()
@@ -149,14 +196,15 @@ def update(session: TrainingSession, batch: Batch) -> None:
     state.lr = learning_rate(session.config.optim, session.done, session.total_updates, state.plateau)
     for group in optimiser.param_groups:
         group["lr"] = min(state.lr, group["max_lr"])
+    session.processes.seed(session.config.runtime.seed, state.update)
     answer = assess(session, batch)
     loss = answer.loss
     if state.batch == 0:
-        differentiate = partial(session.fabric.backward, retain_graph=True)
-        state.term_gradients = session.objective.gradient_norms(loss, session.parameters, differentiate)
-    session.fabric.backward(loss.total)
-    clip = session.config.optim.clip or math.inf
-    norm = torch.nn.utils.clip_grad_norm_(session.parameters, clip)
+        state.term_gradients = session.objective.gradient_norms(
+            loss, session.parameters, partial(session.backward, retain_graph=True), total_norm
+        )
+    session.backward(loss.total)
+    norm = clip_gradients(session.parameters, session.config.optim.clip or math.inf)
     refuse_non_finite(session, batch, loss, norm)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
@@ -182,15 +230,21 @@ class StepResult:
 
 def assess(session: TrainingSession, batch: Batch) -> StepResult:
     """Run the model on a batch and compute its loss."""
-    model, scale = session.model, session.model.scale
-    lengths = None if batch.full else batch.lengths
-    ahead, own, extras = session.network(batch.inputs, lengths, batch.targets, batch.mask, batch.query)
-    prediction, target, mask = ahead.flatten(1, 2), batch.targets / scale, batch.mask
+    model, scale, processes = session.model, session.model.scale, session.processes
+    mine, count = processes.share(batch), len(batch.lengths)
+    lengths = None if batch.full else mine.lengths
+    ahead, own, extras = session.network(mine.inputs, lengths, mine.targets, mine.mask, mine.query)
+    prediction, target, mask = processes.gather(ahead.flatten(1, 2), count), batch.targets / scale, batch.mask
     if target.ndim == 4:
         target, mask = target.flatten(1, 2), mask.flatten(1, 2)
+    judged = (mine.mask[..., 0] if mine.mask.ndim == 3 else mine.mask).sum()
+    own = {name: processes.mean(value, judged) for name, value in own.items()}
+    query = extras.get(RANKING)
 
     def confidence(candidate: Tensor) -> Tensor:
-        return model.continuation(Prediction(ahead[:, :, 0], extras), candidate)
+        candidate = processes.share(replace(batch, targets=candidate)).targets
+        logits = model.continuation(Prediction(ahead[:, :, 0], extras), candidate)
+        return processes.gather(logits, count)
 
     sample = Sample(
         prediction=prediction,
@@ -201,7 +255,7 @@ def assess(session: TrainingSession, batch: Batch) -> StepResult:
         documents=torch.from_numpy(batch.documents).to(prediction.device),
         broken=batch.broken,
         confidence=None if model.confidence is None else confidence,
-        query=extras.get(RANKING),
+        query=None if query is None else processes.gather(query, count),
         products=torch.bfloat16 if session.hardware.precision == "bfloat16" else None,
     )
     return StepResult(session.objective(sample, own=own), prediction, target, mask)
@@ -228,8 +282,9 @@ def validate(session: TrainingSession, signals: StopSignals) -> dict[str, float]
     for batch in session.validation.fixed():
         answer = assess(session, batch.to(device))
         meter.add(loss_values(answer.loss), answer.prediction * scale, answer.target * scale, answer.mask)
+        signals.received, _, _ = session.processes.agree(signals.received, False, 0.0)
         stop_if_asked(session, signals)
-    result = meter.result()
+    result = session.processes.alike(meter.result())
     if not all(math.isfinite(value) for value in result.values()):
         raise TrainingError(
             f"epoch {session.state.epoch + 1} ends with validation figures that are not finite",
@@ -249,9 +304,7 @@ def finish_epoch(session: TrainingSession, validation: dict[str, float]) -> None
     score = validation["cosine"] if config.optim.select == "cosine" else -validation["loss"]
     if state.best_epoch == 0 or score > state.best_score:
         state.best_epoch, state.best_score, state.best_cosine = state.epoch, score, validation["cosine"]
-        save_model(
-            session.out, session.model, {**session.extra, "epoch": state.epoch, "validation": validation}
-        )
+        session.save_model(session.out, epoch=state.epoch, validation=validation)
     state.stopped = reason_to_stop(session, validation["cosine"])
     means = session.means.means()
     session.history.append(
@@ -270,7 +323,8 @@ def finish_epoch(session: TrainingSession, validation: dict[str, float]) -> None
             "chunks_read": state.chunks,
         }
     )
-    write_history(session.out, session.history)
+    if session.processes.first:
+        write_history(session.out, session.history)
     session.means.sums.zero_()
     state.batch, state.epoch_positions, state.epoch_seconds = 0, 0, 0.0
 
@@ -319,7 +373,7 @@ def stop_if_asked(session: TrainingSession, signals: StopSignals, *, training: b
 def conclude(session: TrainingSession) -> RunResult:
     """Save the last model, and the run's result with the figures that `nextvec verify` measures again."""
     state = session.state
-    save_model(session.out / "final", session.model, {**session.extra, "epoch": state.epoch})
+    session.save_model(session.out / "final", epoch=state.epoch)
     result = RunResult(
         run=str(session.out),
         model=session.config.model.name,
@@ -333,6 +387,8 @@ def conclude(session: TrainingSession) -> RunResult:
         updates=state.update,
         positions=state.positions,
     )
+    if not session.processes.first:
+        return result
     if session.model.confidence is not None:
         calibrate(session.out, session.validation)
     verified = saved_figures(session.out, session.validation)

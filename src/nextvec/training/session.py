@@ -8,7 +8,7 @@ import math
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,19 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from nextvec.checkpoint import CONFIG, FILE, begin, restore, seed_everything, write_checkpoint
+from nextvec.checkpoint import CONFIG, FILE, begin, restore, seed_everything, whole, write_checkpoint
 from nextvec.config import flatten, refuse_changes, to_dict, write_toml
 from nextvec.corpus.store import Store
 from nextvec.data.batches import BatchSource
-from nextvec.data.splits import Split, split_documents
+from nextvec.data.splits import split_documents
 from nextvec.data.trained import TRAINED_ON, TrainedOn, store_identity
-from nextvec.data.windows import IntArray, Windows
+from nextvec.data.windows import IntArray
 from nextvec.disk import write_json
-from nextvec.errors import RunError, SplitError, TrainingError, WindowError
+from nextvec.errors import ConfigError, RunError, TrainingError
 from nextvec.hardware import Hardware, find_hardware
 from nextvec.models.base import NextVectorModel
+from nextvec.models.saving import save_model
 from nextvec.objectives.combine import Objective, needs_statistics
-from nextvec.objectives.config import check_data
 from nextvec.training.build import (
     Start,
     TrainingWrapper,
@@ -36,11 +36,14 @@ from nextvec.training.build import (
     fit_model,
     hold_zeros,
     make_optimiser,
+    provenance,
+    split_batches,
     statistics_of,
 )
+from nextvec.training.checks import refuse_data, refuse_memory, refuse_processes
 from nextvec.training.config import Plateau, TrainConfig, read_config
+from nextvec.training.distributed import Processes, shard
 from nextvec.training.history import HISTORY, RunningMeans, loss_names, read_history
-from nextvec.training.memory import refuse_memory
 from nextvec.version import __version__
 
 log = logging.getLogger("nextvec.training")
@@ -48,7 +51,8 @@ log = logging.getLogger("nextvec.training")
 ENVIRONMENT = "run.json"
 UNFINISHED = (FILE.parent.name, TRAINED_ON)
 """All that there is of a run that was stopped before its configuration was written: nothing to keep."""
-FREE_TO_CHANGE = ("data.workers", "runtime.checkpoint_every_s")
+PROCESSES = tuple(f"runtime.{name}" for name in ("devices", "nodes", "strategy"))
+FREE_TO_CHANGE = ("data.workers", "runtime.checkpoint_every_s", *PROCESSES)
 """Keys that a resumed run may change: they decide how it works, not what it gives."""
 ENDS = ("optim.max_updates", "optim.epochs", "optim.max_seconds")
 """Keys that say when a run is over: a resumed run may be given a later end."""
@@ -110,8 +114,10 @@ class UncheckedUpdate:
 
 @dataclass
 class TrainingSession:
-    """A run at work. `network` is the model behind Fabric (autocast, later DDP) as `TrainingWrapper` has it;
-    `model` is the model itself; `fitted` is what its residual was found to be before the first update.
+    """A run at work. `network` is the model behind Fabric (autocast) as `TrainingWrapper` has it, `model` the
+    model itself, or this process's share of it; `fitted` is what its residual was found to be before the
+    first update. `parameters` are what is learned: the model's, and what an objective learns of its own (a
+    temperature).
     """
 
     store: Store
@@ -130,10 +136,17 @@ class TrainingSession:
     extra: dict[str, Any]
     trained_on: TrainedOn
     fitted: dict[str, Any]
+    processes: Processes
     state: TrainingState = field(default_factory=TrainingState)
     history: list[dict[str, Any]] = field(default_factory=list)
     unchecked: list[UncheckedUpdate] = field(default_factory=list)
     clock: float = field(default_factory=time.perf_counter)
+    parameters: list[nn.Parameter] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Once: between its forward and its backward pass a sharded model shows other, gathered parameters.
+        both = (*self.model.parameters(), *self.objective.parameters())
+        self.parameters = [p for p in both if p.requires_grad]
 
     @property
     def total_updates(self) -> int:
@@ -144,12 +157,6 @@ class TrainingSession:
     def learned(self) -> dict[str, nn.Module]:
         """Everything whose state a checkpoint keeps, by name."""
         return {"model": self.model, "objective": self.objective}
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        """What is learned: the model's, and what an objective learns of its own (a temperature)."""
-        both = (*self.model.parameters(), *self.objective.parameters())
-        return [p for p in both if p.requires_grad]
 
     @property
     def done(self) -> float:
@@ -165,6 +172,11 @@ class TrainingSession:
         self.state.epoch_seconds += now - self.clock if training else 0.0
         self.state.train_seconds += now - self.clock if training else 0.0
         self.clock = now
+
+    def backward(self, loss: Tensor, **how: Any) -> None:
+        """Differentiate a loss of the whole batch, whatever share of it this process has."""
+        self.fabric.backward(loss, **how)
+        self.processes.sum_gradients(self.model.parameters())
 
     def check_finite(self) -> None:
         """Look at the figures of all updates since the last look, in one copy from the device.
@@ -188,7 +200,11 @@ class TrainingSession:
             )
 
     def save(self) -> None:
-        """Write the checkpoint, unless an update before it was not finite. Raises as `check_finite`."""
+        """Write the checkpoint, unless an update before it was not finite. Raises as `check_finite`.
+
+        Of several processes all call this and what else saves, and the first writes: a gathered model into
+        the one file that a single process would write, so that any number of processes can go on from it.
+        """
         self.check_finite()
         facts = {
             "config": to_dict(self.config),
@@ -197,17 +213,41 @@ class TrainingSession:
             "fitted": self.fitted,
             "origin": self.extra.get("origin"),
         }
-        write_checkpoint(self.out, self.learned, self.optimiser, self.means.sums, facts)
+        first = self.processes.first
+        write_checkpoint(self.out, self.learned, self.optimiser, self.means.sums, facts, write=first)
+
+    def save_model(self, folder: Path, **facts: Any) -> None:
+        """Save the model to `folder`, with `facts` beside what is known of its training."""
+        model, first = self.model, self.processes.first
+        if self.processes.sharded:
+            weights = {
+                name: held.cpu()
+                for name, held in ((n, whole(t.detach())) for n, t in model.state_dict().items())
+                if first
+            }
+            if first:
+                with torch.device("meta"):
+                    model = build_model(self.store, self.config)
+                model.load_state_dict(weights, assign=True)
+        if first:
+            save_model(folder, model, {**self.extra, **facts})
 
 
 def open_session(
-    store: Store, config: TrainConfig | None, out: Path, *, resume: bool, start: Start | None = None
+    store: Store,
+    config: TrainConfig | None,
+    out: Path,
+    *,
+    resume: bool,
+    start: Start | None = None,
+    processes: Processes | None = None,
 ) -> TrainingSession:
     """Set a run up; nothing is written before everything is known to fit.
 
     Args:
         config: may be None on resume: the run's own is taken.
         start: what a new run starts from in place of fresh weights.
+        processes: those that train; this one alone, if nothing else is said.
     Raises:
         RunError: `out` holds something (without `resume`) or nothing (with it), or the run there was made
             with another configuration or store.
@@ -224,7 +264,10 @@ def open_session(
     hardware = (
         Hardware(**checkpoint.facts["identity"]["hardware"]) if checkpoint else find_hardware(config.runtime)
     )
-    session = build_session(store, config, out, hardware, start, fresh=checkpoint is None)
+    refuse_processes(config, hardware.device)
+    session = build_session(
+        store, config, out, hardware, start, fresh=checkpoint is None, processes=processes
+    )
     if checkpoint:
         refuse_changes(out, checkpoint.facts["identity"]["store"], session.identity["store"])
         stored = checkpoint.facts["state"]
@@ -237,11 +280,15 @@ def open_session(
         go_on(session, flatten(checkpoint.facts.get("config", {})))
         done = read_history(out) if session.state.epoch else []
         session.history = [line for line in done if line["epoch"] <= session.state.epoch]
+    session.processes.wait()  # all have looked into the folder before the first writes there
     if start is not None:  # else one stopped before its first checkpoint would go on from fresh weights
-        session.trained_on.save(out / TRAINED_ON)  # before the checkpoint that is read with it
+        if session.processes.first:
+            session.trained_on.save(out / TRAINED_ON)  # before the checkpoint that is read with it
         session.save()
-    _write_facts(session)
-    log.info("training on %s in %s", hardware.device, hardware.precision)
+    if session.processes.first:
+        _write_facts(session)
+    several = f", {config.runtime.processes} processes" if config.runtime.processes > 1 else ""
+    log.info("training on %s in %s%s", hardware.device, hardware.precision, several)
     return session
 
 
@@ -253,6 +300,7 @@ def build_session(
     start: Start | None = None,
     *,
     fresh: bool = True,
+    processes: Processes | None = None,
 ) -> TrainingSession:
     """A run before its first update (of which nothing is on disk), or, not `fresh`, before its checkpoint is
     read into it. Raises as `open_session`."""
@@ -272,8 +320,20 @@ def build_session(
     objective = Objective(config.loss, statistics, generative=model.generative)
     # We say ourselves which precision was taken.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    fabric = Fabric(accelerator=hardware.device, devices=1, precision=hardware.fabric_precision)
-    network = fabric.setup_module(TrainingWrapper(model))
+    here = processes or Processes()
+    # Each process is a Fabric of one device
+    devices = [here.local_rank] if hardware.device == "cuda" else 1
+    fabric = Fabric(accelerator=hardware.device, devices=devices, precision=hardware.fabric_precision)
+    network = TrainingWrapper(model)
+    if here.sharded:
+        if start is not None and start.keep_zeros:
+            raise ConfigError(
+                "weights that stay 0 are looked up in whole matrices, and with fsdp no process has one",
+                where="runtime.strategy",
+                remedy="give --strategy ddp",
+            )
+        shard(network, hardware.device, here.size)
+    network = fabric.setup_module(network)
     objective.to(fabric.device)
     optimiser = make_optimiser(model, objective, config.optim, fused=hardware.device != "mps")
     names = (*loss_names(objective), "cosine", "gradient_norm")
@@ -294,6 +354,7 @@ def build_session(
         extra=provenance(store, config, split),
         trained_on=TrainedOn.of(store, split.train),
         fitted=fitted,
+        processes=here,
     )
     if start is not None:
         remember(session, {**start.origin, "keep_zeros": start.keep_zeros})
@@ -345,81 +406,6 @@ def go_on(session: TrainingSession, then: Mapping[str, Any]) -> None:
         )
 
 
-def check_config(store: Store, config: TrainConfig) -> None:
-    """Raise what would keep a run of this configuration from starting; nothing is built or written.
-
-    Raises:
-        ConfigError, SplitError, WindowError, ModelError: as `open_session`.
-    """
-    split = split_documents(store, config.data.split, config.data.sources)
-    training, _ = (split_batches(store, split, name, config) for name in ("train", "validation"))
-    with torch.device("meta"):
-        model = build_model(store, config)
-    refuse_data(config, training, model)
-    refuse_memory(model, config, find_hardware(config.runtime).device)
-
-
-def refuse_data(config: TrainConfig, training: BatchSource, model: NextVectorModel) -> None:
-    """Raise ConfigError where an objective weighs nothing, or finds nothing to look at in these documents."""
-    config.loss.active(generative=model.generative)
-    check_data(
-        config.loss,
-        training.documents.targets_each(config.data.shape).tolist(),
-        config.optim.batch_size,
-        targets_per_window=config.data.shape.stride,
-        windows_per_document=config.data.max_per_document,
-        broken=config.data.broken,
-    )
-
-
-def split_batches(store: Store, split: Split, name: str, config: TrainConfig) -> BatchSource:
-    """The batches of one split. Raises SplitError (no document in it) or WindowError (all are too short)."""
-    documents = split.of(name)
-    if not documents:
-        raise SplitError(
-            f"no document is in the split '{name}'",
-            where=store.path,
-            remedy=f"change data.split (its salt, or the share of {name}) or ingest more documents",
-        )
-    sampling = config.data.sampling(config.optim.epochs)
-    if name != "train":  # every target once, in no order of its own
-        sampling = replace(sampling, mixing={}, curriculum="none")
-    try:
-        return BatchSource(
-            store.vectors,
-            Windows.of_documents(store.documents, documents),
-            config.data.shape,
-            config.optim.batch_size,
-            seed=config.runtime.seed,
-            workers=config.data.workers,
-            sampling=sampling,
-        )
-    except WindowError as e:
-        raise WindowError(e.message, where=f"split {name} of {store.path}", remedy=e.remedy) from None
-
-
-def provenance(store: Store, config: TrainConfig, split: Split) -> dict[str, Any]:
-    """What a saved model tells of its training: enough to refuse another encoder or a document it was trained
-    on.
-    """
-    return {
-        "encoder": store.encoder,
-        "training": {
-            "store": str(store.path.resolve()),
-            "store_fingerprint": store.fingerprint,
-            "chunker": store.info["chunker"],
-            "normalised": store.normalised,
-            "context": config.data.context,
-            "min_context": config.data.min_context,
-            "horizons": list(config.data.horizons),
-            "task": config.data.task,
-            "sources": list(config.data.sources),
-            "split": asdict(config.data.split),
-            "documents": len(split.train),
-        },
-    }
-
-
 def _write_facts(session: TrainingSession) -> None:
     write_toml(session.out / CONFIG, session.config)
     session.trained_on.save(session.out / TRAINED_ON)
@@ -433,6 +419,7 @@ def _write_facts(session: TrainingSession) -> None:
         "device_name": session.hardware.name,
         "precision": session.hardware.precision,
         "threads": torch.get_num_threads(),
+        "processes": session.processes.size,
         "parameters": sum(p.numel() for p in session.parameters),
         "planned_updates": session.total_updates,
         "targets": session.training.targets,

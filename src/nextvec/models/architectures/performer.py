@@ -162,10 +162,13 @@ class PerformerBlock(Block):
         self.feed_forward = FeedForward(config.hidden, config.ffn, config.dropout)
 
     def redraw(self) -> None:
-        """Other random directions, from the CPU's generator whatever the device."""
+        """Other random directions, drawn on the CPU whatever the device, and from the last ones: processes
+        that train one model then draw the same."""
         old = self.directions
-        # A new tensor, because a backward pass may still need the old one.
-        self.directions = orthogonal_directions(old.shape[0], old.shape[1], "cpu").to(old)
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(int(old[0, 0].float().cpu().view(torch.int32)))
+            # A new tensor, because a backward pass may still need the old one.
+            self.directions = orthogonal_directions(old.shape[0], old.shape[1], "cpu").to(old)
 
     def forward(self, x: Tensor, place: Place, state: State | None) -> tuple[Tensor, State]:
         """Exponents and state are kept in at least float32, outside of autocast: they stand in an
