@@ -127,8 +127,9 @@ def test_no_password_is_kept_or_shown() -> None:
     assert without_password("secret") == "--study-url"
 
 
-def start(world: Store, out: Path, url: str) -> subprocess.Popen[str]:
+def start(world: Store, out: Path, url: str, seed: int) -> subprocess.Popen[str]:
     flags = [
+        f"--seed={seed}",
         "--device=cpu",
         "--precision=float32",
         "--epochs=40",
@@ -153,10 +154,16 @@ def wait_for(condition: Callable[[], Any], *processes: subprocess.Popen[str]) ->
 
 
 @pytest.mark.slow
-def test_of_two_workers_on_postgresql_one_is_killed(world: Store, tmp_path: Path, database: str) -> None:
-    victim, survivor = (start(world, tmp_path / name, database) for name in ("victim", "survivor"))
+@pytest.mark.parametrize(("seed", "folders"), [(0, ("victim", "survivor")), (1, ("survivor", "survivor"))])
+def test_of_two_workers_on_postgresql_one_is_killed(
+    world: Store, tmp_path: Path, database: str, seed: int, folders: tuple[str, str]
+) -> None:
+    """Each in a folder of its own, or both in one."""
+    before = _names(database)
+    victim, survivor = (start(world, tmp_path / name, database, seed) for name in folders)
     try:
-        study = wait_for(lambda: _study(database), victim, survivor)
+        (name,) = wait_for(lambda: _names(database) - before, victim, survivor)
+        study = optuna.load_study(study_name=name, storage=database)
 
         def caught() -> Any:
             """A trial of the victim in its epochs, which then stands still."""
@@ -193,12 +200,13 @@ def test_of_two_workers_on_postgresql_one_is_killed(world: Store, tmp_path: Path
     assert best.optim.lr == pytest.approx(study.best_trial.params["mlp: optim.lr"])
 
 
-def _study(url: str) -> optuna.Study | None:
-    try:
-        (name,) = optuna.get_all_study_names(url)
-        return optuna.load_study(study_name=name, storage=url)
-    except (ValueError, sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError):
-        return None  # not made yet
+def _names(url: str) -> set[str]:
+    """Of the studies; none before there are tables."""
+    engine = sqlalchemy.create_engine(url)
+    if not sqlalchemy.inspect(engine).has_table("studies"):
+        return set()
+    with engine.connect() as connection:
+        return set(connection.execute(sqlalchemy.text("SELECT study_name FROM studies")).scalars())
 
 
 def _beats(url: str, trial: optuna.trial.FrozenTrial) -> bool:
