@@ -51,13 +51,10 @@ test-browser: install
 	$(PIP) install --quiet -c constraints.txt -e ".[browser]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
 
-# Without arguments these run on synthetic vectors; `python benchmarks/NAME.py --help` tells the rest.
+# Everything that is compared with a named peer; docs/speed.md shows the table. `make bench QUICK=--quick` in minutes;
+# `.venv/bin/python benchmarks/speed.py --help` tells the rest.
 bench: install
-	$(BIN)/python benchmarks/train_throughput.py --synthetic
-	$(BIN)/python benchmarks/retrieval.py --small
-	$(BIN)/python benchmarks/cost_vs_context.py --small
-	$(BIN)/python benchmarks/reference_speed.py --small
-	$(BIN)/python benchmarks/startup.py --quick
+	$(BIN)/python benchmarks/speed.py $(QUICK)
 
 clean:
 	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

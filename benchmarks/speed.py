@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nextvec.corpus.encoders import EncoderConfig, load_encoder
 from nextvec.corpus.encoders.sentence_transformer import PACKAGED, find_folder
+from nextvec.corpus.layout import Vectors
 from nextvec.data.gather import gather_rows
 from nextvec.data.windows import make_windows
 from nextvec.disk import write_json
@@ -133,13 +135,15 @@ def gather(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
         rows, batches = (20_000, 4) if options.quick else (200_000, 40)
         path, rng = folder / f"{dimension}.npy", np.random.default_rng(0)
         np.save(path, rng.standard_normal((rows, dimension), dtype=np.float32).astype(np.float16))
-        vectors = np.load(path, mmap_mode="r")
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
         first = rng.permutation(rows - length)[: batch * batches]
         plain = PlainWindows(vectors, first, length)
 
-        def ours(first: Any = first, vectors: Any = vectors, batch: int = batch, length: int = length) -> Any:
+        held = Vectors([path], [rows], dimension, "float16")
+
+        def ours(first: Any = first, held: Any = held, batch: int = batch, length: int = length) -> Any:
             for part in first.reshape(-1, batch):
-                last = torch.from_numpy(gather_rows(vectors, part[:, None] + np.arange(length)))
+                last = torch.from_numpy(gather_rows(held, part[:, None] + np.arange(length)))
             return last
 
         def peer(plain: Any = plain, batch: int = batch) -> Any:
@@ -155,6 +159,12 @@ def gather(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
             yield Row(name, against, *in_turns(ours, other, options.rounds))
 
 
+def rows_of(path: str) -> Iterator[dict[str, np.ndarray]]:
+    """The rows of a mapped file as datasets takes them."""
+    for row in np.load(path, mmap_mode="r", allow_pickle=False):
+        yield {"vector": row}
+
+
 def further(
     folder: Path, vectors: np.ndarray, first: np.ndarray, batch: int, length: int
 ) -> Iterator[tuple[str, Work]]:
@@ -164,9 +174,11 @@ def further(
         import datasets
 
         kind = datasets.Features({"vector": datasets.List(datasets.Value("float16"), length=D)})
-        rows = ({"vector": row} for row in vectors)
         datasets.disable_progress_bars()
-        made = datasets.Dataset.from_generator(lambda: iter(rows), features=kind, cache_dir=folder / str(D))
+        given = {"path": str(folder / f"{D}.npy")}
+        made = datasets.Dataset.from_generator(
+            rows_of, features=kind, cache_dir=str(folder / str(D)), gen_kwargs=given
+        )
         held = made.with_format("numpy")
 
         def through_datasets() -> torch.Tensor:
@@ -216,9 +228,10 @@ def judge(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
         windows = make_windows(store, documents, 1)
         made = make_evaluation_set(store, windows, documents, EvaluationConfig(), None)
         plain: Any = ByWindow(predictor)
-        times = in_turns(lambda: Scores.of(predictor, made), lambda: Scores.of(plain, made), options.rounds)
-        found, meant = Scores.of(predictor, made), Scores.of(plain, made)
-        off = float(np.abs(found.cosine - meant.cosine).max())
+        ours, peer = partial(Scores.of, predictor, made), partial(Scores.of, plain, made)
+        times = in_turns(ours, peer, options.rounds)
+        found, meant = ours(), peer()
+        off = float(np.abs(found.cosines - meant.cosines).max())
         yield Row(
             f"judge {name}, {len(windows):,} windows", "a pass a window", *times, 5.0, f"cosine {off:.0e} off"
         )
@@ -263,7 +276,7 @@ def ranking(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
         for row in script("retrieval.py", *(["--small"] if options.quick else []))["rows"]:
             taken.setdefault(row["method"], []).append(row["seconds"])
     three = {name: (statistics.median(times), min(times), max(times)) for name, times in taken.items()}
-    for against in ("faiss", "matrix"):
+    for against in ("faiss flat", "full matrix"):
         yield Row("rank all targets", against, three["nextvec"], three[against])
 
 
@@ -305,7 +318,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.table:
         held = json.loads(options.table.read_text())
-        return print(table([Row(**{**row, "ours": tuple(row["ours"])}) for row in held["rows"]]))
+        print(table([Row(**row) for row in held["rows"]]))
+        return
     torch.set_num_threads(1)
     rows: list[Row] = []
     for name in options.rows.split(","):
