@@ -269,6 +269,13 @@ def stream(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
             yield Row(f"step {row['model']}, ONNX", "torch", ours, peer, None, note)
 
 
+def startup(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
+    """Processor seconds until a command begins to work."""
+    for row in script("startup.py", *(["--quick"] if options.quick else []))["rows"]:
+        ours, peer = ((row[key],) * 3 for key in ("ours", "peer"))
+        yield Row(row["row"], row["peer_is"], ours, peer, None, "processor seconds, the least")
+
+
 def ranking(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
     """Ranks of true next vectors among all candidates."""
     taken: dict[str, list[float]] = {}

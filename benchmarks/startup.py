@@ -1,6 +1,6 @@
 """Processor seconds until a command begins to work, beside what no command of its kind can do without.
 
-    python benchmarks/startup.py [--quick] [--out benchmarks/results/startup.json]
+    python benchmarks/startup.py [--quick] [--json benchmarks/results/startup.json]
 
 Every row is the least of some runs in processes of their own, in seconds of the processor (user and system,
 children included), so that a busy machine disturbs it less. The peers are small programs that import the same
@@ -89,7 +89,7 @@ def measure(folder: Path, rows: int, shards: int, times: int) -> list[dict[str, 
     write_vectors(folder, rows, 384)
     vectors, chunks, store, text = (folder / n for n in ("v.npy", "c.parquet", "store", "text.txt"))
     text.write_text("The river was high after the rain.\n\nThey went out to see it.\n")
-    given = ["ingest", "--vectors", str(vectors), "--chunks", str(chunks), "--quiet", "--out"]
+    given = ["ingest", "--vectors", str(vectors), "--chunks", str(chunks), "--quiet", "--json"]
     subprocess.run([*ours, *given, str(store)], check=True, capture_output=True)
     many_shards(store, folder / "shards", shards)
     table: list[dict[str, object]] = []
@@ -106,7 +106,7 @@ def measure(folder: Path, rows: int, shards: int, times: int) -> list[dict[str, 
     row("nextvec models", [*ours, "models"], "import torch", [*python, "import torch"])
     row("nextvec predict --file TEXT", [*ours, "predict", "--file", str(text)],
         "sentence-transformers encodes a text", [*python, ENCODE])  # fmt: skip
-    short = ["--model", "mlp", "--max-updates", "1", "--quiet", "--out", str(folder / "run")]
+    short = ["--model", "mlp", "--max-updates", "1", "--quiet", "--json", str(folder / "run")]
     row(f"train mlp, 1 update, {rows:,} chunks", [*ours, "train", str(store), *short],
         "Fabric and one AdamW step", [*python, STEP], 1)  # fmt: skip
     files = [str(vectors), str(chunks), str(folder / "copy.npy"), str(folder / "copy.parquet")]
@@ -126,13 +126,13 @@ def main() -> None:
     parser.add_argument(
         "--rows", type=int, default=0, help="chunks of the store (default: 100,000; quick 6,000)"
     )
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     rows = asked.rows or (6_000 if asked.quick else 100_000)
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder), rows, 100 if asked.quick else 1000, 1 if asked.quick else 3)
-    if asked.out:
-        write_json(asked.out, {"unit": "CPU seconds", "load": os.getloadavg(), "rows": found})
+    if asked.json:
+        write_json(asked.json, {"unit": "CPU seconds", "load": os.getloadavg(), "rows": found})
 
 
 if __name__ == "__main__":
