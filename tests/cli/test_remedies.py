@@ -25,7 +25,10 @@ VERB = re.compile(r"\bnextvec ([a-z][a-z-]*)(?: ([a-z0-9]+))?")
 ROUTE = re.compile(rf"\b(GET|POST|DELETE) (/[\w/{{}}{HOLE}-]*)")
 KEY = re.compile(r"\b(data|optim|loss|model|runtime)\.([a-z_]+)(?!\w)")
 # Not ours: the arguments of programs that nextvec starts or describes.
-FOREIGN = {"--no-deps", "--help", "--version"}
+FOREIGN = {
+    *("--no-deps", "--help", "--version"),
+    *("--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint"),  # torchrun's
+}
 # Words for people after the name, as in "a folder that nextvec saved a model in".
 PROSE = {"package", "model", "saved"}
 

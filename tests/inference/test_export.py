@@ -200,7 +200,8 @@ def test_horizons_and_queries_are_exported(tmp_path: Path) -> None:
 def test_the_query_for_ranking_and_averages_of_the_inputs_are_exported(tmp_path: Path) -> None:
     model = make("lstm", horizons=2, ranking=True, averages=True, residual="averages")
     predictor = ModelPredictor(model, CONTEXT, "mine")
-    exported = ExportedPredictor(export_predictor(predictor, tmp_path / "x").folder)
+    made = export_predictor(predictor, tmp_path / "x", any_length=False)
+    exported = ExportedPredictor(made.folder)
     assert exported.ranking
     contexts, lengths = seeded(model, 4, CONTEXT)
     expected = predictor.predict_ranking(contexts, lengths)
@@ -248,7 +249,12 @@ def test_every_architecture(name: str, tmp_path: Path) -> None:
 
 STEPS = (
     ("gru", "fp32", {"horizons": 3, "conditional": True, "residual": "ridge"}),
-    ("transformer", "int8", {"ranking": True, "averages": True, "residual": "averages"}),
+    pytest.param(
+        "transformer",
+        "int8",
+        {"ranking": True, "averages": True, "residual": "averages"},
+        marks=pytest.mark.slow,
+    ),
 )
 
 
@@ -282,6 +288,7 @@ def test_a_stream_goes_on_from_its_state(
             exported.stream(vectors[0])
 
 
+@pytest.mark.slow
 def test_a_step_graph_ends_where_its_model_does(tmp_path: Path) -> None:
     model = make("distilgpt2")
     exported = ExportedPredictor(

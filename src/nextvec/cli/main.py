@@ -97,6 +97,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     try:
         with _fetched(sys.argv[1:] if arguments is None else arguments) as at_hand:
             app(at_hand, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.exit(0)
     except CycloptsError as error:
         verb = " ".join(["nextvec", *(error.command_chain or ())])
         _fail(f"{str(error).rstrip('.')}; see `{verb} --help`")

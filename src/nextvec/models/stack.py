@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from nextvec.models.base import ModelConfig, NextVectorModel
-from nextvec.models.ops.attention import read_so_far
 from nextvec.models.ops.layers import dropout
+from nextvec.models.ops.positions import read_so_far
 from nextvec.models.residual import State
 
 

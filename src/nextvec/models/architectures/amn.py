@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from nextvec.models.base import ModelConfig, NextVectorModel, Prediction
-from nextvec.models.ops.attention import cache_append, cache_used, causal_weights, read_so_far
+from nextvec.models.ops.attention import cache_append, cache_used, causal_weights
+from nextvec.models.ops.positions import read_so_far
 from nextvec.models.registry import architecture
 from nextvec.models.residual import MeanResidual, State
 

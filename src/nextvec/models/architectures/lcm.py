@@ -29,8 +29,8 @@ from torch import Tensor
 
 from nextvec.config import number
 from nextvec.models.base import ModelConfig, NextVectorModel, Prediction
-from nextvec.models.ops.attention import cache_append, cache_used, causal_mask, read_so_far
-from nextvec.models.ops.positions import rotary_angles
+from nextvec.models.ops.attention import cache_append, cache_used, causal_mask
+from nextvec.models.ops.positions import read_so_far, rotary_angles
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
 from nextvec.models.towers import Angles, Denoiser, LevelEmbedding, Reader, Schedule, denoise, guided, pick

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from nextvec.config import number
 from nextvec.models.base import ModelConfig, NextVectorModel
-from nextvec.models.ops.attention import read_so_far
 from nextvec.models.ops.layers import dropout
+from nextvec.models.ops.positions import read_so_far
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from nextvec.config import number
 from nextvec.models.base import ModelConfig, NextVectorModel
-from nextvec.models.ops.attention import attention_at, cache_append, cache_used, causal_attention, read_so_far
+from nextvec.models.ops.attention import attention_at, cache_append, cache_used, causal_attention
 from nextvec.models.ops.layers import dropout
-from nextvec.models.ops.positions import sinusoidal
+from nextvec.models.ops.positions import read_so_far, sinusoidal
 from nextvec.models.prediction import at_last
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State

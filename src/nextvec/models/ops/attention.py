@@ -7,8 +7,7 @@ Shapes: B batch, h heads, T queries, S keys (S >= T: the queries are the last T 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -125,7 +124,7 @@ def cache_append(cache: Tensor, new: Tensor, length: int) -> Tensor:
     """Write `new` [..., n, d] behind the first `length` positions of `cache` [..., capacity, d], in place.
 
     The capacity doubles when it is full, so that T appends copy O(T) values in all, not O(T^2). In a graph
-    under construction (`read_so_far`) it is exactly as long as needed.
+    under construction (`positions.read_so_far`) it is exactly as long as needed.
     Returns: the cache (another tensor if it grew); positions 0..length+n-1 are in use (`cache_used`).
     """
     if torch.compiler.is_exporting():
@@ -142,13 +141,3 @@ def cache_append(cache: Tensor, new: Tensor, length: int) -> Tensor:
 def cache_used(cache: Tensor, length: int) -> Tensor:
     """The first `length` positions of a cache [..., capacity, d] that `cache_append` gave."""
     return cache if torch.compiler.is_exporting() else cache[..., :length, :]
-
-
-def read_so_far(state: Mapping[str, Tensor]) -> int:
-    """`state["position"]`, how many vectors were read, as a number.
-
-    A graph of the step form (torch.export) is for any of them: there it is the tensor itself, which adds and
-    compares as a number does but chooses no branch and cuts no tensor.
-    """
-    position = state["position"]
-    return cast(int, position) if torch.compiler.is_exporting() else int(position)

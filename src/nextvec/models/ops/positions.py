@@ -9,6 +9,8 @@ neighbours; for learned projections that is the same thing. Shapes: T time, d pe
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -45,3 +47,13 @@ def rotate(x: Tensor, angles: tuple[Tensor, ...]) -> Tensor:
     cos, sin = angles
     first, second = x.chunk(2, -1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), -1).to(x.dtype)
+
+
+def read_so_far(state: Mapping[str, Tensor]) -> int:
+    """`state["position"]`, how many vectors were read, as a number.
+
+    A graph of the step form (torch.export) is for any of them: there it is the tensor itself, which adds and
+    compares as a number does but chooses no branch and cuts no tensor.
+    """
+    position = state["position"]
+    return cast(int, position) if torch.compiler.is_exporting() else int(position)

@@ -98,7 +98,7 @@ def drowned_term(scene: Fixture, faulty: bool) -> Observation:
     guard="InfoNCE is refused where batch or documents hold no negative",
     alarm=("ConfigError", "a batch of 1 holds no negatives"),
     without={
-        "nextvec.training.session:check_data": nothing,
+        "nextvec.training.checks:check_data": nothing,
         "nextvec.objectives.contrastive:InfoNCE.refuse_single": nothing,
     },
 )
