@@ -40,7 +40,7 @@ lint: install
 	$(BIN)/lint-imports
 
 test: lint $(VEC2TEXT)/environment.json
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4
 
 # kill -9, a full disk and damage at every moment and place; `make test` has a few of each.
 faults: install

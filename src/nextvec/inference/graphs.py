@@ -138,6 +138,8 @@ def export_graph(
     # in this process is found in a cache before it: a second export would be of one length.
     for layer in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
         layer._dispatch_cache.clear()
+    # What torch.compile keeps of the loop in those kernels does the same. A compiled model compiles anew.
+    torch._dynamo.reset()
     try:
         with quietly():
             program = torch.onnx.export(
