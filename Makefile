@@ -44,7 +44,7 @@ test: lint $(VEC2TEXT)/environment.json
 
 # kill -9, a full disk and damage at every moment and place; `make test` has a few of each.
 faults: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 -m faults tests/faults
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 -vv -m faults tests/faults
 
 # The playground and the report in a real browser; needs Debian's chromium (apt-get install chromium).
 test-browser: install
