@@ -59,8 +59,7 @@ def map_npy(path: Path, *, whole: bool = False) -> NDArray[Any]:
 
     Raises:
         OSError. ValueError: not an .npy of numbers, one that is truncated or, as a `whole` file, longer than
-        its
-            header says.
+            its header says.
     """
     with path.open("rb") as f:
         shape, fortran, dtype = read_header(f)
@@ -73,9 +72,8 @@ def map_npy(path: Path, *, whole: bool = False) -> NDArray[Any]:
         raise ValueError(f"its header has {dtype} {list(shape)}, {size - offset} bytes follow")
     if not expected:
         return np.empty(shape, dtype)
-    flat: NDArray[Any] = np.frombuffer(
-        held, dtype, math.prod(shape), offset
-    )  # np.memmap takes ten times as long
+    # np.memmap takes ten times as long.
+    flat: NDArray[Any] = np.frombuffer(held, dtype, math.prod(shape), offset)
     return flat.reshape(shape, order="F" if fortran else "C")
 
 

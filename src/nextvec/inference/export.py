@@ -249,9 +249,7 @@ def _graphs(
     return graphs, initial
 
 
-def _check(
-    predictor: ModelPredictor, format: str, precision: str, tolerance: float, step: bool = False
-) -> None:
+def _check(predictor: ModelPredictor, format: str, precision: str, tolerance: float, step: bool) -> None:
     if format not in get_args(Format) or precision not in get_args(Precision):
         raise ConfigError(f"no export of format '{format}' and precision '{precision}'", where="export")
     if not 0 < tolerance <= 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from safetensors import SafetensorError
@@ -90,7 +90,7 @@ def engines_of(folder: Path, held: dict[str, Any], threads: int) -> list[Engine]
     if held["graph"] is not None:
         path, inputs = folder / held["graph"], held["inputs"]
         engines.append(open_graph(path, held["format"], held["precision"], inputs, held["time"], threads))
-    if held.get("step"):
+    if held.get("step") in get_args(Streaming):
         engines.append(StepEngine(folder / STEP, folder / STATE, threads=threads))
     return engines
 
@@ -113,7 +113,7 @@ def _manifest(path: Path) -> dict[str, Any]:
             "training": dict(),
             "facts": dict(),
             "parity": {"tolerance": float()},
-        } if version <= VERSION and _named(held, graph) <= files.keys() and _named(held, graph):
+        } if version <= VERSION and set() < _named(held, graph) <= files.keys():
             return dict(held)
         case {"nextvec_export": int(version)} if version > VERSION:
             raise RunError("was made by a newer nextvec", where=path, remedy="update nextvec")
@@ -123,8 +123,8 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 def _named(held: dict[str, Any], graph: str | None) -> set[str]:
     """Files that the engines are opened from."""
-    step = held.get("step") in ("constant", "cache", "buffer")
-    return ({graph} if graph else set()) | ({STEP, STATE} if step else set())
+    step = {STEP, STATE} if held.get("step") in get_args(Streaming) else set()
+    return step | ({graph} if graph else set())
 
 
 def _check_files(folder: Path, files: dict[str, Any]) -> None:
