@@ -150,9 +150,8 @@ def restore(
         for key, module in learned.items():
             held = module.state_dict()
             found = checkpoint.part(key).items()
-            module.load_state_dict(
-                {name: shared_like(t, held[name]) if name in held else t for name, t in found}
-            )
+            loaded = {name: shared_like(t, held[name]) if name in held else t for name, t in found}
+            module.load_state_dict(loaded)
         groups = optimiser.state_dict()["param_groups"]
         optimiser.load_state_dict({"state": states, "param_groups": groups})
         sums.copy_(checkpoint.tensors["sums"])

@@ -47,10 +47,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError("no such configuration file", where=path, remedy="check the path") from None
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"cannot be read ({e})", where=path) from None
     except tomllib.TOMLDecodeError as e:
         raise ConfigError(f"is not TOML ({e})", where=path, remedy="correct the line named") from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"cannot be read ({e})", where=path) from None
     except (ValueError, RecursionError) as e:  # an integer of thousands of digits, brackets without end
         raise ConfigError(f"cannot be read ({e})", where=path, remedy="write it by hand") from None
 
@@ -59,9 +59,8 @@ def _refuse_depth(text: str, where: str | Path) -> None:
     """Raise ConfigError for a key of very many parts: the parser takes time and memory with their square."""
     dots, part = max((part.count("."), part) for part in _NO_KEY.split(text))
     if dots >= MAX_DEPTH:
-        raise ConfigError(
-            f"'{part.strip()[:40]}...' has {dots + 1:,} parts", where=where, remedy="a key has three or four"
-        )
+        message = f"'{part.strip()[:40]}...' has {dots + 1:,} parts"
+        raise ConfigError(message, where=where, remedy="a key has three or four")
 
 
 def write_toml(path: Path, config: object) -> None:
@@ -124,16 +123,11 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str | Path, pre
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key in values:
         if key not in fields:
-            raise ConfigError(
-                f"unknown key '{prefix}{key}'", where=where, remedy=_nearest(key, fields, prefix)
-            )
+            remedy = _nearest(key, fields, prefix)
+            raise ConfigError(f"unknown key '{prefix}{key}'", where=where, remedy=remedy)
     built = {k: _convert(hints[k], v, where, f"{prefix}{k}") for k, v in values.items()}
     for name, f in fields.items():
-        if (
-            name not in built
-            and f.default is dataclasses.MISSING
-            and f.default_factory is dataclasses.MISSING
-        ):
+        if name not in built and f.default is f.default_factory is dataclasses.MISSING:
             raise ConfigError(f"key '{prefix}{name}' is missing", where=where, remedy="add it")
     try:
         return cls(**built)
@@ -216,11 +210,9 @@ def refuse_changes(
     """Raise RunError naming the first key, none of `free`, in which two flat configurations differ."""
     for key in sorted({*then, *now} - set(free)):
         if then.get(key) != now.get(key):
-            raise RunError(
-                f"the run was started with {key} = {then.get(key)}, not {now.get(key)}",
-                where=out,
-                remedy="resume it with what it was started with, or train into another folder",
-            )
+            message = f"the run was started with {key} = {then.get(key)}, not {now.get(key)}"
+            remedy = "resume it with what it was started with, or train into another folder"
+            raise RunError(message, where=out, remedy=remedy)
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
@@ -250,9 +242,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 def _nearest(key: str, known: Iterable[str], prefix: str) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(key, names, n=1)
-    if close:
-        return f"did you mean '{prefix}{close[0]}'?"
-    return f"known keys: {', '.join(names)}"
+    return f"did you mean '{prefix}{close[0]}'?" if close else f"known keys: {', '.join(names)}"
 
 
 def _convert(hint: Any, value: Any, where: str | Path, key: str) -> Any:
@@ -277,22 +267,18 @@ def _convert(hint: Any, value: Any, where: str | Path, key: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, hint):
             return value
-        if not isinstance(value, Mapping):
-            raise _wrong_type(hint, value, where, key)
-        return from_dict(hint, value, where=where, prefix=f"{key}.")
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise _wrong_type(hint, value, where, key)
+        if isinstance(value, Mapping):
+            return from_dict(hint, value, where=where, prefix=f"{key}.")
+        raise _wrong_type(hint, value, where, key)
+    if origin is tuple and isinstance(value, (list, tuple)):
         return tuple(_convert(args[0], v, where, f"{key}[{i}]") for i, v in enumerate(value))
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise _wrong_type(hint, value, where, key)
+    if origin is dict and isinstance(value, Mapping):
         return {str(k): _convert(args[1], v, where, f"{key}.{k}") for k, v in value.items()}
     if hint is Any:
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+    if origin is not None or not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise _wrong_type(hint, value, where, key)
     return value
 

@@ -51,9 +51,7 @@ def _named(path: Path, temporary: Path | None = None) -> Iterator[None]:
             raise
         raise DiskError.of(e, path) from e
     except Exception as e:
-        from safetensors import (
-            SafetensorError,  # here, because `nextvec --help` loads nothing that it can spare
-        )
+        from safetensors import SafetensorError  # here: `nextvec --help` loads nothing that it can spare
 
         # Its errors are no OSErrors, but say which one it was.
         found = re.search(r"\(os error (\d+)\)", str(e)) if isinstance(e, SafetensorError) else None
@@ -183,9 +181,8 @@ def _take_lock(folder: Path) -> int:
 def busy(folder: Path, holder: str = "") -> BusyError:
     """The error of a folder that somebody else is writing; `holder` is the process id, where it is known."""
     who = f"process {holder}" if holder.isdigit() else "another process"
-    return BusyError(
-        f"is being written by {who}", where=folder, remedy="wait for it to end and give the command again"
-    )
+    remedy = "wait for it to end and give the command again"
+    return BusyError(f"is being written by {who}", where=folder, remedy=remedy)
 
 
 @contextlib.contextmanager
@@ -270,13 +267,10 @@ def read_json(path: Path, error: type[NextvecError], *, remedy: str | None = Non
         return unsealed(json.loads(text), text, path, error, remedy)
     except FileNotFoundError:
         raise error("not found", where=path, remedy=remedy) from None
-    except (OSError, UnicodeDecodeError, RecursionError) as e:
-        raise error(f"cannot be read ({e})", where=path, remedy=remedy) from None
     except json.JSONDecodeError as e:
-        raise error(
-            f"is not JSON (line {e.lineno}, column {e.colno}: {e.msg})", where=path, remedy=remedy
-        ) from None
-    except ValueError as e:  # an integer of more digits than Python reads
+        message = f"is not JSON (line {e.lineno}, column {e.colno}: {e.msg})"
+        raise error(message, where=path, remedy=remedy) from None
+    except (OSError, RecursionError, ValueError) as e:  # also an integer of more digits than Python reads
         raise error(f"cannot be read ({e})", where=path, remedy=remedy) from None
 
 

@@ -131,6 +131,15 @@ class MissingDependencyError(NextvecError):
     """An optional package that the chosen option needs is not installed."""
 
 
+def require_package(what: str, package: str, extra: str) -> None:
+    """Raise MissingDependencyError where an optional package is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        message = f"{what} needs {package}, which is not installed"
+        raise MissingDependencyError(message, remedy=f"pip install nextvec[{extra}]")
+
+
 class NothingToDraw(NextvecError):  # noqa: N818 - the report prints its reason; nothing went wrong
     """The inputs hold nothing that a figure could show."""
 

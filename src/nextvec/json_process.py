@@ -106,9 +106,8 @@ class JsonProcess:
             line = self._running.exchange(request, self.timeout)
         except queue.Empty:
             self._stop()
-            raise self._error(
-                "late", f"{self.name} gave no answer within {self.timeout:g} s; its process was stopped"
-            ) from None
+            message = f"{self.name} gave no answer within {self.timeout:g} s; its process was stopped"
+            raise self._error("late", message) from None
         except EOFError:
             last_line = self._running.last_words()
             self._stop()
@@ -122,9 +121,8 @@ class JsonProcess:
             answer = None
         if not isinstance(answer, dict):
             self._stop()
-            raise self._error(
-                "invalid", f"{self.name}'s process wrote {line[:80]!r}, which is not a JSON object"
-            )
+            message = f"{self.name}'s process wrote {line[:80]!r}, which is not a JSON object"
+            raise self._error("invalid", message)
         if "error" in answer:
             raise self._error("refused", f"{self.name}: {answer['error']}")
         return answer

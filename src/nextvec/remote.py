@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from nextvec.disk import LOCK, MAX_JSON_BYTES, atomic_write, is_own, locked, sha256_file, write_json
 from nextvec.errors import BusyError, DiskError, MissingDependencyError, NextvecError
+from nextvec.seals import CHANGED
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -85,7 +86,6 @@ class _Place:
     """An address and its copy here.
 
     Attributes:
-        folder: the copy.
         held: path -> tag and size of what was fetched or put: what the copy is of.
     """
 
@@ -123,9 +123,8 @@ class _Place:
                 for meta in batch:
                     path = str(meta["path"])
                     if {"", ".", ".."} & set(path.split("/")) or len(found) >= MOST_FILES:
-                        raise self.error(
-                            f"holds {path!r}, or too many files", "give the folder of a store or run"
-                        )
+                        remedy = "give the folder of a store or run"
+                        raise self.error(f"holds {path!r}, or too many files", remedy)
                     found[path] = {"e_tag": meta["e_tag"], "size": meta["size"]}
         return found
 
@@ -139,9 +138,8 @@ class _Place:
         found = self.listing() if found is None else found
         last = next((name for name in LAST if name in found), None)
         if last is None:
-            raise self.error(
-                "holds no store and no finished run" if found else "nothing is there", "check the address"
-            )
+            what = "holds no store and no finished run" if found else "nothing is there"
+            raise self.error(what, "check the address")
         digests = self._digests(found) if last == STORE else {}
         wanted = [p for p in found if p not in LAST and not p.startswith(f"{LOCAL_ONLY}/")]
         if last == STORE:
@@ -151,9 +149,8 @@ class _Place:
         missing = [p for p in [*wanted, last] if self.held.get(p) != found[p] or not self._whole(p, found[p])]
         self.home.mkdir(parents=True, exist_ok=True)
         if sum(found[path]["size"] for path in missing) > shutil.disk_usage(self.home).free:
-            raise DiskError(
-                "has no room for the copy", where=self.home, remedy=f"set {CACHE} to another disk"
-            )
+            remedy = f"set {CACHE} to another disk"
+            raise DiskError("has no room for the copy", where=self.home, remedy=remedy)
         for path in missing:  # the manifest is the last of them
             self._get(path, found[path], digests.get(path))
             self.held[path] = found[path]
@@ -200,11 +197,8 @@ class _Place:
                 read.update(block)
                 file.write(block)
             if left or digest not in (None, read.hexdigest()):
-                raise self.error(
-                    "has changed since it was written (sha256 differs)" if not left else "is of another size",
-                    "copy the store again or ingest it anew",
-                    path,
-                )
+                what = "is of another size" if left else CHANGED
+                raise self.error(what, "copy the store again or ingest it anew", path)
 
         with self.answered(path):
             atomic_write(self.folder / path, save)
@@ -244,11 +238,8 @@ class _Place:
                 for block in there.stream(min_chunk_size=BLOCK):
                     read.update(block)
                 if read.hexdigest() != digest:
-                    raise self.error(
-                        "somebody else has written it",
-                        f"{AGAIN} when no other writer is at work; delete it, if it is left of one that died",
-                        path,
-                    ) from None
+                    remedy = "when no other writer is at work; delete it, if it is left of one that died"
+                    raise self.error("somebody else has written it", f"{AGAIN} {remedy}", path) from None
                 tag = there.meta["e_tag"]
         self.held[path] = {"e_tag": tag, "size": size}
 
@@ -262,20 +253,15 @@ class _Place:
     @contextlib.contextmanager
     def answered(self, path: str) -> Iterator[None]:
         """What the server refuses as a DiskError."""
-        from obstore.exceptions import (
-            BaseError,
-            PermissionDeniedError,
-            PreconditionError,
-            UnauthenticatedError,
-        )
+        from obstore import exceptions as of
 
         try:
             yield
         except NextvecError:
             raise
-        except (BaseError, FileNotFoundError) as e:
+        except (of.BaseError, FileNotFoundError) as e:
             said = str(e)
-            if isinstance(e, PreconditionError):
+            if isinstance(e, of.PreconditionError):
                 raise self.error("has changed while it was read", AGAIN, path) from None
             if "NoSuchBucket" in said:
                 raise self.error("there is no such bucket", "check the address") from None
@@ -285,12 +271,11 @@ class _Place:
                 "/latest/" in said or "metadata" in said
             ):  # asked of the machine, in the cloud that it is not in
                 raise self.error("no credentials are given", CREDENTIALS) from None
-            if isinstance(e, (PermissionDeniedError, UnauthenticatedError)) or "403" in said or "401" in said:
+            refused = isinstance(e, (of.PermissionDeniedError, of.UnauthenticatedError))
+            if refused or "403" in said or "401" in said:
                 raise self.error("the server refuses these credentials", CREDENTIALS, path) from None
-            first = said.partition("\n")[0]
-            raise self.error(
-                f"cannot be reached ({first})", "check the address and the network", path
-            ) from None
+            message = f"cannot be reached ({said.partition(chr(10))[0]})"
+            raise self.error(message, "check the address and the network", path) from None
 
 
 def _open(address: str) -> ObjectStore:
@@ -298,11 +283,8 @@ def _open(address: str) -> ObjectStore:
         from obstore.exceptions import BaseError
         from obstore.store import from_url
     except ImportError:
-        raise MissingDependencyError(
-            "an address in an object store needs the package obstore",
-            where=address,
-            remedy="pip install 'nextvec[s3]'",
-        ) from None
+        message = "an address in an object store needs the package obstore"
+        raise MissingDependencyError(message, where=address, remedy="pip install 'nextvec[s3]'") from None
     plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
     try:
         return from_url(

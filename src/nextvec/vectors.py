@@ -33,25 +33,19 @@ class _Vectors:
     encoder: str
 
     def __post_init__(self) -> None:
+        remedy = "give floating point numbers [..., D]"
         try:
             given = np.asarray(self.values)
         except ValueError:  # a ragged list
-            raise VectorError(
-                "rows of different lengths are not vectors", remedy="give floating point numbers [..., D]"
-            ) from None
+            raise VectorError("rows of different lengths are not vectors", remedy=remedy) from None
         if given.ndim == 0 or not np.issubdtype(given.dtype, np.floating):
-            raise VectorError(
-                f"{given.dtype} of shape {list(given.shape)} are not vectors",
-                remedy="give floating point numbers [..., D]",
-            )
+            raise VectorError(f"{given.dtype} of shape {list(given.shape)} are not vectors", remedy=remedy)
         with np.errstate(over="ignore"):
             values = given.astype(np.float32, copy=given.flags.writeable)
         finite = np.asarray(np.isfinite(values).all(axis=-1))
         if not finite.all():
-            raise VectorError(
-                f"{self._place(~finite)} holds NaN or infinity",
-                remedy="leave it out, or encode it again",
-            )
+            message = f"{self._place(~finite)} holds NaN or infinity"
+            raise VectorError(message, remedy="leave it out, or encode it again")
         values.flags.writeable = False
         object.__setattr__(self, "values", values)
 
@@ -63,10 +57,8 @@ class _Vectors:
     def of(self, encoder: str) -> Self:
         """Itself, if it lies in the space of this encoder. Raises EncoderMismatchError otherwise."""
         if encoder != self.encoder:
-            raise EncoderMismatchError(
-                f"vectors of the encoder {self.encoder} where those of {encoder} are needed",
-                remedy="encode the texts with that encoder",
-            )
+            message = f"vectors of the encoder {self.encoder} where those of {encoder} are needed"
+            raise EncoderMismatchError(message, remedy="encode the texts with that encoder")
         return self
 
     @staticmethod
@@ -94,11 +86,10 @@ class RawVectors(_Vectors):
         found = super().of(encoder)
         if normalised not in (None, self.normalised):
             kinds = ("raw vectors", "vectors at unit length")
-            raise EncoderMismatchError(
-                f"{kinds[self.normalised]} of the encoder {encoder} where its {kinds[not self.normalised]} "
-                "are needed",
-                remedy="use stores, runs and decoders of one kind: ingest the texts to have raw vectors",
-            )
+            has, needs = kinds[self.normalised], kinds[not self.normalised]
+            remedy = "use stores, runs and decoders of one kind: ingest the texts to have raw vectors"
+            message = f"{has} of the encoder {encoder} where its {needs} are needed"
+            raise EncoderMismatchError(message, remedy=remedy)
         return found
 
     def unit(self) -> UnitVectors:
@@ -118,10 +109,8 @@ class UnitVectors(_Vectors):
         norms = _norms(self.values)
         off = np.asarray((np.abs(norms - 1) > UNIT_TOLERANCE) & (norms > 0))
         if off.any():
-            raise VectorError(
-                f"{self._place(off)} has length {float(norms[off].ravel()[0]):.4g}, not 1",
-                remedy="make RawVectors of them and take .unit()",
-            )
+            message = f"{self._place(off)} has length {float(norms[off].ravel()[0]):.4g}, not 1"
+            raise VectorError(message, remedy="make RawVectors of them and take .unit()")
 
 
 def require_raw(vectors: Any) -> RawVectors:

@@ -157,7 +157,7 @@ def test_every_route_in_a_message_is_one_of_the_server() -> None:
 
 
 def test_every_key_of_the_configuration_in_a_remedy_exists() -> None:
-    from nextvec.decoding.inverter.config import InverterConfig
+    from nextvec.decoding.inverter import InverterConfig
     from nextvec.training.config import TrainConfig
 
     keys: dict[str, set[str]] = {}

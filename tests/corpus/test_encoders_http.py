@@ -39,6 +39,10 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
+def encoder_at(url: str, model: str, **options: Any) -> HttpEncoder:
+    return HttpEncoder(EncoderConfig(model, url, **options))
+
+
 def vector(text: str) -> np.ndarray:
     return np.random.default_rng(list(text.encode()) or [0]).standard_normal(4).astype(np.float32)
 
@@ -106,7 +110,7 @@ EXPECTED = np.stack([vector(t) for t in TEXTS])
 @pytest.mark.parametrize("coded", [False, True])
 def test_openai_vectors_come_in_order_whatever_order_they_are_sent(server: Server, coded: bool) -> None:
     server.shuffle = True
-    encoder = HttpEncoder(server.address, "small", batch_size=3, base64_response=coded)
+    encoder = encoder_at(server.address, "small", batch_size=3, base64_response=coded)
     advanced: list[int] = []
     np.testing.assert_array_equal(encoder.encode(TEXTS, advanced.append), EXPECTED)
     assert advanced == [3, 3, 1]
@@ -136,7 +140,7 @@ def test_tei_is_asked_for_raw_vectors(server: Server) -> None:
 
 def test_a_server_that_normalises_is_noticed(server: Server) -> None:
     server.unit = True
-    encoder = HttpEncoder(server.address, "small")
+    encoder = encoder_at(server.address, "small")
     assert encoder.unit
     assert encoder.normalises
 
@@ -173,13 +177,13 @@ def test_a_404_tries_the_other_form_once_and_says_so(
 ) -> None:
     server.plan = [(404, {}, b"no such page")]
     with caplog.at_level("WARNING", "nextvec.corpus"):
-        encoder = HttpEncoder(server.address + given, "small")
+        encoder = encoder_at(server.address + given, "small")
     assert f"is not there, {server.address}{there} is" in caplog.text
     np.testing.assert_array_equal(encoder.encode(TEXTS), EXPECTED)
     assert [request["path"] for request in server.seen][1:] == [there, there]
     server.plan, before = [(404, {}, b"no such model"), (404, {}, b"no such page")], len(server.seen)
     with pytest.raises(EncoderError, match="answered 404: no such model; nor is there an answer at http"):
-        HttpEncoder(server.address + given, "small")
+        encoder_at(server.address + given, "small")
     assert len(server.seen) == before + 2
 
 
@@ -201,7 +205,7 @@ def test_addresses_that_are_none(url: str, kind: str | None, message: str) -> No
 
 def test_the_fingerprint_tells_models_apart_and_bears_noise(server: Server) -> None:
     def fingerprint(model: str, path: str = "") -> str:
-        return str(HttpEncoder(server.address + path, model).fingerprint["fingerprint"])
+        return str(encoder_at(server.address + path, model).fingerprint["fingerprint"])
 
     base = fingerprint("small")
     assert fingerprint("small") == base
@@ -214,14 +218,14 @@ def test_the_fingerprint_tells_models_apart_and_bears_noise(server: Server) -> N
 
 def test_the_key_is_sent_and_not_kept(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "sk-very-secret")
-    encoder = HttpEncoder(server.address, "small", key_variable="MY_KEY")
+    encoder = encoder_at(server.address, "small", key_variable="MY_KEY")
     assert server.seen[-1]["headers"]["authorization"] == "Bearer sk-very-secret"
     assert "secret" not in json.dumps(encoder.fingerprint)
-    HttpEncoder(server.address, "small")
+    encoder_at(server.address, "small")
     assert "authorization" not in {k.lower() for k in server.seen[-1]["headers"]}
     monkeypatch.delenv("MY_KEY")
     with pytest.raises(EncoderError, match="MY_KEY is empty"):
-        HttpEncoder(server.address, "small", key_variable="MY_KEY")
+        encoder_at(server.address, "small", key_variable="MY_KEY")
 
 
 @pytest.mark.parametrize("status", [200, 401])
@@ -232,19 +236,19 @@ def test_a_key_that_the_server_sends_back_is_not_shown(
     body = json.dumps({"error": {"message": "Incorrect API key provided: sk-very-secret."}}).encode()
     server.plan.append((status, {}, body))
     with pytest.raises(EncoderError, match=r"Incorrect API key provided: \[API key\]\.") as raised:
-        HttpEncoder(server.address, "small", key_variable="MY_KEY", retries=0)
+        encoder_at(server.address, "small", key_variable="MY_KEY", retries=0)
     assert "secret" not in str(raised.value)
 
 
 def test_busy_servers_are_asked_again(server: Server, waits: list[float]) -> None:
-    encoder = HttpEncoder(server.address, "small")
+    encoder = encoder_at(server.address, "small")
     server.plan = [(429, {"retry-after": "7"}, b"slow down"), (503, {}, b""), (500, {}, b"")]
     np.testing.assert_array_equal(encoder.encode(TEXTS), EXPECTED)
     assert waits == [7.0, 1.0, 2.0]
 
 
 def test_retry_after_may_be_a_date(server: Server, waits: list[float]) -> None:
-    encoder = HttpEncoder(server.address, "small")
+    encoder = encoder_at(server.address, "small")
     when = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=30)
     server.plan = [(503, {"retry-after": email.utils.format_datetime(when, usegmt=True)}, b"")]
     encoder.encode(TEXTS)
@@ -252,7 +256,7 @@ def test_retry_after_may_be_a_date(server: Server, waits: list[float]) -> None:
 
 
 def test_tries_are_bounded_and_so_is_waiting(server: Server, waits: list[float]) -> None:
-    encoder = HttpEncoder(server.address, "small", retries=2)
+    encoder = encoder_at(server.address, "small", retries=2)
     server.plan = [(500, {}, b"")] * 9
     with pytest.raises(EncoderError, match="answered 500, 3 tries"):
         encoder.encode(TEXTS)
@@ -268,7 +272,7 @@ def test_tries_are_bounded_and_so_is_waiting(server: Server, waits: list[float])
     [(401, "API key"), (404, "check the address"), (413, "batch_size=8"), (302, "address")],
 )
 def test_refusals_are_not_asked_again(server: Server, waits: list[float], status: int, remedy: str) -> None:
-    encoder = HttpEncoder(server.address, "small")
+    encoder = encoder_at(server.address, "small")
     before = len(server.seen)
     server.plan = [(status, {"location": f"{server.address}/elsewhere"}, b"because\nof that")]
     with pytest.raises(EncoderError, match=f"answered {status}: because of that") as caught:
@@ -313,7 +317,7 @@ def fill(value: Any) -> Callable[[Any], Any]:
     ],
 )
 def test_answers_that_make_no_sense(server: Server, change: Callable[[Any], Any]) -> None:
-    encoder = HttpEncoder(server.address, "small")
+    encoder = encoder_at(server.address, "small")
     server.change = change
     with pytest.raises(EncoderError) as caught:
         encoder.encode(TEXTS)
@@ -322,14 +326,14 @@ def test_answers_that_make_no_sense(server: Server, change: Callable[[Any], Any]
 
 
 def test_answers_of_another_dimension_later_on(server: Server) -> None:
-    encoder = HttpEncoder(f"{server.address}/embed", "small")
+    encoder = encoder_at(f"{server.address}/embed", "small")
     server.change = lambda rows: [[*r, 1.0] for r in rows]
     with pytest.raises(EncoderError, match=r"answered \[7, 5\].* \[7, 4\] is due"):
         encoder.encode(TEXTS)
 
 
 def test_an_endless_answer_is_cut_short(server: Server) -> None:
-    encoder = HttpEncoder(server.address, "small")
+    encoder = encoder_at(server.address, "small")
     server.plan = [(200, {}, b" " * (module.MAX_BYTES_A_TEXT + 2))]
     with pytest.raises(EncoderError, match="answers more than"):
         encoder.encode(["one"])
@@ -342,7 +346,7 @@ def test_a_server_that_is_not_there(waits: list[float]) -> None:
     with Server() as gone:
         address = gone.address
     with pytest.raises(EncoderError, match=r"cannot be reached .*, 3 tries") as caught:
-        HttpEncoder(address, "small", retries=2, timeout=2)
+        encoder_at(address, "small", retries=2, timeout=2)
     assert caught.value.remedy
     assert waits == [0.5, 1.0]
 
@@ -350,18 +354,18 @@ def test_a_server_that_is_not_there(waits: list[float]) -> None:
 def test_proxies_of_the_environment_are_not_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    encoder = HttpEncoder(server.address, "small", retries=0)
+    encoder = encoder_at(server.address, "small", retries=0)
     np.testing.assert_array_equal(encoder.encode(TEXTS), EXPECTED)
 
 
 def test_options_out_of_range(server: Server) -> None:
     for options in ({"batch_size": 0}, {"retries": -1}, {"timeout": 0.0}):
         with pytest.raises(EncoderError, match="out of range"):
-            HttpEncoder(server.address, "small", **options)  # type: ignore[arg-type]
+            encoder_at(server.address, "small", **options)  # type: ignore[arg-type]
 
 
 def test_shorter_vectors_can_be_asked_for(server: Server) -> None:
-    assert HttpEncoder(server.address, "small", dimensions=2).dimension == 2
+    assert encoder_at(server.address, "small", dimensions=2).dimension == 2
     assert server.seen[-1]["body"]["dimensions"] == 2
 
 
@@ -369,24 +373,24 @@ def test_shorter_vectors_can_be_asked_for(server: Server) -> None:
 def test_dimensions_that_are_asked_for_and_not_given_are_an_error(server: Server, path: str) -> None:
     server.shortens = False
     with pytest.raises(EncoderError, match="2 dimensions were asked for, the server gives 4; leave"):
-        HttpEncoder(server.address + path, "small", dimensions=2)
+        encoder_at(server.address + path, "small", dimensions=2)
 
 
 def test_an_error_in_a_good_answer_is_quoted(server: Server) -> None:
     body = json.dumps({"error": {"message": "model 'small' is still loading", "code": 503}}).encode()
     server.plan.append((200, {}, body))
     with pytest.raises(EncoderError, match=r"answered 200 with an error: .*'small' is still loading"):
-        HttpEncoder(server.address, "small", retries=0)
+        encoder_at(server.address, "small", retries=0)
 
 
 def test_an_answer_of_another_kind_names_the_option(server: Server) -> None:
     server.change = lambda _: {"vectors": []}
     with pytest.raises(EncoderError, match="--encoder-option kind=openai, or kind=tei"):
-        HttpEncoder(server.address, "small", retries=0)
+        encoder_at(server.address, "small", retries=0)
 
 
 def test_prompts_and_roles_go_to_the_server(server: Server) -> None:
-    plain = HttpEncoder(server.address, "small")
+    plain = encoder_at(server.address, "small")
     config = EncoderConfig(
         "small",
         endpoint=server.address,
@@ -406,6 +410,6 @@ def test_prompts_and_roles_go_to_the_server(server: Server) -> None:
     assert (told["prompt"], told["role"]) == ("text: ", "passage")
     assert told["fingerprint"] != plain.fingerprint["fingerprint"]
     assert "input_type" not in server.seen[0]["body"]
-    tei = HttpEncoder(f"{server.address}/embed", "any", role="document")
+    tei = encoder_at(f"{server.address}/embed", "any", role="document")
     encode_queries(tei, ["No"])
     assert server.seen[-1]["body"]["prompt_name"] == "document"

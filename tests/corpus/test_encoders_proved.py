@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from corpus.ingesting import Run
-from nextvec.corpus.encoders.proved import PROBE, ProvedEncoder
+from nextvec.corpus.encoders.http import PROOF, ProvedEncoder
 from nextvec.corpus.reading import Space, TextReader
 from nextvec.corpus.store import Store
 from nextvec.errors import EncoderMismatchError
@@ -42,9 +42,9 @@ def served(text_encoder: type) -> Callable[..., Any]:
 
 
 def test_32_texts_of_all_lengths_are_compared() -> None:
-    assert len(PROBE) == len(set(PROBE)) == 32
-    assert min(map(len, PROBE)) < 5
-    assert len(PROBE[-1].split()) > 512
+    assert len(PROOF) == len(set(PROOF)) == 32
+    assert min(map(len, PROOF)) < 5
+    assert len(PROOF[-1].split()) > 512
 
 
 def test_the_same_weights_share_a_space(

@@ -10,7 +10,7 @@ import pytest
 
 from corpus.ingesting import Run, write
 from nextvec.corpus.chunking import ParagraphChunker, WordChunker
-from nextvec.corpus.language import check_language, guess_language
+from nextvec.corpus.survey import check_language, guess_language
 from nextvec.errors import ConfigError, EncoderError
 
 THAI = "เรือออกจากท่าก่อนรุ่งสางและกลับมาในตอนเย็นพร้อมกับปลามากมายที่จับได้ในทะเลลึก"

@@ -271,7 +271,7 @@ def test_without_markitdown_a_folder_tells_what_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(front, "can_read_office", lambda: False)
-    monkeypatch.setattr("nextvec.corpus.readers.office.can_read_office", lambda: False)
+    monkeypatch.setattr("nextvec.corpus.readers.pages.can_read_office", lambda: False)
     (tmp_path / "a.txt").write_text("Text.")
     (tmp_path / "b.pdf").write_bytes(b"%PDF")
     report = ReadReport()

@@ -12,7 +12,7 @@ import pytest
 
 from nextvec.corpus.documents import ReaderOptions, read_source
 from nextvec.corpus.readers import base as streams
-from nextvec.corpus.readers import files as tables
+from nextvec.corpus.readers import rows as tables
 from nextvec.errors import DocumentError
 
 ROWS = [

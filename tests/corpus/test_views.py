@@ -20,13 +20,14 @@ from nextvec.corpus.chunking import (
     SentenceChunker,
     TokenChunker,
     WordChunker,
+    originals,
+    shifts,
 )
 from nextvec.corpus.fingerprints import minhash_text, text_sha256
-from nextvec.corpus.ingest import ALIKE, KNOWN, KNOWN_VIEW
 from nextvec.corpus.npz import export_npz
 from nextvec.corpus.spans import word_spans
 from nextvec.corpus.store import NewDocument, Store, StoreWriter, describe_store
-from nextvec.corpus.views import originals, shifts
+from nextvec.corpus.survey import ALIKE, KNOWN, KNOWN_VIEW
 from nextvec.errors import ConfigError, DocumentError, EncoderError, StoreError
 
 WORDS = WordChunker(12, 4, 20)

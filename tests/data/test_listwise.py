@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nextvec.data import listwise
+from nextvec.data import least_squares
 from nextvec.data.gather import gather_contexts
 from nextvec.data.windows import Windows, make_windows
 from nextvec.vectors import unit
@@ -37,7 +37,7 @@ def loss(vectors: np.ndarray, windows: Windows, weights: np.ndarray, mean: np.nd
     total = 0.0
     ends = {d: int(windows.target[windows.document == d].max()) for d in np.unique(windows.document)}
     contexts, lengths = gather_contexts(vectors, windows, 64)
-    features = listwise.ranking_features(contexts, lengths, mean)
+    features = least_squares.ranking_features(contexts, lengths, mean)
     for i in range(len(windows)):
         query = unit((features[i] * weights[:, None]).sum(axis=0)[None])[0]
         unread = unit(vectors[windows.target[i] : ends[int(windows.document[i])] + 1])
@@ -47,9 +47,9 @@ def loss(vectors: np.ndarray, windows: Windows, weights: np.ndarray, mean: np.nd
 
 
 def test_no_change_of_one_weight_is_better(world, monkeypatch) -> None:
-    monkeypatch.setattr(listwise, "OTHERS", 0)
+    monkeypatch.setattr(least_squares, "OTHERS", 0)
     vectors, windows = world
-    found = listwise.fit_listwise(vectors, windows)
+    found = least_squares.fit_listwise(vectors, windows)
     best = loss(vectors, windows, found.weights, found.mean, found.sharpness)
     for k in range(len(found.weights)):
         for step in (-0.05, 0.05):
@@ -61,11 +61,11 @@ def test_no_change_of_one_weight_is_better(world, monkeypatch) -> None:
 
 
 def test_it_is_the_same_twice_and_of_any_scale(world, monkeypatch) -> None:
-    monkeypatch.setattr(listwise, "OTHERS", 0)
+    monkeypatch.setattr(least_squares, "OTHERS", 0)
     vectors, windows = world
-    one, again = (listwise.fit_listwise(vectors, windows, seed=3) for _ in range(2))
+    one, again = (least_squares.fit_listwise(vectors, windows, seed=3) for _ in range(2))
     np.testing.assert_array_equal(one.weights, again.weights)
-    large = listwise.fit_listwise(vectors * 7, windows, seed=3)
+    large = least_squares.fit_listwise(vectors * 7, windows, seed=3)
     near, far = (loss(vectors, windows, f.weights, f.mean, f.sharpness) for f in (one, large))
     assert far == pytest.approx(near, abs=5e-3)
     assert np.linalg.norm(one.weights) == pytest.approx(1)
@@ -73,7 +73,7 @@ def test_it_is_the_same_twice_and_of_any_scale(world, monkeypatch) -> None:
 
 def test_features_are_directions(world) -> None:
     contexts = np.array([[[3.0, 0.0], [0.0, 2.0], [9.0, 9.0]]], dtype=np.float32)
-    features = listwise.ranking_features(contexts, np.array([2]), np.array([0.6, 0.8], dtype=np.float32))
+    features = least_squares.ranking_features(contexts, np.array([2]), np.array([0.6, 0.8], dtype=np.float32))
     assert features.shape == (1, 10, 2)
     np.testing.assert_allclose(features[0, 0], [0, 1])  # the last read
     np.testing.assert_allclose(features[0, 7], [0.5, 0.5])  # the mean of all read

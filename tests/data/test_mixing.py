@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from nextvec.data.batches import BatchSource
-from nextvec.data.mixing import Mixture
-from nextvec.data.sampling import Sampling
+from nextvec.data.sampling import Mixture, Sampling
 from nextvec.data.windows import SequenceShape
 from nextvec.errors import ConfigError
 

@@ -14,10 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextvec.corpus.chunking import WordChunker
+from nextvec.corpus.chunking import WordChunker, originals, view_id
 from nextvec.corpus.fingerprints import minhash_text, text_sha256
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
-from nextvec.corpus.views import originals, view_id
 from nextvec.data.batches import BatchSource
 from nextvec.data.sampling import Sampling
 from nextvec.data.splits import SPLITS, Split, SplitConfig, split_documents

@@ -19,7 +19,7 @@ from nextvec.corpus.chunking import make_chunker
 from nextvec.corpus.reading import Space, TextReader
 from nextvec.corpus.store import Store
 from nextvec.decoding.base import Decoded
-from nextvec.decoding.inverter import Inverter, Writing, load_inverter, train_inverter
+from nextvec.decoding.inverter import Inverter, Writing, train_inverter
 from nextvec.errors import DecoderError, EncoderMismatchError, VectorError
 from nextvec.vectors import RawVectors, UnitVectors, unit
 
@@ -59,7 +59,7 @@ def folder(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def inverter(folder: Path) -> Inverter:
-    return load_inverter(folder)
+    return Inverter(folder)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_more_texts_than_beams_may_be_asked_for(inverter: Inverter, vectors: Raw
 
 
 def test_with_a_reader_the_closest_is_the_best(folder: Path, vectors: RawVectors) -> None:
-    plain = load_inverter(folder, Writing(beam=8, samples=12, temperature=1.0))
+    plain = Inverter(folder, Writing(beam=8, samples=12, temperature=1.0))
     choosing = plain.with_reader(reader(plain.space))
     assert plain.reader is None
     gains = []
@@ -204,14 +204,14 @@ def test_a_damaged_folder_is_named(folder: Path, tmp_path: Path, damage: str) ->
     spoil, says = DAMAGES[damage]
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    assert load_inverter(copy).encoder == "world"
+    assert Inverter(copy).encoder == "world"
     spoil(copy)
     with pytest.raises(DecoderError, match=says):
-        load_inverter(copy)
+        Inverter(copy)
 
 
 def test_loading_draws_no_random_numbers(folder: Path) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    load_inverter(folder, Writing(seed=3))
+    Inverter(folder, Writing(seed=3))
     assert torch.equal(torch.get_rng_state(), before)

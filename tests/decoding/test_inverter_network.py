@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from nextvec.decoding.inverter import losses as rows_at_once
-from nextvec.decoding.inverter.losses import cross_entropy
 from nextvec.decoding.inverter.network import Network, NetworkConfig
+from nextvec.decoding.inverter.train import cross_entropy
 
 B, L, D, V = 3, 9, 12, 40
 CONFIG = NetworkConfig(width=16, layers=2, heads=2, ffn=24, prefix=3, dropout=0.0)

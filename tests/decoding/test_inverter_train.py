@@ -17,7 +17,7 @@ from nextvec.checkpoint import read_checkpoint
 from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.data.trained import TrainedOn
-from nextvec.decoding.inverter import Writing, load_inverter, train, train_inverter
+from nextvec.decoding.inverter import Inverter, Writing, train, train_inverter
 from nextvec.decoding.inverter import losses as topics
 from nextvec.decoding.inverter.state import open_session
 from nextvec.decoding.inverter.tokens import Pairs
@@ -41,7 +41,7 @@ def test_a_few_texts_are_learned_by_heart(store: Store, tmp_path: Path, kind: st
     for _ in range(updates):
         train.update(session, everything, updates)
     session.keep({})
-    inverter = load_inverter(tmp_path, Writing(beam=1, no_repeat=0))
+    inverter = Inverter(tmp_path, Writing(beam=1, no_repeat=0))
     assert inverter.text(RawVectors(store.vectors[:texts], "world")) == list(TEXTS[:texts])
 
 
@@ -190,7 +190,7 @@ def test_the_end_follows_a_text_but_not_a_cut_one(store: Store) -> None:
 
 
 def test_the_rate_rises_and_falls() -> None:
-    from nextvec.decoding.inverter.config import InverterOptimConfig
+    from nextvec.decoding.inverter.state import InverterOptimConfig
 
     config = InverterOptimConfig(lr=1.0, warmup=0.1)
     rates = [train.learning_rate(config, p / 100) for p in range(101)]

@@ -14,7 +14,6 @@ from nextvec.decoding.quality import (
     KnownTexts,
     Repetition,
     bleu,
-    copied,
     gibberish,
     token_f1,
     words_of,
@@ -136,8 +135,8 @@ def test_so_many_words_in_a_row_are_copied_and_one_fewer_are_not() -> None:
         run = words[start : start + COPIED_WORDS]
         assert known.copied(" ".join([around[0], *run, around[1]]))
         assert not known.copied(" ".join([around[0], *run[:-1], around[1]]))
-    assert copied(RIVER.upper(), [RIVER])
-    assert not copied(RIVER, [])
+    assert KnownTexts([RIVER]).copied(RIVER.upper())
+    assert not KnownTexts([]).copied(RIVER)
 
 
 def test_the_words_of_two_texts_make_no_run() -> None:

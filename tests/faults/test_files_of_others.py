@@ -12,7 +12,7 @@ from by_hand import by_hand
 from nextvec.config import MAX_DEPTH, parse_assignments, read_toml
 from nextvec.corpus.arrays import map_npy
 from nextvec.corpus.readers.base import ReaderOptions, ReadReport
-from nextvec.corpus.readers.files import html_text
+from nextvec.corpus.readers.pages import html_text
 from nextvec.corpus.readers.wikitext import is_balanced
 from nextvec.disk import read_json
 from nextvec.errors import ConfigError, DocumentError, ModelError, RunError

@@ -174,7 +174,7 @@ def test_document_and_recency_bring_their_own_forward(
     pool = find("last", sure, reading, 200).rows
     documents = [find("last+document", sure, reading).rows, find("last+recency", sure, reading).rows]
     for i, (rows, home) in enumerate(zip(pool, windows.document, strict=True)):
-        own = rows[context.document_of(rows) == home]
+        own = rows[context.store.document_of(rows) == home]
         assert documents[0][i].tolist() == [*own, *rows[~np.isin(rows, own)]][:K]
         nearest = np.sort(own)  # what was read is left out: all of its own come after the reader
         assert documents[1][i].tolist()[: min(3, len(own))] == nearest.tolist()[:3]

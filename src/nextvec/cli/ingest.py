@@ -16,13 +16,13 @@ from nextvec.text import columns
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nextvec.corpus.boilerplate import RecurringPassage
     from nextvec.corpus.chunking import Chunker
     from nextvec.corpus.documents import ReaderOptions
     from nextvec.corpus.encoders import EncoderConfig
     from nextvec.corpus.imports import ImportReport
     from nextvec.corpus.ingest import IngestReport
     from nextvec.corpus.npz import NpzImportReport
+    from nextvec.corpus.survey import RecurringPassage
 
 READING, CUTTING = Group("Reading documents"), Group("Chunks")
 READY_MADE = Group("Vectors you already have")

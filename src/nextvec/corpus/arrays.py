@@ -103,33 +103,30 @@ def _unpack(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str, stack: contextlib.ExitStack, max_bytes: int
 ) -> NDArray[Any]:
     """One member as a memory map. Its header must account for every byte before any is unpacked."""
+
+    def refuse(message: str, remedy: str = "save it anew") -> VectorError:
+        return VectorError(message, where=where, remedy=remedy)
+
     if member.file_size > max_bytes:
-        raise VectorError(
-            f"unpacks to {member.file_size} bytes, over {max_bytes}", where=where, remedy="split it"
-        )
+        raise refuse(f"unpacks to {member.file_size} bytes, over {max_bytes}", "split it")
     with archive.open(member) as packed:
         try:
             shape, fortran, dtype = read_header(packed)
         except ValueError as e:
-            raise VectorError(f"is not an array ({e})", where=where, remedy="save it anew") from None
+            raise refuse(f"is not an array ({e})") from None
         if dtype.hasobject:
-            raise VectorError(
-                "holds pickled Python objects, which are never read",
-                where=where,
-                remedy="save it as text: array.astype(str)",
-            )
+            remedy = "save it as text: array.astype(str)"
+            raise refuse("holds pickled Python objects, which are never read", remedy)
         size = math.prod(shape) * dtype.itemsize
         if size == 0 or fortran:
-            raise VectorError("is empty or in Fortran order", where=where, remedy="save it anew")
-        if packed.tell() + size != member.file_size:
-            found = member.file_size - packed.tell()
-            raise VectorError(
-                f"header has {dtype} {list(shape)}, {found} bytes follow", where=where, remedy="save it anew"
-            )
+            raise refuse("is empty or in Fortran order")
+        found = member.file_size - packed.tell()
+        if size != found:
+            raise refuse(f"header has {dtype} {list(shape)}, {found} bytes follow")
         file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         shutil.copyfileobj(packed, file, 2**20)
     if file.tell() != size:
-        raise VectorError("is truncated", where=where, remedy="save it anew")
+        raise refuse("is truncated")
     file.flush()
     mapped: NDArray[Any] = np.memmap(file, dtype, "r", 0, shape).view(np.ndarray)
     return mapped

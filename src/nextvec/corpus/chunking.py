@@ -19,15 +19,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nextvec.config import from_dict
-from nextvec.corpus.spans import UNSHIFTED, Span, group, sentences_by_paragraph, word_spans
+from nextvec.corpus.spans import UNSHIFTED, Measure, group, sentences_by_paragraph, word_spans
 from nextvec.errors import ConfigError, EncoderError
 
 TokenOffsets = Callable[[str], Sequence[tuple[int, int]]]
@@ -67,17 +70,30 @@ class Chunker(Protocol):
         """Kind and settings as JSON values; recorded in the store, which takes chunks of one chunker only."""
 
 
-class _Described:
+class _Cutter:
     kind: ClassVar[str]
+    language: str
 
     def describe(self) -> dict[str, Any]:
         """Kind and settings as JSON values."""
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.repr}  # type: ignore[arg-type]
         return {"kind": self.kind, **settings}
 
+    def _cut(self, text: str, phase: Fraction, measure: Measure, maximum: int, **how: int) -> list[Chunk]:
+        """Sentences, none of over `maximum` words or tokens, as `spans.group` puts them together."""
+        if not 0 <= phase < 1:
+            message = f"phase {phase} is not a fraction of a chunk"
+            raise ConfigError(message, where="chunker", remedy="give 0 <= phase < 1")
+        units = sentences_by_paragraph(text, self.language, measure, maximum)
+        chunks, before = [], 0
+        for start, end, _ in group(units, maximum=maximum, phase=phase, **how):
+            chunks.append(Chunk(text[start:end], start, end, text[before:start]))
+            before = end
+        return chunks
+
 
 @dataclass(frozen=True)
-class WordChunker(_Described):
+class WordChunker(_Cutter):
     """About `words` words: sentences of a paragraph are added while there are fewer than `words`, unless the
     next would make it more than `max_words`.
 
@@ -104,15 +120,13 @@ class WordChunker(_Described):
         With `phase`, the first chunk of a paragraph is of (1 - phase) x `words` words and at most
         (1 - phase) x `max_words` where sentences allow it, and never of under `min_words`.
         """
-        check_phase(phase)
-        units = sentences_by_paragraph(text, self.language, word_spans, self.max_words)
         room = self.max_words + max(self.min_words - 1, 0)
-        sizes = {"target": self.words, "minimum": self.min_words, "maximum": self.max_words}
-        return cut(text, group(units, **sizes, room=room, phase=phase))
+        sizes = {"target": self.words, "minimum": self.min_words, "room": room}
+        return self._cut(text, phase, word_spans, self.max_words, **sizes)
 
 
 @dataclass(frozen=True)
-class _OfSentences(_Described):
+class _OfSentences(_Cutter):
     """Sentences of a paragraph, added while there are fewer than `_target` words."""
 
     max_words: int
@@ -129,14 +143,11 @@ class _OfSentences(_Described):
     def chunk(self, text: str, phase: Fraction = UNSHIFTED) -> list[Chunk]:
         """Cut one document into chunks. Raises ConfigError for a phase: these boundaries are the text's."""
         if phase != UNSHIFTED:
-            raise ConfigError(
-                f"the {self.kind} chunker cuts where the text does: its boundaries cannot be shifted",
-                where="chunker",
-                remedy="cut by words or tokens, or with a single phase",
-            )
-        units = sentences_by_paragraph(text, self.language, word_spans, self.max_words)
-        most = self.max_words
-        return cut(text, group(units, target=self._target, minimum=0, maximum=most, room=most))
+            message = f"the {self.kind} chunker cuts where the text does: its boundaries cannot be shifted"
+            remedy = "cut by words or tokens, or with a single phase"
+            raise ConfigError(message, where="chunker", remedy=remedy)
+        sizes = {"target": self._target, "minimum": 0, "room": self.max_words}
+        return self._cut(text, phase, word_spans, self.max_words, **sizes)
 
 
 @dataclass(frozen=True)
@@ -160,7 +171,7 @@ class ParagraphChunker(_OfSentences):
 
 
 @dataclass(frozen=True)
-class TokenChunker(_Described):
+class TokenChunker(_Cutter):
     """As many sentences of a paragraph as fit in `tokens` tokens of the encoder's tokenizer.
 
     Tokens are counted in place, in their paragraph, without special tokens. What is left under
@@ -189,10 +200,8 @@ class TokenChunker(_Described):
         With `phase`, the first chunk of a paragraph is as many sentences as fit in (1 - phase) x `tokens`,
         at least one, and never under `min_tokens` where the next sentence could be added.
         """
-        check_phase(phase)
-        units = sentences_by_paragraph(text, self.language, self._token_spans, self.tokens)
-        sizes = {"target": self.tokens, "minimum": self.min_tokens, "maximum": self.tokens}
-        return cut(text, group(units, **sizes, room=self.tokens, phase=phase))
+        sizes = {"target": self.tokens, "minimum": self.min_tokens, "room": self.tokens}
+        return self._cut(text, phase, self._token_spans, self.tokens, **sizes)
 
     def _token_spans(self, text: str) -> list[tuple[int, int]]:
         """Token spans that follow one another and leave out nothing but white space.
@@ -202,11 +211,8 @@ class TokenChunker(_Described):
         """
         starts = [start for start, _ in self.tokenizer(text)]
         if any(b < a for a, b in pairwise(starts)):
-            raise EncoderError(
-                "token spans are not in order",
-                where=self.tokenizer_id,
-                remedy="use the words chunker, or a tokenizer that gives character offsets",
-            )
+            remedy = "use the words chunker, or a tokenizer that gives character offsets"
+            raise EncoderError("token spans are not in order", where=self.tokenizer_id, remedy=remedy)
         if not starts:
             return [(0, len(text))]
         return list(zip([0, *starts[1:]], [*starts[1:], len(text)], strict=True))
@@ -231,12 +237,12 @@ def make_chunker(kind: str = "words", options: Mapping[str, Any] | None = None) 
     known = {f.name for f in fields(TokenChunker)}
     unknown, missing = values.keys() - known, {"tokenizer", "tokenizer_id"} - values.keys()
     if unknown or missing:
-        wrong = [f"unknown option '{n}'" for n in sorted(unknown)] + [
-            f"'{n}' missing" for n in sorted(missing)
+        wrong = [
+            *(f"unknown option '{n}'" for n in sorted(unknown)),
+            *(f"'{n}' missing" for n in sorted(missing)),
         ]
-        raise ConfigError(
-            ", ".join(wrong), where="chunker tokens", remedy=f"it takes {', '.join(sorted(known))}"
-        )
+        remedy = f"it takes {', '.join(sorted(known))}"
+        raise ConfigError(", ".join(wrong), where="chunker tokens", remedy=remedy)
     return TokenChunker(**values)
 
 
@@ -253,19 +259,17 @@ def tokenizer_from_file(path: str | Path) -> tuple[TokenOffsets, str]:
     """
     from tokenizers import Tokenizer
 
-    path = Path(path)
+    path, remedy = Path(path), "name a tokenizer.json"
     try:
         if path.stat().st_size > MAX_TOKENIZER_BYTES:
             raise EncoderError(f"larger than {MAX_TOKENIZER_BYTES >> 20} MiB", where=path)
         content = path.read_bytes()
     except OSError as e:
-        raise EncoderError(
-            f"cannot be read ({e.strerror})", where=path, remedy="name a tokenizer.json"
-        ) from None
+        raise EncoderError(f"cannot be read ({e.strerror})", where=path, remedy=remedy) from None
     try:
         loaded = Tokenizer.from_str(content.decode("utf-8"))
     except Exception as e:  # noqa: BLE001 - tokenizers raises bare Exception
-        raise EncoderError(f"is not a tokenizer ({e})", where=path, remedy="name a tokenizer.json") from None
+        raise EncoderError(f"is not a tokenizer ({e})", where=path, remedy=remedy) from None
     loaded.no_truncation()
     loaded.no_padding()
 
@@ -276,24 +280,6 @@ def tokenizer_from_file(path: str | Path) -> tuple[TokenOffsets, str]:
     return offsets, f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def cut(text: str, spans: Iterable[Span]) -> list[Chunk]:
-    """The chunks at `spans`, which follow one another and leave out only white space."""
-    chunks = []
-    before = 0
-    for start, end, _ in spans:
-        chunks.append(Chunk(text[start:end], start, end, text[before:start]))
-        before = end
-    return chunks
-
-
-def check_phase(phase: Fraction) -> None:
-    """Raise ConfigError for what is not a fraction of a chunk."""
-    if not 0 <= phase < 1:
-        raise ConfigError(
-            f"phase {phase} is not a fraction of a chunk", where="chunker", remedy="give 0 <= phase < 1"
-        )
-
-
 def _check(holds: bool, rule: str) -> None:
     if not holds:
         raise ConfigError(f"sizes break the rule {rule}", where="chunker", remedy="correct the sizes")
@@ -301,6 +287,85 @@ def _check(holds: bool, rule: str) -> None:
 
 def _check_language(language: str) -> None:
     if not re.fullmatch(r"[a-z]{2,3}", language):
-        raise ConfigError(
-            f"'{language}' is not a language code", where="chunker", remedy="give ISO 639, such as en"
-        )
+        message = f"'{language}' is not a language code"
+        raise ConfigError(message, where="chunker", remedy="give ISO 639, such as en")
+
+
+# Views: a document cut again with its chunk boundaries moved, to train on.
+#
+# A view is a document of its own in the store, with its own chunks and vectors, of the same text as its
+# original. It is known by `Document.view_of`, which names the original, and by nothing else: the id `ID~1/4`
+# (the original ID with its boundaries moved by a quarter of a chunk) is only a name. Whatever divides, counts
+# or evaluates documents asks `Document.view_of` or `originals`, for which a document and its views are one.
+
+MAX_PHASES = 16
+
+
+class Viewed(Protocol):
+    """As much of a store's `Document` as tells views."""
+
+    @property
+    def doc_id(self) -> str: ...
+
+    @property
+    def view_of(self) -> str | None: ...
+
+
+def originals(documents: Sequence[Viewed]) -> NDArray[np.int64]:
+    """[n] index of each document's original, which for an original is its own."""
+    whose = np.arange(len(documents), dtype=np.int64)
+    views = [i for i, document in enumerate(documents) if document.view_of is not None]
+    if views:
+        index = {d.doc_id: i for i, d in enumerate(documents) if d.view_of is None}
+        whose[views] = [index[str(documents[i].view_of)] for i in views]
+    return whose
+
+
+def view_id(doc_id: str, phase: Fraction) -> str:
+    """The id of a view. In lowest terms, so that 2/4 of a chunk is the view that 1/2 is."""
+    return f"{doc_id}~{phase.numerator}/{phase.denominator}"
+
+
+def shifts(chunker: Chunker, phases: int) -> tuple[Fraction, ...]:
+    """The phases k / `phases` of the views, k = 1 .. phases - 1.
+
+    Raises:
+        ConfigError: less than 1 or more than 16 phases, or a chunker whose boundaries cannot be shifted.
+    """
+    if not 1 <= phases <= MAX_PHASES:
+        raise ConfigError(f"{phases} phases", where="phases", remedy=f"give 1 to {MAX_PHASES}")
+    found = tuple(Fraction(k, phases) for k in range(1, phases))
+    for phase in found[:1]:
+        chunker.chunk("", phase)  # asks the chunker whether it can
+    return found
+
+
+def new_views(
+    chunker: Chunker,
+    text: str,
+    unshifted: Sequence[Chunk],
+    wanted: Sequence[Fraction],
+    stored: Callable[[Fraction], bool],
+) -> tuple[list[tuple[Fraction, list[Chunk]]], int]:
+    """The views of a document that are to be added, and how many are left out because they are cut like the
+    original or like another view.
+
+    Args:
+        unshifted: the chunks of the original.
+        stored: whether the store has the view of this phase already.
+    """
+    cuts = {phase: chunker.chunk(text, phase) for phase in wanted}
+    seen = {_boundaries(unshifted)} | {_boundaries(cuts[phase]) for phase in wanted if stored(phase)}
+    found, alike = [], 0
+    for phase in (phase for phase in wanted if not stored(phase)):
+        boundaries = _boundaries(cuts[phase])
+        if boundaries in seen:
+            alike += 1
+        else:
+            seen.add(boundaries)
+            found.append((phase, cuts[phase]))
+    return found, alike
+
+
+def _boundaries(chunks: Sequence[Chunk]) -> tuple[tuple[int, int], ...]:
+    return tuple((c.start, c.end) for c in chunks)

@@ -18,59 +18,50 @@ from nextvec.corpus.readers.base import (
     SourceDocument,
     normalise_text,
     open_stream,
+    plain_stem,
     too_long,
 )
-from nextvec.corpus.readers.files import (
-    plain_stem,
-    read_csv,
-    read_html_file,
-    read_json,
-    read_jsonl,
-    read_markdown_file,
-    read_parquet,
-    read_text_file,
-)
 from nextvec.corpus.readers.mediawiki import read_mediawiki
-from nextvec.corpus.readers.office import EXTRA, can_read_office, read_office_file
-from nextvec.corpus.readers.rst import read_rst_file
+from nextvec.corpus.readers.pages import (
+    EXTRA,
+    OFFICE,
+    can_read_office,
+    read_html,
+    read_markdown,
+    read_office,
+    read_rst,
+    read_text,
+)
+from nextvec.corpus.readers.rows import read_csv, read_json, read_jsonl, read_parquet
 from nextvec.errors import DocumentError, MissingDependencyError
 
 __all__ = ["ReadReport", "ReaderOptions", "SourceDocument", "normalise_text", "read_source"]
 
-Reader = Callable[[Path, str, ReaderOptions, ReadReport], Iterator[RawDocument]]
-
-READERS: dict[str, Reader] = {
-    ".txt": read_text_file,
-    ".md": read_markdown_file,
-    ".markdown": read_markdown_file,
-    ".html": read_html_file,
-    ".htm": read_html_file,
-    ".rst": read_rst_file,
+HTML = (".html", ".htm")
+WHOLE: dict[str, Callable[[Path, ReaderOptions, ReadReport], tuple[str, str]]] = {
+    ".txt": read_text,
+    **dict.fromkeys((".md", ".markdown"), read_markdown),
+    **dict.fromkeys(HTML, read_html),
+    ".rst": read_rst,
+    **dict.fromkeys(OFFICE, read_office),
+}
+"""Title and text of files that are one document each; without a title it is the file's name."""
+ROWS: dict[str, Callable[[Path, ReaderOptions, ReadReport], Iterator[RawDocument]]] = {
     ".jsonl": read_jsonl,
     ".json": read_json,
     ".csv": read_csv,
     ".tsv": read_csv,
     ".parquet": read_parquet,
     ".xml": read_mediawiki,
-    ".pdf": read_office_file,
-    ".docx": read_office_file,
-    ".epub": read_office_file,
 }
-WHOLE: tuple[Reader, ...] = (
-    read_text_file,
-    read_markdown_file,
-    read_html_file,
-    read_rst_file,
-    read_office_file,
-)
-"""Readers of files that are one document each."""
+KINDS = (*WHOLE, *ROWS)
 SNIFFED_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class _File:
     path: Path
-    read: Reader
+    kind: str
     doc_id: str
     source: str
 
@@ -90,7 +81,6 @@ def read_source(
     the call; documents stream afterwards, one in memory at a time.
 
     Args:
-        options: see ReaderOptions.
         report: is filled while reading with what was read, and what was skipped and why.
     Raises:
         DocumentError: no such path, a folder without documents, an unknown extension; while streaming: a
@@ -151,24 +141,30 @@ def _stream(files: list[_File], options: ReaderOptions, report: ReadReport) -> I
 
 def _raw(file: _File, options: ReaderOptions, report: ReadReport) -> Iterator[RawDocument | DocumentError]:
     """What a reader finds; and, unless `strict`, why a file that is one document cannot be read."""
+    if file.kind in ROWS:
+        yield from ROWS[file.kind](file.path, options, report)
+        return
     try:
-        yield from file.read(file.path, file.doc_id, options, report)
+        title, text = WHOLE[file.kind](file.path, options, report)
     except DocumentError as e:
-        if options.strict or file.read not in WHOLE:
+        if options.strict:
             raise
         yield e
+    else:
+        title = title or plain_stem(file.path)
+        yield RawDocument(file.doc_id, title, text, file.path, page=file.kind in HTML)
 
 
 def _finish(
     raw: RawDocument, file: _File, options: ReaderOptions, report: ReadReport
 ) -> SourceDocument | None:
     """Normalise and check one document; None (and counted) where it is to be skipped."""
+    source = _one_line(options.source or raw.source or file.source)
     try:
-        size = len(raw.text.encode("utf-8")) + len(f"{raw.doc_id}{raw.title}{raw.source}".encode())
+        size = len(raw.text.encode()) + len(f"{raw.doc_id}{raw.title}{source}".encode())
     except UnicodeEncodeError:
-        raise DocumentError(
-            "holds half of a surrogate pair, which is not a character", where=raw.where, remedy="remove it"
-        ) from None
+        message = "holds half of a surrogate pair, which is not a character"
+        raise DocumentError(message, where=raw.where, remedy="remove it") from None
     if size > MAX_DOCUMENT_BYTES:
         raise too_long(raw.where)
     text = normalise_text(raw.text)
@@ -176,15 +172,11 @@ def _finish(
         if raw.empty_is_normal or options.skip_empty:
             report.skip("empty")
             return None
-        raise DocumentError(
-            "document without text",
-            where=raw.where,
-            remedy="remove it, or give --skip-empty",
-        )
+        remedy = "remove it, or give --skip-empty"
+        raise DocumentError("document without text", where=raw.where, remedy=remedy)
     if len(text) < options.min_characters:
         report.skip(f"shorter than {options.min_characters} characters")
         return None
-    source = _one_line(options.source or raw.source or file.source)
     doc_id = _one_line(raw.doc_id)
     if not doc_id:
         raise DocumentError("document with a blank id", where=raw.where, remedy="give every document an id")
@@ -201,12 +193,11 @@ def _find(path: Path, report: ReadReport) -> list[_File]:
         raise DocumentError("no such file or folder", where=path, remedy="check the path")
     if not path.is_file():
         raise DocumentError("neither a file nor a folder", where=path, remedy="name a regular file")
-    reader = _reader_of(path)
-    if reader is None:
-        raise DocumentError(
-            f"unknown extension '{path.suffix}'", where=path, remedy=f"known are {', '.join(READERS)}"
-        )
-    return [_File(path, reader, path.name, plain_stem(path))]
+    kind = _kind_of(path)
+    if kind is None:
+        remedy = f"known are {', '.join(KINDS)}"
+        raise DocumentError(f"unknown extension '{path.suffix}'", where=path, remedy=remedy)
+    return [_File(path, kind, path.name, plain_stem(path))]
 
 
 def _find_in_folder(folder: Path, report: ReadReport) -> list[_File]:
@@ -214,9 +205,8 @@ def _find_in_folder(folder: Path, report: ReadReport) -> list[_File]:
     found = []
 
     def refuse(error: OSError) -> None:
-        raise DocumentError(
-            f"cannot be listed ({error.strerror})", where=error.filename, remedy="check its rights"
-        )
+        message = f"cannot be listed ({error.strerror})"
+        raise DocumentError(message, where=error.filename, remedy="check its rights")
 
     for parent, subfolders, names in os.walk(folder, onerror=refuse):
         for name in [n for n in subfolders if n.startswith(".") or (Path(parent) / n).is_symlink()]:
@@ -228,31 +218,30 @@ def _find_in_folder(folder: Path, report: ReadReport) -> list[_File]:
                 report.skip("hidden files")
             elif not path.is_file():
                 report.skip("things that are not files")
-            elif (reader := _reader_of(path)) is None:
+            elif (kind := _kind_of(path)) is None:
                 report.skip(f"files with unknown extension '{path.suffix}'")
-            elif reader is read_office_file and not can_read_office():
+            elif kind in OFFICE and not can_read_office():
                 report.skip(f"files of a kind that needs: {EXTRA}")
             else:
-                found.append(_File(path, reader, path.relative_to(folder).as_posix(), source))
+                found.append(_File(path, kind, path.relative_to(folder).as_posix(), source))
     if not found:
-        raise DocumentError(
-            "folder without documents", where=folder, remedy=f"put files in it: {', '.join(READERS)}"
-        )
+        remedy = f"put files in it: {', '.join(KINDS)}"
+        raise DocumentError("folder without documents", where=folder, remedy=remedy)
     return sorted(found, key=lambda file: file.doc_id)
 
 
-def _reader_of(path: Path) -> Reader | None:
-    """The reader of a file by its extension, under a compression if there is one."""
+def _kind_of(path: Path) -> str | None:
+    """The kind of a file by its extension, under a compression if there is one; one of `KINDS`."""
     suffix, compressed = path.suffix.lower(), path.suffix.lower() in COMPRESSIONS
     if compressed:
         suffix = Path(path.stem).suffix.lower()
-    if suffix in READERS or (suffix and not compressed):
-        return READERS.get(suffix)
+    if suffix in KINDS or (suffix and not compressed):
+        return suffix if suffix in KINDS else None
     with open_stream(path) as stream:
         start = stream.read(SNIFFED_BYTES)
     if compressed and b"<mediawiki" in start:
-        return read_mediawiki
-    return read_text_file if not suffix and _looks_like_text(start) else None
+        return ".xml"
+    return ".txt" if not suffix and _looks_like_text(start) else None
 
 
 def _looks_like_text(start: bytes) -> bool:
@@ -283,9 +272,8 @@ def demo_source() -> Path:
         if path.is_file():
             return path
     found = "is not installed" if spec is None else "carries no test data in this version"
-    raise MissingDependencyError(
-        f"the demo corpus is part of gensim, which {found}", remedy="pip install nextvec[demo]"
-    )
+    message = f"the demo corpus is part of gensim, which {found}"
+    raise MissingDependencyError(message, remedy="pip install nextvec[demo]")
 
 
 def demo_options() -> ReaderOptions:

@@ -44,8 +44,8 @@ def text_key(text: str) -> int:
     """
     words = _words(text)
     if words:
-        return _hash(b" ".join(words))
-    return _hash(unicodedata.normalize("NFKC", text).strip().encode("utf-8", "surrogatepass"))
+        return hash64(b" ".join(words))
+    return hash64(unicodedata.normalize("NFKC", text).strip().encode("utf-8", "surrogatepass"))
 
 
 def text_keys(texts: Sequence[str]) -> NDArray[np.uint64]:
@@ -122,7 +122,7 @@ def _ngrams(hashes: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
 def minhash_vectors(vectors: NDArray[Any]) -> MinHash:
     """MinHash [64] over the vectors of one document [T, D], for documents without text."""
     rows = np.ascontiguousarray(vectors)
-    return _minhash(np.array([_hash(row.tobytes()) for row in rows], np.uint64))
+    return _minhash(np.array([hash64(row.tobytes()) for row in rows], np.uint64))
 
 
 def similarity(one: MinHash, other: MinHash) -> NDArray[np.float64]:
@@ -151,11 +151,12 @@ def _words(text: str) -> list[bytes]:
     return _spelled(text).split()
 
 
-def _hash(data: bytes) -> int:
+def hash64(data: bytes) -> int:
+    """64 bits of the BLAKE2 digest."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
-_word_hash = lru_cache(maxsize=2**17)(_hash)
+_word_hash = lru_cache(maxsize=2**17)(hash64)
 
 
 def _words_in(spelled: bytes) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:

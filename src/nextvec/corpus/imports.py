@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +19,11 @@ from numpy.typing import NDArray
 from nextvec.corpus.arrays import map_npy
 from nextvec.corpus.encoders.base import UNKNOWN_CHUNKER, UNKNOWN_ENCODER, Encoder, digest
 from nextvec.corpus.fingerprints import minhash_texts, text_sha256, vectors_sha256
-from nextvec.corpus.ingest import KNOWN, is_known, shards
+from nextvec.corpus.ingest import shards
+from nextvec.corpus.survey import KNOWN, is_known
 from nextvec.corpus.tables import NewDocument
 from nextvec.corpus.writer import StoreWriter, check_encoder, check_place
-from nextvec.errors import DocumentError, EncoderError, EncoderMismatchError, VectorError
+from nextvec.errors import DocumentError, EncoderError, EncoderMismatchError, NextvecError, VectorError
 from nextvec.progress import Progress
 
 IMPORT_SHARD_CHUNKS = 65536
@@ -40,7 +42,6 @@ class ImportReport:
     """What an import did.
 
     Attributes:
-        store: the store's folder.
         documents, chunks: added by this run.
         skipped: reason -> documents left out.
         normalised: the vectors are of unit length.
@@ -65,6 +66,10 @@ class _Rows:
     title: str
     first: int
     parts: list[pa.Array]
+
+    def vectors(self, array: NDArray[Any]) -> NDArray[Any]:
+        """[count, D] its rows of all."""
+        return array[self.first : self.first + self.count]
 
     @property
     def count(self) -> int:
@@ -101,20 +106,20 @@ def import_vectors(
         vectors: an .npy of float16, float32 or float64.
         chunks: Parquet with doc_id, position (from 0 in every document), text, source and, if there, title;
             row i belongs to vector i, the rows of a document stand together and in order.
-        out: the store's folder.
-        encoder: the encoder the vectors should be of.
         encoder_name, encoder_sha256: its name, and the sha256 of its weights where that is known.
         encoder_normalises: the published encoder ends with an L2 norm. By default: when the vectors are unit.
         dtype: on disk; by default float16 for float16, else float32.
         shard_chunks: chunks a shard.
-        quiet: no progress on standard error.
     Raises:
         VectorError: unreadable vectors, another number of rows than the table, NaN, infinity, zero (the
             row is named). DocumentError: missing columns, positions or documents out of order (the row is
             named). EncoderError, EncoderMismatchError: no such sha256, or the sample disagrees.
             StoreError: see `StoreWriter`.
     """
-    array, table = _open_both(Path(vectors), Path(chunks))
+    array, table = open_npy(Path(vectors)), _open_chunks(Path(chunks))
+    if len(array) != table.metadata.num_rows:
+        message = f"{len(array)} vectors for {table.metadata.num_rows} chunks of {chunks}"
+        raise VectorError(message, where=vectors, remedy="give one row of each for every chunk")
     if encoder is None:
         description = describe_encoder(encoder_name, encoder_sha256, array.shape[1])
     else:
@@ -132,23 +137,12 @@ def import_vectors(
         with Progress("import", total, "chunks", quiet=quiet) as progress:
             documents = (d for d in _documents(table, Path(chunks)) if d.doc_id in wanted)
             for batch in shards(documents, shard_chunks, lambda d: d.count):
-                _write(batch, array, writer)
-                progress.advance(sum(d.count for d in batch))
+                vectors_of = np.concatenate([rows.vectors(array) for rows in batch])
+                writer.add_shard(_new_documents(batch, array), vectors_of, path="imported")
+                progress.advance(len(vectors_of))
     return ImportReport(
         str(out), len(wanted), total, {KNOWN: skipped} if skipped else {}, normalised, encoder is not None
     )
-
-
-def _open_both(vectors: Path, chunks: Path) -> tuple[NDArray[Any], pq.ParquetFile]:
-    """The vectors and the table, of one length. Raises VectorError, DocumentError."""
-    array, table = open_npy(vectors), _open_chunks(chunks)
-    if len(array) != table.metadata.num_rows:
-        raise VectorError(
-            f"{len(array)} vectors for {table.metadata.num_rows} chunks of {chunks}",
-            where=vectors,
-            remedy="give one row of each for every chunk",
-        )
-    return array, table
 
 
 def imported_writer(
@@ -199,15 +193,11 @@ def open_npy(path: Path) -> NDArray[Any]:
     except FileNotFoundError:
         raise VectorError("not found", where=path, remedy="check the path") from None
     except (OSError, ValueError) as e:
-        raise VectorError(
-            f"is truncated or not an .npy of numbers ({e})", where=path, remedy="save it anew"
-        ) from None
+        message = f"is truncated or not an .npy of numbers ({e})"
+        raise VectorError(message, where=path, remedy="save it anew") from None
     if array.ndim != 2 or array.dtype.kind != "f" or array.dtype.itemsize > 8 or 0 in array.shape:
-        raise VectorError(
-            f"holds {array.dtype} {list(array.shape)}",
-            where=path,
-            remedy="give float16, 32 or 64 of shape [n, D]",
-        )
+        remedy = "give float16, 32 or 64 of shape [n, D]"
+        raise VectorError(f"holds {array.dtype} {list(array.shape)}", where=path, remedy=remedy)
     return array
 
 
@@ -231,13 +221,23 @@ def check_vectors(array: NDArray[Any], where: str, *, quiet: bool = True) -> boo
     return unit
 
 
-def _open_chunks(path: Path) -> pq.ParquetFile:
+@contextmanager
+def parquet(path: Path) -> Iterator[None]:
+    """What is wrong with a Parquet file that is read inside becomes a DocumentError."""
     try:
-        file = pq.ParquetFile(path, memory_map=True)
+        yield
+    except NextvecError:
+        raise
     except FileNotFoundError:
         raise DocumentError("not found", where=path, remedy="check the path") from None
     except (pa.ArrowException, OSError, ValueError) as e:
-        raise DocumentError(f"is not Parquet ({e})", where=path, remedy="save it anew") from None
+        message = f"is damaged, or not Parquet ({e})"
+        raise DocumentError(message, where=path, remedy="save it anew") from None
+
+
+def _open_chunks(path: Path) -> pq.ParquetFile:
+    with parquet(path):
+        file = pq.ParquetFile(path, memory_map=True)
     missing = {"doc_id", "position", "text", "source"} - set(file.schema_arrow.names)
     if missing:
         raise DocumentError(f"lacks the column {', '.join(sorted(missing))}", where=path, remedy="add it")
@@ -250,7 +250,7 @@ def _documents(file: pq.ParquetFile, path: Path) -> Iterator[_Rows]:
     seen: set[str] = set()
     current: _Rows | None = None
     row = 0
-    try:
+    with parquet(path):
         for batch in file.iter_batches(_READ_ROWS, columns=columns):
             ids, positions = _checked(batch, path, row)
             begins = [i for i in range(len(ids)) if i == 0 or ids[i] != ids[i - 1]]
@@ -260,11 +260,9 @@ def _documents(file: pq.ParquetFile, path: Path) -> Iterator[_Rows]:
                     if current is not None:
                         yield current
                     if doc_id in seen:
-                        raise DocumentError(
-                            f"document '{doc_id}' goes on after another",
-                            where=f"{path}: row {row + begin}",
-                            remedy="sort rows by document and position",
-                        )
+                        where = f"{path}: row {row + begin}"
+                        message = f"document '{doc_id}' goes on after another"
+                        raise DocumentError(message, where=where, remedy="sort rows by document and position")
                     seen.add(doc_id)
                     said = batch.slice(begin, 1).select([c for c in _NAMES if c in columns]).to_pylist()[0]
                     source, title = (str(said.get(name) or "") for name in _NAMES)
@@ -272,8 +270,6 @@ def _documents(file: pq.ParquetFile, path: Path) -> Iterator[_Rows]:
                 _check_positions(positions[begin:end], current, f"{path}: row", row + begin)
                 current.parts.append(batch["text"][begin:end])
             row += len(ids)
-    except (pa.ArrowException, OSError, ValueError) as e:
-        raise DocumentError(f"cannot be decoded ({e})", where=path, remedy="save it anew") from None
     if current is not None:
         yield current
 
@@ -285,11 +281,8 @@ def _checked(batch: pa.RecordBatch, path: Path, first: int) -> tuple[list[str], 
     if missing or not pa.types.is_integer(batch["position"].type) or not _is_text(batch["text"].type):
         for i, text in enumerate(batch["text"].to_pylist()):
             if ids[i] is None or not isinstance(positions[i], int) or not isinstance(text, str):
-                raise DocumentError(
-                    "doc_id, position or text is missing or of another type",
-                    where=f"{path}: row {first + i}",
-                    remedy="fill in that row",
-                )
+                message, where = "doc_id, position or text is missing or of another type", f"{path}: row"
+                raise DocumentError(message, where=f"{where} {first + i}", remedy="fill in that row")
     return [str(doc_id) for doc_id in ids], positions
 
 
@@ -302,11 +295,9 @@ def _check_positions(positions: list[int], document: _Rows, where: str, first: i
     due = document.count
     if positions != list(range(due, due + len(positions))):
         at = next(i for i, position in enumerate(positions) if position != due + i)
-        raise DocumentError(
-            f"position {positions[at]} of document '{document.doc_id}' where {due + at} is due",
-            where=f"{where} {first + at}",
-            remedy="number the chunks of every document 0, 1, 2, ... in order",
-        )
+        message = f"position {positions[at]} of document '{document.doc_id}' where {due + at} is due"
+        remedy = "number the chunks of every document 0, 1, 2, ... in order"
+        raise DocumentError(message, where=f"{where} {first + at}", remedy=remedy)
 
 
 def _new_documents(batch: Sequence[_Rows], array: NDArray[Any]) -> list[NewDocument]:
@@ -317,8 +308,7 @@ def _new_documents(batch: Sequence[_Rows], array: NDArray[Any]) -> list[NewDocum
         if any(rows.texts):
             made.append(NewDocument.from_chunks(rows.doc_id, rows.texts, next(minhashes), **names))
         else:
-            vectors = array[rows.first : rows.first + rows.count]
-            made.append(NewDocument.without_text(rows.doc_id, vectors, **names))
+            made.append(NewDocument.without_text(rows.doc_id, rows.vectors(array), **names))
     return made
 
 
@@ -344,38 +334,25 @@ def _sha256(rows: _Rows, array: NDArray[Any]) -> str:
     """The hash that `_new_documents` will give it."""
     if any(rows.texts):
         return text_sha256(" ".join(rows.texts))
-    return vectors_sha256(array[rows.first : rows.first + rows.count])
-
-
-def _write(batch: list[_Rows], array: NDArray[Any], writer: StoreWriter) -> None:
-    parts = [array[rows.first : rows.first + rows.count] for rows in batch]
-    writer.add_shard(_new_documents(batch, array), np.concatenate(parts), path="imported")
+    return vectors_sha256(rows.vectors(array))
 
 
 def _compare(encoder: Encoder, array: NDArray[Any], documents: Iterator[_Rows], where: str) -> None:
     """Encode up to 32 texts spread over the table and compare. Raises EncoderMismatchError, VectorError."""
     if array.shape[1] != encoder.dimension:
-        raise VectorError(
-            f"vectors are of dimension {array.shape[1]}, '{encoder.name}' gives {encoder.dimension}",
-            where=where,
-            remedy="name the right encoder",
-        )
+        message = f"vectors are of dimension {array.shape[1]}, '{encoder.name}' gives {encoder.dimension}"
+        raise VectorError(message, where=where, remedy="name the right encoder")
     chosen = set(np.linspace(0, len(array) - 1, min(SAMPLE, len(array))).astype(int).tolist())
     sample = {r.first + i: t for r in documents for i, t in enumerate(r.texts) if r.first + i in chosen}
     rows = sorted(row for row, text in sample.items() if text.strip())
     if not rows:
-        raise EncoderError(
-            "has no texts to compare the encoder with", where=where, remedy="name the encoder unproved"
-        )
-    fresh, given = (
-        encoder.encode([sample[r] for r in rows]).astype(np.float64),
-        array[rows].astype(np.float64),
-    )
+        message, remedy = "has no texts to compare the encoder with", "name the encoder unproved"
+        raise EncoderError(message, where=where, remedy=remedy)
+    fresh = encoder.encode([sample[r] for r in rows]).astype(np.float64)
+    given = array[rows].astype(np.float64)
     cosines = (fresh * given).sum(1) / (np.linalg.norm(fresh, axis=1) * np.linalg.norm(given, axis=1))
     if cosines.min() < 0.99:
         worst = rows[int(cosines.argmin())]
-        raise EncoderMismatchError(
-            f"vector is not '{encoder.name}' of its text (cosine {cosines.min():.3f})",
-            where=f"{where}: row {worst}",
-            remedy="name the right encoder, or check that vectors and chunks are aligned",
-        )
+        message = f"vector is not '{encoder.name}' of its text (cosine {cosines.min():.3f})"
+        remedy = "name the right encoder, or check that vectors and chunks are aligned"
+        raise EncoderMismatchError(message, where=f"{where}: row {worst}", remedy=remedy)

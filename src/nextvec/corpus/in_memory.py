@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from nextvec.corpus.chunking import Chunker, make_chunker
 from nextvec.corpus.encoders import Encoder, EncoderConfig, load_encoder
 from nextvec.corpus.encoders.base import MOST_UNKNOWN
-from nextvec.corpus.imports import ImportReport, import_vectors
+from nextvec.corpus.imports import ImportReport, import_vectors, parquet
 from nextvec.corpus.ingest import IngestReport, ingest
-from nextvec.corpus.language import check_language
+from nextvec.corpus.survey import check_language
 from nextvec.errors import ConfigError, DocumentError, NextvecError, VectorError
 
 IDS, TEXTS = ("id", "doc_id"), ("text", "texts", "chunks", "sentences", "text_sentences")
@@ -69,12 +69,10 @@ def store_documents(
             `datasets.Dataset`. Of rows the columns id (or doc_id; else documents are numbered from 0), text
             (a text, or a list of chunks), title and source are read, and vectors (or embeddings, or a name
             that ends in _emb): of each chunk one.
-        out: the store's folder.
         encoder: a name, a folder, a configuration or an encoder; by default the packaged one. Of documents
             that come with vectors it is only a name, and without it they are those of an unknown encoder.
         chunker: a kind (`make_chunker`) or a chunker.
         dtype, most_unknown: as in `ingest`.
-        quiet: no progress on standard error.
     Raises:
         DocumentError: nothing that is such documents, or texts beside lists of chunks; the row is named.
         StoreError, EncoderError, VectorError: as `ingest` and `import_vectors`.
@@ -84,38 +82,33 @@ def store_documents(
         raise DocumentError("no document to ingest", where="documents", remedy="give one at least")
     kinds = {(isinstance(row.content, str), row.vectors is not None) for row in rows}
     if len(kinds) > 1 or (True, True) in kinds:
-        raise DocumentError(
-            "some are texts and some lists of chunks, or only some have vectors",
-            where="documents",
-            remedy="give texts alone, or lists of chunks alone, with vectors for all or none",
-        )
-    if rows[0].vectors is not None and not (encoder is None or isinstance(encoder, str)):
-        raise ConfigError(
-            "the documents come with vectors",
-            where="encoder",
-            remedy="give the name of the encoder they are of",
-        )
+        message = "some are texts and some lists of chunks, or only some have vectors"
+        remedy = "give texts alone, or lists of chunks alone, with vectors for all or none"
+        raise DocumentError(message, where="documents", remedy=remedy)
+    [(whole, embedded)] = kinds
+    if embedded and not (encoder is None or isinstance(encoder, str)):
+        remedy = "give the name of the encoder they are of"
+        raise ConfigError("the documents come with vectors", where="encoder", remedy=remedy)
     with _beside(Path(out)) as folder:
-        if rows[0].vectors is not None:
-            _write_chunks(folder, rows, sum(len(r.content) for r in rows), _dimension(rows[0]))
-            return _import(folder, out, encoder_name=encoder, dtype=dtype, quiet=quiet)
+        if embedded:
+            return _import(
+                folder, lambda: rows, out, "documents", encoder_name=encoder, dtype=dtype, quiet=quiet
+            )
         config = EncoderConfig(encoder) if isinstance(encoder, str) else encoder or EncoderConfig()
         cutter = make_chunker(chunker) if isinstance(chunker, str) else chunker
-        if isinstance(rows[0].content, str):
-            _write_texts(folder, rows)
-            whole: dict[str, Any] = {"dtype": dtype, "most_unknown": most_unknown, "quiet": quiet}
-            return ingest(folder / DOCUMENTS, out, encoder=config, chunker=cutter, **whole)
+        if whole:
+            with (folder / DOCUMENTS).open("w", encoding="ascii") as f:
+                for row in rows:
+                    held = {"id": row.doc_id, "title": row.title, "source": row.source, "text": row.content}
+                    f.write(json.dumps(held) + "\n")
+            options: dict[str, Any] = {"dtype": dtype, "most_unknown": most_unknown, "quiet": quiet}
+            return ingest(folder / DOCUMENTS, out, encoder=config, chunker=cutter, **options)
         made = load_encoder(config) if isinstance(config, EncoderConfig) else config
         texts = [text for row in rows for text in row.content]
         check_language(made, cutter, texts, most_unknown)
-        vectors = made.encode(texts)
-        ends = np.cumsum([len(row.content) for row in rows])[:-1]
-        parts = np.split(vectors, ends)
-        with_vectors = [
-            Row(r.doc_id, r.title, r.source, r.content, v) for r, v in zip(rows, parts, strict=True)
-        ]
-        _write_chunks(folder, with_vectors, len(texts), made.dimension)
-        return _import(folder, out, encoder=made, dtype=dtype, quiet=quiet)
+        parts = np.split(made.encode(texts), np.cumsum([len(row.content) for row in rows])[:-1])
+        with_vectors = [replace(row, vectors=part) for row, part in zip(rows, parts, strict=True)]
+        return _import(folder, lambda: with_vectors, out, "documents", encoder=made, dtype=dtype, quiet=quiet)
 
 
 def import_lists(path: Path, out: str | Path, **options: Any) -> ImportReport:
@@ -129,31 +122,18 @@ def import_lists(path: Path, out: str | Path, **options: Any) -> ImportReport:
         DocumentError: no such columns, or several; a row with another number of vectors than of texts.
         VectorError: vectors of several dimensions. And what `import_vectors` raises.
     """
-    try:
-        with pq.ParquetFile(path) as file, _beside(Path(out)) as folder:
-            texts, vectors = _list_columns(file.schema_arrow, path)
-            names = [n for n in (*IDS, "title", "source") if n in file.schema_arrow.names]
+    with parquet(path), pq.ParquetFile(path) as file, _beside(Path(out)) as folder:
+        texts, vectors = _list_columns(file.schema_arrow, path)
+        names = [n for n in (*IDS, "title", "source") if n in file.schema_arrow.names]
 
-            def rows() -> Iterator[Row]:
-                batches = file.iter_batches(READ_ROWS, columns=[*names, texts, vectors])
-                held = chain.from_iterable(batch.to_pylist() for batch in batches)
-                for number, row in enumerate(held):
-                    yield _row(
-                        {**row, "text": row[texts], "vectors": row[vectors]}, number, f"{path}: row {number}"
-                    )
+        def rows() -> Iterator[Row]:
+            batches = file.iter_batches(READ_ROWS, columns=[*names, texts, vectors])
+            held = chain.from_iterable(batch.to_pylist() for batch in batches)
+            for number, row in enumerate(held):
+                taken = {**row, "text": row[texts], "vectors": row[vectors]}
+                yield _row(taken, number, f"{path}: row {number}")
 
-            first = next((row for row in rows() if row.content), None)
-            if first is None:
-                raise DocumentError("no document to ingest", where=path, remedy="give a file with rows")
-            count = sum(len(row.content) for row in rows())
-            _write_chunks(folder, rows(), count, _dimension(first))
-            return _import(folder, out, **options)
-    except FileNotFoundError:
-        raise DocumentError("not found", where=path, remedy="check the path") from None
-    except (pa.ArrowException, OSError) as e:
-        if isinstance(e, NextvecError):
-            raise
-        raise DocumentError(f"cannot be read as Parquet ({e})", where=path, remedy="save it anew") from None
+        return _import(folder, rows, out, path, **options)
 
 
 def _list_columns(schema: pa.Schema, path: Path) -> tuple[str, str]:
@@ -173,11 +153,9 @@ def _list_columns(schema: pa.Schema, path: Path) -> tuple[str, str]:
     for found, what in ((texts, "texts"), (vectors, "vectors")):
         if len(found) != 1:
             said = ", ".join(found) or "none"
-            raise DocumentError(
-                f"one column of lists of {what} is needed, there are: {said}",
-                where=path,
-                remedy="write a file with one of each, or give --vectors and --chunks",
-            )
+            message = f"one column of lists of {what} is needed, there are: {said}"
+            remedy = "write a file with one of each, or give --vectors and --chunks"
+            raise DocumentError(message, where=path, remedy=remedy)
     return texts[0], vectors[0]
 
 
@@ -185,11 +163,9 @@ def _rows(documents: Any) -> Iterator[Row]:
     """Whatever documents were given, one by one."""
     table = any(hasattr(documents, method) for method in TABLES)
     if isinstance(documents, (str, bytes, Mapping)) or not (table or hasattr(documents, "__iter__")):
-        raise DocumentError(
-            f"{type(documents).__name__} is no list of documents",
-            where="documents",
-            remedy="give texts, lists of chunks, or a table; of files on disk: nextvec.corpus.ingest.ingest",
-        )
+        message = f"{type(documents).__name__} is no list of documents"
+        remedy = "give texts, lists of chunks, or a table; of files on disk: nextvec.corpus.ingest.ingest"
+        raise DocumentError(message, where="documents", remedy=remedy)
     for number, item in enumerate(_items(documents)):
         where = f"documents[{number}]"
         if isinstance(item, Mapping):
@@ -224,14 +200,12 @@ def _row(row: Mapping[str, Any], number: int, where: str) -> Row:
         try:
             found = np.asarray([np.asarray(v, dtype=np.float32) for v in vectors])
         except (TypeError, ValueError) as e:
-            raise VectorError(
-                f"is no list of vectors ({e})", where=where, remedy="give [chunks, D]"
-            ) from None
+            message = f"is no list of vectors ({e})"
+            raise VectorError(message, where=where, remedy="give [chunks, D]") from None
         if isinstance(content, str) or len(found) != len(content):
             count = 1 if isinstance(content, str) else len(content)
-            raise DocumentError(
-                f"has {len(found)} vectors for {count} chunks", where=where, remedy="give one for each chunk"
-            )
+            message = f"has {len(found)} vectors for {count} chunks"
+            raise DocumentError(message, where=where, remedy="give one for each chunk")
     return Row(str(name), _said(row.get("title")), _said(row.get("source")) or "documents", content, found)
 
 
@@ -246,11 +220,8 @@ def _content(value: Any, where: str) -> str | list[str]:
     listed = value.tolist() if isinstance(value, np.ndarray) else value
     if isinstance(listed, Sequence) and all(isinstance(text, str) for text in listed):
         return list(listed)
-    raise DocumentError(
-        f"{type(value).__name__} is neither a text nor a list of texts",
-        where=where,
-        remedy="give str or list[str]",
-    )
+    message = f"{type(value).__name__} is neither a text nor a list of texts"
+    raise DocumentError(message, where=where, remedy="give str or list[str]")
 
 
 def _dimension(row: Row) -> int:
@@ -259,38 +230,32 @@ def _dimension(row: Row) -> int:
     return int(row.vectors.shape[1])
 
 
-def _write_texts(folder: Path, rows: Iterable[Row]) -> None:
-    with (folder / DOCUMENTS).open("w", encoding="ascii") as f:
-        for row in rows:
-            held = {"id": row.doc_id, "title": row.title, "source": row.source, "text": row.content}
-            f.write(json.dumps(held) + "\n")
-
-
-def _write_chunks(folder: Path, rows: Iterable[Row], count: int, dimension: int) -> None:
-    """The pair of files that `import_vectors` reads, row by row."""
-    array = open_memmap(folder / VECTORS, "w+", np.float32, (max(count, 1), dimension))
+def _import(
+    folder: Path, rows: Callable[[], Iterable[Row]], out: str | Path, where: str | Path, **options: Any
+) -> ImportReport:
+    """Write the pair of files that `import_vectors` reads, row by row, and import them."""
+    first = next((row for row in rows() if row.content), None)
+    if first is None:
+        raise DocumentError("no document to ingest", where=where, remedy="give one with chunks")
+    dimension = _dimension(first)
+    array = open_memmap(
+        folder / VECTORS, "w+", np.float32, (sum(len(row.content) for row in rows()), dimension)
+    )
     kinds = {"doc_id": pa.string(), "position": pa.int64(), "text": pa.string(), "source": pa.string()}
     schema = pa.schema([*kinds.items(), ("title", pa.string())])
     at = 0
     with pq.ParquetWriter(folder / CHUNKS, schema) as writer:
-        for row in rows:
+        for row in (row for row in rows() if row.content):
             n = len(row.content)
-            if n and _dimension(row) != dimension:
-                raise VectorError(
-                    f"has vectors of dimension {_dimension(row)}, those before of {dimension}",
-                    where=row.doc_id,
-                    remedy="give vectors of one encoder",
-                )
-            array[at : at + n] = row.vectors if n else 0.0
+            if _dimension(row) != dimension:
+                message = f"has vectors of dimension {_dimension(row)}, those before of {dimension}"
+                raise VectorError(message, where=row.doc_id, remedy="give vectors of one encoder")
+            array[at : at + n] = row.vectors
             columns = [[row.doc_id] * n, range(n), list(row.content), [row.source] * n, [row.title] * n]
-            writer.write_table(
-                pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema)
-            )
+            made = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+            writer.write_table(pa.table(made, schema))
             at += n
     array.flush()
-
-
-def _import(folder: Path, out: str | Path, **options: Any) -> ImportReport:
     return import_vectors(folder / VECTORS, folder / CHUNKS, out, **options)
 
 

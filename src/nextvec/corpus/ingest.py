@@ -6,40 +6,31 @@ on its own, so an ingest that was killed and run again writes the same bytes as 
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, field, replace
-from fractions import Fraction
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, Literal, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
-from nextvec.corpus.boilerplate import LISTED, Boilerplate, RecurringPassage
-from nextvec.corpus.chunking import Chunk, Chunker
-from nextvec.corpus.cluster import encoded, settled
-from nextvec.corpus.documents import ReaderOptions, ReadReport, SourceDocument, read_source
+from nextvec.corpus.chunking import Chunker, shifts
+from nextvec.corpus.documents import ReaderOptions, ReadReport, read_source
 from nextvec.corpus.encoders import Encoder, EncoderConfig, load_encoder
 from nextvec.corpus.encoders.base import MOST_UNKNOWN, choose_device
-from nextvec.corpus.fingerprints import minhash_text, text_sha256
-from nextvec.corpus.language import check_language
 from nextvec.corpus.layout import MANIFEST, FloatArray, read_manifest
+from nextvec.corpus.survey import LISTED, RecurringPassage, Survey, check_language, unspool
 from nextvec.corpus.tables import NewDocument
-from nextvec.corpus.views import new_views, shifts, view_id
 from nextvec.corpus.writer import StoreWriter, check_place
-from nextvec.errors import DocumentError, EncoderError, StoreError
+from nextvec.errors import EncoderError, MissingDependencyError, NextvecError, StoreError
 from nextvec.progress import Progress
 
 log = logging.getLogger("nextvec.corpus")
 
 SHARD_CHUNKS = 8192
-SAMPLED = 256
-"""Chunks at least of which the language is looked at, where there are so many."""
-KNOWN = "in the store already"
-EMPTY = "without a chunk"
-KNOWN_VIEW = "views in the store already"
-ALIKE = "views cut like the original or another view"
 T = TypeVar("T")
 
 
@@ -48,7 +39,6 @@ class IngestReport:
     """What an ingest did.
 
     Attributes:
-        store: the store's folder.
         documents, views, chunks, shards: added by this run; views are not among the documents, their chunks
             are among the chunks. replaced: of the documents those that took the place of an older text.
         skipped: reason -> documents left out.
@@ -105,27 +95,23 @@ def ingest(
     shards are never rewritten.
 
     Args:
-        sources: files and folders (see `read_source`).
         out: the store's folder; made if it is missing.
         encoder: an encoder, or a configuration of one. With a configuration whose precision is "auto",
             an existing store goes on in the precision of its last shard.
         chunker: how documents are cut; must be the existing store's.
-        options: how sources are read.
-        dtype: "float16" or "float32" on disk.
         shard_chunks: a shard is closed by the document that brings it to so many chunks.
         phases: every document is cut so many times, each time with its boundaries moved by a further
-            1 / phases of a chunk; all but the first are stored as its views (`nextvec.corpus.views`). Views
-            of documents that the store holds already are added too.
-        drop_boilerplate: leave out paragraphs that recur across documents (`nextvec.corpus.boilerplate`);
+            1 / phases of a chunk; all but the first are stored as its views. Views of documents that the
+            store holds already are added too.
+        drop_boilerplate: leave out paragraphs that recur across documents (`nextvec.corpus.survey`);
             None does so for HTML only.
         most_unknown: share of the tokens that the encoder may not know; a sample is looked at before the
             first vector is computed.
         replace_changed: a document of the store that comes with another text takes the place of the old one,
             whose rows are there until `nextvec compact`.
-        engine: who encodes: this process, or the workers of a Ray cluster (`nextvec.corpus.cluster`), to whom
+        engine: who encodes: this process, or the workers of a Ray cluster, to whom
             the `encoder` is told as a configuration. The store is the same, as long as both compute with as
             many threads.
-        quiet: no progress on standard error.
     Raises:
         DocumentError: sources that cannot be read, or hold no document.
         StoreError: a document of the store comes with another text (unless `replace_changed`); a damaged
@@ -137,10 +123,8 @@ def ingest(
     if shard_chunks < 1:
         raise StoreError("shards of no chunks", remedy="give shard_chunks of 1 or more")
     started = time.monotonic()
-    path = Path(out)
-    wanted = shifts(chunker, phases)
-    read = ReadReport()
-    documents = read_source(sources, options=options, report=read)
+    path, wanted, report = Path(out), shifts(chunker, phases), ReadReport()
+    documents = read_source(sources, options=options, report=report)
     check_place(path)
     cluster: EncoderConfig | None = None
     if isinstance(encoder, EncoderConfig):
@@ -148,31 +132,36 @@ def ingest(
         encoder = load_encoder(config)
         cluster = settled(config, encoder) if engine == "ray" else None
     elif engine == "ray":
-        raise EncoderError(
-            "an encoder in memory cannot be sent to a cluster", remedy="give its configuration"
-        )
+        remedy = "give its configuration"
+        raise EncoderError("an encoder in memory cannot be sent to a cluster", remedy=remedy)
     with (
-        _writer(path, encoder, chunker, dtype) as writer,
-        open_spool(path) as unread,
-        open_spool(path) as spool,
+        StoreWriter(
+            path,
+            encoder=encoder.fingerprint,
+            dimension=encoder.dimension,
+            chunker=chunker.describe(),
+            dtype=dtype,
+            normalised=encoder.unit,
+            encoder_normalises=encoder.normalises,
+        ) as writer,
+        _open_spool(path) as unread,
+        _open_spool(path) as spool,
     ):
-        before = len(writer.info["shards"])
-        survey = _Survey(
-            chunker, wanted, drop_boilerplate, dict(writer.known), dict(writer.views), spool, read
-        )
-        survey.replace_changed = replace_changed
+        before, known, views = len(writer.info["shards"]), dict(writer.known), dict(writer.views)
+        survey = Survey(chunker, wanted, drop_boilerplate, known, views, spool, report, replace_changed)
         survey.read(documents, unread, quiet=quiet)
         check_language(encoder, chunker, survey.sample, most_unknown)
-        encoding = _Encoding(encoder, encoder.max_tokens, replace_changed=replace_changed, cluster=cluster)
+        encoding = _Encoding(encoder, replace_changed=replace_changed, cluster=cluster)
         if survey.chunks:
             log.info("encoding on %s", encoder.path)
         with Progress("encode", survey.chunks, "chunks", quiet=quiet) as progress:
-            encoding.run(shards(_unspool(spool), shard_chunks, lambda d: len(d.texts)), writer, progress)
+            encoding.run(shards(unspool(spool), shard_chunks, lambda d: len(d.texts)), writer, progress)
         added = len(writer.info["shards"]) - before
     return _report(path, survey, encoding, added, time.monotonic() - started)
 
 
-def _report(path: Path, survey: _Survey, encoding: _Encoding, added: int, seconds: float) -> IngestReport:
+def _report(path: Path, survey: Survey, encoding: _Encoding, added: int, seconds: float) -> IngestReport:
+    recurring = survey.boilerplate.met()
     return IngestReport(
         store=str(path),
         documents=survey.documents,
@@ -187,20 +176,8 @@ def _report(path: Path, survey: _Survey, encoding: _Encoding, added: int, second
         encoding_seconds=encoding.seconds,
         path=encoding.encoder.path,
         unread=tuple(survey.report.unread),
-        recurring=len(met := survey.boilerplate.met()),
-        boilerplate=tuple(met[:LISTED]),
-    )
-
-
-def _writer(path: Path, encoder: Encoder, chunker: Chunker, dtype: str) -> StoreWriter:
-    return StoreWriter(
-        path,
-        encoder=encoder.fingerprint,
-        dimension=encoder.dimension,
-        chunker=chunker.describe(),
-        dtype=dtype,
-        normalised=encoder.unit,
-        encoder_normalises=encoder.normalises,
+        recurring=len(recurring),
+        boilerplate=tuple(recurring[:LISTED]),
     )
 
 
@@ -232,189 +209,23 @@ def shards(items: Iterable[T], limit: int, size: Callable[[T], int]) -> Iterator
         yield batch
 
 
-def is_known(doc_id: str, sha256: str, known: dict[str, str], where: str | Path) -> bool:
-    """Whether the store has this document. Raises StoreError when it has it with another text."""
-    have = known.get(doc_id)
-    if have is not None and have != sha256:
-        raise StoreError(
-            f"document '{doc_id}' is there with another text",
-            where=where,
-            remedy="put it in the old one's place with --replace, or give it another id",
-        )
-    return have is not None
-
-
-def open_spool(out: Path) -> IO[str]:
+def _open_spool(out: Path) -> IO[str]:
     """A nameless temporary text file on the disk the store will be on; gone when closed or killed."""
     folder = next(p for p in (out, *out.absolute().parents) if p.is_dir())
     try:
         return tempfile.TemporaryFile("w+", encoding="ascii", dir=folder)
     except OSError as e:
-        raise StoreError(
-            f"cannot be written to ({e.strerror})", where=folder, remedy="give another --out"
-        ) from None
-
-
-@dataclass
-class _Survey:
-    """The first pass: reads every document, then cuts it and puts what the store lacks into the spool, one
-    JSON line each.
-
-    Attributes:
-        known: doc_id -> sha256 of what the store holds or will; original_of: the views among them.
-        seen: documents read; documents, views, chunks: to add.
-    """
-
-    chunker: Chunker
-    phases: Sequence[Fraction]
-    drop_boilerplate: bool | None
-    known: dict[str, str]
-    original_of: dict[str, str]
-    spool: IO[str]
-    report: ReadReport
-    seen: int = 0
-    documents: int = 0
-    views: int = 0
-    chunks: int = 0
-    replace_changed: bool = False
-    replaced: int = 0
-    boilerplate: Boilerplate = field(default_factory=Boilerplate)
-    sample: list[str] = field(default_factory=list)
-    every: int = 1
-
-    def read(self, documents: Iterable[SourceDocument], unread: IO[str], *, quiet: bool) -> None:
-        """All of them; the spool is then at its beginning again. Raises DocumentError where there is none.
-
-        What recurs is known when all are read: until then they wait in `unread`.
-        """
-        # On a terminal only: reading is short, and what follows tells how many there are.
-        with Progress("read", None, "documents", quiet=quiet) as progress:
-            for document in documents:
-                self.seen += 1
-                progress.advance()
-                _check_unicode(document)
-                self.boilerplate.count(document.text)
-                unread.write(json.dumps(astuple(document)) + "\n")
-            if self.seen == 0:
-                left_out = "; ".join(f"{n} {reason}" for reason, n in sorted(self.report.skipped.items()))
-                raise DocumentError(
-                    "no document to ingest" + (f" (left out: {left_out})" if left_out else ""),
-                    remedy="check the sources and options",
-                )
-        self.boilerplate.close()
-        unread.seek(0)
-        for line in unread:
-            self._add(SourceDocument(*json.loads(line)))
-        self.spool.seek(0)
-
-    def _add(self, document: SourceDocument) -> None:
-        sha256 = text_sha256(document.text)
-        self._check_name(document.doc_id, None)
-        if self.replace_changed and self.known.get(document.doc_id, sha256) != sha256:
-            self._drop(document.doc_id)
-        there = is_known(document.doc_id, sha256, self.known, f"source {document.source}")
-        if there:
-            self.report.skip(KNOWN)
-            if not self.phases:
-                return
-        drop = document.page if self.drop_boilerplate is None else self.drop_boilerplate
-        document = replace(document, text=self.boilerplate.without(document.text, drop=drop))
-        chunks = self.chunker.chunk(document.text)
-        if not chunks:
-            self.report.skip(EMPTY)
-            return
-        if not there:
-            self._put(document, sha256, document.doc_id, chunks)
-            self.documents += 1
-        self._add_views(document, sha256, chunks)
-
-    def _drop(self, doc_id: str) -> None:
-        """Go on as if the store had neither this document nor its views: the writer deletes them."""
-        self.replaced += 1
-        for name in [doc_id, *(view for view, original in self.original_of.items() if original == doc_id)]:
-            self.known.pop(name)
-            self.original_of.pop(name, None)
-
-    def _add_views(self, document: SourceDocument, sha256: str, chunks: list[Chunk]) -> None:
-        def stored(phase: Fraction) -> bool:
-            return view_id(document.doc_id, phase) in self.original_of
-
-        found, alike = new_views(self.chunker, document.text, chunks, self.phases, stored)
-        for reason, count in ((ALIKE, alike), (KNOWN_VIEW, len(self.phases) - len(found) - alike)):
-            for _ in range(count):
-                self.report.skip(reason)
-        for phase, cut in found:
-            name = view_id(document.doc_id, phase)
-            self._check_name(name, document.doc_id)
-            self.original_of[name] = document.doc_id
-            self._put(document, sha256, name, cut, document.doc_id)
-            self.views += 1
-
-    def _check_name(self, doc_id: str, view_of: str | None) -> None:
-        """Raise StoreError where the id of a view is that of a document."""
-        original = self.original_of.get(doc_id) if view_of is None else view_of
-        if original is not None and (view_of is None or doc_id in self.known):
-            raise StoreError(
-                f"document '{doc_id}' has the id of a view of '{original}'",
-                where="phases",
-                remedy="give the document another id",
-            )
-
-    def _put(
-        self,
-        document: SourceDocument,
-        sha256: str,
-        doc_id: str,
-        chunks: list[Chunk],
-        view_of: str | None = None,
-    ) -> None:
-        self.known[doc_id] = sha256
-        for number, chunk in enumerate(chunks, self.chunks):
-            if number % self.every == 0:
-                self.sample.append(chunk.text)
-        if len(self.sample) > 2 * SAMPLED:  # spread over all of them, however many come
-            self.sample, self.every = self.sample[::2], 2 * self.every
-        self.chunks += len(chunks)
-        spans = [(c.text, c.gap, c.start, c.end) for c in chunks]
-        row = (doc_id, document.source, document.title, sha256, view_of, document.text, spans)
-        self.spool.write(json.dumps(row) + "\n")
-
-
-def _check_unicode(document: SourceDocument) -> None:
-    """JSON can spell half a surrogate pair, which no file of text can hold."""
-    try:
-        f"{document.doc_id}{document.source}{document.title}{document.text}".encode()
-    except UnicodeEncodeError as e:
-        raise DocumentError(
-            f"document '{document.doc_id!a}' is not Unicode text ({e.reason})",
-            where=f"source {document.source}",
-            remedy="clean or leave out that document",
-        ) from None
-
-
-def _unspool(spool: IO[str]) -> Iterator[NewDocument]:
-    for line in spool:
-        doc_id, source, title, sha256, view_of, text, spans = json.loads(line)
-        texts, gaps, starts, ends = zip(*spans, strict=True)
-        hashes = sha256, minhash_text(text)
-        yield NewDocument(doc_id, source, title, *hashes, texts, gaps, starts, ends, view_of)
+        message = f"cannot be written to ({e.strerror})"
+        raise StoreError(message, where=folder, remedy="give another --out") from None
 
 
 class _Encoding:
     """Encodes and writes shards, keeping count."""
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        max_tokens: int | None,
-        *,
-        replace_changed: bool = False,
-        cluster: EncoderConfig | None = None,
-    ) -> None:
-        self.encoder, self.max_tokens, self.replace_changed = encoder, max_tokens, replace_changed
-        self.cluster = cluster
+    def __init__(self, encoder: Encoder, *, replace_changed: bool, cluster: EncoderConfig | None) -> None:
+        self.encoder, self.replace_changed, self.cluster = encoder, replace_changed, cluster
         self.seconds = 0.0
-        self.truncated: int | None = None if max_tokens is None else 0
+        self.truncated: int | None = None if encoder.max_tokens is None else 0
         self._tokens = self._unknown = 0
 
     @property
@@ -438,7 +249,7 @@ class _Encoding:
                 "%d chunks are longer than the %s tokens that the encoder reads: their ends are not in their "
                 "vectors; smaller chunks: --chunk-option words=30 max_words=50",
                 self.truncated,
-                self.max_tokens,
+                self.encoder.max_tokens,
             )
 
     def _here(
@@ -452,9 +263,100 @@ class _Encoding:
         if counts is not None:
             self._tokens += sum(tokens for tokens, _ in counts)
             self._unknown += sum(unknown for _, unknown in counts)
-            if self.max_tokens is not None:
-                self.truncated = (self.truncated or 0) + sum(n > self.max_tokens for n, _ in counts)
+            if (most := self.encoder.max_tokens) is not None:
+                self.truncated = (self.truncated or 0) + sum(n > most for n, _ in counts)
 
 
 def _texts(documents: Iterable[NewDocument]) -> list[str]:
     return [text for document in documents for text in document.texts]
+
+
+# Encoding by the workers of a Ray cluster: one task a shard. Of a worker that dies Ray gives the shard to
+# another. The shards come back in order and are written here: the same store as without a cluster.
+
+AHEAD = 2
+"""Shards that wait for each processor of the cluster: so many are in memory here."""
+RETRIES = 3
+"""Times that a shard whose worker died is given to another."""
+
+
+def settled(config: EncoderConfig, encoder: Encoder) -> EncoderConfig:
+    """The configuration with what was chosen here by measurement, so that every worker computes alike."""
+    if config.endpoint is not None:
+        return config
+    device, _, precision = encoder.path.rpartition(" ")
+    return replace(config, precision=precision, device=device)
+
+
+def encoded(
+    batches: Iterable[list[NewDocument]], config: EncoderConfig, progress: Progress
+) -> Iterator[tuple[list[NewDocument], FloatArray]]:
+    """Each batch with the vectors of its chunks [n, D], in the order of the batches.
+
+    Args:
+        config: as `settled` gives it. Ray's cluster is that of RAY_ADDRESS, or one of this machine for the
+            time being; its workers need nextvec and the encoder.
+    Raises:
+        MissingDependencyError: Ray is not installed.
+        EncoderError: what the encoder raised on a worker, or workers that die again and again.
+    """
+    ray = _ray()
+    began = not ray.is_initialized()
+    if began:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no verb may call home
+        ray.init(log_to_driver=False, logging_level="warning")
+    try:
+        gpus = int(config.endpoint is None and config.device.startswith("cuda"))
+        task = ray.remote(encode_shard).options(max_retries=RETRIES, num_gpus=gpus)
+        most = AHEAD * max(int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1)), 1)
+        waiting: deque[tuple[list[NewDocument], Any]] = deque()
+        for documents in batches:
+            waiting.append((documents, task.remote(config, _texts(documents))))
+            if len(waiting) >= most:
+                yield _next(waiting, progress)
+        while waiting:
+            yield _next(waiting, progress)
+    finally:
+        if began:
+            ray.shutdown()
+
+
+def _next(waiting: deque[tuple[list[NewDocument], Any]], progress: Progress) -> tuple[Any, FloatArray]:
+    ray = _ray()
+    documents, promised = waiting.popleft()
+    try:
+        vectors, error = ray.get(promised)
+    except ray.exceptions.RayError as e:
+        message = f"a shard could not be encoded: {str(e).partition(chr(10))[0]}"
+        remedy = "look at Ray's logs; the same command goes on where this stopped"
+        raise EncoderError(message, where="--engine ray", remedy=remedy) from None
+    if error is not None:
+        raise EncoderError(error[0], where=error[1], remedy=error[2])
+    progress.advance(len(vectors))
+    return documents, vectors
+
+
+def encode_shard(
+    config: EncoderConfig, texts: Sequence[str]
+) -> tuple[FloatArray | None, tuple[str, str | None, str | None] | None]:
+    """On a worker: the vectors, or what went wrong (message, where, remedy)."""
+    try:
+        return _encoder(config).encode(texts), None
+    except NextvecError as e:
+        return None, (e.message, e.where, e.remedy)
+
+
+@lru_cache(maxsize=1)
+def _encoder(config: EncoderConfig) -> Encoder:
+    """Loaded once a worker."""
+    return load_encoder(config)
+
+
+def _ray() -> Any:
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError:
+        remedy = "pip install 'nextvec[ray]'"
+        raise MissingDependencyError("a cluster needs Ray", where="--engine ray", remedy=remedy) from None
+    return ray

@@ -33,6 +33,7 @@ from nextvec.seals import CHANGED
 FORMAT, WITH_DELETED = 1, 2
 MANIFEST = "store.json"
 DTYPES = ("float16", "float32")
+AGAIN = "ingest the store anew"
 DAMAGED = "copy the store again or ingest it anew"
 SHARD_NAME = re.compile(r"\d{4,9}")
 
@@ -61,25 +62,21 @@ DOCUMENT_SCHEMA = pa.schema(
 )
 VIEW_SCHEMA = DOCUMENT_SCHEMA.append(pa.field("view_of", pa.string()))
 _MANIFEST_KEYS: dict[str, type] = {
-    "encoder": dict,
-    "dimension": int,
+    **dict.fromkeys(("encoder", "chunker"), dict),
+    **dict.fromkeys(("dimension", "documents", "chunks"), int),
+    **dict.fromkeys(("normalised", "encoder_normalises"), bool),
     "dtype": str,
-    "normalised": bool,
-    "encoder_normalises": bool,
-    "chunker": dict,
-    "documents": int,
-    "chunks": int,
     "shards": list,
 }
 _SHARD_KEYS: dict[str, type] = {
-    "name": str,
-    "rows": int,
-    "documents": int,
-    "vectors_sha256": str,
-    "chunks_sha256": str,
-    "documents_sha256": str,
-    "path": str,
+    **dict.fromkeys(("name", "vectors_sha256", "chunks_sha256", "documents_sha256", "path"), str),
+    **dict.fromkeys(("rows", "documents"), int),
 }
+
+
+def damaged(message: str, path: Path) -> StoreError:
+    """The error of a store that is not as it was written."""
+    return StoreError(message, where=path, remedy=DAMAGED)
 
 
 @dataclass(frozen=True)
@@ -104,33 +101,29 @@ def read_manifest(store: Path) -> dict[str, Any]:
     """Read and check store.json. Raises StoreError naming the file and the key."""
     path = store / MANIFEST
     if not path.is_file():
-        raise StoreError(
-            "is not a store (it has no store.json)", where=store, remedy="make one: nextvec ingest"
-        )
+        remedy = "make one: nextvec ingest"
+        raise StoreError("is not a store (it has no store.json)", where=store, remedy=remedy)
     info = read_json(path, StoreError, remedy=DAMAGED)
     if not isinstance(info, dict) or info.get("format") not in (FORMAT, WITH_DELETED):
         found = info.get("format") if isinstance(info, dict) else None
-        raise StoreError(
-            f"is of format {found!r}, this version reads {FORMAT} and {WITH_DELETED}",
-            where=path,
-            remedy="ingest the store anew",
-        )
+        message = f"is of format {found!r}, this version reads {FORMAT} and {WITH_DELETED}"
+        raise StoreError(message, where=path, remedy=AGAIN)
     _check_keys(info, _MANIFEST_KEYS, path, "")
     for i, shard in enumerate(info["shards"]):
         if not isinstance(shard, dict):
-            raise StoreError(f"shard {i} is not a table", where=path, remedy=DAMAGED)
+            raise damaged(f"shard {i} is not a table", path)
         _check_keys(shard, _SHARD_KEYS, path, f"shards[{i}].")
         if not SHARD_NAME.fullmatch(shard["name"]):
-            raise StoreError(f"shard {i} has the name {shard['name']!r}", where=path, remedy=DAMAGED)
+            raise damaged(f"shard {i} has the name {shard['name']!r}", path)
         if not all(type(n) is int and 0 <= n < shard["documents"] for n in shard.get("deleted", ())):
-            raise StoreError(f"shard {i} has deleted documents that it lacks", where=path, remedy=DAMAGED)
+            raise damaged(f"shard {i} has deleted documents that it lacks", path)
     if info["dtype"] not in DTYPES:
-        raise StoreError(f"holds dtype {info['dtype']!r}, not float16 or float32", where=path, remedy=DAMAGED)
+        raise damaged(f"holds dtype {info['dtype']!r}, not float16 or float32", path)
     if not isinstance(info["encoder"].get("fingerprint"), str):
-        raise StoreError("key 'encoder.fingerprint' is missing", where=path, remedy=DAMAGED)
+        raise damaged("key 'encoder.fingerprint' is missing", path)
     for key, part in (("chunks", "rows"), ("documents", "documents")):
         if info[key] != sum(shard[part] for shard in info["shards"]):
-            raise StoreError(f"'{key}' is not the sum of its shards", where=path, remedy=DAMAGED)
+            raise damaged(f"'{key}' is not the sum of its shards", path)
     return info
 
 
@@ -139,9 +132,7 @@ def _check_keys(table: Mapping[str, Any], keys: Mapping[str, type], path: Path, 
         value = table.get(key)
         wrong = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
         if wrong or (isinstance(value, int) and value < 0):
-            raise StoreError(
-                f"key '{prefix}{key}' is missing or not a {kind.__name__}", where=path, remedy=DAMAGED
-            )
+            raise damaged(f"key '{prefix}{key}' is missing or not a {kind.__name__}", path)
 
 
 def open_vectors(path: Path, rows: int, dimension: int, dtype: str) -> NDArray[Any]:
@@ -153,18 +144,13 @@ def open_vectors(path: Path, rows: int, dimension: int, dtype: str) -> NDArray[A
     try:
         mapped = map_npy(path, whole=True)
     except FileNotFoundError:
-        raise StoreError("shard file is missing", where=path, remedy=DAMAGED) from None
+        raise damaged("shard file is missing", path) from None
     except (OSError, ValueError) as e:
-        raise StoreError(
-            f"shard is truncated, longer than it should be or not an .npy file ({e})",
-            where=path,
-            remedy=DAMAGED,
-        ) from None
+        message = f"shard is truncated, longer than it should be or not an .npy file ({e})"
+        raise damaged(message, path) from None
     if mapped.shape != (rows, dimension) or mapped.dtype != np.dtype(dtype) or not mapped.flags.c_contiguous:
-        raise StoreError(
-            f"holds {mapped.dtype} {list(mapped.shape)}, store.json has {dtype} [{rows}, {dimension}]",
-            where=path,
-            remedy=DAMAGED,
+        raise damaged(
+            f"holds {mapped.dtype} {list(mapped.shape)}, store.json has {dtype} [{rows}, {dimension}]", path
         )
     return mapped
 
@@ -175,16 +161,14 @@ def open_table(path: Path, rows: int, *schemas: pa.Schema) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path, memory_map=True)
     except FileNotFoundError:
-        raise StoreError("shard file is missing", where=path, remedy=DAMAGED) from None
+        raise damaged("shard file is missing", path) from None
     except (pa.ArrowException, OSError, ValueError) as e:
-        raise StoreError(f"shard is truncated or not Parquet ({e})", where=path, remedy=DAMAGED) from None
+        raise damaged(f"shard is truncated or not Parquet ({e})", path) from None
     if file.metadata.num_rows != rows:
-        raise StoreError(
-            f"holds {file.metadata.num_rows} rows, store.json has {rows}", where=path, remedy=DAMAGED
-        )
+        raise damaged(f"holds {file.metadata.num_rows} rows, store.json has {rows}", path)
     if not any(file.schema_arrow.equals(schema) for schema in schemas):
         names = ", ".join(schemas[0].names)
-        raise StoreError(f"has other columns than {names}", where=path, remedy=DAMAGED)
+        raise damaged(f"has other columns than {names}", path)
     return file
 
 
@@ -208,22 +192,13 @@ def read_documents(path: Path, rows: int) -> pa.Table:
     return table.append_column(VIEW_SCHEMA.field("view_of"), pa.nulls(rows, pa.string()))
 
 
-def read_table(path: Path, rows: int, *schemas: pa.Schema) -> pa.Table:
-    """Read one shard's Parquet file whole; it is of one of these schemas. Raises StoreError."""
+def read_table(path: Path, rows: int, *schemas: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Read one shard's Parquet file, which is of one of these schemas, or some columns. Raises StoreError."""
     file = open_table(path, rows, *schemas)
     try:
-        return file.read()
+        return file.read(columns=columns)
     except (pa.ArrowException, OSError, ValueError) as e:
-        raise StoreError(f"shard cannot be decoded ({e})", where=path, remedy=DAMAGED) from None
-
-
-def read_column(path: Path, rows: int, name: str) -> NDArray[Any]:
-    """One column of numbers of a shard's chunks, [rows]. Raises StoreError."""
-    file = open_table(path, rows, CHUNK_SCHEMA)
-    try:
-        return numbers(file.read(columns=[name])[name])
-    except (pa.ArrowException, OSError, ValueError) as e:
-        raise StoreError(f"shard cannot be decoded ({e})", where=path, remedy=DAMAGED) from None
+        raise damaged(f"shard cannot be decoded ({e})", path) from None
 
 
 def numbers(column: pa.ChunkedArray) -> NDArray[Any]:
@@ -243,7 +218,7 @@ def verify_shard(store: Path, shard: Mapping[str, Any]) -> None:
     for part in ("vectors", "chunks", "documents"):
         path: Path = getattr(files, part)
         if sha256_file(path) != shard[f"{part}_sha256"]:
-            raise StoreError(CHANGED, where=path, remedy=DAMAGED)
+            raise damaged(CHANGED, path)
 
 
 FloatArray = NDArray[np.float32]

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from nextvec.corpus.arrays import new_member, open_arrays
 from nextvec.corpus.imports import IMPORT_SHARD_CHUNKS, check_vectors, describe_encoder, imported_writer
-from nextvec.corpus.ingest import KNOWN, is_known, shards
+from nextvec.corpus.ingest import shards
 from nextvec.corpus.store import Store
+from nextvec.corpus.survey import KNOWN, is_known
 from nextvec.corpus.tables import NewDocument
 from nextvec.corpus.writer import check_encoder, check_place
 from nextvec.disk import atomic_path
@@ -110,8 +111,6 @@ class NpzImportReport:
     """What reading an NPZ did.
 
     Attributes:
-        store: the store's folder.
-        windows: windows read.
         documents, chunks: added by this run; a document that falls into k runs of windows counts k times.
         broken: documents that were put together from more than one run of windows.
         skipped: reason -> documents left out.
@@ -151,17 +150,14 @@ def import_npz(
 ) -> NpzImportReport:
     """Put the documents behind an NPZ's windows back together and into a store.
 
-    A window follows another of its document when its context is the other's moved on by the other's
-    target, bit for bit, wherever the two stand in the file. What cannot be joined starts a document of
-    its own, "id#2". Without `doc_ids` every chain is a document.
+    What cannot be joined (`chain_windows`) starts a document of its own, "id#2". Without `doc_ids` every
+    chain is a document.
 
     Args:
         file: the .npz; `concept_texts` may hold target texts [N] or those of all chunks [N, c + 1].
-        out: the store's folder.
         encoder_name, encoder_sha256, encoder_normalises, dtype: as in `import_vectors`.
         source: source name of the documents; by default the file's name.
         max_bytes: largest unpacked array accepted.
-        quiet: no progress on standard error.
     Raises:
         VectorError: not an NPZ, a missing array, pickled objects, sizes that do not agree or are over
             `max_bytes`, NaN, infinity or zero rows. Otherwise as `import_vectors`.
@@ -250,38 +246,26 @@ class _Windows:
 
 
 def _check_shapes(arrays: dict[str, NDArray[Any]], path: Path) -> None:
+    def refuse(message: str, remedy: str) -> None:
+        raise VectorError(message, where=path, remedy=remedy)
+
     for name in _NAMES[:2]:
         if name not in arrays:
-            raise VectorError(f"lacks the array {name}", where=path, remedy="save it as the brief does")
+            refuse(f"lacks the array {name}", "save it as the brief does")
     contexts, targets = arrays["context_sequences"], arrays["target_vectors"]
     shape = contexts.shape
     if contexts.ndim != 3 or contexts.dtype.kind != "f" or targets.dtype != contexts.dtype:
-        raise VectorError(
-            f"context_sequences is {contexts.dtype} {list(shape)}, target_vectors {targets.dtype}",
-            where=path,
-            remedy="give floats of one kind, [N, c, D] and [N, D]",
-        )
+        found = f"context_sequences is {contexts.dtype} {list(shape)}, target_vectors {targets.dtype}"
+        refuse(found, "give floats of one kind, [N, c, D] and [N, D]")
     if targets.shape != (shape[0], shape[2]):
-        raise VectorError(
-            f"target_vectors is {list(targets.shape)}, not {[shape[0], shape[2]]}",
-            where=path,
-            remedy="save it anew",
-        )
+        refuse(f"target_vectors is {list(targets.shape)}, not {[shape[0], shape[2]]}", "save it anew")
     ids, texts = arrays.get("doc_ids"), arrays.get("concept_texts")
     if ids is not None and (ids.shape != (shape[0],) or ids.dtype.kind not in "Uiu"):
-        raise VectorError(
-            f"doc_ids is {ids.dtype} {list(ids.shape)}",
-            where=path,
-            remedy="give one text or whole number a window",
-        )
-    if texts is not None and (
-        texts.shape not in ((shape[0],), (shape[0], shape[1] + 1)) or texts.dtype.kind != "U"
-    ):
-        raise VectorError(
-            f"concept_texts is {texts.dtype} {list(texts.shape)}",
-            where=path,
-            remedy="give one text a window, or one for each of its c + 1 chunks",
-        )
+        refuse(f"doc_ids is {ids.dtype} {list(ids.shape)}", "give one text or whole number a window")
+    wanted = ((shape[0],), (shape[0], shape[1] + 1))
+    if texts is not None and (texts.shape not in wanted or texts.dtype.kind != "U"):
+        remedy = "give one text a window, or one for each of its c + 1 chunks"
+        refuse(f"concept_texts is {texts.dtype} {list(texts.shape)}", remedy)
 
 
 def export_npz(
@@ -297,31 +281,25 @@ def export_npz(
     """Write the store's windows as the brief's NPZ. Same store and options: same bytes.
 
     Args:
-        store: an open store.
-        out: the .npz to write.
         context: c, chunks before the target.
         documents: indices into `store.documents`, such as a split's; by default every original.
         texts: "target" ([N] texts of the targets, as the brief), "all" ([N, c + 1], so that every text
             comes back) or "none".
-        compress: deflate.
-        quiet: no progress on standard error.
     Raises:
         WindowError: no document is longer than the context. StoreError: an unknown choice of texts, or
             texts that would take more than 8 GiB in numpy's fixed-width form.
     """
     if context < 1 or texts not in ("none", "target", "all"):
-        raise StoreError(
-            "context below 1, or texts not none, target or all", where="export", remedy="correct the option"
-        )
+        message = "context below 1, or texts not none, target or all"
+        raise StoreError(message, where="export", remedy="correct the option")
     if Path(out).is_dir():
         raise StoreError("is a folder", where=out, remedy="name the .npz to write")
     held = store.documents
     chosen = [d for d in held if d.view_of is None] if documents is None else [held[i] for i in documents]
     long_enough = [d for d in chosen if d.count > context]
     if not long_enough:
-        raise WindowError(
-            f"no document has more than {context} chunks", where=store.path, remedy="choose a shorter context"
-        )
+        message = f"no document has more than {context} chunks"
+        raise WindowError(message, where=store.path, remedy="choose a shorter context")
     targets = np.concatenate([np.arange(d.first + context, d.first + d.count) for d in long_enough])
     ids = np.repeat([d.doc_id for d in long_enough], [d.count - context for d in long_enough])
     words = _texts(store, targets, context, texts)
@@ -359,13 +337,9 @@ def _texts(store: Store, targets: NDArray[Any], context: int, choice: str) -> ND
     values = store.texts(unique)
     size = rows.size * 4 * max(len(v) for v in values)
     if size > MAX_TEXT_BYTES:
-        raise StoreError(
-            f"texts would take {size} bytes",
-            where=store.path,
-            remedy="export without texts, or fewer documents",
-        )
+        remedy = "export without texts, or fewer documents"
+        raise StoreError(f"texts would take {size} bytes", where=store.path, remedy=remedy)
     if any(v.endswith("\x00") for v in values):
-        raise DocumentError(
-            "a text ends with a NUL character", where=store.path, remedy="export without texts"
-        )
+        remedy = "export without texts"
+        raise DocumentError("a text ends with a NUL character", where=store.path, remedy=remedy)
     return np.array(values, np.str_)[inverse].reshape(rows.shape)

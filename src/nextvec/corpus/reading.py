@@ -160,17 +160,13 @@ def _chunker(space: Space, encoder: Encoder, tokenizer: Path | None) -> Chunker:
     if kind == "tokens":
         file = tokenizer or getattr(encoder, "tokenizer_file", None)
         if file is None:
-            raise EncoderError(
-                f"the store was cut by a tokenizer, and that of '{encoder.name}' is not here",
-                remedy="name its tokenizer.json: --tokenizer FILE",
-            )
+            message = f"the store was cut by a tokenizer, and that of '{encoder.name}' is not here"
+            raise EncoderError(message, remedy="name its tokenizer.json: --tokenizer FILE")
         wanted = options.pop("tokenizer_id")
         options["tokenizer"], found = tokenizer_from_file(file)
         if found != wanted:
-            raise EncoderMismatchError(
-                "the store was cut by another tokenizer",
-                where=file,
-                remedy="name the tokenizer.json that it was cut by: --tokenizer FILE",
-            )
+            message = "the store was cut by another tokenizer"
+            remedy = "name the tokenizer.json that it was cut by: --tokenizer FILE"
+            raise EncoderMismatchError(message, where=file, remedy=remedy)
         options["tokenizer_id"] = found
     return make_chunker(kind, options)

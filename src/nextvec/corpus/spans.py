@@ -26,6 +26,8 @@ _WORD = re.compile(
 )
 
 UNSHIFTED = Fraction(0)
+Measure = Callable[[str], list[tuple[int, int]]]
+"""The spans of a text's words or tokens."""
 
 
 class Span(NamedTuple):
@@ -118,9 +120,7 @@ def group(
     return out
 
 
-def sentences_by_paragraph(
-    text: str, language: str, measure: Callable[[str], list[tuple[int, int]]], maximum: int
-) -> Iterator[list[Span]]:
+def sentences_by_paragraph(text: str, language: str, measure: Measure, maximum: int) -> Iterator[list[Span]]:
     """For each paragraph its sentences, measured in words or tokens, none of over `maximum`."""
     for start, end in paragraph_spans(text):
         paragraph = text[start:end]
@@ -151,9 +151,8 @@ def _pieces(
     while True:
         last = min(first + even, len(words))
         if last < len(words):
-            blanks = (
-                edge for edge in range(last, first + even // 2, -1) if _after_blank(text, words[edge][0])
-            )
+            begins = ((edge, words[edge][0]) for edge in range(last, first + even // 2, -1))
+            blanks = (edge for edge, at in begins if text[at].isspace() or text[at - 1].isspace())
             last = next(blanks, last)
         stop = words[last][0] if last < len(words) else end
         # Several tokens may share one character: of these pieces all but the last are empty.
@@ -162,10 +161,6 @@ def _pieces(
         if last >= len(words):
             return
         first, begin = last, stop
-
-
-def _after_blank(text: str, index: int) -> bool:
-    return text[index].isspace() or text[index - 1].isspace()
 
 
 def _trim(text: str, start: int, end: int) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nextvec.corpus.dataset_card import NAME as CARD
 from nextvec.corpus.fingerprints import MinHash, unpack
 from nextvec.corpus.layout import (
+    AGAIN,
     CHUNK_SCHEMA,
     DAMAGED,
     DOCUMENT_SCHEMA,
@@ -33,17 +33,18 @@ from nextvec.corpus.layout import (
     number_column,
     numbers,
     open_table,
-    read_column,
     read_documents,
     read_manifest,
     read_table,
     verify_shard,
 )
-from nextvec.corpus.tables import NewDocument
+from nextvec.corpus.tables import CARD, NewDocument
 from nextvec.corpus.writer import StoreWriter
 from nextvec.disk import check_sha256
 from nextvec.errors import StoreError
 
+MADE_BY = ("encoder", "dimension", "dtype", "normalised", "encoder_normalises", "chunker")
+"""What in the manifest says how the vectors were made."""
 __all__ = [
     "Document",
     "FloatArray",
@@ -61,7 +62,7 @@ class Document:
     """One document of a store: its chunks are the rows `first` .. `first + count - 1`.
 
     Attributes:
-        view_of: the id of the document that this is a view of (`nextvec.corpus.views`); None for an original.
+        view_of: the id of the document that this is a view of (`nextvec.corpus.chunking`), or None.
     """
 
     doc_id: str
@@ -82,7 +83,6 @@ class Store:
     """A store opened for reading. Use `Store.open`.
 
     Attributes:
-        path: the folder.
         info: store.json as a dictionary.
         vectors: float32 view [n, D] of the memory-mapped vectors.
     """
@@ -111,7 +111,6 @@ class Store:
         """Open a store, checking sizes, row counts and shapes of every shard.
 
         Args:
-            path: the folder.
             verify: also compare the sha256 of every shard file (reads everything once).
         Raises:
             StoreError: not a store, another format, or a shard that is missing, truncated or altered;
@@ -150,8 +149,7 @@ class Store:
 
     def writer(self) -> StoreWriter:
         """A writer of more such documents, or one that deletes some. Raises as `StoreWriter`."""
-        keys = ("encoder", "dimension", "chunker", "dtype", "normalised", "encoder_normalises")
-        return StoreWriter(self.path, **{key: self.info[key] for key in keys})
+        return StoreWriter(self.path, **{key: self.info[key] for key in MADE_BY})
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Store.open, (self.path,))
@@ -198,7 +196,8 @@ class Store:
         for files, shard, start in zip(self._files, self.info["shards"], self._shard_starts, strict=True):
             table = read_documents(files.documents, shard["documents"])
             _check_documents(table, shard["rows"], files.documents)
-            check_positions(table, read_column(files.chunks, shard["rows"], "position"), files.documents)
+            positions = read_table(files.chunks, shard["rows"], CHUNK_SCHEMA, columns=["position"])
+            check_positions(table, numbers(positions["position"]), files.documents)
             first = number_column(numbers(table["first"]) + start)
             table = table.set_column(VIEW_SCHEMA.get_field_index("first"), "first", first)
             tables.append(table.take(number_column(kept(shard))) if shard.get("deleted") else table)
@@ -239,14 +238,27 @@ class Store:
             raise StoreError(f"has no document '{doc_id}'", where=self.path, remedy="see its documents table")
         return self.documents[at]
 
+    def rows_of(self, documents: Iterable[int]) -> IntArray:
+        """Rows of the chunks of these documents (indices into `documents`), in the order given."""
+        spans = [(self.documents[i].first, self.documents[i].count) for i in documents]
+        return np.concatenate([np.zeros(0, np.int64), *(np.arange(first, first + n) for first, n in spans)])
+
+    @cached_property
+    def _firsts(self) -> IntArray:
+        return np.array([document.first for document in self.documents], dtype=np.int64)
+
+    def document_of(self, rows: int | IntArray) -> IntArray:
+        """Index into `documents` of each row."""
+        return np.asarray(np.searchsorted(self._firsts, rows, side="right") - 1, dtype=np.int64)
+
     def texts(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> list[str]:
         """The texts of `rows`, in the order asked for."""
         return self._strings("text", np.asarray(rows, np.int64))
 
     def document_text(self, doc_id: str) -> str:
         """The document's text, put together from its chunks and the gaps between them."""
-        document = self.find(doc_id)
-        rows = np.arange(document.first, document.first + document.count)
+        self.find(doc_id)
+        rows = self.rows_of([self.index[doc_id]])
         pairs = zip(self._strings("gap", rows), self._strings("text", rows), strict=True)
         return "".join(gap + text for gap, text in pairs)
 
@@ -275,9 +287,7 @@ def _check_documents(table: pa.Table, rows: int, path: Path) -> None:
     first, count = numbers(table["first"]), numbers(table["count"])
     expected = np.concatenate([[0], np.cumsum(count)])
     if (count < 1).any() or (first != expected[:-1]).any() or expected[-1] != rows:
-        raise StoreError(
-            "documents do not cover the shard's rows", where=path, remedy="ingest the store anew"
-        )
+        raise StoreError("documents do not cover the shard's rows", where=path, remedy=AGAIN)
 
 
 def _check_views(documents: Sequence[Document], store: Path) -> None:
@@ -287,11 +297,8 @@ def _check_views(documents: Sequence[Document], store: Path) -> None:
         if document.view_of is None:
             seen.add(document.doc_id)
         elif document.view_of not in seen:
-            raise StoreError(
-                f"document '{document.doc_id}' is a view of '{document.view_of}', not found before it",
-                where=store,
-                remedy="ingest the store anew",
-            )
+            message = f"document '{document.doc_id}' is a view of '{document.view_of}', not found before it"
+            raise StoreError(message, where=store, remedy=AGAIN)
 
 
 def check_positions(documents: pa.Table, positions: IntArray, path: Path) -> None:
@@ -302,12 +309,11 @@ def check_positions(documents: pa.Table, positions: IntArray, path: Path) -> Non
     wrong = np.flatnonzero(positions != due)
     if len(wrong):
         row = int(wrong[0])
-        raise StoreError(
-            f"row {row} of its shard is chunk {positions[row]} of a document, where chunk {due[row]} is due: "
-            "chunks and documents disagree on where documents begin",
-            where=path,
-            remedy="ingest the store anew",
+        said = (
+            f"row {row} of its shard is chunk {positions[row]} of a document, where chunk {due[row]} is due"
         )
+        told = "chunks and documents disagree on where documents begin"
+        raise StoreError(f"{said}: {told}", where=path, remedy=AGAIN)
 
 
 def describe_store(path: str | Path) -> dict[str, Any]:
@@ -337,10 +343,7 @@ def describe_store(path: str | Path) -> dict[str, Any]:
     return {
         "path": str(store.path),
         "fingerprint": store.fingerprint,
-        **{
-            k: store.info[k]
-            for k in ("encoder", "dimension", "dtype", "normalised", "encoder_normalises", "chunker")
-        },
+        **{key: store.info[key] for key in MADE_BY},
         "documents": len(whole),
         "chunks": sum(lengths),
         "views": {

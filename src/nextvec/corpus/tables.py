@@ -1,4 +1,4 @@
-"""A document on its way into a store, and the tables and arrays that shards are made of."""
+"""A document on its way into a store, the tables and arrays that shards are made of, and the store's card."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from nextvec.corpus.fingerprints import (
     vectors_sha256,
 )
 from nextvec.corpus.layout import CHUNK_SCHEMA, DOCUMENT_SCHEMA, VIEW_SCHEMA, number_column
+from nextvec.disk import write_text
 from nextvec.errors import DocumentError, VectorError
 
 
@@ -30,7 +32,7 @@ class NewDocument:
 
     `gaps[i]` is the whitespace between chunk i-1 (or the document's start) and chunk i, so that joining
     gap + text over the chunks gives the document back; `starts`, `ends` are offsets into that text. A view
-    (`nextvec.corpus.views`) has the text, and so the hashes, of the document `view_of`.
+    (`nextvec.corpus.chunking`) has the text, and so the hashes, of the document `view_of`.
     """
 
     doc_id: str
@@ -77,9 +79,8 @@ def chunk_table(documents: Sequence[NewDocument]) -> pa.Table:
     """The chunks of the documents as the store's table. Raises DocumentError."""
     for d in documents:
         if not d.texts or not len(d.texts) == len(d.gaps) == len(d.starts) == len(d.ends):
-            raise DocumentError(
-                f"document '{d.doc_id}' has no chunks or uneven columns", remedy="leave it out"
-            )
+            message = f"document '{d.doc_id}' has no chunks or uneven columns"
+            raise DocumentError(message, remedy="leave it out")
     counts = [len(d.texts) for d in documents]
     owner = number_column(np.repeat(np.arange(len(documents)), counts))
     columns: dict[str, Any] = {
@@ -96,10 +97,7 @@ def document_table(documents: Sequence[NewDocument]) -> pa.Table:
     """The documents as the store's table; `first` counts from the shard's first row."""
     counts = [len(d.texts) for d in documents]
     columns: dict[str, list[Any]] = {
-        "doc_id": [d.doc_id for d in documents],
-        "source": [d.source for d in documents],
-        "title": [d.title for d in documents],
-        "sha256": [d.sha256 for d in documents],
+        **{name: [getattr(d, name) for d in documents] for name in ("doc_id", "source", "title", "sha256")},
         "first": [0, *accumulate(counts)][: len(counts)],
         "count": counts,
         "minhash": [pack(d.minhash) for d in documents],
@@ -125,36 +123,109 @@ def _unicode() -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, UnicodeEncodeError) as e:
-        raise DocumentError(
-            f"text cannot be stored ({e})", remedy="clean the text: it must be Unicode"
-        ) from None
+        remedy = "clean the text: it must be Unicode"
+        raise DocumentError(f"text cannot be stored ({e})", remedy=remedy) from None
 
 
 def to_stored(vectors: NDArray[Any], chunks: pa.Table, dimension: int, dtype: str) -> NDArray[Any]:
     """The vectors [n, D] in the store's dtype, every row finite and not zero. Raises VectorError."""
     if vectors.ndim != 2 or vectors.shape != (chunks.num_rows, dimension):
-        raise VectorError(
-            f"vectors are {list(vectors.shape)}, the store needs [{chunks.num_rows}, {dimension}]",
-            remedy="give one vector of that dimension for every chunk",
-        )
+        message = f"vectors are {list(vectors.shape)}, the store needs [{chunks.num_rows}, {dimension}]"
+        raise VectorError(message, remedy="give one vector of that dimension for every chunk")
     with np.errstate(over="ignore", invalid="ignore"):
         stored = np.ascontiguousarray(vectors, dtype=np.dtype(dtype))
-
-    def name(row: int) -> str:
-        chunk = chunks.slice(row, 1).to_pylist()[0]
-        return f"vector of chunk {chunk['position']} of document '{chunk['doc_id']}'"
-
-    bad = ~np.isfinite(vectors).all(axis=1)
-    if bad.any():
-        raise VectorError(
-            "is NaN or infinite", where=name(int(bad.argmax())), remedy="fix or leave out that row"
-        )
-    over = ~np.isfinite(stored).all(axis=1)
-    if over.any():
-        raise VectorError(
-            f"does not fit {dtype}", where=name(int(over.argmax())), remedy="store float32 (--dtype)"
-        )
-    zero = ~stored.any(axis=1)
-    if zero.any():
-        raise VectorError("is zero", where=name(int(zero.argmax())), remedy="fix or leave out that row")
+    for bad, what, remedy in (
+        (~np.isfinite(vectors).all(axis=1), "is NaN or infinite", "fix or leave out that row"),
+        (~np.isfinite(stored).all(axis=1), f"does not fit {dtype}", "store float32 (--dtype)"),
+        (~stored.any(axis=1), "is zero", "fix or leave out that row"),
+    ):
+        if bad.any():
+            [chunk] = chunks.slice(int(bad.argmax()), 1).to_pylist()
+            where = f"vector of chunk {chunk['position']} of document '{chunk['doc_id']}'"
+            raise VectorError(what, where=where, remedy=remedy)
     return stored
+
+
+# README.md of a store: its card as a Hugging Face dataset, so that `load_dataset(folder)` reads it.
+
+CARD = "README.md"
+MARK = "<!-- Written by nextvec, which replaces no README.md without this line. -->"
+CARD_DTYPES = {"int32": "int32", "int64": "int64", "string": "string"}  # others are binary
+CARD_TEXT = """\
+---
+tags:
+- nextvec
+- embeddings
+configs:
+- config_name: chunks
+  default: true
+  data_files: chunks/*.parquet
+- config_name: documents
+  data_files: documents/*.parquet
+dataset_info:
+- config_name: chunks
+  features:
+{chunks}
+- config_name: documents
+  features:
+{documents}
+---
+{mark}
+
+# Documents as sequences of vectors
+
+Texts cut into chunks, and a vector of each: a store of [nextvec](https://pypi.org/project/nextvec/). Rows of
+`chunks/NNNN.parquet` and of `vectors/NNNN.npy` belong together, in the order of the documents.
+
+- Encoder: {encoder}, {dimension} dimensions, {dtype}, {kind}.
+- Chunker: {chunker}.
+
+```python
+import numpy as np
+from datasets import load_dataset
+
+chunks = load_dataset(".", split="train")  # or load_dataset(".", "documents")
+vectors = np.load("vectors/0000.npy", mmap_mode="r")  # of chunks/0000.parquet
+```
+
+Documents that were deleted, or replaced, stay in these files until `nextvec compact`; `store.json` lists
+them. Rows of documents that the table `documents` calls a `view_of` another are the same texts cut elsewhere,
+for training only. `nextvec.Store.open` leaves both out where they do not belong.
+"""
+
+
+def write_dataset_card(store: Path, info: Mapping[str, Any]) -> None:
+    """Write it for a store with this manifest, where it is not there as it should be. A README.md that
+    somebody else wrote is left alone. Raises DiskError."""
+    path = store / CARD
+    text = dataset_card(info)
+    if path.exists():
+        held = path.read_text(encoding="utf-8", errors="replace")
+        if MARK not in held or held == text:
+            return
+    write_text(path, text)
+
+
+def dataset_card(info: Mapping[str, Any]) -> str:
+    """The card. It counts nothing, so it is the same however much is added."""
+    options = ", ".join(f"{key} {value}" for key, value in info["chunker"].items() if key != "kind")
+    return CARD_TEXT.format(
+        chunks=_features(CHUNK_SCHEMA),
+        documents=_features(VIEW_SCHEMA),
+        mark=MARK,
+        encoder=info["encoder"].get("name"),
+        dimension=info["dimension"],
+        dtype=info["dtype"],
+        kind="of unit length"
+        if info["normalised"]
+        else "raw, as the encoder gives them before any normalisation",
+        chunker=f"{info['chunker'].get('kind')}{f' ({options})' if options else ''}",
+    )
+
+
+def _features(schema: pa.Schema) -> str:
+    """They have to be declared: only shards that hold views have the column `view_of`."""
+    lines = []
+    for field in schema:
+        lines += [f"  - name: {field.name}", f"    dtype: {CARD_DTYPES.get(str(field.type), 'binary')}"]
+    return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nextvec.corpus.arrays import write_header
-from nextvec.corpus.dataset_card import write_dataset_card
 from nextvec.corpus.layout import (
     DAMAGED,
     DOCUMENT_SCHEMA,
@@ -30,9 +29,12 @@ from nextvec.corpus.layout import (
     read_manifest,
     verify_shard,
 )
-from nextvec.corpus.tables import NewDocument, chunk_table, document_table, to_stored
+from nextvec.corpus.tables import NewDocument, chunk_table, document_table, to_stored, write_dataset_card
 from nextvec.disk import atomic_path, check_sha256, is_own, locked, sha256_file, write_json
 from nextvec.errors import DocumentError, EncoderMismatchError, StoreError, VectorError
+
+ANOTHER = "ingest into another store"
+PARTS = ("vectors", "chunks", "documents")
 
 
 class StoreWriter:
@@ -96,28 +98,17 @@ class StoreWriter:
             open_shard(self.path, shard, have["dimension"], have["dtype"])
             file = ShardFiles.of(self.path, shard["name"]).documents
             check_sha256(file, shard["documents_sha256"], StoreError, DAMAGED)
-            table = read_documents(file, shard["documents"])
-            self._note(
-                number,
-                table["doc_id"].to_pylist(),
-                table["sha256"].to_pylist(),
-                table["view_of"].to_pylist(),
-                shard.get("deleted", ()),
-            )
+            table = read_documents(file, shard["documents"]).select(["doc_id", "sha256", "view_of"])
+            named = zip(*(column.to_pylist() for column in table.columns), strict=True)
+            self._note(number, named, set(shard.get("deleted", ())))
         self.info = have
 
     def _note(
-        self,
-        shard: int,
-        ids: Sequence[str],
-        hashes: Sequence[str],
-        views: Sequence[str | None],
-        deleted: Sequence[int] = (),
+        self, shard: int, documents: Iterable[tuple[str, str, str | None]], deleted: Collection[int] = ()
     ) -> None:
-        """Remember the documents of a shard but those deleted."""
-        gone = set(deleted)
-        for number, (doc_id, sha256, view_of) in enumerate(zip(ids, hashes, views, strict=True)):
-            if number not in gone:
+        """Remember the documents (id, sha256, view_of) of a shard but those deleted."""
+        for number, (doc_id, sha256, view_of) in enumerate(documents):
+            if number not in deleted:
                 self.known[doc_id] = sha256
                 self._places[doc_id] = (shard, number)
                 if view_of is not None:
@@ -135,21 +126,20 @@ class StoreWriter:
         self._locked = False
 
     def _take_lock(self) -> None:
+        if self._locked:
+            return
         self._held.enter_context(locked(self.path))
         self._locked = True
-        self._check_unchanged()
-        self._sweep()
-
-    def _check_unchanged(self) -> None:
-        """Between the look at the manifest and the lock another writer may have been here."""
+        # Between the look at the manifest and the lock another writer may have been here.
         found = read_manifest(self.path)["shards"] if (self.path / MANIFEST).exists() else []
         if found != self.info["shards"]:
             raise StoreError("was changed by another process", where=self.path, remedy="start again")
+        self._sweep()
 
     def _sweep(self) -> None:
         """Remove what a killed writer left: shards that no manifest names."""
         named = {shard["name"] for shard in self.info["shards"]}
-        for folder in (self.path / part for part in ("vectors", "chunks", "documents")):
+        for folder in (self.path / part for part in PARTS):
             if not folder.is_dir():
                 continue
             for file in folder.iterdir():
@@ -166,13 +156,9 @@ class StoreWriter:
         wanted = list(dict.fromkeys(doc_ids))
         for doc_id in wanted:
             if doc_id not in self.known or doc_id in self.views:
-                raise StoreError(
-                    f"has no document '{doc_id}'" if doc_id not in self.known else f"'{doc_id}' is a view",
-                    where=self.path,
-                    remedy="give the ids of its documents table",
-                )
-        if not self._locked:
-            self._take_lock()
+                what = f"'{doc_id}' is a view" if doc_id in self.known else f"has no document '{doc_id}'"
+                raise StoreError(what, where=self.path, remedy="give the ids of its documents table")
+        self._take_lock()
         gone = self._with_views(wanted)
         self._commit(self._without(self.info, gone))
         self._forget(gone)
@@ -210,8 +196,7 @@ class StoreWriter:
 
         The manifest changes once, when all of them are written; a crash before leaves the store as it was.
         """
-        if not self._locked:
-            self._take_lock()
+        self._take_lock()
         shards: list[dict[str, Any]] = []
         before, fresh = self.info["chunks"], self._fresh()
         for shard in self.info["shards"]:
@@ -270,8 +255,7 @@ class StoreWriter:
         self._check_ids(documents, gone)
         stored = to_stored(vectors, chunks, self.info["dimension"], self.info["dtype"])
         table = document_table(documents)
-        if not self._locked:
-            self._take_lock()
+        self._take_lock()
         shard = self._written(f"{self._fresh():04d}", stored, chunks, table, path)
         info = self._without(self.info, gone)
         info["shards"] = [*info["shards"], shard]
@@ -279,8 +263,7 @@ class StoreWriter:
         info["chunks"] += len(stored)
         self._commit(info)
         self._forget(gone)
-        ids, hashes = [d.doc_id for d in documents], [d.sha256 for d in documents]
-        self._note(len(info["shards"]) - 1, ids, hashes, [d.view_of for d in documents])
+        self._note(len(info["shards"]) - 1, ((d.doc_id, d.sha256, d.view_of) for d in documents))
 
     def _written(
         self, name: str, stored: NDArray[Any], chunks: pa.Table, table: pa.Table, path: str
@@ -297,9 +280,7 @@ class StoreWriter:
             "name": name,
             "rows": len(stored),
             "documents": len(table),
-            "vectors_sha256": sha256_file(files.vectors),
-            "chunks_sha256": sha256_file(files.chunks),
-            "documents_sha256": sha256_file(files.documents),
+            **{f"{part}_sha256": sha256_file(getattr(files, part)) for part in PARTS},
             "path": path,
         }
 
@@ -309,20 +290,15 @@ class StoreWriter:
         seen: set[str] = set()
         for document in documents:
             if document.doc_id in staying or document.doc_id in seen:
-                raise DocumentError(
-                    f"document '{document.doc_id}' is there already",
-                    where=self.path,
-                    remedy="give every document its own id",
-                )
+                message = f"document '{document.doc_id}' is there already"
+                raise DocumentError(message, where=self.path, remedy="give every document its own id")
             seen.add(document.doc_id)
             if document.view_of is None:
                 hashes[document.doc_id] = document.sha256
             elif hashes.get(document.view_of) != document.sha256:
-                raise DocumentError(
-                    f"document '{document.doc_id}' is not a view of '{document.view_of}' as stored here",
-                    where=self.path,
-                    remedy="write the original first, and views of the same text",
-                )
+                message = f"document '{document.doc_id}' is not a view of '{document.view_of}' as stored here"
+                remedy = "write the original first, and views of the same text"
+                raise DocumentError(message, where=self.path, remedy=remedy)
 
 
 def check_place(path: Path) -> None:
@@ -332,10 +308,9 @@ def check_place(path: Path) -> None:
         raise StoreError("is a file, not a folder", where=nearest, remedy="give another folder")
     if nearest != path or (path / MANIFEST).exists():
         return
-    if any(p.name not in ("vectors", "chunks", "documents") and not is_own(p) for p in path.iterdir()):
-        raise StoreError(
-            "holds other files and no store.json", where=path, remedy="give a new or empty folder"
-        )
+    if any(p.name not in PARTS and not is_own(p) for p in path.iterdir()):
+        remedy = "give a new or empty folder"
+        raise StoreError("holds other files and no store.json", where=path, remedy=remedy)
 
 
 def check_encoder(path: Path, encoder: Mapping[str, Any], dimension: int) -> None:
@@ -343,11 +318,12 @@ def check_encoder(path: Path, encoder: Mapping[str, Any], dimension: int) -> Non
     if (path / MANIFEST).exists():
         have = read_manifest(path)
         if have["encoder"]["fingerprint"] != encoder["fingerprint"]:
+            theirs = f"'{have['encoder'].get('name')}' ({have['dimension']} dimensions)"
+            ours = f"'{encoder.get('name')}' ({dimension})"
             raise EncoderMismatchError(
-                f"store is of encoder '{have['encoder'].get('name')}' ({have['dimension']} dimensions), "
-                f"the new vectors are of '{encoder.get('name')}' ({dimension}): their fingerprints differ",
+                f"store is of encoder {theirs}, the new vectors are of {ours}: their fingerprints differ",
                 where=path,
-                remedy="ingest into another store",
+                remedy=ANOTHER,
             )
 
 
@@ -356,14 +332,8 @@ def check_compatible(path: Path, have: Mapping[str, Any], wanted: Mapping[str, A
     check_encoder(path, wanted["encoder"], wanted["dimension"])
     for key in ("dimension", "dtype", "normalised", "encoder_normalises"):
         if have[key] != wanted[key]:
-            raise VectorError(
-                f"{key} of the store is {have[key]}, of the new vectors {wanted[key]}",
-                where=path,
-                remedy="ingest into another store",
-            )
+            message = f"{key} of the store is {have[key]}, of the new vectors {wanted[key]}"
+            raise VectorError(message, where=path, remedy=ANOTHER)
     if have["chunker"] != wanted["chunker"]:
-        raise StoreError(
-            f"store was cut by {have['chunker']}, the new chunks by {dict(wanted['chunker'])}",
-            where=path,
-            remedy="use the store's chunker or another store",
-        )
+        message = f"store was cut by {have['chunker']}, the new chunks by {dict(wanted['chunker'])}"
+        raise StoreError(message, where=path, remedy="use the store's chunker or another store")

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nextvec.data.mixing import MixtureComponent
-from nextvec.data.sampling import EpochPlan, RowSource, Sampler, Sampling
+from nextvec.data.sampling import EpochPlan, MixtureComponent, RowSource, Sampler, Sampling
 from nextvec.data.windows import FURTHEST_QUERY, IntArray, SequenceShape, Windows, reading_order
 from nextvec.errors import WindowError
 
@@ -54,10 +53,8 @@ class Breaks:
 
     def __init__(self, documents: Windows, share: float) -> None:
         if len(np.unique(documents.document)) < 2:
-            raise WindowError(
-                "there is no other document to break a continuation with",
-                remedy="set data.broken to 0, or train on two documents at least",
-            )
+            remedy = "set data.broken to 0, or train on two documents at least"
+            raise WindowError("there is no other document to break a continuation with", remedy=remedy)
         self.share = share
         # Documents side by side by source; each one's place there, and where its source begins and ends
         by_source = np.lexsort((documents.document, documents.sources))
@@ -139,9 +136,6 @@ class BatchSource:
     """The batches of some documents.
 
     Args:
-        vectors: the store's vectors.
-        documents: the documents.
-        shape: how they are cut.
         batch_size: full windows in a batch (see `batch_windows`).
         seed: with the epoch's number, all that the order depends on.
         workers: processes that gather ahead; 0 gathers in this one. The batches are the same.

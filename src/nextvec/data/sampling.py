@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.data.mixing import Mixture
 from nextvec.data.windows import IntArray, SequenceShape, Windows
+from nextvec.errors import ConfigError
 
 SORT_GROUP = 32
 """Batches' worth of windows that are sorted by length together: little padding, yet a random order."""
@@ -25,6 +25,7 @@ SLACK = 15 / 16
 """How near the limit a document is brought that has too many windows for full batches."""
 Curriculum = Literal["none", "context", "coherence"]
 BLOCK = 8192
+MIXING = "data.mixing"
 
 
 class RowSource(Protocol):
@@ -95,6 +96,97 @@ def _pairs(documents: Windows) -> list[IntArray]:
     return [rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK)]
 
 
+# Mixing of sources: how much of an epoch is of which, whatever their sizes.
+#
+# An epoch keeps its nominal number of targets. A source that is to have more of them than its documents hold
+# is cut several times over, each time at other phases; one that is to have less gives a random part of its
+# windows, another one each epoch.
+
+
+@dataclass(frozen=True)
+class MixtureComponent:
+    """One source of a mixture.
+
+    Attributes:
+        targets: what its documents hold, of the nearest horizon.
+        share: of the targets of an epoch, drawn from this source.
+        passes: how often an epoch goes through its documents; below 1 it sees a part of them.
+    """
+
+    source: str
+    targets: int
+    share: float
+    passes: float
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The sources of a mixture and the documents of each, as indices into all documents."""
+
+    parts: tuple[MixtureComponent, ...]
+    members: tuple[IntArray, ...]
+
+    @classmethod
+    def of(
+        cls, documents: Windows, shape: SequenceShape, mixing: Mapping[str, float], temperature: float = 1.0
+    ) -> Mixture | None:
+        """None where every source keeps the share it has.
+
+        Args:
+            mixing: source -> weight; empty weighs each source by its targets.
+            temperature: weights are raised to 1 / temperature.
+        Raises:
+            ConfigError: `mixing` names a source there is none of, leaves one out, or wants targets of one
+                that holds none.
+        """
+        if not mixing and temperature == 1.0:
+            return None
+        names, owner = np.unique(documents.sources, return_inverse=True)
+        held = np.bincount(owner, documents.targets_each(shape), minlength=len(names))
+        _check_names(names.tolist(), mixing)
+        weights = np.array([mixing[name] for name in names.tolist()]) if mixing else held
+        for name, weight, targets in zip(names.tolist(), weights, held, strict=True):
+            if mixing and weight > 0 and targets == 0:
+                remedy = "give it the weight 0"
+                raise ConfigError(f"source '{name}' holds no target", where=MIXING, remedy=remedy)
+        # Relative to the largest, so that no temperature overflows.
+        powers = (weights / weights.max()) ** (1 / temperature)
+        shares = powers / powers.sum()
+        parts, members = [], []
+        for i, name in enumerate(names.tolist()):
+            if shares[i] > 0 and held[i] > 0:
+                passes = float(shares[i] * held.sum() / held[i])
+                parts.append(MixtureComponent(name, int(held[i]), float(shares[i]), passes))
+                members.append(np.flatnonzero(owner == i))
+        return cls(tuple(parts), tuple(members))
+
+    def draw(self, documents: Windows, shape: SequenceShape, rng: np.random.Generator) -> Windows:
+        """The windows of one epoch: each source's documents as many times as it has `passes`."""
+        drawn = []
+        for part, members in zip(self.parts, self.members, strict=True):
+            own = documents.select(members)
+            whole = int(part.passes)
+            drawn += [own.cut(shape, rng) for _ in range(whole)]
+            rest = part.passes - whole
+            if rest > 0:
+                again = own.cut(shape, rng)
+                order = rng.permutation(len(again))
+                before = np.cumsum(again.scored[order]) - again.scored[order]
+                drawn.append(again.select(np.sort(order[before < rest * again.scored.sum() - 0.5])))
+        return Windows.joined(drawn)
+
+
+def _check_names(names: list[str], mixing: Mapping[str, float]) -> None:
+    for name in mixing:
+        if name not in names:
+            message = f"no training document is of source '{name}'"
+            raise ConfigError(message, where=MIXING, remedy=f"the sources are: {', '.join(names)}")
+    for name in names:
+        if mixing and name not in mixing:
+            remedy = "give it a weight (0 leaves it out), or limit data.sources"
+            raise ConfigError(f"source '{name}' is not named", where=MIXING, remedy=remedy)
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How the batches of an epoch are drawn; as it stands, every target counts once and nothing is added.
@@ -134,7 +226,6 @@ class Sampler:
     """Plans epochs.
 
     Args:
-        documents: the documents.
         shape: how they are cut when no curriculum says otherwise.
         sampling: how their windows are drawn.
         batch_size: full windows in a batch; batches of shorter ones hold as many targets.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.config import Checked, number
-from nextvec.corpus.views import originals
+from nextvec.corpus.chunking import originals
 from nextvec.disk import read_json
 from nextvec.errors import SplitError
 
@@ -123,7 +123,7 @@ class Split:
     """Indices into `store.documents`, ascending, disjoint.
 
     `quarantined` documents resemble documents of two splits; they belong to none. `views` are those of train
-    that are views (`nextvec.corpus.views`): a view goes where its original goes, and anywhere but in train
+    that are views (`nextvec.corpus.chunking`): a view goes where its original goes, and anywhere but in train
     only originals stand.
     """
 
@@ -200,11 +200,8 @@ def own_splits(ids: Sequence[str], config: SplitConfig) -> list[str]:
 def _of_sources(store: Store, sources: Sequence[str]) -> list[int]:
     for source in sources:
         if source not in store.sources:
-            raise SplitError(
-                f"no document of source '{source}'",
-                where=store.path,
-                remedy=f"its sources are: {', '.join(store.sources)}",
-            )
+            remedy = f"its sources are: {', '.join(store.sources)}"
+            raise SplitError(f"no document of source '{source}'", where=store.path, remedy=remedy)
     return [i for i, d in enumerate(store.documents) if not sources or d.source in sources]
 
 
@@ -212,9 +209,10 @@ def _place(store: Store, config: SplitConfig) -> list[str | None]:
     """The split of every document in store order, a view's being its original's; None is quarantined."""
     whose = originals(store.documents)
     whole = np.unique(whose)
-    placed: list[str | None]
     own = own_splits([store.documents[i].doc_id for i in whole.tolist()], config)
-    placed = [*own] if config.near_duplicate >= 1 else _place_originals(store, config, whole, own)
+    placed: list[str | None] = [*own]
+    if config.near_duplicate < 1:
+        placed = _place_originals(store, config, whole, own)
     return [placed[at] for at in np.searchsorted(whole, whose).tolist()]
 
 
@@ -242,32 +240,23 @@ def _place_originals(
 
 def _from_file(store: Store, path: Path, chosen: Iterable[int], *, limited: bool) -> Split:
     where = _read_split_file(path)
-    known = {d.doc_id for d in store.documents}
-    if not limited:
-        for doc_id in where:
-            if doc_id not in known:
-                raise SplitError(
-                    f"document '{doc_id}' is not in the store {store.path}",
-                    where=path,
-                    remedy="remove it from the file, or limit the command to sources",
-                )
+    for doc_id in () if limited else where:
+        if doc_id not in store.index:
+            message = f"document '{doc_id}' is not in the store {store.path}"
+            remedy = "remove it from the file, or limit the command to sources"
+            raise SplitError(message, where=path, remedy=remedy)
     placed: dict[int, str | None] = {}
     for i in chosen:
         document: Document = store.documents[i]
         original = document.original
         if original not in where:
-            raise SplitError(
-                f"document '{original}' of source '{document.source}' is in no split",
-                where=path,
-                remedy="add it to the file, or limit the command to other sources",
-            )
+            message = f"document '{original}' of source '{document.source}' is in no split"
+            remedy = "add it to the file, or limit the command to other sources"
+            raise SplitError(message, where=path, remedy=remedy)
         placed[i] = where[original]
         if where.get(document.doc_id, placed[i]) != placed[i]:
-            raise SplitError(
-                f"'{document.doc_id}' is a view of '{original}' and in another split",
-                where=path,
-                remedy="name originals only: views go with them",
-            )
+            message = f"'{document.doc_id}' is a view of '{original}' and in another split"
+            raise SplitError(message, where=path, remedy="name originals only: views go with them")
     return _split(store, placed)
 
 
@@ -296,8 +285,7 @@ def _read_split_file(path: Path) -> dict[str, str]:
         for doc_id in ids:
             if doc_id in where:
                 again = "twice in" if where[doc_id] == name else f"in {where[doc_id]} and in"
-                raise SplitError(
-                    f"document '{doc_id}' stands {again} {name}", where=path, remedy="keep it in one place"
-                )
+                message = f"document '{doc_id}' stands {again} {name}"
+                raise SplitError(message, where=path, remedy="keep it in one place")
             where[doc_id] = name
     return where

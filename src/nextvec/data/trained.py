@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.corpus.fingerprints import text_keys
+from nextvec.corpus.fingerprints import hash64, text_keys
 from nextvec.corpus.store import Store
 from nextvec.data.gather import gather_rows
 from nextvec.data.splits import Split
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 TRAINED_ON = "trained_on.safetensors"
 RESTORE = "restore the file, or train it again"
 Keys = NDArray[np.uint64]
+PARTS = ("chunks", "documents", "ids")
 KEY_ROWS = 32768
 """Chunks whose texts are held at once."""
 
@@ -46,9 +47,8 @@ class TrainedOn:
     def of(cls, store: Store, documents: Sequence[int]) -> TrainedOn:
         """The keys of these documents (indices into `store.documents`) of a store."""
         chosen = [store.documents[i] for i in documents]
-        rows = [np.arange(d.first, d.first + d.count, dtype=np.int64) for d in chosen]
         return cls(
-            _sorted(chunk_keys(store, np.concatenate([np.zeros(0, dtype=np.int64), *rows]))),
+            _sorted(chunk_keys(store, store.rows_of(documents))),
             _sorted(key(d.sha256) for d in chosen),
             _sorted(key(i) for d in chosen for i in {d.doc_id, d.original}),
         )
@@ -56,24 +56,16 @@ class TrainedOn:
     @classmethod
     def union(cls, several: Sequence[TrainedOn]) -> TrainedOn:
         """What any of several has seen."""
-        return cls(
-            *(
-                _sorted(np.concatenate([np.zeros(0, dtype=np.uint64), *keys]))
-                for keys in (
-                    [t.chunks for t in several],
-                    [t.documents for t in several],
-                    [t.ids for t in several],
-                )
-            )
-        )
+        none = np.zeros(0, dtype=np.uint64)
+        kinds = ([none, *(getattr(seen, name) for seen in several)] for name in PARTS)
+        return cls(*(_sorted(np.concatenate(keys)) for keys in kinds))
 
     def save(self, path: Path) -> None:
         """Write a safetensors file of three uint64 arrays."""
         from safetensors.numpy import save_file
 
         with atomic_path(path) as temporary:
-            keys = {"chunks": self.chunks, "documents": self.documents, "ids": self.ids}
-            save_file(keys, temporary, metadata=UNSEALED)
+            save_file(vars(self), temporary, metadata=UNSEALED)
             seal(temporary)
 
     @classmethod
@@ -85,7 +77,7 @@ class TrainedOn:
         check_seal(path, RunError, RESTORE)
         try:
             arrays = load_file(path)
-            keys = [arrays[name] for name in ("chunks", "documents", "ids")]
+            keys = [arrays[name] for name in PARTS]
         except (OSError, SafetensorError, KeyError) as e:
             raise _no_list(path, str(e)) from None
         if any(k.dtype != np.uint64 or k.ndim != 1 for k in keys):
@@ -117,18 +109,20 @@ def chunk_keys(store: Store, rows: IntArray) -> Keys:
 
 def key(value: str | bytes) -> int:
     """64 bits of the BLAKE2 digest of a string or of bytes."""
-    data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+    return hash64(value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value)
+
+
+def _array(keys: Iterable[int] | Keys) -> Keys:
+    return keys if isinstance(keys, np.ndarray) else np.array(list(keys), dtype=np.uint64)
 
 
 def _sorted(keys: Iterable[int] | Keys) -> Keys:
-    return np.unique(keys if isinstance(keys, np.ndarray) else np.array(list(keys), dtype=np.uint64))
+    return np.unique(_array(keys))
 
 
 def known(trained: Keys, keys: Iterable[int] | Keys) -> NDArray[np.bool_]:
     """[n] which of `keys` stand among `trained`."""
-    wanted = keys if isinstance(keys, np.ndarray) else np.array(list(keys), dtype=np.uint64)
-    return np.isin(wanted, trained)
+    return np.isin(_array(keys), trained)
 
 
 def store_identity(store: Store, split: Split) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.corpus.views import Viewed, originals
+from nextvec.corpus.chunking import Viewed, originals
 from nextvec.errors import WindowError
 
 IntArray = NDArray[np.int64]
@@ -70,22 +70,18 @@ class SequenceShape:
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_context <= self.context:
-            raise WindowError(
-                f"min_context {self.min_context} with context {self.context}",
-                remedy="give 1 <= min_context <= context",
-            )
-        if not self.horizons or self.horizons[0] < 1 or list(self.horizons) != sorted(set(self.horizons)):
-            raise WindowError(
-                f"horizons {list(self.horizons)}", remedy="give horizons of at least 1, in ascending order"
-            )
+            message = f"min_context {self.min_context} with context {self.context}"
+            raise WindowError(message, remedy="give 1 <= min_context <= context")
+        horizons = list(self.horizons)
+        if not horizons or horizons[0] < 1 or horizons != sorted(set(horizons)):
+            remedy = "give horizons of at least 1, in ascending order"
+            raise WindowError(f"horizons {horizons}", remedy=remedy)
         if self.task == "middle" and (
-            self.context % 2 or self.min_context != self.context or self.horizons != (1,)
+            self.context % 2 or self.min_context != self.context or horizons != [1]
         ):
-            raise WindowError(
-                f"task middle with context {self.context}, min_context {self.min_context} and horizons "
-                f"{list(self.horizons)}",
-                remedy="give an even context, min_context the same, and horizon 1",
-            )
+            sizes = f"context {self.context}, min_context {self.min_context} and horizons {horizons}"
+            remedy = "give an even context, min_context the same, and horizon 1"
+            raise WindowError(f"task middle with {sizes}", remedy=remedy)
 
     @property
     def stride(self) -> int:
@@ -147,11 +143,7 @@ class Windows:
 
     @classmethod
     def whole(
-        cls,
-        first: IntArray,
-        count: IntArray,
-        document: IntArray,
-        source: NDArray[np.str_] | None = None,
+        cls, first: IntArray, count: IntArray, document: IntArray, source: NDArray[np.str_] | None = None
     ) -> Self:
         """Documents of `count` [N] rows each from `first` [N] on."""
         return cls(
@@ -274,18 +266,15 @@ class Windows:
         return total
 
     def _too_short(self, shape: SequenceShape, horizon: int) -> WindowError:
+        least = shape.min_context
+        needs = f"a context of {least} and a horizon of {horizon} need {least + horizon}"
+        lower = "min_context or the horizon"
+        if shape.task == "middle":
+            needs, lower = f"a gap amid {shape.context} chunks needs {shape.context + 1}", "the context"
         longest = int(self.count.max(initial=0))
-        needs = (
-            f"a gap amid {shape.context} chunks needs {shape.context + 1}"
-            if shape.task == "middle"
-            else f"a context of {shape.min_context} and a horizon of {horizon} need "
-            f"{shape.min_context + horizon}"
-        )
         return WindowError(
             f"no target in {len(self)} documents: {needs} chunks, the longest document has {longest}",
-            remedy="lower min_context or the horizon, or ingest longer documents"
-            if shape.task == "next"
-            else "lower the context, or ingest longer documents",
+            remedy=f"lower {lower}, or ingest longer documents",
         )
 
     def targets_each(self, shape: SequenceShape) -> IntArray:
@@ -295,10 +284,8 @@ class Windows:
 
     def cut(self, shape: SequenceShape, rng: np.random.Generator | None = None) -> Self:
         """Cut every document into windows, at a random phase each, or from its start without `rng`."""
-        stride = shape.stride
-        drawn = (
-            np.full(len(self.count), stride) if rng is None else rng.integers(1, stride + 1, len(self.count))
-        )
+        stride, n = shape.stride, len(self.count)
+        drawn = np.full(n, stride) if rng is None else rng.integers(1, stride + 1, n)
         targets = self.targets_each(shape)
         if shape.whole:
             drawn = np.where(targets <= stride, stride, drawn)
@@ -366,10 +353,8 @@ def make_windows(
     if context < 1 or horizon < 1:
         raise WindowError(f"context {context} and horizon {horizon} must be at least 1")
     if task == "middle" and (context % 2 or horizon > 1):
-        raise WindowError(
-            f"task middle with context {context} and horizon {horizon}",
-            remedy="give an even context (as many chunks before as after) and horizon 1",
-        )
+        remedy = "give an even context (as many chunks before as after) and horizon 1"
+        raise WindowError(f"task middle with context {context} and horizon {horizon}", remedy=remedy)
     index = np.unique(np.asarray(documents, dtype=np.int64))
     first = np.array([store.documents[i].first for i in index], dtype=np.int64)
     count = np.array([store.documents[i].count for i in index], dtype=np.int64)
@@ -380,12 +365,10 @@ def make_windows(
         most = longest - horizon
         most -= most % 2 if task == "middle" else 0
         what = "one amid them" if task == "middle" else f"one {horizon} later"
-        raise WindowError(
-            f"no window of {context} chunks and {what}: "
-            + (f"the longest of {len(index)} documents has {longest}" if len(index) else "no documents"),
-            where=store.path,
-            remedy=f"use a context of at most {most}" if most > 0 else "add documents",
-        )
+        held = f"the longest of {len(index)} documents has {longest}" if len(index) else "no documents"
+        remedy = f"use a context of at most {most}" if most > 0 else "add documents"
+        message = f"no window of {context} chunks and {what}: {held}"
+        raise WindowError(message, where=store.path, remedy=remedy)
     # number of each window within its document: 0 1 2 | 0 1 | 0 1 2 3 ...
     within = np.arange(total, dtype=np.int64) - np.repeat(np.cumsum(windows) - windows, windows)
     starts = np.repeat(first, windows)

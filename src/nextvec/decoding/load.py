@@ -6,7 +6,7 @@ needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,8 @@ from nextvec.disk import read_json
 from nextvec.errors import DecoderError
 
 NEAREST = "nearest"
+FOLDERS = ("inverter", "vec2text")
+"""Kinds of decoders that lie in folders."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +57,6 @@ class DecoderOptions:
     vec2text: Vec2TextOptions = Vec2TextOptions()
 
 
-@dataclass(frozen=True)
-class DecoderRequest:
-    """A decoder as it is asked for; see `open_decoder`."""
-
-    folder: Path
-    store: Store | None
-    documents: Sequence[int] | None
-    reader: TextReader | None
-    options: DecoderOptions
-
-
 def open_decoder(
     spec: str,
     *,
@@ -87,7 +78,23 @@ def open_decoder(
         EncoderMismatchError: the reader is of another encoder than the decoder was made for.
     """
     kind, folder = _parse(spec)
-    return KINDS[kind](DecoderRequest(folder, store, documents, reader, options or DecoderOptions()))
+    options = options or DecoderOptions()
+    if kind == NEAREST:
+        from nextvec.decoding.nearest import Nearest
+
+        if store is None:
+            raise DecoderError("needs chunks to find", where=NEAREST, remedy="name a store")
+        return Nearest(store, documents, **vars(options.nearest))
+    if kind == "vec2text":
+        from nextvec.decoding.vec2text import Vec2Text
+
+        return Vec2Text(folder, **vars(options.vec2text))
+    from nextvec.decoding.inverter import Inverter, Writing
+
+    how = options.inverter
+    writing = from_dict(Writing, how.writing, where="inverter", prefix="inverter.writing.")
+    inverter = Inverter(folder, writing, how.device)
+    return inverter if reader is None or not how.rerank else inverter.with_reader(reader)
 
 
 def check_decoders(specs: Sequence[str]) -> None:
@@ -112,47 +119,11 @@ def _parse(spec: str) -> tuple[str, Path]:
 
 def _kind_of(folder: Path) -> str:
     if not (folder / MANIFEST).is_file():
-        raise DecoderError(
-            f"is not a decoder (it has no {MANIFEST})",
-            where=folder,
-            remedy=f"give {NEAREST}, a folder made by nextvec decoder train, or vec2text:FOLDER",
-        )
+        remedy = f"give {NEAREST}, a folder made by nextvec decoder train, or vec2text:FOLDER"
+        raise DecoderError(f"is not a decoder (it has no {MANIFEST})", where=folder, remedy=remedy)
     said = read_json(folder / MANIFEST, DecoderError)
     kind = said.get("kind") if isinstance(said, dict) else None
     if kind not in FOLDERS:
-        raise DecoderError(
-            f"a decoder of kind '{kind}'",
-            where=folder / MANIFEST,
-            remedy=f"this version knows: {', '.join(FOLDERS)}",
-        )
+        remedy = f"this version knows: {', '.join(FOLDERS)}"
+        raise DecoderError(f"a decoder of kind '{kind}'", where=folder / MANIFEST, remedy=remedy)
     return str(kind)
-
-
-def _nearest(wanted: DecoderRequest) -> Decoder:
-    from nextvec.decoding.nearest import Nearest
-
-    if wanted.store is None:
-        raise DecoderError("needs chunks to find", where=NEAREST, remedy="name a store")
-    return Nearest(wanted.store, wanted.documents, **vars(wanted.options.nearest))
-
-
-def _inverter(wanted: DecoderRequest) -> Decoder:
-    from nextvec.decoding.inverter import Writing, load_inverter
-
-    options = wanted.options.inverter
-    writing = from_dict(Writing, options.writing, where="inverter", prefix="inverter.writing.")
-    inverter = load_inverter(wanted.folder, writing, options.device)
-    if wanted.reader is None or not options.rerank:
-        return inverter
-    return inverter.with_reader(wanted.reader)
-
-
-def _vec2text(wanted: DecoderRequest) -> Decoder:
-    from nextvec.decoding.vec2text import Vec2Text
-
-    return Vec2Text(wanted.folder, **vars(wanted.options.vec2text))
-
-
-FOLDERS: dict[str, Callable[[DecoderRequest], Decoder]] = {"inverter": _inverter, "vec2text": _vec2text}
-KINDS: dict[str, Callable[[DecoderRequest], Decoder]] = {NEAREST: _nearest, **FOLDERS}
-"""Kind -> how it is opened."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -80,7 +79,6 @@ class Library:
     """The chunks of a store, by nearness to a vector.
 
     Args:
-        store: they stand in.
         index: of that store; every row that it holds has a text. By default that of `Nearest`.
     """
 
@@ -91,10 +89,6 @@ class Library:
     @property
     def space(self) -> Space:
         return Space.of(self.store)
-
-    @cached_property
-    def _firsts(self) -> IntArray:
-        return np.array([document.first for document in self.store.documents], dtype=np.int64)
 
     def rows_of(self, texts: Sequence[str]) -> IntArray:
         """Every row whose text is one of these, ascending."""
@@ -124,7 +118,7 @@ class Library:
 
     def passage(self, row: int, score: float) -> Passage:
         """The chunk of a row, with a score."""
-        document = self.store.documents[int(np.searchsorted(self._firsts, row, side="right")) - 1]
+        document = self.store.documents[int(self.store.document_of(row))]
         decoded = Decoded(self.store.texts([row])[0], score, "retrieved", row)
         return Passage(decoded, document.doc_id, document.title, row - document.first)
 

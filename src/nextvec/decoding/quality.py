@@ -8,7 +8,6 @@ punctuation and the articles a, an, the.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
 import unicodedata
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.corpus.fingerprints import ngram_keys, text_key
-from nextvec.errors import EvaluationError, MissingDependencyError
+from nextvec.errors import EvaluationError, require_package
 
 ARTICLES = frozenset({"a", "an", "the"})
 COPIED_WORDS = 13
@@ -68,10 +67,7 @@ def bleu(texts: Sequence[str], truths: Sequence[str]) -> float:
 
 def require_bleu() -> None:
     """Raises MissingDependencyError where sacrebleu is not installed."""
-    if importlib.util.find_spec("sacrebleu") is None:
-        raise MissingDependencyError(
-            "BLEU needs sacrebleu, which is not installed", remedy="pip install nextvec[text]"
-        )
+    require_package("BLEU", "sacrebleu", "text")
 
 
 @dataclass(frozen=True)
@@ -146,8 +142,3 @@ class KnownTexts:
         """Share of a text's words that stand in none of them: invented words, and names; 0 of no words."""
         words = words_of(text)
         return sum(w not in self._words for w in words) / max(len(words), 1)
-
-
-def copied(text: str, texts: Iterable[str]) -> bool:
-    """`KnownTexts(texts).copied(text)`; keep a `KnownTexts` where there are many texts to ask about."""
-    return KnownTexts(texts).copied(text)

@@ -9,7 +9,7 @@ from nextvec.checkpoint import CONFIG, FILE, read_checkpoint
 from nextvec.config import read_toml
 from nextvec.corpus.layout import MANIFEST as STORE
 from nextvec.data.trained import TRAINED_ON, TrainedOn
-from nextvec.decoding.inverter.folder import MANIFEST as DECODER
+from nextvec.decoding.base import MANIFEST as DECODER
 from nextvec.decoding.inverter.folder import load_saved
 from nextvec.disk import read_json, read_object
 from nextvec.errors import RunError

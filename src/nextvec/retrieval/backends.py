@@ -7,6 +7,7 @@ A back end is written as its name, `faiss`, where needed with an address behind 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 
 from nextvec.corpus.store import Store
 from nextvec.errors import RetrievalError
@@ -17,6 +18,7 @@ from nextvec.retrieval.index import Index
 
 REGISTERED = (exact, faiss, milvus, pgvector)
 """The modules whose back ends are known because they are imported here; engines are imported when used."""
+DATABASES = {"milvus": milvus, "pgvector": pgvector, "pgvector-hnsw": pgvector}
 
 
 def find_backend(spec: str) -> tuple[Backend, str | None]:
@@ -31,13 +33,11 @@ def find_backend(spec: str) -> tuple[Backend, str | None]:
         raise RetrievalError(f"no index '{name}'", remedy=f"choose one of: {', '.join(sorted(BACKENDS))}")
     found = BACKENDS[name]
     if found.address == "needed" and not address:
-        raise RetrievalError(
-            "its address is missing", where=f"index '{name}'", remedy=f"write {name}:ADDRESS"
-        )
+        remedy = f"write {name}:ADDRESS"
+        raise RetrievalError("its address is missing", where=f"index '{name}'", remedy=remedy)
     if colon and (found.address == "none" or not address):
-        raise RetrievalError(
-            "takes no such address", where=f"index '{name}'", remedy=f"write {name} without the colon"
-        )
+        remedy = f"write {name} without the colon"
+        raise RetrievalError("takes no such address", where=f"index '{name}'", remedy=remedy)
     return found, address or None
 
 
@@ -65,21 +65,22 @@ def held_rows(spec: str) -> list[HeldRows]:
         RetrievalError: as `find_backend`; a back end that keeps nothing there; no answer.
         MissingDependencyError: its package is not installed.
     """
-    name, address = _elsewhere(spec)
-    return milvus.held_collections(address) if name == "milvus" else pgvector.held_tables(address)
+    engine, address = _elsewhere(spec)
+    found: list[HeldRows] = engine.held_rows(address)
+    return found
 
 
 def drop_rows(spec: str, name: str) -> None:
     """Drop one of them. Raises as `held_rows`, and for a name that is not there or not of an index."""
     engine, address = _elsewhere(spec)
-    (milvus.drop_collection if engine == "milvus" else pgvector.drop_table)(address, name)
+    engine.drop_rows(address, name)
 
 
-def _elsewhere(spec: str) -> tuple[str, str]:
+def _elsewhere(spec: str) -> tuple[ModuleType, str]:
+    """The module of a back end that keeps its rows outside of this process, and the address."""
     _, address = find_backend(spec)
     name = spec.partition(":")[0]
-    if name not in ("milvus", "pgvector", "pgvector-hnsw") or address is None:
-        raise RetrievalError(
-            "keeps nothing in a database", where=f"index '{name}'", remedy="give pgvector:... or milvus:..."
-        )
-    return name, address
+    if name not in DATABASES or address is None:
+        remedy = "give pgvector:... or milvus:..."
+        raise RetrievalError("keeps nothing in a database", where=f"index '{name}'", remedy=remedy)
+    return DATABASES[name], address

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Generic, Literal, Protocol, Self, TypeVar
 
 import numpy as np
@@ -177,14 +176,6 @@ class RetrievalContext:
             "ranking": self.predictor.ranking,
         }
         return frozenset(need for need, given in there.items() if given)
-
-    @cached_property
-    def _first(self) -> IntArray:
-        return np.array([document.first for document in self.store.documents], dtype=np.int64)
-
-    def document_of(self, rows: IntArray) -> IntArray:
-        """Index into `store.documents` of each row."""
-        return np.asarray(np.searchsorted(self._first, rows, side="right") - 1, dtype=np.int64)
 
 
 Query = Callable[[RetrievalContext, Reading], FloatArray]

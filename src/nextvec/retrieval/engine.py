@@ -7,7 +7,6 @@ rows, but cannot make a score up.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -23,10 +22,18 @@ from nextvec.corpus.layout import FloatArray, IntArray
 from nextvec.corpus.store import Store
 from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.data.trained import digest
-from nextvec.errors import MissingDependencyError, RetrievalError
-from nextvec.retrieval.index import LEFT_OUT, SPARE, Candidates, ExcludedRows, Index, RescoringIndex
+from nextvec.errors import RetrievalError
+from nextvec.retrieval.index import LEFT_OUT, SPARE, Candidates, ExcludedRows, Index
 from nextvec.vectors import unit
 
+TEXTS = {
+    "doc_id": "id of the document",
+    "position": "of the chunk in its document, from 0",
+    "title": "of the document",
+    "source": "of the document",
+    "text": "of the chunk",
+}
+"""What a database holds of a chunk beside its place and its vector."""
 PREFIX = "nextvec_"
 NAME = re.compile(PREFIX + r"[0-9a-f]{16}")
 LOAD_BYTES = 2**24
@@ -37,9 +44,7 @@ def originals(store: Store, documents: Sequence[int] | None = None) -> IntArray:
     """Rows of these documents (indices into `store.documents`), by default of all that are no views."""
     if documents is None:
         documents = [i for i, document in enumerate(store.documents) if document.view_of is None]
-    held = [store.documents[i] for i in sorted(set(documents))]
-    rows = [np.arange(d.first, d.first + d.count, dtype=np.int64) for d in held]
-    return np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
+    return store.rows_of(sorted(set(documents)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +94,9 @@ class IndexSource:
         )
 
     def texts(self, start: int, count: int) -> Iterator[tuple[str, int, str | None, str, str]]:
-        """(doc_id, position, title, source, text) of places start .. start + count - 1."""
+        """What `TEXTS` names, of places start .. start + count - 1."""
         rows = pa.array(self.rows[start : start + count])
-        table = self.store.chunks.select(["doc_id", "position", "title", "source", "text"]).take(rows)
+        table = self.store.chunks.select(list(TEXTS)).take(rows)
         yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
 
     def blocks(self) -> Iterator[tuple[int, FloatArray]]:
@@ -119,12 +124,25 @@ class HeldRows:
 def check_held_name(name: str, where: str) -> None:
     """Raises RetrievalError: not a name that an index gives, so not ours to drop."""
     if not NAME.fullmatch(name):
-        raise RetrievalError(
-            f"'{name}' is not of nextvec", where=where, remedy="give a name that nextvec index list prints"
-        )
+        remedy = "give a name that nextvec index list prints"
+        raise RetrievalError(f"'{name}' is not of nextvec", where=where, remedy=remedy)
 
 
-class EngineIndex(RescoringIndex):
+def check_dimension(source: IndexSource, most: int, where: str) -> None:
+    """Raises RetrievalError: vectors of more dimensions than the engine takes."""
+    if (dimension := source.vectors.shape[1]) > most:
+        message = f"takes vectors of {most} dimensions at most, these have {dimension}"
+        raise RetrievalError(message, where=where, remedy="take the index exact or faiss")
+
+
+def check_filled(source: IndexSource, held: int, what: str, where: str) -> None:
+    """Raises RetrievalError: the table or collection `what` holds another number of rows."""
+    if held != len(source.rows):
+        message = f"the {what} does not hold the {len(source.rows)} rows that it is named after"
+        raise RetrievalError(message, where=where, remedy="drop it, and it is loaded again")
+
+
+class EngineIndex(Index):
     """An index whose candidates an engine names.
 
     Attributes:
@@ -144,11 +162,9 @@ class EngineIndex(RescoringIndex):
         n = min(k + SPARE + out.most, self.size, self.most)
         scores, places = self._ask(queries, n)
         if places.max(initial=-1) >= self.size:
-            raise RetrievalError(
-                f"names row {int(places.max())} of {self.size}",
-                where=f"index '{self.name}'",
-                remedy="delete what it holds, so that it is loaded again",
-            )
+            message = f"names row {int(places.max())} of {self.size}"
+            remedy = "delete what it holds, so that it is loaded again"
+            raise RetrievalError(message, where=f"index '{self.name}'", remedy=remedy)
         beyond = np.full(len(queries), -np.inf, dtype=np.float32)
         if self.exact and n < self.size:
             beyond = scores[:, -1]
@@ -166,14 +182,6 @@ def padded(found: Sequence[tuple[Sequence[float], Sequence[int]]], n: int) -> tu
     for i, (some, at) in enumerate(found):
         scores[i, : len(some)], places[i, : len(at)] = some, at
     return scores, places
-
-
-def require_package(what: str, package: str, extra: str) -> None:
-    """Raises MissingDependencyError where an optional package is not installed."""
-    if importlib.util.find_spec(package) is None:
-        raise MissingDependencyError(
-            f"{what} needs {package}, which is not installed", remedy=f"pip install nextvec[{extra}]"
-        )
 
 
 Opening = Callable[[IndexSource, str | None], Index]
@@ -217,8 +225,8 @@ HELD_BYTES = 2**30
 """Up to so many bytes of unit vectors stay in memory; a larger store is read anew for every search."""
 
 
-class ExactIndex(RescoringIndex):
-    """Compares every query with every row. Arguments and errors are those of `RescoringIndex`."""
+class ExactIndex(Index):
+    """Compares every query with every row. Arguments and errors are those of `Index`."""
 
     name = "exact"
     exact = True

@@ -9,8 +9,8 @@ import numpy as np
 
 from nextvec.corpus.layout import FloatArray, IntArray
 from nextvec.disk import atomic_path, locked, read_json, sha256_file, write_json
-from nextvec.errors import RetrievalError
-from nextvec.retrieval.engine import EngineIndex, IndexSource, backend, require_package
+from nextvec.errors import RetrievalError, require_package
+from nextvec.retrieval.engine import EngineIndex, IndexSource, backend
 
 LINKS, BUILD_WIDTH, SEARCH_WIDTH = 16, 64, 256
 """Of the graph: links a row, and how many rows are kept in sight while it is built and searched."""
@@ -84,9 +84,8 @@ def _kept(source: IndexSource, folder: Path) -> Any:
                 faiss.write_index(index, str(temporary))
             write_json(note, {"rows": len(source.rows), "sha256": sha256_file(file)}, sealed=True)
     except (OSError, RuntimeError) as e:  # faiss has an error of its own for a full disk
-        raise RetrievalError(
-            f"cannot be written ({e})", where=file, remedy="name a folder that can be written to"
-        ) from None
+        remedy = "name a folder that can be written to"
+        raise RetrievalError(f"cannot be written ({e})", where=file, remedy=remedy) from None
     return index
 
 

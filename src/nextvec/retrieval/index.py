@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,72 +43,6 @@ class Found:
         return self.ordered(np.argsort(-scores, axis=1, kind="stable"), scores)
 
 
-class Index(Protocol):
-    """Rows of one store, searched by cosine.
-
-    Attributes:
-        name: for people and tables.
-        encoder: fingerprint of the encoder whose vectors it holds.
-        dimension: D.
-        size: how many rows it holds.
-        exact: whether the nearest rows are always found.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def encoder(self) -> str: ...
-    @property
-    def dimension(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def exact(self) -> bool: ...
-
-    def search(self, queries: UnitVectors, k: int, without: Sequence[IntArray] | None = None) -> Found:
-        """The k rows nearest to each of the queries [Q, D], the best first; of equal ones the lower row.
-
-        Args:
-            without: for each query rows that are not to be found; rows that are not held do not matter.
-        Raises:
-            VectorError: anything but UnitVectors. EncoderMismatchError: of another encoder.
-            RetrievalError: another shape, or fewer than k rows are there.
-        """
-        ...
-
-
-def check_search(
-    index: Index, queries: UnitVectors, k: int, without: Sequence[IntArray] | None
-) -> FloatArray:
-    """The queries' values [Q, D], after the checks that every index makes. Raises as `Index.search`."""
-    values = require_unit(queries).of(index.encoder).values
-    if values.ndim != 2 or values.shape[1] != index.dimension:
-        raise RetrievalError(
-            f"index '{index.name}': queries of shape {list(values.shape)}",
-            remedy=f"give [Q, {index.dimension}]",
-        )
-    if without is not None and len(without) != len(values):
-        raise RetrievalError(
-            f"rows to leave out for {len(without)} queries, {len(values)} queries",
-            remedy="give one array a query",
-        )
-    check_count(index, k, 0)
-    return values
-
-
-def check_count(index: Index, k: int, left_out: int) -> None:
-    """Raises RetrievalError: fewer than k rows are left where a query may not find `left_out` of them."""
-    left = index.size - left_out
-    if not 1 <= k <= left:
-        raise RetrievalError(
-            f"{k} rows wanted of {index.size}" + (f", {left_out} of them left out" if left_out else ""),
-            where=f"index '{index.name}'",
-            remedy=f"request 1 to {left}" if left > 0 else "search a larger store",
-        )
-
-
-# What indexes share: however candidates were found, float64 products decide who comes first.
-
 ROW_BLOCK, QUERY_BLOCK = 8192, 256
 SPARE = 32
 """So many more rows than asked for are compared in float64."""
@@ -123,7 +57,7 @@ class Candidates(NamedTuple):
 
     Attributes:
         scores: float32 [Q, V] rough products; LEFT_OUT where the place is not to be found.
-        places: int64 [Q, V] in `RescoringIndex.rows`, distinct within a query but for those LEFT_OUT.
+        places: int64 [Q, V] in `Index.rows`, distinct within a query but for those LEFT_OUT.
         beyond: [Q] no other row has a rough product above this; -inf where there is none, or the index does
             not promise to find the nearest.
     """
@@ -133,15 +67,19 @@ class Candidates(NamedTuple):
     beyond: FloatArray
 
 
-class RescoringIndex(ABC):
-    """Finds candidates in float32, each index in its way, and settles their order by float64 products with
-    the store's vectors; so that threads, blocks and engines change nothing.
+class Index(ABC):
+    """Rows of one store, searched by cosine.
+
+    Each index finds candidates in float32 in its way; their order is settled by float64 products with the
+    store's vectors, so that threads, blocks and engines change nothing.
 
     Args:
         vectors: of the store, raw or unit.
         rows: which of them are searched, ascending.
         encoder: fingerprint of the encoder that they are of.
     Attributes:
+        name: for people and tables.
+        exact: whether the nearest rows are always found.
         rows: [n] as given.
     Raises:
         RetrievalError: no rows.
@@ -169,16 +107,40 @@ class RescoringIndex(ABC):
         return len(self.rows)
 
     def search(self, queries: UnitVectors, k: int, without: Sequence[IntArray] | None = None) -> Found:
-        """As `nextvec.retrieval.index.Index.search`."""
-        values = check_search(self, queries, k, without)
+        """The k rows nearest to each of the queries [Q, D], the best first; of equal ones the lower row.
+
+        Args:
+            without: for each query rows that are not to be found; rows that are not held do not matter.
+        Raises:
+            VectorError: anything but UnitVectors. EncoderMismatchError: of another encoder.
+            RetrievalError: another shape, or fewer than k rows are there.
+        """
+        values = require_unit(queries).of(self.encoder).values
+        if values.ndim != 2 or values.shape[1] != self.dimension:
+            message = f"index '{self.name}': queries of shape {list(values.shape)}"
+            raise RetrievalError(message, remedy=f"give [Q, {self.dimension}]")
+        if without is not None and len(without) != len(values):
+            message = f"rows to leave out for {len(without)} queries, {len(values)} queries"
+            raise RetrievalError(message, remedy="give one array a query")
+        self._check_count(k, 0)
         scores = np.empty((len(values), k), dtype=np.float32)
         rows = np.empty((len(values), k), dtype=np.int64)
         for start in range(0, len(values), QUERY_BLOCK):
             piece = slice(start, start + QUERY_BLOCK)
             out = ExcludedRows.of(self.rows, without[piece] if without is not None else ())
-            check_count(self, k, out.most)
+            self._check_count(k, out.most)
             scores[piece], rows[piece] = self._nearest(values[piece], k, out)
         return Found(scores, rows)
+
+    def _check_count(self, k: int, left_out: int) -> None:
+        """Raises RetrievalError: fewer than k rows are left where a query may not find `left_out` of them."""
+        left = self.size - left_out
+        if not 1 <= k <= left:
+            message = f"{k} rows wanted of {self.size}" + (
+                f", {left_out} of them left out" if left_out else ""
+            )
+            remedy = f"request 1 to {left}" if left > 0 else "search a larger store"
+            raise RetrievalError(message, where=f"index '{self.name}'", remedy=remedy)
 
     def _nearest(self, queries: FloatArray, k: int, out: ExcludedRows) -> tuple[FloatArray, IntArray]:
         """Cosines and rows, both [Q, k]."""

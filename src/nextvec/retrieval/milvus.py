@@ -9,21 +9,25 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from nextvec.corpus.layout import FloatArray, IntArray
-from nextvec.errors import RetrievalError
+from nextvec.errors import RetrievalError, require_package
 from nextvec.retrieval.engine import (
     NAME,
+    TEXTS,
     EngineIndex,
     HeldRows,
     IndexSource,
     backend,
+    check_dimension,
+    check_filled,
     check_held_name,
     padded,
-    require_package,
 )
 
 if TYPE_CHECKING:
@@ -36,13 +40,6 @@ DIMENSIONS = 32_768
 MOST_BYTES = 65_535
 """Of a text."""
 ROWS_A_REQUEST = 1_000
-TEXTS = {
-    "doc_id": "id of the document",
-    "position": "of the chunk in its document, from 0",
-    "title": "of the document",
-    "source": "of the document",
-    "text": "of the chunk",
-}
 
 
 class MilvusIndex(EngineIndex):
@@ -57,22 +54,21 @@ class MilvusIndex(EngineIndex):
         self._collection = source.name
         self._client = _connected(address)
         try:
-            _load(self._client, self._collection, source)
-        except Exception as e:  # noqa: BLE001 - pymilvus and its transport share no base class
+            with _answered():
+                _load(self._client, self._collection, source)
+        except BaseException:
             self._client.close()
-            raise _error(e) from None
+            raise
 
     def close(self) -> None:
         """Give the connection, or the file, back."""
         self._client.close()
 
     def _ask(self, queries: FloatArray, n: int) -> tuple[FloatArray, IntArray]:
-        try:
+        with _answered():
             found = self._client.search(
                 self._collection, data=[*queries], limit=n, anns_field="vector", output_fields=["place"]
             )
-        except Exception as e:  # noqa: BLE001 - as above
-            raise _error(e) from None
         return padded(
             [([hit["distance"] for hit in hits], [hit["place"] for hit in hits]) for hits in found], n
         )
@@ -83,10 +79,9 @@ def _connected(address: str) -> MilvusClient:
     parts = urlsplit(address)
     remote = parts.scheme in ("http", "https")
     if parts.password is not None or not (remote or address.endswith(".db")):
+        remedy = f"write milvus:FILE.db or milvus:https://host:19530, its token in {TOKEN}"
         raise RetrievalError(
-            "this is not an address of Milvus, or holds a password",
-            where=WHAT,
-            remedy=f"write milvus:FILE.db or milvus:https://host:19530, its token in {TOKEN}",
+            "this is not an address of Milvus, or holds a password", where=WHAT, remedy=remedy
         )
     from pymilvus import MilvusClient
 
@@ -95,12 +90,10 @@ def _connected(address: str) -> MilvusClient:
     for name in ("pymilvus", "grpc._server"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     token = os.environ.get(TOKEN, "") if remote else ""
-    try:
+    with _answered():
         if not remote:
             Path(address).resolve().parent.mkdir(parents=True, exist_ok=True)
         return MilvusClient(address, token=token, timeout=CONNECT_SECONDS)
-    except Exception as e:  # noqa: BLE001 - as above
-        raise _error(e) from None
 
 
 def _load(client: MilvusClient, collection: str, source: IndexSource) -> None:
@@ -117,33 +110,22 @@ def _load(client: MilvusClient, collection: str, source: IndexSource) -> None:
                 raise
     client.load_collection(collection)
     [held] = client.query(collection, filter="", output_fields=["count(*)"], consistency_level="Strong")
-    if held["count(*)"] != len(source.rows):
-        raise RetrievalError(
-            f"the collection {collection} does not hold the {len(source.rows)} rows that it is named after",
-            where=WHAT,
-            remedy="drop it, and it is loaded again",
-        )
+    check_filled(source, held["count(*)"], f"collection {collection}", WHAT)
 
 
 def _fill(client: MilvusClient, collection: str, source: IndexSource) -> None:
     from pymilvus import DataType
 
-    dimension = source.vectors.shape[1]
-    if dimension > DIMENSIONS:
-        raise RetrievalError(
-            f"takes vectors of {DIMENSIONS} dimensions at most, these have {dimension}",
-            where=WHAT,
-            remedy="take the index exact or faiss",
-        )
+    check_dimension(source, DIMENSIONS, WHAT)
     schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description=source.about)
     schema.add_field("place", DataType.INT64, is_primary=True, description="number of the row, from 0")
     for name, about in TEXTS.items():
-        if name == "position":
-            schema.add_field(name, DataType.INT64, description=about)
-        else:
-            schema.add_field(name, DataType.VARCHAR, max_length=MOST_BYTES, description=about)
+        kind = {"datatype": DataType.VARCHAR, "max_length": MOST_BYTES}
+        schema.add_field(
+            name, description=about, **({"datatype": DataType.INT64} if name == "position" else kind)
+        )
     about = "of the text, unit length"
-    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimension, description=about)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=source.vectors.shape[1], description=about)
     index = client.prepare_index_params()
     index.add_index("vector", index_type="FLAT", metric_type="COSINE")
     client.create_collection(collection, schema=schema, index_params=index, consistency_level="Strong")
@@ -166,10 +148,9 @@ def _stored(value: str | int | None) -> str | int:
     return (value or "") if len(data) <= MOST_BYTES else data[:MOST_BYTES].decode(errors="ignore")
 
 
-def held_collections(address: str) -> list[HeldRows]:
+def held_rows(address: str) -> list[HeldRows]:
     """The collections of indexes, by name. Raises RetrievalError, MissingDependencyError."""
-    client = _reached(address)
-    try:
+    with _reached(address) as client:
         return [
             HeldRows(
                 name,
@@ -179,42 +160,38 @@ def held_collections(address: str) -> list[HeldRows]:
             for name in sorted(client.list_collections())
             if NAME.fullmatch(name)
         ]
-    except Exception as e:  # noqa: BLE001 - as above
-        raise _error(e) from None
-    finally:
-        client.close()
 
 
-def drop_collection(address: str, name: str) -> None:
+def drop_rows(address: str, name: str) -> None:
     """Drop one of them. Raises RetrievalError: not there, not an index's; MissingDependencyError."""
     check_held_name(name, WHAT)
-    client = _reached(address)
-    try:
+    with _reached(address) as client:
         if not client.has_collection(name):
             raise RetrievalError(f"no collection {name}", where=WHAT, remedy="see nextvec index list")
         client.drop_collection(name)
-    except Exception as e:  # noqa: BLE001 - as above
-        raise _error(e) from None
-    finally:
-        client.close()
 
 
-def _reached(address: str) -> MilvusClient:
+@contextmanager
+def _reached(address: str) -> Iterator[MilvusClient]:
     require_package(WHAT, "pymilvus", "milvus")
     if address.endswith(".db") and not Path(address).exists():
         raise RetrievalError("no such file", where=address, remedy="check the path")
-    return _connected(address)
+    with closing(_connected(address)) as client, _answered():
+        yield client
 
 
-def _error(cause: Exception) -> RetrievalError:
-    if isinstance(cause, RetrievalError):
-        return cause
-    said = str(getattr(cause, "message", cause)).strip().partition("\n")[0]
-    return RetrievalError(
-        f"Milvus answered: {said or type(cause).__name__}",
-        where=WHAT,
-        remedy=f"check its address, that it runs, and the token in {TOKEN}",
-    )
+@contextmanager
+def _answered() -> Iterator[None]:
+    """What Milvus refuses becomes a RetrievalError."""
+    try:
+        yield
+    except RetrievalError:
+        raise
+    except Exception as e:  # noqa: BLE001 - pymilvus and its transport share no base class
+        said = str(getattr(e, "message", e)).strip().partition("\n")[0]
+        remedy = f"check its address, that it runs, and the token in {TOKEN}"
+        message = f"Milvus answered: {said or type(e).__name__}"
+        raise RetrievalError(message, where=WHAT, remedy=remedy) from None
 
 
 @backend("milvus", "needed")

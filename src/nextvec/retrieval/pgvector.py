@@ -7,19 +7,23 @@ password file, where libpq looks for it, and not on a command line.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from nextvec.corpus.layout import FloatArray, IntArray
-from nextvec.errors import RetrievalError
+from nextvec.errors import RetrievalError, require_package
 from nextvec.retrieval.engine import (
     NAME,
+    TEXTS,
     EngineIndex,
     HeldRows,
     IndexSource,
     backend,
+    check_dimension,
+    check_filled,
     check_held_name,
     padded,
-    require_package,
 )
 
 if TYPE_CHECKING:
@@ -44,19 +48,16 @@ NEAREST = """
     ORDER BY q.number, f.away
 """
 """`<=>` is 1 - cosine."""
+KINDS = {"position": "integer NOT NULL", "title": "text"}
 COLUMNS = {
     "place": ("bigint NOT NULL UNIQUE", "number of the row in the index that made the table, from 0"),
-    "doc_id": ("text NOT NULL", "id of the document"),
-    "position": ("integer NOT NULL", "of the chunk in its document, from 0"),
-    "title": ("text", "of the document"),
-    "source": ("text NOT NULL", "of the document"),
-    "text": ("text NOT NULL", "of the chunk"),
+    **{name: (KINDS.get(name, "text NOT NULL"), about) for name, about in TEXTS.items()},
     "vector": (
         "vector({D}) NOT NULL",
         "of the text, by the encoder that the table's comment names, unit length",
     ),
 }
-KINDS = ["int8", "text", "int4", "text", "text", "text", "vector"]
+BINARY = ["int8", "text", "int4", "text", "text", "text", "vector"]
 
 
 class PgvectorIndex(EngineIndex):
@@ -125,32 +126,36 @@ class _Server:
         try:
             self.parts = conninfo_to_dict(address)
         except Exception:  # noqa: BLE001 - its message may repeat the password
-            raise RetrievalError(
-                "this is not an address of a database",
-                where=what,
-                remedy=f"write {EXTRA}:postgresql://user@host/database",
-            ) from None
+            remedy = f"write {EXTRA}:postgresql://user@host/database"
+            raise RetrievalError("this is not an address of a database", where=what, remedy=remedy) from None
 
-    def connect(self, settings: tuple[str, ...]) -> Connection[Any]:
+    def connect(self, settings: tuple[str, ...] = ()) -> Connection[Any]:
         """A connection that knows vectors and has these settings. Raises RetrievalError."""
         import psycopg
         from pgvector.psycopg import register_vector
 
         seconds = self.parts.get("connect_timeout", CONNECT_SECONDS)
-        connection: Connection[Any] | None = None
-        try:
+        with self.answered(), ExitStack() as unless_it_works:
             connection = psycopg.connect(self.address, autocommit=True, connect_timeout=seconds)
+            unless_it_works.callback(connection.close)
             connection.execute("SET client_min_messages = warning")
             if not connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone():
                 connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
             register_vector(connection)
             for setting in settings:
                 connection.execute(setting)
-        except psycopg.Error as e:
-            if connection is not None:
-                connection.close()
-            raise self.error(e) from None
+            unless_it_works.pop_all()
         return connection
+
+    @contextmanager
+    def answered(self) -> Iterator[None]:
+        """What the database refuses becomes a RetrievalError."""
+        import psycopg
+
+        try:
+            yield
+        except psycopg.Error as e:
+            raise self.error(e) from None
 
     def error(self, cause: Exception) -> RetrievalError:
         """What the database said, without the password."""
@@ -168,39 +173,20 @@ class _Server:
 
 def _load(server: _Server, connection: Connection[Any], table: str, source: IndexSource, graph: bool) -> None:
     """Fill the table, unless it is there: it appears only once it is complete."""
-    import psycopg
     from psycopg import sql
 
-    dimension, most = source.vectors.shape[1], GRAPH_MOST if graph else TABLE_MOST
-    if dimension > most:
-        raise RetrievalError(
-            f"takes vectors of {most} dimensions at most, these have {dimension}",
-            where=server.what,
-            remedy="take the index exact or faiss",
-        )
+    check_dimension(source, GRAPH_MOST if graph else TABLE_MOST, server.what)
     name = sql.Identifier(table)
-    try:
-        with connection.transaction():
-            # of two that load the same rows the second waits, and finds them
-            connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (table,))
-            there = connection.execute("SELECT to_regclass(%s)", (f'"{table}"',)).fetchone()
-            if there is None or there[0] is None:
-                _fill(connection, name, source)
-            if graph:
-                connection.execute(
-                    sql.SQL(
-                        "CREATE INDEX IF NOT EXISTS {index} ON {table} USING hnsw (vector vector_cosine_ops)"
-                    ).format(index=sql.Identifier(f"{table}_hnsw"), table=name)
-                )
-    except psycopg.Error as e:
-        raise server.error(e) from None
-    held = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(name)).fetchone()
-    if held is None or held[0] != len(source.rows):
-        raise RetrievalError(
-            f"the table {table} does not hold the {len(source.rows)} rows that it is named after",
-            where=server.what,
-            remedy="drop it, and it is loaded again",
-        )
+    with server.answered(), connection.transaction():
+        # of two that load the same rows the second waits, and finds them
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (table,))
+        there = connection.execute("SELECT to_regclass(%s)", (f'"{table}"',)).fetchone()
+        if there is None or there[0] is None:
+            _fill(connection, name, source)
+        if graph:
+            make = "CREATE INDEX IF NOT EXISTS {index} ON {table} USING hnsw (vector vector_cosine_ops)"
+            connection.execute(sql.SQL(make).format(index=sql.Identifier(f"{table}_hnsw"), table=name))
+    check_filled(source, _count(connection, table), f"table {table}", server.what)
 
 
 def _fill(connection: Connection[Any], name: Any, source: IndexSource) -> None:
@@ -217,7 +203,7 @@ def _fill(connection: Connection[Any], name: Any, source: IndexSource) -> None:
         connection.execute(sql.SQL("ALTER TABLE {} ALTER COLUMN vector SET STORAGE PLAIN").format(name))
     copy = sql.SQL(f"COPY {{}} ({', '.join(COLUMNS)}) FROM STDIN WITH (FORMAT BINARY)").format(name)
     with connection.cursor().copy(copy) as rows:
-        rows.set_types(KINDS)
+        rows.set_types(BINARY)
         for start, units in source.blocks():
             held = zip(units, source.texts(start, len(units)), strict=True)
             for place, (vector, texts) in enumerate(held, start):
@@ -230,51 +216,44 @@ def _stored(value: Any) -> Any:
     return value.replace("\0", "\ufffd") if isinstance(value, str) else value
 
 
-def held_tables(address: str) -> list[HeldRows]:
+def _count(connection: Connection[Any], table: str) -> int:
+    from psycopg import sql
+
+    held = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))).fetchone()
+    return int((held or (0,))[0])
+
+
+def held_rows(address: str) -> list[HeldRows]:
     """The tables of indexes in a database, by name. Raises RetrievalError, MissingDependencyError."""
-    import psycopg
-    from psycopg import sql
-
     server = _reached(address)
-    with server.connect(()) as connection:
-        try:
-            names = connection.execute(
-                "SELECT tablename, coalesce(obj_description(to_regclass(quote_ident(tablename))), '') "
-                "FROM pg_tables WHERE schemaname = ANY (current_schemas(false)) "
-                "AND starts_with(tablename, 'nextvec_') ORDER BY tablename"
-            ).fetchall()
-            counts = [
-                connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(name))).fetchone()
-                for name, _ in names
-            ]
-        except psycopg.Error as e:
-            raise server.error(e) from None
-    found = zip(names, counts, strict=True)
-    return [
-        HeldRows(name, int((count or (0,))[0]), about)
-        for (name, about), count in found
-        if NAME.fullmatch(name)
-    ]
+    with server.connect() as connection, server.answered():
+        named = connection.execute(
+            "SELECT tablename, coalesce(obj_description(to_regclass(quote_ident(tablename))), '') "
+            "FROM pg_tables WHERE schemaname = ANY (current_schemas(false)) "
+            "AND starts_with(tablename, 'nextvec_') ORDER BY tablename"
+        ).fetchall()
+        ours = [(name, about) for name, about in named if NAME.fullmatch(name)]
+        return [HeldRows(name, _count(connection, name), about) for name, about in ours]
 
 
-def drop_table(address: str, name: str) -> None:
+def drop_rows(address: str, name: str) -> None:
     """Drop one of them. Raises RetrievalError: not there, not an index's; MissingDependencyError."""
-    import psycopg
-    from psycopg import sql
-
     server = _reached(address)
     check_held_name(name, server.what)
-    with server.connect(()) as connection:
-        try:
-            connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
-        except psycopg.Error as e:
-            raise server.error(e) from None
+    from psycopg import sql
+
+    with server.connect() as connection, server.answered():
+        connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
 
 
 def _reached(address: str) -> _Server:
+    _require_packages()
+    return _Server(address, "index 'pgvector'")
+
+
+def _require_packages() -> None:
     for package in ("psycopg", "pgvector"):
         require_package("index 'pgvector'", package, EXTRA)
-    return _Server(address, "index 'pgvector'")
 
 
 @backend("pgvector", "needed")
@@ -290,7 +269,6 @@ def _graph(source: IndexSource, address: str | None) -> PgvectorIndex:
 
 
 def _open(source: IndexSource, address: str | None, graph: bool) -> PgvectorIndex:
-    for package in ("psycopg", "pgvector"):
-        require_package("index 'pgvector'", package, EXTRA)
+    _require_packages()
     assert address is not None  # `find_backend` sees to it
     return PgvectorIndex(source, address, graph)

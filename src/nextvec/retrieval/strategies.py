@@ -181,7 +181,7 @@ def _with_successors(
     met = np.zeros_like(found.scores)
     for i, rows in enumerate(found.rows):
         after = np.minimum(rows + 1, len(context.store) - 1)
-        inside = (after > rows) & (context.document_of(after) == context.document_of(rows))
+        inside = (after > rows) & (context.store.document_of(after) == context.store.document_of(rows))
         asked = np.flatnonzero(inside[: context.options.refined])
         if len(asked):
             successors = unit(gather_rows(context.store.vectors, after[asked]))
@@ -193,7 +193,7 @@ def _with_successors(
 
 def _same_document(context: RetrievalContext, reading: Reading, rows: IntArray) -> NDArray[np.bool_]:
     """[B, V] whether each row is of the document that the reader is in."""
-    return np.asarray(context.document_of(rows) == context.document_of(reading.place)[:, None])
+    return np.asarray(context.store.document_of(rows) == context.store.document_of(reading.place)[:, None])
 
 
 def mmr(scores: FloatArray, candidates: FloatArray, k: int, trade_off: float) -> IntArray:
@@ -284,11 +284,8 @@ class Strategy:
     def units(self, context: RetrievalContext, reading: Reading) -> UnitVectors:
         """The query vectors [B, D]. Raises RetrievalError: something that it needs is not there."""
         for need in sorted(self.needs - context.has(reading.queries is not None)):
-            raise RetrievalError(
-                LACKS.get(need, f"there is no {need}"),
-                where=f"strategy '{self.name}'",
-                remedy=REMEDIES[need],
-            )
+            message = LACKS.get(need, f"there is no {need}")
+            raise RetrievalError(message, where=f"strategy '{self.name}'", remedy=REMEDIES[need])
         return UnitVectors(self.query.function(context, reading), context.index.encoder)
 
     def rerank(self, context: RetrievalContext, reading: Reading, found: Found) -> Found:
@@ -313,9 +310,8 @@ class Strategy:
 
 def _check_known(what: str, part: str, known: Collection[str], strategy: str) -> None:
     if part not in known:
-        raise RetrievalError(
-            f"no {what} '{part}'", where=f"strategy '{strategy}'", remedy=f"choose one of: {', '.join(known)}"
-        )
+        remedy = f"choose one of: {', '.join(known)}"
+        raise RetrievalError(f"no {what} '{part}'", where=f"strategy '{strategy}'", remedy=remedy)
 
 
 def usual(context: RetrievalContext, *, told: bool) -> tuple[str, ...]:

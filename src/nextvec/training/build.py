@@ -23,10 +23,10 @@ from nextvec.data.least_squares import (
     WeightSums,
     Wide,
     averaged_blocks,
+    fit_listwise,
     fit_ridge,
     fit_ridge_on_averages,
 )
-from nextvec.data.listwise import fit_listwise
 from nextvec.data.splits import Split
 from nextvec.data.trained import TrainedOn
 from nextvec.data.windows import IntArray, Windows, by_original, make_windows

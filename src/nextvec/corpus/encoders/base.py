@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,23 +26,11 @@ def fetch(name: str, error: type[NextvecError], *, what: str, remedy: str) -> Pa
     """
     import httpx
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
+    from huggingface_hub.errors import HFValidationError
 
     try:
         return Path(snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
-    except (
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        HfHubHTTPError,
-        HFValidationError,
-        httpx.HTTPError,
-        OSError,
-    ) as e:
+    except (OSError, HFValidationError, httpx.HTTPError) as e:  # the hub's other errors are OSErrors
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise error(f"{what} '{name}' cannot be fetched from the hub ({reason})", remedy=remedy) from None
 
@@ -52,11 +41,8 @@ def refuse_pickles(folder: Path, weights: Sequence[Path], error: type[NextvecErr
     pickled = sorted(f for pattern in _PICKLED for f in folder.rglob(pattern))
     alone = [f for f in pickled if not any(w.parent == f.parent for w in weights)]
     if alone:
-        raise error(
-            "holds pickled weights, which are never read",
-            where=alone[0],
-            remedy="convert them to safetensors",
-        )
+        remedy = "convert them to safetensors"
+        raise error("holds pickled weights, which are never read", where=alone[0], remedy=remedy)
 
 
 UNKNOWN_ENCODER = "unknown encoder"
@@ -67,6 +53,63 @@ WORTH_SAYING = 0.05
 MOST_UNKNOWN = 0.2
 """Share above which an ingest is refused, unless it is told otherwise."""
 PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+LOCAL_ONLY = ("device", "precision", "max_tokens")
+SERVER_ONLY = (
+    "kind", "key_variable", "timeout", "retries", "base64_response", "role", "query_role", "same_as",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Which encoder, and how it runs. With an `endpoint` it is a server's, else it runs here.
+
+    Attributes:
+        name: all-MiniLM-L6-v2 (packaged), a folder or a hub name; with `endpoint` the server's model name,
+            sent to OpenAI-compatible servers.
+        endpoint: `https://host/v1/embeddings`, `https://host/v1`, `https://host`, or TEI's
+            `http://host/embed`. Where that is not there (404), it is tried with, or without, /v1 once, which
+            is logged.
+        kind: "openai" or "tei"; by default from the address ("/embed" is TEI).
+        key_variable: environment variable that holds the API key; none is sent without it.
+        device, precision, max_tokens: see `SentenceTransformerEncoder`; not for servers.
+        batch_size: texts run, or sent, together.
+        prompt: put before every text (a passage's); query_prompt: before a query in its place.
+        timeout: seconds for connecting and for each answer.
+        retries: further tries after 429, 5xx, a time-out or a broken connection.
+        dimensions: vectors cut to so many numbers, where the encoder was trained for that; of servers,
+            OpenAI-compatible ones can be asked.
+        base64_response: ask OpenAI-compatible servers for base64 (smaller); either form is understood.
+        role, query_role: what a text, or a query, is to the server: `input_type` of OpenAI-compatible servers
+            that tell passages from queries, `prompt_name` of TEI.
+        same_as: an encoder that is here and that the server is shown to be (`ProvedEncoder`).
+    """
+
+    name: str = "all-MiniLM-L6-v2"
+    endpoint: str | None = None
+    kind: str | None = None
+    key_variable: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int = 32
+    max_tokens: int | None = None
+    prompt: str | None = None
+    query_prompt: str | None = None
+    timeout: float = 60.0
+    retries: int = 5
+    dimensions: int | None = None
+    base64_response: bool = False
+    role: str | None = None
+    query_role: str | None = None
+    same_as: str | None = None
+
+    def __post_init__(self) -> None:
+        idle = LOCAL_ONLY if self.endpoint is not None else SERVER_ONLY
+        for field in fields(self):
+            if field.name in idle and getattr(self, field.name) != field.default:
+                kind = "a server's encoder" if self.endpoint is not None else "an encoder that runs here"
+                raise EncoderError(f"'{field.name}' means nothing to {kind}", remedy="leave it out")
 
 
 def choose_device(device: str) -> str:
@@ -90,9 +133,8 @@ def choose_precision(precision: str, device: str) -> str:
         EncoderError: an unknown precision.
     """
     if precision not in PRECISIONS:
-        raise EncoderError(
-            f"unknown precision '{precision}'", remedy=f"choose one of: {', '.join(PRECISIONS)}"
-        )
+        remedy = f"choose one of: {', '.join(PRECISIONS)}"
+        raise EncoderError(f"unknown precision '{precision}'", remedy=remedy)
     if precision != "auto":
         return precision
     return "bfloat16" if native_bfloat16(device) else "float32"

@@ -19,19 +19,20 @@ import httpx
 import numpy as np
 
 from nextvec.client.wire import waiting_time
-from nextvec.corpus.encoders.base import Advance, digest
+from nextvec.corpus.encoders.base import Advance, Encoder, EncoderConfig, digest
 from nextvec.corpus.layout import FloatArray
-from nextvec.errors import EncoderError
+from nextvec.errors import EncoderError, EncoderMismatchError
+from nextvec.vectors import UNIT_TOLERANCE, unit
 
 log = logging.getLogger("nextvec.corpus")
 
 KINDS = ("openai", "tei")
+ADDRESS = "give http://host:port/..."
 PROBE = (
     "The ship left the harbour before dawn.",
     "Water boils at lower temperatures on high mountains.",
     "42",
 )
-UNIT_TOLERANCE = 1e-3
 MAX_BYTES_A_TEXT = 2**20
 """Largest answer read for one text: 16,384 numbers of 64 characters."""
 MAX_WAIT_S = 120.0
@@ -46,19 +47,7 @@ class HttpEncoder:
     runs of one server, these signs hardly ever.
 
     Args:
-        url: `https://host/v1/embeddings`, `https://host/v1`, `https://host`, or TEI's `http://host/embed`.
-            Where that is not there (404), it is tried with, or without, /v1 once, which is logged.
-        model: the model's name, sent to OpenAI-compatible servers.
-        kind: "openai" or "tei"; by default from the address ("/embed" is TEI).
-        key_variable: environment variable that holds the API key; none is sent without it.
-        batch_size: texts a request.
-        timeout: seconds for connecting and for each answer.
-        retries: further tries after 429, 5xx, a time-out or a broken connection.
-        dimensions: asked for from OpenAI-compatible servers that can shorten vectors.
-        prompt, query_prompt: put before every text, before a query in its place (by default the same).
-        role, query_role: what a text, or a query, is to the server: `input_type` of OpenAI-compatible servers
-            that tell passages from queries, `prompt_name` of TEI.
-        base64_response: ask OpenAI-compatible servers for base64 (smaller); either form is understood.
+        config: with an `endpoint`.
     Raises:
         EncoderError: an address that is not http(s), a missing key, or a server that cannot be reached,
             refuses or answers nonsense.
@@ -66,88 +55,75 @@ class HttpEncoder:
 
     max_tokens: int | None = None
 
-    def __init__(
-        self,
-        url: str,
-        model: str,
-        *,
-        kind: str | None = None,
-        key_variable: str | None = None,
-        batch_size: int = 32,
-        timeout: float = 60.0,
-        retries: int = 5,
-        dimensions: int | None = None,
-        base64_response: bool = False,
-        prompt: str | None = None,
-        query_prompt: str | None = None,
-        role: str | None = None,
-        query_role: str | None = None,
-    ) -> None:
-        self._kind, self._url = resolve_endpoint(url, kind)
-        self._where = str(self._url.copy_with(query=None))
-        if batch_size < 1 or retries < 0 or timeout <= 0:
-            raise EncoderError(
-                "batch size, retries or time-out out of range", where=self._where, remedy="raise it"
-            )
-        self.name, self.batch_size, self._retries = model, batch_size, retries
-        self._options: dict[str, Any] = {"encoding_format": "base64" if base64_response else "float"}
-        if dimensions is not None:
-            self._options["dimensions"] = dimensions
-        self._passage = (prompt or "", role)
-        self._query = (prompt or "" if query_prompt is None else query_prompt, query_role or role)
-        self._key = _key(key_variable)
+    def __init__(self, config: EncoderConfig) -> None:
+        assert config.endpoint is not None
+        self._kind, url = resolve_endpoint(config.endpoint, config.kind)
+        self._ask_at(url)
+        if config.batch_size < 1 or config.retries < 0 or config.timeout <= 0:
+            raise self._error("batch size, retries or time-out out of range", "raise it")
+        self.name, self.batch_size, self._retries = config.name, config.batch_size, config.retries
+        self._options: dict[str, Any] = {"encoding_format": "base64" if config.base64_response else "float"}
+        if config.dimensions is not None:
+            self._options["dimensions"] = config.dimensions
+        prompt = config.prompt or ""
+        self._passage = (prompt, config.role)
+        self._query = (
+            prompt if config.query_prompt is None else config.query_prompt,
+            config.query_role or config.role,
+        )
+        self._key = _key(config.key_variable)
+        signed = {} if self._key is None else {"authorization": f"Bearer {self._key}"}
         self._client = httpx.Client(
-            timeout=timeout,
+            timeout=config.timeout,
             follow_redirects=False,
             trust_env=False,
-            headers={"accept-encoding": "identity", **_authorization(self._key)},
+            headers={"accept-encoding": "identity", **signed},
         )
         self.path = f"http {self._kind}"
         self.dimension = 0
         probe = self._first_answer()
         self.dimension = int(probe.shape[1])
-        if dimensions is not None and self.dimension != dimensions:
-            raise EncoderError(
-                f"{dimensions} dimensions were asked for, the server gives {self.dimension}",
-                where=self._where,
-                remedy="leave dimensions out of --encoder-option, or name a model that shortens its vectors",
+        if config.dimensions not in (None, self.dimension):
+            raise self._error(
+                f"{config.dimensions} dimensions were asked for, the server gives {self.dimension}",
+                "leave dimensions out of --encoder-option, or name a model that shortens its vectors",
             )
         norms = np.linalg.norm(probe, axis=1)
         self.unit = bool(np.all(np.abs(norms - 1) < UNIT_TOLERANCE))
         # TEI is asked for vectors before its own normalisation, which it applies unless told not to.
         self.normalises = self.unit or self._kind == "tei"
+        self.fingerprint = self._described(config, probe)
+
+    def _described(self, config: EncoderConfig, probe: FloatArray) -> dict[str, Any]:
+        told = {"prompt": config.prompt, "role": config.role}
         identity = {
-            "model": model,
+            "model": self.name,
             "endpoint": self._kind,
             "probe": _signs(probe),
             "dimension": self.dimension,
             # Encoders without them keep the fingerprint that they have had.
-            **({"prompt": prompt} if prompt else {}),
-            **({"role": role} if role else {}),
+            **{key: value for key, value in told.items() if value},
         }
-        self.fingerprint: dict[str, Any] = {
-            "name": model,
-            "kind": self._kind,
-            "fingerprint": digest(identity),
-            **identity,
-        }
+        return {"name": self.name, "kind": self._kind, "fingerprint": digest(identity), **identity}
+
+    def _ask_at(self, url: httpx.URL) -> None:
+        self._url, self._where = url, str(url.copy_with(query=None))
+
+    def _error(self, message: str, remedy: str | None) -> EncoderError:
+        return EncoderError(message, where=self._where, remedy=remedy)
 
     def _first_answer(self) -> FloatArray:
         """The probe's vectors. An address that is not there is tried with, or without, /v1 once."""
         try:
             return self.encode(PROBE)
         except _NotThereError as error:
-            given, where = self._url, self._where
-            self._url = _other_form(given)
-            self._where = str(self._url.copy_with(query=None))
+            where = self._where
+            self._ask_at(_other_form(self._url))
             try:
                 probe = self.encode(PROBE)
             except EncoderError:
-                raise EncoderError(
-                    f"{error.message}; nor is there an answer at {self._where}",
-                    where=where,
-                    remedy=error.remedy,
-                ) from None
+                message = f"{error.message}; nor is there an answer at {self._where}"
+                raise EncoderError(message, where=where, remedy=error.remedy) from None
             log.warning("%s is not there, %s is: it is asked from now on", where, self._where)
             return probe
 
@@ -185,23 +161,17 @@ class HttpEncoder:
         answer = self._post(json.dumps(body).encode(), MAX_BYTES_A_TEXT * len(batch))
         if isinstance(answer, dict) and answer.get("error") is not None and "data" not in answer:
             said = self._excerpt(json.dumps(answer["error"], ensure_ascii=False).encode())
-            raise EncoderError(f"answered 200 with an error: {said}", where=self._where, remedy=_remedy(200))
+            raise self._error(f"answered 200 with an error: {said}", _remedy(200))
         try:
             rows = _openai_rows(answer, len(batch)) if self._kind == "openai" else answer
             vectors = np.stack([_vector(row) for row in rows])
         except (KeyError, TypeError, ValueError, IndexError, binascii.Error) as e:
-            raise EncoderError(
-                f"answer is not understood ({e})",
-                where=self._where,
-                remedy="say what it speaks: --encoder-option kind=openai, or kind=tei",
-            ) from None
+            remedy = "say what it speaks: --encoder-option kind=openai, or kind=tei"
+            raise self._error(f"answer is not understood ({e})", remedy) from None
         dimension = self.dimension or vectors.shape[1]
         if vectors.shape != (len(batch), dimension) or not np.isfinite(vectors).all():
-            raise EncoderError(
-                f"answered {list(vectors.shape)} or not finite, {[len(batch), dimension]} is due",
-                where=self._where,
-                remedy="check the model behind it",
-            )
+            message = f"answered {list(vectors.shape)} or not finite, {[len(batch), dimension]} is due"
+            raise self._error(message, "check the model behind it")
         return vectors
 
     def _post(self, body: bytes, limit: int) -> Any:
@@ -211,7 +181,7 @@ class HttpEncoder:
                 status, headers, data = self._once(body, limit)
                 problem = f"answered {status}"
                 if status == 200:
-                    return _parse(data, self._where)
+                    return self._parsed(data)
                 if status != 429 and status < 500:
                     kind = _NotThereError if status == 404 else EncoderError
                     raise kind(f"{problem}: {self._excerpt(data)}", where=self._where, remedy=_remedy(status))
@@ -220,16 +190,16 @@ class HttpEncoder:
             if attempt < self._retries:
                 wait = waiting_time(headers.get("retry-after"), attempt)
                 if wait > MAX_WAIT_S:
-                    raise EncoderError(
-                        f"{problem}, come back in {wait:.0f} s", where=self._where, remedy="try later"
-                    )
+                    raise self._error(f"{problem}, come back in {wait:.0f} s", "try later")
                 log.warning("%s %s; next try in %.1f s", self._where, problem, wait)
                 time.sleep(wait)
-        raise EncoderError(
-            f"{problem}, {self._retries + 1} tries",
-            where=self._where,
-            remedy="check that the server runs, then resume",
-        )
+        raise self._error(f"{problem}, {self._retries + 1} tries", "check that the server runs, then resume")
+
+    def _parsed(self, data: bytes) -> Any:
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError):
+            raise self._error("answers something that is not JSON", "check the address") from None
 
     def _excerpt(self, data: bytes) -> str:
         """The beginning of what the server says, without the key, which some send back."""
@@ -245,9 +215,7 @@ class HttpEncoder:
             for piece in response.iter_bytes(2**16):
                 data += piece
                 if len(data) > limit:
-                    raise EncoderError(
-                        f"answers more than {limit} bytes", where=self._where, remedy="check the server"
-                    )
+                    raise self._error(f"answers more than {limit} bytes", "check the server")
             return response.status_code, response.headers, bytes(data)
 
 
@@ -267,35 +235,23 @@ def resolve_endpoint(url: str, kind: str | None) -> tuple[str, httpx.URL]:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as e:
-        raise EncoderError(
-            f"is not an address ({e})", where=url, remedy="give http://host:port/..."
-        ) from None
+        raise EncoderError(f"is not an address ({e})", where=url, remedy=ADDRESS) from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise EncoderError("is not an http address", where=url, remedy="give http://host:port/...")
+        raise EncoderError("is not an http address", where=url, remedy=ADDRESS)
     if parsed.userinfo:
-        raise EncoderError(
-            "address holds a password",
-            where=parsed.host,
-            remedy="leave it out: --encoder-option key_variable=NAME",
-        )
+        remedy = "leave it out: --encoder-option key_variable=NAME"
+        raise EncoderError("address holds a password", where=parsed.host, remedy=remedy)
     path = parsed.path.rstrip("/")
     chosen = kind or ("tei" if path.endswith("/embed") else "openai")
     if chosen not in KINDS:
-        raise EncoderError(
-            f"unknown kind of endpoint '{kind}'",
-            where=url,
-            remedy="choose --encoder-option kind=openai or kind=tei",
-        )
+        remedy = "choose --encoder-option kind=openai or kind=tei"
+        raise EncoderError(f"unknown kind of endpoint '{kind}'", where=url, remedy=remedy)
     path = path.removesuffix("/embeddings" if chosen == "tei" else "/embed")  # the route of the other kind
     if chosen == "tei" and not path.endswith("/embed"):
         path += "/embed"
     if chosen == "openai" and not path.endswith("/embeddings"):
         path += "/embeddings" if path.endswith("/v1") else "/v1/embeddings"
     return chosen, parsed.copy_with(path=path)
-
-
-def _authorization(key: str | None) -> dict[str, str]:
-    return {} if key is None else {"authorization": f"Bearer {key}"}
 
 
 def _key(variable: str | None) -> str | None:
@@ -332,18 +288,107 @@ def _signs(probe: FloatArray) -> str:
     return np.packbits(bits).tobytes().hex()
 
 
-def _parse(data: bytes, where: str) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        raise EncoderError(
-            "answers something that is not JSON", where=where, remedy="check the address"
-        ) from None
-
-
 def _remedy(status: int) -> str:
     if status in (401, 403):
         return "name the environment variable of the API key: --encoder-option key_variable=NAME"
     if status == 413:
         return "send fewer texts at once: --encoder-option batch_size=8"
     return "check the address (--endpoint) and the model's name (--encoder)"
+
+
+# A server's encoder that was shown to be one that can be loaded here: both encode 32 fixed texts, and their
+# vectors have to be the same. The two then share a space: a store of the one takes vectors of the other.
+
+LEAST_COSINE = 0.999
+"""Two precisions are nearer than that to each other; another pooling or prompt is far below."""
+LENGTHS_APART = 0.02
+
+SENTENCES = (
+    "The ship left the harbour before dawn.",
+    "Water boils at lower temperatures on high mountains.",
+    "In 1931 the bridge was closed for repairs that took seven years.",
+    "She asked him twice; he did not answer.",
+    "Die Mühle stand am Fluss, und das Rad drehte sich Tag und Nacht.",
+    "Le vent se lève, il faut tenter de vivre.",
+    "图书馆在星期天关门。",
+    "На станции никого не было.",
+    "Interest rates rose by a quarter of a point, to 5.25 %.",
+    "def mean(values): return sum(values) / len(values)",
+    "Photosynthesis turns light, water and carbon dioxide into sugar.",
+    "WARNING: DO NOT OPEN WHILE THE MACHINE IS RUNNING",
+    "The court held that the contract was void, because no price had been agreed.",
+    "Add the eggs one at a time, beating well after each.",
+    "Every even number greater than two is, it is believed, the sum of two primes.",
+    "He scored twice in the last five minutes of the match.",
+)
+PROOF = (
+    *SENTENCES,
+    *(" ".join(SENTENCES[i : i + 3]) for i in range(10)),
+    "42",
+    "harbour",
+    "naïve café, œuvre, Straße",
+    "one\ntwo\n\nthree",
+    " ".join(SENTENCES),
+    " ".join(SENTENCES * 6),
+)
+"""32 texts: words, sentences, passages, and two that are longer than most encoders read."""
+
+
+class ProvedEncoder:
+    """A server's vectors under the name and the fingerprint of an encoder that is here. See `Encoder` for the
+    attributes.
+
+    Args:
+        served: gives the vectors.
+        local: what they are to be the same as.
+    Raises:
+        EncoderMismatchError: they are not; the worst text is quoted.
+    """
+
+    def __init__(self, served: Encoder, local: Encoder) -> None:
+        self.least = _compared(served, local)
+        self._served, self._local = served, local
+        self.name, self.dimension, self.max_tokens = local.name, local.dimension, local.max_tokens
+        self.normalises, self.unit = local.normalises or served.unit, served.unit
+        self.path = f"{served.path} as {local.name} (cosine {self.least:.5f} at least)"
+        self.fingerprint: dict[str, Any] = {**local.fingerprint, "served": served.fingerprint}
+
+    @property
+    def tokenizer_file(self) -> Any:
+        """The local one's; None where it has none."""
+        return getattr(self._local, "tokenizer_file", None)
+
+    def encode(self, texts: Sequence[str], advance: Advance | None = None) -> FloatArray:
+        """The server's vectors float32 [n, D] in the order of the texts. Raises EncoderError."""
+        return self._served.encode(texts, advance)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[tuple[int, int]] | None:
+        """By the local tokenizer."""
+        return self._local.count_tokens(texts)
+
+
+def _compared(served: Encoder, local: Encoder) -> float:
+    """The least cosine of the two over the probe. Raises EncoderMismatchError."""
+
+    def error(message: str) -> EncoderMismatchError:
+        remedy = f"leave same_as out of --encoder-option, or serve the weights of '{local.name}'"
+        return EncoderMismatchError(f"the server's {message}", remedy=remedy)
+
+    if served.dimension != local.dimension:
+        sizes = f"{served.dimension} dimensions, '{local.name}' {local.dimension}"
+        raise error(f"'{served.name}' gives {sizes}")
+    ours, theirs = local.encode(PROOF), served.encode(PROOF)
+    cosines = (unit(ours).astype(np.float64) * unit(theirs)).sum(axis=1)
+    worst = int(cosines.argmin())
+    if cosines[worst] < LEAST_COSINE:
+        raise error(
+            f"'{served.name}' is not '{local.name}': the cosine of their vectors is {cosines[worst]:.4f} "
+            f"for a text of {len(PROOF[worst])} characters, '{PROOF[worst][:40]}'"
+        )
+    ratio = np.linalg.norm(theirs, axis=1) / np.linalg.norm(ours, axis=1)
+    if not served.unit and np.abs(ratio - 1).max() > LENGTHS_APART:
+        raise error(
+            f"vectors have the directions of those of '{local.name}' and lengths "
+            f"{ratio.min():.3f} to {ratio.max():.3f} times theirs"
+        )
+    return float(cosines[worst])

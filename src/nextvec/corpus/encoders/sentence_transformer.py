@@ -73,18 +73,15 @@ def check_folder(folder: Path) -> dict[str, str]:
     )
     refuse_pickles(folder, weights, EncoderError)
     if not weights:
-        raise EncoderError(
-            "holds no model.safetensors", where=folder, remedy="give a sentence-transformers folder"
-        )
+        remedy = "give a sentence-transformers folder"
+        raise EncoderError("holds no model.safetensors", where=folder, remedy=remedy)
     listing = folder / "modules.json"
     for module in read_json(listing, EncoderError) if listing.exists() else []:
         kind = module.get("type") if isinstance(module, dict) else None
         if not isinstance(kind, str) or not kind.startswith("sentence_transformers."):
-            raise EncoderError(
-                f"module {kind!r} is code from outside sentence-transformers",
-                where=listing,
-                remedy="choose a model made of the library's own modules",
-            )
+            message = f"module {kind!r} is code from outside sentence-transformers"
+            remedy = "choose a model made of the library's own modules"
+            raise EncoderError(message, where=listing, remedy=remedy)
     return {f.relative_to(folder).as_posix(): sha256_file(f) for f in weights}
 
 
@@ -191,12 +188,8 @@ class SentenceTransformerEncoder:
         }
         if self._kept is not None:
             identity["dimensions"] = self._kept
-        return {
-            "name": self.name,
-            "kind": "sentence-transformers",
-            "fingerprint": digest(identity),
-            **identity,
-        }
+        told = {"name": self.name, "kind": "sentence-transformers", "fingerprint": digest(identity)}
+        return {**told, **identity}
 
     @property
     def tokenizer_file(self) -> Path | None:
@@ -249,10 +242,8 @@ class SentenceTransformerEncoder:
                 try:
                     parts.append(self._forward(batch, prompt))
                 except torch.OutOfMemoryError:
-                    raise EncoderError(
-                        f"{self._device} has no memory for {self.batch_size} texts",
-                        remedy="lower the batch size",
-                    ) from None
+                    message = f"{self._device} has no memory for {self.batch_size} texts"
+                    raise EncoderError(message, remedy="lower the batch size") from None
                 if advance is not None:
                     advance(len(batch))
         vectors = np.concatenate(parts)
@@ -267,7 +258,8 @@ class SentenceTransformerEncoder:
         for i, module in enumerate(self._model):
             features = module(features)
             if i == 0:
-                features = {k: v.float() if _is_floating(v) else v for k, v in features.items()}
+                floating = {k for k, v in features.items() if getattr(v, "is_floating_point", bool)()}
+                features = {k: v.float() if k in floating else v for k, v in features.items()}
         vectors: FloatArray = features["sentence_embedding"].float().cpu().numpy()
         return vectors[:, : self._kept]
 
@@ -282,19 +274,10 @@ def _module_identity(module: Any) -> dict[str, Any]:
         modes = [module.pooling_mode] if isinstance(module.pooling_mode, str) else list(module.pooling_mode)
         return {"type": "Pooling", "modes": modes, "prompt": module.include_prompt}
     if isinstance(module, Dense):
-        activation = type(module.activation_function).__name__
-        return {
-            "type": "Dense",
-            "in": module.in_features,
-            "out": module.out_features,
-            "activation": activation,
-        }
+        sizes = {"in": module.in_features, "out": module.out_features}
+        return {"type": "Dense", **sizes, "activation": type(module.activation_function).__name__}
     settings = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
     return {"type": type(module).__name__, **json.loads(json.dumps(settings, default=str))}
-
-
-def _is_floating(value: Any) -> bool:
-    return hasattr(value, "is_floating_point") and bool(value.is_floating_point())
 
 
 def _load(folder: Path, device: str) -> Any:
@@ -314,11 +297,8 @@ def _load(folder: Path, device: str) -> Any:
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError) as e:
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise EncoderError(
-            f"cannot be loaded as a sentence-transformers model ({reason})",
-            where=folder,
-            remedy="check the folder",
-        ) from None
+        message = f"cannot be loaded as a sentence-transformers model ({reason})"
+        raise EncoderError(message, where=folder, remedy="check the folder") from None
     finally:
         if bar:
             library.enable_progress_bar()

@@ -180,17 +180,16 @@ class BoundedStream:
     def __init__(self, path: Path, raw: IO[bytes]) -> None:
         self.path, self.raw, self.produced = path, raw, 0
         self.size = path.stat().st_size
-        self.stream: IO[bytes] | gzip.GzipFile | bz2.BZ2File | io.BufferedReader
-        if path.suffix.lower() == ".gz":
+        self.stream: IO[bytes] | gzip.GzipFile | bz2.BZ2File | io.BufferedReader = raw
+        kind = path.suffix.lower()
+        if kind == ".gz":
             self.stream = gzip.GzipFile(fileobj=raw)
-        elif path.suffix.lower() == ".bz2":
+        elif kind == ".bz2":
             self.stream = bz2.BZ2File(raw)
-        elif path.suffix.lower() == ".zst":
+        elif kind == ".zst":
             import pyarrow as pa
 
             self.stream = io.BufferedReader(pa.CompressedInputStream(raw, "zstd"))
-        else:
-            self.stream = raw
 
     def read(self, size: int = BLOCK_BYTES) -> bytes:
         """At most `size` bytes; none at the end of the file."""
@@ -207,11 +206,9 @@ class BoundedStream:
     def _count(self, data: bytes) -> bytes:
         self.produced += len(data)
         if self.stream is not self.raw and self.produced > FREE_BYTES + MAX_RATIO * self.size:
-            raise DocumentError(
-                f"a decompression bomb (more than {MAX_RATIO} times its size)",
-                where=self.path,
-                remedy="decompress it yourself if you trust it",
-            )
+            message = f"a decompression bomb (more than {MAX_RATIO} times its size)"
+            remedy = "decompress it yourself if you trust it"
+            raise DocumentError(message, where=self.path, remedy=remedy)
         return data
 
     @contextlib.contextmanager
@@ -219,9 +216,8 @@ class BoundedStream:
         try:
             yield
         except (OSError, EOFError, zlib.error) as e:
-            raise DocumentError(
-                f"is damaged or truncated ({e})", where=self.path, remedy="fetch it again"
-            ) from None
+            message = f"is damaged or truncated ({e})"
+            raise DocumentError(message, where=self.path, remedy="fetch it again") from None
 
 
 @contextlib.contextmanager
@@ -262,6 +258,15 @@ def plain_file(path: Path) -> Iterator[Path]:
         yield plain
 
 
+def plain_stem(path: Path) -> str:
+    """The file's name without its suffixes of kind and compression."""
+    name = path.name
+    for compression in COMPRESSIONS:
+        if name.lower().endswith(compression):
+            name = name[: -len(compression)]
+    return Path(name).stem
+
+
 def read_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
     """Lines, with their ends, and their numbers from 1; decoded strictly, of at most MAX_DOCUMENT_BYTES."""
     if codecs.lookup(encoding).name in ("utf-16", "utf-32"):
@@ -284,13 +289,10 @@ def decode(data: bytes, encoding: str, where: str | Path) -> str:
         return data.decode(encoding)
     except UnicodeDecodeError as e:
         line = data.count(b"\n", 0, e.start) + 1
-        raise DocumentError(
-            f"byte 0x{data[e.start]:02x} in line {line} is not {encoding}"
-            if line > 1 or isinstance(where, Path)
-            else f"byte 0x{data[e.start]:02x} is not {encoding}",
-            where=where,
-            remedy="convert the file to UTF-8 or name its encoding",
-        ) from None
+        place = f" in line {line}" if line > 1 or isinstance(where, Path) else ""
+        message = f"byte 0x{data[e.start]:02x}{place} is not {encoding}"
+        remedy = "convert the file to UTF-8 or name its encoding"
+        raise DocumentError(message, where=where, remedy=remedy) from None
 
 
 def too_long(where: str | Path) -> DocumentError:

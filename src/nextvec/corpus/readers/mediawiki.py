@@ -17,12 +17,12 @@ from typing import Any
 from xml.parsers import expat
 
 from nextvec.corpus.readers.base import (
-    COMPRESSIONS,
     MAX_DOCUMENT_BYTES,
     RawDocument,
     ReaderOptions,
     ReadReport,
     open_stream,
+    plain_stem,
     too_long,
 )
 from nextvec.corpus.readers.wikitext import LinkPrefixes, clean_wikitext, is_balanced
@@ -86,28 +86,20 @@ class _DumpParser:
         try:
             self.parser.Parse(data, final)
         except expat.ExpatError as e:
-            raise DocumentError(
-                f"is broken XML ({expat.ErrorString(e.code)})",
-                where=f"{self.path}:{e.lineno}",
-                remedy="fetch the dump again",
-            ) from None
+            message, where = f"is broken XML ({expat.ErrorString(e.code)})", f"{self.path}:{e.lineno}"
+            raise DocumentError(message, where=where, remedy="fetch the dump again") from None
         pages, self.pages = self.pages, []
         return pages
 
     def _refuse_doctype(self, *_: Any) -> None:
-        raise DocumentError(
-            "has a document type declaration, which a dump never has",
-            where=f"{self.path}:{self.parser.CurrentLineNumber}",
-            remedy="remove it if you trust the file",
-        )
+        where = f"{self.path}:{self.parser.CurrentLineNumber}"
+        message = "has a document type declaration, which a dump never has"
+        raise DocumentError(message, where=where, remedy="remove it if you trust the file")
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         if not self.open and name != "mediawiki":
-            raise DocumentError(
-                f"is not a MediaWiki dump (it begins with <{name}>)",
-                where=self.path,
-                remedy="name another file",
-            )
+            message = f"is not a MediaWiki dump (it begins with <{name}>)"
+            raise DocumentError(message, where=self.path, remedy="name another file")
         self.open.append(name)
         if len(self.open) > MAX_DEPTH:
             raise DocumentError("XML nested too deeply", where=self.path, remedy="fetch the dump again")
@@ -142,9 +134,7 @@ class _DumpParser:
             self.pages.append(self.page)
 
 
-def read_mediawiki(
-    path: Path, doc_id: str, options: ReaderOptions, report: ReadReport
-) -> Iterator[RawDocument]:
+def read_mediawiki(path: Path, options: ReaderOptions, report: ReadReport) -> Iterator[RawDocument]:
     """The articles of a dump: ids WIKI/PAGE ID, source the wiki's database name (`enwiki`).
 
     Skipped and counted: redirects, pages outside the main namespace, pages that are no wikitext, pages
@@ -164,9 +154,8 @@ def read_mediawiki(
                 elif page.model != "wikitext":
                     report.skip("no wikitext")
                 elif not is_balanced(page.text):
-                    log.warning(
-                        "%s:%d: page '%s' has unbalanced markup: skipped", path, page.line, page.title
-                    )
+                    unbalanced = "%s:%d: page '%s' has unbalanced markup: skipped"
+                    log.warning(unbalanced, path, page.line, page.title)
                     report.skip("unbalanced markup")
                 else:
                     yield _article(page, parser, options, report)
@@ -178,13 +167,6 @@ def _article(page: Page, parser: _DumpParser, options: ReaderOptions, report: Re
         raise DocumentError("page without id or title", where=where, remedy="fetch the dump again")
     text, headings = clean_wikitext(page.text, prefixes=parser.prefixes, keep_headings=options.headings)
     report.headings += headings
-    wiki = parser.wiki or _wiki_of(parser.path)
+    # `enwiki` of enwiki-latest-pages-articles.xml.bz2, for dumps without site information
+    wiki = parser.wiki or plain_stem(parser.path).split("-")[0] or "wiki"
     return RawDocument(f"{wiki}/{page.page_id}", page.title, text, where, source=wiki, empty_is_normal=True)
-
-
-def _wiki_of(path: Path) -> str:
-    """`enwiki` of enwiki-latest-pages-articles.xml.bz2, for dumps without site information."""
-    name = path.name
-    for suffix in (*COMPRESSIONS, ".xml"):
-        name = name.removesuffix(suffix)
-    return name.split("-")[0] or "wiki"

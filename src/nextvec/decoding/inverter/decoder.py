@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -224,6 +224,9 @@ class Inverter(Decoder):
         training: store, split and sources it was trained on.
         writing: how texts are written.
         reader: what texts are read again with; None ranks them by probability.
+    Raises:
+        DecoderError: a file of the folder, which `train_inverter` made, that is missing or damaged, or code
+            that answers otherwise than it did when the folder was saved; the message names the file.
     """
 
     how: ClassVar[How] = "generated"
@@ -261,16 +264,11 @@ class Inverter(Decoder):
     def texts_of(self, values: FloatArray, n: int) -> list[list[Decoded]]:
         """See `Decoder`: at most n texts a vector, fewer where the beams and samples do not differ."""
         found: list[list[Decoded]] = []
-        how = self._wide(n)
+        how = replace(self.writing, beam=max(self.writing.beam, n))
         size = max(1, ROWS // max(how.beam, how.samples if self.reader else 0))
         for start in range(0, len(values), size):
             found += self._block(values[start : start + size], how, n)
         return found
-
-    def _wide(self, n: int) -> Writing:
-        """As many beams as texts are asked for, at least."""
-        fields = {**vars(self.writing), "beam": max(self.writing.beam, n)}
-        return Writing(**fields)
 
     def _block(self, values: FloatArray, how: Writing, n: int) -> list[list[Decoded]]:
         seen = self.network.standardised(torch.tensor(values, device=self._bad_first.device))
@@ -317,13 +315,3 @@ def _trained_on(path: Path) -> TrainedOn:
 def _ranked(texts: dict[str, float], n: int) -> list[Decoded]:
     ordered = sorted(texts.items(), key=lambda pair: -pair[1])[:n]
     return [Decoded(text, score, "generated") for text, score in ordered]
-
-
-def load_inverter(folder: str | Path, writing: Writing | None = None, device: str = "cpu") -> Inverter:
-    """The inverter of a folder that `train_inverter` made.
-
-    Raises:
-        DecoderError: a file that is missing or damaged, or code that answers otherwise than it did when the
-            folder was saved; the message names the file.
-    """
-    return Inverter(folder, writing, device)

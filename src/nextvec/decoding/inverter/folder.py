@@ -14,9 +14,9 @@ from torch import Tensor
 
 from nextvec.config import from_dict, to_dict
 from nextvec.corpus.reading import Space
-from nextvec.decoding.inverter.config import MAX_LENGTH
+from nextvec.decoding.base import MANIFEST
 from nextvec.decoding.inverter.network import Network, NetworkConfig
-from nextvec.decoding.inverter.tokens import Tokens
+from nextvec.decoding.inverter.tokens import MAX_LENGTH, Tokens
 from nextvec.disk import UNSEALED, atomic_path, read_json, seal, write_json
 from nextvec.errors import ConfigError, DecoderError
 from nextvec.models.saving import check_golden, check_tensors, exact, read_tensors, source_version
@@ -24,12 +24,7 @@ from nextvec.version import __version__
 
 KIND = "inverter"
 FORMAT = 1
-MANIFEST, WEIGHTS, TOKENIZER, GOLDEN = (
-    "decoder.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "golden.safetensors",
-)
+WEIGHTS, TOKENIZER, GOLDEN = "model.safetensors", "tokenizer.json", "golden.safetensors"
 MAX_WEIGHT_BYTES = 2**32
 MAX_GOLDEN_BYTES = 2**28
 MAX_DIMENSION = 2**16
@@ -43,7 +38,6 @@ class Saved:
 
     Attributes:
         network: in eval mode on the CPU, in float32.
-        tokens: the tokenizer.
         space: whose vectors it was trained on, and how their texts were cut.
         length: tokens at most of the texts it was trained on.
         info: decoder.json.
@@ -79,11 +73,7 @@ def save_inverter(
         "dimension": network.mean.numel(),
         "vocabulary": tokens.size,
         "length": length,
-        "space": {
-            "encoder": dict(space.encoder),
-            "chunker": dict(space.chunker),
-            "normalised": space.normalised,
-        },
+        "space": vars(space),
         "tokenizer_sha256": tokens.sha256,
         "code_version": code_version(),
         "nextvec_version": __version__,

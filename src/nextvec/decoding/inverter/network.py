@@ -96,7 +96,6 @@ class Network(nn.Module):
     """Vectors and the tokens so far in, a score for every token that may come next out.
 
     Args:
-        config: sizes.
         dimension: D.
         vocabulary: tokens of the tokenizer; one more, number `vocabulary`, is the end of the text.
 

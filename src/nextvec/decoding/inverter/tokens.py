@@ -27,6 +27,8 @@ from nextvec.errors import DecoderError
 
 Kind = Literal["bpe", "bytes"]
 MAX_BYTES = 2**26
+MAX_LENGTH = 4096
+"""Tokens of a text at most."""
 BYTES = 256
 REMEDY = "restore the file, or train the decoder again"
 
@@ -159,8 +161,7 @@ class Pairs:
 
 def rows_with_text(store: Store, documents: Sequence[int]) -> tuple[IntArray, list[str]]:
     """Rows of these documents' chunks, ascending, and their texts; without those that are white space."""
-    spans = [(store.documents[i].first, store.documents[i].count) for i in documents]
-    rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(f, f + n) for f, n in sorted(spans))])
+    rows = store.rows_of(sorted(documents))
     texts = [text.strip() for text in store.texts(rows)]
     shown = [i for i, text in enumerate(texts) if text]
     return rows[shown], [texts[i] for i in shown]

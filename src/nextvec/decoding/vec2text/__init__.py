@@ -67,10 +67,9 @@ class Vec2Text(Decoder):
         hello = self.worker.start()
         if hello.get("dimension") != self.dimension:
             self.close()
-            raise DecoderError(
-                f"vec2text takes {hello.get('dimension')} dimensions, its folder has {self.dimension}",
-                remedy="make the decoder's folder again: nextvec decoder setup vec2text --out FOLDER",
-            )
+            message = f"vec2text takes {hello.get('dimension')} dimensions, its folder has {self.dimension}"
+            remedy = "make the decoder's folder again: nextvec decoder setup vec2text --out FOLDER"
+            raise DecoderError(message, remedy=remedy)
         return hello
 
     def texts_of(self, values: FloatArray, n: int) -> list[list[Decoded]]:
@@ -96,10 +95,8 @@ class Vec2Text(Decoder):
         )
         texts, scores = answer.get("texts"), answer.get("scores")
         if not isinstance(texts, list) or not isinstance(scores, list) or len(texts) != len(values):
-            raise DecoderError(
-                f"vec2text's process gave no text for each of {len(values)} vectors",
-                remedy=CHECK,
-            )
+            message = f"vec2text's process gave no text for each of {len(values)} vectors"
+            raise DecoderError(message, remedy=CHECK)
         return [Decoded(str(text), float(score), self.how) for text, score in zip(texts, scores, strict=True)]
 
     def close(self) -> None:
@@ -109,12 +106,8 @@ class Vec2Text(Decoder):
 
 def _check(steps: int, beam: int, device: str, timeout: float) -> None:
     if steps < 0 or beam < 1 or (beam > 1 and steps == 0):
-        raise DecoderError(
-            f"{steps} steps with a beam of {beam}",
-            remedy="give 0 or more steps and a beam of 1 or more; only with steps there is a beam",
-        )
+        remedy = "give 0 or more steps and a beam of 1 or more; only with steps there is a beam"
+        raise DecoderError(f"{steps} steps with a beam of {beam}", remedy=remedy)
     if device not in ("auto", "cpu") or not timeout > 0:
-        raise DecoderError(
-            f"device '{device}', time-out {timeout:g} s",
-            remedy="give auto or cpu, and a time-out above 0",
-        )
+        remedy = "give auto or cpu, and a time-out above 0"
+        raise DecoderError(f"device '{device}', time-out {timeout:g} s", remedy=remedy)

@@ -32,7 +32,7 @@ from typing import Any
 
 from nextvec.corpus.encoders.base import fetch, refuse_pickles
 from nextvec.decoding.base import MANIFEST
-from nextvec.disk import fsync_folder, read_json, sha256_file, write_json
+from nextvec.disk import fsync_folder, new_folder, read_json, sha256_file, write_json
 from nextvec.errors import DecoderError
 from nextvec.json_process import JsonProcess, Problem
 from nextvec.progress import Progress
@@ -103,10 +103,8 @@ class Environment:
         if not isinstance(record, dict) or record.get("requirements_sha256") != sha256_file(REQUIREMENTS):
             raise DecoderError("an environment of vec2text with other pins", where=folder, remedy=SETUP)
         if record.get("python") != PYTHON:
-            made = record.get("python")
-            raise DecoderError(
-                f"an environment of vec2text for Python {made}, not {PYTHON}", where=folder, remedy=SETUP
-            )
+            message = f"an environment of vec2text for Python {record.get('python')}, not {PYTHON}"
+            raise DecoderError(message, where=folder, remedy=SETUP)
         return cls(folder)
 
     def worker(self, *arguments: str, timeout: float) -> JsonProcess:
@@ -175,24 +173,20 @@ def _whole(folder: Path) -> tuple[Environment, dict[str, str]] | None:
 def _install(target: Path) -> None:
     """The pins, as wheels and without what they would draw in. Raises DecoderError with pip's last word."""
     if importlib.util.find_spec("pip") is None:
-        raise DecoderError(
-            "pip, which installs vec2text, is not in this environment", remedy="python -m ensurepip"
-        )
+        message = "pip, which installs vec2text, is not in this environment"
+        raise DecoderError(message, remedy="python -m ensurepip")
     options = ["--no-deps", "--no-compile", "--only-binary", ":all:", "--quiet", "--no-input"]
     command = [sys.executable, "-m", "pip", "install", *options, "--target", str(target)]
     command += ["--disable-pip-version-check", "--requirement", str(REQUIREMENTS)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT, check=False)  # noqa: S603
     except subprocess.TimeoutExpired:
-        raise DecoderError(
-            f"pip did not end within {INSTALL_TIMEOUT:.0f} s", remedy="check the connection, and try again"
-        ) from None
+        message = f"pip did not end within {INSTALL_TIMEOUT:.0f} s"
+        raise DecoderError(message, remedy="check the connection, and try again") from None
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
-        raise DecoderError(
-            f"pip could not install vec2text's packages ({said[-1]})",
-            remedy="check the connection to the package index, and try again",
-        )
+        remedy = "check the connection to the package index, and try again"
+        raise DecoderError(f"pip could not install vec2text's packages ({said[-1]})", remedy=remedy)
 
 
 KIND = "vec2text"
@@ -245,9 +239,8 @@ class DecoderFolder:
             raise DecoderError(f"describes no {KIND} decoder", where=folder / MANIFEST, remedy=PREPARE)
         encoder, dimension = found.get("encoder"), found.get("dimension")
         if not isinstance(encoder, dict) or "fingerprint" not in encoder or not isinstance(dimension, int):
-            raise DecoderError(
-                "does not hold which encoder's vectors it takes", where=folder / MANIFEST, remedy=PREPARE
-            )
+            message = "does not hold which encoder's vectors it takes"
+            raise DecoderError(message, where=folder / MANIFEST, remedy=PREPARE)
         for name in PARTS:
             _config(folder / name)
             if name != "base":
@@ -279,8 +272,6 @@ def prepare(out: Path, sources: PartSources, trial: Callable[[Path], object]) ->
     """Put a decoder together in a new folder; nothing is left there if that fails.
 
     Args:
-        out: the new folder.
-        sources: the parts.
         trial: called with the finished folder before it takes its name; what it raises is raised.
     Raises:
         DecoderError: a part that is missing, pickled, not available, or made for another encoder.
@@ -289,20 +280,17 @@ def prepare(out: Path, sources: PartSources, trial: Callable[[Path], object]) ->
     check(out, sources)
     parts = {name: _part(getattr(sources, name)) for name in PARTS}
     _check_parts(parts)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-        made = Path(scratch) / out.name
+    with new_folder(out) as made:
         for name, part in parts.items():
-            weights = [] if name == "base" else weight_files(part)
-            _copy([*weights, *_texts(part)], made / name)
+            (made / name).mkdir()
+            for file in [*([] if name == "base" else weight_files(part)), *_texts(part)]:
+                shutil.copyfile(file, made / name / file.name)
         _as_encoder(made / "embedder")
         _check_encoder(made)
         held = {"format": 1, "kind": KIND, **_describe(made / "embedder", sources)}
         write_json(made / MANIFEST, held, sealed=True)
         DecoderFolder.open(made)
         trial(made)
-        made.rename(out)
-        fsync_folder(out.parent)
     return DecoderFolder.open(out)
 
 
@@ -321,11 +309,9 @@ def _check_parts(parts: dict[str, Path]) -> None:
             weight_files(folder)
         embedder = config.get("embedder_model_api") or config.get("embedder_model_name")
         if name in MODELS and embedder != TAKEN:
-            raise DecoderError(
-                f"made for the encoder '{embedder}', not '{TAKEN}'",
-                where=folder / "config.json",
-                remedy=f"give a model of vec2text for {TAKEN}",
-            )
+            message = f"made for the encoder '{embedder}', not '{TAKEN}'"
+            remedy = f"give a model of vec2text for {TAKEN}"
+            raise DecoderError(message, where=folder / "config.json", remedy=remedy)
 
 
 def _part(source: str) -> Path:
@@ -341,12 +327,6 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _texts(folder: Path) -> Iterator[Path]:
     return (f for pattern in _TEXT for f in sorted(folder.glob(pattern)) if not f.name.endswith("index.json"))
-
-
-def _copy(files: list[Path], folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for file in files:
-        shutil.copyfile(file, folder / file.name)
 
 
 def _as_encoder(folder: Path) -> None:
@@ -377,11 +357,9 @@ def _check_encoder(folder: Path) -> None:
                         continue
                     a, b = held.get_tensor(key).double(), given.get_tensor(names[part]).double()
                     if a.shape != b.shape or float((a - b).norm()) > TOLERANCE * float(b.norm()):
-                        raise DecoderError(
-                            f"the inversion model was trained on an encoder with another {part}",
-                            where=file,
-                            remedy=f"give the encoder that it was trained on: {PartSources.embedder}",
-                        )
+                        message = f"the inversion model was trained on an encoder with another {part}"
+                        remedy = f"give the encoder that it was trained on: {PartSources.embedder}"
+                        raise DecoderError(message, where=file, remedy=remedy)
 
 
 def _describe(embedder: Path, sources: PartSources) -> dict[str, Any]:

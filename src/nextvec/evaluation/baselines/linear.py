@@ -8,19 +8,21 @@ from typing import ClassVar
 
 import numpy as np
 
-from nextvec.data import listwise
 from nextvec.data.gather import VectorSource, gather_contexts, gather_queries, gather_rows
 from nextvec.data.least_squares import (
     BACK,
     BLOCK_BYTES,
     DECAYS,
+    RANKING_BACK,
     WeightSums,
     Wide,
     aligned,
     averaged_blocks,
     exponential_averages,
+    fit_listwise,
     fit_ridge,
     fit_ridge_on_averages,
+    ranking_features,
     training_blocks,
 )
 from nextvec.data.windows import FloatArray, IntArray, Windows
@@ -197,7 +199,7 @@ class RidgeOnAverages(Baseline):
 
 
 class ListwiseAverages(Baseline):
-    """Ten weights fitted to rank the true next chunk first (`data.listwise.fit_listwise`): the strongest
+    """Ten weights fitted to rank the true next chunk first (`fit_listwise`): the strongest
     simple ranker we know. Its cosine is low, for it points away from what every chunk has in common.
 
     The raw prediction is that direction, as long as the training vectors are on average.
@@ -208,19 +210,19 @@ class ListwiseAverages(Baseline):
     kept = ("weights", "mean", "length")
 
     def __init__(self, context: int, seed: int = 0) -> None:
-        super().__init__(listwise.BACK, seed)
+        super().__init__(RANKING_BACK, seed)
         self.weights: FloatArray
         self.mean: FloatArray
         self.length: Wide
 
     def fit(self, vectors: VectorSource, train: Windows, validation: Windows | None) -> None:
-        found = listwise.fit_listwise(vectors, train, self.seed)
+        found = fit_listwise(vectors, train, self.seed)
         self.weights, self.mean = found.weights.astype(np.float32), found.mean
         self.length = np.array(mean_length(vectors, train))
         self.metadata = {"parameters": len(self.weights), "weights": _rounded(found.weights)}
 
     def guess(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:
-        features = listwise.ranking_features(contexts, lengths, self.mean)
+        features = ranking_features(contexts, lengths, self.mean)
         query = unit(np.einsum("bkd,k->bd", features, self.weights))
         return np.asarray(query * np.float32(self.length), dtype=np.float32)
 
