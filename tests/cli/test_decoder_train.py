@@ -9,7 +9,7 @@ import pytest
 
 from decoding.inverting import TINY, write_pairs
 from nextvec.corpus.store import Store
-from nextvec.decoding.inverter import load_inverter
+from nextvec.decoding.inverter import Inverter
 from nextvec.disk import write_text
 
 
@@ -33,7 +33,7 @@ def test_a_decoder_is_trained_and_told_of(cli, store: Store, flags, tmp_path: Pa
     assert "inverter: validation loss" in done.out
     assert f"nextvec decoder evaluate {tmp_path / 'out'}" in done.out
     assert "train inverter" in done.err
-    assert load_inverter(tmp_path / "out").encoder == "world"
+    assert Inverter(tmp_path / "out").encoder == "world"
 
 
 def test_figures_as_json_and_the_flags_win(cli, store: Store, flags, tmp_path: Path) -> None:

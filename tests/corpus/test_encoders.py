@@ -35,7 +35,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def encoder() -> SentenceTransformerEncoder:
-    return SentenceTransformerEncoder("all-MiniLM-L6-v2", device="cpu", precision="float32")
+    return load_encoder(EncoderConfig("all-MiniLM-L6-v2", device="cpu", precision="float32"))
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_tokens_are_counted_before_cutting(encoder: SentenceTransformerEncoder) 
 
 
 def test_bfloat16_points_the_same_way_and_shares_the_fingerprint(encoder: SentenceTransformerEncoder) -> None:
-    other = SentenceTransformerEncoder(device="cpu", precision="bfloat16")
+    other = load_encoder(EncoderConfig(device="cpu", precision="bfloat16"))
     assert other.path == "cpu bfloat16"
     assert other.fingerprint == encoder.fingerprint
     a, b = encoder.encode(TEXTS), other.encode(TEXTS)
@@ -113,7 +113,7 @@ def test_bfloat16_points_the_same_way_and_shares_the_fingerprint(encoder: Senten
 def test_vectors_are_taken_after_dense_layers_and_before_the_norm(tiny: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
-    encoder = SentenceTransformerEncoder(str(tiny), device="cpu", precision="float32")
+    encoder = load_encoder(EncoderConfig(str(tiny), device="cpu", precision="float32"))
     raw = encoder.encode(TEXTS)
     assert raw.shape == (4, 24)
     assert encoder.normalises
@@ -127,7 +127,7 @@ def test_vectors_are_taken_after_dense_layers_and_before_the_norm(tiny: Path) ->
 
 def test_the_fingerprint_follows_what_changes_vectors(tiny: Path, tmp_path: Path) -> None:
     def fingerprint(folder: Path, **options: object) -> str:
-        made = SentenceTransformerEncoder(str(folder), device="cpu", precision="float32", **options)  # type: ignore[arg-type]
+        made = load_encoder(EncoderConfig(str(folder), device="cpu", precision="float32", **options))  # type: ignore[arg-type]
         return str(made.fingerprint["fingerprint"])
 
     moved = tmp_path / "elsewhere" / "copy"
@@ -145,7 +145,7 @@ def test_the_fingerprint_follows_what_changes_vectors(tiny: Path, tmp_path: Path
 
 def test_a_prompt_and_a_token_limit_change_the_vectors(tiny: Path) -> None:
     def encode(**options: object) -> np.ndarray:
-        return SentenceTransformerEncoder(str(tiny), device="cpu", precision="float32", **options).encode(
+        return load_encoder(EncoderConfig(str(tiny), device="cpu", precision="float32", **options)).encode(
             TEXTS
         )  # type: ignore[arg-type]
 
@@ -159,7 +159,7 @@ def test_pickled_weights_are_never_read(tiny: Path) -> None:
     weights = tiny / "2_Dense" / "model.safetensors"
     weights.rename(weights.with_name("pytorch_model.bin"))
     with pytest.raises(EncoderError, match="pickled weights") as caught:
-        SentenceTransformerEncoder(str(tiny))
+        load_encoder(EncoderConfig(str(tiny)))
     assert "2_Dense" in str(caught.value)
     assert caught.value.remedy
 
@@ -170,18 +170,18 @@ def test_code_of_strangers_is_not_run(tiny: Path) -> None:
     modules[1]["type"] = "os.system"
     listing.write_text(json.dumps(modules))
     with pytest.raises(EncoderError, match=r"os\.system"):
-        SentenceTransformerEncoder(str(tiny))
+        load_encoder(EncoderConfig(str(tiny)))
 
 
 def test_folders_that_are_no_encoder(tmp_path: Path, tiny: Path) -> None:
     with pytest.raises(EncoderError, match="no such encoder folder"):
-        SentenceTransformerEncoder(str(tmp_path / "nowhere"))
+        load_encoder(EncoderConfig(str(tmp_path / "nowhere")))
     (tmp_path / "empty").mkdir()
     with pytest.raises(EncoderError, match=r"no model\.safetensors"):
-        SentenceTransformerEncoder(str(tmp_path / "empty"))
+        load_encoder(EncoderConfig(str(tmp_path / "empty")))
     (tiny / "config.json").write_text("{}")
     with pytest.raises(EncoderError, match="cannot be loaded") as caught:
-        SentenceTransformerEncoder(str(tiny))
+        load_encoder(EncoderConfig(str(tiny)))
     assert "\n" not in str(caught.value)
 
 
@@ -222,7 +222,7 @@ def test_options_that_mean_nothing_are_refused() -> None:
 
 
 def test_vectors_are_cut_to_lengths_that_the_model_declares(tiny: Path) -> None:
-    whole = SentenceTransformerEncoder(str(tiny), device="cpu", precision="float32")
+    whole = load_encoder(EncoderConfig(str(tiny), device="cpu", precision="float32"))
     assert not whole.lengths_to_cut
     with pytest.raises(
         EncoderError, match="8 dimensions: 'tiny' declares no length that its 24 may be cut to"
@@ -249,7 +249,7 @@ def test_a_query_has_a_prompt_of_its_own(tiny: Path) -> None:
     file.write_text(json.dumps({**config, "prompts": prompts, "default_prompt_name": "passage"}))
 
     def made(**options: object) -> SentenceTransformerEncoder:
-        return SentenceTransformerEncoder(str(tiny), device="cpu", precision="float32", **options)  # type: ignore[arg-type]
+        return load_encoder(EncoderConfig(str(tiny), device="cpu", precision="float32", **options))  # type: ignore[arg-type]
 
     plain = made(prompt="")
     told = [f"{prompts['passage']}No", f"{prompts['query']}No"]

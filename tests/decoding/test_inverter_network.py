@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nextvec.decoding.inverter import losses as rows_at_once
+from nextvec.decoding.inverter import train as rows_at_once
 from nextvec.decoding.inverter.network import Network, NetworkConfig
 from nextvec.decoding.inverter.train import cross_entropy
 

@@ -18,7 +18,6 @@ from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.data.trained import TrainedOn
 from nextvec.decoding.inverter import Inverter, Writing, train, train_inverter
-from nextvec.decoding.inverter import losses as topics
 from nextvec.decoding.inverter.state import open_session
 from nextvec.decoding.inverter.tokens import Pairs
 from nextvec.errors import DecoderError, RunError, SplitError, TrainingError
@@ -101,14 +100,14 @@ def test_stopped_before_the_first_update(
 ) -> None:
     config = tiny(store, "optim.noise=0.3", "optim.max_updates=2")
     train_inverter(store, config, tmp_path / "whole", quiet=True)
-    real = topics.topic_loss
+    real = train.topic_loss
 
     def stopping(session, batch):
         os.kill(os.getpid(), signal.SIGTERM)
         return real(session, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(topics, "topic_loss", stopping)
+        patch.setattr(train, "topic_loss", stopping)
         with pytest.raises(TrainingInterrupted, match="after update 0"):
             train_inverter(store, config, tmp_path / "stopped", quiet=True)
     train_inverter(store, None, tmp_path / "stopped", resume=True, quiet=True)

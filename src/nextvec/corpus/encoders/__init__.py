@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nextvec.corpus.encoders.base import LOCAL_ONLY, Advance, Encoder, EncoderConfig
+from nextvec.corpus.encoders.base import Advance, Encoder, EncoderConfig
 
 __all__ = ["Advance", "Encoder", "EncoderConfig", "load_encoder"]
 
@@ -12,10 +12,7 @@ def load_encoder(config: EncoderConfig) -> Encoder:
     if config.endpoint is None:
         from nextvec.corpus.encoders.sentence_transformer import SentenceTransformerEncoder
 
-        shared = ("batch_size", "prompt", "query_prompt", "dimensions")
-        return SentenceTransformerEncoder(
-            config.name, **{name: getattr(config, name) for name in (*LOCAL_ONLY, *shared)}
-        )
+        return SentenceTransformerEncoder(config)
     from nextvec.corpus.encoders.http import HttpEncoder, ProvedEncoder
 
     served = HttpEncoder(config)

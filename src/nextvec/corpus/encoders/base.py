@@ -55,8 +55,8 @@ MOST_UNKNOWN = 0.2
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
-LOCAL_ONLY = ("device", "precision", "max_tokens")
-SERVER_ONLY = (
+_LOCAL_ONLY = ("device", "precision", "max_tokens")
+_SERVER_ONLY = (
     "kind", "key_variable", "timeout", "retries", "base64_response", "role", "query_role", "same_as",
 )  # fmt: skip
 
@@ -73,9 +73,11 @@ class EncoderConfig:
             is logged.
         kind: "openai" or "tei"; by default from the address ("/embed" is TEI).
         key_variable: environment variable that holds the API key; none is sent without it.
-        device, precision, max_tokens: see `SentenceTransformerEncoder`; not for servers.
+        device: auto, cpu, cuda or mps; precision: auto (measured), float32 or bfloat16; max_tokens: cut texts
+            earlier than the model's own limit. Not for servers.
         batch_size: texts run, or sent, together.
-        prompt: put before every text (a passage's); query_prompt: before a query in its place.
+        prompt: put before every text (a passage's); query_prompt: before a query in its place. Of a model
+            that runs here by default its own prompts, if it has any: the default one, and "query".
         timeout: seconds for connecting and for each answer.
         retries: further tries after 429, 5xx, a time-out or a broken connection.
         dimensions: vectors cut to so many numbers, where the encoder was trained for that; of servers,
@@ -105,7 +107,7 @@ class EncoderConfig:
     same_as: str | None = None
 
     def __post_init__(self) -> None:
-        idle = LOCAL_ONLY if self.endpoint is not None else SERVER_ONLY
+        idle = _LOCAL_ONLY if self.endpoint is not None else _SERVER_ONLY
         for field in fields(self):
             if field.name in idle and getattr(self, field.name) != field.default:
                 kind = "a server's encoder" if self.endpoint is not None else "an encoder that runs here"

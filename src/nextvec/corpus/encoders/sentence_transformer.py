@@ -19,6 +19,7 @@ import numpy as np
 
 from nextvec.corpus.encoders.base import (
     Advance,
+    EncoderConfig,
     choose_device,
     choose_precision,
     digest,
@@ -88,17 +89,8 @@ def check_folder(folder: Path) -> dict[str, str]:
 class SentenceTransformerEncoder:
     """A sentence-transformers model, giving raw vectors. See `Encoder` for the attributes.
 
-    Args:
-        name: "all-MiniLM-L6-v2" (packaged), a folder, or a hub name such as
-            "sentence-transformers/gtr-t5-base".
-        device: auto, cpu, cuda or mps.
-        precision: auto (measured), float32 or bfloat16. Pooling and dense layers always run in float32.
-        batch_size: texts of similar length run together.
-        max_tokens: cut texts earlier than the model's own limit.
-        prompt: put before every text; by default the model's own default prompt, if it has one.
-        query_prompt: put before a query in its place; by default the model's own prompt "query", if it has
-            one, else `prompt`.
-        dimensions: vectors are cut to so many numbers, before a normalisation that follows.
+    Pooling and dense layers always run in float32; texts of similar length run together.
+
     Raises:
         EncoderError: a model that cannot be found, fetched or loaded, or holds pickled weights; a length that
             it does not declare that its vectors may be cut to.
@@ -106,42 +98,32 @@ class SentenceTransformerEncoder:
 
     unit = False
 
-    def __init__(
-        self,
-        name: str = PACKAGED,
-        *,
-        device: str = "auto",
-        precision: str = "auto",
-        batch_size: int = 32,
-        max_tokens: int | None = None,
-        prompt: str | None = None,
-        query_prompt: str | None = None,
-        dimensions: int | None = None,
-    ) -> None:
-        if batch_size < 1 or (max_tokens is not None and max_tokens < 1):
+    def __init__(self, config: EncoderConfig) -> None:
+        most, prompt = config.max_tokens, config.prompt
+        if config.batch_size < 1 or (most is not None and most < 1):
             raise EncoderError("batch size or token limit is below 1", remedy="give 1 or more")
-        self.folder = find_folder(name)
-        self.name = self.folder.resolve().name if Path(name).is_dir() else full_name(name)
+        self.folder = find_folder(config.name)
+        self.name = self.folder.resolve().name if Path(config.name).is_dir() else full_name(config.name)
         weights = check_folder(self.folder)
-        self.batch_size = batch_size
-        self._device = choose_device(device)
-        self.precision = choose_precision(precision, self._device)
+        self.batch_size = config.batch_size
+        self._device = choose_device(config.device)
+        self.precision = choose_precision(config.precision, self._device)
         self.path = f"{self._device} {self.precision}"
         self._model = _load(self.folder, self._device)
-        self._prompt = (
-            self._model.prompts.get(self._model.default_prompt_name, "") if prompt is None else prompt
-        )
-        own_query = self._model.prompts.get("query") if prompt is None else None
+        own = self._model.prompts
+        self._prompt = own.get(self._model.default_prompt_name, "") if prompt is None else prompt
+        own_query = own.get("query") if prompt is None else None
+        query_prompt = config.query_prompt
         self._query_prompt = (own_query or self._prompt) if query_prompt is None else query_prompt
-        if max_tokens is not None:
-            self._model.max_seq_length = min(max_tokens, self._model.max_seq_length or max_tokens)
+        if most is not None:
+            self._model.max_seq_length = min(most, self._model.max_seq_length or most)
         self.max_tokens: int | None = self._model.max_seq_length
         self.normalises = self._drop_normalisation()
         self._to_precision()
         self._kept: int | None = None
         self.dimension = int(self.encode(["dimension"]).shape[1])
-        if dimensions is not None and dimensions != self.dimension:
-            self._cut_to(dimensions)
+        if config.dimensions not in (None, self.dimension):
+            self._cut_to(config.dimensions)
         self.fingerprint = self._describe(weights)
 
     def _cut_to(self, dimensions: int) -> None:

@@ -54,16 +54,7 @@ def _constant(text: str) -> Callable[[Values], str]:
 
 def _convert(values: Values) -> str:
     """{{convert|5|km|mi}} -> 5 km; {{convert|5|to|8|km|mi}} -> 5 to 8 km."""
-    joins = {
-        "-": "–",
-        "–": "–",
-        "to": " to ",
-        "and": " and ",
-        "or": " or ",
-        "by": " by ",
-        "x": " × ",
-        "+": " + ",
-    }
+    joins = {"-": "–", "–": "–", "x": " × ", **{word: f" {word} " for word in ("to", "and", "or", "by", "+")}}
     if len(values) >= 4 and values[1] in joins:
         return f"{values[0]}{joins[values[1]]}{values[2]} {values[3]}"
     return " ".join(values[:2])

@@ -363,8 +363,8 @@ def _check_encoder(folder: Path) -> None:
 
 
 def _describe(embedder: Path, sources: PartSources) -> dict[str, Any]:
-    from nextvec.corpus.encoders.sentence_transformer import SentenceTransformerEncoder
+    from nextvec.corpus.encoders import EncoderConfig, load_encoder
 
-    encoder = SentenceTransformerEncoder(str(embedder), device="cpu", precision="float32")
+    encoder = load_encoder(EncoderConfig(str(embedder), device="cpu", precision="float32"))
     named = {**encoder.fingerprint, "name": f"{sources.embedder} (mean pooling, no dense layer)"}
     return {"encoder": named, "dimension": encoder.dimension, "sources": vars(sources)}
