@@ -204,19 +204,25 @@ def prepare(
     It raises whatever `evaluate` would of the material, and needs no predictor: so it can be asked before
     one is trained.
     """
-    documents = split.judged(name)
+    documents = judged_documents(store, split, name)
+    windows = how.windows(store, documents)
+    training = _tuned_on(store, split, training, how)
+    windows, leaks = _without_known(store, windows, name, how, training, seen)
+    evaluation_set = make_evaluation_set(store, windows, documents, how, training)
+    _checked_ks(evaluation_set, how)
+    return evaluation_set, leaks, training
+
+
+def judged_documents(store: Store, split: Split, name: str, sources: Sequence[str] = ()) -> tuple[int, ...]:
+    """What is evaluated of a split, or of some sources in it. Raises SplitError: nothing."""
+    documents = tuple(i for i in split.judged(name) if not sources or store.documents[i].source in sources)
     if not documents:
         raise SplitError(
             f"split '{name}' has no documents",
             where=store.path,
             remedy="evaluate another split or other sources",
         )
-    windows = how.windows(store, documents)
-    training = tuned_on(store, split, training, how)
-    windows, leaks = without_known(store, windows, name, how, training, seen)
-    evaluation_set = make_evaluation_set(store, windows, documents, how, training)
-    _checked_ks(evaluation_set, how)
-    return evaluation_set, leaks, training
+    return documents
 
 
 @dataclass
@@ -269,7 +275,7 @@ class _Table:
             )
 
     def report(self, store: Store, name: str, leaks: Leaks | None, left_out: list[str]) -> Report:
-        windows = self.evaluation_set.windows
+        windows, pool = self.evaluation_set.windows, self.evaluation_set.pool
         report = Report(
             store=str(store.path),
             split=name,
@@ -281,13 +287,10 @@ class _Table:
             windows=len(windows),
             documents=len(set(windows.document.tolist())),
             candidates=self.how.candidates,
-            pool=len(self.evaluation_set.pool)
-            if self.how.candidates != "document"
-            else int(self.evaluation_set.pool.eligible.max()),
-            eligible=float(self.evaluation_set.pool.eligible.mean()),
-            ties=int((self.evaluation_set.pool.ties > 0).sum()),
-            chance={f"recall@{k}": self.evaluation_set.pool.chance_recall(k) for k in self.ks}
-            | {"mrr": self.evaluation_set.pool.chance_mrr()},
+            pool=len(pool) if self.how.candidates != "document" else int(pool.eligible.max()),
+            eligible=float(pool.eligible.mean()),
+            ties=int((pool.ties > 0).sum()),
+            chance=pool.chance(self.ks),
             leaks=leaks,
             in_sample=name == "train",
             seed=self.how.seed,
@@ -339,7 +342,7 @@ def check_made_for(predictor: MadeForVectors, store: Store) -> None:
         )
 
 
-def tuned_on(
+def _tuned_on(
     store: Store, split: Split, training: FittingData | None, how: EvaluationConfig
 ) -> FittingData | None:
     """Limited to sources, baselines are fitted on everything but choose their variant on these sources."""
@@ -351,7 +354,7 @@ def tuned_on(
         return training
 
 
-def without_known(
+def _without_known(
     store: Store,
     windows: Windows,
     name: str,

@@ -122,6 +122,10 @@ class Pool:
         harmonic = np.cumsum(1.0 / np.arange(1, int(self.eligible.max()) + 1))
         return float((harmonic[self.eligible - 1] / self.eligible).mean())
 
+    def chance(self, ks: Sequence[int]) -> dict[str, float]:
+        """Both, under the metrics' names."""
+        return {f"recall@{k}": self.chance_recall(k) for k in ks} | {"mrr": self.chance_mrr()}
+
 
 def make_pool(
     windows: Windows,

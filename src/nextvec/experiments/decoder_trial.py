@@ -21,7 +21,7 @@ from nextvec.decoding.load import NEAREST, DecoderOptions, check_decoders, open_
 from nextvec.decoding.quality import KnownTexts, require_bleu
 from nextvec.errors import EvaluationError, SplitError
 from nextvec.evaluation.evaluation_set import without_leaks
-from nextvec.evaluation.harness import check_made_for
+from nextvec.evaluation.harness import check_made_for, judged_documents
 from nextvec.evaluation.predictor import ask
 from nextvec.experiments.evaluating import DocumentSelection, EvaluatedRun, TrainedOnDocuments, division_of
 from nextvec.progress import Progress
@@ -189,13 +189,7 @@ def _windows(
     store: Store, selection: DecoderSelection, split: Split, name: str, horizon: int, trained: TrainedOn
 ) -> tuple[Windows, int]:
     """The windows of a split's documents that do not stand in training, and how many others there are."""
-    documents = split.judged(name)
-    if selection.sources:
-        documents = tuple(i for i in documents if store.documents[i].source in selection.sources)
-    if not documents:
-        raise SplitError(
-            f"split '{name}' has no documents", where=store.path, remedy="evaluate another split"
-        )
+    documents = judged_documents(store, split, name, selection.sources)
     windows = make_windows(store, documents, selection.context, horizon)
     kept, leaks = without_leaks(store, windows, trained, split=name)
     return kept, leaks.dropped

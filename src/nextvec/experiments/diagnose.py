@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,23 +13,15 @@ from nextvec.data.gather import VectorSource
 from nextvec.data.splits import SPLITS, Split
 from nextvec.data.trained import key, known
 from nextvec.data.windows import IntArray, Windows
+from nextvec.diagnostics import sections
 from nextvec.diagnostics.model import ModelDiagnosis, diagnose
-from nextvec.diagnostics.sections import DiagnosisContext, prepare
-from nextvec.errors import EvaluationError, SplitError, WindowError
+from nextvec.errors import EvaluationError, WindowError
 from nextvec.evaluation.baselines import BASELINES
 from nextvec.evaluation.evaluation_set import Leaks, without_leaks
-from nextvec.evaluation.harness import (
-    EvaluationConfig,
-    FittingData,
-    check_made_for,
-    fitted,
-    make_evaluation_set,
-    tuned_on,
-    without_known,
-)
+from nextvec.evaluation.harness import EvaluationConfig, check_made_for, fitted, prepare
 from nextvec.evaluation.predictor import measure_speed
 from nextvec.experiments.brief import Checklist, checklist
-from nextvec.experiments.evaluating import DocumentSelection, divide, division_of, training_of
+from nextvec.experiments.evaluating import DocumentSelection, for_question, laid_out
 from nextvec.inference.predictor import RunPredictor
 
 
@@ -59,100 +50,60 @@ class RunModelDiagnosis:
         }
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where the run is diagnosed: the evaluated documents, and those it was trained on."""
-
-    store: Store
-    run: RunPredictor
-    selection: DocumentSelection
-    how: EvaluationConfig
-    judged: Split
-    training: FittingData | None
-
-    @cached_property
-    def known(self) -> tuple[int, ...]:
-        """Documents of this store that the run was trained on, by their ids."""
-        ids = (key(document.doc_id) for document in self.store.documents)
-        return tuple(np.flatnonzero(known(self.run.trained_on.ids, ids)).tolist())
-
-
 def diagnose_model(
     store: Store, run: RunPredictor, selection: DocumentSelection, how: EvaluationConfig
 ) -> RunModelDiagnosis:
-    """Diagnose the model of a run on one split of a store, beside the baselines of `nextvec evaluate`.
+    """Diagnose the model of a run on one split of a store, beside the baselines of `nextvec evaluate`: all
+    that can be fitted.
 
     Args:
-        how: context, horizon, candidates and seed are taken from here, and the baselines are all of them.
+        how: context, horizon, candidates and seed are taken from here.
     Raises:
         EvaluationError: another horizon than the run's. SplitError: no documents. WindowError: too short.
         LeakError: see `without_leaks`.
         EncoderMismatchError, VectorError: a store of another encoder.
     """
-    place = _place(store, run, selection, how)
-    documents = place.judged.judged(selection.split)
-    if not documents:
-        raise SplitError(
-            f"split '{selection.split}' has no documents",
-            where=store.path,
-            remedy="evaluate another split or other sources",
-        )
-    check_made_for(run, store)
-    windows = how.windows(store, documents)
-    windows, leaks = without_known(store, windows, selection.split, how, place.training, run.trained_on)
-    context = _case(place, windows, documents)
-    found = diagnose(
-        context,
-        selection.split,
-        others=_other_splits(place),
-        sources=_sources(place),
-        seed=how.seed,
-        quiet=how.quiet,
-    )
-    metadata = dict(run.metadata)
-    if how.speed:
-        metadata |= measure_speed(run, store.dimension, how.context)
-    encoder = str(store.encoder.get("name", ""))
-    return RunModelDiagnosis(
-        str(store.path), encoder, leaks, found, checklist(found, metadata, store.dimension)
-    )
-
-
-def _place(store: Store, run: RunPredictor, selection: DocumentSelection, how: EvaluationConfig) -> _Place:
     if "middle" in (run.task, how.task):
         raise EvaluationError(
             "every section of a diagnosis is about what comes next; this run fills gaps",
             where=run.folder,
             remedy="evaluate it with nextvec evaluate --task middle",
         )
-    if how.horizon not in run.horizons:
-        raise EvaluationError(
-            f"trained to predict {', '.join(map(str, run.horizons))} ahead, diagnosed at {how.horizon}",
-            where=run.folder,
-            remedy=f"diagnose it with horizon {run.horizons[0]}",
-        )
-    run = run.at_horizon(how.horizon)
-    division = division_of([run], selection)
-    trained = tuple(run.training["sources"]) if selection.train_sources is None else selection.train_sources
-    judged = divide(store, division, selection.sources, selection.split)
-    training = training_of(store, division, trained, selection.split, how)
-    training = tuned_on(store, judged, training, how)
-    return _Place(store, run, selection, how, judged, training)
-
-
-def _case(place: _Place, windows: Windows, documents: tuple[int, ...]) -> DiagnosisContext:
-    """The selection of `nextvec evaluate`, asked of the run and of all baselines that can be fitted."""
-    store, how, training = place.store, place.how, place.training
+    run = for_question(run, how)
+    judged, training = laid_out(store, [run], selection, how)
+    check_made_for(run, store)
+    evaluation_set, leaks, training = prepare(store, judged, selection.split, how, training, run.trained_on)
+    ids = known(run.trained_on.ids, (key(document.doc_id) for document in store.documents))
+    seen: list[int] = np.flatnonzero(ids).tolist()
     able = [cls for cls in BASELINES.values() if training is not None or not cls.needs_training]
-    return prepare(
-        make_evaluation_set(store, windows, documents, how, training),
-        place.run,
+    context = sections.prepare(
+        evaluation_set,
+        run,
         [fitted(cls, how, training) for cls in able],
         store.documents,
         store.texts,
-        train_vectors=store.vectors if place.known else None,
-        trained=_rows(store, place.known) if place.known else None,
+        train_vectors=store.vectors if seen else None,
+        trained=_rows(store, seen) if seen else None,
         quiet=how.quiet,
+    )
+    found = diagnose(
+        context,
+        selection.split,
+        others=_other_splits(store, run, judged, selection.split, how, seen),
+        # A run trained on all sources of another store does not say what they were.
+        sources=sorted({store.documents[i].source for i in seen}) or run.training["sources"] or None,
+        seed=how.seed,
+        quiet=how.quiet,
+    )
+    metadata = dict(run.metadata)
+    if how.speed:
+        metadata |= measure_speed(run, store.dimension, how.context)
+    return RunModelDiagnosis(
+        str(store.path),
+        str(store.encoder.get("name", "")),
+        leaks,
+        found,
+        checklist(found, metadata, store.dimension),
     )
 
 
@@ -162,14 +113,15 @@ def _rows(store: Store, documents: Sequence[int]) -> IntArray:
     return np.concatenate([np.arange(d.first, d.first + d.count, dtype=np.int64) for d in held])
 
 
-def _other_splits(place: _Place) -> dict[str, tuple[VectorSource, Windows]]:
-    """Windows of the splits that are not evaluated; train is every document the run was trained on.
+def _other_splits(
+    store: Store, run: RunPredictor, split: Split, judged: str, how: EvaluationConfig, seen: Sequence[int]
+) -> dict[str, tuple[VectorSource, Windows]]:
+    """Windows of the splits that are not evaluated; train is every document the run was trained on (`seen`).
 
     What stands in training is dropped from the others, however much it is: here it only must not mislead.
     """
-    store, how, judged = place.store, place.how, place.selection.split
-    known = tuple(i for i in place.known if store.documents[i].view_of is None)
-    documents = {name: place.judged.judged(name) for name in SPLITS if judged != "all"} | {"train": known}
+    documents: dict[str, Sequence[int]] = {n: split.judged(n) for n in SPLITS if judged != "all"}
+    documents["train"] = [i for i in seen if store.documents[i].view_of is None]
     found: dict[str, tuple[VectorSource, Windows]] = {}
     for name in (name for name in documents if name != judged):
         try:
@@ -177,17 +129,7 @@ def _other_splits(place: _Place) -> dict[str, tuple[VectorSource, Windows]]:
         except WindowError:
             continue
         if name != "train":
-            windows, _ = without_leaks(store, windows, place.run.trained_on, split=name, limit=1.0)
+            windows, _ = without_leaks(store, windows, run.trained_on, split=name, limit=1.0)
         if len(windows):
             found[name] = (store.vectors, windows)
     return found
-
-
-def _sources(place: _Place) -> tuple[str, ...] | None:
-    """The sources trained on: those of the documents that are known here, else those that the run names.
-
-    None where the run was trained on all sources of another store, which does not say what they were.
-    """
-    if place.known:
-        return tuple(sorted({place.store.documents[i].source for i in place.known}))
-    return tuple(place.run.training["sources"]) or None

@@ -22,7 +22,7 @@ from nextvec.data.trained import Keys, TrainedOn
 from nextvec.data.windows import Task, Windows, make_windows
 from nextvec.errors import EvaluationError, NextvecError, RunError, ServerError, SplitError
 from nextvec.evaluation.evaluation_set import EvaluationSet, without_leaks
-from nextvec.evaluation.harness import EvaluationConfig, FittingData, evaluate, prepare
+from nextvec.evaluation.harness import EvaluationConfig, FittingData, evaluate, judged_documents, prepare
 from nextvec.evaluation.predictor import NextVectorPredictor
 from nextvec.evaluation.report import Report
 from nextvec.training.config import DataConfig
@@ -106,14 +106,26 @@ def evaluate_runs(
             where=", ".join(str(run.folder) for run in runs),
             remedy="evaluate it without --queries, or beside a run trained with data.conditional above 0",
         )
-    division = division_of(runs, selection)
-    trained = selection.train_sources
-    if trained is None:
-        trained = tuple(common(runs, "sources", tuple))
-    judged = divide(store, division, selection.sources, selection.split)
-    training = training_of(store, division, trained, selection.split, how)
+    judged, training = laid_out(store, runs, selection, how)
     seen = TrainedOn.union([run.trained_on for run in runs]) if runs else None
     return evaluate(store, judged, selection.split, runs, how, training=training, seen=seen)
+
+
+def laid_out(
+    store: Store, runs: Sequence[TrainedOnDocuments], selection: DocumentSelection, how: EvaluationConfig
+) -> tuple[Split, FittingData | None]:
+    """The evaluated documents, and what the baselines are fitted on: nothing where everything is evaluated.
+
+    Raises as `division_of`.
+    """
+    division, trained = division_of(runs, selection), selection.train_sources
+    judged = divide(store, division, selection.sources, selection.split)
+    if trained is None:
+        trained = common(runs, "sources", tuple)
+    if selection.split == "all":
+        return judged, None
+    held = [source for source in trained if source in store.sources]
+    return judged, FittingData.of(store, split_documents(store, division, held), how)
 
 
 def check_judging(
@@ -127,10 +139,9 @@ def check_judging(
 
     Raises, before anything is trained, what `evaluate_runs` would of the documents and the question.
     """
-    chosen = replace(selection, division=selection.division or division)
-    judged = divide(store, division_of([], chosen), selection.sources, selection.split)
     trained = sources if selection.train_sources is None else selection.train_sources
-    training = training_of(store, division_of([], chosen), trained, selection.split, how)
+    chosen = replace(selection, division=selection.division or division, train_sources=trained)
+    judged, training = laid_out(store, [], chosen, how)
     seen = TrainedOn.of(store, split_documents(store, division, sources).train)
     return prepare(store, judged, selection.split, how, training, seen)[0]
 
@@ -215,13 +226,8 @@ def evaluation_windows(
     task: Task = "next",
 ) -> tuple[Windows, tuple[int, ...]]:
     """The windows that `evaluate_runs` evaluates, and the documents they are of."""
-    documents = divide(store, division_of(runs, selection), selection.sources, selection.split).judged(
-        selection.split
-    )
-    if not documents:
-        raise SplitError(
-            f"split '{selection.split}' has no documents", where=store.path, remedy="evaluate another split"
-        )
+    split = divide(store, division_of(runs, selection), selection.sources, selection.split)
+    documents = judged_documents(store, split, selection.split)
     windows = make_windows(store, documents, context, horizon, task)
     if selection.split != "train":
         seen = TrainedOn.union([run.trained_on for run in runs])
@@ -231,7 +237,11 @@ def evaluation_windows(
 
 def division_of(runs: Sequence[TrainedOnDocuments], selection: DocumentSelection) -> SplitConfig:
     """How documents are divided. Raises EvaluationError, SplitError: runs that differ, a file not there."""
-    division: SplitConfig = selection.division or common(runs, "split", SplitConfig)
+    return with_its_file(selection.division or common(runs, "split", SplitConfig))
+
+
+def with_its_file(division: SplitConfig) -> SplitConfig:
+    """The same. Raises SplitError: its split file is not there."""
     if division.file is not None and not Path(division.file).is_file():
         raise SplitError("is not there", where=division.file, remedy="give the split file with --split-file")
     return division
@@ -257,17 +267,6 @@ def divide(store: Store, division: SplitConfig, sources: tuple[str, ...], split:
     if split == "all":
         division = replace(division, file=None, near_duplicate=1.0)
     return split_documents(store, division, sources)
-
-
-def training_of(
-    store: Store, division: SplitConfig, sources: tuple[str, ...], split: str, how: EvaluationConfig
-) -> FittingData | None:
-    """What the baselines are fitted on: nothing where everything is evaluated."""
-    if split == "all":
-        return None
-    held = tuple(s for s in sources if s in store.sources)
-    divided = split_documents(store, division, held)
-    return FittingData.of(store, divided, how)
 
 
 # A server's model on the selection: evaluated as a run is, with what the server says of its training.

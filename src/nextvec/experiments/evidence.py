@@ -18,8 +18,9 @@ from nextvec.config import to_dict
 from nextvec.corpus.store import Store
 from nextvec.data.splits import SPLITS, Split, SplitConfig, split_documents
 from nextvec.data.trained import TRAINED_ON, TrainedOn, chunk_keys, digest, key, known
-from nextvec.errors import NextvecError, RunError, SplitError, StoreError
+from nextvec.errors import NextvecError, RunError, StoreError
 from nextvec.evaluation.evaluation_set import LIMIT
+from nextvec.experiments.evaluating import with_its_file
 from nextvec.experiments.runs import RunFolder
 from nextvec.experiments.verify import Check, Status
 from nextvec.models import registry
@@ -59,11 +60,7 @@ class Evidence:
             )
         self.store = self._store(store)
         given = None if split_file is None else SplitConfig(file=str(split_file))
-        self.division = given or self.config.data.split
-        if self.division.file is not None and not Path(self.division.file).is_file():
-            raise SplitError(
-                "is not there", where=self.division.file, remedy="give the split file: --split-file"
-            )
+        self.division = with_its_file(given or self.config.data.split)
         self.identity: dict[str, Any] = self.metadata.get("identity") or {}
         # A store only ever grows at its end: what came after the training is left out of it.
         self.held = min(int(self.identity.get("store.documents", 2**62)), len(self.store.documents))

@@ -19,9 +19,9 @@ from nextvec.corpus.store import Store
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.diagnostics.groups import named_masks
 from nextvec.diagnostics.sections import sample
-from nextvec.errors import EvaluationError, SplitError
+from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import EvaluationSet, Leaks
-from nextvec.evaluation.harness import EvaluationConfig, check_made_for, make_evaluation_set, without_known
+from nextvec.evaluation.harness import EvaluationConfig, check_made_for, prepare
 from nextvec.evaluation.intervals import Estimate, Values, estimate, short
 from nextvec.evaluation.predictor import one_thread, row_dots
 from nextvec.evaluation.ranking import Pool
@@ -102,8 +102,7 @@ class StrategyComparison:
     @cached_property
     def chance(self) -> dict[str, float]:
         """Each metric of who knows nothing."""
-        pool = self.evaluation_set.pool
-        return {f"recall@{k}": pool.chance_recall(k) for k in KS} | {"mrr": pool.chance_mrr()}
+        return self.evaluation_set.pool.chance(KS)
 
     def outcome(self, name: str) -> StrategyScores | None:
         """The strategy of that name, if it was asked."""
@@ -170,17 +169,15 @@ class StrategyComparison:
             if strategy.control is None or not others:
                 continue
             best = max(others, key=lambda other: other.figure("mrr"))
-            untold = [
-                other for other in others if "query" in strategy.needs and other.strategy.name == UNTOLD
-            ]
+            untold = [o for o in others if "query" in strategy.needs and o.strategy.name == UNTOLD]
             said += [self._verdict(outcome, other) for other in dict.fromkeys([best, *untold])]
         return said
 
     def _verdict(self, outcome: StrategyScores, other: StrategyScores) -> str:
         gains = [(metric, self.gain(outcome, other, metric)) for metric in METRICS]
         parts = {
-            "better": [f"{m} {g.show(4, sign=True)}" for m, g in gains if g.clear and g.value > 0],
-            "worse": [f"{m} {g.show(4, sign=True)}" for m, g in gains if g.clear and g.value < 0],
+            "better": [f"{m} {g.show(4, sign=True)}" for m, g in gains if g.above],
+            "worse": [f"{m} {g.show(4, sign=True)}" for m, g in gains if g.below],
         }
         told = [f"{how} by {', '.join(some)}" for how, some in parts.items() if some]
         pair = f"{outcome.strategy.name} against {other.strategy.name}"
@@ -253,7 +250,10 @@ def compare_strategies(
             remedy="evaluate task 'next' with candidates 'split' or 'store'",
         )
     check_made_for(run, store)
-    evaluation_set, leaks = _evaluation_set(store, run, selection, how, most)
+    judged = divide(store, division_of([run], selection), selection.sources, selection.split)
+    evaluation_set, leaks, _ = prepare(store, judged, selection.split, how, None, run.trained_on)
+    if most is not None:
+        evaluation_set = evaluation_set.select(sample(len(evaluation_set), most, how.seed))
     index = ExactIndex(store.vectors, evaluation_set.pool.rows, str(store.encoder["fingerprint"]))
     context = RetrievalContext(run, store, index, options or Options(), reembed)
     asked_of = names or usual(context, told=how.queries)
@@ -266,23 +266,6 @@ def compare_strategies(
             outcomes.append(StrategyScores(strategy, ranks, ranker.latency(strategy) if how.speed else None))
             progress.advance(note=strategy.name)
     return StrategyComparison(store, selection.split, evaluation_set, leaks, context.options, tuple(outcomes))
-
-
-def _evaluation_set(
-    store: Store, run: TrainedPredictor, selection: DocumentSelection, how: EvaluationConfig, most: int | None
-) -> tuple[EvaluationSet, Leaks | None]:
-    """The evaluator's windows and candidates."""
-    judged = divide(store, division_of([run], selection), selection.sources, selection.split)
-    documents = judged.judged(selection.split)
-    if not documents:
-        raise SplitError(
-            f"split '{selection.split}' has no documents", where=store.path, remedy="evaluate another split"
-        )
-    windows = how.windows(store, documents)
-    windows, leaks = without_known(store, windows, selection.split, how, None, run.trained_on)
-    if most is not None:
-        windows = windows.select(sample(len(windows), most, how.seed))
-    return make_evaluation_set(store, windows, documents, how, None), leaks
 
 
 class _Ranker:

@@ -18,12 +18,12 @@ from nextvec.config import to_dict
 from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig
 from nextvec.disk import locked, read_object, refuse_taken
-from nextvec.errors import ConfigError, EncoderMismatchError, RunError, SplitError
+from nextvec.errors import ConfigError, EncoderMismatchError, RunError
 from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.evaluation.intervals import Estimate
 from nextvec.evaluation.predictor import one_thread
 from nextvec.evaluation.report import Report
-from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
+from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs, with_its_file
 from nextvec.experiments.pruning_units import Importance, chosen, find_units, nonzero, sizes, smaller, zeroed
 from nextvec.experiments.runs import RunFolder
 from nextvec.hardware import find_hardware
@@ -102,9 +102,7 @@ class RunToPrune:
         if plan.split_file is not None:
             split = replace(self.config.data.split, file=str(plan.split_file.resolve()))
             self.config = replace(self.config, data=replace(self.config.data, split=split))
-        division = self.config.data.split.file
-        if division is not None and not Path(division).is_file():
-            raise SplitError("is not there", where=division, remedy="give the split file with --split-file")
+        with_its_file(self.config.data.split)
 
     def cutter(self) -> Callable[[float], tuple[NextVectorModel, dict[str, int]]]:
         """What makes of a share to keep the model cut to it, and its sizes where they are others.

@@ -12,7 +12,7 @@ document that the chunk in its middle is of, a place between two chunks to that 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,13 +39,7 @@ from nextvec.evaluation.boundaries import (
 from nextvec.evaluation.harness import EvaluationConfig, check_made_for, fitted
 from nextvec.evaluation.intervals import STANDING, DocumentBootstrap, Estimate
 from nextvec.evaluation.predictor import Kind, NextVectorPredictor
-from nextvec.experiments.evaluating import (
-    DocumentSelection,
-    common,
-    division_of,
-    evaluation_windows,
-    training_of,
-)
+from nextvec.experiments.evaluating import DocumentSelection, evaluation_windows, laid_out
 from nextvec.inference.base import TrainedPredictor
 from nextvec.progress import Progress
 
@@ -252,8 +246,7 @@ def held_out_documents(
     store: Store, run: TrainedPredictor, selection: DocumentSelection, split: str
 ) -> list[int]:
     """Of the split, those that the run was not trained on."""
-    of = DocumentSelection(split, selection.sources, selection.train_sources, selection.division)
-    windows, _ = evaluation_windows(store, [run], of, context=1, horizon=1)
+    windows, _ = evaluation_windows(store, [run], replace(selection, split=split), context=1, horizon=1)
     documents: list[int] = np.unique(windows.document).tolist()
     return documents
 
@@ -267,13 +260,8 @@ def _fitted(
                 f"there is no baseline '{name}'", remedy=f"choose of: {', '.join(BASELINES)}"
             )
     how = EvaluationConfig(quiet=True)
-    trained = selection.train_sources
-    if trained is None:
-        trained = tuple(common([run], "sources", tuple))
     needed = any(BASELINES[name].needs_training for name in names)
-    training = (
-        training_of(store, division_of([run], selection), trained, selection.split, how) if needed else None
-    )
+    training = laid_out(store, [run], selection, how)[1] if needed else None
     if needed and training is None:
         raise EvaluationError(
             "no training windows to fit baselines on", where=store.path, remedy="name others: --baselines"
