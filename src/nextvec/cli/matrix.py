@@ -135,8 +135,7 @@ def matrix(
     table = run_matrix(opened, plan, configure, out, selection, how, jobs=jobs, quiet=quiet)
     output(show(table, markdown=judging.markdown, wide=judging.wide), table, json)
     if top:
-        from nextvec.experiments.brief import carry
-        from nextvec.experiments.diagnose import diagnose_model
+        from nextvec.experiments.diagnose import carry, diagnose_model
 
         for carried in carry(out, table, top, lambda run: diagnose_model(opened, run, selection, how)):
             print(f"\n{carried.row}: {carried.diagnosis.diagnosis.headline}\n  everything: {carried.file}")

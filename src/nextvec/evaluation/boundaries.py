@@ -231,6 +231,10 @@ class CurveKind:
     widths: tuple[int, ...]
     usual: Rule
 
+    def boundaries(self, read: ReadDocument, rule: Rule) -> Cuts:
+        """[T - 1] where a rule says that the topic of a document of T chunks changes."""
+        return boundaries(self.make(read, rule.width), rule)
+
 
 CURVES: dict[str, CurveKind] = {}
 DEFAULT = "cosine-gap"

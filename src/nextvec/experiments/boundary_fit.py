@@ -12,14 +12,7 @@ from nextvec.corpus.store import Store
 from nextvec.data.gather import gather_rows
 from nextvec.disk import locked, write_json
 from nextvec.errors import RunError
-from nextvec.evaluation.boundaries import (
-    CURVES,
-    ReadDocument,
-    boundaries,
-    fit_rule,
-    half_length,
-    pk_errors,
-)
+from nextvec.evaluation.boundaries import CURVES, ReadDocument, fit_rule, half_length, pk_errors
 from nextvec.evaluation.harness import check_made_for
 from nextvec.experiments.evaluating import DocumentSelection
 from nextvec.experiments.segmentation import held_out_documents, join_documents
@@ -60,11 +53,8 @@ def fit_finder(
     rules = {kind.name: fit_rule(kind, first, on)[0] for kind in CURVES.values()}
     k, pk = half_length(against), {}
     for kind in CURVES.values():
-        rule = rules[kind.name]
-        errors = [
-            pk_errors(true, boundaries(kind.make(read, rule.width), rule), k)
-            for read, true in zip(second, against, strict=True)
-        ]
+        said = [kind.boundaries(read, rules[kind.name]) for read in second]
+        errors = [pk_errors(true, cuts, k) for true, cuts in zip(against, said, strict=True)]
         pk[kind.name] = round(float(np.concatenate(errors).mean()), 6)
     best = min(CURVES.values(), key=lambda kind: (pk[kind.name], kind.predicts)).name
     return FittedFinder(

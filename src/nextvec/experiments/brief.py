@@ -1,5 +1,4 @@
-"""The brief's own measures: its success criteria beside what was measured, its matrix (the PRD's), and the
-best models of a matrix carried on into what it calls its later phases.
+"""The brief's own measures: its success criteria beside what was measured, and its matrix (the PRD's).
 
 Thresholds of cosine, mse and sigma depend on the encoder: they are reported, not enforced. The PRD's stand
 for unit vectors of 768 dimensions; a mean squared error shrinks with 1 / D, so they are multiplied by 768 /
@@ -10,21 +9,21 @@ are met.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
 from nextvec.diagnostics.generalisation import SplitScore
 from nextvec.diagnostics.model import ModelDiagnosis
 from nextvec.diagnostics.sections import plain
-from nextvec.disk import read_object, write_json
+from nextvec.disk import read_object
 from nextvec.errors import RunError
 from nextvec.evaluation.baselines import CopyLast, LinearAverage, MeanVector, Random
 from nextvec.evaluation.intervals import STANDING, short
-from nextvec.inference.predictor import RESULT, RunPredictor
+from nextvec.inference.predictor import RESULT
 from nextvec.models.registry import describe
 from nextvec.training.loop import METRICS
 
@@ -111,8 +110,7 @@ def _row(matrix: Path, row: dict[str, Any], known: dict[tuple[str, str], Any], f
     runs = [matrix / Path(seed["model_file"]).parent for seed in row["per_seed"]]
     needs = {**RESULT, "verified": dict}
     found = [read_object(run / METRICS, RunError, needs=needs, remedy="run the matrix again") for run in runs]
-    loss = float(np.mean([one["verified"]["mse"] for one in found]))
-    cosine = float(np.mean([one["verified"]["cosine"] for one in found]))
+    loss, cosine = (float(np.mean([one["verified"][key] for one in found])) for key in ("mse", "cosine"))
     seconds = float(np.mean([one["seconds"] for one in found]))
     criteria = _criteria(loss / factor, cosine, seconds, row["bytes"])
     about = known[_architecture(row["name"], known), "brief"]
@@ -165,9 +163,9 @@ def _architecture(row: str, known: dict[tuple[str, str], Any]) -> str:
 
 
 def _dimension(matrix: Path, rows: list[dict[str, Any]]) -> int:
-    config = matrix / Path(rows[0]["model_file"]).parent / "config.json" if rows else matrix
     if not rows:
         return BRIEF_DIMENSION
+    config = matrix / Path(rows[0]["model_file"]).parent / "config.json"
     return int(read_object(config, RunError, needs={"config": dict})["config"]["d_embed"])
 
 
@@ -298,7 +296,7 @@ def _summary(d: ModelDiagnosis, metadata: Mapping[str, Any]) -> list[Criterion]:
         steady = abs(validation.cosine.value - test.cosine.value) <= CONSISTENT
         apart = f"validation {short(validation.cosine.value, 4)}, test {short(test.cosine.value, 4)}"
     outside = [g for g in d.sources.sources if d.sources.trained[g.name] is False]
-    above = [g for g in outside if g.gain.clear and g.gain.value > 0]
+    above = [g for g in outside if g.gain.above]
     general = len(above) == len(outside) if outside else None
     latency = metadata.get("latency_p50_ms")
     return [
@@ -336,7 +334,7 @@ def _ahead(d: ModelDiagnosis, criterion: str, document: str, names: Sequence[str
     if leads:
         least = min(leads, key=lambda name: leads[name].value)
         measured = f"{least} {leads[least].show(4, sign=True)}"
-    met = all(a.clear and a.value > 0 for a in leads.values()) if len(leads) == len(names) else None
+    met = all(ahead.above for ahead in leads.values()) if len(leads) == len(names) else None
     return _make(criterion, document, "clearly", measured, met, "not all of these baselines were evaluated")
 
 
@@ -380,52 +378,3 @@ def _make(
 
 def _missing(criterion: str, document: str, asked: str, why: str) -> Criterion:
     return Criterion(criterion, document, asked, "", "not measurable here", note=why)
-
-
-FOLDER = "top"
-
-
-class Diagnosed(Protocol):
-    """What `nextvec.experiments.diagnose.diagnose_model` gives."""
-
-    @property
-    def diagnosis(self) -> ModelDiagnosis: ...
-    def to_json(self) -> dict[str, Any]: ...
-
-
-@dataclass(frozen=True)
-class DiagnosedModel:
-    """A model that was carried on: its row, its best run by validation, and what was found."""
-
-    row: str
-    run: str
-    validation_cosine: float
-    diagnosis: Diagnosed
-    file: Path
-
-
-def carry(
-    matrix: Path, table: dict[str, Any], count: int, diagnose: Callable[[RunPredictor], Diagnosed]
-) -> list[DiagnosedModel]:
-    """Diagnose the `count` best models and write `top/<row>.json`.
-
-    They are chosen by validation cosine: choosing by the documents evaluated would make their figures too
-    good.
-
-    Args:
-        table: of the matrix, of the task "next".
-        diagnose: looks at one run; what it raises is raised.
-    """
-    rows = [row for row in table["rows"] if row["kind"] == "model"]
-    rows.sort(key=lambda row: -float(row["validation_cosine"]))
-    carried = []
-    for row in rows[:count]:
-        runs = [RunPredictor(matrix / Path(seed["model_file"]).parent) for seed in row["per_seed"]]
-        cosine, best = max(
-            ((float(run.metadata["validation_cosine"]), run) for run in runs), key=lambda p: p[0]
-        )
-        found = diagnose(best)
-        file = matrix / FOLDER / f"{row['name']}.json"
-        write_json(file, found.to_json())
-        carried.append(DiagnosedModel(row["name"], str(best.folder), cosine, found, file))
-    return carried

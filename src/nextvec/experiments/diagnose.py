@@ -1,9 +1,11 @@
-"""The diagnosis of a trained run: documents, baselines, its other splits, the brief's checklist."""
+"""The diagnosis of a trained run: documents, baselines, its other splits, the brief's checklist; and the best
+models of a matrix carried on into what the brief calls its later phases."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from nextvec.data.trained import key, known
 from nextvec.data.windows import IntArray, Windows
 from nextvec.diagnostics import sections
 from nextvec.diagnostics.model import ModelDiagnosis, diagnose
+from nextvec.disk import write_json
 from nextvec.errors import EvaluationError, WindowError
 from nextvec.evaluation.baselines import BASELINES
 from nextvec.evaluation.evaluation_set import Leaks, without_leaks
@@ -133,3 +136,39 @@ def _other_splits(
         if len(windows):
             found[name] = (store.vectors, windows)
     return found
+
+
+TOP = "top"
+
+
+@dataclass(frozen=True)
+class CarriedModel:
+    """A model that was carried on: its row, and what was found of its best run by validation, in a file."""
+
+    row: str
+    diagnosis: RunModelDiagnosis
+    file: Path
+
+
+def carry(
+    matrix: Path, table: dict[str, Any], count: int, look: Callable[[RunPredictor], RunModelDiagnosis]
+) -> list[CarriedModel]:
+    """Diagnose the `count` best models and write `top/<row>.json`.
+
+    They are chosen by validation cosine: choosing by the documents evaluated would make their figures too
+    good.
+
+    Args:
+        table: of the matrix, of the task "next".
+        look: at one run; what it raises is raised.
+    """
+    rows = [row for row in table["rows"] if row["kind"] == "model"]
+    rows.sort(key=lambda row: -float(row["validation_cosine"]))
+    carried = []
+    for row in rows[:count]:
+        runs = [RunPredictor(matrix / Path(seed["model_file"]).parent) for seed in row["per_seed"]]
+        found = look(max(runs, key=lambda run: float(run.metadata["validation_cosine"])))
+        file = matrix / TOP / f"{row['name']}.json"
+        write_json(file, found.to_json())
+        carried.append(CarriedModel(row["name"], found, file))
+    return carried

@@ -192,10 +192,7 @@ def reported(e: Evidence) -> Finding:
     if not e.result:
         return "note", f"unfinished run; best so far cosine {figure:.6f} in epoch {best.epoch}"
     load_model(e.run / "final")
-    return (
-        "ok",
-        f"cosine {figure:.6f} in epoch {best.epoch} in every file; the last model loads too",
-    )
+    return "ok", f"cosine {figure:.6f} in epoch {best.epoch} in every file; the last model loads too"
 
 
 def encoder(e: Evidence) -> Finding:
@@ -213,10 +210,8 @@ def vectors(e: Evidence) -> Finding:
     """The store is undamaged, and its vectors are those trained on."""
     fingerprint = e.training.get("store_fingerprint")
     if fingerprint != e.store.fingerprint:
-        return (
-            "RED",
-            f"trained on store {fingerprint}, this one is {e.store.fingerprint} (encoder or chunker differ)",
-        )
+        other = f"trained on store {fingerprint}, this one is {e.store.fingerprint}"
+        return "RED", f"{other} (encoder or chunker differ)"
     Store.open(e.store.path, verify=True)
     if "store.vectors" not in e.identity:
         raise Unchecked("the run does not hold which vectors it was trained on")

@@ -17,21 +17,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nextvec.checkpoint import CONFIG
-from nextvec.config import flatten, from_dict, read_toml, refuse_changes, to_dict, write_toml
+from nextvec.config import flatten, refuse_changes, to_dict, write_toml
 from nextvec.corpus.store import Store
 from nextvec.data.windows import Task
-from nextvec.disk import locked, refuse_taken, write_json
+from nextvec.disk import locked, write_json
 from nextvec.errors import EvaluationError, NextvecError, RunError
 from nextvec.evaluation.baselines import QUERY_BASELINES
 from nextvec.evaluation.harness import EvaluationConfig
-from nextvec.evaluation.report import KEPT, KeptPredictions, PredictorRow, Report, compare
+from nextvec.evaluation.report import KEPT, KeptPredictions, Report
 from nextvec.evaluation.table import TABLE
 from nextvec.experiments.evaluating import DocumentSelection, check_judging, evaluate_runs
-from nextvec.experiments.folds import joined
-from nextvec.experiments.plan import MatrixCell, MatrixPlan, train_cells
+from nextvec.experiments.merging import joined, merge_seeds
+from nextvec.experiments.plan import MatrixCell, MatrixPlan, held_plan, train_cells
 from nextvec.inference.predictor import RunPredictor
 from nextvec.training.checks import check_config
 from nextvec.training.config import TrainConfig, read_config
@@ -96,11 +94,27 @@ def run_matrix(
         ConfigError, SplitError, WindowError: nothing could be trained or evaluated; nothing is written then.
         What `evaluate_runs` raises.
     """
-    configs = {cell: configure(cell) for cell in plan.cells}
-    _check(store, configs, out, selection, how)
+    configs = _configs(store, plan, configure, out, selection, how)
     with locked(out):
         _claim(out, plan)
-        return _run(store, plan, configs, out, selection, how, jobs=jobs, quiet=quiet)
+        failed = train_cells(store, configs, out, jobs=jobs, quiet=quiet)
+        lost = {cell.across for cell in configs if cell.name in failed}  # a fold less is another table
+        finished = {cell: config for cell, config in configs.items() if cell.across not in lost}
+        if not finished:
+            first = next(iter(failed.values()))
+            raise RunError(f"no model could be trained; the first: {first}", where=out)
+        tables: dict[Question, Report] = {}
+        for question, cells in questions(finished, how).items():
+            judging = question.judging(replace(how, keep=not tables or bool(plan.folds)))
+            parts = [
+                evaluate_runs(
+                    store, [RunPredictor(out / "runs" / c.name, c.across) for c in fold], selection, judging
+                )
+                for fold in by_fold(cells).values()
+            ]
+            tables[question] = merged(joined(parts), plan, [c for c in cells if not c.fold])
+        KeptPredictions.of(next(iter(tables.values())), store.fingerprint).write(out / KEPT)
+        return write_table(out, tables, plan, failed)
 
 
 def join_matrix(
@@ -120,43 +134,9 @@ def join_matrix(
     Returns: run name -> what went wrong, of those that failed.
     Raises: as `run_matrix`, but no BusyError.
     """
-    configs = {cell: configure(cell) for cell in plan.cells}
-    _check(store, configs, out, selection, how)
+    configs = _configs(store, plan, configure, out, selection, how)
     _claim(out, plan, join=True)
     return train_cells(store, configs, out, jobs=jobs, quiet=quiet, join=True)
-
-
-def _run(
-    store: Store,
-    plan: MatrixPlan,
-    configs: dict[MatrixCell, TrainConfig],
-    out: Path,
-    selection: DocumentSelection,
-    how: EvaluationConfig,
-    *,
-    jobs: int,
-    quiet: bool,
-) -> dict[str, Any]:
-    failed = train_cells(store, configs, out, jobs=jobs, quiet=quiet)
-    lost = {cell.across for cell in configs if cell.name in failed}  # a fold less is another table
-    finished = {cell: config for cell, config in configs.items() if cell.across not in lost}
-    if not finished:
-        first = next(iter(failed.values()))
-        raise RunError(f"no model could be trained; the first: {first}", where=out)
-    tables: dict[Question, Report] = {}
-    for question, cells in questions(finished, how).items():
-        judging = question.judging(replace(how, keep=not tables or bool(plan.folds)))
-        parts = [
-            evaluate_runs(store, [_predictor(out, cell) for cell in of_fold], selection, judging)
-            for of_fold in by_fold(cells).values()
-        ]
-        tables[question] = merged(joined(parts), plan, [c for c in cells if not c.fold])
-    KeptPredictions.of(next(iter(tables.values())), store.fingerprint).write(out / KEPT)
-    return write_table(out, tables, plan, failed)
-
-
-def _predictor(out: Path, cell: MatrixCell) -> RunPredictor:
-    return RunPredictor(out / "runs" / cell.name, cell.across)
 
 
 def by_fold(cells: Sequence[MatrixCell]) -> dict[int | None, list[MatrixCell]]:
@@ -183,16 +163,22 @@ def questions(
     return found
 
 
-def _check(
+def _configs(
     store: Store,
-    configs: dict[MatrixCell, TrainConfig],
+    plan: MatrixPlan,
+    configure: Configure,
     out: Path,
     selection: DocumentSelection,
     how: EvaluationConfig,
-) -> None:
-    """Raise, before anything is written, what would stop every cell, or the evaluation after all of them."""
+) -> dict[MatrixCell, TrainConfig]:
+    """What each cell trains. Raises, before anything is written, what would stop every cell, or the
+    evaluation after all of them."""
+    configs = {cell: configure(cell) for cell in plan.cells}
     for cell, config in configs.items():
-        _check_same(out / "runs" / cell.name, config)
+        path = out / "runs" / cell.name / CONFIG
+        if path.is_file():
+            held = flatten(to_dict(read_config(path)))
+            refuse_changes(path.parent, held, flatten(to_dict(config)), FREE_TO_CHANGE)
     wrong: list[NextvecError] = []
     for config in (config for cell, config in configs.items() if cell.seed == 0):  # seeds differ in nothing
         try:
@@ -210,6 +196,7 @@ def _check(
         if selection.train_sources is None and any(each != sources[0] for each in sources):
             raise _differ("sources")
         check_judging(store, selection, question.judging(how), splits[0], sources[0])
+    return configs
 
 
 def _differ(key: str) -> EvaluationError:
@@ -252,89 +239,11 @@ def write_table(
 
 def _claim(out: Path, plan: MatrixPlan, *, join: bool = False) -> None:
     """Write the plan, or check that the one there is the same but for what may grow; to join, the same."""
-    path = out / PLAN
-    if path.is_file():
-        held = from_dict(MatrixPlan, read_toml(path), where=path)
-        if held.store != plan.store:
-            raise RunError(
-                f"holds a matrix of {held.store}", where=out, remedy="give another folder with --out"
-            )
-        if join and held != plan:
-            raise RunError(
-                "holds a matrix of other runs", where=out, remedy="join it with the flags it was started with"
-            )
-    else:
-        refuse_taken(
-            out, RunError, "give another folder with --out", why="is there already and holds no matrix"
+    held = held_plan(out, PLAN, MatrixPlan, "matrix")
+    if held is not None and held.store != plan.store:
+        raise RunError(f"holds a matrix of {held.store}", where=out, remedy="give another folder with --out")
+    if join and held not in (None, plan):
+        raise RunError(
+            "holds a matrix of other runs", where=out, remedy="join it with the flags it was started with"
         )
-    write_toml(path, plan)
-
-
-def _check_same(folder: Path, config: TrainConfig) -> None:
-    """Raise RunError when the folder holds a run of another configuration."""
-    path = folder / CONFIG
-    if path.is_file():
-        held = read_config(path)
-        refuse_changes(folder, flatten(to_dict(held)), flatten(to_dict(config)), FREE_TO_CHANGE)
-
-
-# Runs that differ in their seed only, as one row: what is claimed of a model is claimed of their mean.
-
-SPREAD = ("cosine", "mse", "recall@5", "mrr")
-
-
-def merge_seeds(report: Report, groups: Mapping[str, Sequence[str]]) -> Report:
-    """A report with one row for each group of rows, in place of them.
-
-    Figures are means over the seeds; per-window values too, so that the interval over documents is that of
-    the mean. The row keeps every seed's own figures under `per_seed`, and their standard deviation
-    (n - 1; nothing for one seed) under `<metric>_seed_std`. Of predictions, those of the first seed are kept.
-
-    Args:
-        groups: name of the merged row -> names of its rows. Rows in no group stay as they are.
-    """
-    taken = {name for names in groups.values() for name in names}
-    merged = [_merge(group, [report.row(name) for name in names]) for group, names in groups.items()]
-    kept = [row for row in report.rows if row.name not in taken]
-    for row in [*kept, *merged]:
-        row.versus = {}
-    out = replace(report, rows=[*kept, *merged], best={})
-    compare(out)
-    return out
-
-
-def _merge(name: str, rows: Sequence[PredictorRow]) -> PredictorRow:
-    figures = {key: _mean([row.figures[key] for row in rows]) for key in rows[0].figures}
-    values = {key: np.mean([row.values[key] for row in rows], axis=0) for key in rows[0].values}
-    metadata = _merge_facts([row.metadata for row in rows])
-    metadata["seeds"] = len(rows)
-    if len(rows) > 1:
-        for key in SPREAD:
-            known = [figure for row in rows if (figure := row.figures[key]) is not None]
-            metadata[f"{key}_seed_std"] = float(np.std(known, ddof=1))
-    metadata["per_seed"] = [
-        {
-            "name": row.name,
-            **{k: v for k, v in row.metadata.items() if k in ("seed", "model_file", "seconds")},
-        }
-        | {k: row.figures.get(k) for k in ("cosine", "mse", "recall@1", "recall@5", "mrr")}
-        for row in rows
-    ]
-    return PredictorRow(name, rows[0].kind, metadata, figures, values, units=rows[0].units)
-
-
-def _merge_facts(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Numbers become means (whole ones that agree stay whole); what is not a number must agree or goes."""
-    out: dict[str, Any] = {}
-    for key in several[0]:
-        found = [metadata.get(key) for metadata in several]
-        if all(value == found[0] for value in found):
-            out[key] = found[0]
-        elif all(isinstance(value, (int, float)) for value in found):
-            out[key] = _mean(found)
-    return out
-
-
-def _mean(values: Sequence[Any]) -> float | None:
-    known = [float(v) for v in values if v is not None]
-    return float(np.mean(known)) if len(known) == len(values) else None
+    write_toml(out / PLAN, plan)

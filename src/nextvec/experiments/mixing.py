@@ -10,7 +10,7 @@ from nextvec.corpus.store import Store
 from nextvec.data.splits import split_documents
 from nextvec.disk import new_folder, refuse_taken
 from nextvec.errors import ConfigError, EvaluationError, RunError, SplitError
-from nextvec.evaluation.baselines import BASELINES, Baseline
+from nextvec.evaluation.baselines import Baseline, named
 from nextvec.evaluation.harness import EvaluationConfig, FittingData
 from nextvec.experiments.ensemble import MAX_MEMBERS, EnsembleRun, fit_mixture, save, write
 from nextvec.experiments.evaluating import (
@@ -129,9 +129,7 @@ def open_evaluated(folder: str | Path, device: str = "cpu") -> TrainedPredictor 
 
 
 def _fitted(name: str, training: FittingData, how: EvaluationConfig) -> Baseline:
-    if name not in BASELINES:
-        raise EvaluationError(f"there is no baseline '{name}'", remedy=f"choose of: {', '.join(BASELINES)}")
-    baseline = BASELINES[name](how.context, how.seed)
+    baseline = named(name)(how.context, how.seed)
     baseline.fit(training.vectors, training.train, training.validation)
     baseline.state()  # what cannot be kept is refused before the weights are fitted
     return baseline

@@ -16,15 +16,15 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from nextvec.checkpoint import CONFIG
-from nextvec.config import merge, parse_assignments
+from nextvec.config import from_dict, merge, parse_assignments, read_toml
 from nextvec.corpus.store import Store
 from nextvec.data.splits import MOST_FOLDS
-from nextvec.disk import write_text
+from nextvec.disk import refuse_taken, write_text
 from nextvec.errors import BusyError, ConfigError, NextvecError, RunError
 from nextvec.interrupt import StopSignals, TrainingInterrupted
 from nextvec.training.config import TrainConfig
@@ -118,21 +118,15 @@ class MatrixPlan:
     @property
     def cells(self) -> list[MatrixCell]:
         """Seed by seed, so that an interrupted matrix has everything once before anything twice."""
-        if not self.folds:
-            return [
-                MatrixCell(row, model, seed, named, layer)
-                for seed in range(self.seeds)
-                for row, model, named, layer in self._rows()
-            ]
+        folds = [{"folds": self.folds, "fold": fold} for fold in range(self.folds)] or [{}]
         return [
-            MatrixCell(row, model, seed, named, merge(layer, self._split(fold)), fold)
+            MatrixCell(
+                row, model, seed, named, merge(layer, {"data": {"split": f}} if f else {}), f.get("fold")
+            )
             for seed in range(self.seeds)
             for row, model, named, layer in self._rows()
-            for fold in range(self.folds)
+            for f in folds
         ]
-
-    def _split(self, fold: int) -> dict[str, Any]:
-        return {"data": {"split": {"folds": self.folds, "fold": fold}}}
 
     @property
     def rows(self) -> list[str]:
@@ -145,6 +139,18 @@ class MatrixPlan:
             row = "-".join([model, *(_FREE.sub("_", label) for label, _ in chosen)])
             layers = [layer for _, layer in chosen]
             yield row, model, merge(*layers[:names]), merge(*layers[names:])
+
+
+Plan = TypeVar("Plan")
+
+
+def held_plan(out: Path, name: str, kind: type[Plan], what: str) -> Plan | None:
+    """The plan in the file `name` of a folder; None of a new one. Raises RunError: `out` holds no `what`."""
+    path = out / name
+    if path.is_file():
+        return from_dict(kind, read_toml(path), where=path)
+    refuse_taken(out, RunError, "give another folder with --out", why=f"is there already and holds no {what}")
+    return None
 
 
 def parse_axis(text: str) -> list[tuple[str, dict[str, Any]]]:

@@ -22,14 +22,12 @@ from nextvec.corpus.store import Store
 from nextvec.data.gather import gather_rows
 from nextvec.data.windows import IntArray
 from nextvec.errors import EvaluationError
-from nextvec.evaluation.baselines import BASELINES
+from nextvec.evaluation.baselines import named
 from nextvec.evaluation.boundaries import (
     CURVES,
-    CurveKind,
     Cuts,
     ReadDocument,
     Rule,
-    boundaries,
     fit_rule,
     found,
     half_length,
@@ -254,19 +252,14 @@ def held_out_documents(
 def _fitted(
     store: Store, run: TrainedPredictor, selection: DocumentSelection, names: Sequence[str]
 ) -> list[NextVectorPredictor]:
-    for name in names:
-        if name not in BASELINES:
-            raise EvaluationError(
-                f"there is no baseline '{name}'", remedy=f"choose of: {', '.join(BASELINES)}"
-            )
-    how = EvaluationConfig(quiet=True)
-    needed = any(BASELINES[name].needs_training for name in names)
+    kinds, how = [named(name) for name in names], EvaluationConfig(quiet=True)
+    needed = any(kind.needs_training for kind in kinds)
     training = laid_out(store, [run], selection, how)[1] if needed else None
     if needed and training is None:
         raise EvaluationError(
             "no training windows to fit baselines on", where=store.path, remedy="name others: --baselines"
         )
-    return [fitted(BASELINES[name], how, training) for name in names]
+    return [fitted(kind, how, training) for kind in kinds]
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,11 +276,6 @@ class _Marks:
     def f1_parts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """F1 is the sum of the first over the sum of the second."""
         return 2 * self.hits.astype(np.int64), self.true.astype(np.int64) + self.said
-
-    @property
-    def f1(self) -> float:
-        above, below = self.f1_parts
-        return float(above.sum() / below.sum())
 
 
 class _Table:
@@ -307,22 +295,11 @@ class _Table:
         )
         known = {facts["finder"] for facts, _ in self.rows}
         for kind in CURVES.values():
-            if kind.predicts:
-                self._add_curve(kind, validation, test, predictor.name, predictor.kind)
-            elif kind.name not in known:
-                self._add_curve(kind, validation, test, None, "baseline")
-
-    def _add_curve(
-        self,
-        kind: CurveKind,
-        validation: list[ReadDocument],
-        test: list[ReadDocument],
-        predictor: str | None,
-        of: Kind,
-    ) -> None:
-        rule, pk = fit_rule(kind, validation, self.fitted_on)
-        said = [boundaries(kind.make(read, rule.width), rule) for read in test]
-        self._add(kind.name, said, predictor, of, rule, pk)
+            if kind.predicts or kind.name not in known:
+                rule, pk = fit_rule(kind, validation, self.fitted_on)
+                of: tuple[str | None, Kind] = (predictor.name, predictor.kind)
+                said = [kind.boundaries(read, rule) for read in test]
+                self._add(kind.name, said, *(of if kind.predicts else (None, "baseline")), rule, pk)
 
     def _add_chance(self) -> None:
         """No boundaries, boundaries at random and evenly, as many as validation lets expect."""
@@ -376,7 +353,7 @@ class _Table:
                     **facts,
                     pk=float(marks.pk.mean()),
                     window_diff=float(marks.window_diff.mean()),
-                    f1=marks.f1,
+                    f1=float(marks.f1_parts[0].sum() / marks.f1_parts[1].sum()),
                     said=float(marks.said.sum() / marks.true.sum()),
                     versus={} if marks is reference else versus,
                 )

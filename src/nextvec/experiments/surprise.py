@@ -15,16 +15,7 @@ from nextvec.data.gather import gather_rows
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.disk import read_json
 from nextvec.errors import DocumentError, RunError
-from nextvec.evaluation.boundaries import (
-    CURVES,
-    DEFAULT,
-    Curve,
-    Cuts,
-    ReadDocument,
-    Rule,
-    boundaries,
-    high_peaks,
-)
+from nextvec.evaluation.boundaries import CURVES, DEFAULT, Curve, Cuts, ReadDocument, Rule, high_peaks
 from nextvec.evaluation.harness import check_made_for
 from nextvec.inference.base import TrainedPredictor
 
@@ -198,10 +189,8 @@ def _surprises(
     finder: str,
     rule: Rule,
 ) -> Surprises:
-    kind = CURVES[finder]
     read = ReadDocument.of(run, vectors)
-    cuts = boundaries(kind.make(read, rule.width), rule)
-    surprise = CURVES["surprise"].make(read, 1)
+    surprise, cuts = CURVES["surprise"].make(read, 1), CURVES[finder].boundaries(read, rule)
     return Surprises(run.name, where, tuple(texts), surprise, finder, rule, cuts)
 
 

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from nextvec.checkpoint import CONFIG
 from nextvec.config import flatten, from_dict, merge, read_toml, to_dict, write_toml
 from nextvec.corpus.store import Store
-from nextvec.disk import locked, refuse_taken, write_json
+from nextvec.disk import locked, write_json
 from nextvec.errors import BusyError, ConfigError, DiskError, NextvecError, NextvecWarning, RunError
 from nextvec.experiments import study as shared
 from nextvec.experiments.evaluating import WIDER, check_test_split, foretell
+from nextvec.experiments.plan import held_plan
 from nextvec.experiments.study import ERROR, finished, folder_of
 from nextvec.interrupt import TrainingInterrupted
 from nextvec.models.registry import SEARCH
@@ -203,18 +204,11 @@ def run_sweep(
 
 def _name(store: Store, plan: SweepPlan, configs: dict[str, TrainConfig], spaces: dict[str, Space]) -> str:
     """Of the study of this sweep: the same wherever the same vectors lie and whatever computes there."""
-    settings = {
-        model: {
-            key: value
-            for key, value in flatten(to_dict(config)).items()
-            if not key.startswith("runtime.") and key not in FREE_TO_CHANGE
-        }
-        for model, config in configs.items()
-    }
+    flat = {model: flatten(to_dict(config)) for model, config in configs.items()}
+    free = [key for each in flat.values() for key in each if key.startswith("runtime.")] + [*FREE_TO_CHANGE]
+    settings = {m: {k: v for k, v in each.items() if k not in free} for m, each in flat.items()}
     vectors = [shard["vectors_sha256"] for shard in store.info["shards"]]
-    ranges = {
-        model: {key: asdict(choice) for key, choice in space.items()} for model, space in spaces.items()
-    }
+    ranges = {model: {key: asdict(c) for key, c in space.items()} for model, space in spaces.items()}
     asked = {key: value for key, value in asdict(plan).items() if key not in ("store", "trials")}
     return shared.study_name([store.fingerprint, vectors, asked, settings, ranges])
 
@@ -226,7 +220,10 @@ def conclude(study: Study, plan: SweepPlan, url: str | None, out: Path) -> dict[
         errors = [trial["error"] for trial in figures["trials"] if trial["error"]]
         raise RunError(f"no trial could be trained to its end; the first: {errors[0]}", where=out)
     write_json(out / TABLE, figures, sealed=True)
-    write_best(study, figures, out)
+    for row in figures["models"]:
+        if row["best"] is not None:
+            found = study.trials[row["best"]["trial"]].user_attrs[CHOSEN]
+            write_toml(out / BEST / f"{row['model']}.toml", from_dict(TrainConfig, found, where=out))
     return figures
 
 
@@ -238,7 +235,9 @@ def open_study(out: Path, plan: SweepPlan, url: str | None, name: str) -> Study:
         raise ConfigError(
             "tuning needs Optuna", where="nextvec sweep", remedy="pip install 'nextvec[sweep]'"
         ) from None
-    _check_claim(out, plan)
+    held = held_plan(out, PLAN, SweepPlan, "sweep")
+    if held is not None and replace(held, trials=plan.trials) != plan:
+        raise RunError("holds another sweep", where=out, remedy="give another folder with --out")
     if url is None:  # before the database: what was killed here is known for a sweep by its plan
         write_toml(out / PLAN, plan)
     place = url or f"sqlite:///{(out / DATABASE).resolve()}"
@@ -359,10 +358,7 @@ def _of_model(name: str, trials: Sequence[FrozenTrial], sign: int) -> dict[str, 
     return {
         "model": name,
         "trials": len(trials),
-        **{
-            state: sum(t.state.name == state.upper() for t in trials)
-            for state in ("complete", "pruned", "fail")
-        },
+        **{s: sum(t.state.name == s.upper() for t in trials) for s in ("complete", "pruned", "fail")},
         "seconds": sum(seconds),
         "best": best,
     }
@@ -390,15 +386,12 @@ def importance(study: Study) -> dict[str, float]:
     import optuna
 
     complete = [t for t in study.trials if t.state.name == "COMPLETE"]
-    if (
-        len(complete) < 4
-        or len({t.value for t in complete}) < 2
-        or not set.intersection(*(set(t.params) for t in complete))
-    ):
+    if len(complete) < 4 or len({t.value for t in complete}) < 2:
         return {}
-    found = optuna.importance.get_param_importances(
-        study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
-    )
+    if not set.intersection(*(set(t.params) for t in complete)):
+        return {}
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return {key.partition(": ")[2] or key: float(value) for key, value in found.items()}
 
 
@@ -408,16 +401,3 @@ def write_best(study: Study, figures: dict[str, Any], out: Path) -> None:
         if row["best"] is not None:
             found = study.trials[row["best"]["trial"]].user_attrs[CHOSEN]
             write_toml(out / BEST / f"{row['model']}.toml", from_dict(TrainConfig, found, where=out))
-
-
-def _check_claim(out: Path, plan: SweepPlan) -> None:
-    """Raise RunError unless there is nothing yet, or the same sweep but for the number of trials."""
-    path = out / PLAN
-    if path.is_file():
-        held = from_dict(SweepPlan, read_toml(path), where=path)
-        if replace(held, trials=plan.trials) != plan:
-            raise RunError("holds another sweep", where=out, remedy="give another folder with --out")
-    else:
-        refuse_taken(
-            out, RunError, "give another folder with --out", why="is there already and holds no sweep"
-        )

@@ -19,7 +19,8 @@ from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.evaluation.report import KEPT, KeptPredictions
 from nextvec.evaluation.table import TABLE, read_table
 from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
-from nextvec.experiments.matrix import PLAN, merge_seeds
+from nextvec.experiments.matrix import PLAN
+from nextvec.experiments.merging import merge_seeds
 from nextvec.experiments.plan import MatrixPlan
 from nextvec.experiments.runs import RunFolder
 from nextvec.inference.predictor import RunPredictor

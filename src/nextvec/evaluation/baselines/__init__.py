@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines.base import Baseline
 from nextvec.evaluation.baselines.linear import (
     AveragesWithResiduals,
@@ -38,6 +39,7 @@ __all__ = [
     "Ridge",
     "RidgeOnAverages",
     "WeightsWithQuery",
+    "named",
 ]
 
 # in the order of the table
@@ -58,6 +60,14 @@ BASELINES: dict[str, type[Baseline]] = {
         NeighbourSuccessor,
     )
 }
+
+
+def named(name: str) -> type[Baseline]:
+    """Raises EvaluationError: there is none of that name."""
+    if name not in BASELINES:
+        raise EvaluationError(f"there is no baseline '{name}'", remedy=f"choose of: {', '.join(BASELINES)}")
+    return BASELINES[name]
+
 
 # evaluated after those, where predictors are told what to write towards
 QUERY_BASELINES: dict[str, type[Baseline]] = {WeightsWithQuery.name: WeightsWithQuery}
