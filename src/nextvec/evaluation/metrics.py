@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.evaluation.evaluation_set import EvaluationSet, context_blocks
-from nextvec.evaluation.generative import Generated, generate
-from nextvec.evaluation.generative import spread_ratio as ratio_of_spread
+from nextvec.evaluation.generative import Generated, generate, spread_ratio
 from nextvec.evaluation.predictor import (
     NextVectorPredictor,
     ask_positions,
@@ -160,113 +159,86 @@ class Metric:
     says: str = ""
 
 
-def _says(function: Callable[[Scores], Any]) -> str:
-    """The first paragraph of a metric's docstring, on one line."""
-    return " ".join((function.__doc__ or "").strip().split("\n\n")[0].split())
-
+SAYS = {
+    "cosine": "cos(prediction, target).",
+    "cosine_std": "Standard deviation of the cosine over windows.",
+    "surprise": "1 - cos(prediction, actual): the mean of `nextvec.evaluation.boundaries` over these "
+    "windows.",
+    "mse": "Mean over dimensions of the squared error of the raw output.",
+    "share_above_0.5": "Share of windows with a cosine above 0.5. Says nothing about ranks.",
+    **{f"recall@{k}": f"Share of windows whose target is among the first {k} candidates." for k in KS},
+    "mrr": "Mean reciprocal rank.",
+    "unit_recall@5": "recall@5 by the unit prediction, where a query decides the others.",
+    "unit_mrr": "Mean reciprocal rank by the unit prediction.",
+    "median_rank": "Median rank of the target.",
+    "contrastive_accuracy": "Share of the batch's other targets that are farther from the prediction than "
+    "the true one.",
+    "par": "Mean of max over the context of cos(prediction, x_m), divided by the same of the targets.",
+    "energy_score": "E|x - y| - 1/2 E|x - x'| of raw samples, |x - y| of a point: see "
+    "`nextvec.evaluation.generative`.",
+    "diversity": "Mean cosine distance of two different samples of a window; 0 of a point.",
+    "spread_ratio": "Spread of the samples over the error of their mean; 1 is calibrated, 0 a point, below 1 "
+    "too sure.",
+    "forward_margin": "cos(prediction, next) - cos(prediction, last). Negative is normal for noisy "
+    "processes: never a gate.",
+    "offset_margin": "Mean cosine to the target less the largest mean cosine to a chunk 1 to 3 places before "
+    "or after it.",
+    "offset_accuracy": "Share of windows where no chunk up to 3 places before or after is nearer than the "
+    "target.",
+    f"rollout@{STEPS}": "cos(prediction, actual) at the fifth step of a rollout, see "
+    "`nextvec.evaluation.trajectory`.",
+    f"rollout_drift@{STEPS}": "cos(fifth step of a rollout, last chunk read); the text's own value is that "
+    "of `offset_profile`.",
+    f"rollout_repetition@{STEPS}": "Mean cosine of successive predictions of a rollout; near 1 it stands "
+    "still.",
+    "skill": "(cosine - cosine of the linear average) / (1 - cosine of the linear average).",
+    "skill_vs_best_baseline": "The same against the baseline of the highest cosine.",
+    "variance_ratio": "Total variance of the raw predictions divided by that of the targets; near 0 is "
+    "collapse.",
+    "pairwise_cosine": "Mean cosine of two different predictions; near 1 is collapse. Compare with the "
+    "targets' own.",
+    "cosine_without_mean": "cos(prediction - m, target - m), m the mean vector of training: what is left "
+    "without it.",
+    "moments_raw": "Distance between the moments of raw predictions and of raw targets, see "
+    "`moments_distance`.",
+    "moments_unit": "Distance between the moments of unit predictions and of targets at unit length.",
+    "moments_mean_gap": "Difference of the means of raw predictions and of targets over the targets' "
+    "standard deviation.",
+    "moments_std_ratio": "Median over dimensions of std of raw predictions / std of targets; the best "
+    "predictor is below 1.",
+}
+"""What each figure is, in a sentence."""
 
 METRICS: dict[str, Metric] = {}
 
 
-def per_window(
-    name: str, better: Better, *needs: str
-) -> Callable[[Callable[[Scores], Any]], Callable[[Scores], Any]]:
-    """Register a function giving one value a window; the figure is their mean."""
+def per_window(name: str, better: Better, values: Callable[[Scores], Any], *needs: str) -> None:
+    """Register a metric by a function that gives one value a window, [N]; the figure is their mean."""
 
-    def register(values: Callable[[Scores], Any]) -> Callable[[Scores], Any]:
-        def mean(scores: Scores) -> float:
-            return float(np.mean(values(scores), dtype=np.float64))
+    def mean(scores: Scores) -> float:
+        return float(np.mean(values(scores), dtype=np.float64))
 
-        METRICS[name] = Metric(name, better, values, mean, frozenset(needs), _says(values))
-        return values
-
-    return register
+    METRICS[name] = Metric(name, better, values, mean, frozenset(needs), SAYS[name])
 
 
-def over_all(
-    name: str, better: Better, *needs: str
-) -> Callable[[Callable[[Scores], float]], Callable[[Scores], float]]:
-    """Register a function giving the figure over all windows at once."""
-
-    def register(figure: Callable[[Scores], float]) -> Callable[[Scores], float]:
-        METRICS[name] = Metric(name, better, None, figure, frozenset(needs), _says(figure))
-        return figure
-
-    return register
+def over_all(name: str, better: Better, figure: Callable[[Scores], float], *needs: str) -> None:
+    """Register a metric by a function that gives the figure over all windows at once."""
+    METRICS[name] = Metric(name, better, None, figure, frozenset(needs), SAYS[name])
 
 
-@per_window("cosine", "higher")
-def cosine(j: Scores) -> Values:
-    """cos(prediction, target)."""
-    return j.cosines
-
-
-@over_all("cosine_std", None)
-def cosine_std(j: Scores) -> float:
-    """Standard deviation of the cosine over windows."""
-    return float(j.cosines.std())
-
-
-@per_window("surprise", "lower")
-def surprise(j: Scores) -> Values:
-    """1 - cos(prediction, actual): the mean of `nextvec.evaluation.boundaries` over these windows."""
-    return 1.0 - j.cosines
-
-
-@per_window("mse", "lower")
 def mse(j: Scores) -> Values:
-    """Mean over dimensions of the squared error of the raw output."""
+    """[N] mean over dimensions of the squared error of the raw output."""
     error = j.raw - j.evaluation_set.targets
     return row_dots(error, error) / j.evaluation_set.dimension
 
 
-@per_window("share_above_0.5", "higher")
-def share_above_half(j: Scores) -> NDArray[np.bool_]:
-    """Share of windows with a cosine above 0.5. Says nothing about ranks."""
-    return j.cosines > 0.5
+def recall(k: int, j: Scores) -> NDArray[np.bool_]:
+    """[N] which targets are among the first k candidates."""
+    return j.ranks <= k
 
 
-def _recall(k: int) -> None:
-    def recall(j: Scores) -> NDArray[np.bool_]:
-        return j.ranks <= k
-
-    recall.__doc__ = f"Share of windows whose target is among the first {k} candidates."
-    per_window(f"recall@{k}", "higher")(recall)
-
-
-for _k in KS:
-    _recall(_k)
-
-
-@per_window("mrr", "higher")
-def mrr(j: Scores) -> Values:
-    """Mean reciprocal rank."""
-    return 1.0 / j.ranks
-
-
-@per_window("unit_recall@5", "higher")
-def unit_recall(j: Scores) -> NDArray[np.bool_]:
-    """recall@5 by the unit prediction, where a query decides the others."""
-    return j.unit_ranks <= 5
-
-
-@per_window("unit_mrr", "higher")
-def unit_mrr(j: Scores) -> Values:
-    """Mean reciprocal rank by the unit prediction."""
-    return 1.0 / j.unit_ranks
-
-
-@over_all("median_rank", "lower")
-def median_rank(j: Scores) -> float:
-    """Median rank of the target."""
-    return float(np.median(j.ranks))
-
-
-@per_window("contrastive_accuracy", "higher")
 def contrastive_accuracy(j: Scores) -> Values:
-    """Share of the batch's other targets that are farther from the prediction than the true one.
-
-    Large Concept Models (Barrault et al. 2024), with the distance of the ranks here: by cosine, which
+    """Large Concept Models (Barrault et al. 2024), with the distance of the ranks here: by cosine, which
     orders vectors of unit length as their Euclidean distance does. Batches are random, of 256. As for ranks,
     what was read and equals of the true target are left out; a window without others scores 1.
     """
@@ -283,152 +255,59 @@ def contrastive_accuracy(j: Scores) -> Values:
     return share
 
 
-@over_all("par", None)
-def par(j: Scores) -> float:
-    """Mean of max over the context of cos(prediction, x_m), divided by the same of the targets.
-
-    Large Concept Models, "paraphrasing": 1 is as close to the context as real text. A ratio of means, since a
-    single window's denominator can be <= 0.
-    """
-    below = float(j.evaluation_set.target_nearest_in_context.mean(dtype=np.float64))
-    return (
-        float(j.evaluation_set.nearest_in_context(j.unit).mean(dtype=np.float64)) / below
-        if below
-        else float("nan")
-    )
+def paraphrasing(j: Scores) -> float:
+    """Of Large Concept Models: 1 is as close to the context as real text. A ratio of means, since a single
+    window's denominator can be <= 0."""
+    ours = float(j.evaluation_set.nearest_in_context(j.unit).mean(dtype=np.float64))
+    return _over(ours, float(j.evaluation_set.target_nearest_in_context.mean(dtype=np.float64)))
 
 
-@per_window("energy_score", "lower", "samples")
-def energy_score(j: Scores) -> Values:
-    """E|x - y| - 1/2 E|x - x'| of raw samples, |x - y| of a point: see `nextvec.evaluation.generative`."""
-    return j.generated.energy
-
-
-@per_window("diversity", None, "samples")
-def diversity(j: Scores) -> Values:
-    """Mean cosine distance of two different samples of a window; 0 of a point."""
-    return j.generated.diversity
-
-
-@over_all("spread_ratio", None, "samples")
-def spread_ratio(j: Scores) -> float:
-    """Spread of the samples over the error of their mean; 1 is calibrated, 0 a point, below 1 too sure."""
-    return ratio_of_spread(j.generated)
-
-
-@per_window("forward_margin", None)
-def forward_margin(j: Scores) -> Values:
-    """cos(prediction, next) - cos(prediction, last). Negative is normal for noisy processes: never a gate."""
-    return j.cosines - row_dots(j.unit, j.evaluation_set.last_units)
-
-
-@over_all("offset_margin", None)
 def offset_margin(j: Scores) -> float:
-    """Mean cosine to the target less the largest mean cosine to a chunk 1 to 3 places before or after it.
-
-    Above 0 the offset profile has its peak at the target. Below 0 is normal for the best predictor of a noisy
-    process, which comes nearest to what it has read.
-    """
+    """Above 0 the offset profile has its peak at the target. Below 0 is normal for the best predictor of a
+    noisy process, which comes nearest to what it has read."""
     profile = offset_profile(j.offsets)
     return profile[0] - max(value for k, value in profile.items() if k != 0)
 
 
-@per_window("offset_accuracy", None)
-def offset_accuracy(j: Scores) -> NDArray[np.bool_]:
-    """Share of windows where no chunk up to 3 places before or after is nearer than the target."""
-    nearest = np.nanmax(np.stack(list(j.offsets.values())), axis=0)
-    return np.asarray(j.offsets[0] >= nearest)
-
-
-@over_all(f"rollout@{STEPS}", "higher", "rollout")
-def rollout_cosine(j: Scores) -> float:
-    """cos(prediction, actual) at the fifth step of a rollout, see `nextvec.evaluation.trajectory`."""
-    return float(j.rollout.cosine[:, -1].mean())
-
-
-@over_all(f"rollout_drift@{STEPS}", None, "rollout")
-def rollout_drift(j: Scores) -> float:
-    """cos(fifth step of a rollout, last chunk read); the text's own value is that of `offset_profile`."""
-    return float(j.rollout.drift[:, -1].mean())
-
-
-@over_all(f"rollout_repetition@{STEPS}", None, "rollout")
-def rollout_repetition(j: Scores) -> float:
-    """Mean cosine of successive predictions of a rollout; near 1 it stands still."""
-    return float(j.rollout.repetition.mean())
-
-
-@over_all("skill", "higher", LINEAR_AVERAGE)
-def skill(j: Scores) -> float:
-    """(cosine - cosine of the linear average) / (1 - cosine of the linear average)."""
-    return skill_over(float(j.cosines.mean()), j.references[LINEAR_AVERAGE])
-
-
-@over_all("skill_vs_best_baseline", "higher", BEST_BASELINE)
-def skill_vs_best_baseline(j: Scores) -> float:
-    """The same against the baseline of the highest cosine."""
-    return skill_over(float(j.cosines.mean()), j.references[BEST_BASELINE])
-
-
-@over_all("variance_ratio", None)
-def variance_ratio(j: Scores) -> float:
-    """Total variance of the raw predictions divided by that of the targets; near 0 is collapse."""
-    below = float(j.evaluation_set.targets.var(axis=0, dtype=np.float64).sum())
-    return float(j.raw.var(axis=0, dtype=np.float64).sum()) / below if below else float("nan")
-
-
-@over_all("pairwise_cosine", None)
-def pairwise_cosine(j: Scores) -> float:
-    """Mean cosine of two different predictions; near 1 is collapse. Compare with the targets' own."""
-    return mean_pairwise_cosine(j.unit)
-
-
-@per_window("cosine_without_mean", "higher", "train_mean")
 def cosine_without_mean(j: Scores) -> Values:
-    """cos(prediction - m, target - m), m the mean vector of training: what is left without it."""
-    assert j.evaluation_set.train_mean is not None
-    prediction, target = (
-        j.raw - j.evaluation_set.train_mean,
-        j.evaluation_set.targets - j.evaluation_set.train_mean,
-    )
+    """[N] the cosine that is left without the mean vector m of training."""
+    mean, targets = j.evaluation_set.train_mean, j.evaluation_set.targets
+    assert mean is not None
+    prediction, target = j.raw - mean, targets - mean
     norms = np.sqrt(row_dots(prediction, prediction) * row_dots(target, target))
     dots = row_dots(prediction, target)
     # What only rounding has left of the mean vector itself has no direction.
-    tiny = 1e-6 * np.sqrt(
-        row_dots(j.raw, j.raw) * row_dots(j.evaluation_set.targets, j.evaluation_set.targets)
-    )
+    tiny = 1e-6 * np.sqrt(row_dots(j.raw, j.raw) * row_dots(targets, targets))
     return np.divide(dots, norms, out=np.zeros_like(dots), where=norms > tiny)
 
 
-@over_all("moments_raw", "lower")
-def moments_raw(j: Scores) -> float:
-    """Distance between the moments of raw predictions and of raw targets, see `moments_distance`."""
-    return moments_distance(moments(j.raw), moments(j.evaluation_set.targets))
+def skill(reference: str, j: Scores) -> float:
+    """Over one of `Scores.references`."""
+    return skill_over(float(j.cosines.mean()), j.references[reference])
 
 
-@over_all("moments_unit", "lower")
-def moments_unit(j: Scores) -> float:
-    """Distance between the moments of unit predictions and of targets at unit length."""
-    return moments_distance(moments(j.unit), moments(j.evaluation_set.target_units))
+def variance_ratio(j: Scores) -> float:
+    """Near 0 is collapse."""
+    ours, theirs = (float(x.var(axis=0, dtype=np.float64).sum()) for x in (j.raw, j.evaluation_set.targets))
+    return _over(ours, theirs)
 
 
-@over_all("moments_mean_gap", "lower")
 def moments_mean_gap(j: Scores) -> float:
-    """Difference of the means of raw predictions and of targets over the targets' standard deviation.
-
-    Both are root mean squares over the dimensions, so that a dimension that hardly varies does not decide.
-    """
+    """Both are root mean squares over the dimensions, so that a dimension that hardly varies does not
+    decide."""
     (mean, _), (true, spread) = moments(j.raw), moments(j.evaluation_set.targets)
-    below = float(spread @ spread)
-    return float(np.sqrt(((mean - true) ** 2).sum() / below)) if below else float("nan")
+    return float(np.sqrt(_over(((mean - true) ** 2).sum(), float(spread @ spread))))
 
 
-@over_all("moments_std_ratio", None)
 def moments_std_ratio(j: Scores) -> float:
-    """Median over dimensions of std of raw predictions / std of targets; the best predictor is below 1."""
+    """The best predictor is below 1."""
     made, true = moments(j.raw)[1], moments(j.evaluation_set.targets)[1]
     varies = true > 0
     return float(np.median(made[varies] / true[varies])) if varies.any() else float("nan")
+
+
+def _over(above: float, below: float) -> float:
+    return above / below if below else float("nan")
 
 
 def mean_pairwise_cosine(units: FloatArray) -> float:
@@ -455,3 +334,41 @@ def moments_distance(one: tuple[Values, Values], other: tuple[Values, Values]) -
 def skill_over(cosine: float, reference: float) -> float:
     """(cosine - reference) / (1 - reference): the share gained of what the reference leaves."""
     return (cosine - reference) / (1 - reference) if reference < 1 else float("nan")
+
+
+def moments_apart(vectors: FloatArray, targets: FloatArray) -> float:
+    """`moments_distance` of vectors [N, D] and targets [N, D]."""
+    return moments_distance(moments(vectors), moments(targets))
+
+
+per_window("cosine", "higher", lambda j: j.cosines)
+over_all("cosine_std", None, lambda j: float(j.cosines.std()))
+per_window("surprise", "lower", lambda j: 1.0 - j.cosines)
+per_window("mse", "lower", mse)
+per_window("share_above_0.5", "higher", lambda j: j.cosines > 0.5)
+for _k in KS:
+    per_window(f"recall@{_k}", "higher", partial(recall, _k))
+per_window("mrr", "higher", lambda j: 1.0 / j.ranks)
+per_window("unit_recall@5", "higher", lambda j: j.unit_ranks <= 5)
+per_window("unit_mrr", "higher", lambda j: 1.0 / j.unit_ranks)
+over_all("median_rank", "lower", lambda j: float(np.median(j.ranks)))
+per_window("contrastive_accuracy", "higher", contrastive_accuracy)
+over_all("par", None, paraphrasing)
+per_window("energy_score", "lower", lambda j: j.generated.energy, "samples")
+per_window("diversity", None, lambda j: j.generated.diversity, "samples")
+over_all("spread_ratio", None, lambda j: spread_ratio(j.generated), "samples")
+per_window("forward_margin", None, lambda j: j.cosines - row_dots(j.unit, j.evaluation_set.last_units))
+over_all("offset_margin", None, offset_margin)
+per_window("offset_accuracy", None, lambda j: j.offsets[0] >= np.nanmax([*j.offsets.values()], axis=0))
+over_all(f"rollout@{STEPS}", "higher", lambda j: float(j.rollout.cosine[:, -1].mean()), "rollout")
+over_all(f"rollout_drift@{STEPS}", None, lambda j: float(j.rollout.drift[:, -1].mean()), "rollout")
+over_all(f"rollout_repetition@{STEPS}", None, lambda j: float(j.rollout.repetition.mean()), "rollout")
+for _name, _of in (("skill", LINEAR_AVERAGE), ("skill_vs_best_baseline", BEST_BASELINE)):
+    over_all(_name, "higher", partial(skill, _of), _of)
+over_all("variance_ratio", None, variance_ratio)
+over_all("pairwise_cosine", None, lambda j: mean_pairwise_cosine(j.unit))
+per_window("cosine_without_mean", "higher", cosine_without_mean, "train_mean")
+over_all("moments_raw", "lower", lambda j: moments_apart(j.raw, j.evaluation_set.targets))
+over_all("moments_unit", "lower", lambda j: moments_apart(j.unit, j.evaluation_set.target_units))
+over_all("moments_mean_gap", "lower", moments_mean_gap)
+over_all("moments_std_ratio", None, moments_std_ratio)

@@ -199,10 +199,8 @@ def encoder(e: Evidence) -> Finding:
     """The store's vectors are of the encoder that the model was trained on."""
     trained, here = e.info.get("encoder") or {}, e.store.encoder
     if trained.get("fingerprint") != here.get("fingerprint"):
-        return (
-            "RED",
-            f"trained on '{trained.get('name')}', the store is of '{here.get('name')}' (fingerprints differ)",
-        )
+        names = f"trained on '{trained.get('name')}', the store is of '{here.get('name')}'"
+        return "RED", f"{names} (fingerprints differ)"
     return "ok", f"{here.get('name')}, fingerprint {str(here['fingerprint'])[:16]}"
 
 
@@ -290,10 +288,8 @@ def validation(e: Evidence) -> Finding:
         return "RED", f"reported by training ({precision} on {device}) and not reproduced: {wrong}"
     text = f"cosine {measured['cosine']:.6f} and mse {measured['mse']:.6g} on {measured['targets']:,} targets"
     if not isinstance(recorded, dict):
-        return (
-            "note",
-            f"{text}; training reported that to {allowed:g}, but no figure of the saved model is recorded",
-        )
+        told = f"training reported that to {allowed:g}, but no figure of the saved model is recorded"
+        return "note", f"{text}; {told}"
     return "ok", f"{text}, to {TOLERANCE:g}; as training reported, to {allowed:g}"
 
 

@@ -393,11 +393,3 @@ def importance(study: Study) -> dict[str, float]:
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
     found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return {key.partition(": ")[2] or key: float(value) for key, value in found.items()}
-
-
-def write_best(study: Study, figures: dict[str, Any], out: Path) -> None:
-    """`best/<model>.toml`: the configuration of each model's best trial, of the figures of `summary`."""
-    for row in figures["models"]:
-        if row["best"] is not None:
-            found = study.trials[row["best"]["trial"]].user_attrs[CHOSEN]
-            write_toml(out / BEST / f"{row['model']}.toml", from_dict(TrainConfig, found, where=out))
