@@ -10,14 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextvec.errors import EvaluationError
-from nextvec.evaluation.boundaries import (
-    found,
-    half_length,
-    pk,
-    pk_errors,
-    window_diff,
-    window_diff_errors,
-)
+from nextvec.evaluation.boundaries import found, half_length, pk_errors, window_diff_errors
+
+
+def pk(true: np.ndarray, said: np.ndarray, k: int | None = None) -> float:
+    return float(pk_errors(true, said, k or half_length([true])).mean())
+
+
+def window_diff(true: np.ndarray, said: np.ndarray, k: int | None = None) -> float:
+    return float(window_diff_errors(true, said, k or half_length([true])).mean())
 
 
 def cuts(places: str) -> np.ndarray:

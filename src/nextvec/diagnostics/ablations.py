@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,12 +15,8 @@ from nextvec.evaluation.intervals import Estimate, Values, estimate
 from nextvec.evaluation.predictor import row_dots
 from nextvec.text import table
 
-SHUFFLE, BEFORE_LAST, REVERSE, REPLACE = (
-    "shuffled",
-    "shuffled before the last",
-    "reversed",
-    "another document's",
-)
+SHUFFLE, BEFORE_LAST = "shuffled", "shuffled before the last"
+REVERSE, REPLACE = "reversed", "another document's"
 WINDOWS = 1000
 EVERY_AGE = 8
 
@@ -38,6 +34,10 @@ class Ablation:
     windows: int
     cost: Estimate
     baseline_cost: Estimate
+
+    @property
+    def both(self) -> tuple[Estimate, Estimate]:
+        return self.cost, self.baseline_cost
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ class AblationsSection(Section):
                 text = f"uses the order of its context: shuffling costs {cost}"
                 if earlier is not None and not earlier.cost.clear:
                     text += f", though only which chunk came last (shuffling the others: {earlier.cost})"
-            found.append(Verdict("order", "ok" if cost.clear and cost.value > 0 else "note", text))
+            found.append(Verdict("order", "ok" if cost.above else "note", text))
         replaced = self.find(REPLACE)
         if replaced is not None:
-            uses = replaced.cost.clear and replaced.cost.value > 0
+            uses = replaced.cost.above
             nothing = replaced.cost.negligible or replaced.cost.value < 0
             verb = "depends on" if uses else "ignores" if nothing else "cannot be shown to depend on"
             text = f"{verb} what was read: another document's context costs {replaced.cost}"
@@ -101,7 +101,7 @@ class AblationsSection(Section):
         if not changes:
             return [f"{self.model} reads one chunk only, of one document: there is nothing to change."]
         header = ["context", "windows", f"{self.model} loses", f"{self.baseline} loses"]
-        return table(header, [_row(a) for a in changes])
+        return table(header, [[a.name, f"{a.windows:,}", *(e.show(4) for e in a.both)] for a in changes])
 
 
 def ablate(context: DiagnosisContext, *, windows: int = WINDOWS, seed: int = 0) -> AblationsSection:
@@ -131,10 +131,8 @@ class _Trial:
 
     def __init__(self, context: DiagnosisContext, which: IntArray, seed: int) -> None:
         self.context, self.which = context, which
-        self.vectors, self.windows = (
-            context.evaluation_set.vectors,
-            context.evaluation_set.windows.select(which),
-        )
+        self.vectors = context.evaluation_set.vectors
+        self.windows = context.evaluation_set.windows.select(which)
         self.pair = (context.model, context.baselines[context.best])
         self.before = [context.cosine[which], context.best_cosine[which]]
         self.rng = np.random.default_rng(seed)
@@ -142,25 +140,20 @@ class _Trial:
     def orders(self) -> Iterator[tuple[str, Change]]:
         """The changes of order."""
         most = max(min(p.context, int(self.windows.read.max())) for p in self.pair)
-        keys = self.rng.random((len(self.windows), most))
+        random = self.rng.random((len(self.windows), most))
 
-        def shuffle(contexts: FloatArray, lengths: IntArray, piece: IntArray) -> tuple[FloatArray, IntArray]:
-            return _reorder(contexts, lengths, keys[piece, : contexts.shape[1]]), lengths
+        def by(keys: Callable[[IntArray, IntArray, int], NDArray[np.float64]]) -> Change:
+            """Contexts of T by keys [B, T] that are made of (windows, lengths, T)."""
+            return lambda x, n, piece: (_reorder(x, n, keys(piece, n, x.shape[1])), n)
 
-        def before_last(
-            contexts: FloatArray, lengths: IntArray, piece: IntArray
-        ) -> tuple[FloatArray, IntArray]:
-            here = keys[piece, : contexts.shape[1]].copy()
+        def before_last(piece: IntArray, lengths: IntArray, width: int) -> NDArray[np.float64]:
+            here = random[piece, :width].copy()
             here[np.arange(len(lengths)), lengths - 1] = 1.0
-            return _reorder(contexts, lengths, here), lengths
+            return here
 
-        def reverse(contexts: FloatArray, lengths: IntArray, piece: IntArray) -> tuple[FloatArray, IntArray]:
-            place = np.broadcast_to(-np.arange(contexts.shape[1], dtype=np.float64), contexts.shape[:2])
-            return _reorder(contexts, lengths, place), lengths
-
-        yield SHUFFLE, shuffle
-        yield BEFORE_LAST, before_last
-        yield REVERSE, reverse
+        yield SHUFFLE, by(lambda piece, n, width: random[piece, :width])
+        yield BEFORE_LAST, by(before_last)
+        yield REVERSE, by(lambda piece, n, width: np.tile(-np.arange(float(width)), (len(n), 1)))
 
     def run(self, name: str, change: Change) -> Ablation:
         """Cost of a change that every window allows."""
@@ -246,7 +239,3 @@ def _lengths(context: int) -> list[int]:
         found.append(step)
         step += found[-2]
     return [k for k in found if k < context]
-
-
-def _row(a: Ablation) -> list[str]:
-    return [a.name, f"{a.windows:,}", a.cost.show(4), a.baseline_cost.show(4)]

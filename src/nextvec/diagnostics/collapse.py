@@ -10,7 +10,14 @@ import numpy as np
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.diagnostics.sections import Section, Verdict
 from nextvec.evaluation.intervals import WORTH_NAMING, Estimate, Values, estimate, short
-from nextvec.evaluation.metrics import METRICS, Scores, mean_pairwise_cosine, moments, moments_distance
+from nextvec.evaluation.metrics import (
+    METRICS,
+    Scores,
+    cosine_without_mean,
+    mean_pairwise_cosine,
+    moments,
+    moments_distance,
+)
 from nextvec.evaluation.predictor import row_dots, unit
 from nextvec.text import table
 
@@ -81,18 +88,15 @@ class CollapseSection(Section):
         return self.dimensions < FEW * self.dimensions_baseline
 
     def verdicts(self) -> list[Verdict]:
+        text = (
+            f"no collapse: predictions are {short(self.spread, 2)} as far apart as targets, their total "
+            f"variance is {short(self.variance_ratio)} of theirs"
+        )
         if self.collapsed:
-            where = ""
+            text = f"collapsed: predictions are only {short(self.spread)} as far apart as targets"
             if self.mean is not None:
-                where = f", with a cosine of {short(self.mean.prediction)} to the mean vector"
-            text = f"collapsed: predictions are only {short(self.spread)} as far apart as targets{where}"
-            found = [Verdict("collapse", "red", text)]
-        else:
-            text = (
-                f"no collapse: predictions are {short(self.spread, 2)} as far apart as targets, their total "
-                f"variance is {short(self.variance_ratio)} of theirs"
-            )
-            found = [Verdict("collapse", "ok", text)]
+                text += f", with a cosine of {short(self.mean.prediction)} to the mean vector"
+        found = [Verdict("collapse", "red" if self.collapsed else "ok", text)]
         if not self.collapsed and self.few:
             text = (
                 f"predictions vary in {self.dimensions:.1f} effective dimensions, targets in "
@@ -102,11 +106,11 @@ class CollapseSection(Section):
             found.append(Verdict("few directions", "warning", text))
         if self.mean is None:
             return found
-        compared = f"{short(self.cosine, 4)} against {short(self.mean.own, 4)}"
-        left = f"without it a cosine of {self.mean.without} is left"
-        if self.mean.beaten:
-            return [*found, Verdict("mean vector", "ok", f"better than the mean vector: {compared}; {left}")]
-        return [*found, Verdict("mean vector", "red", f"no better than the mean vector: {compared}; {left}")]
+        text = (
+            f"{'' if self.mean.beaten else 'no '}better than the mean vector: {short(self.cosine, 4)} "
+            f"against {short(self.mean.own, 4)}; without it a cosine of {self.mean.without} is left"
+        )
+        return [*found, Verdict("mean vector", "ok" if self.mean.beaten else "red", text)]
 
     def lines(self) -> list[str]:
         rows = [
@@ -137,14 +141,11 @@ def find_collapse(scores: Scores, baseline: Scores) -> CollapseSection:
     """Measure collapse of predictions; of the best baseline's too, the effective dimensions."""
     evaluation_set = scores.evaluation_set
     mean = None if evaluation_set.train_mean is None else _mean_share(scores, evaluation_set.train_mean)
-    pairwise, of_targets = (
-        mean_pairwise_cosine(scores.unit),
-        mean_pairwise_cosine(evaluation_set.target_units),
-    )
-    spread = (1 - pairwise) / (1 - of_targets) if of_targets < 1 else float("nan")
+    pairwise = mean_pairwise_cosine(scores.unit)
+    of_targets = mean_pairwise_cosine(evaluation_set.target_units)
     return CollapseSection(
         variance_ratio=METRICS["variance_ratio"].figure(scores),
-        spread=spread,
+        spread=(1 - pairwise) / (1 - of_targets) if of_targets < 1 else float("nan"),
         pairwise=pairwise,
         pairwise_targets=of_targets,
         dimensions=_effective_dimensions(scores.unit),
@@ -157,17 +158,15 @@ def find_collapse(scores: Scores, baseline: Scores) -> CollapseSection:
 
 def _mean_share(scores: Scores, train_mean: FloatArray) -> MeanShare:
     documents = scores.evaluation_set.windows.document
-    direction = unit(train_mean)
-    of_targets = row_dots(scores.evaluation_set.target_units, np.broadcast_to(direction, scores.unit.shape))
-    of_predictions = row_dots(scores.unit, np.broadcast_to(direction, scores.unit.shape))
-    without = METRICS["cosine_without_mean"].values
-    assert without is not None
+    direction = np.broadcast_to(unit(train_mean), scores.unit.shape)
+    of_targets = row_dots(scores.evaluation_set.target_units, direction)
+    of_predictions = row_dots(scores.unit, direction)
     return MeanShare(
         own=float(of_targets.mean()),
         prediction=float(of_predictions.mean()),
         through=float((of_predictions * of_targets).mean()),
         gain=estimate(documents, scores.cosines, of_targets),
-        without=estimate(documents, without(scores)),
+        without=estimate(documents, cosine_without_mean(scores)),
     )
 
 

@@ -12,13 +12,8 @@ from numpy.typing import NDArray
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.diagnostics.duplicates import Duplicates, duplicate_verdicts, find_duplicates
 from nextvec.diagnostics.lags import LagCurve, MeanAndStd, StoreSums, lag_curves, order_verdicts, sum_store
-from nextvec.diagnostics.reembedding import (
-    Reembedding,
-    recorded_encoder,
-    reembed,
-    reembedding_verdict,
-)
-from nextvec.diagnostics.sections import Verdict, plain
+from nextvec.diagnostics.reembedding import Reembedding, recorded_encoder, reembed, reembedding_verdict
+from nextvec.diagnostics.sections import Level, Verdict, plain
 from nextvec.errors import ConfigError, EncoderError, EvaluationError
 from nextvec.evaluation.intervals import RESAMPLES, short
 
@@ -100,9 +95,7 @@ def summarise(store: Store, found: StoreSums) -> Summary:
 
 
 def _quantiles(values: NDArray[np.int64] | NDArray[np.float64]) -> dict[str, float]:
-    return dict(
-        zip(LENGTH_QUANTILES, np.quantile(values, list(LENGTH_QUANTILES.values())).tolist(), strict=True)
-    )
+    return {name: float(np.quantile(values, q)) for name, q in LENGTH_QUANTILES.items()}
 
 
 def _spread(moments: MeanAndStd) -> Spread:
@@ -124,10 +117,9 @@ def length_verdict(found: Lengths) -> Verdict:
     needed = f"a context of {found.context} and a horizon of {found.horizon}"
     if found.windows == 0:
         return Verdict("document lengths", "red", f"no document is long enough for {needed}: no window")
-    text = (
-        f"{found.windows:,} windows; {found.short} of {found.documents} documents are too short for {needed}"
-    )
-    return Verdict("document lengths", "warning" if found.short > found.documents / 2 else "ok", text)
+    text = f"{found.short} of {found.documents} documents are too short for {needed}"
+    level: Level = "warning" if found.short > found.documents / 2 else "ok"
+    return Verdict("document lengths", level, f"{found.windows:,} windows; {text}")
 
 
 def vector_verdicts(found: Summary) -> list[Verdict]:
@@ -143,9 +135,8 @@ def vector_verdicts(found: Summary) -> list[Verdict]:
         text = "the store declares its vectors to be raw, but all have unit length: was the encoder's output?"
         verdicts.append(Verdict("normalisation", "note", text))
     if units.mean_norm**2 > CONSTANT:
-        text = (
-            f"any two vectors have a mean cosine of {short(units.mean_norm**2)}: the data itself is collapsed"
-        )
+        mean = short(units.mean_norm**2)
+        text = f"any two vectors have a mean cosine of {mean}: the data itself is collapsed"
         verdicts.append(Verdict("variety", "red", text))
     if units.still:
         many = f"{len(units.still)} of {found.dimension}"

@@ -196,9 +196,8 @@ def _shared(
     found = []
     for i, text in zip(which, store.texts(rows[which]), strict=True):
         document, place = held[owner[i]]
-        found.append(
-            SharedChunk(document.doc_id, int(rows[i] - document.first), place, shorten(text, EXCERPT))
-        )
+        at = int(rows[i] - document.first)
+        found.append(SharedChunk(document.doc_id, at, place, shorten(text, EXCERPT)))
     return tuple(found)
 
 
@@ -214,20 +213,20 @@ def duplicate_verdicts(found: Duplicates) -> list[Verdict]:
 
 def _within_verdicts(found: Duplicates) -> list[Verdict]:
     verdicts = []
+    level: Level
     if found.exact or found.near:
         text = (
-            f"{found.exact} of {found.documents} documents repeat an earlier one exactly, "
-            f"{found.near} nearly: they weigh double"
+            f"{found.exact} of {found.documents} documents repeat an earlier one exactly, {found.near} nearly"
         )
-        level: Level = "warning" if found.exact + found.near > MANY_REPEATED * found.documents else "note"
+        text += ": they weigh double"
+        level = "warning" if found.exact + found.near > MANY_REPEATED * found.documents else "note"
         verdicts.append(Verdict("duplicate documents", level, text))
     if found.repeated:
         share = found.repeated / found.chunks
         text = f"{found.repeated} chunks ({100 * share:.2f} %) repeat the text of an earlier one"
-        own = f", {found.in_document} of them in their own document" if found.in_document else ""
-        verdicts.append(
-            Verdict("duplicate chunks", "warning" if share > MANY_REPEATED else "note", text + own)
-        )
+        text += f", {found.in_document} of them in their own document" if found.in_document else ""
+        level = "warning" if share > MANY_REPEATED else "note"
+        verdicts.append(Verdict("duplicate chunks", level, text))
     if not verdicts:
         verdicts.append(Verdict("duplicates", "ok", "no document and no chunk stands twice"))
     return verdicts

@@ -103,18 +103,14 @@ class FailuresSection(Section):
     def lines(self) -> list[str]:
         if not self.possible:
             return [f"There are at most {TOP} candidates: every target is among them."]
-        rows = [
-            [
-                c.name,
-                f"{c.failures:,}",
-                f"{100 * c.share:.1f} %",
-                "" if c.share_of_successes is None else f"{100 * c.share_of_successes:.1f} %",
-            ]
-            for c in self.causes
+        found: list[tuple[str, int, float, float | None]] = [
+            (c.name, c.failures, c.share, c.share_of_successes) for c in self.causes
         ]
         if self.failures:
-            share = f"{100 * self.unexplained / self.failures:.1f} %"
-            rows.append(["none of these", f"{self.unexplained:,}", share, ""])
+            found.append(("none of these", self.unexplained, self.unexplained / self.failures, None))
+        rows = [
+            [n, f"{c:,}", *("" if s is None else f"{100 * s:.1f} %" for s in both)] for n, c, *both in found
+        ]
         return [
             f"{self.failures:,} of {self.windows:,} windows fail; by chance {self.chance:,.0f} would. "
             f"The best baseline ({self.best}) fails in {self.baseline_failures:,}, both in {self.shared:,}.",
@@ -164,29 +160,18 @@ def _causes(context: DiagnosisContext, failed: Mask) -> list[tuple[str, str, Mas
     if evaluation_set.train_mean is not None:
         direction = np.broadcast_to(unit(evaluation_set.train_mean), context.scores.unit.shape)
         mean = row_dots(context.scores.unit, direction) > context.cosine
+    crowded = crowded_out(evaluation_set, context.scores.unit, failed, near)
+    far = "the target is in the third that is farthest from the mean of its context"
+    alike = (
+        f"a candidate that ranks above the target has a cosine to it of {short(near)} or more (a tenth of "
+        "the distance of two chunks)"
+    )
+    meaning = "the prediction is nearer to the mean vector of training than to the target"
     return [
-        (
-            "topic shift",
-            "the target is in the third that is farthest from the mean of its context",
-            shifted,
-            True,
-        ),
-        (
-            "near-duplicates above",
-            f"a candidate that ranks above the target has a cosine to it of {short(near)} or more (a "
-            "tenth of the distance of two chunks)",
-            crowded_out(evaluation_set, context.scores.unit, failed, near),
-            False,
-        ),
+        ("topic shift", far, shifted, True),
+        ("near-duplicates above", alike, crowded, False),
         ("short or odd text", spelled, odd, True),
-        (
-            "near the mean vector",
-            "the prediction is nearer to the mean vector of training than to the target"
-            if mean is not None
-            else "nothing was trained on",
-            mean,
-            True,
-        ),
+        ("near the mean vector", "nothing was trained on" if mean is None else meaning, mean, True),
     ]
 
 

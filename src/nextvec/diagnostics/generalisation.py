@@ -12,8 +12,9 @@ import numpy as np
 from nextvec.data.gather import VectorSource
 from nextvec.data.windows import Windows
 from nextvec.diagnostics.groups import WindowGroup, group, group_table
-from nextvec.diagnostics.sections import DiagnosisContext, Section, Verdict, sample, score
+from nextvec.diagnostics.sections import DiagnosisContext, Level, Section, Verdict, sample, score
 from nextvec.evaluation.intervals import Estimate, estimate, short
+from nextvec.evaluation.metrics import mse as mse_of
 from nextvec.text import table
 
 WINDOWS = 2000
@@ -110,16 +111,15 @@ class SourcesSection(Section):
         outside = [g for g in self.sources if self.trained[g.name] is False]
         found = []
         if len(said) > 1:
-            below = [g for g in self.sources if g.gain.clear and g.gain.value < 0]
+            below = [g for g in self.sources if g.gain.below]
             text = f"by source, against {self.best}: {', '.join(said)}"
             found.append(Verdict("sources", "warning" if below else "ok", text))
         if outside:
-            above = [g.name for g in outside if g.gain.clear and g.gain.value > 0]
+            above = [g.name for g in outside if g.gain.above]
             names = ", ".join(g.name for g in outside)
-            text = (
-                f"out of domain ({names}): above the best baseline in {len(above)} of {len(outside)} sources"
-            )
-            found.append(Verdict("out of domain", "ok" if len(above) == len(outside) else "note", text))
+            text = f"({names}): above the best baseline in {len(above)} of {len(outside)} sources"
+            level: Level = "ok" if len(above) == len(outside) else "note"
+            found.append(Verdict("out of domain", level, f"out of domain {text}"))
         return found
 
     def lines(self) -> list[str]:
@@ -152,7 +152,10 @@ def find_gap(
         evaluated: name of the split of the case.
         others: name -> vectors and windows of the other splits.
     """
-    found = [] if judged in others else [_judged(context, judged)]
+    found = []
+    if judged not in others:
+        windows_, squares = context.evaluation_set.windows, mse_of(context.scores)
+        found.append(_split(judged, windows_, context.cosine, squares, context.best_cosine))
     for name, (vectors, every) in others.items():
         part = every.select(sample(len(every), windows, seed))
         cosine, mse = score(context.model, vectors, part)
@@ -170,12 +173,6 @@ def find_sources(context: DiagnosisContext, trained: Sequence[str] | None) -> So
     return SourcesSection(
         context.best, tuple(group(context, name, context.source == name) for name in names), known
     )
-
-
-def _judged(context: DiagnosisContext, name: str) -> SplitScore:
-    error = context.scores.raw - context.evaluation_set.targets
-    mse = np.einsum("nd,nd->n", error, error, dtype=np.float64) / context.evaluation_set.dimension
-    return _split(name, context.evaluation_set.windows, context.cosine, mse, context.best_cosine)
 
 
 def _split(

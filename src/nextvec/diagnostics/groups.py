@@ -71,7 +71,7 @@ class FactorsSection(Section):
                 f"by {factor.name}: cosine from {short(low.cosine.value)} ({low.name}) to "
                 f"{short(high.cosine.value)} ({high.name})"
             )
-            losing = [g.name for g in factor.groups if g.gain.clear and g.gain.value < 0]
+            losing = [g.name for g in factor.groups if g.gain.below]
             if losing and len(losing) < len(factor.groups):
                 text += f"; below the best baseline at {', '.join(losing)}"
             found.append(Verdict(f"error by {factor.name}", "note", text))
@@ -194,7 +194,7 @@ class ShiftSection(Section):
         text = (
             f"against {self.best} it {', '.join(said)}; it is nearer in {100 * self.better:.0f} % of windows"
         )
-        losing = all(g.gain.clear and g.gain.value < 0 for g in self.thirds)
+        losing = all(g.gain.below for g in self.thirds)
         return [Verdict("gains and losses", "warning" if losing else "note", text)]
 
     def lines(self) -> list[str]:
@@ -223,12 +223,8 @@ def find_shifts(context: DiagnosisContext) -> ShiftSection:
         bounds=tuple(float(context.shift[p].max()) for p in parts[:-1]),
         gain=context.gain(),
         better=float((context.cosine > context.best_cosine).mean()),
-        thirds=tuple(
-            group(context, n, p) for n, p in zip(_names(SHIFT_NAMES, len(parts)), parts, strict=True)
-        ),
-        unrest=tuple(
-            group(context, n, p) for n, p in zip(_names(UNREST_NAMES, len(calm)), calm, strict=True)
-        ),
+        thirds=_thirds(context, SHIFT_NAMES, parts),
+        unrest=_thirds(context, UNREST_NAMES, calm),
         others={a.name: [float(a.cosine[p].mean()) for p in parts] for a in others},
     )
 
@@ -246,9 +242,12 @@ def _unrest(context: DiagnosisContext) -> Values | None:
     return 1.0 - row_dots(context.evaluation_set.last_units, unit(before))
 
 
-def _names(names: tuple[str, ...], count: int) -> tuple[str, ...]:
-    """Names of `count` parts: where values are equal there are fewer than three."""
-    return {0: (), 1: (names[1],), 2: (names[0], names[2])}.get(count, names)
+def _thirds(
+    context: DiagnosisContext, names: tuple[str, ...], parts: list[NDArray[np.bool_]]
+) -> tuple[WindowGroup, ...]:
+    """The groups of these masks: where values are equal there are fewer than three."""
+    names = {0: (), 1: (names[1],), 2: (names[0], names[2])}.get(len(parts), names)
+    return tuple(group(context, name, part) for name, part in zip(names, parts, strict=True))
 
 
 def _verb(gain: Estimate) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -106,10 +107,8 @@ class _Sums:
         self.total = np.zeros((sources, dimension))
         self.moments = np.zeros((2, 2, dimension))  # raw and unit; sums and sums of squares
         self.norms: list[Values] = []
-        self.tail: tuple[FloatArray, IntArray] = (
-            np.zeros((0, dimension), dtype=np.float32),
-            np.zeros(0, dtype=np.int64),
-        )
+        nothing = np.zeros(0, dtype=np.int64)
+        self.tail: tuple[FloatArray, IntArray] = (np.zeros((0, dimension), dtype=np.float32), nothing)
         self.open = (-1, np.zeros(dimension))  # the document that the next block may go on with
 
     def add(self, vectors: FloatArray, owner: IntArray) -> None:
@@ -233,12 +232,7 @@ class LagCurve:
     @property
     def reach(self) -> int:
         """The largest k up to which every lag is closer than shuffled chunks."""
-        reach = 0
-        for lag in self.lags:
-            if lag.gain.least <= 0:
-                break
-            reach = lag.k
-        return reach
+        return sum(1 for _ in takewhile(lambda lag: lag.gain.least > 0, self.lags))
 
 
 def lag_curves(found: StoreSums, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[LagCurve, ...]:
@@ -323,14 +317,11 @@ def order_verdicts(curves: tuple[LagCurve, ...]) -> list[Verdict]:
 
 
 def _source_verdict(curve: LagCurve) -> Verdict:
-    if not curve.lags:
-        text = f"source {curve.source}: no document has two chunks"
-    else:
-        text = (
-            f"source {curve.source}: next chunks are not clearly closer than shuffled ones "
-            f"({curve.lags[0].gain}, {curve.documents} documents)"
-        )
-    return Verdict("order of a source", "warning", text)
+    text = "no document has two chunks"
+    if curve.lags:
+        said = f"({curve.lags[0].gain}, {curve.documents} documents)"
+        text = f"next chunks are not clearly closer than shuffled ones {said}"
+    return Verdict("order of a source", "warning", f"source {curve.source}: {text}")
 
 
 def _shape_verdicts(curve: LagCurve) -> list[Verdict]:

@@ -11,12 +11,7 @@ import numpy as np
 from nextvec.data.gather import VectorSource
 from nextvec.data.windows import Windows
 from nextvec.diagnostics.ablations import AblationsSection, ablate
-from nextvec.diagnostics.collapse import (
-    CollapseSection,
-    MomentsSection,
-    find_collapse,
-    find_moments,
-)
+from nextvec.diagnostics.collapse import CollapseSection, MomentsSection, find_collapse, find_moments
 from nextvec.diagnostics.examples import ExamplesSection, find_examples
 from nextvec.diagnostics.failures import FailuresSection, find_failures
 from nextvec.diagnostics.generalisation import GapSection, SourcesSection, find_gap, find_sources
@@ -83,12 +78,9 @@ class ModelDiagnosis:
     def headline(self) -> str:
         """One sentence: where it stands, whether it has collapsed, whether order matters to it."""
         said = {verdict.name: verdict for verdict in self.verdicts}
+        grave = {name: verdict.text for name, verdict in said.items() if verdict.level in ("warning", "red")}
         chosen = [said["standing"].text]
-        chosen += [
-            said[name].text
-            for name in ("collapse", "few directions", "mean vector")
-            if _grave(said.get(name))
-        ]
+        chosen += [grave[name] for name in ("collapse", "few directions", "mean vector") if name in grave]
         chosen += [f"it {said[name].text}" for name in ("context", "order") if name in said]
         return f"{self.model} is {'; '.join(chosen)}."
 
@@ -144,7 +136,3 @@ def diagnose(
     return ModelDiagnosis(
         context.model.name, split, len(windows), documents, windows.context, windows.horizon, seed, **parts
     )
-
-
-def _grave(verdict: Verdict | None) -> bool:
-    return verdict is not None and verdict.level in ("warning", "red")

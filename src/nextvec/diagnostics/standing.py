@@ -82,13 +82,8 @@ class StandingSection(Section):
 
     def lines(self) -> list[str]:
         rows = [
-            [
-                name,
-                short(row.cosine, 4),
-                f"{row.mse:.6f}",
-                "" if row.ahead is None else row.ahead.show(4, sign=True),
-            ]
-            for name, row in self.rows.items()
+            [n, short(r.cosine, 4), f"{r.mse:.6f}", "" if r.ahead is None else r.ahead.show(4, sign=True)]
+            for n, r in self.rows.items()
         ]
         ranked = [
             [name, short(r.model, 4), short(r.baseline, 4), r.ahead.show(4, sign=True)]
@@ -196,14 +191,14 @@ class OffsetSection(Section):
     def lines(self) -> list[str]:
         offsets = sorted({k for profile in self.profiles.values() for k in profile})
         rows = [
-            [
-                name,
-                *(short(profile.get(k), 4) for k in offsets),
-                f"{self.peak(name):+d}" if self.peak(name) else "0",
-            ]
+            [name, *(short(profile.get(k), 4) for k in offsets), _signed(self.peak(name))]
             for name, profile in self.profiles.items()
         ]
-        return table(["k", *(f"{k:+d}" if k else "0" for k in offsets), "peak"], rows)
+        return table(["k", *map(_signed, offsets), "peak"], rows)
+
+
+def _signed(offset: int) -> str:
+    return f"{offset:+d}" if offset else "0"
 
 
 @dataclass(frozen=True)
@@ -252,7 +247,7 @@ class RolloutSection(Section):
                 f"; it stands still (a step repeats the one before at {short(path.repetition[-1])}, that of "
                 f"{self.best} at {short(self.paths[self.best].repetition[-1])})"
             )
-        worse = self.gain.clear and self.gain.value < 0
+        worse = self.gain.below
         return [Verdict("rollout", "note" if still or worse else "ok", text)]
 
     def lines(self) -> list[str]:
@@ -260,13 +255,8 @@ class RolloutSection(Section):
             return ["No document goes on for long enough, or the horizon is above 1."]
         steps = len(self.paths[self.model].cosine)
         rows = [
-            [
-                name,
-                *(short(x, 4) for x in path.cosine),
-                short(path.drift[-1], 4),
-                short(float(np.mean(path.repetition)), 4),
-            ]
-            for name, path in self.paths.items()
+            [name, *(short(x, 4) for x in (*p.cosine, p.drift[-1], float(np.mean(p.repetition))))]
+            for name, p in self.paths.items()
         ]
         header = [f"cosine at step ({self.windows:,} windows)", *map(str, range(1, steps + 1))]
         note = (
@@ -284,13 +274,11 @@ def find_margin(context: DiagnosisContext) -> MarginSection:
 
 def find_offsets(context: DiagnosisContext) -> OffsetSection:
     """Offset profiles of the model and, to read it by, of the best baseline, copy-last and the targets."""
-    oracle = Scores(
-        context.evaluation_set, context.evaluation_set.targets, context.evaluation_set.target_units
-    )
+    here, model = context.evaluation_set, context.model.name
     shown = [name for name in (context.best, CopyLast.name) if name in context.summaries]
-    profiles = {name: context.summaries[name].offsets for name in dict.fromkeys((context.model.name, *shown))}
-    profiles[ORACLE] = offset_profile(oracle.offsets)
-    return OffsetSection(context.model.name, context.best, context.evaluation_set.windows.horizon, profiles)
+    profiles = {name: context.summaries[name].offsets for name in dict.fromkeys((model, *shown))}
+    profiles[ORACLE] = offset_profile(Scores(here, here.targets, here.target_units).offsets)
+    return OffsetSection(model, context.best, here.windows.horizon, profiles)
 
 
 def find_rollout(context: DiagnosisContext) -> RolloutSection:

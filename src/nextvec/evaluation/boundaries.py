@@ -19,14 +19,7 @@ from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.data.windows import Extent, FloatArray, Windows
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import context_blocks
-from nextvec.evaluation.predictor import (
-    NextVectorPredictor,
-    OnePassPredictor,
-    ask,
-    checked,
-    row_dots,
-    unit,
-)
+from nextvec.evaluation.predictor import NextVectorPredictor, OnePassPredictor, ask, checked, row_dots, unit
 
 # Surprise: how far each chunk of a document is from what was expected after the chunks before it.
 
@@ -83,36 +76,26 @@ def expected(
 Cuts = NDArray[np.bool_]
 
 
-def pk(true: Cuts, said: Cuts, k: int | None = None) -> float:
-    """Share of pairs of chunks k apart of which one segmentation says they are of one segment and the other
-    that they are not (Beeferman, Berger, Lafferty, "Statistical Models for Text Segmentation", 1999).
-
-    0 is perfect; saying nothing at all costs the share of pairs that truly lie in two segments.
+def pk_errors(true: Cuts, said: Cuts, k: int) -> NDArray[np.bool_]:
+    """[..., T - k] of which pairs of chunks i and i + k one segmentation says that they are of one segment
+    and the other that they are not. Their share is Pk (Beeferman, Berger, Lafferty, "Statistical Models for
+    Text Segmentation", 1999): 0 is perfect; saying nothing at all costs the share of pairs that truly lie in
+    two segments.
 
     Args:
-        true, said: [T - 1] each.
-        k: half the mean length of the true segments when not given.
+        true: [T - 1]. said: [..., T - 1].
+        k: usually `half_length`.
     Raises:
         EvaluationError: the two are not of one length, or k is not from 1 to T - 1.
     """
-    return float(pk_errors(true, said, k or half_length([true])).mean())
-
-
-def window_diff(true: Cuts, said: Cuts, k: int | None = None) -> float:
-    """Share of pairs of chunks k apart between which the two segmentations count different numbers of
-    boundaries (Pevzner and Hearst, "A Critique and Improvement of an Evaluation Metric for Text
-    Segmentation", 2002). Never below `pk`; arguments and errors are the same."""
-    return float(window_diff_errors(true, said, k or half_length([true])).mean())
-
-
-def pk_errors(true: Cuts, said: Cuts, k: int) -> NDArray[np.bool_]:
-    """[..., T - k] which pairs of chunks i and i + k `pk` holds against `said` [..., T - 1]."""
     between, claimed = _between(true, said, k)
     return np.asarray((between > 0) != (claimed > 0))
 
 
 def window_diff_errors(true: Cuts, said: Cuts, k: int) -> NDArray[np.bool_]:
-    """[..., T - k] which pairs of chunks i and i + k `window_diff` holds against `said` [..., T - 1]."""
+    """[..., T - k] between which pairs of chunks i and i + k the two count different numbers of boundaries.
+    Their share is WindowDiff (Pevzner and Hearst, "A Critique and Improvement of an Evaluation Metric for
+    Text Segmentation", 2002), never below Pk; arguments and errors are the same."""
     between, claimed = _between(true, said, k)
     return np.asarray(between != claimed)
 

@@ -8,7 +8,7 @@ what it gains over the point.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import EvaluationSet
-from nextvec.evaluation.predictor import NextVectorPredictor, row_dots
+from nextvec.evaluation.predictor import NextVectorPredictor, refuse_unsound, row_dots
 
 Values = NDArray[np.float64]
 SAMPLE_BYTES = 2**28
+PER_WINDOW = ("energy", "diversity", "variance", "error")
 
 
 @runtime_checkable
@@ -55,8 +55,7 @@ class Generated:
 
     def select(self, which: Any) -> Generated:
         """The same of some of the windows only."""
-        energy, diversity = self.energy[which], self.diversity[which]
-        return Generated(energy, diversity, self.variance[which], self.error[which], self.n)
+        return replace(self, **{name: getattr(self, name)[which] for name in PER_WINDOW})
 
 
 def generate(
@@ -83,26 +82,14 @@ def generate(
             drawn = predictor.sample(
                 contexts[some], lengths[some], n, evaluation_set.seed + 7919 * int(which[0]), **told
             )
-            _check(predictor, drawn, (n, len(lengths[some]), evaluation_set.dimension))
+            refuse_unsound(predictor, "samples", drawn, (n, len(which), evaluation_set.dimension))
             parts.append(score_samples(drawn, evaluation_set.targets[which]))
             asked.append(which)
     order = np.argsort(np.concatenate(asked))
-    return Generated(
-        np.concatenate([part.energy for part in parts])[order],
-        np.concatenate([part.diversity for part in parts])[order],
-        np.concatenate([part.variance for part in parts])[order],
-        np.concatenate([part.error for part in parts])[order],
-        n,
-    )
-
-
-def _check(predictor: NextVectorPredictor, drawn: FloatArray, shape: tuple[int, ...]) -> None:
-    if drawn.shape != shape:
-        raise EvaluationError(f"samples have shape {drawn.shape}, not {shape}", where=predictor.name)
-    if not np.isfinite(drawn).all():
-        raise EvaluationError(
-            "samples hold NaN or infinity", where=predictor.name, remedy="see whether training diverged"
-        )
+    both: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts])[order] for name in PER_WINDOW
+    }
+    return replace(parts[0], **both)
 
 
 def score_samples(samples: FloatArray, targets: FloatArray) -> Generated:

@@ -6,7 +6,8 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol, get_args
+from itertools import chain
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -75,15 +76,13 @@ class EvaluationConfig:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        if self.task not in get_args(Task):
-            raise EvaluationError(
-                f"there is no task '{self.task}'", remedy=f"choose one of: {', '.join(get_args(Task))}"
-            )
-        if self.candidates not in CANDIDATES:
-            raise EvaluationError(
-                f"there is no candidate set '{self.candidates}'",
-                remedy=f"choose one of: {', '.join(CANDIDATES)}",
-            )
+        for what, given, known in (
+            ("task", self.task, get_args(Task)),
+            ("candidate set", self.candidates, CANDIDATES),
+        ):
+            if given not in known:
+                choices = ", ".join(known)
+                raise EvaluationError(f"there is no {what} '{given}'", remedy=f"choose one of: {choices}")
         if not 0 <= self.leak_limit <= 1:
             raise EvaluationError(
                 f"{self.leak_limit:g} is no share", where="--leak-limit", remedy="give 0 to 1"
@@ -94,15 +93,14 @@ class EvaluationConfig:
             )
         for k in self.ks or ():
             if k not in KS:
-                raise EvaluationError(
-                    f"there is no recall@{k}", remedy=f"choose of: {', '.join(map(str, KS))}"
-                )
+                choices = ", ".join(map(str, KS))
+                raise EvaluationError(f"there is no recall@{k}", remedy=f"choose of: {choices}")
         for name in self.baselines or ():
             if name not in self.known:
+                untold = " without queries" if name in QUERY_BASELINES else ""
+                choices = ", ".join(self.known)
                 raise EvaluationError(
-                    f"there is no baseline '{name}'"
-                    + (" without queries" if name in QUERY_BASELINES else ""),
-                    remedy=f"choose of: {', '.join(self.known)}",
+                    f"there is no baseline '{name}'{untold}", remedy=f"choose of: {choices}"
                 )
 
     @property
@@ -180,11 +178,9 @@ def evaluate(
     table = _Table(evaluation_set, _checked_ks(evaluation_set, how), how)
     chosen = [cls for n, cls in how.known.items() if how.baselines is None or n in how.baselines]
     able = [cls for cls in chosen if training is not None or not cls.needs_training]
+    everyone = chain((fitted(cls, how, training) for cls in able), predictors)  # each when it is its turn
     with Progress("evaluating", len(able) + len(predictors), "predictors", quiet=how.quiet) as progress:
-        for cls in able:
-            table.add(fitted(cls, how, training))
-            progress.advance(note=cls.name)
-        for predictor in predictors:
+        for predictor in everyone:
             table.add(predictor)
             progress.advance(note=predictor.name)
     left_out = [cls.name for cls in chosen if cls not in able]
@@ -261,10 +257,8 @@ class _Table:
         one, five = row.figures["recall@1"], row.figures["recall@5"]
         if one is None or five is None:
             return
-        hits, expected = (
-            five * len(self.evaluation_set),
-            self.evaluation_set.pool.chance_recall(5) * len(self.evaluation_set),
-        )
+        count, chance = len(self.evaluation_set), self.evaluation_set.pool.chance_recall(5)
+        hits, expected = five * count, chance * count
         # The second condition keeps quiet about a handful of lucky hits of a predictor at chance.
         if five > 10 * one and hits > expected + 3 * expected**0.5:
             warnings.warn(
@@ -306,25 +300,17 @@ class _Table:
 
 
 def _check_names(predictors: Sequence[NextVectorPredictor]) -> None:
-    taken = {*BASELINES, *QUERY_BASELINES}
-    for predictor in predictors:
-        if predictor.name in taken:
+    names = [*BASELINES, *QUERY_BASELINES, *(predictor.name for predictor in predictors)]
+    for name in names:
+        if names.count(name) > 1:
             raise EvaluationError(
-                f"two predictors are called '{predictor.name}'", remedy="give each row a name of its own"
+                f"two predictors are called '{name}'", remedy="give each row a name of its own"
             )
-        taken.add(predictor.name)
 
 
-class MadeForVectors(Protocol):
-    """Anything with a name; `encoder` and `dimension` are read where it has them."""
-
-    @property
-    def name(self) -> str: ...
-
-
-def check_made_for(predictor: MadeForVectors, store: Store) -> None:
-    """Raises EncoderMismatchError, VectorError: the predictor (or a decoder) was made for other vectors than
-    the store's."""
+def check_made_for(predictor: Any, store: Store) -> None:
+    """Raises EncoderMismatchError, VectorError: a predictor (or a decoder: anything with a name) was made for
+    other vectors than the store's, as far as it has `encoder` and `dimension`."""
     fingerprint = getattr(predictor, "encoder", None)
     if fingerprint is not None and fingerprint != store.encoder.get("fingerprint"):
         raise EncoderMismatchError(

@@ -164,17 +164,8 @@ def checked(
     predictor: NextVectorPredictor, raw: FloatArray, unit_: FloatArray, shape: tuple[int, int]
 ) -> None:
     """Refuse predictions that no figure could be trusted on. Raises EvaluationError naming the predictor."""
-    for what, values in (("raw", raw), ("unit", unit_)):
-        if values.shape != shape:
-            raise EvaluationError(
-                f"{what} predictions have shape {values.shape}, not {shape}", where=predictor.name
-            )
-        if not np.isfinite(values).all():
-            raise EvaluationError(
-                f"{what} predictions hold NaN or infinity",
-                where=predictor.name,
-                remedy="see whether training diverged",
-            )
+    refuse_unsound(predictor, "raw predictions", raw, shape)
+    refuse_unsound(predictor, "unit predictions", unit_, shape)
     norms = np.sqrt(np.einsum("bd,bd->b", unit_, unit_, dtype=np.float64))
     # A zero prediction has no direction; it stays zero and scores a cosine of 0.
     off = np.abs(norms - 1) > UNIT_TOLERANCE
@@ -183,6 +174,18 @@ def checked(
             f"unit predictions have lengths from {norms.min():.3g} to {norms.max():.3g}",
             where=predictor.name,
             remedy="normalise them; the raw output goes first, the unit output second",
+        )
+
+
+def refuse_unsound(
+    predictor: NextVectorPredictor, what: str, values: FloatArray, shape: tuple[int, ...]
+) -> None:
+    """Raises EvaluationError: another shape, NaN or infinity."""
+    if values.shape != shape:
+        raise EvaluationError(f"{what} have shape {values.shape}, not {shape}", where=predictor.name)
+    if not np.isfinite(values).all():
+        raise EvaluationError(
+            f"{what} hold NaN or infinity", where=predictor.name, remedy="see whether training diverged"
         )
 
 
@@ -206,17 +209,12 @@ def measure_speed(predictor: NextVectorPredictor, dimension: int, context: int) 
         for i in range(WARM_UP):
             predictor.predict(vectors[i : i + 1], lengths[:1])
         times = [_seconds(predictor, vectors[i : i + 1], lengths[:1]) for i in range(SINGLE_CALLS)]
-    p50, p95, p99 = np.quantile(times, [0.5, 0.95, 0.99]) * 1e3
+    found = {f"latency_p{p}_ms": round(float(np.percentile(times, p)) * 1e3, 4) for p in (50, 95, 99)}
     predictor.predict(vectors, lengths)
     spent: list[float] = []
     while len(spent) < MIN_BATCHES or sum(spent) < BATCH_SECONDS:
         spent.append(_seconds(predictor, vectors, lengths))
-    return {
-        "latency_p50_ms": round(float(p50), 4),
-        "latency_p95_ms": round(float(p95), 4),
-        "latency_p99_ms": round(float(p99), 4),
-        "throughput": round(BATCH / float(np.median(spent)), 1),
-    }
+    return {**found, "throughput": round(BATCH / float(np.median(spent)), 1)}
 
 
 def _seconds(predictor: NextVectorPredictor, contexts: np.ndarray, lengths: np.ndarray) -> float:

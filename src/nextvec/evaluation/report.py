@@ -18,23 +18,18 @@ from nextvec.disk import UNSEALED, atomic_path, check_seal, seal, write_json
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import Leaks
 from nextvec.evaluation.intervals import STANDING, DocumentBootstrap, Estimate
-from nextvec.evaluation.metrics import LINEAR_AVERAGE, METRICS, skill_over
+from nextvec.evaluation.metrics import KS, LINEAR_AVERAGE, METRICS, skill_over
 from nextvec.evaluation.predictor import Kind
 
 EASY = 0.5
 """A recall that chance alone brings above this says little; the field's bank of 6 vectors gave .83."""
 PAIRED = ("cosine", "recall@5", "mrr", "energy_score")
-COMPARED = (
-    "cosine",
-    "mse",
-    "energy_score",
-    "recall@1",
-    "recall@5",
-    "recall@10",
-    "recall@20",
-    "recall@50",
-    "mrr",
+COMPARED = ("cosine", "mse", "energy_score", *(f"recall@{k}" for k in KS), "mrr")
+IN_JSON = (
+    *("store", "split", "encoder", "context", "horizon", "task", "queries", "folds", "windows", "documents"),
+    *("candidates", "pool", "eligible", "ties", "chance"),
 )
+"""What the JSON of a report has as it is, before all else."""
 
 
 @dataclass
@@ -97,10 +92,7 @@ class Report:
 
     def row(self, name: str) -> PredictorRow:
         """The row of one predictor. Raises KeyError."""
-        for row in self.rows:
-            if row.name == name:
-                return row
-        raise KeyError(name)
+        return {row.name: row for row in self.rows}[name]
 
     def notes(self) -> list[str]:
         """What has to be said in words beside the figures."""
@@ -125,12 +117,9 @@ class Report:
                 f"target text also stands in training ({self.leaks.causes} different)."
             )
         if self.ties:
-            notes.append(
-                f"Ties: {self.ties} targets have equals among the candidates; none counts against them."
-            )
-        easy = [
-            f"{name} {chance:.2f}" for name, chance in self.chance.items() if name != "mrr" and chance > EASY
-        ]
+            said = f"Ties: {self.ties} targets have equals among the candidates; none counts against them."
+            notes.append(said)
+        easy = [f"{n} {chance:.2f}" for n, chance in self.chance.items() if n != "mrr" and chance > EASY]
         if easy:
             notes.append(
                 f"Chance alone gives {', '.join(easy)}: there are too few candidates "
@@ -157,33 +146,13 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready: "store", "split", "context", "windows", "documents", "pool", "rows" and more."""
-        leaks = self.leaks
+        dropped = None
+        if self.leaks is not None:
+            dropped = {"windows": self.leaks.dropped, "of": self.leaks.windows}
+            dropped |= {name: n for name, n in vars(self.leaks).items() if name != "windows"}
         return {
-            "store": self.store,
-            "split": self.split,
-            "encoder": self.encoder,
-            "context": self.context,
-            "horizon": self.horizon,
-            "task": self.task,
-            "queries": self.queries,
-            "folds": self.folds,
-            "windows": self.windows,
-            "documents": self.documents,
-            "candidates": self.candidates,
-            "pool": self.pool,
-            "eligible": self.eligible,
-            "ties": self.ties,
-            "chance": self.chance,
-            "dropped": None
-            if leaks is None
-            else {
-                "windows": leaks.dropped,
-                "of": leaks.windows,
-                "same_document_id": leaks.same_document_id,
-                "same_document_text": leaks.same_document_text,
-                "same_target_text": leaks.same_target_text,
-                "causes": leaks.causes,
-            },
+            **{name: getattr(self, name) for name in IN_JSON},
+            "dropped": dropped,
             "mean_squared_length": self.squared_length,
             "in_sample": self.in_sample,
             "seed": self.seed,

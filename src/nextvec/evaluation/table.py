@@ -60,16 +60,8 @@ LEGEND = (
 )
 WIDTH = 100
 FIRST = (
-    "cosine",
-    "recall@5",
-    "mrr",
-    "mse",
-    "recall@1",
-    "skill",
-    "recall@20",
-    "seeds",
-    "parameters",
-    "seconds",
+    *("cosine", "recall@5", "mrr", "mse", "recall@1", "skill", "recall@20"),
+    *("seeds", "parameters", "seconds"),
 )
 """What is shown where not everything fits, before all the rest; `unit_` figures go with theirs."""
 
@@ -100,16 +92,12 @@ def format_table(report: Mapping[str, Any], *, markdown: bool = False, wide: boo
     head, lines = heading(report), table(header, body, markdown=markdown)
     notes = [LEGEND, *report["notes"]]
     if left_out:
-        notes.insert(
-            0, f"Not shown: {', '.join(left_out)} (--wide shows them, `nextvec metrics` explains all)."
-        )
+        hidden = f"Not shown: {', '.join(left_out)} (--wide shows them, `nextvec metrics` explains all)."
+        notes.insert(0, hidden)
     if queried := [row["name"] for row in report["rows"] if row.get("ranked_by") == "query"]:
         by_unit = "unit R@5 and unit MRR: by its unit prediction"
         notes.append(f"Ranks of {', '.join(queried)} are by the query that it gives for ranking; {by_unit}.")
-    if markdown:
-        notes = [f"- {note}" for note in notes]
-        return "\n".join([*head, "", *lines, "", *notes])
-    return "\n".join([*head, "", *lines, "", *notes])
+    return "\n".join([*head, "", *lines, "", *(f"- {note}" if markdown else note for note in notes)])
 
 
 def heading(report: Mapping[str, Any]) -> list[str]:
@@ -177,29 +165,21 @@ def _keys(report: Mapping[str, Any]) -> list[str]:
 def _cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows."""
     keys = _keys(report)
-    figures, facts = [k for k in keys if k in FIGURES], [k for k in keys if k in FACTS]
-    head = ["predictor", *(FIGURES[k][0] for k in figures), *(FACTS[k][0] for k in facts)]
-    body = [
-        [row["name"], *(_figure(report, row, k) for k in figures), *(_fact(row, k) for k in facts)]
-        for row in report["rows"]
-    ]
-    return head, body
+    head = ["predictor", *((FIGURES | FACTS)[key][0] for key in keys)]
+    return head, [[row["name"], *(_cell(report, row, key) for key in keys)] for row in report["rows"]]
 
 
-def _figure(report: Mapping[str, Any], row: Mapping[str, Any], name: str) -> str:
+def _cell(report: Mapping[str, Any], row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     if value is None:
         return ""
+    if name in FACTS:
+        return FACTS[name][1].format(value)
     better = row["versus_best_baseline"].get(name, {}).get("better")
     mark = {True: "+", False: "-", None: " "}[better]
     return FIGURES[name][1].format(value) + (
         "*" if report["best_baseline"].get(name) == row["name"] else mark
     )
-
-
-def _fact(row: Mapping[str, Any], name: str) -> str:
-    value = row.get(name)
-    return "" if value is None else FACTS[name][1].format(value)
 
 
 def format_pairs(report: Mapping[str, Any], metric: str) -> str:

@@ -72,13 +72,12 @@ def rollable(evaluation_set: EvaluationSet, steps: int = STEPS) -> IntArray:
     At a horizon above 1, or of task middle, there are none: the prediction does not follow what was read. Nor
     is a window one whose query is the truth of a later step.
     """
-    if evaluation_set.windows.horizon > 1 or evaluation_set.windows.task != "next":
+    windows, pool = evaluation_set.windows, evaluation_set.pool
+    if windows.horizon > 1 or windows.task != "next":
         return np.zeros(0, dtype=np.int64)
-    able = evaluation_set.pool.target + steps - 1 < evaluation_set.pool.end
-    if evaluation_set.windows.query is not None:
-        able &= (evaluation_set.windows.query < 0) | (
-            evaluation_set.windows.query > evaluation_set.windows.target + steps - 1
-        )
+    able = pool.target + steps - 1 < pool.end
+    if windows.query is not None:
+        able &= (windows.query < 0) | (windows.query > windows.target + steps - 1)
     return np.flatnonzero(able).astype(np.int64)
 
 

@@ -199,7 +199,7 @@ def _decoder(found: DecoderDiagnosis) -> Verdict:
     row = found.cases["A"]
     assert row.over_control is not None
     gain = row.over_control.cosine
-    says = gain.clear and gain.value > 0
+    says = gain.above
     text = (
         f"the decoder alone (A): its text of a real vector has a cosine of {row.cosine} to it, "
         f"{gain.show(sign=True)} more than the text of another vector; the true text has "
@@ -219,7 +219,7 @@ def _lengths(found: DecoderDiagnosis) -> Verdict:
             "note",
             "the store's vectors are of unit length: A and B are the same, and the lengths are lost",
         )
-    if lost.clear and lost.value > 0:
+    if lost.above:
         text = f"the decoder needs raw lengths: unit vectors (B) lose {lost}; send it raw vectors only"
         return Verdict("lengths", "note", text)
     if lost.clear and not lost.negligible:
@@ -269,7 +269,7 @@ def _next(found: DecoderDiagnosis, _: ModelSide) -> Verdict:
     row = found.cases["C"]
     assert row.over_control is not None
     gain = row.over_control.cosine
-    says = gain.clear and gain.value > 0
+    says = gain.above
     text = (
         f"the decoded prediction (C) has a cosine of {row.cosine} to what comes next, {gain.show(sign=True)} "
         f"more than another document's: it {'shows' if says else 'does not show'} what comes next"
@@ -294,7 +294,7 @@ def _stages(found: DecoderDiagnosis, model: ModelSide) -> Verdict:
 def _gibberish(found: DecoderDiagnosis) -> Verdict:
     """Grave where what is meant to be sent comes out as gibberish; B and D only show what not to send."""
     shares = {letter: row.gibberish.value for letter, row in found.cases.items()}
-    more = {k for k, e in found.gibberish.items() if e.clear and e.value > 0}
+    more = {k for k, e in found.gibberish.items() if e.above}
     level: Level = "note" if more else "ok"
     if more & MEANT:
         level = "red" if max(shares[k] for k in more & MEANT) > HALF else "warning"

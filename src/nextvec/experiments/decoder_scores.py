@@ -339,7 +339,7 @@ def _verdicts(row: DecoderRow, count: int) -> list[Verdict]:
     """Whether it says something of the vector, whether it is text, whether it wrote it."""
     assert row.over_control is not None
     gain = row.over_control.cosine
-    nearer = gain.clear and gain.value > 0
+    nearer = gain.above
     text = (
         f"{row.name}: texts are {'nearer' if nearer else 'no nearer'} to the truth than those of other "
         f"vectors: {gain.show(sign=True)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from nextvec.errors import EvaluationError
-from nextvec.evaluation.baselines.base import Baseline
 from nextvec.evaluation.baselines.linear import (
     AveragesWithResiduals,
     ExponentialAverages,
@@ -14,6 +13,7 @@ from nextvec.evaluation.baselines.linear import (
     WeightsWithQuery,
 )
 from nextvec.evaluation.baselines.simple import (
+    Baseline,
     CopyLast,
     LastAndMean,
     LinearAverage,

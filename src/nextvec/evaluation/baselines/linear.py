@@ -26,7 +26,7 @@ from nextvec.data.least_squares import (
     training_blocks,
 )
 from nextvec.data.windows import FloatArray, IntArray, Windows
-from nextvec.evaluation.baselines.base import Baseline
+from nextvec.evaluation.baselines.simple import Baseline
 from nextvec.evaluation.predictor import unit
 
 RESIDUALS = 8192  # kept of the training windows, evenly spaced

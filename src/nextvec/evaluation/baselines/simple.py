@@ -1,21 +1,81 @@
-"""Baselines that compute nothing worth the name."""
+"""What a baseline is, and those that compute nothing worth the name."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.data.least_squares import training_blocks
 from nextvec.data.windows import FloatArray, IntArray, Windows
-from nextvec.evaluation.baselines.base import Baseline
+from nextvec.errors import EvaluationError
 from nextvec.evaluation.predictor import unit
 
 if TYPE_CHECKING:
     import torch
+
+
+class Baseline(ABC):
+    """A predictor simple enough that a model has to be better.
+
+    Args:
+        context: the context length of the table.
+        seed: for those that draw anything.
+    Attributes:
+        needs_training: without training windows it cannot be judged.
+        conditional: it is told what to write towards, see `VectorPredictor`; evaluated
+            only where there are queries.
+        generative: it can be asked for samples, see `nextvec.evaluation.generative`.
+        kept: names of the arrays that it was fitted to; None where these are the training data.
+        context: how many of the most recent vectors it uses.
+        metadata: what goes into its row of the table: at least "parameters", the count of fitted numbers.
+    """
+
+    kind: ClassVar[Literal["baseline"]] = "baseline"
+    name: ClassVar[str]
+    needs_training: ClassVar[bool] = False
+    conditional: ClassVar[bool] = False
+    generative: ClassVar[bool] = False
+    kept: ClassVar[tuple[str, ...] | None] = ()
+
+    def __init__(self, context: int, seed: int = 0) -> None:
+        self.context = context
+        self.seed = seed
+        self.metadata: dict[str, Any] = {"parameters": 0}
+
+    def fit(self, vectors: VectorSource, train: Windows, validation: Windows | None) -> None:
+        """Learn from the training windows; the validation windows choose between variants.
+
+        What needs no training keeps this one, which learns nothing.
+        """
+        self.metadata = {"parameters": 0}
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What it was fitted to, by name. Raises EvaluationError for one that keeps its training data."""
+        if self.kept is None:
+            raise EvaluationError(
+                f"{self.name} cannot be kept: it looks its answers up", remedy="choose another baseline"
+            )
+        return {name: getattr(self, name) for name in self.kept}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take back what `state` gave. Raises KeyError for what is missing."""
+        for name in self.kept or ():
+            setattr(self, name, state[name])
+
+    @abstractmethod
+    def guess(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:
+        """Raw prediction [B, D] from contexts [B, T, D] padded on the right and lengths [B]."""
+
+    def predict(self, contexts: FloatArray, lengths: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Raw and unit prediction, both [B, D]."""
+        raw = self.guess(contexts, lengths)
+        return raw, unit(raw)
 
 
 def last_vectors(contexts: FloatArray, lengths: IntArray) -> FloatArray:
@@ -154,17 +214,15 @@ class NeighbourSuccessor(Baseline):
         import torch
 
         queries = torch.from_numpy(mean_context(contexts, lengths))
-        nearest = np.concatenate([self._nearest(block, n) for block in _blocks(queries)])
+        nearest = np.concatenate([self._nearest(block, n) for block in torch.split(queries, QUERY_BLOCK)])
         return gather_rows(self._vectors, self._next[nearest.T])
 
     def _nearest(self, queries: torch.Tensor, n: int) -> IntArray:
         """[B, n] the most similar keys, the best first; for n = 1 of equal ones the first."""
         import torch
 
-        best, which = (
-            queries.new_full((len(queries), 0), -2.0),
-            torch.zeros(len(queries), 0, dtype=torch.int64),
-        )
+        best = queries.new_full((len(queries), 0), -2.0)
+        which = torch.zeros(len(queries), 0, dtype=torch.int64)
         for start in range(0, len(self._keys), KEY_BLOCK):
             similar = queries @ self._keys[start : start + KEY_BLOCK].T
             value, key = similar.max(1, keepdim=True) if n == 1 else similar.topk(min(n, similar.shape[1]))
@@ -172,11 +230,6 @@ class NeighbourSuccessor(Baseline):
             best, order = best.sort(dim=1, descending=True, stable=True)
             best, which = best[:, :n], which.gather(1, order)[:, :n]
         return which.numpy()
-
-
-def _blocks(queries: torch.Tensor) -> Iterator[torch.Tensor]:
-    for start in range(0, len(queries), QUERY_BLOCK):
-        yield queries[start : start + QUERY_BLOCK]
 
 
 def mean_context(contexts: FloatArray, lengths: IntArray) -> FloatArray:
