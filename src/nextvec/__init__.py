@@ -17,15 +17,14 @@ from nextvec.version import __version__
 
 if TYPE_CHECKING:
     from nextvec.corpus.store import Store
-    from nextvec.inference.api import Predictor
-    from nextvec.inference.predictor import load
+    from nextvec.inference.predictor import Predictor, load
     from nextvec.models.registry import build
     from nextvec.vectors import RawVectors, UnitVectors
 
 __all__ = ["Predictor", "RawVectors", "Store", "UnitVectors", "__version__", "build", "load"]
 
 _LAZY = {
-    "Predictor": "nextvec.inference.api",
+    "Predictor": "nextvec.inference.predictor",
     "RawVectors": "nextvec.vectors",
     "UnitVectors": "nextvec.vectors",
     "Store": "nextvec.corpus.store",

@@ -27,7 +27,8 @@ from nextvec.evaluation.table import TABLE, read_table
 from nextvec.experiments.doctor import examine
 from nextvec.experiments.matrix import PLAN, MatrixPlan
 from nextvec.experiments.runs import RunFolder
-from nextvec.inference.export import export_run
+from nextvec.inference.export import export_predictor
+from nextvec.inference.predictor import RunPredictor
 from nextvec.inference.exported import ExportedPredictor
 from nextvec.models.saving import GOLDEN, WEIGHTS, load_model
 from nextvec.retrieval.backends import open_index
@@ -162,7 +163,7 @@ def everything(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(place, folder, dirs_exist_ok=True)
     pairs = write_pairs(folder / "pairs")
     train_inverter(pairs, tiny(pairs), folder / "decoder", quiet=True)
-    export_run(folder, folder / "export")
+    export_predictor(RunPredictor(folder), folder / "export")
     graph(folder)
     return folder
 

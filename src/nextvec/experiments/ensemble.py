@@ -26,6 +26,7 @@ from nextvec.errors import EvaluationError, RunError
 from nextvec.evaluation.baselines import BASELINES, Baseline
 from nextvec.evaluation.predictor import NextVectorPredictor, ask, unit
 from nextvec.inference.base import StreamSession, TrainedPredictor, VectorPredictor, WindowSession
+from nextvec.inference.engines import Engine
 from nextvec.inference.exported import MANIFEST as EXPORT
 from nextvec.inference.exported import ExportedPredictor
 from nextvec.inference.predictor import ENSEMBLE as FILE
@@ -158,7 +159,7 @@ MAX_MEMBERS = 64
 MAX_BASELINE_BYTES = 2**31
 
 
-class EnsembleEngine:
+class EnsembleEngine(Engine):
     """What an ensemble answers outside of an evaluation: the direction of its unit prediction, which is what
     is evaluated by cosine and rank, at the length of its raw one."""
 
@@ -167,19 +168,13 @@ class EnsembleEngine:
     def __init__(self, ensemble: Ensemble) -> None:
         self.ensemble = ensemble
 
-    def __call__(
-        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None, head: int = 0
-    ) -> FloatArray:
-        """contexts [B, T, D] padded on the right, lengths [B] -> raw [B, D]."""
-        raw, units = self.ensemble.predict(contexts, lengths, queries)
-        answer: FloatArray = units * np.linalg.norm(raw, axis=1, keepdims=True)
-        return answer
-
     def everything(
         self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
     ) -> FloatArray:
-        """The same -> [B, 1, D]: it was fitted for one horizon."""
-        return self(contexts, lengths, queries)[:, None]
+        """As of any engine, [B, 1, D]: it was fitted for one horizon."""
+        raw, units = self.ensemble.predict(contexts, lengths, queries)
+        answer: FloatArray = units * np.linalg.norm(raw, axis=1, keepdims=True)
+        return answer[:, None]
 
 
 class EnsembleRun(Ensemble, TrainedPredictor):

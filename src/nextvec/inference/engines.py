@@ -10,7 +10,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -25,26 +25,27 @@ EngineName = Literal["eager", "compiled", "onnx", "openvino"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 
 
-class Engine(Protocol):
+class Engine(ABC):
     """Contexts in, the raw vector after the last of each out. Safe to call from many threads at once."""
 
     name: str
 
-    def __call__(
-        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None, head: int = 0
-    ) -> FloatArray:
-        """contexts float32 [B, T, D] padded on the right with anything, lengths [B] from 1 to T, for a
-        conditional model queries [B, D] -> raw float32 [B, D] of its horizon number `head`."""
-        ...
-
+    @abstractmethod
     def everything(
         self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
     ) -> FloatArray:
-        """The same -> float32 [B, K, D], one a horizon, and after them the query of a model that ranks."""
-        ...
+        """contexts float32 [B, T, D] padded on the right with anything, lengths [B] from 1 to T, for a
+        conditional model queries [B, D] -> raw float32 [B, K, D], one a horizon, and after them the query of
+        a model that ranks."""
+
+    def __call__(
+        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None, head: int = 0
+    ) -> FloatArray:
+        """Of these the horizon number `head`, [B, D]."""
+        return self.everything(contexts, lengths, queries)[:, head]
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """A module, on whatever device it is.
 
     Args:
@@ -55,14 +56,6 @@ class TorchEngine:
         self.model = model
         self.name = "compiled" if compiled else "eager"
         self._after = torch.compile(model.after) if compiled else model.after
-
-    @torch.inference_mode()
-    def __call__(
-        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None, head: int = 0
-    ) -> FloatArray:
-        prediction = self._after(*tensors(self.model, contexts, lengths, queries))
-        raw: FloatArray = prediction.ahead[:, head].float().cpu().numpy()
-        return raw
 
     @torch.inference_mode()
     def everything(
@@ -124,18 +117,11 @@ def open_graph(
     return OpenVinoEngine(path, inputs, time=time, threads=threads, precision=precision)
 
 
-class GraphEngine(ABC):
+class GraphEngine(Engine):
     """What both do around their runtime."""
-
-    name: str
 
     def __init__(self, inputs: Sequence[str], time: int | None) -> None:
         self.inputs, self.time = tuple(inputs), time
-
-    def __call__(
-        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None, head: int = 0
-    ) -> FloatArray:
-        return self.everything(contexts, lengths, queries)[:, head]
 
     def everything(
         self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
@@ -257,7 +243,11 @@ def runtime(module: str, extra: str) -> Any:
         ) from None
 
 
+def first_line(said: object) -> str:
+    """Of what a runtime says of its error."""
+    return str(said).strip().split("\n")[0][:200]
+
+
 def _refused(graph: Path | bytes, by: str, error: Exception) -> RunError:
-    reason = str(error).strip().split("\n")[0][:200]
     where = graph if isinstance(graph, Path) else "the graph"
-    return RunError(f"is refused by {by} ({reason})", where=where, remedy="export the run again")
+    return RunError(f"is refused by {by} ({first_line(error)})", where=where, remedy="export the run again")

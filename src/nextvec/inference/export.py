@@ -6,6 +6,7 @@ import logging
 import platform
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,19 +21,20 @@ from nextvec.data.windows import FloatArray, IntArray, make_windows
 from nextvec.data.windows import with_queries as with_queries_of
 from nextvec.disk import atomic_path, new_folder, refuse_taken, sha256_file, write_json
 from nextvec.errors import ConfigError, EncoderMismatchError, ModelError, RunError
-from nextvec.inference.engines import (
-    LENGTHS,
-    QUERY,
-    RAW,
-    VECTORS,
-    Engine,
-    TorchEngine,
-    runtime,
+from nextvec.inference.engines import LENGTHS, QUERY, RAW, VECTORS, Engine, TorchEngine, first_line, runtime
+from nextvec.inference.exported import (
+    GOLDEN,
+    MANIFEST,
+    STATE,
+    STEP,
+    VECTOR,
+    VERSION,
+    Entries,
+    engines_of,
+    make_step_graph,
 )
-from nextvec.inference.exported import GOLDEN, MANIFEST, VERSION, engines_of
 from nextvec.inference.graphs import Graph, make_graph, quantised, seeded
 from nextvec.inference.predictor import ModelPredictor, RunPredictor
-from nextvec.inference.steps import STATE, STEP, VECTOR, Entries, make_step_graph
 from nextvec.models.ops.parameters import count_parameters
 from nextvec.vectors import unit
 from nextvec.version import __version__
@@ -164,19 +166,6 @@ class Exported:
     bytes: int
 
 
-def export_run(
-    run: str | Path,
-    out: Path,
-    format: Format = "onnx",
-    precision: Precision = "fp32",
-    *,
-    store: Store | None = None,
-    tolerance: float | None = None,
-) -> Exported:
-    """`export_predictor` for a run folder or a hub id."""
-    return export_predictor(RunPredictor(run), out, format, precision, store=store, tolerance=tolerance)
-
-
 def export_predictor(
     predictor: ModelPredictor,
     out: Path,
@@ -250,35 +239,26 @@ def _graphs(
 
 
 def _check(predictor: ModelPredictor, format: str, precision: str, tolerance: float, step: bool) -> None:
-    if format not in get_args(Format) or precision not in get_args(Precision):
-        raise ConfigError(f"no export of format '{format}' and precision '{precision}'", where="export")
-    if not 0 < tolerance <= 1:
-        raise ConfigError(f"tolerance is {tolerance:g}", remedy="give a cosine, such as 0.999")
-    if predictor.model.scale.device.type != "cpu":
-        raise ConfigError(
-            "the model is not on the CPU", where="export", remedy="open the run with device cpu"
-        )
-    if format == "onnx" and precision == "bf16":
-        raise ConfigError(
-            "ONNX Runtime does not compute in bf16 on a CPU",
-            where="--precision",
-            remedy="give int8 or fp32, or --format openvino",
-        )
-    if step and format != "onnx":
-        raise ConfigError("OpenVINO exports have no step form", where="--step", remedy="give --format onnx")
+    def refuse(when: bool, message: str, where: str | None, remedy: str | None) -> None:
+        if when:
+            raise ConfigError(message, where=where, remedy=remedy)
+
+    unknown = format not in get_args(Format) or precision not in get_args(Precision)
+    refuse(unknown, f"no export of format '{format}' and precision '{precision}'", "export", None)
+    refuse(not 0 < tolerance <= 1, f"tolerance is {tolerance:g}", None, "give a cosine, such as 0.999")
+    elsewhere = predictor.model.scale.device.type != "cpu"
+    refuse(elsewhere, "the model is not on the CPU", "export", "open the run with device cpu")
+    text, other = "ONNX Runtime does not compute in bf16 on a CPU", "give int8 or fp32, or --format openvino"
+    refuse(format == "onnx" and precision == "bf16", text, "--precision", other)
+    text = "OpenVINO exports have no step form"
+    refuse(step and format != "onnx", text, "--step", "give --format onnx")
     if format == "openvino":
         ov = runtime("openvino", "openvino")
-        if precision == "int8":
-            raise ConfigError(
-                "OpenVINO does not run ONNX Runtime's quantised operators",
-                where="--precision",
-                remedy="give bf16 or fp32, or --format onnx",
-            )
-        able = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision == "bf16" and "BF16" not in able:
-            raise ConfigError(
-                "this processor has no bf16 arithmetic", where="--precision", remedy="give --precision fp32"
-            )
+        text = "OpenVINO does not run ONNX Runtime's quantised operators"
+        refuse(precision == "int8", text, "--precision", "give bf16 or fp32, or --format onnx")
+        unable = "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        text = "this processor has no bf16 arithmetic"
+        refuse(precision == "bf16" and unable, text, "--precision", "give --precision fp32")
 
 
 def _explain(graph: Graph, told: dict[str, Any]) -> None:
@@ -293,11 +273,8 @@ def _explain(graph: Graph, told: dict[str, Any]) -> None:
         f"{told['architecture']}: reads the last vectors of a document (up to {context}) and predicts the "
         f"next one. The vectors are those of the encoder {encoder.get('name', 'that it was trained on')}."
     )
-    reads = (
-        "of unit length"
-        if told["training"].get("normalised")
-        else "as the encoder gives them, not normalised"
-    )
+    raw = "as the encoder gives them, not normalised"
+    reads = "of unit length" if told["training"].get("normalised") else raw
     documents = {
         VECTOR: f"float32 [1, {D}]: the next vector of a document, {reads}.",
         VECTORS: f"float32 [B, T, {D}]: {size} of vectors a document, {reads}, oldest first; zeros after the "
@@ -336,10 +313,8 @@ def _write_graph(graph: Graph, path: Path) -> None:
         try:
             converted = ov.convert_model(plain)
         except Exception as e:  # noqa: BLE001  its classes are not public
-            reason = str(e).strip().split("\n")[0][:200]
-            raise ModelError(
-                f"OpenVINO does not take this graph ({reason})", remedy="give --format onnx"
-            ) from None
+            reason = f"OpenVINO does not take this graph ({first_line(e)})"
+            raise ModelError(reason, remedy="give --format onnx") from None
         ov.save_model(converted, path, compress_to_fp16=False)
 
 
@@ -372,11 +347,8 @@ def _described(
     run = predictor if isinstance(predictor, RunPredictor) else None
     model = predictor.model
     horizons = list(run.horizons) if run else list(range(1, model.config.horizons + 1))
-    parallel, left_out = graphs.get(GRAPHS[format]), []
-    if model.generative:
-        left_out.append("samples")
-    if model.confidence is not None:
-        left_out.append("confidence")
+    parallel = graphs.get(GRAPHS[format])
+    cannot = {"samples": model.generative, "confidence": model.confidence is not None}
     return {
         "nextvec_export": VERSION,
         "format": format,
@@ -391,7 +363,7 @@ def _described(
         "context": predictor.context,
         "horizons": horizons,
         "parameters": count_parameters(model),
-        "left_out": left_out,
+        "left_out": [name for name, there in cannot.items() if there],
         "encoder": run.described if run else {},
         "training": run.training if run else {"context": predictor.context, "horizons": horizons},
         "facts": {
@@ -406,8 +378,6 @@ def _described(
 def _installed() -> dict[str, str]:
     found = {}
     for package in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return found

@@ -16,6 +16,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,16 @@ from torch import Tensor, nn
 
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.errors import ModelError
-from nextvec.inference.engines import LENGTHS, QUERY, RAW, VECTORS, OnnxEngine, TorchEngine, runtime
+from nextvec.inference.engines import (
+    LENGTHS,
+    QUERY,
+    RAW,
+    VECTORS,
+    OnnxEngine,
+    TorchEngine,
+    first_line,
+    runtime,
+)
 from nextvec.models.base import NextVectorModel
 from nextvec.models.ops.parameters import count_parameters
 
@@ -96,17 +106,14 @@ def make_graph(model: NextVectorModel, context: int, *, any_length: bool = True)
         )
     if any_length:
         try:
-            graph = _written(model, context, None)
-            _try_out(graph, model, context)
-            return graph
+            return _written(model, context, None)
         except ModelError:
             log.info("%s: the graph takes contexts of one length, %d", model.architecture, context)
-    graph = _written(model, context, context)
-    _try_out(graph, model, context)
-    return graph
+    return _written(model, context, context)
 
 
 def _written(model: NextVectorModel, context: int, time: int | None) -> Graph:
+    """The graph for that one length, or any, tried out."""
     example = torch.zeros(3, time or max(6, context), model.d_embed)
     arguments = [example, torch.full((3,), example.shape[1])]
     names = [VECTORS, LENGTHS]
@@ -121,7 +128,9 @@ def _written(model: NextVectorModel, context: int, time: int | None) -> Graph:
     sizes = proto.graph.input[0].type.tensor_type.shape.dim
     if not sizes[0].dim_param or (time is None and not sizes[1].dim_param):
         raise ModelError(f"{model.architecture}: its graph has but one size", remedy="serve the run itself")
-    return Graph(proto, tuple(names), time)
+    graph = Graph(proto, tuple(names), time)
+    _try_out(graph, model, context)
+    return graph
 
 
 def export_graph(
@@ -143,19 +152,13 @@ def export_graph(
     try:
         with quietly():
             program = torch.onnx.export(
-                module,
-                tuple(arguments),
-                dynamo=True,
-                opset_version=OPSET,
-                dynamic_shapes=shapes,
-                input_names=names,
-                output_names=outputs,
-                verbose=False,
-            )
+                module, tuple(arguments), dynamo=True, opset_version=OPSET, dynamic_shapes=shapes,
+                input_names=names, output_names=outputs, verbose=False,
+            )  # fmt: skip
     except torch.onnx.OnnxExporterError as e:
         said = str(e.__cause__ or e)
         operator = re.search(r"target=torch\.ops\.(aten\.\w+)", said)
-        reason = f"ONNX lacks {operator[1]}" if operator else said.strip().split("\n")[0][:200]
+        reason = f"ONNX lacks {operator[1]}" if operator else first_line(said)
         raise ModelError(
             f"{architecture} cannot be written as a graph ({reason})", remedy="serve the run itself"
         ) from None
@@ -169,21 +172,17 @@ def export_graph(
 def _try_out(graph: Graph, model: NextVectorModel, context: int) -> None:
     """torch.export may take a branch on a size for good; what it then computes for other sizes is wrong."""
     engine = OnnxEngine(graph.proto.SerializeToString(), graph.inputs, time=graph.time)
-    expected = TorchEngine(model)
-    lengths = (1, 2, max(1, context // 2), context)
-    for size in (1, 4):
-        for longest in lengths:
-            contexts, read = seeded(model, size, longest)
-            meant = expected(contexts, read)
-            try:
-                found = engine(contexts, read)
-            except Exception as e:  # noqa: BLE001  the runtime's own classes
-                reason = str(e).strip().split("\n")[0][:200]
-                raise ModelError(
-                    f"{model.architecture}: its graph fails on contexts of {longest} ({reason})",
-                    remedy="serve the run itself",
-                ) from None
-            refuse_different(found, meant, f"{model.architecture}: its graph", f"on contexts of {longest}")
+    expected, what = TorchEngine(model), f"{model.architecture}: its graph"
+    for size, longest in product((1, 4), (1, 2, max(1, context // 2), context)):
+        contexts, read = seeded(model, size, longest)
+        meant = expected(contexts, read)
+        try:
+            found = engine(contexts, read)
+        except Exception as e:  # noqa: BLE001  the runtime's own classes
+            raise ModelError(
+                f"{what} fails on contexts of {longest} ({first_line(e)})", remedy="serve the run itself"
+            ) from None
+        refuse_different(found, meant, what, f"on contexts of {longest}")
 
 
 def refuse_different(found: FloatArray, meant: FloatArray, what: str, when: str) -> None:
@@ -224,7 +223,6 @@ def quietly() -> Iterator[None]:
 # of bytes, becomes its equations with such products. Activations share one scale a call: the rows of a batch
 # touch each other in the last of their eight bits.
 
-Floats = NDArray[np.float32]
 CONTRIB = "com.microsoft"
 QUANTISED = ("MatMul", "LSTM")
 
@@ -241,13 +239,9 @@ def quantised(graph: Graph) -> Graph:
         onnx.save(proto, plain)
         with quietly():
             quantization.quantize_dynamic(
-                plain,
-                done,
-                op_types_to_quantize=list(QUANTISED),
-                weight_type=quantization.QuantType.QInt8,
-                reduce_range=_saturates(),
-                extra_options={"MatMulConstBOnly": True},
-            )
+                plain, done, op_types_to_quantize=list(QUANTISED), reduce_range=_saturates(),
+                weight_type=quantization.QuantType.QInt8, extra_options={"MatMulConstBOnly": True},
+            )  # fmt: skip
         found = onnx.load(done)
     kinds = {node.op_type for node in found.graph.node}
     if not rewritten and not kinds & {"MatMulInteger", "DynamicQuantizeLSTM"}:
@@ -302,7 +296,7 @@ def _read_by(node: Any) -> set[str]:
     return {*node.input, *(name for part in inner for name in _read_by(part))}
 
 
-def _product(onnx: Any, proto: Any, node: Any, weight: Floats) -> list[Any]:
+def _product(onnx: Any, proto: Any, node: Any, weight: FloatArray) -> list[Any]:
     """x W (+ bias) of a Gemm as torch writes Linear: alpha = beta = 1 and x as it is."""
     told = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     if told.get("alpha", 1.0) != 1.0 or told.get("beta", 1.0) != 1.0 or told.get("transA", 0):
@@ -345,20 +339,13 @@ class _Recurrence:
         make, node, name = self.onnx.helper.make_node, self.node, self.node.name
         x, start = node.input[0], node.input[5]
         outputs = [*node.output, ""][:2]
-        first, last, all_of = f"{name}.first", f"{name}.last", f"{name}.all"
+        first, last, all_of, gates = (f"{name}.{part}" for part in ("first", "last", "all", "gates"))
         axis = self._constant("axis", np.array([0], np.int64))
         second = self._constant("second", np.array([1], np.int64))
         made = [
-            self._quantised_product(x, self.input, self.bias, "gates", f"{name}.gates"),
+            self._quantised_product(x, self.input, self.bias, "gates", gates),
             make("Squeeze", [start, axis], [first]),
-            make(
-                "Scan",
-                [first, f"{name}.gates"],
-                [last, all_of],
-                name=name,
-                num_scan_inputs=1,
-                body=self._body(),
-            ),
+            make("Scan", [first, gates], [last, all_of], name=name, num_scan_inputs=1, body=self._body()),
         ]
         if outputs[0]:
             made.append(make("Unsqueeze", [all_of, second], [outputs[0]]))
@@ -368,9 +355,9 @@ class _Recurrence:
 
     def _body(self) -> Any:
         """h [B, H] and a position's gates [B, 3 H] -> h', twice: carried on and given out."""
-        helper, TensorProto, H = self.onnx.helper, self.onnx.TensorProto, self.width
-        make, own = helper.make_node, [2 * H, H]
-        sizes = self._constant("sizes", np.array(own, np.int64))
+        helper, H = self.onnx.helper, self.width
+        make, kind = helper.make_node, self.onnx.TensorProto.FLOAT
+        sizes = self._constant("sizes", np.array([2 * H, H], np.int64))
         halves = self._constant("halves", np.array([H, H], np.int64))
         nodes = [
             self._quantised_product("h", self.recurrent, self.inner_bias, "inner", "inner"),
@@ -390,15 +377,11 @@ class _Recurrence:
         for part in nodes:
             part.name = f"{self.node.name}.{part.output[0]}"
 
-        def value(name: str, width: int) -> Any:
-            return helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, width])
+        widths = {"h": H, "gates": 3 * H, "next": H, "given": H}
+        h, gates, *out = (helper.make_tensor_value_info(n, kind, [None, w]) for n, w in widths.items())
+        return helper.make_graph(nodes, f"{self.node.name}.step", [h, gates], out)
 
-        inputs = [value("h", H), value("gates", 3 * H)]
-        return helper.make_graph(
-            nodes, f"{self.node.name}.step", inputs, [value("next", H), value("given", H)]
-        )
-
-    def _quantised_product(self, x: str, weight: Floats, bias: Floats, kind: str, output: str) -> Any:
+    def _quantised_product(self, x: str, weight: FloatArray, bias: FloatArray, kind: str, output: str) -> Any:
         """x W^T + bias with W [3 H, I] in int8, a scale for each of its rows."""
         scale = np.maximum(np.abs(weight).max(1), np.float32(1e-12)) / np.float32(127)
         held = np.rint(weight / scale[:, None]).astype(np.int8)

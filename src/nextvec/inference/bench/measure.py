@@ -18,7 +18,7 @@ from nextvec.config import Checked, number
 from nextvec.data.windows import FloatArray
 from nextvec.errors import ConfigError, NextvecError, RunError
 from nextvec.inference.bench.worker import COPY, percentiles_ms
-from nextvec.inference.export import Format, Precision, export_run
+from nextvec.inference.export import Format, Precision, export_predictor
 from nextvec.inference.predictor import RunPredictor, open_predictor
 from nextvec.json_process import JsonProcess
 from nextvec.models.registry import build
@@ -84,7 +84,7 @@ def fresh(names: Sequence[str], preset: str, dimension: int, folder: Path) -> li
 def exported(run: Path, engine: str, folder: Path) -> Path:
     """The run's export for an engine, made in `folder`. Raises what `nextvec export` refuses."""
     format, precision = EXPORTS[engine]
-    export_run(run, folder, format=format, precision=precision)
+    export_predictor(RunPredictor(run), folder, format, precision)
     return folder
 
 
