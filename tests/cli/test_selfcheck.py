@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from nextvec import selfcheck as suites
 from nextvec.disk import read_json
 from nextvec.errors import NextvecError
-from nextvec.selfcheck import suites
 from nextvec.selfcheck.oracle import OracleRow
 
 GOOD = OracleRow("cosine", "oracle", "rotation", "= 1", 1.0, 2e-5, ok=True)

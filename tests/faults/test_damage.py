@@ -28,8 +28,8 @@ from nextvec.experiments.doctor import examine
 from nextvec.experiments.matrix import PLAN, MatrixPlan
 from nextvec.experiments.runs import RunFolder
 from nextvec.inference.export import export_predictor
-from nextvec.inference.predictor import RunPredictor
 from nextvec.inference.exported import ExportedPredictor
+from nextvec.inference.predictor import RunPredictor
 from nextvec.models.saving import GOLDEN, WEIGHTS, load_model
 from nextvec.retrieval.backends import open_index
 from nextvec.training.loop import train

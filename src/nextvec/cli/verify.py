@@ -63,7 +63,7 @@ def selfcheck(
     the guard meant for it and by nothing else, and the same work must pass without the fault. The exit code
     is 1 when a row is red: then trust no figure of this installation.
     """
-    from nextvec.selfcheck.suites import SUITES, run_suite
+    from nextvec.selfcheck import SUITES, run_suite
 
     suites = [run_suite(name, quiet=quiet) for name in SUITES]
     lines = []

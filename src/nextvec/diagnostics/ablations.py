@@ -172,7 +172,6 @@ class _Trial:
         return self._cost(f"without chunk -{age + 1}", after, has)
 
     def keep(self, count: int) -> Ablation:
-        """Cost of reading the last `count` chunks only."""
         after = [score(p, self.vectors, self.windows, width=min(count, p.context))[0] for p in self.pair]
         return self._cost(f"only the last {count}", after)
 

@@ -89,7 +89,6 @@ def lengths(counts: Sequence[int] | NDArray[np.int64], context: int, horizon: in
 
 
 def summarise(store: Store, found: StoreSums) -> Summary:
-    """Norms and moments of one pass over the vectors."""
     norms = {**_quantiles(found.norms), "mean": float(found.norms.mean()), "std": float(found.norms.std())}
     return Summary(store.dimension, store.normalised, norms, _spread(found.raw), _spread(found.unit))
 
@@ -113,7 +112,6 @@ def _spread(moments: MeanAndStd) -> Spread:
 
 
 def length_verdict(found: Lengths) -> Verdict:
-    """Whether the documents are long enough for windows."""
     needed = f"a context of {found.context} and a horizon of {found.horizon}"
     if found.windows == 0:
         return Verdict("document lengths", "red", f"no document is long enough for {needed}: no window")
@@ -123,7 +121,6 @@ def length_verdict(found: Lengths) -> Verdict:
 
 
 def vector_verdicts(found: Summary) -> list[Verdict]:
-    """What norms and moments say."""
     norms, units = found.norms, found.unit
     verdicts = []
     unit = max(abs(norms["min"] - 1), abs(norms["max"] - 1)) < UNIT_TOLERANCE

@@ -43,7 +43,6 @@ class ScoredWindow:
     nearest: str
 
     def texts(self) -> list[str]:
-        """Labelled lines, of those texts that there are."""
         labelled = (("last read", self.last), ("came next", self.target), ("nearest", self.nearest))
         return [f"    {label:<10}{shorten(text, SHOWN)}" for label, text in labelled if text]
 

@@ -88,7 +88,6 @@ class FactorsSection(Section):
 
 
 def find_factors(context: DiagnosisContext) -> FactorsSection:
-    """Group the windows by quartiles of each property."""
     properties: list[tuple[str, NDArray[Any], Callable[[Any], str]]] = [
         ("chunks of the document", context.length, str),
         ("position of the target", context.position, str),
@@ -142,7 +141,6 @@ def quantile_masks(values: NDArray[Any], count: int) -> list[NDArray[np.bool_]]:
 
 
 def group_table(what: str, groups: Sequence[WindowGroup], best: str) -> list[str]:
-    """A row for each group."""
     rows = [
         [
             g.name,
@@ -213,7 +211,6 @@ class ShiftSection(Section):
 
 
 def find_shifts(context: DiagnosisContext) -> ShiftSection:
-    """Part the windows in thirds, both ways."""
     parts = quantile_masks(context.shift, len(SHIFT_NAMES))
     others = [a for name, a in context.summaries.items() if name not in (context.best, context.model.name)]
     unrest = _unrest(context)
@@ -347,7 +344,6 @@ class CalibrationSection(Section):
 
 
 def find_calibration(context: DiagnosisContext) -> CalibrationSection:
-    """Bin the windows by confidence, in tenths."""
     size = float(np.sqrt(row_dots(context.evaluation_set.targets, context.evaluation_set.targets).mean()))
     length = _lengths(context.scores.raw) / size
     agreement = row_dots(context.scores.unit, context.evaluation_set.last_units)

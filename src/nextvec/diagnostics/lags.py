@@ -287,7 +287,6 @@ def _curve(
 
 
 def order_verdicts(curves: tuple[LagCurve, ...]) -> list[Verdict]:
-    """What the curves say of the order of chunks."""
     whole, *parts = curves
     if not whole.lags:
         return [Verdict("order", "red", "no document has two chunks: there is no next chunk to predict")]

@@ -65,13 +65,11 @@ class ModelDiagnosis:
 
     @property
     def parts(self) -> dict[str, Section]:
-        """Name -> part."""
         found = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: part for name, part in found.items() if isinstance(part, Section)}
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """Those of every part, in order."""
         return [verdict for part in self.parts.values() for verdict in part.verdicts()]
 
     @property

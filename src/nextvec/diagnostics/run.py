@@ -271,7 +271,6 @@ def _schedule(record: RunRecord) -> list[Verdict]:
 
 
 def _claims(record: RunRecord) -> list[Verdict]:
-    """What the result says against what the history says."""
     if record.best_epoch is None or record.best_cosine is None:
         return []
     best = record.best

@@ -49,7 +49,6 @@ class Verdict:
 
 
 def is_red(verdicts: Iterable[Verdict]) -> bool:
-    """Whether any verdict is red."""
     return any(verdict.level == "red" for verdict in verdicts)
 
 
@@ -132,7 +131,6 @@ class PredictorSummary:
 
     @classmethod
     def of(cls, scores: Scores, name: str) -> PredictorSummary:
-        """Keep the small part of scores."""
         margin = METRICS["forward_margin"].values
         assert margin is not None
         return cls(
@@ -172,17 +170,14 @@ class DiagnosisContext:
 
     @cached_property
     def best(self) -> str:
-        """The baseline with the highest cosine."""
         return max(self.baselines, key=lambda name: float(self.summaries[name].cosine.mean()))
 
     @cached_property
     def best_scores(self) -> Scores:
-        """The predictions of the best baseline."""
         return Scores.of(self.baselines[self.best], self.evaluation_set)
 
     @property
     def document(self) -> IntArray:
-        """[N] the document of each window."""
         return self.evaluation_set.windows.document
 
     @property
@@ -202,12 +197,10 @@ class DiagnosisContext:
 
     @cached_property
     def length(self) -> IntArray:
-        """[N] chunks of the target's document."""
         return np.array([self.documents[i].count for i in self.document], dtype=np.int64)
 
     @cached_property
     def source(self) -> NDArray[np.str_]:
-        """[N] source of the target's document."""
         return np.array([self.documents[i].source for i in self.document])
 
     @cached_property

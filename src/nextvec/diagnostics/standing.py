@@ -166,7 +166,6 @@ class OffsetSection(Section):
     profiles: dict[str, dict[int, float]]
 
     def peak(self, name: str) -> int:
-        """Offset of the largest cosine."""
         profile = self.profiles[name]
         return max(profile, key=lambda k: profile[k])
 
@@ -211,7 +210,6 @@ class RolloutMeans:
 
     @classmethod
     def of(cls, rollout: Rollout) -> RolloutMeans:
-        """The means of a rollout."""
         each = (rollout.cosine, rollout.drift, rollout.repetition)
         return cls(*([float(x) for x in values.mean(axis=0)] for values in each))
 
@@ -267,7 +265,6 @@ class RolloutSection(Section):
 
 
 def find_margin(context: DiagnosisContext) -> MarginSection:
-    """The forward margin of every predictor of the case."""
     margins = {name: estimate(context.document, a.margin) for name, a in context.summaries.items()}
     return MarginSection(context.model.name, context.best, margins)
 

@@ -80,7 +80,6 @@ class EvaluationSet:
 
     @property
     def dimension(self) -> int:
-        """D."""
         return self.vectors.shape[1]
 
     def ranks(self, units: FloatArray) -> IntArray:
@@ -103,7 +102,6 @@ class EvaluationSet:
         return unit(gather_rows(self.vectors, self.windows.last))
 
     def blocks(self, width: int) -> Iterator[tuple[IntArray, FloatArray, IntArray]]:
-        """`context_blocks` of the windows."""
         return context_blocks(self.vectors, self.windows, width)
 
     def prefixes(self, width: int) -> Iterator[tuple[IntArray, FloatArray, IntArray]]:

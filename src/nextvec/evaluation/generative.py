@@ -54,7 +54,6 @@ class Generated:
     n: int
 
     def select(self, which: Any) -> Generated:
-        """The same of some of the windows only."""
         return replace(self, **{name: getattr(self, name)[which] for name in PER_WINDOW})
 
 

@@ -45,12 +45,10 @@ class Estimate:
 
     @property
     def above(self) -> bool:
-        """Clearly above 0."""
         return self.clear and self.value > 0
 
     @property
     def below(self) -> bool:
-        """Clearly below 0."""
         return self.clear and self.value < 0
 
     def better(self, direction: str | None = "higher") -> bool | None:

@@ -84,7 +84,6 @@ class Scores:
         return cls(evaluation_set, raw, units, predictor=predictor, query=query)
 
     def select(self, which: NDArray[np.bool_] | IntArray | slice) -> Scores:
-        """The same answers to some of the windows only."""
         evaluation_set = self.evaluation_set.select(which)
         query = self.query[which] if self.query is not self.unit else None
         part = Scores(

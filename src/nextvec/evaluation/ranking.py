@@ -64,7 +64,6 @@ class Pool:
         return len(self.rows)
 
     def select(self, which: NDArray[np.bool_] | IntArray | slice) -> Pool:
-        """The same candidates for some of the windows."""
         per_window = ("target", "low", "high", "read_low", "read_high", "query", "begin", "end")
         return replace(self, **{name: getattr(self, name)[which] for name in per_window})
 

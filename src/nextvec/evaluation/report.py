@@ -91,7 +91,6 @@ class Report:
     folds: int = 0
 
     def row(self, name: str) -> PredictorRow:
-        """The row of one predictor. Raises KeyError."""
         return {row.name: row for row in self.rows}[name]
 
     def notes(self) -> list[str]:
@@ -132,7 +131,6 @@ class Report:
         return notes + [note for row in self.rows if row.kind == "model" for note in self._verdict(row)]
 
     def _verdict(self, row: PredictorRow) -> list[str]:
-        """A model against the best baseline, in words."""
         said = []
         for metric in ("cosine", "recall@1"):
             figure, best = row.figures.get(metric), self.best.get(metric)
@@ -180,7 +178,6 @@ class Report:
         ]
 
     def write(self, path: Path) -> None:
-        """Write `to_json` to a file, atomically."""
         write_json(path, self.to_json())
 
 
@@ -258,7 +255,6 @@ class KeptPredictions:
         return cls(store, windows.target, windows.last, windows.document, values, units)
 
     def write(self, path: Path) -> None:
-        """Write them to one safetensors file, atomically."""
         from safetensors.numpy import save_file
 
         tensors: dict[str, NDArray[np.generic]] = {

@@ -67,7 +67,6 @@ FIRST = (
 
 
 def format_report(report: Report, *, markdown: bool = False, wide: bool = True) -> str:
-    """Heading, table and notes of a report."""
     return format_table(report.to_json(), markdown=markdown, wide=wide)
 
 
@@ -152,7 +151,6 @@ def explain() -> list[tuple[str, str, str, str]]:
 
 
 def _keys(report: Mapping[str, Any]) -> list[str]:
-    """The keys of the columns after the first."""
     rows = report["rows"]
     # By the unit prediction only where a query ranks otherwise.
     by_query = {f"unit_{k}": k for k in ("recall@5", "mrr")}
@@ -163,7 +161,6 @@ def _keys(report: Mapping[str, Any]) -> list[str]:
 
 
 def _cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows."""
     keys = _keys(report)
     head = ["predictor", *((FIGURES | FACTS)[key][0] for key in keys)]
     return head, [[row["name"], *(_cell(report, row, key) for key in keys)] for row in report["rows"]]

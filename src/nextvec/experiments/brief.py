@@ -59,7 +59,6 @@ class PrdRow:
         return len(self.met) / asked if asked else None
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
         return {**asdict(self), "score": self.score}
 
 
@@ -73,7 +72,6 @@ class PrdTable:
     beat_transformer: dict[str, bool] | None
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
         return {
             "rows": [row.to_json() for row in self.rows],
             "loss_factor": self.factor,
@@ -208,12 +206,9 @@ class Criterion:
 
 @dataclass(frozen=True)
 class Checklist:
-    """All criteria."""
-
     criteria: tuple[Criterion, ...]
 
     def count(self, status: Status) -> int:
-        """How many have that status."""
         return sum(c.status == status for c in self.criteria)
 
     @property

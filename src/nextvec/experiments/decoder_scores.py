@@ -151,7 +151,6 @@ class DecoderRow:
         seconds: float | None = None,
         control: TextScores | None = None,
     ) -> DecoderRow:
-        """Take the means."""
         documents = bench.windows.document
         return cls(
             name,
@@ -171,12 +170,8 @@ class DecoderRow:
 
 def _gain(bench: HeldOutChunks, scores: TextScores, control: TextScores) -> GainOverControl:
     documents = bench.windows.document
-    return GainOverControl(
-        **{
-            name: estimate(documents, getattr(scores, name), getattr(control, name))
-            for name in ("cosine", "given", "token_f1")
-        }
-    )
+    names = ("cosine", "given", "token_f1")
+    return GainOverControl(*(estimate(documents, getattr(scores, n), getattr(control, n)) for n in names))
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,7 +220,6 @@ class DecoderHeading:
 
     @classmethod
     def of(cls, bench: HeldOutChunks) -> DecoderHeading:
-        """Of a bench."""
         name = str(bench.store.encoder.get("name", ""))
         return cls(str(bench.store.path), name, dict(bench.splits), bench.dropped, bench.seed)
 
@@ -256,11 +250,8 @@ class DecoderReport(Section):
 
     def verdicts(self) -> list[Verdict]:
         rows = [r for r in (*self.decoded, *self.pipeline) if r.over_control is not None]
-        return [verdict for row in rows for verdict in _verdicts(row, self._count)]
-
-    @property
-    def _count(self) -> int:
-        return sum(self.heading.documents.values())
+        count = sum(self.heading.documents.values())
+        return [verdict for row in rows for verdict in _verdicts(row, count)]
 
     def lines(self) -> list[str]:
         lines = [str(self.heading), "", *rows_table(self.decoded), "", *NOTES]
@@ -315,21 +306,16 @@ def evaluate_decoders(
     decoded = [DecoderRow.of(bench, TRUE, "true", TextScores.of(bench, true_texts(bench)))]
     for decoder in decoders:
         decoded += rows(decoder.name, decoder, bench.targets)
-    heading = DecoderHeading.of(bench)
-    if run is None:
-        return DecoderReport(heading, tuple(decoded)), _examples(bench, texts)
-    raw, units = bench.predict(run)
-    behind = []
-    for decoder in decoders:
-        behind += rows(f"{run.name} > {decoder.name}", decoder, raw, raw.unit().values)
-    reached = estimate(bench.windows.document, row_dots(units, bench.target_units))
-    report = DecoderReport(heading, tuple(decoded), run.name, reached, tuple(behind))
-    return report, _examples(bench, texts)
-
-
-def _examples(bench: HeldOutChunks, texts: Mapping[str, DecodedTexts]) -> list[DecodedChunk]:
+    report = DecoderReport(DecoderHeading.of(bench), tuple(decoded))
+    if run is not None:
+        raw, units = bench.predict(run)
+        behind: list[DecoderRow] = []
+        for decoder in decoders:
+            behind += rows(f"{run.name} > {decoder.name}", decoder, raw, raw.unit().values)
+        reached = estimate(bench.windows.document, row_dots(units, bench.target_units))
+        report = DecoderReport(report.heading, report.decoded, run.name, reached, tuple(behind))
     names = [bench.store.documents[int(i)].doc_id for i in bench.windows.document]
-    return [
+    return report, [
         DecodedChunk(name, truth, {decoder: written.texts[i] for decoder, written in texts.items()})
         for i, (name, truth) in enumerate(zip(names, bench.truths, strict=True))
     ]
@@ -346,9 +332,8 @@ def _verdicts(row: DecoderRow, count: int) -> list[Verdict]:
     )
     found = [Verdict("decoded", "ok" if nearer else "red", text)]
     if row.gibberish.value > 0.5:
-        found.append(
-            Verdict("gibberish", "red", f"{row.name}: {percent(row.gibberish.value)} of texts are gibberish")
-        )
+        share = percent(row.gibberish.value)
+        found.append(Verdict("gibberish", "red", f"{row.name}: {share} of texts are gibberish"))
     if row.how == "generated" and row.copied:
         text = f"{row.name}: {row.copied} of {count} texts are copied from training chunks"
         found.append(Verdict("copied", "warning", text))

@@ -24,6 +24,7 @@ from nextvec.evaluation.evaluation_set import without_leaks
 from nextvec.evaluation.harness import check_made_for, judged_documents
 from nextvec.evaluation.predictor import ask
 from nextvec.experiments.evaluating import DocumentSelection, EvaluatedRun, TrainedOnDocuments, division_of
+from nextvec.experiments.merging import joined_windows
 from nextvec.progress import Progress
 from nextvec.vectors import RawVectors, unit
 
@@ -173,9 +174,8 @@ def lay_out(
             break
     held = [store.documents[i] for i in split.train]
     rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(d.first, d.first + d.count) for d in held)])
-    bench = HeldOutChunks(
-        store, reader, _joined(drawn), splits, dropped, KnownTexts(store.texts(rows)), selection.seed, quiet
-    )
+    texts, windows = KnownTexts(store.texts(rows)), joined_windows(drawn)
+    bench = HeldOutChunks(store, reader, windows, splits, dropped, texts, selection.seed, quiet)
     if len(bench) < FEWEST:
         raise EvaluationError(
             f"{len(bench)} document is left, which leaves nothing to shuffle",
@@ -193,13 +193,6 @@ def _windows(
     windows = make_windows(store, documents, selection.context, horizon)
     kept, leaks = without_leaks(store, windows, trained, split=name)
     return kept, leaks.dropped
-
-
-def _joined(parts: Sequence[Windows]) -> Windows:
-    target, first, document = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("target", "first", "document")
-    )
-    return Windows.of_targets(target, first, document, parts[0].context, parts[0].horizon)
 
 
 @contextmanager

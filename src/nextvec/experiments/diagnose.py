@@ -111,7 +111,6 @@ def diagnose_model(
 
 
 def _rows(store: Store, documents: Sequence[int]) -> IntArray:
-    """Rows of every chunk of these documents."""
     held = [store.documents[i] for i in documents]
     return np.concatenate([np.arange(d.first, d.first + d.count, dtype=np.int64) for d in held])
 

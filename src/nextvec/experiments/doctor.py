@@ -107,11 +107,8 @@ def _matrix(folder: Path) -> Examination:
         files.append(look(folder / TABLE, lambda: read_table(folder)))
     if (folder / KEPT).is_file():
         files.append(look(folder / KEPT, lambda: KeptPredictions.read(folder / KEPT)))
-    advice = []
-    if any(file.state == "DAMAGED" for file in files):
-        advice.append(
-            "the same nextvec matrix command writes table and answers anew from the runs that are whole"
-        )
+    again = "the same nextvec matrix command writes table and answers anew from the runs that are whole"
+    advice = _of(folder, files, again).advice
     for run in sorted(path.parent for path in (folder / "runs").glob(f"*/{CONFIG}")):
         found = _run(run)
         files += found.files
@@ -122,25 +119,26 @@ def _matrix(folder: Path) -> Examination:
 def _decoder(folder: Path) -> Examination:
     whole = look(folder / DECODER, lambda: read_object(folder / DECODER, RunError, needs={"kind": str}))
     if whole.state == "DAMAGED":
-        return Examination(str(folder), [whole], [AGAIN])
+        return _of(folder, [whole], AGAIN)
     if read_json(folder / DECODER, RunError)["kind"] != "inverter":
         raise RunError("is a decoder that was not trained here", where=folder, remedy="set it up again")
     files = [look(folder / name) for name in (WEIGHTS, GOLDEN)]
     files.append(look(folder / DECODER, lambda: load_saved(folder)))
     if (folder / FILE).is_file():
         files.append(look(folder / FILE, lambda: read_checkpoint(folder)))
-    bad = any(file.state == "DAMAGED" for file in files)
-    advice = [AGAIN] if bad else []
-    return Examination(str(folder), files, advice)
+    return _of(folder, files, AGAIN)
 
 
 def _export(folder: Path) -> Examination:
     files = [look(folder / EXPORT, lambda: read_object(folder / EXPORT, RunError, needs={"files": dict}))]
-    if files[0].state == "DAMAGED":
-        return Examination(str(folder), files, ["export the run again"])
-    held = read_json(folder / EXPORT, RunError)
-    files = [look(folder / EXPORT, lambda: ExportedPredictor(folder))]
-    for name, entry in sorted(held.get("files", {}).items()):
-        files.append(listed(folder / name, str(entry["sha256"])))
+    if files[0].state != "DAMAGED":
+        held = sorted(read_json(folder / EXPORT, RunError)["files"].items())
+        files = [look(folder / EXPORT, lambda: ExportedPredictor(folder))]
+        files += [listed(folder / name, str(entry["sha256"])) for name, entry in held]
+    return _of(folder, files, "export the run again")
+
+
+def _of(folder: Path, files: list[Examined], advice: str) -> Examination:
+    """With advice where anything is damaged."""
     bad = any(file.state == "DAMAGED" for file in files)
-    return Examination(str(folder), files, ["export the run again"] if bad else [])
+    return Examination(str(folder), files, [advice] if bad else [])

@@ -79,11 +79,13 @@ class Ensemble:
         self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
     ) -> tuple[FloatArray, FloatArray]:
         """Raw and unit prediction, both [B, D]; the members that are conditional are given the queries."""
-        raw, units = answers(self.members, contexts, lengths, queries)
-        mixed = np.einsum("m,mbd->bd", self.mixture.raw, raw)
-        return mixed.astype(np.float32), unit(
-            np.einsum("m,mbd->bd", self.mixture.unit, units).astype(np.float32)
+        both = zip(
+            (self.mixture.raw, self.mixture.unit),
+            answers(self.members, contexts, lengths, queries),
+            strict=True,
         )
+        raw, units = (np.einsum("m,mbd->bd", weights, said).astype(np.float32) for weights, said in both)
+        return raw, unit(units)
 
 
 def fit_mixture(
@@ -257,10 +259,8 @@ def write(ensemble: EnsembleRun, out: Path, places: Sequence[str]) -> None:
         for b in ensemble.baselines
         for key, value in b.state().items()
     }
-    members = [
-        {"run": place, "sha256": _digest(run.folder)}
-        for place, run in zip(places, ensemble.runs, strict=True)
-    ]
+    both = zip(places, ensemble.runs, strict=True)
+    members = [{"run": place, "sha256": _digest(run.folder)} for place, run in both]
     held = {
         "members": [*members, *({"baseline": b.name, "context": b.context} for b in ensemble.baselines)],
         "raw_weights": ensemble.mixture.raw.tolist(),
@@ -300,11 +300,8 @@ def load(folder: str | Path, device: str = "cpu") -> EnsembleRun:
             case {"baseline": str(name), "context": int(context)} if name in BASELINES:
                 baselines.append(_restored(folder, name, context))
             case _:
-                raise RunError(
-                    f"has a member that is neither run nor baseline: {member}",
-                    where=folder / FILE,
-                    remedy=remedy,
-                )
+                text = f"has a member that is neither run nor baseline: {member}"
+                raise RunError(text, where=folder / FILE, remedy=remedy)
     if not runs:
         raise RunError("has no run among its members", where=folder / FILE, remedy=remedy)
     mixture = MixtureWeights(np.asarray(raw, dtype=np.float64), np.asarray(units, dtype=np.float64))

@@ -304,7 +304,6 @@ class RemoteRun(RemotePredictor):
 
     @property
     def task(self) -> str:
-        """Either "next" or "middle"."""
         return str(self.training["task"])
 
     @cached_property

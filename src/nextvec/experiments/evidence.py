@@ -78,7 +78,6 @@ class Evidence:
 
     @cached_property
     def model(self) -> NextVectorModel:
-        """The saved model in eval mode. Raises RunError."""
         return load_model(self.run)[0]
 
     @cached_property
@@ -90,7 +89,6 @@ class Evidence:
 
     @cached_property
     def trained_on(self) -> TrainedOn:
-        """Keys of what was trained on. Raises RunError."""
         return TrainedOn.load(self.run / TRAINED_ON)
 
     def need(self, **parts: str) -> None:

@@ -40,11 +40,9 @@ class Examination:
 
     @property
     def damaged(self) -> list[Examined]:
-        """The files that are not what was written."""
         return [file for file in self.files if file.state == "DAMAGED"]
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
         return asdict(self)
 
 
@@ -73,7 +71,6 @@ def listed(path: Path, digest: str) -> Examined:
 
 
 def examine_store(folder: Path) -> Examination:
-    """Manifest and every shard."""
     files, advice = [look(folder / STORE, lambda: read_manifest(folder))], list[str]()
     if files[0].state == "DAMAGED":
         return Examination(str(folder), files, ["copy the file from a backup: the shards are not looked at"])

@@ -65,7 +65,6 @@ class StrategyScores:
         return (self.ranks <= int(metric.partition("@")[2])).astype(np.float64)
 
     def figure(self, metric: str) -> float:
-        """The metric."""
         return float(self.values(metric).mean())
 
 
@@ -82,16 +81,12 @@ class GainGroup:
 
 @dataclass(frozen=True)
 class GainFactor:
-    """The windows in groups by one property."""
-
     name: str
     groups: tuple[GainGroup, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class StrategyComparison:
-    """Strategies on the same windows and candidates."""
-
     store: Store
     split: str
     evaluation_set: EvaluationSet
@@ -105,7 +100,6 @@ class StrategyComparison:
         return self.evaluation_set.pool.chance(KS)
 
     def outcome(self, name: str) -> StrategyScores | None:
-        """The strategy of that name, if it was asked."""
         return next((outcome for outcome in self.outcomes if outcome.strategy.name == name), None)
 
     def references(self, outcome: StrategyScores) -> list[StrategyScores]:

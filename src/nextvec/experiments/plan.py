@@ -130,7 +130,6 @@ class MatrixPlan:
 
     @property
     def rows(self) -> list[str]:
-        """The rows of the table, in order."""
         return [row for row, *_ in self._rows()]
 
     def _rows(self) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:

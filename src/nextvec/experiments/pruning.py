@@ -242,7 +242,6 @@ class PruningTable:
     lines: tuple[PruningRow, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
         rows = [
             {**asdict(row), "versus": None if row.versus is None else row.versus.to_json()}
             for row in self.lines

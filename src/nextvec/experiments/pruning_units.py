@@ -63,7 +63,6 @@ _FINDERS: dict[str, Finder] = {}
 
 
 def units_of(architecture: str) -> Callable[[Finder], Finder]:
-    """Decorator of the function that finds the units of an architecture."""
 
     def register(finder: Finder) -> Finder:
         _FINDERS[architecture] = finder
@@ -73,7 +72,6 @@ def units_of(architecture: str) -> Callable[[Finder], Finder]:
 
 
 def prunable() -> tuple[str, ...]:
-    """The architectures whose units are known."""
     return tuple(sorted(_FINDERS))
 
 
@@ -295,5 +293,4 @@ def matrices(model: NextVectorModel) -> Iterator[Tensor]:
 
 
 def nonzero(model: nn.Module) -> int:
-    """Number of learned values that are not 0."""
     return sum(int(parameter.count_nonzero()) for parameter in model.parameters())

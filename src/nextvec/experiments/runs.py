@@ -73,7 +73,6 @@ class RunFolder:
 
     @property
     def architecture(self) -> str:
-        """Name of the network."""
         return str(self.config.get("model", {}).get("name", self.row))
 
     @cached_property

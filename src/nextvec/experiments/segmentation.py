@@ -188,7 +188,6 @@ class SegmentationReport:
         return lines
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
         rows = [
             {"name": row.name, **asdict(row)} | {"versus": {k: e.to_json() for k, e in row.versus.items()}}
             for row in self.rows

@@ -13,7 +13,7 @@ from nextvec.corpus.reading import TextReader
 from nextvec.corpus.store import Store
 from nextvec.data.gather import gather_rows
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.disk import read_json
+from nextvec.disk import read_object
 from nextvec.errors import DocumentError, RunError
 from nextvec.evaluation.boundaries import CURVES, DEFAULT, Curve, Cuts, ReadDocument, Rule, high_peaks
 from nextvec.evaluation.harness import check_made_for
@@ -101,7 +101,6 @@ class FittedFinder:
         return Rule(self.threshold, self.apart, self.width)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
         return {**asdict(self), "segment_chunks": list(self.segment_chunks)}
 
 
@@ -125,10 +124,7 @@ def kept_finder(run: TrainedPredictor) -> FittedFinder | None:
     if not path.is_file():
         return None
     remedy = "fit it again: nextvec surprise RUN --store STORE --fit"
-    said = read_json(path, RunError, remedy=remedy)
-    if not isinstance(said, dict):
-        raise RunError("is not what --fit writes", where=path, remedy=remedy)
-    found = from_dict(FittedFinder, said, where=path)
+    found = from_dict(FittedFinder, read_object(path, RunError, needs={}, remedy=remedy), where=path)
     if found.finder not in CURVES:
         raise RunError(f"names no finder '{found.finder}'", where=path, remedy=remedy)
     return found

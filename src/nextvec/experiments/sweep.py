@@ -152,7 +152,6 @@ class SweepPlan:
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
-        """As Optuna calls it."""
         return "maximize" if self.metric == "cosine" else "minimize"
 
 

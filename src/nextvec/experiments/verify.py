@@ -30,14 +30,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found."""
-
     run: str
     checks: tuple[Check, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether no check is red."""
         return all(check.status != "RED" for check in self.checks)
 
     def to_json(self) -> dict[str, Any]:

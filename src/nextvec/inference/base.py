@@ -73,7 +73,6 @@ class StreamSession(ABC):
         return raw
 
     def reset(self) -> None:
-        """Forget everything that was read."""
         with self._lock:
             self._forget()
             self.position = 0
@@ -248,7 +247,6 @@ class VectorPredictor(ABC):
 
     @property
     def generative(self) -> bool:
-        """Whether it can be asked for samples."""
         return False
 
     @abstractmethod
@@ -358,7 +356,6 @@ class TrainedPredictor(VectorPredictor):
 
     @property
     def task(self) -> str:
-        """Either "next" or "middle"."""
         return str(self.training.get("task", "next"))
 
     def vectors(self, values: FloatArray) -> RawVectors:

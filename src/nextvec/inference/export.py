@@ -89,7 +89,6 @@ class Parity:
     tolerance: float
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in export.json."""
         return asdict(self)
 
 

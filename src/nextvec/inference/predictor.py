@@ -275,7 +275,6 @@ class Predictor:
 
     @property
     def dimension(self) -> int:
-        """D."""
         return self.run.dimension
 
     def ahead(self, horizon: int) -> Predictor:

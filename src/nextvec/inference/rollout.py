@@ -43,7 +43,6 @@ class Guard:
             _check_between(name, getattr(self, name), -1.0)
 
     def objection(self, drift: float, repetition: float | None) -> str | None:
-        """Why a step is the last one; None where it is not."""
         if self.min_cosine is not None and drift < self.min_cosine:
             return f"drifted: cosine {drift:.3f} to the last chunk read, below {self.min_cosine:g}"
         if self.max_repetition is not None and repetition is not None and repetition > self.max_repetition:
@@ -175,9 +174,8 @@ def roll(
         raise ConfigError("no chunks to snap to", where="snap", remedy="name a store")
     length = float(np.linalg.norm(read, axis=1).mean())
     made: list[RolloutStep] = []
-    for step in _steps(
-        predictor, RawVectors(read, vectors.encoder, vectors.normalised), course, find, length
-    ):
+    given = RawVectors(read, vectors.encoder, vectors.normalised)
+    for step in _steps(predictor, given, course, find, length):
         made.append(step)
         objection = course.guard.objection(step.drift, step.repetition)
         if len(made) == steps or objection:

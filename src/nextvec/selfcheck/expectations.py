@@ -37,15 +37,12 @@ def expects(*names: str, oracle: float | None = None) -> Callable[[Expectation],
     return register
 
 
-@expects("cosine", oracle=1)
-def _cosine(context: OracleContext) -> Expected:
-    # cos(p, x_t) concentrates at its moments' value; the bias is of order r (1 - r^2) / 2D (Hotelling 1953)
-    return context.state(context.toward(0))
-
-
-@expects("surprise", oracle=0)
-def _surprise(context: OracleContext) -> Expected:
-    return context.state(1 - context.toward(0))
+# cos(p, x_t) concentrates at its moments' value; the bias is of order r (1 - r^2) / 2D (Hotelling 1953)
+expects("cosine", oracle=1)(lambda context: context.state(context.toward(0)))
+expects("surprise", oracle=0)(lambda context: context.state(1 - context.toward(0)))
+expects("forward_margin")(lambda context: context.state(context.toward(0) - context.toward(-1)))
+# in units of E y^2 = 1
+expects("mse", oracle=0)(lambda context: context.state(context.mean(context.theory.error)))
 
 
 @expects("cosine_std", oracle=0)
@@ -57,12 +54,6 @@ def _cosine_std(context: OracleContext) -> Expected:
         lambda a: theory.spread(a, chunk(0)) ** 2 + (theory.cosine(a, chunk(0)) - centre) ** 2
     )
     return context.state(math.sqrt(total))
-
-
-@expects("mse", oracle=0)
-def _mse(context: OracleContext) -> Expected:
-    # in units of E y^2 = 1
-    return context.state(context.mean(context.theory.error))
 
 
 @expects("energy_score", oracle=0)
@@ -169,11 +160,6 @@ def _par(context: OracleContext) -> Expected:
     return between(context.mean(low) / high(truth), context.mean(high) / low(truth))
 
 
-@expects("forward_margin")
-def _forward_margin(context: OracleContext) -> Expected:
-    return context.state(context.toward(0) - context.toward(-1))
-
-
 @expects("offset_margin")
 def _offset_margin(context: OracleContext) -> Expected:
     return context.state(context.toward(0) - max(context.toward(k) for k in OFFSETS if k != 0))
@@ -198,16 +184,15 @@ def _offset_accuracy(context: OracleContext) -> Expected:
     return exact(0) if high < 1e-9 else between(max(0.0, 1 - sum(map(nearer, others))), high)
 
 
-@expects("skill", oracle=1)
-def _skill(context: OracleContext) -> Expected:
-    reference = context.references[LINEAR_AVERAGE]
-    return context.state(skill_over(context.toward(0), reference), scale=1 / (1 - reference))
+def _skill(name: str, baseline: str) -> None:
+    @expects(name, oracle=1)
+    def skill(context: OracleContext) -> Expected:
+        reference = context.references[baseline]
+        return context.state(skill_over(context.toward(0), reference), scale=1 / (1 - reference))
 
 
-@expects("skill_vs_best_baseline", oracle=1)
-def _skill_vs_best_baseline(context: OracleContext) -> Expected:
-    reference = context.references[BEST_BASELINE]
-    return context.state(skill_over(context.toward(0), reference), scale=1 / (1 - reference))
+_skill("skill", LINEAR_AVERAGE)
+_skill("skill_vs_best_baseline", BEST_BASELINE)
 
 
 def _variance(context: OracleContext) -> float:

@@ -35,7 +35,6 @@ class OracleRow:
 
     @property
     def name(self) -> str:
-        """Which line it is."""
         return f"{self.metric} of {self.predictor} in {self.world}"
 
     def __str__(self) -> str:

@@ -42,7 +42,6 @@ class FunctionPredictor:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def predict(self, contexts: FloatArray, lengths: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Raw and unit prediction, both [B, D]."""
         raw = np.asarray(self.guess(contexts, lengths), dtype=np.float32)
         return raw, unit(raw)
 
@@ -89,7 +88,6 @@ class KnownPredictor:
 
     @property
     def name(self) -> str:
-        """Its name in the tables."""
         return self.predictor.name
 
     @property
@@ -229,7 +227,6 @@ def kalman_samples(world: HiddenState) -> KnownPredictor:
 
 
 def known_predictors(world: World) -> list[KnownPredictor]:
-    """All that stand trial in a world."""
     plain = (oracle, copy_last, linear_average, last_and_mean, mean_vector, shuffled, random)
     known = [make(world) for make in plain]
     if isinstance(world, HiddenState):
@@ -273,7 +270,6 @@ class Expected:
 
 
 def exact(value: float, scale: float = 1.0) -> Expected:
-    """Known up to rounding."""
     return Expected("exact", value, value, scale)
 
 
@@ -283,17 +279,14 @@ def near(value: float, scale: float = 1.0) -> Expected:
 
 
 def chance(value: float, scale: float = 1.0) -> Expected:
-    """What knowing nothing gives."""
     return Expected("chance", value, value, scale)
 
 
 def at_most(value: float, scale: float = 1.0) -> Expected:
-    """An upper bound."""
     return Expected("at most", -math.inf, value, scale)
 
 
 def between(low: float, high: float, scale: float = 1.0) -> Expected:
-    """Two bounds."""
     return Expected("between", low, high, scale)
 
 
@@ -313,7 +306,6 @@ class OracleContext:
 
     @cached_property
     def theory(self) -> Theory:
-        """What probability theory says in this world."""
         return Theory(self.world)
 
     def answers(self, step: int = 1) -> AnswerMixture:

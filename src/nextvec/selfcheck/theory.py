@@ -43,7 +43,6 @@ AnswerMixture = Sequence[tuple[float, LinearAnswer]]
 
 
 def chunk(k: int) -> LinearAnswer:
-    """The chunk k after the target itself."""
     return LinearAnswer(1.0, {k: 1.0})
 
 
@@ -83,7 +82,6 @@ class Theory:
         return self.moving(one) + one.own
 
     def cosine(self, one: LinearAnswer, other: LinearAnswer) -> float:
-        """Cosine of two different answers."""
         below = self.energy(one) * self.energy(other)
         return self.product(one, other) / math.sqrt(below) if below > 0 else 0.0
 

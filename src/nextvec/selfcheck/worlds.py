@@ -233,7 +233,6 @@ class World(ABC):
 
     @cached_property
     def mean_vector(self) -> MeanVector:
-        """The baseline, fitted on `trained`."""
         made = MeanVector(self.context)
         evaluation_set = memory_evaluation_set(self.trained, context=self.context)
         made.fit(evaluation_set.vectors, evaluation_set.windows, None)

@@ -246,12 +246,10 @@ def sampled_rows(store: Store, documents: Windows) -> np.ndarray[tuple[int, int]
 
 
 def rows_of(documents: Windows) -> IntArray:
-    """Every row of `documents`, document by document."""
     return np.concatenate([np.arange(a, b) for a, b in zip(documents.first, documents.end, strict=True)])
 
 
 def blocks(store: Store, documents: Windows) -> Iterable[np.ndarray[tuple[int, int], np.dtype[np.float32]]]:
-    """The vectors of each document."""
     for first, end in zip(documents.first.tolist(), documents.end.tolist(), strict=True):
         yield store.vectors[first:end]
 

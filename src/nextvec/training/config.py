@@ -103,7 +103,6 @@ class DataConfig(Checked):
 
     @property
     def shape(self) -> SequenceShape:
-        """How documents are cut."""
         return SequenceShape(self.context, self.min_context, self.horizons, self.task, self.whole)
 
     def sampling(self, epochs: int) -> Sampling:
@@ -229,6 +228,44 @@ class Plateau:
             self.bad_epochs += 1
         if self.bad_epochs > config.plateau_patience:
             self.factor, self.bad_epochs = self.factor * config.plateau_factor, 0
+
+
+@dataclass
+class TrainingState:
+    """How far a run has come: all of it is in the checkpoint.
+
+    Attributes:
+        epoch: epochs completed.
+        batch: batches done of the running epoch.
+        update, positions, chunks: optimiser steps, targets and chunks read so far.
+        seconds: wall time so far, validation included; epoch_seconds: of the running epoch's training alone,
+            train_seconds: of all training alone.
+        epoch_positions: targets of the running epoch.
+        best_epoch, best_cosine: the best validation so far (0: none yet) and its cosine.
+        best_score: what it is the best by (`optim.select`; larger is better).
+        peak_cosine: the highest validation cosine so far.
+        lr: learning rate of the last update.
+        term_gradients: norm of each loss term's weighted gradient at the running epoch's first batch.
+        stopped: why the run is over; empty while it is not.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    update: int = 0
+    positions: int = 0
+    chunks: int = 0
+    seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    train_seconds: float = 0.0
+    epoch_positions: int = 0
+    best_epoch: int = 0
+    best_cosine: float = -1.0
+    best_score: float = -math.inf
+    peak_cosine: float = -1.0
+    lr: float = 0.0
+    term_gradients: dict[str, float] = field(default_factory=dict)
+    plateau: Plateau = field(default_factory=Plateau)
+    stopped: str = ""
 
 
 def learning_rate(config: OptimConfig, update: float, total: int, plateau: Plateau) -> float:

@@ -159,7 +159,6 @@ class Processes:
             torch.manual_seed(int(mixed.generate_state(1, np.uint64)[0]) >> 1)
 
     def wait(self) -> None:
-        """Until all have come here."""
         if self.size > 1:
             dist.barrier()
 

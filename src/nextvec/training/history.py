@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -49,7 +48,6 @@ class RunningMeans:
         self.sums[-1] += weight
 
     def means(self) -> dict[str, float]:
-        """Name -> mean so far."""
         *sums, weight = self.sums.tolist()
         return {name: total / max(weight, 1.0) for name, total in zip(self.names, sums, strict=True)}
 
@@ -72,7 +70,6 @@ class RunningMoments:
         self.sums = torch.zeros(2, dimension, dtype=sum_dtype(device), device=device)
 
     def add(self, vectors: Tensor) -> None:
-        """Count vectors [N, D]."""
         wide = vectors.to(self.sums.dtype)
         self.count += len(wide)
         self.sums += torch.stack([wide.sum(0), wide.square().sum(0)])
@@ -119,7 +116,6 @@ class ValidationMeter:
         self.encoded.add(t)
 
     def result(self) -> dict[str, float]:
-        """Means and spread, as they stand in the history."""
         return {**self.means.means(), **spread(self.predicted, self.encoded)}
 
 
@@ -300,9 +296,7 @@ class Scalars:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._writer is None and kind is None:
             self._catch_up()  # a finished run that was resumed has no further epoch to tell
         if self._writer is not None:

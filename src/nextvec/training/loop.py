@@ -31,13 +31,7 @@ from nextvec.progress import Progress, sparkline
 from nextvec.training.build import RANKING, Start
 from nextvec.training.checks import refuse_processes
 from nextvec.training.config import ProcessConfig, TrainConfig, learning_rate, read_config
-from nextvec.training.distributed import (
-    clip_gradients,
-    is_first,
-    joined,
-    launched,
-    total_norm,
-)
+from nextvec.training.distributed import clip_gradients, is_first, joined, launched, total_norm
 from nextvec.training.history import ValidationMeter, loss_names, loss_values, write_history
 from nextvec.training.launch import launch
 from nextvec.training.saved import calibrate, saved_figures
@@ -142,15 +136,10 @@ def run_epochs(
 ) -> None:
     """All epochs that are still to be trained, saved one by one. Raises as `train`."""
     state = session.state
+    said, total = f"train {session.config.model.name}", session.total_updates
     with (
         StopSignals() as signals,
-        Progress(
-            f"train {session.config.model.name}",
-            session.total_updates,
-            "updates",
-            initial=state.update,
-            quiet=quiet,
-        ) as progress,
+        Progress(said, total, "updates", initial=state.update, quiet=quiet) as progress,
     ):
         while not state.stopped:
             train_epoch(session, signals, progress)
@@ -191,7 +180,6 @@ def train_epoch(session: TrainingSession, signals: StopSignals, progress: Progre
 
 
 def update(session: TrainingSession, batch: Batch) -> None:
-    """One step of the optimiser."""
     state, optimiser = session.state, session.optimiser
     state.lr = learning_rate(session.config.optim, session.done, session.total_updates, state.plateau)
     for group in optimiser.param_groups:
@@ -229,7 +217,6 @@ class StepResult:
 
 
 def assess(session: TrainingSession, batch: Batch) -> StepResult:
-    """Run the model on a batch and compute its loss."""
     model, scale, processes = session.model, session.model.scale, session.processes
     mine, count = processes.share(batch), len(batch.lengths)
     lengths = None if batch.full else mine.lengths

@@ -69,12 +69,11 @@ class MuonWithAdamW(torch.optim.Optimizer):
         """One update of every parameter that has a gradient."""
         if self.adamw is not None:
             self.adamw.step()
-        for group in self.param_groups:
+        for group in (group for group in self.param_groups if group["muon"]):
+            rate = group["lr"] * group["factor"]
             for parameter in group["params"]:
-                if group["muon"] and parameter.grad is not None:
-                    self._update(
-                        parameter, parameter.grad, group["lr"] * group["factor"], group["weight_decay"]
-                    )
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, rate, group["weight_decay"])
 
     def _update(self, parameter: Tensor, gradient: Tensor, lr: float, weight_decay: float) -> None:
         state = self.state[parameter]

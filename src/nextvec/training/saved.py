@@ -36,24 +36,20 @@ def saved_figures(run: Path, batches: BatchSource) -> dict[str, float | int]:
     model, _ = load_model(run)
     cosine = mse = 0.0
     count = 0
-    logits: list[Tensor] = []
-    labels: list[Tensor] = []
+    said: list[tuple[Tensor, Tensor]] = []
     with exact():
         for batch in batches.fixed():
-            prediction = model(batch.inputs, None if batch.full else batch.lengths, batch.query)
+            prediction = _predicted(model, batch)
             ahead = prediction.ahead if batch.targets.ndim == 4 else prediction.raw
             predicted, target = ahead[batch.mask].double(), batch.targets[batch.mask].double()
             cosine += float(F.cosine_similarity(predicted, target, dim=-1).sum())
             mse += float((predicted - target).square().mean(dim=-1).sum())
             count += len(target)
-            if model.confidence is not None and batch.broken is not None:
-                logit, label = _continuations(model, prediction, batch)
-                logits.append(logit)
-                labels.append(label)
+            said += _continuations(model, prediction, batch)
     figures: dict[str, float | int] = {"cosine": cosine / count, "mse": mse / count, "targets": count}
-    if model.confidence is not None and logits:
-        probability = model.confidence.probability(torch.cat(logits)).double()
-        truth = torch.cat(labels).double()
+    if model.confidence is not None and said:
+        logits, truth = (torch.cat(each) for each in zip(*said, strict=True))
+        probability, truth = model.confidence.probability(logits).double(), truth.double()
         figures["calibration_error"] = calibration_error(probability, truth)
         figures["brier"] = float((probability - truth).square().mean())
     return figures
@@ -67,26 +63,28 @@ def calibrate(run: Path, batches: BatchSource) -> None:
     model, info = load_model(run)
     if model.confidence is None:
         return
-    logits: list[Tensor] = []
-    labels: list[Tensor] = []
     with exact():
-        for batch in batches.fixed():
-            if batch.broken is not None:
-                prediction = model(batch.inputs, None if batch.full else batch.lengths, batch.query)
-                logit, label = _continuations(model, prediction, batch)
-                logits.append(logit)
-                labels.append(label)
-    model.confidence.temperature.fill_(fit_temperature(torch.cat(logits), torch.cat(labels)))
+        said = [one for b in batches.fixed() for one in _continuations(model, _predicted(model, b), b)]
+    model.confidence.temperature.fill_(fit_temperature(*map(torch.cat, zip(*said, strict=True))))
     save_model(run, model, info)
 
 
-def _continuations(model: NextVectorModel, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Of the nearest horizon: logits [N] of a batch's true and broken continuations, labels [N]: 1 and 0."""
-    assert batch.broken is not None
+def _predicted(model: NextVectorModel, batch: Batch) -> Prediction:
+    found: Prediction = model(batch.inputs, None if batch.full else batch.lengths, batch.query)
+    return found
+
+
+def _continuations(
+    model: NextVectorModel, prediction: Prediction, batch: Batch
+) -> list[tuple[Tensor, Tensor]]:
+    """Of the nearest horizon: logits [N] of a batch's true and broken continuations, labels [N]: 1 and 0;
+    nothing of a model without confidence or a batch without broken ones."""
+    if model.confidence is None or batch.broken is None:
+        return []
     several = batch.targets.ndim == 4
     mask, targets = (batch.mask[..., 0], batch.targets[..., 0, :]) if several else (batch.mask, batch.targets)
     judged = mask | batch.broken
-    return model.continuation(prediction, targets)[judged], mask[judged].float()
+    return [(model.continuation(prediction, targets)[judged], mask[judged].float())]
 
 
 def calibration_error(probability: Tensor, label: Tensor) -> float:

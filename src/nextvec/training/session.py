@@ -41,7 +41,7 @@ from nextvec.training.build import (
     statistics_of,
 )
 from nextvec.training.checks import refuse_data, refuse_memory, refuse_processes
-from nextvec.training.config import Plateau, TrainConfig, read_config
+from nextvec.training.config import Plateau, TrainConfig, TrainingState, read_config
 from nextvec.training.distributed import Processes, shard
 from nextvec.training.history import HISTORY, RunningMeans, loss_names, read_history
 from nextvec.version import __version__
@@ -56,44 +56,6 @@ FREE_TO_CHANGE = ("data.workers", "runtime.checkpoint_every_s", *PROCESSES)
 """Keys that a resumed run may change: they decide how it works, not what it gives."""
 ENDS = ("optim.max_updates", "optim.epochs", "optim.max_seconds")
 """Keys that say when a run is over: a resumed run may be given a later end."""
-
-
-@dataclass
-class TrainingState:
-    """How far a run has come: all of it is in the checkpoint.
-
-    Attributes:
-        epoch: epochs completed.
-        batch: batches done of the running epoch.
-        update, positions, chunks: optimiser steps, targets and chunks read so far.
-        seconds: wall time so far, validation included; epoch_seconds: of the running epoch's training alone,
-            train_seconds: of all training alone.
-        epoch_positions: targets of the running epoch.
-        best_epoch, best_cosine: the best validation so far (0: none yet) and its cosine.
-        best_score: what it is the best by (`optim.select`; larger is better).
-        peak_cosine: the highest validation cosine so far.
-        lr: learning rate of the last update.
-        term_gradients: norm of each loss term's weighted gradient at the running epoch's first batch.
-        stopped: why the run is over; empty while it is not.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    update: int = 0
-    positions: int = 0
-    chunks: int = 0
-    seconds: float = 0.0
-    epoch_seconds: float = 0.0
-    train_seconds: float = 0.0
-    epoch_positions: int = 0
-    best_epoch: int = 0
-    best_cosine: float = -1.0
-    best_score: float = -math.inf
-    peak_cosine: float = -1.0
-    lr: float = 0.0
-    term_gradients: dict[str, float] = field(default_factory=dict)
-    plateau: Plateau = field(default_factory=Plateau)
-    stopped: str = ""
 
 
 CHECK_EVERY = 20
@@ -206,13 +168,8 @@ class TrainingSession:
         the one file that a single process would write, so that any number of processes can go on from it.
         """
         self.check_finite()
-        facts = {
-            "config": to_dict(self.config),
-            "state": asdict(self.state),
-            "identity": self.identity,
-            "fitted": self.fitted,
-            "origin": self.extra.get("origin"),
-        }
+        facts: dict[str, Any] = {"fitted": self.fitted, "origin": self.extra.get("origin")}
+        facts |= {"config": to_dict(self.config), "state": asdict(self.state), "identity": self.identity}
         first = self.processes.first
         write_checkpoint(self.out, self.learned, self.optimiser, self.means.sums, facts, write=first)
 
@@ -220,11 +177,8 @@ class TrainingSession:
         """Save the model to `folder`, with `facts` beside what is known of its training."""
         model, first = self.model, self.processes.first
         if self.processes.sharded:
-            weights = {
-                name: held.cpu()
-                for name, held in ((n, whole(t.detach())) for n, t in model.state_dict().items())
-                if first
-            }
+            gathered = ((name, whole(held.detach())) for name, held in model.state_dict().items())
+            weights = {name: held.cpu() for name, held in gathered if first}
             if first:
                 with torch.device("meta"):
                     model = build_model(self.store, self.config)
@@ -265,9 +219,8 @@ def open_session(
         Hardware(**checkpoint.facts["identity"]["hardware"]) if checkpoint else find_hardware(config.runtime)
     )
     refuse_processes(config, hardware.device)
-    session = build_session(
-        store, config, out, hardware, start, fresh=checkpoint is None, processes=processes
-    )
+    fresh = checkpoint is None
+    session = build_session(store, config, out, hardware, start, fresh=fresh, processes=processes)
     if checkpoint:
         refuse_changes(out, checkpoint.facts["identity"]["store"], session.identity["store"])
         stored = checkpoint.facts["state"]
@@ -318,22 +271,8 @@ def build_session(
     asked = needs_statistics(config.loss)
     statistics = statistics_of(store, training.documents, float(model.scale)) if asked else None
     objective = Objective(config.loss, statistics, generative=model.generative)
-    # We say ourselves which precision was taken.
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     here = processes or Processes()
-    # Each process is a Fabric of one device
-    devices = [here.local_rank] if hardware.device == "cuda" else 1
-    fabric = Fabric(accelerator=hardware.device, devices=devices, precision=hardware.fabric_precision)
-    network = TrainingWrapper(model)
-    if here.sharded:
-        if start is not None and start.keep_zeros:
-            raise ConfigError(
-                "weights that stay 0 are looked up in whole matrices, and with fsdp no process has one",
-                where="runtime.strategy",
-                remedy="give --strategy ddp",
-            )
-        shard(network, hardware.device, here.size)
-    network = fabric.setup_module(network)
+    fabric, network = _set_up(model, hardware, here, start)
     objective.to(fabric.device)
     optimiser = make_optimiser(model, objective, config.optim, fused=hardware.device != "mps")
     names = (*loss_names(objective), "cosine", "gradient_norm")
@@ -361,6 +300,27 @@ def build_session(
         if start.trained_on is not None:
             session.trained_on = TrainedOn.union([session.trained_on, start.trained_on])
     return session
+
+
+def _set_up(
+    model: NextVectorModel, hardware: Hardware, here: Processes, start: Start | None
+) -> tuple[Fabric, nn.Module]:
+    """Fabric, and the model behind it: this process's share, where each has one. Raises ConfigError."""
+    # We say ourselves which precision was taken.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    # Each process is a Fabric of one device
+    devices = [here.local_rank] if hardware.device == "cuda" else 1
+    fabric = Fabric(accelerator=hardware.device, devices=devices, precision=hardware.fabric_precision)
+    network = TrainingWrapper(model)
+    if here.sharded:
+        if start is not None and start.keep_zeros:
+            raise ConfigError(
+                "weights that stay 0 are looked up in whole matrices, and with fsdp no process has one",
+                where="runtime.strategy",
+                remedy="give --strategy ddp",
+            )
+        shard(network, hardware.device, here.size)
+    return fabric, fabric.setup_module(network)
 
 
 def remember(session: TrainingSession, origin: dict[str, Any]) -> None:

@@ -35,14 +35,14 @@ def inherited(source: str | Path, store: Store) -> dict[str, Any]:
         ConfigError: its configuration cannot be read.
     """
     folder = locate(source, also=ALSO)
+    model, info = load_model(folder)
     if not (folder / CONFIG).is_file():
-        model, _ = load_model(folder)
         options = {key: value for key, value in to_dict(model.config).items() if key != "d_embed"}
         return {"model": {"name": model.architecture, "options": options}}
     held = to_dict(read_config(folder / CONFIG))
     held.pop("runtime")
     held["model"].pop("pretrained", None)
-    if load_model(folder)[1].get("training", {}).get("store") != str(store.path.resolve()):
+    if info.get("training", {}).get("store") != str(store.path.resolve()):
         for key in ("sources", "mixing"):
             held["data"].pop(key, None)
         held["data"]["split"].pop("file", None)

@@ -54,7 +54,6 @@ class WeightedSum(Baseline):
         }
 
     def sums(self, vectors: VectorSource, train: Windows) -> WeightSums:
-        """The normal equations of the weights."""
         return WeightSums.over(vectors, train, self.context, self.features)
 
     def guess(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:
@@ -258,7 +257,6 @@ class AveragesWithResiduals(ExponentialAverages):
 
 
 def mean_length(vectors: VectorSource, windows: Windows) -> float:
-    """Mean length of the targets."""
     lengths = [np.linalg.norm(gather_rows(vectors, b.target), axis=1) for b in windows.blocks(8192)]
     return float(np.concatenate(lengths).mean(dtype=np.float64))
 

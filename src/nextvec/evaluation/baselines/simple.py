@@ -73,7 +73,6 @@ class Baseline(ABC):
         """Raw prediction [B, D] from contexts [B, T, D] padded on the right and lengths [B]."""
 
     def predict(self, contexts: FloatArray, lengths: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Raw and unit prediction, both [B, D]."""
         raw = self.guess(contexts, lengths)
         return raw, unit(raw)
 
@@ -143,8 +142,6 @@ class CopyLast(Baseline):
 
 
 class LinearAverage(Baseline):
-    """The mean of the context."""
-
     name = "linear average"
 
     def guess(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:

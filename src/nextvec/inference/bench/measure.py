@@ -113,7 +113,6 @@ class EngineProcess(JsonProcess):
         return cls({"engine": COPY, "device": device, "threads": threads})
 
     def call(self, method: str, **details: Any) -> dict[str, Any]:
-        """The answer of a method of the worker."""
         return self.ask({"call": method, **details})
 
 

@@ -147,7 +147,6 @@ def device_peak(device: str) -> int | None:
 
 
 def peak_bytes() -> int:
-    """The largest resident size of this process so far."""
     status = Path("/proc/self/status")
     if status.is_file():  # of this program alone; rusage counts from before it was started
         lines = status.read_text().splitlines()

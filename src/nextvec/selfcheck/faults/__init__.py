@@ -53,7 +53,6 @@ class ExpectedSignal:
     words: str
 
     def find(self, seen: Observation) -> Signal | None:
-        """The sign, if it was seen."""
         return next((s for s in seen.signs if s.name == self.name and self.words in s.text), None)
 
 
@@ -84,7 +83,6 @@ FAULTS: dict[str, Fault] = {}
 def fault(
     name: str, row: str, *, did: str, guard: str, alarm: tuple[str, str], without: Mapping[str, Any]
 ) -> Callable[[Probe], Probe]:
-    """Register a probe as the fault `name`."""
 
     def register(probe: Probe) -> Probe:
         if row not in ROWS or name in FAULTS:
@@ -118,14 +116,12 @@ class FaultRow:
 
     @property
     def ok(self) -> bool:
-        """Whether the guard does its work."""
         return self.caught and self.clean_passes and self.needs_guard
 
     def __str__(self) -> str:
         return f"{self.name}: {self.detail}"
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
         return {**vars(self), "seconds": round(self.seconds, 3), "ok": self.ok}
 
 
@@ -207,7 +203,6 @@ def run_faults(quiet: bool = True, only: Collection[str] = ()) -> list[FaultRow]
 
 
 def score(rows: Collection[FaultRow]) -> str:
-    """In words."""
     return f"{sum(row.ok for row in rows)} of {len(rows)} faults caught"
 
 

@@ -234,8 +234,6 @@ def wrong_vectors(scene: Fixture, faulty: bool) -> Observation:
 
 
 class Candidate(CopyLast):
-    """Copy-last under a name of its own."""
-
     name = "candidate"
 
 

@@ -169,7 +169,6 @@ class SharedFixture:
 
     @cached_property
     def split(self) -> Split:
-        """How the store's documents are divided."""
         return split_documents(self.store, SplitConfig())
 
     @cached_property
@@ -209,7 +208,6 @@ class Fixture:
 
 
 def train(store: Path, out: Path, *flags: str, model: str = "gru") -> Observation:
-    """`nextvec train` of a tiny model."""
     return command("train", store, "--model", model, "--out", out, *TINY, *flags)
 
 
@@ -250,7 +248,6 @@ def spot_check(store: Store, encoder: TableEncoder) -> Observation:
 
 
 def edit_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change a JSON file in place."""
     content = read_json(path, RunError)
     change(content)
     write_json(path, content)
@@ -286,11 +283,9 @@ class TableEncoder:
         self.fingerprint: dict[str, Any] = {"name": self.name, "fingerprint": mark}
 
     def encode(self, texts: Sequence[str], advance: Callable[[int], object] | None = None) -> FloatArray:
-        """The vectors of known texts."""
         if advance is not None:
             advance(len(texts))
         return np.stack([self._rows[text] for text in texts])
 
     def count_tokens(self, texts: Sequence[str]) -> list[tuple[int, int]]:
-        """Words."""
         return [(len(text.split()), 0) for text in texts]

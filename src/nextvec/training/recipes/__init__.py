@@ -27,7 +27,6 @@ Kind = Literal["objectives", "tasks"]
 
 
 def recipe_names() -> tuple[str, ...]:
-    """The recipes there are."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
 
 
@@ -47,7 +46,6 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 
 def layer_names(kind: Kind) -> tuple[str, ...]:
-    """The named layers of a kind."""
     return tuple(sorted(path.stem for path in (LAYERS / kind).glob("*.toml")))
 
 
