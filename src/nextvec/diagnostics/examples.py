@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from nextvec.corpus.store import Store
+from nextvec.corpus.store import Document, Store
 from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.data.windows import FloatArray, IntArray, Windows
-from nextvec.diagnostics.sections import DiagnosisContext, Section, Verdict
+from nextvec.diagnostics.sections import DiagnosisContext, Section, Texts, Verdict
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.intervals import Values, short
 from nextvec.evaluation.metrics import Scores
@@ -85,18 +85,17 @@ def find_examples(
     """The windows of the lowest cosine, and random others."""
     order = np.argsort(context.cosine, kind="stable").astype(np.int64)
     drawn = np.random.default_rng(seed).permutation(order[worst:])[:random].astype(np.int64)
-    windows = context.evaluation_set.windows
     made = []
-    for i, fields in _scored(context.scores, np.concatenate([order[:worst], drawn]), context.texts):
-        document = context.documents[int(windows.document[i])]
+    chosen = np.concatenate([order[:worst], drawn])
+    for i, document, window in _scored(context.scores, chosen, context.texts, context.documents):
+        baseline, shift = float(context.best_cosine[i]), float(context.shift[i])
         made.append(
             DiagnosedWindow(
-                title=document.title,
+                **vars(window),
                 document=document.doc_id,
                 source=document.source,
-                baseline=float(context.best_cosine[i]),
-                shift=float(context.shift[i]),
-                **fields,
+                baseline=baseline,
+                shift=shift,
             )
         )
     first = len(made) - len(drawn)
@@ -116,16 +115,12 @@ def best_and_worst(
     pool = make_pool(windows, store.vectors, ranges, store.texts, "split")
     scores = Scores.of(predictor, EvaluationSet(store.vectors, windows, pool))
     order = np.argsort(-scores.cosines, kind="stable").astype(np.int64)
-    return [
-        (
-            title,
-            [
-                ScoredWindow(title=store.documents[int(windows.document[i])].title, **fields)
-                for i, fields in _scored(scores, one_a_document(windows.document, ranked, count), store.texts)
-            ],
-        )
-        for title, ranked in (("Best", order), ("Worst", order[::-1]))
-    ]
+    found = []
+    for title, ranked in (("Best", order), ("Worst", order[::-1])):
+        chosen = one_a_document(windows.document, ranked, count)
+        made = _scored(scores, chosen, store.texts, store.documents)
+        found.append((title, [window for _, _, window in made]))
+    return found
 
 
 def one_a_document(documents: IntArray, ranked: IntArray, count: int) -> IntArray:
@@ -178,24 +173,16 @@ def nearest_rows(units: FloatArray, vectors: VectorSource, rows: IntArray) -> In
 
 
 def _scored(
-    scores: Scores, chosen: IntArray, texts: Callable[[IntArray], Sequence[str]]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each window chosen, with what a `ScoredWindow` says of it beside its title."""
+    scores: Scores, chosen: IntArray, texts: Texts, documents: Sequence[Document]
+) -> Iterator[tuple[int, Document, ScoredWindow]]:
+    """Each window chosen, with its document."""
     windows = scores.evaluation_set.windows
     nearest = nearest_candidates(scores.evaluation_set, scores.unit[chosen], chosen)
     for i, near in zip(chosen.tolist(), nearest.tolist(), strict=True):
-        last, target, close = texts(np.array([windows.last[i], windows.target[i], near], dtype=np.int64))
-        yield (
-            i,
-            {
-                "position": int(windows.target[i] - windows.first[i]),
-                "cosine": float(scores.cosines[i]),
-                "rank": int(scores.ranks[i]),
-                "last": last,
-                "target": target,
-                "nearest": close,
-            },
-        )
+        document, position = documents[int(windows.document[i])], int(windows.target[i] - windows.first[i])
+        said = texts(np.array([windows.last[i], windows.target[i], near], dtype=np.int64))
+        figures = float(scores.cosines[i]), int(scores.ranks[i])
+        yield i, document, ScoredWindow(document.title, position, *figures, *said)
 
 
 def _show(window: DiagnosedWindow, best: str) -> list[str]:

@@ -305,7 +305,7 @@ def _from_to(first: float, last: float) -> str:
 
 Check = Callable[[RunRecord], list[Verdict]]
 ALWAYS: tuple[Check, ...] = (_state, _consistent)
-FIGURES: tuple[Check, ...] = (
+LEARNED: tuple[Check, ...] = (
     _terms,
     _gradients,
     _moment_loss,
@@ -313,8 +313,6 @@ FIGURES: tuple[Check, ...] = (
     _collapse,
     _divergence,
     _over_fitting,
-    _schedule,
-    _claims,
-    _time,
 )
+FIGURES: tuple[Check, ...] = (*LEARNED, _schedule, _claims, _time)
 """Checks that need every figure of the history to be finite."""

@@ -261,12 +261,8 @@ class _Table:
         hits, expected = five * count, chance * count
         # The second condition keeps quiet about a handful of lucky hits of a predictor at chance.
         if five > 10 * one and hits > expected + 3 * expected**0.5:
-            warnings.warn(
-                f"{row.name}: recall@5 {five:.3f} is more than 10 x recall@1 {one:.3f}; "
-                "look for what was read among the candidates",
-                NextvecWarning,
-                stacklevel=4,
-            )
+            text = f"{row.name}: recall@5 {five:.3f} is more than 10 x recall@1 {one:.3f}; look for what was"
+            warnings.warn(f"{text} read among the candidates", NextvecWarning, stacklevel=4)
 
     def report(self, store: Store, name: str, leaks: Leaks | None, left_out: list[str]) -> Report:
         windows, pool = self.evaluation_set.windows, self.evaluation_set.pool

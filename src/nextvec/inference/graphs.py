@@ -385,14 +385,14 @@ class _Recurrence:
         """x W^T + bias with W [3 H, I] in int8, a scale for each of its rows."""
         scale = np.maximum(np.abs(weight).max(1), np.float32(1e-12)) / np.float32(127)
         held = np.rint(weight / scale[:, None]).astype(np.int8)
-        names = [
-            self._constant(f"{kind}.weight", np.ascontiguousarray(held.T)),
-            self._constant(f"{kind}.scale", scale.astype(np.float32)),
-            "",
-            self._constant(f"{kind}.bias", bias.astype(np.float32)),
-        ]
+        parts = {"weight": np.ascontiguousarray(held.T), "scale": scale, "bias": bias}
+        w, s, b = (self._constant(f"{kind}.{part}", value) for part, value in parts.items())
         return self.onnx.helper.make_node(
-            "DynamicQuantizeMatMul", [x, *names], [output], name=f"{self.node.name}.{kind}", domain=CONTRIB
+            "DynamicQuantizeMatMul",
+            [x, w, s, "", b],
+            [output],
+            name=f"{self.node.name}.{kind}",
+            domain=CONTRIB,
         )
 
     def _constant(self, kind: str, value: NDArray[Any]) -> str:

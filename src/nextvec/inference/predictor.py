@@ -329,11 +329,9 @@ class Predictor:
             vectors = self.reader.read(vectors)[1]
         elif isinstance(vectors, (list, tuple)) and vectors and all(isinstance(v, str) for v in vectors):
             vectors = self.reader.encode(vectors)
-        held = (
-            vectors.of(encoder)
-            if isinstance(vectors, RawVectors)
-            else RawVectors(cast("FloatArray", vectors), encoder)
-        )
+        if not isinstance(vectors, RawVectors):
+            vectors = RawVectors(cast("FloatArray", vectors), encoder)
+        held = vectors.of(encoder)
         if held.values.ndim != 2 or held.dimension != self.dimension or not len(held.values):
             raise VectorError(
                 f"a context of shape {list(held.values.shape)}", remedy=f"give vectors [T, {self.dimension}]"

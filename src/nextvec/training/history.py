@@ -132,13 +132,12 @@ def read_history(run: Path) -> list[dict[str, Any]]:
         try:
             found = json.loads(line)
         except (ValueError, RecursionError) as e:
-            where = f"{path}:{number}"
-            raise RunError(f"is not JSON ({e})", where=where, remedy="restore the file") from None
+            raise _damaged(f"is not JSON ({e})", f"{path}:{number}") from None
         if not isinstance(found, dict):
-            raise RunError("is not a JSON object", where=f"{path}:{number}", remedy="restore the file")
+            raise _damaged("is not a JSON object", f"{path}:{number}")
         lines.append(found)
     if not lines:
-        raise RunError("is empty", where=path, remedy="restore the file")
+        raise _damaged("is empty", path)
     lines[0] = unsealed(lines[0], text, path, RunError, "restore the file", first=True)
     return lines
 
@@ -243,26 +242,28 @@ class RunRecord:
         return max(self.epochs, key=lambda e: e.validation["cosine"])
 
 
+def _damaged(message: str, where: str | Path) -> RunError:
+    return RunError(message, where=where, remedy="restore the file")
+
+
 def _number(table: Mapping[str, Any], key: str, where: str, name: str | None = None) -> float:
     value = table.get(key)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise RunError(
-            f"key '{name or key}' is missing or not a number", where=where, remedy="restore the file"
-        )
+        raise _damaged(f"key '{name or key}' is missing or not a number", where)
     return value
 
 
 def _whole(table: Mapping[str, Any], key: str, where: str) -> int:
     value = _number(table, key, where)
     if not isinstance(value, int) or value < 0:
-        raise RunError(f"key '{key}' is not a count", where=where, remedy="restore the file")
+        raise _damaged(f"key '{key}' is not a count", where)
     return value
 
 
 def _numbers(table: Mapping[str, Any], key: str, where: str) -> dict[str, float]:
     found = table.get(key)
     if not isinstance(found, Mapping):
-        raise RunError(f"key '{key}' is missing or not a table", where=where, remedy="restore the file")
+        raise _damaged(f"key '{key}' is missing or not a table", where)
     return {str(k): _number(found, k, where, f"{key}.{k}") for k in found}
 
 

@@ -29,36 +29,22 @@ __all__ = [
     "Baseline",
     "CopyLast",
     "ExponentialAverages",
+]
+__all__ += [
     "LastAndMean",
     "LinearAverage",
     "ListwiseAverages",
     "MeanVector",
     "NeighbourSuccessor",
     "PositionWeights",
-    "Random",
-    "Ridge",
-    "RidgeOnAverages",
-    "WeightsWithQuery",
-    "named",
 ]
+__all__ += ["Random", "Ridge", "RidgeOnAverages", "WeightsWithQuery", "named"]
 
+_PLAIN = (Random, MeanVector, CopyLast, LinearAverage, LastAndMean)
+_FITTED = (PositionWeights, Ridge, ExponentialAverages, RidgeOnAverages, ListwiseAverages)
 # in the order of the table
 BASELINES: dict[str, type[Baseline]] = {
-    cls.name: cls
-    for cls in (
-        Random,
-        MeanVector,
-        CopyLast,
-        LinearAverage,
-        LastAndMean,
-        PositionWeights,
-        Ridge,
-        ExponentialAverages,
-        RidgeOnAverages,
-        ListwiseAverages,
-        AveragesWithResiduals,
-        NeighbourSuccessor,
-    )
+    cls.name: cls for cls in (*_PLAIN, *_FITTED, AveragesWithResiduals, NeighbourSuccessor)
 }
 
 
