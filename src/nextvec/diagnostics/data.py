@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.data.splits import SplitConfig, split_documents
+from nextvec.diagnostics.collapse import STD_FLOOR
 from nextvec.diagnostics.duplicates import Duplicates, duplicate_verdicts, find_duplicates
 from nextvec.diagnostics.lags import LagCurve, MeanAndStd, StoreSums, lag_curves, order_verdicts, sum_store
 from nextvec.diagnostics.reembedding import Reembedding, recorded_encoder, reembed, reembedding_verdict
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 # Lengths of documents, lengths of vectors, and moments of every dimension.
 
-STD_FLOOR = 0.01
-"""The brief's threshold for a per-dimension std. Unit vectors have about 1/sqrt(D), so that some dimensions
-of real encoders lie below it: it is reported, never enforced."""
 STILL = 0.1
 """A dimension hardly varies when its std is below this share of the median dimension's."""
 UNIT_TOLERANCE = 1e-2

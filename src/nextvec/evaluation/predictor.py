@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import Literal, Protocol, TypeGuard, runtime_checkable
+from typing import Any, Literal, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,19 +48,6 @@ class NextVectorPredictor(Protocol):
 def row_dots(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
     """Row by row dot products [N] of [N, D], summed in float64."""
     return np.asarray(np.einsum("nd,nd->n", a, b, dtype=np.float64))
-
-
-@runtime_checkable
-class ConditionalPredictor(NextVectorPredictor, Protocol):
-    """A predictor that may be told what to write towards."""
-
-    conditional: bool
-
-    def predict(
-        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
-    ) -> tuple[FloatArray, FloatArray]:
-        """As of any predictor, with queries [B, D]; a row of zeros, or None, tells nothing."""
-        ...
 
 
 @runtime_checkable
@@ -152,10 +139,9 @@ def ask(
     predictor: NextVectorPredictor, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Its raw and unit prediction, both [B, D], after `checked`; a conditional one is told the queries."""
-    if queries is not None and isinstance(predictor, ConditionalPredictor) and predictor.conditional:
-        raw, units = predictor.predict(contexts, lengths, queries)
-    else:
-        raw, units = predictor.predict(contexts, lengths)
+    told = queries is not None and getattr(predictor, "conditional", False)
+    given: Any = (contexts, lengths, queries) if told else (contexts, lengths)
+    raw, units = predictor.predict(*given)
     checked(predictor, raw, units, (len(lengths), contexts.shape[2]))
     return raw, units
 

@@ -19,6 +19,7 @@ from nextvec.data.windows import FloatArray, IntArray, Windows, make_windows
 from nextvec.decoding.base import Decoder
 from nextvec.decoding.load import NEAREST, DecoderOptions, check_decoders, open_decoder
 from nextvec.decoding.quality import KnownTexts, require_bleu
+from nextvec.diagnostics.sections import rows_of
 from nextvec.errors import EvaluationError, SplitError
 from nextvec.evaluation.evaluation_set import without_leaks
 from nextvec.evaluation.harness import check_made_for, judged_documents
@@ -172,8 +173,7 @@ def lay_out(
         splits[name], dropped = len(chosen), dropped + out
         if len(chosen) == wanted:
             break
-    held = [store.documents[i] for i in split.train]
-    rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(d.first, d.first + d.count) for d in held)])
+    rows = rows_of([store.documents[i] for i in split.train])
     texts, windows = KnownTexts(store.texts(rows)), joined_windows(drawn)
     bench = HeldOutChunks(store, reader, windows, splits, dropped, texts, selection.seed, quiet)
     if len(bench) < FEWEST:

@@ -14,7 +14,7 @@ from nextvec.corpus.store import Store
 from nextvec.data.gather import VectorSource
 from nextvec.data.splits import SPLITS, Split
 from nextvec.data.trained import key, known
-from nextvec.data.windows import IntArray, Windows
+from nextvec.data.windows import Windows
 from nextvec.diagnostics import sections
 from nextvec.diagnostics.model import ModelDiagnosis, diagnose
 from nextvec.disk import write_json
@@ -86,7 +86,7 @@ def diagnose_model(
         store.documents,
         store.texts,
         train_vectors=store.vectors if seen else None,
-        trained=_rows(store, seen) if seen else None,
+        trained=sections.rows_of([store.documents[i] for i in seen]) if seen else None,
         quiet=how.quiet,
     )
     found = diagnose(
@@ -108,11 +108,6 @@ def diagnose_model(
         found,
         checklist(found, metadata, store.dimension),
     )
-
-
-def _rows(store: Store, documents: Sequence[int]) -> IntArray:
-    held = [store.documents[i] for i in documents]
-    return np.concatenate([np.arange(d.first, d.first + d.count, dtype=np.int64) for d in held])
 
 
 def _other_splits(

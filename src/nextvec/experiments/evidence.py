@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from nextvec.config import to_dict
 from nextvec.corpus.store import Store
 from nextvec.data.splits import SPLITS, Split, SplitConfig, split_documents
-from nextvec.data.trained import TRAINED_ON, TrainedOn, chunk_keys, digest, key, known
+from nextvec.data.trained import TRAINED_ON, TrainedOn, digest, key, known
 from nextvec.errors import NextvecError, RunError, StoreError
 from nextvec.evaluation.evaluation_set import LIMIT
 from nextvec.experiments.evaluating import with_its_file
@@ -258,8 +258,7 @@ def disjoint(e: Evidence) -> Finding:
         if by_id or by_text:
             text = f"{by_id} of {len(held)} {name} documents were trained on by id, {by_text} by text"
             return "RED", text
-        rows = [np.arange(d.first, d.first + d.count, dtype=np.int64) for d in held]
-        keys = np.unique(chunk_keys(e.store, np.concatenate([np.zeros(0, dtype=np.int64), *rows])))
+        keys = TrainedOn.of(e.store, e.split.of(name)).chunks
         shared = int(known(e.trained_on.chunks, keys).sum())
         if shared > max(1, LIMIT * len(keys)):
             return "RED", f"{shared} of {len(keys)} different {name} texts were trained on"
