@@ -34,9 +34,9 @@ from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.data.windows import make_windows
 from nextvec.disk import write_json
 from nextvec.models.registry import build
+from nextvec.training.config import make_config
 from nextvec.training.history import read_history
 from nextvec.training.loop import train, update
-from nextvec.training.recipes import make_config
 from nextvec.training.session import TrainingSession, open_session
 
 CONTEXT, BATCH = 5, 32

@@ -103,7 +103,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="session")
 def make_tiny() -> Callable[..., Any]:
     """A configuration that trains in about a second: make_tiny("gru", "optim.epochs=3", seed=1)."""
-    from nextvec.training.recipes import make_config
+    from nextvec.training.config import make_config
 
     def make(model: str = "lstm", *assignments: str, seed: int = 0) -> Any:
         tiny = {

@@ -100,7 +100,7 @@ def test_every_parameter_of_a_verb_is_explained(cli, verb: str) -> None:
 def test_what_can_be_named_is_listed(cli, verb: str) -> None:
     from nextvec.models.heads import HeadName
     from nextvec.models.residual import ResidualName
-    from nextvec.training.recipes import layer_names, recipe_names
+    from nextvec.training.config import layer_names, recipe_names
 
     told = " ".join(cli(verb, "--help").out.replace("│", " ").split())
     for flag, known in (

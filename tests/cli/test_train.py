@@ -17,7 +17,7 @@ from nextvec.config import read_toml
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
 from nextvec.models.saving import load_model
 from nextvec.training.build import build_model
-from nextvec.training.recipes import make_config
+from nextvec.training.config import make_config
 from nextvec.training.warm import inherited, warm_start
 
 

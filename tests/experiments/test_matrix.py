@@ -20,8 +20,7 @@ from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
 from nextvec.experiments.matrix import run_matrix
 from nextvec.experiments.plan import MatrixCell, MatrixPlan, parse_axis
 from nextvec.reporting.inputs import ReportInputs
-from nextvec.training.config import TrainConfig
-from nextvec.training.recipes import layer_names
+from nextvec.training.config import TrainConfig, layer_names
 
 HOW = EvaluationConfig(resamples=100, quiet=True, baselines=("copy-last", "linear average"))
 

@@ -27,9 +27,8 @@ from nextvec.experiments.sweep import (
 )
 from nextvec.interrupt import TrainingInterrupted
 from nextvec.models import registry
-from nextvec.training.config import TrainConfig
+from nextvec.training.config import TrainConfig, make_config
 from nextvec.training.loop import train
-from nextvec.training.recipes import make_config
 
 SPACE = {"optim.lr": Choice(low=1e-4, high=1e-1, log=True)}
 

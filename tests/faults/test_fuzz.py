@@ -18,7 +18,7 @@ from nextvec.cli.main import run
 from nextvec.config import merge, parse_assignments
 from nextvec.corpus.chunking import CHUNKERS, make_chunker
 from nextvec.errors import NextvecError
-from nextvec.training.recipes import make_config
+from nextvec.training.config import make_config
 
 HOSTILE = [
     b"",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from contract.lab import MODELS, D, make, vectors
 from nextvec.errors import ModelError, VectorError
-from nextvec.inference.base import WindowSession
+from nextvec.inference.base import TrainedPredictor, WindowSession
 from nextvec.inference.predictor import ModelPredictor
 
 
@@ -78,9 +79,15 @@ def test_what_is_no_vector_is_refused_and_not_read(bad: np.ndarray) -> None:
     np.testing.assert_array_equal(session.push(x), fresh.push(x))
 
 
+class Trained(TrainedPredictor, ModelPredictor):
+    """A model that says nothing of its training."""
+
+    training: ClassVar[dict[str, object]] = {}
+
+
 def test_a_window_session_reads_its_last_vectors_only() -> None:
     model, x = make("lstm"), vectors(1, 9)[0].numpy()
-    predictor = ModelPredictor(model, 4, "mine")
+    predictor = Trained(model, 4, "mine")
     session = WindowSession(predictor)
     made = session.read(x)
     for i, raw in enumerate(made):

@@ -13,8 +13,7 @@ import pytest
 
 from nextvec.config import merge, parse_assignments
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
-from nextvec.training.config import TrainConfig
-from nextvec.training.recipes import make_config
+from nextvec.training.config import TrainConfig, make_config
 
 D = 12
 MakeConfig = Callable[..., TrainConfig]

@@ -6,8 +6,7 @@ import pytest
 
 from nextvec.config import from_dict, read_toml, to_dict, write_toml
 from nextvec.errors import ConfigError
-from nextvec.training.config import TrainConfig, read_config
-from nextvec.training.recipes import make_config, read_layer, recipe_names
+from nextvec.training.config import TrainConfig, make_config, read_config, read_layer, recipe_names
 
 MODEL = {"model": {"name": "lstm"}}
 

@@ -105,7 +105,7 @@ class TrainingFlags:
         """What the objective and the task of these names are."""
         if self.objective is None and self.task is None:
             return {}
-        from nextvec.training.recipes import read_layer
+        from nextvec.training.config import read_layer
 
         objective = {} if self.objective is None else read_layer("objectives", self.objective, "--objective")
         task = {} if self.task is None else read_layer("tasks", self.task, "--task")

@@ -148,7 +148,7 @@ def configurer(
 ) -> Configure:
     """Cell -> configuration: the keys it varies, over the flags, over its objective and task, over the file,
     over the layer `under`, over the recipe."""
-    from nextvec.training.recipes import make_config
+    from nextvec.training.config import make_config
 
     file, given = flags.layers()
 

@@ -45,7 +45,7 @@ def sweep(
     from nextvec.corpus.store import Store
     from nextvec.experiments.sweep import SweepPlan, named_space, run_sweep
     from nextvec.models import registry
-    from nextvec.training.recipes import make_config
+    from nextvec.training.config import make_config
 
     training = training or TrainingFlags()
     chosen = registry.names() if model == "all" else names(model)

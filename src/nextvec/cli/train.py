@@ -58,11 +58,10 @@ def train(
     from nextvec.corpus.store import Store
     from nextvec.experiments.evaluating import evaluate_flags, foretell
     from nextvec.training.checks import check_config
-    from nextvec.training.config import read_config
+    from nextvec.training.config import make_config, read_config
     from nextvec.training.distributed import is_first
     from nextvec.training.history import Scalars
     from nextvec.training.loop import train as run
-    from nextvec.training.recipes import make_config
     from nextvec.training.warm import warm_start
 
     if init_from is not None and resume:

@@ -10,7 +10,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from nextvec.disk import UNSEALED, check_seal, new_folder, read_json, seal, writ
 from nextvec.errors import EvaluationError, RunError
 from nextvec.evaluation.baselines import BASELINES, Baseline
 from nextvec.evaluation.predictor import NextVectorPredictor, ask, unit
-from nextvec.inference.base import StreamSession, TrainedPredictor, VectorPredictor, WindowSession
+from nextvec.inference.base import StreamSession, TrainedPredictor, WindowSession
 from nextvec.inference.engines import Engine
 from nextvec.inference.exported import MANIFEST as EXPORT
 from nextvec.inference.exported import ExportedPredictor
@@ -211,7 +211,7 @@ class EnsembleRun(Ensemble, TrainedPredictor):
 
     def stream(self, query: FloatArray | None = None) -> StreamSession:
         """A session that reads its last `context` vectors again at every push."""
-        return WindowSession(cast("VectorPredictor", _Answering(self)), query)
+        return WindowSession(self, query)
 
     def answer(
         self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
@@ -230,19 +230,6 @@ class EnsembleRun(Ensemble, TrainedPredictor):
     def trained_on(self) -> TrainedOn:
         """Keys of everything that any member was trained on."""
         return TrainedOn.union([run.trained_on for run in self.runs])
-
-
-class _Answering:
-    """An ensemble whose predictions are its answers."""
-
-    def __init__(self, run: EnsembleRun) -> None:
-        self.dimension, self.context, self._run = run.dimension, run.context, run
-
-    def predict(
-        self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
-    ) -> tuple[FloatArray, FloatArray]:
-        raw = self._run.engine(contexts, lengths, queries)
-        return raw, unit(raw)
 
 
 def save(ensemble: EnsembleRun) -> None:

@@ -27,9 +27,8 @@ from nextvec.data.splits import MOST_FOLDS
 from nextvec.disk import refuse_taken, write_text
 from nextvec.errors import BusyError, ConfigError, NextvecError, RunError
 from nextvec.interrupt import StopSignals, TrainingInterrupted
-from nextvec.training.config import TrainConfig
+from nextvec.training.config import TrainConfig, read_layer
 from nextvec.training.loop import METRICS, train
-from nextvec.training.recipes import read_layer
 
 MAX_CELLS = 10_000
 _FREE = re.compile(r"[^A-Za-z0-9._=+,-]+")
@@ -74,7 +73,7 @@ class MatrixPlan:
         store: where the vectors lie.
         models: architectures.
         seeds: runs of each combination, with seeds 0, 1, ...
-        objectives, tasks: named layers (`nextvec.training.recipes.layer_names`); none is an axis of one.
+        objectives, tasks: named layers (`nextvec.training.config.layer_names`); none is an axis of one.
         vary: any keys of the configuration, each written `KEY=VALUE,VALUE,...`.
         folds: of a cross-validation by document; 0 for the split of the configuration.
     """

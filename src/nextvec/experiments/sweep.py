@@ -30,9 +30,8 @@ from nextvec.experiments.study import ERROR, finished, folder_of
 from nextvec.interrupt import TrainingInterrupted
 from nextvec.models.registry import SEARCH
 from nextvec.training.checks import check_config
-from nextvec.training.config import TrainConfig
+from nextvec.training.config import TrainConfig, read_layer
 from nextvec.training.loop import train
-from nextvec.training.recipes import read_layer
 from nextvec.training.session import FREE_TO_CHANGE
 
 if TYPE_CHECKING:

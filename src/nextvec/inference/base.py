@@ -173,7 +173,7 @@ class WindowSession(StreamSession):
 
     streaming = "window"
 
-    def __init__(self, predictor: VectorPredictor, query: FloatArray | None = None) -> None:
+    def __init__(self, predictor: TrainedPredictor, query: FloatArray | None = None) -> None:
         super().__init__(predictor.dimension)
         self.predictor = predictor
         self._query = None if query is None else np.asarray(query, dtype=np.float32)[None]
@@ -190,7 +190,7 @@ class WindowSession(StreamSession):
     def _push(self, vector: FloatArray) -> FloatArray:
         window = np.concatenate((self._window, vector[None]))[-self.predictor.context :]
         lengths = np.array([len(window)], dtype=np.int64)
-        raw: FloatArray = self.predictor.predict(window[None], lengths, self._query)[0][0]
+        raw: FloatArray = self.predictor.answer(window[None], lengths, self._query)[0].values[0]
         self._window = window
         return raw
 
