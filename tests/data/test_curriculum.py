@@ -139,6 +139,6 @@ def test_the_hardest_stretch_of_an_epoch_is_never_easier_than_before(world):
     coherence = Coherence(vectors, documents)
     means = []
     for epoch in range(11):
-        plan = source.sampler.epoch(epoch)
+        plan = source.planned(epoch)
         means.append(coherence.of(plan.windows, shape).mean())
     assert (np.diff(means) < 0).all()

@@ -14,7 +14,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nextvec.data.sampling import EpochPlan, MixtureComponent, RowSource, Sampler, Sampling
+from nextvec.data.sampling import (
+    Coherence,
+    EpochPlan,
+    Mixture,
+    MixtureComponent,
+    RowSource,
+    Sampling,
+    batch_windows,
+    epoch_rng,
+    shape_at,
+    share_at,
+)
 from nextvec.data.windows import FURTHEST_QUERY, IntArray, SequenceShape, Windows, reading_order
 from nextvec.errors import WindowError
 
@@ -136,10 +147,13 @@ class BatchSource:
     """The batches of some documents.
 
     Args:
-        batch_size: full windows in a batch (see `batch_windows`).
+        shape: how they are cut when no curriculum says otherwise.
+        batch_size: full windows in a batch; batches of shorter ones hold as many targets (`batch_windows`).
         seed: with the epoch's number, all that the order depends on.
         workers: processes that gather ahead; 0 gathers in this one. The batches are the same.
         sampling: how the windows of an epoch are drawn, and what is added to them.
+    Attributes:
+        targets: of all horizons in one pass over the documents: what the masks of `fixed` count.
     Raises:
         WindowError: the documents hold no target of this shape, or none to break another's continuation with.
         ConfigError: `sampling.mixing` names other sources than the documents'.
@@ -159,24 +173,41 @@ class BatchSource:
         self.vectors, self.documents, self.shape = vectors, documents, shape
         self.batch_size, self.seed, self.workers = batch_size, seed, workers
         self.sampling = sampling or Sampling()
-        self.sampler = Sampler(documents, shape, self.sampling, batch_size, seed, vectors)
-        self.breaks = Breaks(documents, self.sampling.broken) if self.sampling.broken else None
+        how = self.sampling
+        self.targets = documents.targets(shape)
+        self._mixture = Mixture.of(documents, shape, how.mixing, how.mixing_temperature)
+        self._coherence = Coherence(vectors, documents) if how.curriculum == "coherence" else None
+        self.breaks = Breaks(documents, how.broken) if how.broken else None
         self._counts: dict[int, int] = {}
-
-    @property
-    def targets(self) -> int:
-        """Targets of all horizons in one pass over the documents: what the masks of `fixed` count."""
-        return self.sampler.targets
 
     @property
     def mixture(self) -> tuple[MixtureComponent, ...]:
         """What an epoch draws from which source; empty where sources are left as they are."""
-        return self.sampler.mixture.parts if self.sampler.mixture else ()
+        return self._mixture.parts if self._mixture else ()
+
+    def planned(self, epoch: int) -> EpochPlan:
+        """The windows of training epoch number `epoch`, from 0, and its batches."""
+        how, shape, rng = self.sampling, self.shape, epoch_rng(self.seed, epoch)
+        if how.curriculum == "context":
+            shape = shape_at(shape, epoch, how.epochs, how.curriculum_share)
+        mixture, documents = self._mixture, self.documents
+        windows = mixture.draw(documents, shape, rng) if mixture else documents.cut(shape, rng)
+        if self._coherence is not None:
+            share = share_at(epoch, how.epochs, how.curriculum_share)
+            windows = windows.select(self._coherence.easiest(windows, shape, share))
+        return self._plan(shape, windows, rng)
+
+    def _plan(
+        self, shape: SequenceShape, windows: Windows, rng: np.random.Generator | None = None
+    ) -> EpochPlan:
+        # A batch holds as many targets at every stage of a curriculum: those of full windows of the end.
+        most, stride = self.sampling.max_per_document, self.shape.stride
+        return EpochPlan(shape, windows, batch_windows(windows, self.batch_size, stride, rng, most))
 
     def batches_in(self, epoch: int) -> int:
         """Batches of epoch number `epoch`: it is planned for this once, and the number kept."""
         if epoch not in self._counts:
-            self._counts[epoch] = len(self.sampler.epoch(epoch).batches)
+            self._counts[epoch] = len(self.planned(epoch).batches)
         return self._counts[epoch]
 
     def total(self, epochs: int, at_most: int = 0) -> int:
@@ -193,7 +224,7 @@ class BatchSource:
         """The batches of epoch number `epoch`, without the first `skip`: what an interrupted epoch goes on
         with.
         """
-        plan = self.sampler.epoch(epoch)
+        plan = self.planned(epoch)
         self._counts[epoch] = len(plan.batches)
         share = self.sampling.conditional
         return self._load(_Gathered(self.vectors, plan, (self.seed, epoch), share, self.breaks, skip))
@@ -207,7 +238,8 @@ class BatchSource:
             plain: without them, so that runs with and without them can be compared.
         """
         share, breaks = (0.0, None) if plain else (self.sampling.conditional, self.breaks)
-        return self._load(_Gathered(self.vectors, self.sampler.fixed(), FIXED, share, breaks))
+        plan = self._plan(self.shape, self.documents.cut(self.shape))
+        return self._load(_Gathered(self.vectors, plan, FIXED, share, breaks))
 
     def _load(self, gathered: _Gathered) -> Iterator[Batch]:
         if self.workers == 0 or not len(gathered):

@@ -222,61 +222,6 @@ class EpochPlan:
     batches: list[IntArray]
 
 
-class Sampler:
-    """Plans epochs.
-
-    Args:
-        shape: how they are cut when no curriculum says otherwise.
-        sampling: how their windows are drawn.
-        batch_size: full windows in a batch; batches of shorter ones hold as many targets.
-        seed: with the epoch's number, all that the order depends on.
-        vectors: asked for the documents' vectors where the curriculum needs them.
-    Raises:
-        WindowError: the documents hold no target of this shape.
-        ConfigError: `mixing` names other sources than the documents'.
-    """
-
-    def __init__(
-        self,
-        documents: Windows,
-        shape: SequenceShape,
-        sampling: Sampling,
-        batch_size: int,
-        seed: int,
-        vectors: RowSource,
-    ) -> None:
-        self.documents, self.shape, self.sampling = documents, shape, sampling
-        self.batch_size, self.seed = batch_size, seed
-        self.targets = documents.targets(shape)
-        self.mixture = Mixture.of(documents, shape, sampling.mixing, sampling.mixing_temperature)
-        self.coherence = Coherence(vectors, documents) if sampling.curriculum == "coherence" else None
-
-    def epoch(self, epoch: int) -> EpochPlan:
-        """Of training epoch number `epoch`, from 0."""
-        how, rng = self.sampling, epoch_rng(self.seed, epoch)
-        shape = self.shape
-        if how.curriculum == "context":
-            shape = shape_at(shape, epoch, how.epochs, how.curriculum_share)
-        windows = (
-            self.mixture.draw(self.documents, shape, rng) if self.mixture else self.documents.cut(shape, rng)
-        )
-        if self.coherence is not None:
-            share = share_at(epoch, how.epochs, how.curriculum_share)
-            windows = windows.select(self.coherence.easiest(windows, shape, share))
-        return self._plan(shape, windows, rng)
-
-    def fixed(self) -> EpochPlan:
-        """Every target once, in an order that never changes."""
-        return self._plan(self.shape, self.documents.cut(self.shape), None)
-
-    def _plan(self, shape: SequenceShape, windows: Windows, rng: np.random.Generator | None) -> EpochPlan:
-        # A batch holds as many targets at every stage of a curriculum: those of full windows of the end.
-        batches = batch_windows(
-            windows, self.batch_size, self.shape.stride, rng, self.sampling.max_per_document
-        )
-        return EpochPlan(shape, windows, batches)
-
-
 def batch_windows(
     windows: Windows,
     batch_size: int,

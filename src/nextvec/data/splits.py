@@ -240,8 +240,9 @@ def _place_originals(
 
 def _from_file(store: Store, path: Path, chosen: Iterable[int], *, limited: bool) -> Split:
     where = _read_split_file(path)
+    known = {d.doc_id for d in store.documents}
     for doc_id in () if limited else where:
-        if doc_id not in store.index:
+        if doc_id not in known:
             message = f"document '{doc_id}' is not in the store {store.path}"
             remedy = "remove it from the file, or limit the command to sources"
             raise SplitError(message, where=path, remedy=remedy)
