@@ -156,12 +156,12 @@ class Bounds:
 
     def hold(self, value: float) -> bool:
         """Whether it lies there; NaN lies nowhere, infinity only where it is `most`."""
+        below = math.inf if self.below is None and self.most is None else self.below
         return (
             (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
             and (self.most is None or value <= self.most)
-            and (value < math.inf if self.below is None and self.most is None else True)
-            and (self.below is None or value < self.below)
+            and (below is None or value < below)
         )
 
 

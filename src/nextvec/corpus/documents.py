@@ -124,11 +124,9 @@ def _stream(files: list[_File], options: ReaderOptions, report: ReadReport) -> I
             if document is None:
                 continue
             if document.doc_id in seen:
-                raise DocumentError(
-                    f"document id '{document.doc_id}' was seen before, in {seen[document.doc_id]}",
-                    where=raw.where,
-                    remedy="make ids unique, or put the source's name before them with --qualify-ids",
-                )
+                message = f"document id '{document.doc_id}' was seen before, in {seen[document.doc_id]}"
+                remedy = "make ids unique, or put the source's name before them with --qualify-ids"
+                raise DocumentError(message, where=raw.where, remedy=remedy)
             seen[document.doc_id] = file.path
             report.documents += 1
             report.characters += len(document.text)

@@ -119,15 +119,13 @@ def _load(space: Space, given: Encoder | EncoderConfig | None) -> Encoder:
     name, kind = str(space.encoder.get("name")), space.encoder.get("kind")
     if given is None:
         if name == UNKNOWN_ENCODER:
-            raise EncoderError(
-                "the vectors are of an unknown encoder: no text can be turned into more of them",
-                remedy="ingest them again with --encoder NAME --verify-encoder, and train again",
-            )
+            message = "the vectors are of an unknown encoder: no text can be turned into more of them"
+            remedy = "ingest them again with --encoder NAME --verify-encoder, and train again"
+            raise EncoderError(message, remedy=remedy)
         if kind == UNKNOWN_CHUNKER:
-            raise EncoderError(
-                f"vectors imported on trust as those of '{name}': nothing proves which encoder goes on",
-                remedy="import them with --verify-encoder, or ingest the texts, and train again",
-            )
+            message = f"vectors imported on trust as those of '{name}': nothing proves which encoder goes on"
+            remedy = "import them with --verify-encoder, or ingest the texts, and train again"
+            raise EncoderError(message, remedy=remedy)
         if kind != LOCAL:
             raise EncoderError(f"encoder '{name}' is a server's", remedy="name it: --endpoint URL")
         given = EncoderConfig(
@@ -145,10 +143,9 @@ def _load(space: Space, given: Encoder | EncoderConfig | None) -> Encoder:
             "weights is taken with --encoder-option same_as=NAME",
         )
     if encoder.unit and not space.normalised:
-        raise EncoderMismatchError(
-            f"'{encoder.name}' gives vectors of unit length, and raw ones are needed here",
-            remedy="ask a server of raw vectors (TEI: --encoder-option kind=tei), or leave --endpoint out",
-        )
+        message = f"'{encoder.name}' gives vectors of unit length, and raw ones are needed here"
+        remedy = "ask a server of raw vectors (TEI: --encoder-option kind=tei), or leave --endpoint out"
+        raise EncoderMismatchError(message, remedy=remedy)
     return encoder
 
 

@@ -76,10 +76,8 @@ class Decoder(ABC):
         """
         values = require_raw(vectors).of(self.encoder, self.normalised).values
         if values.ndim != 2 or values.shape[1] != self.dimension:
-            raise DecoderError(
-                f"decoder '{self.name}': vectors of shape {list(values.shape)}",
-                remedy=f"give [N, {self.dimension}]",
-            )
+            remedy = f"give [N, {self.dimension}]"
+            raise DecoderError(f"decoder '{self.name}': vectors of shape {list(values.shape)}", remedy=remedy)
         if n < 1:
             raise DecoderError(f"{n} texts a vector", remedy="request 1 or more")
         return self.texts_of(values, n) if len(values) else []

@@ -46,10 +46,8 @@ class Nearest(Decoder):
         self, store: Store, documents: Sequence[int] | None = None, trade_off: float | None = None
     ) -> None:
         if trade_off is not None and not 0 <= trade_off <= 1:
-            raise DecoderError(
-                f"decoder '{self.name}': a trade-off of {trade_off:g}",
-                remedy="give 0 (diverse) to 1 (relevant)",
-            )
+            remedy = "give 0 (diverse) to 1 (relevant)"
+            raise DecoderError(f"decoder '{self.name}': a trade-off of {trade_off:g}", remedy=remedy)
         self.store, self.trade_off = store, trade_off
         source = IndexSource.of(store, documents)
         self.index = ExactIndex(source.vectors, source.rows, source.encoder)

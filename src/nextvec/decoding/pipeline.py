@@ -76,11 +76,8 @@ class Pipeline:
         library: Library | None = None,
     ) -> None:
         if predictor.task != "next":
-            raise RunError(
-                f"trained for the task '{predictor.task}': it does not predict what comes next",
-                where=predictor.folder,
-                remedy="take a run of task next",
-            )
+            message = f"trained for the task '{predictor.task}': it does not predict what comes next"
+            raise RunError(message, where=predictor.folder, remedy="take a run of task next")
         space = predictor.space
         _vector_of(reader.space).of(space.fingerprint, space.normalised)
         if library is not None:
@@ -281,11 +278,9 @@ class Pipeline:
 
     def _finder(self, library: Library, course: RolloutSettings, known: IntArray) -> Find:
         if course.snap is not None and library.space.normalised != self.predictor.space.normalised:
-            raise ConfigError(
-                "the store's vectors and those the run reads differ in length: one are raw, one unit",
-                where=library.store.path,
-                remedy="snap to the chunks of the store that the run was trained on",
-            )
+            message = "the store's vectors and those the run reads differ in length: one are raw, one unit"
+            remedy = "snap to the chunks of the store that the run was trained on"
+            raise ConfigError(message, where=library.store.path, remedy=remedy)
 
         def find(units: UnitVectors, used: IntArray) -> NearestHit | None:
             [found] = library.search(units, 1, [np.union1d(known, used)])

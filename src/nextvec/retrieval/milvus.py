@@ -80,9 +80,8 @@ def _connected(address: str) -> MilvusClient:
     remote = parts.scheme in ("http", "https")
     if parts.password is not None or not (remote or address.endswith(".db")):
         remedy = f"write milvus:FILE.db or milvus:https://host:19530, its token in {TOKEN}"
-        raise RetrievalError(
-            "this is not an address of Milvus, or holds a password", where=WHAT, remedy=remedy
-        )
+        message = "this is not an address of Milvus, or holds a password"
+        raise RetrievalError(message, where=WHAT, remedy=remedy)
     from pymilvus import MilvusClient
 
     # It logs a traceback of what it raises, and it is we who say what went wrong.

@@ -226,9 +226,8 @@ def open_stream(path: Path) -> Iterator[BoundedStream]:
     try:
         raw = path.open("rb")
     except OSError as e:
-        raise DocumentError(
-            f"cannot be opened ({e.strerror})", where=path, remedy="check the path and its rights"
-        ) from None
+        remedy = "check the path and its rights"
+        raise DocumentError(f"cannot be opened ({e.strerror})", where=path, remedy=remedy) from None
     with raw:
         yield BoundedStream(path, raw)
 
@@ -270,9 +269,8 @@ def plain_stem(path: Path) -> str:
 def read_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
     """Lines, with their ends, and their numbers from 1; decoded strictly, of at most MAX_DOCUMENT_BYTES."""
     if codecs.lookup(encoding).name in ("utf-16", "utf-32"):
-        raise DocumentError(
-            f"{encoding} cannot be read line by line", where=path, remedy="convert the file to UTF-8"
-        )
+        remedy = "convert the file to UTF-8"
+        raise DocumentError(f"{encoding} cannot be read line by line", where=path, remedy=remedy)
     with open_stream(path) as stream:
         number = 0
         while line := stream.readline(MAX_DOCUMENT_BYTES + 1):

@@ -53,11 +53,8 @@ class Columns:
             if named is None and not needed:
                 return None
             have = ", ".join(f"'{n}'" for n in present[:12]) or "none"
-            raise DocumentError(
-                f"no column '{wanted[0]}' (there are: {have})",
-                where=where,
-                remedy=f"name the {role} column: --{role}-column NAME",
-            )
+            remedy = f"name the {role} column: --{role}-column NAME"
+            raise DocumentError(f"no column '{wanted[0]}' (there are: {have})", where=where, remedy=remedy)
 
         own = (options.text_column, options.title_column, options.source_column)
         numbered = set(present) <= {"text", "title", "source", *own}

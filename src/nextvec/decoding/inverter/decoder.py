@@ -118,12 +118,8 @@ def _take_ended(
 ) -> None:
     """Keep the texts that end here and are among the W best of their vector's candidates."""
     best, parents, tokens = candidates
-    width = written.shape[1]
-    for i, rank in torch.nonzero(tokens[:, :width] == end).tolist():
-        score = float(best[i, rank]) / divisor
-        if math.isfinite(score):
-            text = tuple(written[i, int(parents[i, rank])].tolist())
-            found[alive[i]].append(Text(text, score))
+    for i, rank in torch.nonzero(tokens[:, : written.shape[1]] == end).tolist():
+        _take(found[alive[i]], float(best[i, rank]) / divisor, written[i, int(parents[i, rank])])
 
 
 def _take_rest(
@@ -132,9 +128,12 @@ def _take_rest(
     """Keep what has come to the greatest length, as if it ended there."""
     for i, b in enumerate(alive):
         for w in range(written.shape[1]):
-            score = float(totals[i, w]) / divisor
-            if math.isfinite(score):
-                found[b].append(Text(tuple(written[i, w].tolist()), score))
+            _take(found[b], float(totals[i, w]) / divisor, written[i, w])
+
+
+def _take(found: list[Text], score: float, tokens: Tensor) -> None:
+    if math.isfinite(score):
+        found.append(Text(tuple(tokens.tolist()), score))
 
 
 @torch.inference_mode()
@@ -252,11 +251,8 @@ class Inverter(Decoder):
             EncoderMismatchError: a reader of another encoder.
         """
         if reader.fingerprint != self.encoder:
-            raise EncoderMismatchError(
-                "the reader's vectors are not of the encoder that the inverter was trained on",
-                where=self.folder,
-                remedy="give TextReader(inverter.space)",
-            )
+            message = "the reader's vectors are not of the encoder that the inverter was trained on"
+            raise EncoderMismatchError(message, where=self.folder, remedy="give TextReader(inverter.space)")
         other = copy(self)
         other.reader = reader
         return other

@@ -159,6 +159,10 @@ class InverterSession:
         """What products are made in."""
         return torch.bfloat16 if self.hardware.precision == "bfloat16" else torch.float32
 
+    def products(self) -> torch.autocast:
+        """To make them so inside."""
+        return torch.autocast(self.hardware.device, self.kind, enabled=self.kind != torch.float32)
+
     def progress(self, batches: int) -> float:
         """The share of the whole that is done, in [0, 1], by what is furthest: epochs, updates or the clock;
         `batches` are those of the running epoch."""

@@ -138,11 +138,9 @@ def update(session: InverterSession, batch: TokenBatch, batches: int) -> None:
     total.backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(session.network.parameters(), optim.clip)
     if not math.isfinite(total.item() + norm.item()):
-        raise TrainingError(
-            f"update {state.update + 1} has loss {total.item():.4g} and gradient norm {norm.item():.4g}",
-            where=session.out,
-            remedy="lower optim.lr or optim.clip, or look at the store's vectors: nextvec diagnose data",
-        )
+        message = f"update {state.update + 1} has loss {total.item():.4g} and gradient norm {norm.item():.4g}"
+        remedy = "lower optim.lr or optim.clip, or look at the store's vectors: nextvec diagnose data"
+        raise TrainingError(message, where=session.out, remedy=remedy)
     session.optimiser.step()
     session.optimiser.zero_grad(set_to_none=True)
     count = int(batch.mask.sum())
@@ -210,11 +208,8 @@ def validate(session: InverterSession) -> dict[str, float]:
     loss_sum, control_sum, topic_sum, total = sums.tolist()
     found = {"loss": loss_sum, "loss_shuffled": control_sum, "topic": topic_sum}
     if not math.isfinite(sum(found.values())):
-        raise TrainingError(
-            f"epoch {session.state.epoch + 1} ends with validation figures that are not finite",
-            where=session.out,
-            remedy="lower optim.lr or optim.clip",
-        )
+        message = f"epoch {session.state.epoch + 1} ends with validation figures that are not finite"
+        raise TrainingError(message, where=session.out, remedy="lower optim.lr or optim.clip")
     return {name: value / total for name, value in found.items()}
 
 
@@ -281,7 +276,7 @@ def losses(session: InverterSession, batch: TokenBatch, noise: float) -> tuple[T
     """
     network, kind = session.network, session.kind
     seen = _seen(session, batch, noise)
-    with torch.autocast(session.hardware.device, kind, enabled=kind != torch.float32):
+    with session.products():
         hidden, topic = network(seen, batch.tokens)
         told = batch.targets[batch.mask]
         loss = cross_entropy(hidden[batch.mask].to(kind), network.tokens.weight, told)
@@ -290,9 +285,8 @@ def losses(session: InverterSession, batch: TokenBatch, noise: float) -> tuple[T
 
 def topic_loss(session: InverterSession, batch: TokenBatch) -> Tensor:
     """The second of `losses` alone, with the training's noise."""
-    kind = session.kind
     seen = _seen(session, batch, session.config.optim.noise)
-    with torch.autocast(session.hardware.device, kind, enabled=kind != torch.float32):
+    with session.products():
         topic = session.network.begin(seen)[1][-1]
     return _any_order(session, topic, batch)
 
@@ -304,8 +298,7 @@ def _seen(session: InverterSession, batch: TokenBatch, noise: float) -> Tensor:
 
 def _any_order(session: InverterSession, topic: Tensor, batch: TokenBatch) -> Tensor:
     """Mean over all tokens of the batch of -log p(token | topic [B, H])."""
-    kind = session.kind
-    with torch.autocast(session.hardware.device, kind, enabled=kind != torch.float32):
+    with session.products():
         guess = session.network.log_probabilities(topic)
     whose = torch.nonzero(batch.mask)[:, 0]
     return -guess[whose, batch.targets[batch.mask]].mean()
