@@ -244,3 +244,19 @@ def test_a_folder_that_is_no_store(tmp_path: Path) -> None:
         Store.open(tmp_path)
     with pytest.raises(StoreError, match="nextvec ingest"):
         Store.open(tmp_path / "nowhere")
+
+
+def test_chunks_are_read_shard_by_shard_in_any_order_asked_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nextvec.corpus.store.KEPT_BYTES", 0)  # one shard at a time
+    assert len(store.info["shards"]) > 1
+    rows = np.random.default_rng(0).integers(0, len(store), 50)
+    columns = ["text", "doc_id"]
+    assert store.take(rows, columns).to_pylist() == store.chunks.select(columns).take(rows).to_pylist()
+    assert store.take([], columns).num_rows == 0
+    assert len(store._recent) == 1
+    starts = [start for start, _ in store.chunk_tables()]
+    assert starts == [0, *np.cumsum([shard["rows"] for shard in store.info["shards"]])[:-1]]
+    with pytest.raises(IndexError, match=f"row {len(store)} of"):
+        store.texts([0, len(store)])

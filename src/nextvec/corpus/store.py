@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +57,9 @@ __all__ = [
     "describe_store",
 ]
 
+KEPT_BYTES = 2**29
+"""Of the shards' chunks (texts and all) that were read last."""
+
 
 @dataclass(frozen=True)
 class Document:
@@ -95,6 +99,8 @@ class Store:
         shards = info["shards"]
         self._files = [ShardFiles.of(path, shard["name"]) for shard in shards]
         self._rows = [int(shard["rows"]) for shard in shards]
+        self._recent: dict[int, pa.Table] = {}
+        self._reading = threading.Lock()
         self.vectors = Vectors(
             [f.vectors for f in self._files],
             self._rows,
@@ -184,8 +190,7 @@ class Store:
     @cached_property
     def chunks(self) -> pa.Table:
         """All chunks as one table, read at first use; row i belongs to vector i."""
-        self._check("chunks")
-        tables = [read_table(f.chunks, n, CHUNK_SCHEMA) for f, n in zip(self._files, self._rows, strict=True)]
+        tables = [table for _, table in self.chunk_tables()]
         return pa.concat_tables(tables) if tables else CHUNK_SCHEMA.empty_table()
 
     @cached_property
@@ -208,7 +213,7 @@ class Store:
         for files, shard in zip(self._files, self.info["shards"], strict=True):
             check_sha256(getattr(files, part), shard[f"{part}_sha256"], StoreError, DAMAGED)
 
-    @property
+    @cached_property
     def _shard_starts(self) -> list[int]:
         return [int(n) for n in np.concatenate([[0], np.cumsum(self._rows)])[: len(self._rows)]]
 
@@ -253,24 +258,52 @@ class Store:
 
     def texts(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> list[str]:
         """The texts of `rows`, in the order asked for."""
-        return self._strings("text", np.asarray(rows, np.int64))
+        texts: list[str] = self.take(rows, ["text"])["text"].to_pylist()
+        return texts
 
     def document_text(self, doc_id: str) -> str:
         """The document's text, put together from its chunks and the gaps between them."""
         self.find(doc_id)
-        rows = self.rows_of([self.index[doc_id]])
-        pairs = zip(self._strings("gap", rows), self._strings("text", rows), strict=True)
+        chunks = self.take(self.rows_of([self.index[doc_id]]), ["gap", "text"])
+        pairs = zip(chunks["gap"].to_pylist(), chunks["text"].to_pylist(), strict=True)
         return "".join(gap + text for gap, text in pairs)
 
-    def _strings(self, column: str, rows: IntArray) -> list[str]:
-        if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
-            raise IndexError(f"row {rows.min() if rows.min() < 0 else rows.max()} of {len(self)} chunks")
-        values = self.chunks[column]
-        low, high = (int(rows.min()), int(rows.max()) + 1) if rows.size else (0, 0)
-        if high - low > 4 * rows.size:  # far apart: one by one, not with all that lies between
-            return [values[int(r)].as_py() for r in rows]
-        near: list[str] = values.slice(low, high - low).take(number_column(rows - low)).to_pylist()
-        return near
+    def take(self, rows: Sequence[int] | NDArray[np.integer[Any]], columns: Sequence[str]) -> pa.Table:
+        """These columns of the chunks `rows`, in the order asked for. Shards are read one at a time, and
+        those read last are kept, so that no more than a part of a large store is ever in memory."""
+        wanted = np.asarray(rows, np.int64).ravel()
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(
+                f"row {wanted.min() if wanted.min() < 0 else wanted.max()} of {len(self)} chunks"
+            )
+        order = np.argsort(wanted, kind="stable")
+        cuts = np.searchsorted(wanted[order], self._shard_starts[1:])
+        found = []
+        for shard, part in enumerate(np.split(order, cuts)):
+            if part.size:
+                places = number_column(wanted[part] - self._shard_starts[shard])
+                found.append(self._shard_chunks(shard).select(columns).take(places))
+        if not found:
+            return CHUNK_SCHEMA.empty_table().select(columns)
+        return pa.concat_tables(found).take(number_column(np.argsort(order, kind="stable")))
+
+    def chunk_tables(self) -> Iterator[tuple[int, pa.Table]]:
+        """(first row, chunks of one shard), shard by shard: for what looks at all texts of a large store."""
+        for shard, start in enumerate(self._shard_starts):
+            yield start, self._shard_chunks(shard)
+
+    def _shard_chunks(self, shard: int) -> pa.Table:
+        with self._reading:
+            table = self._recent.pop(shard, None)
+            self._recent[shard] = table = self._read_chunks(shard) if table is None else table
+            while len(self._recent) > 1 and sum(t.nbytes for t in self._recent.values()) > KEPT_BYTES:
+                del self._recent[next(iter(self._recent))]
+        return table
+
+    def _read_chunks(self, shard: int) -> pa.Table:
+        file = self._files[shard].chunks
+        check_sha256(file, self.info["shards"][shard]["chunks_sha256"], StoreError, DAMAGED)
+        return read_table(file, self._rows[shard], CHUNK_SCHEMA)
 
     def minhashes(self) -> MinHash:
         """The MinHash signatures uint32 [documents, 64], in the order of `documents`."""

@@ -90,9 +90,12 @@ class Library:
 
     def rows_of(self, texts: Sequence[str]) -> IntArray:
         """Every row whose text is one of these, ascending."""
-        column = self.store.chunks["text"]
-        found = pc.is_in(column, value_set=pa.array(list(texts), column.type))
-        return np.flatnonzero(found.to_numpy()).astype(np.int64)
+        wanted = pa.array(list(texts), pa.string())
+        found = [
+            start + np.flatnonzero(pc.is_in(table["text"], value_set=wanted).to_numpy())
+            for start, table in self.store.chunk_tables()
+        ]
+        return np.concatenate([np.zeros(0, np.int64), *found]).astype(np.int64)
 
     def search(
         self, units: UnitVectors, n: int, without: Sequence[IntArray]

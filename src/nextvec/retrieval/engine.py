@@ -15,7 +15,6 @@ from functools import cached_property
 from typing import ClassVar, Literal, Self
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from nextvec.corpus.layout import FloatArray, IntArray
@@ -62,7 +61,8 @@ class IndexSource:
     def of(cls, store: Store, documents: Sequence[int] | None = None) -> IndexSource:
         """The chunks that have a text, of these documents; by default of all originals."""
         rows = originals(store, documents)
-        written = pc.utf8_length(pc.utf8_trim_whitespace(store.chunks["text"])).to_numpy() > 0
+        lengths = (pc.utf8_length(pc.utf8_trim_whitespace(t["text"])) for _, t in store.chunk_tables())
+        written = np.concatenate([n.to_numpy() > 0 for n in lengths] or [np.zeros(0, bool)])
         return cls(store, rows[written[rows]])
 
     @property
@@ -95,8 +95,7 @@ class IndexSource:
 
     def texts(self, start: int, count: int) -> Iterator[tuple[str, int, str | None, str, str]]:
         """What `TEXTS` names, of places start .. start + count - 1."""
-        rows = pa.array(self.rows[start : start + count])
-        table = self.store.chunks.select(list(TEXTS)).take(rows)
+        table = self.store.take(self.rows[start : start + count], TEXTS)
         yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
 
     def blocks(self) -> Iterator[tuple[int, FloatArray]]:
