@@ -76,6 +76,18 @@ def no_waiting_for_the_disk() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_stopwatch() -> Iterator[None]:
+    """Latency and throughput are measured with a few calls: their figures are not what is tested, and half a
+    second for each row of each table would be half of the time of all tests."""
+    from nextvec.evaluation import predictor as speed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speed, "SINGLE_CALLS", 3)
+        patch.setattr(speed, "BATCH_SECONDS", 0.0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real PostgreSQL with pgvector, which ends with the tests."""

@@ -139,12 +139,3 @@ def stop_training(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         monkeypatch.setattr(loop, "validate", validate)
 
     return arm
-
-
-@pytest.fixture
-def quick_stopwatch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latency and throughput are measured with a few calls: their figures are not what is tested."""
-    from nextvec.evaluation import predictor as speed
-
-    monkeypatch.setattr(speed, "SINGLE_CALLS", 3)
-    monkeypatch.setattr(speed, "BATCH_SECONDS", 0.0)

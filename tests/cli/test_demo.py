@@ -33,7 +33,7 @@ def small_articles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus_demo, "demo_options", ReaderOptions)
 
 
-@pytest.mark.usefixtures("hash_encoder", "small_articles", "quick_stopwatch")
+@pytest.mark.usefixtures("hash_encoder", "small_articles")
 def test_the_demo(cli, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "demo"
     done = cli("demo", "--out", out, *tiny)

@@ -14,7 +14,6 @@ import pytest
 from nextvec.corpus.store import Store
 
 Cli = Callable[..., Any]
-pytestmark = pytest.mark.usefixtures("quick_stopwatch")
 
 
 @pytest.fixture(scope="module")

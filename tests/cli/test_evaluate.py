@@ -16,7 +16,6 @@ from nextvec.evaluation.baselines import BASELINES
 WITHOUT_PARAMETERS = [name for name, made in BASELINES.items() if not made.needs_training]
 
 
-@pytest.mark.usefixtures("quick_stopwatch")
 def test_the_json_contract(cli, world: Store, trained: Path) -> None:
     done = cli("evaluate", trained, "--store", world.path, "--json", "-", "--quiet")
     assert (done.code, done.err) == (0, "")

@@ -47,7 +47,7 @@ def test_progress_is_told(cli: Callable, run_folder: Path) -> None:
     assert "1/1 figures" in outcome.err
 
 
-def test_deep_judges_a_run(cli: Callable, run_folder: Path, quick_stopwatch: None) -> None:
+def test_deep_judges_a_run(cli: Callable, run_folder: Path) -> None:
     outcome = cli("report", run_folder, "--deep", "--figures=none", "--quiet")
     assert outcome.code == 0
     assert (run_folder / "report" / "judged.json").is_file()

@@ -113,7 +113,6 @@ def test_the_text_strategy_and_sources(cli: Callable[..., Any], text_store: Stor
     assert cli(*asked, "--decoder", "nearest", "--sources", source).json["passages"]
 
 
-@pytest.mark.usefixtures("quick_stopwatch")
 def test_strategies_compared(cli: Callable[..., Any], world: Store, trained: Path, tmp_path: Path) -> None:
     asked = ("retrieve", trained, "--store", world.path, "--evaluate", "--queries", "--quiet")
     done = cli(*asked, "--json", tmp_path / "said.json")

@@ -99,7 +99,6 @@ def test_a_task_is_trained_and_judged_as_the_run_says(
     tiny: tuple[str, ...],
     world: Store,
     tmp_path: Path,
-    quick_stopwatch: None,
     task: str,
     flags: list[str],
     recall: str,
