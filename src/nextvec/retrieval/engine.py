@@ -95,7 +95,7 @@ class IndexSource:
 
     def texts(self, start: int, count: int) -> Iterator[tuple[str, int, str | None, str, str]]:
         """What `TEXTS` names, of places start .. start + count - 1."""
-        table = self.store.take(self.rows[start : start + count], TEXTS)
+        table = self.store.take(self.rows[start : start + count], list(TEXTS))
         yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
 
     def blocks(self) -> Iterator[tuple[int, FloatArray]]:
