@@ -188,7 +188,12 @@ class ShiftSection(Section):
     others: dict[str, list[float]]
 
     def verdicts(self) -> list[Verdict]:
-        said = [f"{_verb(g.gain)} {g.gain.show(sign=True)} where {_where(g.name)}" for g in self.thirds]
+        places = {"topic goes on": "the topic goes on", "topic shift": "it shifts"}
+        said = [
+            f"{'gains' if g.gain.above else 'loses' if g.gain.below else 'is level'} "
+            f"{g.gain.show(sign=True)} where {places.get(g.name, 'it is in between')}"
+            for g in self.thirds
+        ]
         text = (
             f"against {self.best} it {', '.join(said)}; it is nearer in {100 * self.better:.0f} % of windows"
         )
@@ -245,16 +250,6 @@ def _thirds(
     """The groups of these masks: where values are equal there are fewer than three."""
     names = {0: (), 1: (names[1],), 2: (names[0], names[2])}.get(len(parts), names)
     return tuple(group(context, name, part) for name, part in zip(names, parts, strict=True))
-
-
-def _verb(gain: Estimate) -> str:
-    if not gain.clear:
-        return "is level"
-    return "gains" if gain.value > 0 else "loses"
-
-
-def _where(name: str) -> str:
-    return {"topic goes on": "the topic goes on", "topic shift": "it shifts"}.get(name, "it is in between")
 
 
 # Calibration of cosine: does the predictor know how near it will be?

@@ -128,7 +128,8 @@ def reembed(
         return "the store holds no texts"
     sample, texts = sample[written], [texts[i] for i in written]
     if encoder.dimension != store.dimension:
-        return _other_dimension(encoder, store, len(rows))
+        nothing = dict.fromkeys(("min", "p5", "median"), float("nan"))
+        return Reembedding(encoder.name, 0, len(rows), nothing, 0, (), 0, 0, None, True)
     fresh = _encode(encoder, texts, quiet=quiet)
     stored = gather_rows(store.vectors, sample)
     directions = unit(fresh)
@@ -143,6 +144,7 @@ def reembed(
     raw = not store.normalised and not encoder.unit
     ratios = np.linalg.norm(stored, axis=1) / np.linalg.norm(fresh, axis=1)
     low, p5, median = np.quantile(cosines, [0.0, 0.05, 0.5])
+    own, theirs = encoder.fingerprint.get("fingerprint"), store.encoder.get("fingerprint")
     return Reembedding(
         encoder=encoder.name,
         checked=len(sample),
@@ -153,7 +155,7 @@ def reembed(
         searched=len(searched),
         found=int((home >= 0).sum()),
         length_ratio=float(np.median(ratios)) if raw else None,
-        fingerprint_differs=_fingerprint_differs(store, encoder),
+        fingerprint_differs=None if store.encoder.get("kind") == "imported" else bool(own != theirs),
     )
 
 
@@ -176,17 +178,6 @@ def _nearest(store: Store, directions: FloatArray) -> IntArray:
         better = value > best
         best[better], rows[better] = value[better], start + top[better]
     return rows
-
-
-def _fingerprint_differs(store: Store, encoder: Encoder) -> bool | None:
-    if store.encoder.get("kind") == "imported":
-        return None
-    return bool(encoder.fingerprint.get("fingerprint") != store.encoder.get("fingerprint"))
-
-
-def _other_dimension(encoder: Encoder, store: Store, chunks: int) -> Reembedding:
-    nothing = {"min": float("nan"), "p5": float("nan"), "median": float("nan")}
-    return Reembedding(encoder.name, 0, chunks, nothing, 0, (), 0, 0, None, True)
 
 
 def reembedding_verdict(found: Reembedding | str) -> Verdict:

@@ -151,6 +151,7 @@ def make_pool(
     own = kind == "document"
     shift = start - windows.first  # from rows of the store to positions
     read_first, read_last = windows.read_range
+    none = np.full_like(shift, -1)
     return Pool(
         kind=kind,
         rows=rows,
@@ -159,19 +160,12 @@ def make_pool(
         high=start + count[document] if own else np.full_like(start, total),
         read_low=read_first + shift,
         read_high=read_last + shift + 1,
-        query=_positions(windows, shift),
+        query=none if windows.query is None else np.where(windows.query < 0, none, windows.query + shift),
         begin=start,
         end=start + count[document],
         text=_number_texts(texts(rows)),
         vector=_number_vectors(vectors, rows),
     )
-
-
-def _positions(windows: Windows, shift: IntArray) -> IntArray:
-    """[N] position of each window's query, -1 for none."""
-    if windows.query is None:
-        return np.full_like(shift, -1)
-    return np.where(windows.query < 0, -1, windows.query + shift)
 
 
 def ranks(units: FloatArray, vectors: VectorSource, pool: Pool) -> IntArray:

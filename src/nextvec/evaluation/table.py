@@ -82,7 +82,9 @@ def read_table(out: Path) -> dict[str, Any]:
 def format_table(report: Mapping[str, Any], *, markdown: bool = False, wide: bool = True) -> str:
     """The same from the JSON of a report. Columns that no row has a value for are left out; and, of a plain
     table that is not `wide`, those that do not fit into 100 characters, which is said."""
-    keys, (header, body) = _keys(report), _cells(report)
+    keys = _keys(report)
+    header = ["predictor", *((FIGURES | FACTS)[key][0] for key in keys)]
+    body = [[row["name"], *(_cell(report, row, key) for key in keys)] for row in report["rows"]]
     left_out: list[str] = []
     if not (wide or markdown):
         shown = [0, *(at for at, key in enumerate(keys, 1) if key in _fitting(keys, header, body))]
@@ -158,12 +160,6 @@ def _keys(report: Mapping[str, Any]) -> list[str]:
         k for k in FIGURES if any(row.get(k) not in (None, row.get(by_query.get(k, ""))) for row in rows)
     ]
     return figures + [k for k in FACTS if any(row.get(k) is not None for row in rows)]
-
-
-def _cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    keys = _keys(report)
-    head = ["predictor", *((FIGURES | FACTS)[key][0] for key in keys)]
-    return head, [[row["name"], *(_cell(report, row, key) for key in keys)] for row in report["rows"]]
 
 
 def _cell(report: Mapping[str, Any], row: Mapping[str, Any], name: str) -> str:

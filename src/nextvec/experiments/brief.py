@@ -229,9 +229,10 @@ def checklist(found: ModelDiagnosis, metadata: Mapping[str, Any], dimension: int
         metadata: of the run: "bytes", "seconds", "latency_p50_ms", as far as they are known.
         dimension: D; the brief's mse thresholds are for 768.
     """
-    return Checklist(
-        (*_tasks(found), *_matrix(found, metadata, dimension), *_summary(found, metadata), *_report(found))
-    )
+    names = (Random.name, MeanVector.name, CopyLast.name, LinearAverage.name)
+    report = [_ahead(found, "above its four baselines", REPORT, names), _cosine(found, REPORT, "0.60+", 0.60)]
+    matrix = _matrix(found, metadata, dimension)
+    return Checklist((*_tasks(found), *matrix, *_summary(found, metadata), *report))
 
 
 def _tasks(d: ModelDiagnosis) -> list[Criterion]:
@@ -314,11 +315,6 @@ def _summary(d: ModelDiagnosis, metadata: Mapping[str, Any]) -> list[Criterion]:
             None if latency is None else latency < 1, "speed was not measured",
         ),
     ]  # fmt: skip
-
-
-def _report(d: ModelDiagnosis) -> list[Criterion]:
-    names = (Random.name, MeanVector.name, CopyLast.name, LinearAverage.name)
-    return [_ahead(d, "above its four baselines", REPORT, names), _cosine(d, REPORT, "0.60+", 0.60)]
 
 
 def _ahead(d: ModelDiagnosis, criterion: str, document: str, names: Sequence[str]) -> Criterion:

@@ -18,7 +18,7 @@ from nextvec.client import Client, RemotePredictor
 from nextvec.config import from_dict
 from nextvec.corpus.store import Store
 from nextvec.data.splits import Split, SplitConfig, split_documents
-from nextvec.data.trained import Keys, TrainedOn
+from nextvec.data.trained import TrainedOn
 from nextvec.data.windows import Task, Windows, make_windows
 from nextvec.errors import EvaluationError, NextvecError, RunError, ServerError, SplitError
 from nextvec.evaluation.evaluation_set import EvaluationSet, without_leaks
@@ -311,7 +311,8 @@ class RemoteRun(RemotePredictor):
         """Keys of every document and chunk it was trained on. Raises ServerError."""
         said = self._told["trained_on"]
         try:
-            return TrainedOn(*(_keys(said[name]) for name in ("chunks", "documents", "ids")))
+            held = (b64decode(said[name], validate=True) for name in ("chunks", "documents", "ids"))
+            return TrainedOn(*(np.unique(np.frombuffer(x, "<u8").astype(np.uint64)) for x in held))
         except (KeyError, TypeError, ValueError, binascii.Error) as error:
             raise ServerError(
                 f"a training list that is not understood ({error})", where=self.client.url
@@ -328,7 +329,3 @@ class RemoteRun(RemotePredictor):
         other = copy(self)
         other.horizon = horizon
         return other
-
-
-def _keys(coded: str) -> Keys:
-    return np.unique(np.frombuffer(b64decode(coded, validate=True), "<u8").astype(np.uint64))

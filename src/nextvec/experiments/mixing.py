@@ -10,8 +10,8 @@ from nextvec.corpus.store import Store
 from nextvec.data.splits import split_documents
 from nextvec.disk import new_folder, refuse_taken
 from nextvec.errors import ConfigError, EvaluationError, RunError, SplitError
-from nextvec.evaluation.baselines import Baseline, named
-from nextvec.evaluation.harness import EvaluationConfig, FittingData
+from nextvec.evaluation.baselines import named
+from nextvec.evaluation.harness import EvaluationConfig, FittingData, fitted
 from nextvec.experiments.ensemble import MAX_MEMBERS, EnsembleRun, fit_mixture, save, write
 from nextvec.experiments.evaluating import (
     SCHEMES,
@@ -72,10 +72,12 @@ def fit_ensemble(
             where=store.path,
             remedy="evaluate with another division",
         )
-    fitted = [_fitted(name, training, how) for name in baselines]
+    mixed = [fitted(named(name), how, training) for name in baselines]
+    for baseline in mixed:
+        baseline.state()  # what cannot be kept is refused before the weights are fitted
     # More than the baselines' shortest context may be read, so the evaluator's windows serve all members.
-    mixture = fit_mixture([*runs, *fitted], store.vectors, training.validation)
-    made = EnsembleRun(out, runs, fitted, mixture)
+    mixture = fit_mixture([*runs, *mixed], store.vectors, training.validation)
+    made = EnsembleRun(out, runs, mixed, mixture)
     save(made)
     return FittedEnsemble(made, len(training.validation))
 
@@ -126,10 +128,3 @@ def open_evaluated(folder: str | Path, device: str = "cpu") -> TrainedPredictor 
     if str(folder).startswith(SCHEMES):
         return RemoteRun(str(folder))
     return open_predictor(folder, device)
-
-
-def _fitted(name: str, training: FittingData, how: EvaluationConfig) -> Baseline:
-    baseline = named(name)(how.context, how.seed)
-    baseline.fit(training.vectors, training.train, training.validation)
-    baseline.state()  # what cannot be kept is refused before the weights are fitted
-    return baseline

@@ -134,18 +134,14 @@ def _manifest(path: Path) -> dict[str, Any]:
             "training": dict(),
             "facts": dict(),
             "parity": {"tolerance": float()},
-        } if version <= VERSION and set() < _named(held, graph) <= files.keys():
-            return dict(held)
+        } if version <= VERSION:
+            step = {STEP, STATE} if held.get("step") in get_args(Streaming) else set()
+            opened = step | ({graph} if graph else set())  # what the engines are opened from
+            if set() < opened <= files.keys():
+                return dict(held)
         case {"nextvec_export": int(version)} if version > VERSION:
             raise RunError("was made by a newer nextvec", where=path, remedy="update nextvec")
-        case _:
-            raise RunError("is not the description of an export", where=path, remedy=REMEDY)
-
-
-def _named(held: dict[str, Any], graph: str | None) -> set[str]:
-    """Files that the engines are opened from."""
-    step = {STEP, STATE} if held.get("step") in get_args(Streaming) else set()
-    return step | ({graph} if graph else set())
+    raise RunError("is not the description of an export", where=path, remedy=REMEDY)
 
 
 def _check_files(folder: Path, files: dict[str, Any]) -> None:

@@ -230,6 +230,9 @@ QUANTISED = ("MatMul", "LSTM")
 def quantised(graph: Graph) -> Graph:
     """The same graph with int8 weights. Raises ModelError where nothing in it can be quantised."""
     onnx, quantization = runtime("onnx", "onnx"), runtime("onnxruntime.quantization", "onnx")
+    # x86 without VNNI adds pairs of products of bytes in 16 bits: they overflow. Those of weights of 7 bits
+    # do not (with 8 an lstm's least cosine to its run was .986).
+    saturates = platform.machine() in ("x86_64", "AMD64") and not torch.cpu._is_vnni_supported()
     with tempfile.TemporaryDirectory() as folder:
         plain, done = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
         _fold(graph.proto.SerializeToString(), plain)
@@ -239,7 +242,7 @@ def quantised(graph: Graph) -> Graph:
         onnx.save(proto, plain)
         with quietly():
             quantization.quantize_dynamic(
-                plain, done, op_types_to_quantize=list(QUANTISED), reduce_range=_saturates(),
+                plain, done, op_types_to_quantize=list(QUANTISED), reduce_range=saturates,
                 weight_type=quantization.QuantType.QInt8, extra_options={"MatMulConstBOnly": True},
             )  # fmt: skip
         found = onnx.load(done)
@@ -247,12 +250,6 @@ def quantised(graph: Graph) -> Graph:
     if not rewritten and not kinds & {"MatMulInteger", "DynamicQuantizeLSTM"}:
         raise ModelError("no product in the graph has weights to quantise", remedy="give --precision fp32")
     return Graph(found, graph.inputs, graph.time)
-
-
-def _saturates() -> bool:
-    """Whether products of bytes overflow here: x86 without VNNI adds pairs of them in 16 bits. Those of
-    weights of 7 bits do not (with 8 an lstm's least cosine to its run was .986)."""
-    return platform.machine() in ("x86_64", "AMD64") and not torch.cpu._is_vnni_supported()
 
 
 def _fold(graph: bytes, target: Path) -> None:

@@ -84,7 +84,9 @@ def _trial(world: World, metrics: Sequence[Metric]) -> list[OracleRow]:
         scores = Scores.of(one.predictor, world.evaluation_set)
         scores.references = measured_references
         context = OracleContext(world, one, expected_references, scores.unit)
-        parts = _parts(scores)
+        documents, which = np.unique(world.evaluation_set.windows.document, return_inverse=True)
+        part = which * PARTS // len(documents)
+        parts = [scores.select(part != left_out) for left_out in range(PARTS)]  # each without a tenth of them
         for metric in metrics:
             row = _row(metric, scores, parts, context)
             found[metric.name, one.name] = row.measured, row.tolerance
@@ -129,13 +131,6 @@ def _references(world: World, known: list[KnownPredictor]) -> tuple[dict[str, fl
 
 def _named(cosines: Mapping[str, float]) -> dict[str, float]:
     return {LINEAR_AVERAGE: cosines[LINEAR_AVERAGE], BEST_BASELINE: max(cosines.values())}
-
-
-def _parts(scores: Scores) -> list[Scores]:
-    """The scores ten times, each without a tenth of the documents."""
-    documents, which = np.unique(scores.evaluation_set.windows.document, return_inverse=True)
-    part = which * PARTS // len(documents)
-    return [scores.select(part != left_out) for left_out in range(PARTS)]
 
 
 def standard_error(metric: Metric, scores: Scores, parts: list[Scores]) -> float:
