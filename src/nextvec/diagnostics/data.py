@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.diagnostics.collapse import STD_FLOOR
 from nextvec.diagnostics.duplicates import Duplicates, duplicate_verdicts, find_duplicates
-from nextvec.diagnostics.lags import LagCurve, MeanAndStd, StoreSums, lag_curves, order_verdicts, sum_store
+from nextvec.diagnostics.lags import LagCurve, MeanAndStd, lag_curves, order_verdicts, sum_store
 from nextvec.diagnostics.reembedding import Reembedding, recorded_encoder, reembed, reembedding_verdict
 from nextvec.diagnostics.sections import Level, Verdict, plain
 from nextvec.errors import ConfigError, EncoderError, EvaluationError
@@ -84,11 +84,6 @@ def lengths(counts: Sequence[int] | NDArray[np.int64], context: int, horizon: in
     return Lengths(
         len(count), _quantiles(count), context, horizon, int((windows == 0).sum()), int(windows.sum())
     )
-
-
-def summarise(store: Store, found: StoreSums) -> Summary:
-    norms = {**_quantiles(found.norms), "mean": float(found.norms.mean()), "std": float(found.norms.std())}
-    return Summary(store.dimension, store.normalised, norms, _spread(found.raw), _spread(found.unit))
 
 
 def _quantiles(values: NDArray[np.int64] | NDArray[np.float64]) -> dict[str, float]:
@@ -214,7 +209,8 @@ def diagnose_data(
         raise EvaluationError("holds no documents", where=store.path, remedy="ingest some")
     found = sum_store(store, documents, quiet=how.quiet)
     curves = lag_curves(found, resamples=how.resamples, seed=how.seed)
-    summary = summarise(store, found)
+    norms = {**_quantiles(found.norms), "mean": float(found.norms.mean()), "std": float(found.norms.std())}
+    summary = Summary(store.dimension, store.normalised, norms, _spread(found.raw), _spread(found.unit))
     windows = lengths(found.count, how.context, how.horizon)
     duplicates = find_duplicates(store, documents, split, how.division.near_duplicate)
     texts = _reembedded(store, documents, how, encoder)

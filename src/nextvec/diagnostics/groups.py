@@ -95,10 +95,10 @@ def find_factors(context: DiagnosisContext) -> FactorsSection:
     if context.train_vectors is not None and context.trained is not None:
         nearest = nearest_cosine(context.evaluation_set.target_units, context.train_vectors, context.trained)
         properties.append(("cosine of the nearest training chunk", nearest, short))
-    factors = [
-        Factor(name, spearman(values, context.cosine), quantile_groups(context, values, show))
-        for name, values, show in properties
-    ]
+    factors = []
+    for name, values, show in properties:
+        groups = tuple(group(context, label, part) for label, part in named_masks(values, show, QUANTILES))
+        factors.append(Factor(name, spearman(values, context.cosine), groups))
     return FactorsSection(context.best, tuple(factors))
 
 
@@ -114,13 +114,6 @@ def group(context: DiagnosisContext, name: str, which: NDArray[np.bool_]) -> Win
         gain=context.gain(which),
         better=float((context.cosine[which] > context.best_cosine[which]).mean()),
     )
-
-
-def quantile_groups(
-    context: DiagnosisContext, values: NDArray[Any], show: Callable[[Any], str], count: int = QUANTILES
-) -> tuple[WindowGroup, ...]:
-    """The windows in `count` groups of about equal size by `values` [N]; equal values stay together."""
-    return tuple(group(context, name, part) for name, part in named_masks(values, show, count))
 
 
 def named_masks(

@@ -210,17 +210,12 @@ class DiagnosisContext:
         return np.array([self.documents[i].source for i in self.document])
 
     @cached_property
-    def context_mean(self) -> FloatArray:
-        """[N, D] direction of the mean of the last `context` vectors read."""
+    def shift(self) -> Values:
+        """[N] topic shift: 1 - cos of the target and the mean of the last `context` vectors read."""
         means = np.empty((len(self.evaluation_set), self.evaluation_set.dimension), dtype=np.float32)
         for piece, contexts, lengths in self.evaluation_set.blocks(self.evaluation_set.windows.context):
             means[piece] = unit(contexts.sum(axis=1) / lengths[:, None].astype(np.float32))
-        return means
-
-    @cached_property
-    def shift(self) -> Values:
-        """[N] topic shift: distance 1 - cos of the target from the mean of the context."""
-        return 1.0 - row_dots(self.evaluation_set.target_units, self.context_mean)
+        return 1.0 - row_dots(self.evaluation_set.target_units, means)
 
     def gain(self, which: NDArray[np.bool_] | None = None) -> Estimate:
         """Cosine of the model less that of the best baseline, over all windows or those of a mask."""

@@ -115,23 +115,9 @@ def look_up(documents: FloatArray) -> FunctionPredictor:
     return FunctionPredictor(look, name="oracle", context=1)
 
 
-def copy_last(world: World) -> KnownPredictor:
-    """The last chunk, at every step of a rollout."""
-    return KnownPredictor(CopyLast(world.context), lambda step: [(1.0, chunk(-1))])
-
-
-def linear_average(world: World) -> KnownPredictor:
-    """The mean of the context; in a rollout of the last predictions and what is left of the context."""
-    return KnownPredictor(LinearAverage(world.context), _averages(world, 0.0))
-
-
-def last_and_mean(world: World) -> KnownPredictor:
-    """Half the last chunk and half the mean of the context, in a rollout likewise."""
-    return KnownPredictor(LastAndMean(world.context), _averages(world, 0.5))
-
-
 def _averages(world: World, share: float) -> Callable[[int], AnswerMixture]:
-    """The answers at each step: `share` of the last vector, the rest of the mean."""
+    """The answers at each step: `share` of the last vector, the rest of the mean of the context; in a rollout
+    that is the last predictions and what is left of the context."""
 
     def answers(step: int) -> AnswerMixture:
         read = [chunk(-k) for k in range(world.context, 0, -1)]
@@ -227,8 +213,15 @@ def kalman_samples(world: HiddenState) -> KnownPredictor:
 
 
 def known_predictors(world: World) -> list[KnownPredictor]:
-    plain = (oracle, copy_last, linear_average, last_and_mean, mean_vector, shuffled, random)
-    known = [make(world) for make in plain]
+    known = [
+        oracle(world),
+        KnownPredictor(
+            CopyLast(world.context), lambda step: [(1.0, chunk(-1))]
+        ),  # at every step of a rollout
+        KnownPredictor(LinearAverage(world.context), _averages(world, 0.0)),
+        KnownPredictor(LastAndMean(world.context), _averages(world, 0.5)),
+        *(make(world) for make in (mean_vector, shuffled, random)),
+    ]
     if isinstance(world, HiddenState):
         known += [kalman(world), kalman_samples(world)]
     return known

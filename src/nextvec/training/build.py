@@ -50,7 +50,7 @@ NOT_BACKBONE = tuple(
 )
 """What of a model is AdamW's beside Muon: all but the matrices in its middle."""
 SAMPLED_ROWS = 8192
-"""Vectors that distributions are compared with."""
+"""Vectors that distributions are compared with, at most; evenly spread over the documents."""
 
 
 @dataclass(frozen=True)
@@ -231,18 +231,13 @@ def statistics_of(store: Store, documents: Windows, scale: float) -> Statistics:
     mean = sum(block.sum(0, dtype=np.float64) for block in blocks(store, documents)) / count
     # Around the mean, in a second pass: a difference of large sums would lose the digits of a small std.
     squares = sum(np.square(block - mean).sum(0) for block in blocks(store, documents))
+    rows = rows_of(documents)
+    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), SAMPLED_ROWS)).astype(np.int64)]
     return Statistics(
         mean=torch.from_numpy(mean / scale).float(),
         std=torch.from_numpy(np.sqrt(squares / max(count - 1, 1)) / scale).float(),
-        rows=torch.from_numpy(sampled_rows(store, documents) / np.float32(scale)),
+        rows=torch.from_numpy(store.vectors.gather(chosen) / np.float32(scale)),
     )
-
-
-def sampled_rows(store: Store, documents: Windows) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    """float32 [N, D]: at most `SAMPLED_ROWS` vectors of `documents`, evenly spread over them."""
-    rows = rows_of(documents)
-    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), SAMPLED_ROWS)).astype(np.int64)]
-    return store.vectors.gather(chosen)
 
 
 def rows_of(documents: Windows) -> IntArray:

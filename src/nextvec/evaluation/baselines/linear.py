@@ -48,10 +48,7 @@ class WeightedSum(Baseline):
 
     def fit(self, vectors: VectorSource, train: Windows, validation: Windows | None) -> None:
         self.weights = self.sums(vectors, train).solve()
-        self.metadata = {
-            "parameters": len(self.weights),
-            "weights": _rounded(self.weights),
-        }
+        self.metadata = {"parameters": len(self.weights), "weights": _rounded(self.weights)}
 
     def sums(self, vectors: VectorSource, train: Windows) -> WeightSums:
         return WeightSums.over(vectors, train, self.context, self.features)
@@ -217,7 +214,8 @@ class ListwiseAverages(Baseline):
     def fit(self, vectors: VectorSource, train: Windows, validation: Windows | None) -> None:
         found = fit_listwise(vectors, train, self.seed)
         self.weights, self.mean = found.weights.astype(np.float32), found.mean
-        self.length = np.array(mean_length(vectors, train))
+        lengths = [np.linalg.norm(gather_rows(vectors, b.target), axis=1) for b in train.blocks(8192)]
+        self.length = np.array(float(np.concatenate(lengths).mean(dtype=np.float64)))
         self.metadata = {"parameters": len(self.weights), "weights": _rounded(found.weights)}
 
     def guess(self, contexts: FloatArray, lengths: IntArray) -> FloatArray:
@@ -254,11 +252,6 @@ class AveragesWithResiduals(ExponentialAverages):
         # a shuffled list, read from a random place on: no two samples of a window share a residual
         residuals = self.residuals[drawn % len(self.residuals)]
         return np.asarray(self.guess(contexts, lengths) + residuals.transpose(1, 0, 2), dtype=np.float32)
-
-
-def mean_length(vectors: VectorSource, windows: Windows) -> float:
-    lengths = [np.linalg.norm(gather_rows(vectors, b.target), axis=1) for b in windows.blocks(8192)]
-    return float(np.concatenate(lengths).mean(dtype=np.float64))
 
 
 def _rounded(weights: Wide) -> list[float]:
