@@ -6,7 +6,7 @@ to about 0 on any data. A null that keeps everything but the order cannot do tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -291,21 +291,17 @@ def order_verdicts(curves: tuple[LagCurve, ...]) -> list[Verdict]:
     if not whole.lags:
         return [Verdict("order", "red", "no document has two chunks: there is no next chunk to predict")]
     first = whole.lags[0]
-    verdicts = []
+    text = (
+        f"incoherent data: next chunks (cosine {first.cosine}) are not closer than the same document's "
+        f"chunks in random order (difference {first.gain}): by cosine, order carries no signal; were the "
+        "chunks shuffled, filtered or sorted?"
+    )
     if whole.ordered:
         far = f" up to {whole.reach} chunks away" if whole.reach > 1 else ""
         text = f"next chunks are closer than shuffled ones by {first.gain}: order carries signal{far}"
-        verdicts.append(Verdict("order", "ok", text))
-    else:
-        text = (
-            f"incoherent data: next chunks (cosine {first.cosine}) are not closer than the same document's "
-            f"chunks in random order (difference {first.gain}): by cosine, order carries no signal; were the "
-            "chunks shuffled, filtered or sorted?"
-        )
-        verdicts.append(Verdict("order", "red", text))
+    verdicts = [Verdict("order", "ok" if whole.ordered else "red", text)]
     verdicts += [_source_verdict(part) for part in parts if not part.ordered]
-    for curve in curves:
-        verdicts += _shape_verdicts(curve)
+    verdicts += [verdict for curve in curves for verdict in _shape_verdicts(curve)]
     if not first.cosine.value > whole.apart:
         text = (
             f"chunks of a document (adjacent {short(first.cosine.value)}) are no closer than chunks of "
@@ -323,19 +319,17 @@ def _source_verdict(curve: LagCurve) -> Verdict:
     return Verdict("order of a source", "warning", f"source {curve.source}: {text}")
 
 
-def _shape_verdicts(curve: LagCurve) -> list[Verdict]:
+def _shape_verdicts(curve: LagCurve) -> Iterator[Verdict]:
     where = "" if curve.source is None else f"source {curve.source}: "
-    verdicts = []
     if curve.fall is not None and curve.fall.most < 0:
         text = (
             f"{where}chunks two apart are closer than adjacent ones (by {short(-curve.fall.value)}): "
             "are two texts interleaved?"
         )
-        verdicts.append(Verdict("interleaved", "warning", text))
+        yield Verdict("interleaved", "warning", text)
     if curve.repeated > FEW_REPEATED:
         text = (
             f"{where}{100 * curve.repeated:.1f} % of adjacent chunks are the same vector: "
             "overlapping chunks, or documents padded by repetition?"
         )
-        verdicts.append(Verdict("repeated chunks", "warning", text))
-    return verdicts
+        yield Verdict("repeated chunks", "warning", text)

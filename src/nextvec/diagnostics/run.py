@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,8 +127,7 @@ def _terms(record: RunRecord) -> list[Verdict]:
     return [Verdict("losses", "ok", f"training {values}")]
 
 
-def _gradients(record: RunRecord) -> list[Verdict]:
-    verdicts = []
+def _gradients(record: RunRecord) -> Iterator[Verdict]:
     worst, where = 1.0, None
     for e in record.epochs:
         norms = e.term_gradients
@@ -144,50 +143,47 @@ def _gradients(record: RunRecord) -> list[Verdict]:
         )
         flagged = worst > GRADIENT_RATIO
         said = ", which hardly counts then: change their weights" if flagged else ": every term counts"
-        verdicts.append(Verdict("gradient ratio", "warning" if flagged else "ok", text + said))
+        yield Verdict("gradient ratio", "warning" if flagged else "ok", text + said)
     norms_of_run = [e.gradient_norm for e in record.epochs]
     usual = statistics.median(norms_of_run)
     for e in record.epochs[1:]:
         if e.gradient_norm > BURST * usual:
             text = f"unstable: gradient norm {e.gradient_norm:.3g} in epoch {e.epoch}, usual {usual:.3g}"
-            verdicts.append(Verdict("gradient burst", "warning", text))
+            yield Verdict("gradient burst", "warning", text)
             break
     if record.clip and min(norms_of_run) > record.clip:
         text = f"gradients were clipped throughout (mean norm {usual:.3g}, limit {record.clip:g})"
-        verdicts.append(Verdict("clipping", "note", text))
-    return verdicts
+        yield Verdict("clipping", "note", text)
 
 
-def _moment_loss(record: RunRecord) -> list[Verdict]:
+def _moment_loss(record: RunRecord) -> Iterator[Verdict]:
     first, last = record.epochs[0], record.epochs[-1]
     keys = [f"loss.{t}" for t in first.terms if "moment" in t]
-    verdicts = []
     for key in keys:
         if first is last or key not in last.train:
             continue
         falls = last.train[key] < first.train[key]
         values = _from_to(first.train[key], last.train[key])
         text = f"moment loss {'falls' if falls else 'does not fall'}: {values}"
-        verdicts.append(Verdict("moment loss", "ok" if falls else "warning", text))
-    return verdicts
+        yield Verdict("moment loss", "ok" if falls else "warning", text)
 
 
-def _variance(record: RunRecord) -> list[Verdict]:
+def _variance(record: RunRecord) -> Iterator[Verdict]:
     """How much predictions vary in the best epoch, all in all and dimension by dimension."""
     best = record.best
-    found, verdicts = best.validation, []
+    found = best.validation
     ratio = found.get("variance_ratio")
     if ratio is not None:
         what = f"predictions have {short(ratio)} of the encoder's variance (epoch {best.epoch})"
         if ratio < FLAT:
             text = f"collapsed: {what}: nearly the same vector every time"
-            verdicts.append(Verdict("variance", "red", text))
+            yield Verdict("variance", "red", text)
         elif ratio < THIN:
-            verdicts.append(Verdict("variance", "warning", f"{what}: close to the mean vector"))
+            yield Verdict("variance", "warning", f"{what}: close to the mean vector")
         else:
             wide = ratio > WIDE
             said = ": more than a prediction should" if wide else ""
-            verdicts.append(Verdict("variance", "warning" if wide else "ok", what + said))
+            yield Verdict("variance", "warning" if wide else "ok", what + said)
     ours, theirs = found.get("std_above_0.01"), found.get("std_above_0.01_encoder")
     if ours is not None and theirs is not None:
         text = f"std above .01 in {100 * ours:.1f} % of dimensions, the encoder's own in {100 * theirs:.1f} %"
@@ -195,8 +191,7 @@ def _variance(record: RunRecord) -> list[Verdict]:
         if mean is not None:
             text += f"; mean std {short(mean)} of the encoder's"
         level = "warning" if ours < theirs - FEWER_DIMENSIONS else "ok"
-        verdicts.append(Verdict("std", level, text))  # type: ignore[arg-type]
-    return verdicts
+        yield Verdict("std", level, text)  # type: ignore[arg-type]
 
 
 def _collapse(record: RunRecord) -> list[Verdict]:
@@ -228,7 +223,7 @@ def _divergence(record: RunRecord) -> list[Verdict]:
     return []
 
 
-def _over_fitting(record: RunRecord) -> list[Verdict]:
+def _over_fitting(record: RunRecord) -> Iterator[Verdict]:
     """Training cosines are means over the epoch, under dropout: where nothing is learned by heart they lie
     below the validation's."""
     best, last = record.best, record.epochs[-1]
@@ -237,22 +232,20 @@ def _over_fitting(record: RunRecord) -> list[Verdict]:
         f"cosine in the best epoch ({best.epoch}): train {short(best.train['cosine'])}, "
         f"validation {short(best.validation['cosine'])}"
     )
-    verdicts = []
     lost = best.validation["cosine"] - last.validation["cosine"]
     if lost > FELL and last.train["cosine"] > best.train["cosine"]:
         since = (
             f"over-fitting since epoch {best.epoch}: train rose to {short(last.train['cosine'])}, "
             f"validation fell to {short(last.validation['cosine'])}; {text}; the best model is kept"
         )
-        verdicts.append(Verdict("over-fitting", "warning", since))
+        yield Verdict("over-fitting", "warning", since)
     elif gap > GAP:
-        verdicts.append(Verdict("over-fitting", "warning", f"{text}: a gap of {short(gap)}"))
+        yield Verdict("over-fitting", "warning", f"{text}: a gap of {short(gap)}")
     else:
-        verdicts.append(Verdict("over-fitting", "ok", f"{text}: no gap to speak of"))
+        yield Verdict("over-fitting", "ok", f"{text}: no gap to speak of")
     if best is last and record.stopped in ("epochs", "max_updates") and len(record.epochs) > 1:
         text = "the last epoch is the best: it was still improving, and more epochs may help"
-        verdicts.append(Verdict("still improving", "note", text))
-    return verdicts
+        yield Verdict("still improving", "note", text)
 
 
 def _schedule(record: RunRecord) -> list[Verdict]:
@@ -283,7 +276,7 @@ def _claims(record: RunRecord) -> list[Verdict]:
     return []
 
 
-def _time(record: RunRecord) -> list[Verdict]:
+def _time(record: RunRecord) -> Iterator[Verdict]:
     best, last = record.best, record.epochs[-1]
     speeds = [e.speed for e in record.epochs]
     usual = statistics.median(speeds)
@@ -291,19 +284,18 @@ def _time(record: RunRecord) -> list[Verdict]:
         f"{usual:,.0f} positions/s on {record.device} in {record.precision}; best model after "
         f"{best.seconds:.1f} s (epoch {best.epoch}, update {best.update:,}), {last.seconds:.1f} s in all"
     )
-    verdicts = [Verdict("time", "ok", text)]
+    yield Verdict("time", "ok", text)
     slowest = min(record.epochs, key=lambda e: e.speed)
     if slowest.speed * SLOW < usual:
         text = f"epoch {slowest.epoch} ran at {slowest.speed:,.0f} positions/s, usual were {usual:,.0f}"
-        verdicts.append(Verdict("slow epoch", "note", text))
-    return verdicts
+        yield Verdict("slow epoch", "note", text)
 
 
 def _from_to(first: float, last: float) -> str:
     return f"{first:.4g} to {last:.4g}"
 
 
-Check = Callable[[RunRecord], list[Verdict]]
+Check = Callable[[RunRecord], Iterable[Verdict]]
 ALWAYS: tuple[Check, ...] = (_state, _consistent)
 LEARNED: tuple[Check, ...] = (
     _terms,
