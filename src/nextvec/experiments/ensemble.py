@@ -79,12 +79,9 @@ class Ensemble:
         self, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
     ) -> tuple[FloatArray, FloatArray]:
         """Raw and unit prediction, both [B, D]; the members that are conditional are given the queries."""
-        both = zip(
-            (self.mixture.raw, self.mixture.unit),
-            answers(self.members, contexts, lengths, queries),
-            strict=True,
-        )
-        raw, units = (np.einsum("m,mbd->bd", weights, said).astype(np.float32) for weights, said in both)
+        raw, units = answers(self.members, contexts, lengths, queries)
+        raw = np.einsum("m,mbd->bd", self.mixture.raw, raw).astype(np.float32)
+        units = np.einsum("m,mbd->bd", self.mixture.unit, units).astype(np.float32)
         return raw, unit(units)
 
 

@@ -117,15 +117,16 @@ class MatrixPlan:
     @property
     def cells(self) -> list[MatrixCell]:
         """Seed by seed, so that an interrupted matrix has everything once before anything twice."""
-        folds = [{"folds": self.folds, "fold": fold} for fold in range(self.folds)] or [{}]
+        folds: list[int | None] = [*range(self.folds)] or [None]
         return [
-            MatrixCell(
-                row, model, seed, named, merge(layer, {"data": {"split": f}} if f else {}), f.get("fold")
-            )
+            MatrixCell(row, model, seed, named, merge(layer, self._split(fold)), fold)
             for seed in range(self.seeds)
             for row, model, named, layer in self._rows()
-            for f in folds
+            for fold in folds
         ]
+
+    def _split(self, fold: int | None) -> dict[str, Any]:
+        return {} if fold is None else {"data": {"split": {"folds": self.folds, "fold": fold}}}
 
     @property
     def rows(self) -> list[str]:
