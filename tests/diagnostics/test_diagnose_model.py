@@ -15,7 +15,7 @@ import pytest
 from nextvec.data.windows import Windows, make_windows
 from nextvec.diagnostics.ablations import BEFORE_LAST, REPLACE, REVERSE, SHUFFLE, ablate
 from nextvec.diagnostics.collapse import find_collapse, find_moments
-from nextvec.diagnostics.generalisation import find_gap, find_sources
+from nextvec.diagnostics.failures import find_gap, find_sources
 from nextvec.diagnostics.groups import find_calibration, find_shifts
 from nextvec.diagnostics.model import ModelDiagnosis, diagnose
 from nextvec.diagnostics.sections import DiagnosisContext, prepare

@@ -13,8 +13,14 @@ from nextvec.data.windows import Windows
 from nextvec.diagnostics.ablations import AblationsSection, ablate
 from nextvec.diagnostics.collapse import CollapseSection, MomentsSection, find_collapse, find_moments
 from nextvec.diagnostics.examples import ExamplesSection, find_examples
-from nextvec.diagnostics.failures import FailuresSection, find_failures
-from nextvec.diagnostics.generalisation import GapSection, SourcesSection, find_gap, find_sources
+from nextvec.diagnostics.failures import (
+    FailuresSection,
+    GapSection,
+    SourcesSection,
+    find_failures,
+    find_gap,
+    find_sources,
+)
 from nextvec.diagnostics.groups import (
     CalibrationSection,
     FactorsSection,

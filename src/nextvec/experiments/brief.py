@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nextvec.diagnostics.generalisation import SplitScore
+from nextvec.diagnostics.failures import SplitScore
 from nextvec.diagnostics.model import ModelDiagnosis
 from nextvec.diagnostics.sections import plain
 from nextvec.disk import read_object
