@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from contract.lab import MODELS, make
 from nextvec.corpus.store import Store
 from nextvec.disk import sha256_file
 from nextvec.errors import ConfigError, EncoderMismatchError, MissingDependencyError, ModelError, RunError
-from nextvec.inference import engines
+from nextvec.inference import engines, export
 from nextvec.inference.base import WindowSession
 from nextvec.inference.export import Exported, Precision, export_predictor
 from nextvec.inference.exported import ExportedPredictor
@@ -24,6 +26,14 @@ from nextvec.inference.predictor import ModelPredictor, RunPredictor, open_predi
 from nextvec.vectors import unit
 
 CONTEXT = 6
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graphs_made_once() -> Iterator[None]:
+    """Tests that export one model share its graph, which takes seconds to make."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "make_graph", functools.cache(make_graph))
+        yield
 
 
 @pytest.fixture(scope="module")
