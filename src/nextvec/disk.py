@@ -212,7 +212,11 @@ def new_folder(out: Path) -> Iterator[Path]:
                     made.rename(out)
                 except OSError as e:
                     raise busy(out) if e.errno in (errno.ENOTEMPTY, errno.EEXIST) else e from None
-                fsync_folder(out.parent)
+                try:
+                    fsync_folder(out.parent)
+                except OSError:
+                    out.rename(made)  # what is said to have failed must not stand in the way of another try
+                    raise
         finally:
             shutil.rmtree(made, ignore_errors=True)
 

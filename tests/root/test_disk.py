@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from nextvec import disk
 from nextvec.disk import (
     LOCK,
     atomic_path,
@@ -130,6 +132,24 @@ def test_a_lock_leaves_no_folder_that_was_not_there(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(DiskError, match="is a file, not a folder"), locked(tmp_path / "file"):
         pytest.fail("no folder")
+
+
+def test_a_new_folder_that_cannot_be_made_durable_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path) -> None:
+        if folder == tmp_path:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "fsync_folder", full)
+        with pytest.raises(DiskError, match="No space left"), new_folder(out) as made:
+            (made / "a").write_text("a")
+    assert list(tmp_path.iterdir()) == []
+    with new_folder(out) as made:
+        (made / "a").write_text("a")
+    assert (out / "a").read_text() == "a"
 
 
 def test_a_new_folder_comes_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
