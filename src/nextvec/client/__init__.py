@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal, Self
 from urllib.parse import quote
 
@@ -21,12 +22,11 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.client.wire import FloatArray, Wire, packed, rows_of
+from nextvec.client.wire import FloatArray, Json, Wire, packed, rows_of
 from nextvec.errors import ServerError
 from nextvec.vectors import unit
 
 OutputType = Literal["decoder", "cosine"]
-Json = dict[str, Any]
 ROWS_A_REQUEST = 32
 
 
@@ -104,8 +104,7 @@ class Client:
 
     def predict_text(self, text: str, *, model: str | None = None, **options: Any) -> Json:
         """What follows a text. Options: horizon, passages, query, attention (see the server's OpenAPI)."""
-        found: Json = self.wire.post("/v1/predict/text", {"text": text, **self._told(model, **options)})
-        return found
+        return self.wire.post("/v1/predict/text", {"text": text, **self._told(model, **options)})
 
     def encode(
         self, texts: str | Sequence[str], *, model: str | None = None, output_type: OutputType = "decoder"
@@ -119,8 +118,7 @@ class Client:
         """For each of the raw vectors [N, D] (or one, [D]) its texts, the best first."""
         given = np.atleast_2d(np.asarray(vectors, dtype=np.float32))
         body = {"input": [packed(one) for one in given], **self._told(model, n=n)}
-        found: list[Json] = self.wire.post("/v1/decode", body)["data"]
-        return found
+        return list(self.wire.post("/v1/decode", body)["data"])
 
     def retrieve(
         self,
@@ -132,8 +130,7 @@ class Client:
     ) -> list[Json]:
         """Passages that come next after a text, or after vectors [T, D]. Options: n, strategy, query."""
         body = {**_read(text, vectors), **self._told(model, **options)}
-        found: list[Json] = self.wire.post("/v1/retrieve", body)["passages"]
-        return found
+        return list(self.wire.post("/v1/retrieve", body)["passages"])
 
     def rollout(
         self,
@@ -146,13 +143,11 @@ class Client:
     ) -> Json:
         """Go on from a text, or from vectors [T, D]. Options: passages, min_cosine, snap, seed, ..."""
         body = {**_read(text, vectors), **self._told(model, steps=steps, **options)}
-        found: Json = self.wire.post("/v1/rollout", body)
-        return found
+        return self.wire.post("/v1/rollout", body)
 
     def surprise(self, text: str, *, model: str | None = None, **options: Any) -> Json:
         """How unexpected each chunk of a text is, and where topics change. Options: finder, threshold."""
-        found: Json = self.wire.post("/v1/surprise", {"text": text, **self._told(model, **options)})
-        return found
+        return self.wire.post("/v1/surprise", {"text": text, **self._told(model, **options)})
 
     @contextmanager
     def session(self, model: str | None = None) -> Iterator[RemoteSession]:
@@ -165,27 +160,21 @@ class Client:
 
     def models(self) -> list[Json]:
         """What the server serves."""
-        found: list[Json] = self.wire.parsed(self.wire.send("GET", "/v1/models"))["data"]
-        return found
+        return list(self.wire.get("/v1/models")["data"])
 
     def describe(self, model: str | None = None) -> Json:
         """What the server says of a model; None is this client's, or the server's default."""
         name = self.model if model is None else model
         if name is None:
-            name = self.wire.parsed(self.wire.send("GET", "/v1/models")).get("default")
+            name = self.wire.get("/v1/models").get("default")
         if name is None:
-            raise ServerError(
-                "splits its requests between models, and none was named",
-                where=self.url,
-                remedy="name a model",
-            )
-        found: Json = self.wire.parsed(self.wire.send("GET", f"/v1/models/{quote(name, safe='')}"))
-        return found
+            unsaid = "splits its requests between models, and none was named"
+            raise ServerError(unsaid, where=self.url, remedy="name a model")
+        return self.wire.get(f"/v1/models/{quote(name, safe='')}")
 
     def training(self, model: str) -> Json:
         """How a model was trained, and keys of what it was trained on (`nextvec.experiments.evaluating`)."""
-        found: Json = self.wire.parsed(self.wire.send("GET", f"/v1/models/{quote(model, safe='')}/training"))
-        return found
+        return self.wire.get(f"/v1/models/{quote(model, safe='')}/training")
 
     def outcome(self, request_id: str, score: float) -> None:
         """Tell how good an answer was (0 to 1): it is counted for the variant of the split that gave it."""
@@ -220,13 +209,11 @@ class RemoteSession:
 
     def push_text(self, text: str, **options: Any) -> Json:
         """Read a text's chunks. Options: passages, encoding_format."""
-        found: Json = self._wire.post(f"{self._path}/text", {"text": text, **options})
-        return found
+        return self._wire.post(f"{self._path}/text", {"text": text, **options})
 
     def describe(self) -> Json:
         """Its model, how many vectors it has read, the bytes of its state."""
-        found: Json = self._wire.parsed(self._wire.send("GET", self._path))
-        return found
+        return self._wire.get(self._path)
 
     def close(self) -> None:
         """Delete it; one that has expired is gone already."""
@@ -262,11 +249,8 @@ class RemotePredictor:
     def __init__(self, client: Client, model: str | None = None) -> None:
         said = client.describe(model)
         try:
-            self.model, self.context, self.dimension = (
-                str(said["id"]),
-                int(said["context"]),
-                int(said["dimension"]),
-            )
+            self.model, self.dimension = str(said["id"]), int(said["dimension"])
+            self.context = int(said["context"])
             self.horizons = tuple(int(horizon) for horizon in said["horizons"])
             self.encoder: str | None = said["encoder"]
             self.metadata: dict[str, Any] = {"parameters": said["parameters"]}
@@ -290,15 +274,9 @@ class RemotePredictor:
         return raw, unit(raw)
 
     def _asked(self, contexts: FloatArray, queries: FloatArray | None) -> FloatArray:
+        ask = partial(self.client.predict, model=self.model, horizon=self.horizon)
         if queries is None or not queries.any():
-            return self.client.predict(contexts, model=self.model, horizon=self.horizon)
+            return ask(contexts)
         # A request carries one query.
         pairs = zip(contexts, queries, strict=True)
-        return np.stack(
-            [
-                self.client.predict(
-                    context, model=self.model, horizon=self.horizon, query=query if query.any() else None
-                )
-                for context, query in pairs
-            ]
-        )
+        return np.stack([ask(context, query=query if query.any() else None) for context, query in pairs])

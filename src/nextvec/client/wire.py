@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from nextvec.errors import ServerError
 
 FloatArray = NDArray[np.float32]
+Json = dict[str, Any]
+Pairs = Mapping[str, Any] | None
 
 log = logging.getLogger("nextvec.client")
 
@@ -47,12 +49,7 @@ class Wire:
     """Requests to one address. Arguments and errors are those of `Client`."""
 
     def __init__(
-        self,
-        url: str,
-        api_key: str | None,
-        timeout: float,
-        retries: int,
-        transport: httpx.BaseTransport | None,
+        self, url: str, key: str | None, timeout: float, retries: int, transport: httpx.BaseTransport | None
     ) -> None:
         self.url, self.retries = base_url(url), retries
         self._prefix: str | None = None  # of the routes, as soon as an answer has shown it
@@ -62,21 +59,18 @@ class Wire:
             follow_redirects=False,
             trust_env=False,
             transport=transport,
-            headers={} if api_key is None else {"authorization": f"Bearer {api_key}"},
+            headers={} if key is None else {"authorization": f"Bearer {key}"},
         )
 
-    def post(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Any:
+    def get(self, path: str) -> Json:
+        return self.parsed(self.send("GET", path))
+
+    def post(self, path: str, body: Json, headers: Pairs = None) -> Json:
         """JSON there, JSON back."""
         data = json.dumps(body, allow_nan=False).encode()
         return self.parsed(self.send("POST", path, data, {"content-type": JSON, **(headers or {})}))
 
-    def npy(
-        self,
-        path: str,
-        values: FloatArray,
-        options: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> FloatArray:
+    def npy(self, path: str, values: FloatArray, options: Pairs = None, headers: Pairs = None) -> FloatArray:
         """An array there, an array [N, D] back."""
         sent = {"content-type": NPY, "accept": NPY, **(headers or {})}
         answer = self.send("POST", path, to_npy(values), sent, options)
@@ -87,12 +81,7 @@ class Wire:
         return np.atleast_2d(np.asarray(found, dtype=np.float32))
 
     def send(
-        self,
-        method: str,
-        path: str,
-        data: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        options: Mapping[str, Any] | None = None,
+        self, method: str, path: str, data: bytes | None = None, headers: Pairs = None, options: Pairs = None
     ) -> ServerResponse:
         """One request, sent again while the server says that it can be. Raises ServerError."""
         where = f"{self.url}{self._form(path)}"
@@ -126,7 +115,7 @@ class Wire:
         answer = self._once(method, self._form(path), *request)
         if self._prefix is None and path.startswith(VERSION):
             self._prefix = VERSION
-            if answer.status == 404 and not _ours(answer):
+            if answer.status == 404 and not _said(answer).get("code"):  # no server of ours
                 other = self._once(method, path.removeprefix(VERSION), *request)
                 if other.status != 404:
                     self._prefix = ""
@@ -136,12 +125,7 @@ class Wire:
         return answer
 
     def _once(
-        self,
-        method: str,
-        path: str,
-        data: bytes | None,
-        headers: Mapping[str, str] | None,
-        options: Mapping[str, Any] | None,
+        self, method: str, path: str, data: bytes | None, headers: Pairs, options: Pairs
     ) -> ServerResponse:
         """One request, its answer read to the end. Raises httpx.TransportError, and ServerError: too long."""
         with self.http.stream(method, path, content=data, headers=headers, params=options) as response:
@@ -152,18 +136,18 @@ class Wire:
                     raise self.nonsense(path, f"more than {MAX_ANSWER_BYTES >> 20} MiB")
             return ServerResponse(path, response.status_code, response.headers, bytes(read))
 
-    def parsed(self, answer: ServerResponse) -> Any:
+    def parsed(self, answer: ServerResponse) -> Json:
         """An answer's JSON. Raises ServerError."""
         try:
-            return json.loads(answer.data)
+            found: Json = json.loads(answer.data)
+            return found
         except (ValueError, RecursionError) as error:
             raise self.nonsense(answer.path, error) from None
 
     def nonsense(self, path: str, why: object) -> ServerError:
         """The error of an answer that no server of ours gives."""
-        return ServerError(
-            f"an answer that is not understood ({why})", where=f"{self.url}{path}", remedy="check the address"
-        )
+        said = f"an answer that is not understood ({why})"
+        return ServerError(said, where=f"{self.url}{path}", remedy="check the address")
 
 
 def base_url(url: str) -> str:
@@ -178,13 +162,11 @@ def base_url(url: str) -> str:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ServerError("is not an http address", where=url, remedy="give http://HOST:PORT")
     if parsed.userinfo:
-        raise ServerError(
-            "holds a password", where=parsed.host, remedy="give a key as api_key or in NEXTVEC_API_KEY"
-        )
+        remedy = "give a key as api_key or in NEXTVEC_API_KEY"
+        raise ServerError("holds a password", where=parsed.host, remedy=remedy)
     before, version, _ = f"{parsed.path.rstrip('/')}/".partition(f"{VERSION}/")
-    return str(parsed.copy_with(path=before if version else parsed.path, query=None, fragment=None)).rstrip(
-        "/"
-    )
+    bare = parsed.copy_with(path=before if version else parsed.path, query=None, fragment=None)
+    return str(bare).rstrip("/")
 
 
 def to_npy(values: FloatArray) -> bytes:
@@ -226,21 +208,20 @@ def waiting_time(retry_after: str | None, attempt: int) -> float:
     return float(min(0.5 * 2**attempt, 30.0))
 
 
-def _ours(answer: ServerResponse) -> bool:
-    """Whether it is a refusal in the shape of our servers, which know their routes."""
+def _said(answer: ServerResponse) -> Json:
+    """What a refusal in the shape of our servers says; empty of any other answer."""
     try:
-        return bool(json.loads(answer.data)["error"]["code"])
+        found = json.loads(answer.data)["error"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return False
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _refusal(answer: ServerResponse, where: str) -> ServerError:
-    try:
-        said = json.loads(answer.data)["error"]
-        message, remedy, kind = str(said["message"]), said.get("remedy"), said.get("type")
-    except (ValueError, KeyError, TypeError, RecursionError):
-        message = " ".join(answer.data[:200].decode("utf-8", "replace").split())
-        remedy = kind = None
-    error = ServerError(f"answered {answer.status}: {message}", where=where, remedy=remedy)
-    error.status, error.kind = answer.status, kind
+    said = _said(answer)
+    if "message" not in said:
+        said = {"message": " ".join(answer.data[:200].decode("utf-8", "replace").split())}
+    message = f"answered {answer.status}: {said['message']}"
+    error = ServerError(message, where=where, remedy=said.get("remedy"))
+    error.status, error.kind = answer.status, said.get("type")
     return error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -20,20 +21,20 @@ from starlette.types import ASGIApp
 from nextvec.errors import NextvecError
 from nextvec.serving import operation
 from nextvec.serving.batching import Batcher
-from nextvec.serving.errors import Refusal, of_framework, refusal_of
+from nextvec.serving.errors import Refusal, refusal_of
 from nextvec.serving.gateway import Gateway
 from nextvec.serving.models import ServedModels
 from nextvec.serving.operation import Metrics, RequestLog
 from nextvec.serving.request_context import VariantLog, context_of_request
-from nextvec.serving.routes import coding, embeddings, models, predict, rollout, sessions, text
+from nextvec.serving.routes import coding, models, predict, sessions, text
 from nextvec.serving.schemas import components
 from nextvec.serving.sessions import Sessions
-from nextvec.serving.settings import GUARDED, ApiKeys, Settings
+from nextvec.serving.settings import GUARDED, Settings
 from nextvec.serving.tokens import TokenVocabulary
-from nextvec.serving.work import AdmissionQueue, Workers
+from nextvec.serving.work import AdmissionQueue
 from nextvec.version import __version__
 
-PARTS = (operation, models, predict, text, coding, embeddings, rollout, sessions)
+PARTS = (operation, models, predict, text, coding, sessions)
 VECTORS, TEXTS = "vectors", "texts"
 
 
@@ -46,7 +47,6 @@ class Server(FastAPI):
         gateway = Gateway(
             super().build_middleware_stack(),
             state.settings,
-            keys=ApiKeys(state.settings.api_keys),
             state=state.state,
             queues={"/v1/predict": state.queues[VECTORS], "": state.queues[TEXTS]},
             direct={"/v1/predict": predict.predict},
@@ -60,20 +60,14 @@ class Server(FastAPI):
         if self.openapi_schema is None:
             found = super().openapi()
             dimensions = {model.dimension for model in self.state.models}
-            schemas = found.setdefault("components", {}).setdefault("schemas", {})
-            schemas |= components(dimensions.pop() if len(dimensions) == 1 else None)
+            found["components"]["schemas"] |= components(dimensions.pop() if len(dimensions) == 1 else None)
             if self.state.settings.api_keys:
-                _guard(found)
+                found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+                for path, operations in found["paths"].items():
+                    for each in operations.values() if path.startswith(GUARDED) else ():
+                        each["security"] = [{"key": []}]
         assert self.openapi_schema is not None
         return self.openapi_schema
-
-
-def _guard(openapi: dict[str, Any]) -> None:
-    openapi["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    for path, operations in openapi["paths"].items():
-        if path.startswith(GUARDED):
-            for operation in operations.values():
-                operation["security"] = [{"key": []}]
 
 
 def create_app(
@@ -109,13 +103,9 @@ def create_app(
         metrics.watch(name, partial(getattr, queue, "under_way"))
     state = app.state
     state.settings, state.models, state.metrics, state.queues = settings, models, metrics, queues
-    state.state, state.requests, state.answered = (
-        operation.ServerState(metrics.ready.set),
-        RequestLog(log),
-        VariantLog(),
-    )
-    state.tokens = tokens or TokenVocabulary()
-    state.workers = Workers(settings.text_threads, settings.work_timeout)
+    state.state, state.requests = operation.ServerState(metrics.ready.set), RequestLog(log)
+    state.answered, state.tokens = VariantLog(), tokens or TokenVocabulary()
+    state.workers = ThreadPoolExecutor(settings.text_threads, thread_name_prefix="nextvec-work")
     state.sessions = Sessions(each=settings.client_sessions)
     for kind in (NextvecError, Refusal, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _answered)
@@ -131,8 +121,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state = app.state
     settings, metrics = state.settings, state.metrics
     for model in state.models:
-        sizes, seconds = metrics.batch_size.labels(model.name), metrics.batch_seconds.labels(model.name)
-        model.batcher = Batcher(settings.max_batch, settings.batch_wait, partial(_observed, sizes, seconds))
+        observe = partial(metrics.batched, model.name)
+        model.batcher = Batcher(settings.max_batch, settings.batch_wait, observe)
     warming = asyncio.create_task(_warm(app))
     try:
         yield
@@ -141,7 +131,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.state.enter("draining")
         for model in state.models:
             model.batcher.close()
-        state.workers.close()
+        state.workers.shutdown(wait=False, cancel_futures=True)
         state.requests.flush()
 
 
@@ -156,14 +146,9 @@ async def _warm(app: FastAPI) -> None:
         state.enter("ready")
 
 
-def _observed(sizes: Any, seconds: Any, rows: int, took: float) -> None:
-    sizes.observe(rows)
-    seconds.observe(took)
-
-
 async def _answered(request: Request, error: Exception) -> Response:
     """Errors from behind the router, in the one shape. The gateway logs what no one foresaw."""
-    refusal = of_framework(error) or refusal_of(error)
+    refusal = refusal_of(error)
     context_of_request(request).code = refusal.code
     headers = {name.decode(): value.decode() for name, value in refusal.headers()}
     if refusal.status == 405:
@@ -174,11 +159,7 @@ async def _answered(request: Request, error: Exception) -> Response:
 def _allowed(request: Request) -> set[str]:
     """The methods of a path; the framework names those of the first of its routes only."""
     routes = [*request.app.routes, *(route for part in PARTS for route in part.router.routes)]
-    there = (
-        route
-        for route in routes
-        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
-    )
+    there = (r for r in routes if isinstance(r, Route) and r.matches(request.scope)[0] is not Match.NONE)
     return {method for route in there for method in route.methods or ()}
 
 

@@ -78,11 +78,12 @@ class Batcher:
         if len(windows) <= self._max:
             return self._put(windows, answer, kind, queries)
         parts = [slice(start, start + self._max) for start in range(0, len(windows), self._max)]
-        return asyncio.ensure_future(
-            _joined(
-                [self._put(windows[p], answer, kind, None if queries is None else queries[p]) for p in parts]
-            )
-        )
+        put = [self._put(windows[p], answer, kind, None if queries is None else queries[p]) for p in parts]
+
+        async def joined() -> FloatArray:
+            return np.concatenate(await asyncio.gather(*put))
+
+        return asyncio.ensure_future(joined())
 
     def close(self) -> None:
         """Let the thread end; what waits is not answered."""
@@ -109,14 +110,11 @@ class Batcher:
             self._timer = loop.call_later(min(left, self._wait / 4), self._consider)
             return
         self._timer = None
-        self._go()
-
-    def _go(self) -> None:
         batch = self._next()
         if not batch:
             return
         self._busy = True
-        loop, started = asyncio.get_running_loop(), perf_counter()
+        started = perf_counter()
         future = loop.run_in_executor(self._thread, _answered, batch)
         future.add_done_callback(lambda done: self._done(batch, started, done))
 
@@ -151,17 +149,13 @@ class Batcher:
     def _done(self, batch: list[_Piece], started: float, done: asyncio.Future[FloatArray]) -> None:
         """Hand out, and go on with what came meanwhile."""
         self._busy = False
-        error = done.exception()
-        if error is None:
-            raw, start = done.result(), 0
-            for piece in batch:
-                if not piece.future.done():
-                    piece.future.set_result(raw[start : start + piece.rows])
-                start += piece.rows
-        else:
-            for piece in batch:
-                if not piece.future.done():
-                    piece.future.set_exception(error)
+        error, start = done.exception(), 0
+        for piece in batch:
+            if not piece.future.done() and error is not None:
+                piece.future.set_exception(error)
+            elif not piece.future.done():
+                piece.future.set_result(done.result()[start : start + piece.rows])
+            start += piece.rows
         together = len(batch) + len(self._pieces)
         self._expected += (together - self._expected) * (0.5 if together > self._expected else SMOOTHING)
         self._observe(sum(piece.rows for piece in batch), perf_counter() - started)
@@ -169,10 +163,6 @@ class Batcher:
             loop = asyncio.get_running_loop()
             self._deadline = loop.time() + self._wait
             self._timer = loop.call_soon(self._consider)
-
-
-async def _joined(pieces: list[asyncio.Future[FloatArray]]) -> FloatArray:
-    return np.concatenate(await asyncio.gather(*pieces))
 
 
 def _answered(batch: list[_Piece]) -> FloatArray:
@@ -189,7 +179,5 @@ def _answered(batch: list[_Piece]) -> FloatArray:
         part = slice(start, start + piece.rows)
         contexts[part, : piece.length], lengths[part] = piece.windows, piece.length
         start += piece.rows
-    queries = (
-        None if first.queries is None else np.concatenate([p.queries for p in batch if p.queries is not None])
-    )
-    return first.answer(contexts, lengths, queries)
+    queries = [piece.queries for piece in batch if piece.queries is not None]
+    return first.answer(contexts, lengths, np.concatenate(queries) if queries else None)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import binascii
 import io
-from base64 import b64decode, b64encode
-from collections.abc import Iterable
+from base64 import b64decode
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -16,9 +15,10 @@ from typing import Any
 import numpy as np
 import orjson
 
+from nextvec.client.wire import packed
 from nextvec.corpus.arrays import read_header, write_header
 from nextvec.data.windows import FloatArray
-from nextvec.serving.errors import Refusal, invalid
+from nextvec.serving.errors import ONE_OBJECT, Refusal, invalid
 from nextvec.serving.settings import Settings
 
 MAX_NPY_HEADER = 4096
@@ -35,9 +35,8 @@ def read_json(body: bytes) -> dict[str, Any]:
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Refusal(
-            400, f"the body is not JSON: {error}", code="invalid_json", remedy="send one JSON object in UTF-8"
-        ) from None
+        said = f"the body is not JSON: {error}"
+        raise Refusal(400, said, code="invalid_json", remedy=ONE_OBJECT) from None
     if not isinstance(found, dict):
         raise Refusal(400, "the body is not a JSON object", code="invalid_json", remedy='send {"input": ...}')
     return found
@@ -102,9 +101,7 @@ def embeddings(values: FloatArray, model: str, encoding: str, **more: Any) -> by
         encoding: float (lists of numbers) or base64 (of little-endian float32).
         more: further fields.
     """
-    rows: Iterable[Any] = values
-    if encoding == "base64":
-        rows = [b64encode(row.astype(LITTLE, copy=False).tobytes()).decode("ascii") for row in values]
+    rows = [packed(row) for row in values] if encoding == "base64" else values
     data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
     answer = {"object": "list", "model": model, **more, "data": data}
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -170,31 +167,24 @@ def _finite(values: np.ndarray[Any, Any], param: str) -> FloatArray:
         with np.errstate(over="ignore"):
             found = np.require(values, np.float32, ("C", "A"))
     if not np.isfinite(found).all():
-        raise invalid(
-            "a vector holds NaN or infinity", "not_finite", param, "leave it out, or encode it again"
-        )
+        remedy = "leave it out, or encode it again"
+        raise invalid("a vector holds NaN or infinity", "not_finite", param, remedy)
     return found
 
 
 def _check_counts(N: int, T: int, settings: Settings, param: str) -> None:
     if settings.max_windows < N or settings.max_vectors < T:
-        raise invalid(
-            f"{N} contexts of {T} vectors, more than {settings.max_windows} of {settings.max_vectors}",
-            "too_many_vectors",
-            param,
-            "send fewer a request; models read the last vectors of a context only",
-        )
+        said = f"{N} contexts of {T} vectors, more than {settings.max_windows} of {settings.max_vectors}"
+        remedy = "send fewer a request; models read the last vectors of a context only"
+        raise invalid(said, "too_many_vectors", param, remedy)
 
 
 def _header_end(body: bytes) -> int:
     """Where the data of an .npy file begins. Raises ValueError."""
     if body[:6] != b"\x93NUMPY" or len(body) < 12:
         raise ValueError("it does not begin like one")
-    end = (
-        10 + int.from_bytes(body[8:10], "little")
-        if body[6] == 1
-        else 12 + int.from_bytes(body[8:12], "little")
-    )
+    start = 10 if body[6] == 1 else 12
+    end = start + int.from_bytes(body[8:start], "little")
     if end > MAX_NPY_HEADER or end > len(body):
         raise ValueError("its header is too long")
     return end
@@ -219,12 +209,9 @@ def _npy_prefix(shape: tuple[int, ...]) -> bytes:
 
 
 def _bad_npy(why: str) -> Refusal:
-    return Refusal(
-        400,
-        f"the body is not an .npy file of vectors: {' '.join(why.split())[:200]}",
-        code="invalid_npy",
-        remedy="write it with numpy.save(file, vectors, allow_pickle=False)",
-    )
+    said = f"the body is not an .npy file of vectors: {' '.join(why.split())[:200]}"
+    remedy = "write it with numpy.save(file, vectors, allow_pickle=False)"
+    return Refusal(400, said, code="invalid_npy", remedy=remedy)
 
 
 def _empty(param: str) -> Refusal:
@@ -232,9 +219,6 @@ def _empty(param: str) -> Refusal:
 
 
 def _wrong_dimension(found: int, dimension: int, param: str) -> Refusal:
-    return invalid(
-        f"{found} numbers are not vectors of {dimension}",
-        "wrong_dimension",
-        param,
-        "encode with the encoder that GET /v1/models/{name} describes",
-    )
+    said = f"{found} numbers are not vectors of {dimension}"
+    remedy = "encode with the encoder that GET /v1/models/{name} describes"
+    return invalid(said, "wrong_dimension", param, remedy)

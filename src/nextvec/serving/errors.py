@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import Any
 
 import orjson
 from fastapi.exceptions import RequestValidationError
@@ -24,8 +23,8 @@ BUSY, OURS = "overloaded_error", "server_error"
 TYPES = {401: DENIED, 404: NOT_FOUND, 429: BUSY, 503: BUSY, 500: OURS, 501: OURS, 504: OURS}
 
 UNFORESEEN = "internal_error"
-OURS_TO_REPAIR = (StoreError, DecoderError, MissingDependencyError)
-"""Errors that the client can do nothing about, whatever it sends."""
+ONE_OBJECT = "send one JSON object in UTF-8"
+LATER = "try again after the seconds of Retry-After"
 
 
 class Refusal(Exception):  # noqa: N818 - not every refusal is an error
@@ -56,20 +55,11 @@ class Refusal(Exception):  # noqa: N818 - not every refusal is an error
         self.status, self.message, self.code = status, message, code
         self.param, self.remedy, self.retry_after, self.close = param, remedy, retry_after, close
 
-    def to_json(self) -> dict[str, Any]:
-        """The body, before it is bytes."""
-        return {
-            "error": {
-                "message": self.message,
-                "type": TYPES.get(self.status, INVALID),
-                "param": self.param,
-                "code": self.code,
-                "remedy": self.remedy,
-            }
-        }
-
     def body(self) -> bytes:
-        return orjson.dumps(self.to_json())
+        told = {"message": self.message, "type": TYPES.get(self.status, INVALID)}
+        return orjson.dumps(
+            {"error": told | {key: getattr(self, key) for key in ("param", "code", "remedy")}}
+        )
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         found = [(b"content-type", b"application/json")]
@@ -92,45 +82,37 @@ def refusal_of(error: Exception) -> Refusal:
     """
     if isinstance(error, Refusal):
         return error
+    if (found := _of_framework(error)) is not None:
+        return found
     if not isinstance(error, NextvecError):
         return Refusal(500, "the server failed", code=UNFORESEEN, remedy="report the X-Request-Id")
+    # The client can do nothing about these, whatever it sends.
     local = isinstance(error, EncoderError) and not isinstance(error, EncoderMismatchError)
-    theirs = not local and not isinstance(error, OURS_TO_REPAIR)
+    theirs = not local and not isinstance(error, StoreError | DecoderError | MissingDependencyError)
     where = error.where
     return Refusal(
         422 if theirs else 500,
         " ".join(error.message.split()),
-        code=_snake(type(error).__name__.removesuffix("Error")),
+        code=re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower(),
         param=None if where is None or "/" in where else where,
         remedy=error.remedy if theirs else None,
     )
 
 
-def of_framework(error: Exception) -> Refusal | None:
+def _of_framework(error: Exception) -> Refusal | None:
     """The same for what FastAPI finds; None for errors that are not its own."""
     if isinstance(error, RequestValidationError):
         return _of_validation(error)
     if not isinstance(error, HTTPException):
         return None
-    phrase = HTTPStatus(error.status_code).phrase
-    return Refusal(
-        error.status_code,
-        phrase.lower(),
-        code=phrase.lower().replace(" ", "_"),
-        remedy="see /openapi.json for the routes",
-    )
+    phrase, remedy = HTTPStatus(error.status_code).phrase.lower(), "see /openapi.json for the routes"
+    return Refusal(error.status_code, phrase, code=phrase.replace(" ", "_"), remedy=remedy)
 
 
 def _of_validation(error: RequestValidationError) -> Refusal:
     """The first of what is wrong with the fields. What was sent is not repeated."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":
-        return Refusal(
-            400, "the body is not JSON", code="invalid_json", remedy="send one JSON object in UTF-8"
-        )
+        return Refusal(400, "the body is not JSON", code="invalid_json", remedy=ONE_OBJECT)
     param = ".".join(map(str, first["loc"][1:])) or str(first["loc"][0])
     return invalid(f"{param}: {first['msg']}", "invalid_field", param, "see /openapi.json for the fields")
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

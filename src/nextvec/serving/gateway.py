@@ -11,9 +11,8 @@ import logging
 import os
 import re
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from nextvec.serving.errors import UNFORESEEN, Refusal, refusal_of
 from nextvec.serving.operation import Metrics, RequestLog, ServerState
 from nextvec.serving.request_context import KEY, RequestContext
-from nextvec.serving.settings import AllowedHosts, ApiKeys, Settings
+from nextvec.serving.settings import AllowedHosts, ApiKeys, Headers, Settings, header
 from nextvec.serving.work import AdmissionQueue, ClientGone
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -37,6 +36,7 @@ DROPPED = 64 * 1024  # bytes
 PAUSE = 0.02
 """Seconds before a refusal for load is sent: clients that try again at once, against Retry-After, would
 otherwise keep the loop so busy with refusals that a model in torch hardly gets the interpreter."""
+OURS = (b"x-request-id", b"x-nextvec-model", b"x-nextvec-arm")
 GONE = 499  # as other servers note a client that did not wait
 
 
@@ -46,7 +46,6 @@ class Gateway:
     Args:
         app: what is behind it.
         settings: the limits.
-        keys: that open the server.
         state: whether requests are taken.
         queues: by path; "" is the queue of all other work.
         direct: endpoints by path that a POST goes straight to.
@@ -57,15 +56,14 @@ class Gateway:
         app: ASGIApp,
         settings: Settings,
         *,
-        keys: ApiKeys,
         state: ServerState,
         queues: Mapping[str, AdmissionQueue],
         direct: Mapping[str, Endpoint],
         metrics: Metrics,
         requests: RequestLog,
     ) -> None:
-        self._app, self._settings, self._keys, self._state = app, settings, keys, state
-        self._hosts = AllowedHosts(settings)
+        self._app, self._settings, self._state = app, settings, state
+        self._hosts, self._keys = AllowedHosts(settings), ApiKeys(settings.api_keys)
         self._queues, self._direct, self._metrics, self._requests = queues, direct, metrics, requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,7 +71,9 @@ class Gateway:
             await self._app(scope, receive, send)
             return
         scope["path"] = ALSO.get(scope["path"], scope["path"])
-        context = scope[KEY] = RequestContext(_request_id(scope["headers"]), perf_counter(), receive)
+        given = header(scope["headers"], b"x-request-id") or b""
+        named = given.decode("ascii") if SANE_ID.fullmatch(given) else os.urandom(12).hex()
+        context = scope[KEY] = RequestContext(named, perf_counter(), receive)
         sent = _Sent(send, context)
         try:
             await self._admitted(scope, receive, sent, context)
@@ -140,24 +140,18 @@ class Gateway:
 
     def _note(self, scope: Scope, context: RequestContext) -> None:
         seconds = perf_counter() - context.started
-        route = context.route if context.route != "other" else _route(scope)
+        route = context.route
+        if route == "other":
+            # The pattern that matched; never the path itself, of which there are as many as clients like.
+            route = str(getattr(scope.get("route"), "path", route))
         model, variant = context.model or "", context.variant or ""
         self._metrics.count(route, model, variant, context.status, seconds)
         if context.status in (429, 503):
             self._requests.refused(context.code or "")
             return
-        self._requests.write(
-            "request",
-            id=context.request_id,
-            method=scope["method"],
-            route=route,
-            status=context.status,
-            ms=round(1000 * seconds, 3),
-            model=context.model,
-            arm=context.variant,
-            vectors=context.vectors,
-            code=context.code,
-        )
+        what = {"id": context.request_id, "method": scope["method"], "route": route, "status": context.status}
+        which = {"model": context.model, "arm": context.variant, "vectors": context.vectors}
+        self._requests.write("request", **what, ms=round(1000 * seconds, 3), **which, code=context.code)
 
 
 class _Sent:
@@ -173,12 +167,9 @@ class _Sent:
         if message["type"] == "http.response.start":
             context, self.begun = self._context, True
             context.status = message["status"]
-            headers = message["headers"] = list(message.get("headers", ()))
-            headers.append((b"x-request-id", context.request_id.encode("ascii")))
-            if context.model is not None:
-                headers.append((b"x-nextvec-model", context.model.encode("ascii")))
-            if context.variant is not None:
-                headers.append((b"x-nextvec-arm", context.variant.encode("ascii")))
+            told = zip(OURS, (context.request_id, context.model, context.variant), strict=True)
+            ours = [(name, value.encode("ascii")) for name, value in told if value is not None]
+            message["headers"] = [*message.get("headers", ()), *ours]
         elif not message.get("more_body", False):
             self.complete = True
         await self._send(message)
@@ -198,16 +189,11 @@ async def _refuse(send: _Sent, receive: Receive, refusal: Refusal, *, linger: bo
         await send({"type": "http.response.body", "body": b""})
 
 
-def _leaves_much(headers: list[tuple[bytes, bytes]], context: RequestContext) -> bool:
+def _leaves_much(headers: Headers, context: RequestContext) -> bool:
     """Whether so much of the body was not read that the connection had better end. A little is dropped."""
-    if context.read:
-        return False
-    for name, value in headers:
-        if name == b"content-length":
-            return not value.isdigit() or int(value) > DROPPED
-        if name == b"transfer-encoding":
-            return True
-    return False
+    if context.read or (length := header(headers, b"content-length")) is None:
+        return not context.read and header(headers, b"transfer-encoding") is not None
+    return not length.isdigit() or int(length) > DROPPED
 
 
 def _place_of(error: BaseException) -> str:
@@ -215,18 +201,6 @@ def _place_of(error: BaseException) -> str:
     sent."""
     passed = traceback.extract_tb(error.__traceback__)
     return type(error).__name__ + "".join(f"\n  {at.filename}:{at.lineno} in {at.name}" for at in passed)
-
-
-def _request_id(headers: list[tuple[bytes, bytes]]) -> str:
-    for name, value in headers:
-        if name == b"x-request-id" and SANE_ID.fullmatch(value):
-            return value.decode("ascii")
-    return os.urandom(12).hex()
-
-
-def _route(scope: MutableMapping[str, Any]) -> str:
-    """The pattern that matched; never the path itself, of which there are as many as clients like."""
-    return str(getattr(scope.get("route"), "path", "other"))
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
@@ -247,22 +221,19 @@ LINGER_SECONDS, LINGER_BYTES = 0.5, 64 * 2**20
 """How long and how much of a refused body is still taken, so that its sender comes to read the refusal."""
 
 
-def declared_length(headers: Iterable[tuple[bytes, bytes]], limit: int) -> int | None:
+def declared_length(headers: Headers, limit: int) -> int | None:
     """Length of the body by its headers, 0 for no body; None where it comes in pieces of unknown number.
 
     Raises Refusal: 413 for more than the limit, 400 for a length that is no number.
     """
-    length: int | None = 0
-    for name, value in headers:
-        if name == b"transfer-encoding":
-            return None
-        if name == b"content-length":
-            if not value.isdigit():
-                raise Refusal(400, "Content-Length is not a number", code="bad_length", close=True)
-            length = int(value)
-    if length is not None and length > limit:
+    if header(headers, b"transfer-encoding") is not None:
+        return None
+    length = header(headers, b"content-length") or b"0"
+    if not length.isdigit():
+        raise Refusal(400, "Content-Length is not a number", code="bad_length", close=True)
+    if int(length) > limit:
         raise _too_long(limit)
-    return length
+    return int(length)
 
 
 async def read_body(receive: Receive, settings: Settings) -> bytes:
@@ -304,7 +275,7 @@ async def drain(receive: Receive) -> None:
     try:
         async with asyncio.timeout(LINGER_SECONDS):
             while left > 0:
-                message: MutableMapping[str, Any] = await receive()
+                message = await receive()
                 if message["type"] == "http.disconnect" or not message.get("more_body", False):
                     return
                 left -= len(message.get("body", b""))

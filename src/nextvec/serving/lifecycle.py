@@ -57,12 +57,10 @@ class DrainingServer(uvicorn.Server):
     async def _drained(self) -> None:
         self._app.state.state.enter("draining")
         end = asyncio.get_running_loop().time() + self._grace
-        while self._under_way() and asyncio.get_running_loop().time() < end:
+        queues = self._app.state.queues.values()
+        while any(queue.under_way for queue in queues) and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(TICK)
         self.should_exit = True
-
-    def _under_way(self) -> int:
-        return sum(queue.under_way for queue in self._app.state.queues.values())
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -74,11 +72,8 @@ def listen(settings: Settings) -> socket.socket:
         found.bind((settings.host, settings.port))
     except OSError as error:
         found.close()
-        raise ConfigError(
-            f"cannot listen there: {error.strerror or error}",
-            where=f"{settings.host}:{settings.port}",
-            remedy="give another --port or --host",
-        ) from None
+        said, where = f"cannot listen there: {error.strerror or error}", f"{settings.host}:{settings.port}"
+        raise ConfigError(said, where=where, remedy="give another --port or --host") from None
     return found
 
 
@@ -205,8 +200,6 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         body = refusal.body()
-        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(
-            body
-        )
-        self.transport.write(STATUS_LINE[refusal.status] + head + body)
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(STATUS_LINE[refusal.status] + head % len(body) + body)
         self.transport.close()

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from nextvec.serving.errors import Refusal, invalid
 
 SHARE_TOLERANCE = 1e-6
 WARM_LENGTH = 8  # vectors at most: a long context is not worth a slow start
+log = logging.getLogger("nextvec.serving")
 NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")  # it stands in headers and in paths
 
 
@@ -45,6 +45,9 @@ class ServedModel:
         predictor: of a run or an export.
         pipeline: texts in and out of it, where the server has what that needs.
     Attributes:
+        dimension: D.
+        context: how many of the most recent vectors it reads.
+        conditional: whether it takes a query to write towards.
         horizons: how many chunks ahead it predicts, the nearest first.
         created: when it was loaded, seconds since 1970.
     """
@@ -52,35 +55,17 @@ class ServedModel:
     def __init__(self, name: str, predictor: TrainedPredictor, pipeline: Pipeline | None = None) -> None:
         self.name, self.predictor, self.pipeline = name, predictor, pipeline
         self.batcher: Batcher | None = None
-        self.horizons, self.created = predictor.horizons, int(time.time())
+        self.dimension, self.context = predictor.dimension, predictor.context
+        self.conditional, self.horizons = predictor.conditional, predictor.horizons
+        self.created = int(time.time())
         self._aimed = {horizon: predictor.at_horizon(horizon) for horizon in self.horizons}
-
-    @property
-    def dimension(self) -> int:
-        """D."""
-        return self.predictor.dimension
-
-    @property
-    def context(self) -> int:
-        """How many of the most recent vectors it reads."""
-        return self.predictor.context
-
-    @property
-    def conditional(self) -> bool:
-        """Whether it takes a query to write towards."""
-        return self.predictor.conditional
 
     def at_horizon(self, horizon: int | None) -> TrainedPredictor:
         """The predictor at a horizon, by default the nearest. Raises Refusal for one it lacks."""
         found = self._aimed.get(self.horizons[0] if horizon is None else horizon)
         if found is None:
-            there = ", ".join(map(str, self.horizons))
-            raise invalid(
-                f"{self.name} predicts {there} ahead, not {horizon}",
-                "unknown_horizon",
-                "horizon",
-                f"give {self.horizons[0]}",
-            )
+            said = f"{self.name} predicts {', '.join(map(str, self.horizons))} ahead, not {horizon}"
+            raise invalid(said, "unknown_horizon", "horizon", f"give {self.horizons[0]}")
         return found
 
     def predict(
@@ -103,12 +88,8 @@ class ServedModel:
         """
         at_horizon = self.at_horizon(horizon)
         if ranking and not at_horizon.ranking:
-            raise invalid(
-                f"{self.name} gives no query for ranking, or not at this horizon",
-                "invalid_field",
-                "output_type",
-                "request the output_type cosine",
-            )
+            said = f"{self.name} gives no query for ranking, or not at this horizon"
+            raise invalid(said, "invalid_field", "output_type", "request the output_type cosine")
         if isinstance(windows, list):
             return asyncio.ensure_future(self._by_length(windows, horizon, query, ranking))
         queries = None if query is None else np.broadcast_to(query, (len(windows), self.dimension))
@@ -130,10 +111,9 @@ class ServedModel:
         rows: dict[int, list[int]] = {}
         for row, window in enumerate(read):
             rows.setdefault(len(window), []).append(row)
-        groups = [np.stack([read[row] for row in group]) for group in rows.values()]
+        groups = (np.stack([read[row] for row in group]) for group in rows.values())
         work = (self.predict(group, horizon, query, ranking=ranking) for group in groups)
-        answers = await asyncio.gather(*work)
-        made = np.concatenate(answers)
+        made = np.concatenate(await asyncio.gather(*work))
         found = np.empty_like(made)
         found[[row for group in rows.values() for row in group]] = made
         return found
@@ -146,28 +126,7 @@ class ServedModel:
             for at_horizon in self._aimed.values():
                 at_horizon.predict(windows, np.full(size, windows.shape[1], np.int64), queries)
 
-    @cached_property
-    def card(self) -> dict[str, Any]:
-        predictor = self.predictor
-        model = getattr(predictor, "model", None)
-        return {
-            "id": self.name,
-            "object": "model",
-            "created": self.created,
-            "owned_by": "nextvec",
-            "architecture": getattr(predictor, "architecture", None) or getattr(model, "architecture", None),
-            "dimension": self.dimension,
-            "encoder": predictor.encoder,
-            "encoder_name": predictor.described.get("name"),
-            "context": self.context,
-            "horizons": list(self.horizons),
-            "engine": predictor.engine.name,
-            "precision": getattr(predictor, "precision", "fp32"),
-            "parameters": predictor.metadata.get("parameters"),
-            "capabilities": self._capabilities(),
-        }
-
-    def _capabilities(self) -> list[str]:
+    def capabilities(self) -> list[str]:
         able = {
             "query": self.conditional,
             "ranking": self.predictor.ranking,
@@ -211,13 +170,8 @@ class ServedModels:
         """Raises Refusal 404."""
         found = self._models.get(name)
         if found is None:
-            raise Refusal(
-                404,
-                "no such model",
-                code="model_not_found",
-                param="model",
-                remedy="GET /v1/models lists the names",
-            )
+            remedy = "GET /v1/models lists the names"
+            raise Refusal(404, "no such model", code="model_not_found", param="model", remedy=remedy)
         return found
 
     def by_encoder(self, name: str) -> str | None:
@@ -266,10 +220,8 @@ def check_shares(names: Sequence[str], default: str | None, split: Mapping[str, 
         raise ConfigError("two models of one name", remedy="name them: a=RUN b=RUN2")
     for name in names:
         if not NAME.fullmatch(name):
-            raise ConfigError(
-                f"'{name}' is not a name for a model",
-                remedy="name it with letters, digits, ., _ and -: a=RUN",
-            )
+            remedy = "name it with letters, digits, ., _ and -: a=RUN"
+            raise ConfigError(f"'{name}' is not a name for a model", remedy=remedy)
     for name in ([] if default is None else [default]) + list(split or {}):
         if name not in names:
             raise ConfigError(f"no model '{name}'", remedy=f"name one of {', '.join(names)}")
@@ -282,9 +234,6 @@ def check_shares(names: Sequence[str], default: str | None, split: Mapping[str, 
 def _point(key: str) -> float:
     """A point of [0, 1), even and always the same for a key."""
     return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:6]) / 2**48
-
-
-log = logging.getLogger("nextvec.serving")
 
 
 @dataclass(frozen=True)
@@ -334,7 +283,10 @@ class _Texts:
 
     def __init__(self, wanted: ServingConfig, held: ExitStack) -> None:
         self._wanted, self._held = wanted, held
-        self._library = None if wanted.store is None else _library(wanted.store, wanted.index)
+        self._library = None
+        if wanted.store is not None:
+            store = Store.open(wanted.store)
+            self._library = Library(store, None if wanted.index is None else open_index(wanted.index, store))
         self._readers: list[TextReader] = []
         self._decoder: Decoder | None = None
 
@@ -368,11 +320,6 @@ class _Texts:
         return self._decoder
 
 
-def _library(path: Path, index: str | None) -> Library:
-    store = Store.open(path)
-    return Library(store, None if index is None else open_index(index, store))
-
-
 def named_models(given: tuple[str, ...]) -> dict[str, str]:
     """`RUN` or `NAME=RUN` -> paths by name; a folder's own name where none is given.
 
@@ -399,7 +346,6 @@ def shares(text: str | None) -> dict[str, float]:
         try:
             found[name.strip()] = float(share)
         except ValueError:
-            raise ConfigError(
-                f"'{part}' is not a share", where="--split", remedy="write a=0.9,b=0.1"
-            ) from None
+            remedy = "write a=0.9,b=0.1"
+            raise ConfigError(f"'{part}' is not a share", where="--split", remedy=remedy) from None
     return found

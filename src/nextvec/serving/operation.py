@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TypeVar
 
 import orjson
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from nextvec.serving.errors import Refusal
+from nextvec.serving.errors import LATER, Refusal
 from nextvec.serving.schemas import Health, errors
 
 Phase = Literal["loading", "ready", "draining", "failed"]
+M = TypeVar("M", Counter, Gauge, Histogram)
 
 router = APIRouter(tags=["operation"])
 
@@ -45,13 +46,8 @@ class ServerState:
     def check(self) -> None:
         """Raises Refusal 503 unless requests are taken."""
         if self.phase != "ready":
-            raise Refusal(
-                503,
-                f"the server is {self.phase}",
-                code=f"server_{self.phase}",
-                remedy="try again after the seconds of Retry-After",
-                retry_after=2,
-            )
+            said, code = f"the server is {self.phase}", f"server_{self.phase}"
+            raise Refusal(503, said, code=code, remedy=LATER, retry_after=2)
 
 
 @router.get("/health/live", summary="Does the process answer? It never waits for a model.")
@@ -88,53 +84,30 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "nextvec_requests",
-            "Requests answered.",
-            ["route", "model", "arm", "status"],
-            registry=self.registry,
-        )
-        self.seconds = Histogram(
-            "nextvec_request_seconds",
-            "From the head of a request to the end of its answer.",
-            ["route"],
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self.batch_size = Histogram(
-            "nextvec_batch_size",
-            "Windows that a model answered together.",
-            ["model"],
-            buckets=SIZES,
-            registry=self.registry,
-        )
-        self.batch_seconds = Histogram(
-            "nextvec_batch_seconds",
-            "Seconds that a model took for a batch.",
-            ["model"],
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self.rejected = Counter(
-            "nextvec_rejected", "Requests refused before their work.", ["reason"], registry=self.registry
-        )
-        self.outcomes = Counter(
-            "nextvec_outcomes", "Scores reported.", ["model", "arm"], registry=self.registry
-        )
-        self.scores = Gauge(
-            "nextvec_outcome_score_sum",
-            "Sum of the scores reported.",
-            ["model", "arm"],
-            registry=self.registry,
-        )
-        self.ready = Gauge("nextvec_ready", "1 while requests are taken.", registry=self.registry)
-        self._depth = Gauge(
-            "nextvec_queue_depth", "Requests under way, by kind.", ["lane"], registry=self.registry
-        )
+
+        def made(kind: type[M], name: str, said: str, *labels: str, **more: Any) -> M:
+            return kind(f"nextvec_{name}", said, labels, registry=self.registry, **more)
+
+        which = ("model", "arm")
+        self.requests = made(Counter, "requests", "Requests answered.", "route", *which, "status")
+        took = "From the head of a request to the end of its answer."
+        self.seconds = made(Histogram, "request_seconds", took, "route", buckets=SECONDS)
+        size, spent = "Windows that a model answered together.", "Seconds that a model took for a batch."
+        self.batch_size = made(Histogram, "batch_size", size, "model", buckets=SIZES)
+        self.batch_seconds = made(Histogram, "batch_seconds", spent, "model", buckets=SECONDS)
+        self.rejected = made(Counter, "rejected", "Requests refused before their work.", "reason")
+        self.outcomes = made(Counter, "outcomes", "Scores reported.", *which)
+        self.scores = made(Gauge, "outcome_score_sum", "Sum of the scores reported.", *which)
+        self.ready = made(Gauge, "ready", "1 while requests are taken.")
+        self._depth = made(Gauge, "queue_depth", "Requests under way, by kind.", "lane")
 
     def count(self, route: str, model: str, variant: str, status: int, seconds: float) -> None:
         self.requests.labels(route, model, variant, status).inc()
         self.seconds.labels(route).observe(seconds)
+
+    def batched(self, model: str, rows: int, seconds: float) -> None:
+        self.batch_size.labels(model).observe(rows)
+        self.batch_seconds.labels(model).observe(seconds)
 
     def scored(self, model: str, variant: str, score: float) -> None:
         self.outcomes.labels(model, variant).inc()
@@ -168,13 +141,9 @@ class RequestLog:
         self._timer: asyncio.TimerHandle | None = None
 
     def write(self, event: str, **fields: Any) -> None:
-        if self._stream is None:
-            return
-        now = datetime.now(UTC)
-        self._lines.append(
-            orjson.dumps({"time": now, "event": event, **fields}, option=orjson.OPT_APPEND_NEWLINE)
-        )
-        self._later()
+        if self._stream is not None:
+            self._put(event, fields)
+            self._later()
 
     def refused(self, code: str) -> None:
         """One more of them; a line counts them."""
@@ -187,12 +156,15 @@ class RequestLog:
         if self._stream is None:
             return
         for code, count in self._refused.items():
-            line = {"time": datetime.now(UTC), "event": "refused", "code": code, "count": count}
-            self._lines.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+            self._put("refused", {"code": code, "count": count})
         self._refused.clear()
         self._stream.write(b"".join(self._lines))
         self._stream.flush()
         self._lines.clear()
+
+    def _put(self, event: str, fields: dict[str, Any]) -> None:
+        line = {"time": datetime.now(UTC), "event": event, **fields}
+        self._lines.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
 
     def _later(self) -> None:
         if self._timer is None:

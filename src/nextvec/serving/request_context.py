@@ -7,15 +7,13 @@ import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.requests import Request
 
 from nextvec.serving.errors import Refusal
-from nextvec.serving.models import ServedModel
-
-if TYPE_CHECKING:
-    from nextvec.serving.models import ServedModels
+from nextvec.serving.models import ServedModel, ServedModels
+from nextvec.serving.settings import header
 
 KEY = "nextvec.request"  # in an ASGI scope
 
@@ -76,7 +74,6 @@ def served(request: Request) -> ServedModels:
 
 
 MAX_REMEMBERED = 16384
-STICKY = b"x-sticky-key"
 
 
 class VariantLog:
@@ -117,10 +114,8 @@ def assigned(request: Request, name: str | None, user: str | None = None) -> Ser
     """
     models, context = served(request), context_of_request(request)
     sticky = user
-    if models.split:
-        for key, value in request.scope["headers"]:
-            if key == STICKY:
-                sticky = value.decode("latin-1")
+    if models.split and (given := header(request.scope["headers"], b"x-sticky-key")) is not None:
+        sticky = given.decode("latin-1")
     model, variant = models.choose(name, sticky)
     context.model, context.variant = model.name, variant
     if variant is not None:

@@ -1,13 +1,14 @@
-"""Bodies as the description of the routes (`/openapi.json`) has them. On the hot path nothing is parsed with
-these: `bodies.py` reads vectors without making objects of their numbers."""
+"""Bodies as the description of the routes (`/openapi.json`) has them, and what all requests in JSON share.
+The vectors of a body are `Any` here: `bodies.py` reads them without making objects of their numbers."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic.json_schema import DefsRef, GenerateJsonSchema
 
-VECTOR = {"$ref": "#/components/schemas/Vector"}
+VECTOR, VECTORS = ({"$ref": f"#/components/schemas/{name}"} for name in ("Vector", "Vectors"))
 ENCODED = {
     "type": "string",
     "format": "float32-base64",
@@ -15,6 +16,21 @@ ENCODED = {
     "description": "little-endian float32, vector after vector",
 }
 JSON, NPY = "application/json", "application/x-npy"
+
+Vectors = Annotated[Any, WithJsonSchema({"allOf": [VECTORS]})]
+Encoded = Annotated[
+    Literal["float", "base64"], Field(description="of vectors: numbers, or little-endian float32")
+]
+OutputType = Literal["decoder", "cosine"]
+
+
+class RequestFields(BaseModel):
+    """A request; a field that is not known is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    model: Annotated[str | None, Field(description="by default the server chooses")] = None
+    user: Annotated[str | None, Field(description="sticks to one variant of a split")] = None
 
 
 class ErrorDetail(BaseModel):
@@ -37,6 +53,37 @@ class Health(BaseModel):
     """A health check."""
 
     status: str = Field(examples=["ready"])
+
+
+class Embedding(BaseModel):
+    """A vector, and which of those in the request it belongs to."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | Annotated[str, WithJsonSchema(ENCODED)]
+
+
+class Usage(BaseModel):
+    """What was read."""
+
+    vectors: int = Field(description="that were sent, or made of texts")
+    prompt_tokens: int | None = Field(
+        None, description="of texts; null where only the encoder's own server could tell"
+    )
+    total_tokens: int | None = None
+
+
+class Embeddings(BaseModel):
+    """Vectors, as OpenAI's embeddings come. Written by `bodies.embeddings`."""
+
+    object: Literal["list"]
+    model: str
+    created: int = Field(0, description="seconds since 1970")
+    output_type: Literal["decoder", "cosine", "query"] = Field(
+        "decoder", description="raw, at unit length, or the direction to rank candidates by"
+    )
+    data: list[Embedding] = Field(min_length=1)
+    usage: Usage
 
 
 STATUSES = {
@@ -70,15 +117,12 @@ def errors(*statuses: int) -> Responses:
     }
 
 
-def vector_schema(dimension: int | None) -> dict[str, Any]:
-    """One vector of the served models; of any length where they differ in it."""
-    bound = {"minItems": 1} if dimension is None else {"minItems": dimension, "maxItems": dimension}
-    return {"type": "array", "items": {"type": "number", "minimum": -1e30, "maximum": 1e30}, **bound}
-
-
 def components(dimension: int | None) -> dict[str, Any]:
-    """The schemas that the routes on vectors refer to."""
-    return {"Vector": vector_schema(dimension), "Vectors": CONTEXTS, "Embeddings": EMBEDDINGS}
+    """The schemas that the routes on vectors refer to, of vectors of any length where the models differ in
+    it."""
+    bound = {"minItems": 1} if dimension is None else {"minItems": dimension, "maxItems": dimension}
+    number = {"type": "number", "minimum": -1e30, "maximum": 1e30}
+    return {"Vector": {"type": "array", "items": number, **bound}, "Vectors": CONTEXTS}
 
 
 def _many(items: dict[str, Any]) -> dict[str, Any]:
@@ -89,102 +133,45 @@ CONTEXTS: dict[str, Any] = {
     "description": "A context [T, D] or a list of them, of any lengths: lists of numbers, or base64 of each.",
     "anyOf": [_many(VECTOR), _many(_many(VECTOR)), ENCODED, _many(ENCODED)],
 }
-TOKENS_READ = {
-    "type": ["integer", "null"],
-    "description": "of texts: tokens that were read; null where only the encoder's own server could tell",
-}
-EMBEDDINGS: dict[str, Any] = {
-    "type": "object",
-    "required": ["object", "model", "data", "usage"],
-    "properties": {
-        "object": {"const": "list"},
-        "model": {"type": "string"},
-        "created": {"type": "integer", "description": "seconds since 1970"},
-        "output_type": {
-            "enum": ["decoder", "cosine", "query"],
-            "description": "raw, at unit length, or the direction to rank candidates by",
+
+
+def body_of(
+    fields: type[RequestFields] | type[BaseModel], *in_address: str, also: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """`openapi_extra=` of a route that takes vectors: in JSON these fields, or npy.
+
+    Args:
+        in_address: the fields that stand beside an npy body.
+        also: another name of a field, as {name: other}; a body has one of the two.
+    """
+    # Not `fields.model_json_schema()`, which knows no schemas but its own: ours refer to `components`.
+    core: Any = fields.__pydantic_core_schema__
+    _, known = GenerateJsonSchema().generate_definitions([("body", "validation", core)])
+    whole = known[DefsRef(fields.__name__)]
+    bodies = [whole]
+    for name, other in (also or {}).items():
+        named = {other if key == name else key: value for key, value in whole["properties"].items()}
+        bodies.append({**whole, "required": [other], "properties": named})
+    binary = {"type": "string", "format": "binary", "description": "an .npy file of floating point numbers"}
+    beside = {"in": "query", "required": False, "description": "beside an npy body; in JSON it is a field"}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {JSON: {"schema": {"anyOf": bodies}}, NPY: {"schema": binary}},
         },
-        "data": _many(
-            {
-                "type": "object",
-                "required": ["object", "index", "embedding"],
-                "properties": {
-                    "object": {"const": "embedding"},
-                    "index": {"type": "integer"},
-                    "embedding": {"anyOf": [{"type": "array", "items": {"type": "number"}}, ENCODED]},
-                },
-            }
-        ),
-        "usage": {
-            "type": "object",
-            "required": ["vectors"],
-            "properties": {
-                "vectors": {"type": "integer", "description": "that were sent, or made of texts"},
-                "prompt_tokens": TOKENS_READ,
-                "total_tokens": TOKENS_READ,
-            },
-        },
-    },
-}
-
-MODEL = {"type": ["string", "null"], "description": "by default the server chooses"}
-OUTPUT = {"type": "string", "enum": ["decoder", "cosine"], "default": "decoder"}
-OUTPUT_OR_QUERY = {**OUTPUT, "enum": ["decoder", "cosine", "query"]}
-HORIZON = {
-    "type": ["integer", "null"],
-    "description": "chunks ahead, one of the model's; by default its nearest",
-}
-USER = {"type": ["string", "null"], "description": "sticks to one variant of a split"}
-ASKED: dict[str, Any] = {
-    "type": "object",
-    "required": ["input"],
-    "additionalProperties": False,
-    "properties": {
-        "input": {"$ref": "#/components/schemas/Vectors"},
-        "model": MODEL,
-        "output_type": OUTPUT_OR_QUERY,
-        "horizon": HORIZON,
-        "encoding_format": {"type": "string", "enum": ["float", "base64"], "default": "float"},
-        "query": {
-            "anyOf": [VECTOR, ENCODED, {"type": "null"}],
-            "description": "a vector to write towards, for models with the capability query",
-        },
-        "user": USER,
-    },
-}
-_NAMED: dict[str, Any] = {**ASKED["properties"], "context_vectors": ASKED["properties"]["input"]}
-_NAMED.pop("input")
-ASKED_AS_IN_THE_BRIEF = {**ASKED, "required": ["context_vectors"], "properties": _NAMED}
-"""The same with the product brief's name of `input`."""
-BINARY = {"type": "string", "format": "binary", "description": "an .npy file of floating point numbers"}
-STICKY_HEADER = {
-    "name": "X-Sticky-Key",
-    "in": "header",
-    "required": False,
-    "description": "sticks to one variant of a split",
-    "schema": {"type": "string", "pattern": "^[!-~]{1,200}$"},
-}
+        "parameters": [
+            {"name": name, **beside, "schema": _said(whole["properties"][name])} for name in in_address
+        ],
+    }
 
 
-def _in_query(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    where = "beside an npy body; in JSON it is a field"
-    return {"name": name, "in": "query", "required": False, "description": where, "schema": schema}
+def _said(schema: dict[str, Any]) -> dict[str, Any]:
+    """Of a field that may be null: an address has no null."""
+    return next((kind for kind in schema.get("anyOf", ()) if kind["type"] != "null"), schema)
 
 
-QUERY_FIELDS = (
-    ("model", {"type": "string"}),
-    ("output_type", OUTPUT_OR_QUERY),
-    ("horizon", {"type": "integer"}),
-    ("user", {"type": "string"}),
-)
-PREDICT: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {JSON: {"schema": {"anyOf": [ASKED, ASKED_AS_IN_THE_BRIEF]}}, NPY: {"schema": BINARY}},
-    },
-    "parameters": [STICKY_HEADER, *(_in_query(*field) for field in QUERY_FIELDS)],
-}
 PREDICTED: dict[str, Any] = {
     "description": "The predictions, one a context.",
-    "content": {JSON: {"schema": {"$ref": "#/components/schemas/Embeddings"}}, NPY: {"schema": BINARY}},
+    "model": Embeddings,
+    "content": {NPY: {"schema": {"type": "string", "format": "binary"}}},
 }

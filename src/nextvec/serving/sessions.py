@@ -45,20 +45,13 @@ class Stream:
         Raises Refusal 409: another push is under way, or it has read as much as one session may.
         """
         if not self._turn.acquire(blocking=False):
-            raise Refusal(
-                409,
-                "another push of this session is under way",
-                code="session_busy",
-                remedy="wait for its answer, then send the next",
-            )
+            said = "another push of this session is under way"
+            remedy = "wait for its answer, then send the next"
+            raise Refusal(409, said, code="session_busy", remedy=remedy)
         try:
             if self.session.position + vectors > MAX_POSITION:
-                raise Refusal(
-                    409,
-                    f"a session reads {MAX_POSITION} vectors at most",
-                    code="session_full",
-                    remedy="open another one",
-                )
+                said = f"a session reads {MAX_POSITION} vectors at most"
+                raise Refusal(409, said, code="session_full", remedy="open another one")
             yield self.session
         finally:
             self._turn.release()
@@ -144,19 +137,10 @@ class Sessions:
             del self._streams[oldest.id]
 
     def _full(self, why: str, held: list[Stream]) -> Refusal:
-        return Refusal(
-            429,
-            why,
-            code="too_many_sessions",
-            remedy="delete sessions that are not needed any more",
-            retry_after=max(1, int(self.left(held[0])) + 1),
-        )
+        again, remedy = max(1, int(self.left(held[0])) + 1), "delete sessions that are not needed any more"
+        return Refusal(429, why, code="too_many_sessions", remedy=remedy, retry_after=again)
 
 
 def _unknown() -> Refusal:
-    return Refusal(
-        404,
-        "no such session: it was deleted, or it was not used for too long",
-        code="session_not_found",
-        remedy="open another one: POST /v1/sessions",
-    )
+    said = "no such session: it was deleted, or it was not used for too long"
+    return Refusal(404, said, code="session_not_found", remedy="open another one: POST /v1/sessions")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import inf
 from pathlib import Path
 
+from nextvec.config import number
 from nextvec.errors import ConfigError
 from nextvec.serving.errors import Refusal
 
@@ -48,34 +49,35 @@ class Settings:
     """
 
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: int = number(8000, least=0, most=65535)
     api_keys: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
-    max_body: int = 16 * MIB
-    max_vectors: int = 4096
-    max_windows: int = 4096
-    max_text: int = 1_000_000
-    queue: int = 64
-    max_wait: float = 0.5
-    max_batch: int = 64
-    batch_wait: float = 0.001
-    text_queue: int = 32
-    text_threads: int = 2
-    client_sessions: int = 64
-    work_timeout: float = 30.0
-    body_pause: float = 0.8
-    body_rate: int = 8192
-    body_timeout: float = 30.0
-    header_timeout: float = 5.0
-    idle_timeout: float = 30.0
-    grace: float = 30.0
+    max_body: int = number(16 * MIB, least=1024, most=1024 * MIB)
+    max_vectors: int = number(4096, least=1, most=1_000_000)
+    max_windows: int = number(4096, least=1, most=1_000_000)
+    max_text: int = number(1_000_000, least=1, most=100_000_000)
+    queue: int = number(64, least=1, most=100_000)
+    max_wait: float = number(0.5, least=0.001, most=3600)
+    max_batch: int = number(64, least=1, most=65536)
+    batch_wait: float = number(0.001, least=0, most=1)
+    text_queue: int = number(32, least=1, most=100_000)
+    text_threads: int = number(2, least=1, most=256)
+    client_sessions: int = number(64, least=1, most=256)
+    work_timeout: float = number(30.0, least=0.01, most=3600)
+    body_pause: float = number(0.8, least=0.01, most=3600)
+    body_rate: int = number(8192, least=0, most=inf)
+    body_timeout: float = number(30.0, least=0.01, most=3600)
+    header_timeout: float = number(5.0, least=0.1, most=3600)
+    idle_timeout: float = number(30.0, least=1, most=3600)
+    grace: float = number(30.0, least=0, most=3600)
 
     def __post_init__(self) -> None:
-        for name, low, high in _BOUNDS:
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"{name} is {value:g}", remedy=f"give {low:g} to {high:g}")
+        for field in fields(self):
+            bounds, value = field.metadata.get("bounds"), getattr(self, field.name)
+            if bounds is not None and not bounds.hold(value):
+                remedy = f"give {bounds.least:g} to {bounds.most:g}"
+                raise ConfigError(f"{field.name} is {value:g}", remedy=remedy)
         if not self.host:
             raise ConfigError("host is empty", remedy="give 127.0.0.1, or 0.0.0.0 for every network")
         if any(len(key) < MIN_KEY or not key.isascii() or not key.isprintable() for key in self.api_keys):
@@ -88,29 +90,6 @@ class Settings:
 
 
 MIN_KEY = 16
-_BOUNDS: tuple[tuple[str, float, float], ...] = (
-    ("port", 0, 65535),
-    ("max_body", 1024, 1024 * MIB),
-    ("max_vectors", 1, 1_000_000),
-    ("max_windows", 1, 1_000_000),
-    ("max_text", 1, 100_000_000),
-    ("queue", 1, 100_000),
-    ("max_wait", 0.001, 3600),
-    ("max_batch", 1, 65536),
-    ("batch_wait", 0, 1),
-    ("text_queue", 1, 100_000),
-    ("text_threads", 1, 256),
-    ("client_sessions", 1, 256),
-    ("work_timeout", 0.01, 3600),
-    ("body_pause", 0.01, 3600),
-    ("body_rate", 0, inf),
-    ("body_timeout", 0.01, 3600),
-    ("header_timeout", 0.1, 3600),
-    ("idle_timeout", 1, 3600),
-    ("grace", 0, 3600),
-)
-
-
 VARIABLE = "NEXTVEC_API_KEY"
 MAX_KEY_FILE = 64 * 1024
 GUARDED = ("/v1/", "/metrics")
@@ -135,6 +114,12 @@ def api_keys(file: Path | None) -> tuple[str, ...]:
 
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+def header(headers: Headers, name: bytes) -> bytes | None:
+    """The first header of this name, in lower case; None where there is none."""
+    return next((value for key, value in headers if key == name), None)
 
 
 class AllowedHosts:
@@ -146,11 +131,11 @@ class AllowedHosts:
             names = LOCAL
         self._names = frozenset(name.lower().strip("[]") for name in names)
 
-    def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def check(self, headers: Headers) -> None:
         """Raises Refusal 421 for a request to a name that is not the server's."""
         if not self._names:
             return
-        given = next((value for name, value in headers if name == b"host"), b"").decode("latin-1")
+        given = (header(headers, b"host") or b"").decode("latin-1")
         # Without the port; an IPv6 address stands in brackets.
         host = given[1:].partition("]")[0] if given.startswith("[") else given.partition(":")[0]
         if host.lower() not in self._names:
@@ -173,18 +158,13 @@ class ApiKeys:
     def __init__(self, keys: Iterable[str]) -> None:
         self._keys = [key.encode("ascii") for key in keys]
 
-    def check(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def check(self, path: str, headers: Headers) -> None:
         """Raises Refusal 401 for a guarded path without a right key."""
         if not self._keys or not path.startswith(GUARDED):
             return
-        given = next((value for name, value in headers if name == b"authorization"), b"")
-        scheme, _, key = given.partition(b" ")
+        scheme, _, key = (header(headers, b"authorization") or b"").partition(b" ")
         # Every key is compared, so that the time does not reveal which one came close.
         right = [hmac.compare_digest(key.strip(), known) for known in self._keys]
         if scheme.lower() != b"bearer" or not any(right):
-            raise Refusal(
-                401,
-                "no valid API key",
-                code="invalid_api_key",
-                remedy="send the header Authorization: Bearer KEY",
-            )
+            remedy = "send the header Authorization: Bearer KEY"
+            raise Refusal(401, "no valid API key", code="invalid_api_key", remedy=remedy)

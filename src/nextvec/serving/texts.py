@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from fastapi import Request
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from nextvec.client.wire import packed
+from nextvec.corpus.chunking import Chunk
 from nextvec.corpus.documents import normalise_text
+from nextvec.corpus.reading import TextReader
 from nextvec.data.windows import FloatArray
 from nextvec.decoding.base import Passage
 from nextvec.decoding.nearest import Library
@@ -18,46 +22,33 @@ from nextvec.inference.predictor import ModelPredictor
 from nextvec.serving.bodies import windows_of
 from nextvec.serving.errors import Refusal, invalid
 from nextvec.serving.models import ServedModel
+from nextvec.serving.request_context import assigned
+from nextvec.serving.schemas import VECTORS, RequestFields
 from nextvec.serving.settings import Settings
+from nextvec.serving.work import run_blocking
 from nextvec.vectors import RawVectors
 
+F = TypeVar("F", bound=RequestFields)
+R = TypeVar("R")
 MAX_PASSAGES, MAX_CHUNKS = 100, 1024
 
-Model = Annotated[str | None, Field(description="by default the server chooses")]
-User = Annotated[str | None, Field(description="sticks to one variant of a split")]
 Text = Annotated[str, Field(min_length=1, pattern=r"\S", description="paragraphs, in the order of reading")]
 Query = Annotated[
     str | None,
     Field(pattern=r"\S", description="a text to write towards, for models with the capability query"),
 ]
-Vectors = Annotated[Any, WithJsonSchema({"allOf": [{"$ref": "#/components/schemas/Vectors"}]})]
 Passages = Annotated[
     int | None, Field(ge=0, le=MAX_PASSAGES, description="real passages wanted; needs a store")
 ]
-Encoded = Annotated[
-    Literal["float", "base64"], Field(description="of vectors: numbers, or little-endian float32")
-]
-
 Numbers = list[float] | str
 """A vector in an answer: numbers, or base64."""
-
-
-class RequestFields(BaseModel):
-    """A request; a field that is not known is refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-    model: Model = None
-    user: User = None
 
 
 class SourceRequest(RequestFields):
     """A request that reads a text, or vectors in its place."""
 
     text: Annotated[str | None, Field(min_length=1, pattern=r"\S")] = None
-    input: Annotated[
-        Any, WithJsonSchema({"anyOf": [{"$ref": "#/components/schemas/Vectors"}, {"type": "null"}]})
-    ] = None
+    input: Annotated[Any, WithJsonSchema({"anyOf": [VECTORS, {"type": "null"}]})] = None
     query: Query = None
 
 
@@ -68,6 +59,10 @@ class ChunkOutput(BaseModel):
     end: int
     text: str
     read: bool = Field(description="whether the model read it; it reads the last ones of a long text")
+
+    @classmethod
+    def of(cls, chunk: Chunk, **more: Any) -> Self:
+        return cls(start=chunk.start, end=chunk.end, text=chunk.text, **more)
 
 
 class PassageOutput(BaseModel):
@@ -92,24 +87,25 @@ class DecodedOutput(BaseModel):
     probability: float | None = None
 
 
+async def on_model(request: Request, fields: F, work: Callable[[ServedModel, F, Settings], R]) -> R:
+    """What `work` makes, in a thread, of a request to the model that it names. Raises what `work` raises."""
+    model = assigned(request, fields.model, fields.user)
+    return await run_blocking(request, work, model, fields, request.app.state.settings)
+
+
 def texts_of(model: ServedModel) -> Pipeline:
     """Texts in and out of a model. Raises Refusal 409: the server cannot read texts for it."""
     if model.pipeline is None:
-        raise Refusal(
-            409,
-            f"the server has no encoder for {model.name}",
-            code="no_encoder",
-            remedy="send vectors, or start the server where the model's encoder is",
-        )
+        remedy = "send vectors, or start the server where the model's encoder is"
+        raise Refusal(409, f"the server has no encoder for {model.name}", code="no_encoder", remedy=remedy)
     return model.pipeline
 
 
 def library_of(pipeline: Pipeline) -> Library:
     """The passages of the server's store. Raises Refusal 409: it has none."""
     if pipeline.library is None:
-        raise Refusal(
-            409, "no store was given", code="no_store", remedy="start the server with --store STORE"
-        )
+        remedy = "start the server with --store STORE"
+        raise Refusal(409, "no store was given", code="no_store", remedy=remedy)
     return pipeline.library
 
 
@@ -125,22 +121,21 @@ def wanted(pipeline: Pipeline, passages: int | None, default: int) -> int:
 def checked_text(text: str, settings: Settings, param: str = "text") -> str:
     """The text as `nextvec ingest` would read it. Raises Refusal 422: too long, or white space."""
     if len(text) > settings.max_text:
-        raise invalid(
-            f"{len(text)} characters, {settings.max_text} are taken",
-            "text_too_long",
-            param,
-            "send its last part: models read the last chunks",
-        )
+        said = f"{len(text)} characters, {settings.max_text} are taken"
+        raise invalid(said, "text_too_long", param, "send its last part: models read the last chunks")
     found = normalise_text(text)
     if not found:
         raise invalid("there is no text in it", "empty", param, "send a sentence")
     return found
 
 
-def check_chunks(count: int, param: str = "text") -> None:
-    """Raises Refusal 422: more chunks than are encoded for one request."""
-    if count > MAX_CHUNKS:
-        raise invalid(f"{count} chunks, {MAX_CHUNKS} are taken", "too_many_chunks", param, "send it in parts")
+def chunks_of(reader: TextReader, text: str) -> list[Chunk]:
+    """A text cut as the model's training texts were. Raises Refusal 422: more than one request may have."""
+    found = reader.chunk(text)
+    if len(found) > MAX_CHUNKS:
+        said = f"{len(found)} chunks, {MAX_CHUNKS} are taken"
+        raise invalid(said, "too_many_chunks", "text", "send it in parts")
+    return found
 
 
 def context_of(model: ServedModel, given: Any, settings: Settings) -> RawVectors:
@@ -165,10 +160,7 @@ def read_source(model: ServedModel, fields: SourceRequest, settings: Settings) -
 def chunk_outputs(read: TextContext) -> list[ChunkOutput]:
     """All chunks of the text; the last ones are read."""
     unread = len(read.chunks) - len(read.vectors.values)
-    return [
-        ChunkOutput(start=chunk.start, end=chunk.end, text=chunk.text, read=i >= unread)
-        for i, chunk in enumerate(read.chunks)
-    ]
+    return [ChunkOutput.of(chunk, read=i >= unread) for i, chunk in enumerate(read.chunks)]
 
 
 def passage_output(passage: Passage, library: Library, *, reordered: bool = False) -> PassageOutput:

@@ -7,7 +7,7 @@ import binascii
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -44,23 +44,15 @@ class TokenVocabulary:
         """The text of each array. Raises Refusal: 409, no vocabulary; 422, an id that is not in it."""
         if self._own:
             return _by_tokenizer(arrays, encoder)
-        if self._pieces is None:
-            raise Refusal(
-                409,
-                "token arrays cannot be read: the vocabulary cl100k_base is not on this server",
-                code="no_token_vocabulary",
-                param="input",
-                remedy="send texts (LangChain: check_embedding_ctx_length=False), or start the server with "
-                f"{FLAG}",
+        pieces = self._pieces
+        if pieces is None:
+            remedy = (
+                f"send texts (LangChain: check_embedding_ctx_length=False), or start the server with {FLAG}"
             )
-        found = []
-        for i, ids in enumerate(arrays):
-            for one in ids:
-                if one not in self._pieces:
-                    raise _unknown(i, one)
-            # A client may have cut a long text within a character.
-            found.append(b"".join(self._pieces[one] for one in ids).decode("utf-8", "replace"))
-        return found
+            raise _unreadable("the vocabulary cl100k_base is not on this server", remedy)
+        _check(arrays, pieces)
+        # A client may have cut a long text within a character.
+        return [b"".join(pieces[one] for one in ids).decode("utf-8", "replace") for ids in arrays]
 
     @cached_property
     def _pieces(self) -> dict[int, bytes] | None:
@@ -71,22 +63,14 @@ class TokenVocabulary:
             except FileNotFoundError:
                 raise ConfigError(f"no file {self._file}", where=FLAG, remedy="check the path") from None
             except (ValueError, IsADirectoryError):
-                raise ConfigError(
-                    f"{self._file} is not a .tiktoken vocabulary",
-                    where=FLAG,
-                    remedy=f"give it, or {FLAG} {OWN}",
-                ) from None
-        for folder in _caches():
-            file = folder / CACHED
-            if file.is_file() and hashlib.sha256(data := file.read_bytes()).hexdigest() == SHA256:
-                return _parsed(data)
+                said, remedy = f"{self._file} is not a .tiktoken vocabulary", f"give it, or {FLAG} {OWN}"
+                raise ConfigError(said, where=FLAG, remedy=remedy) from None
+        # Where tiktoken keeps what it fetched.
+        told = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+        file = (Path(told) if told else Path(tempfile.gettempdir()) / "data-gym-cache") / CACHED
+        if file.is_file() and hashlib.sha256(data := file.read_bytes()).hexdigest() == SHA256:
+            return _parsed(data)
         return None
-
-
-def _caches() -> list[Path]:
-    """Where tiktoken keeps what it fetched."""
-    told = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
-    return [Path(told)] if told else [Path(tempfile.gettempdir()) / "data-gym-cache"]
 
 
 def _parsed(data: bytes) -> dict[int, bytes]:
@@ -107,19 +91,9 @@ def _parsed(data: bytes) -> dict[int, bytes]:
 def _by_tokenizer(arrays: Sequence[Sequence[int]], encoder: Encoder) -> list[str]:
     file: Path | None = getattr(encoder, "tokenizer_file", None)
     if file is None:
-        raise Refusal(
-            409,
-            f"token arrays cannot be read: the encoder '{encoder.name}' has no tokenizer file here",
-            code="no_token_vocabulary",
-            param="input",
-            remedy="send texts",
-        )
+        raise _unreadable(f"the encoder '{encoder.name}' has no tokenizer file here", "send texts")
     tokenizer = _tokenizer(file)
-    size = tokenizer.get_vocab_size()
-    for i, ids in enumerate(arrays):
-        for one in ids:
-            if one >= size:
-                raise _unknown(i, one)
+    _check(arrays, range(tokenizer.get_vocab_size()))
     return [tokenizer.decode(list(ids), skip_special_tokens=True) for ids in arrays]
 
 
@@ -128,10 +102,16 @@ def _tokenizer(file: Path) -> Tokenizer:
     return Tokenizer.from_file(str(file))
 
 
-def _unknown(index: int, one: int) -> Refusal:
-    return invalid(
-        f"input[{index}] holds the id {one}, which is not in the vocabulary of this server",
-        "unknown_token",
-        f"input[{index}]",
-        "send texts, or ids of the vocabulary that the server was started with",
-    )
+def _check(arrays: Sequence[Sequence[int]], known: Container[int]) -> None:
+    """Raises Refusal 422: an id that is not in the vocabulary."""
+    for i, ids in enumerate(arrays):
+        for one in ids:
+            if one not in known:
+                said = f"input[{i}] holds the id {one}, which is not in the vocabulary of this server"
+                remedy = "send texts, or ids of the vocabulary that the server was started with"
+                raise invalid(said, "unknown_token", f"input[{i}]", remedy)
+
+
+def _unreadable(why: str, remedy: str) -> Refusal:
+    said = f"token arrays cannot be read: {why}"
+    return Refusal(409, said, code="no_token_vocabulary", param="input", remedy=remedy)

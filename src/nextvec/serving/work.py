@@ -7,14 +7,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from math import ceil
 from statistics import median
 from typing import ParamSpec, TypeVar
 
 from starlette.requests import Request
 
-from nextvec.serving.errors import Refusal
+from nextvec.serving.errors import LATER, Refusal
 from nextvec.serving.request_context import context_of_request
 
 P = ParamSpec("P")
@@ -28,33 +28,13 @@ class ClientGone(Exception):  # noqa: N818 - no client is there to read it
     """The client closed the connection before its answer."""
 
 
-class Workers:
-    """Threads for blocking work.
-
-    Args:
-        threads: how many pieces of work are done at once.
-        timeout: seconds that a client waits for an answer.
-    """
-
-    def __init__(self, threads: int, timeout: float) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="nextvec-work")
-        self._timeout = timeout
-
-    async def run(self, request: Request, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """What the function returns or raises. Raises Refusal 504 when it takes too long."""
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._pool, lambda: function(*args, **kwargs))
-        return await patiently(request, future, self._timeout)
-
-    def close(self) -> None:
-        """Let the threads end."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-
 async def run_blocking(request: Request, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """A route's blocking work, in the threads of its server. Raises as `Workers.run`."""
-    workers: Workers = request.scope["app"].state.workers
-    return await workers.run(request, function, *args, **kwargs)
+    """What a route's blocking work returns or raises, done in the threads of its server. Raises Refusal 504
+    when it takes too long."""
+    state = request.scope["app"].state
+    work = partial(function, *args, **kwargs)
+    future = asyncio.get_running_loop().run_in_executor(state.workers, work)
+    return await patiently(request, future, state.settings.work_timeout)
 
 
 async def patiently(request: Request, future: asyncio.Future[R], timeout: float) -> R:
@@ -92,12 +72,8 @@ async def _watched(
             if (await receive())["type"] != "http.disconnect":
                 await asyncio.Event().wait()
     except TimeoutError:
-        error = Refusal(
-            504,
-            f"no answer within {timeout:g} seconds",
-            code="work_timeout",
-            remedy="send less, or try later",
-        )
+        said = f"no answer within {timeout:g} seconds"
+        error = Refusal(504, said, code="work_timeout", remedy="send less, or try later")
     future.cancel()
     raise error
 
@@ -144,13 +120,9 @@ class AdmissionQueue:
         wait = self.expected_wait
         too_long = wait > self._max_wait and 0 < self.under_way <= 2 * self._crowd
         if too_long or self.under_way >= self._limit:
-            raise Refusal(
-                429,
-                "too many requests are under way",
-                code="overloaded",
-                remedy="try again after the seconds of Retry-After",
-                retry_after=max(1, ceil(wait)),
-            )
+            again = max(1, ceil(wait))
+            said = "too many requests are under way"
+            raise Refusal(429, said, code="overloaded", remedy=LATER, retry_after=again)
         if self.under_way == 0:
             self._since = now  # a pause of the clients is not our slowness
         self.under_way += 1

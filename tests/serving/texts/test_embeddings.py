@@ -17,7 +17,7 @@ from openai import AsyncOpenAI, NotFoundError, OpenAI, UnprocessableEntityError
 from nextvec.corpus.reading import TextReader
 from nextvec.errors import ConfigError
 from nextvec.serving.errors import Refusal
-from nextvec.serving.routes.embeddings import EmbeddingsRequest, EncodeRequest, encoded
+from nextvec.serving.routes.coding import EmbeddingsRequest, EncodeRequest, encoded
 from nextvec.serving.settings import Settings
 from nextvec.serving.tokens import CACHED, OWN, TokenVocabulary
 

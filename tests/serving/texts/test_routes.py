@@ -19,8 +19,14 @@ from nextvec.inference.predictor import RunPredictor
 from nextvec.serving.errors import Refusal
 from nextvec.serving.models import ServedModel
 from nextvec.serving.routes.coding import DecodeRequest, decoded
-from nextvec.serving.routes.rollout import RolloutRequest, rolled_out
-from nextvec.serving.routes.text import PredictTextRequest, RetrieveRequest, predicted, retrieved
+from nextvec.serving.routes.text import (
+    PredictTextRequest,
+    RetrieveRequest,
+    RolloutRequest,
+    predicted,
+    retrieved,
+    rolled_out,
+)
 from nextvec.serving.settings import Settings
 from passages import documents
 

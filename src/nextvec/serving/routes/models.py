@@ -9,7 +9,6 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from nextvec.data.trained import Keys
 from nextvec.errors import RunError
 from nextvec.serving.errors import Refusal
 from nextvec.serving.models import ServedModel
@@ -24,9 +23,9 @@ class ModelCard(BaseModel):
     """A served model."""
 
     id: str
-    object: str
+    object: Literal["model"] = "model"
     created: int = Field(description="when the server loaded it, seconds since 1970")
-    owned_by: str
+    owned_by: Literal["nextvec"] = "nextvec"
     architecture: str | None
     dimension: int = Field(description="D, numbers of a vector")
     encoder: str | None = Field(description="fingerprint of the encoder whose vectors it takes")
@@ -38,11 +37,30 @@ class ModelCard(BaseModel):
     parameters: int | None
     capabilities: list[str]
 
+    @classmethod
+    def of(cls, model: ServedModel) -> ModelCard:
+        predictor = model.predictor
+        network = getattr(predictor, "model", None)
+        return cls(
+            id=model.name,
+            created=model.created,
+            architecture=getattr(predictor, "architecture", None) or getattr(network, "architecture", None),
+            dimension=model.dimension,
+            encoder=predictor.encoder,
+            encoder_name=predictor.described.get("name"),
+            context=model.context,
+            horizons=list(model.horizons),
+            engine=predictor.engine.name,
+            precision=getattr(predictor, "precision", "fp32"),
+            parameters=predictor.metadata.get("parameters"),
+            capabilities=model.capabilities(),
+        )
+
 
 class ModelList(BaseModel):
     """All of them."""
 
-    object: str
+    object: Literal["list"] = "list"
     default: str | None = Field(description="answers when none is named; null where a split decides")
     split: dict[str, float] = Field(description="shares of the requests that name no model")
     data: list[ModelCard]
@@ -64,7 +82,7 @@ class OutcomeRequest(BaseModel):
 class OutcomeResponse(BaseModel):
     """What was counted."""
 
-    object: str
+    object: Literal["outcome"] = "outcome"
     model: str
     arm: str
 
@@ -73,18 +91,14 @@ class OutcomeResponse(BaseModel):
 async def models(request: Request) -> ModelList:
     """Names, sizes, encoders and abilities."""
     there = served(request)
-    return ModelList(
-        object="list",
-        default=None if there.split else there.default,
-        split=there.split,
-        data=[ModelCard(**model.card) for model in there],
-    )
+    default = None if there.split else there.default
+    return ModelList(default=default, split=there.split, data=[ModelCard.of(model) for model in there])
 
 
 @router.get("/models/{id}", summary="One model.", responses=errors(401, 404, 422))
 async def model(request: Request, id: str) -> ModelCard:
     """Its card."""
-    return ModelCard(**served(request).named(id).card)
+    return ModelCard.of(served(request).named(id))
 
 
 @router.post(
@@ -96,7 +110,7 @@ async def outcomes(request: Request, outcome: OutcomeRequest) -> OutcomeResponse
     name, arm = state.answered.take(outcome.request_id)
     state.metrics.scored(name, arm, outcome.score)
     state.requests.write("outcome", id=outcome.request_id, model=name, arm=arm, score=outcome.score)
-    return OutcomeResponse(object="outcome", model=name, arm=arm)
+    return OutcomeResponse(model=name, arm=arm)
 
 
 # What a model was trained on, so that an evaluation elsewhere can leave it out of the evaluation set.
@@ -123,11 +137,10 @@ class TrainingOutput(BaseModel):
     trained_on: KeysOutput
 
 
-@router.get(
-    "/models/{id}/training",
-    summary="What a model was trained on.",
-    responses=errors(401, 404, 409, 422, 504),
-)
+TRAINING_ERRORS = errors(401, 404, 409, 422, 504)
+
+
+@router.get("/models/{id}/training", summary="What a model was trained on.", responses=TRAINING_ERRORS)
 async def training(request: Request, id: str) -> TrainingOutput:
     """For `nextvec evaluate URL`, which leaves out what stands in training. Keys are hashes of
     texts and document ids: whoever has a text can tell whether it is among them."""
@@ -140,24 +153,16 @@ def training_of(model: ServedModel) -> TrainingOutput:
     try:
         keys = predictor.trained_on
     except RunError:
-        raise Refusal(
-            409,
-            f"{model.name} does not list what it was trained on",
-            code="no_training_list",
-            remedy="serve the run that it was made from",
-        ) from None
+        why = f"{model.name} does not list what it was trained on"
+        remedy = "serve the run that it was made from"
+        raise Refusal(409, why, code="no_training_list", remedy=remedy) from None
     said = {name: predictor.training[name] for name in SENT if name in predictor.training}
     split = dict(predictor.training.get("split") or {})
     if split.get("file"):
         split["file"] = PurePath(split["file"]).name
-    return TrainingOutput(
-        model=model.name,
-        training={"sources": [], "task": "next", **said, "split": split},
-        trained_on=KeysOutput(
-            chunks=_coded(keys.chunks), documents=_coded(keys.documents), ids=_coded(keys.ids)
-        ),
-    )
-
-
-def _coded(keys: Keys) -> str:
-    return b64encode(keys.astype("<u8").tobytes()).decode("ascii")
+    coded = {
+        name: b64encode(getattr(keys, name).astype("<u8").tobytes()).decode("ascii")
+        for name in KeysOutput.model_fields
+    }
+    told = {"sources": [], "task": "next", **said, "split": split}
+    return TrainingOutput(model=model.name, training=told, trained_on=KeysOutput(**coded))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field, ValidationError, WithJsonSchema
 
 from nextvec.data.windows import FloatArray
+from nextvec.serving import schemas
 from nextvec.serving.bodies import (
     ContextArrays,
     embeddings,
@@ -22,151 +25,160 @@ from nextvec.serving.bodies import (
 from nextvec.serving.errors import Refusal, invalid
 from nextvec.serving.models import ServedModel
 from nextvec.serving.request_context import assigned, context_of_request
-from nextvec.serving.schemas import JSON, NPY, PREDICT, PREDICTED, WORKING, errors
+from nextvec.serving.schemas import JSON, NPY
 from nextvec.serving.settings import Settings
 from nextvec.serving.work import patiently
 from nextvec.vectors import unit
 
 router = APIRouter(prefix="/v1", tags=["vectors"])
 
-IN_QUERY = ("model", "output_type", "horizon", "user")
+F = TypeVar("F", bound=BaseModel)
+IN_ADDRESS = ("model", "output_type", "horizon", "user")
 ALSO_INPUT = "context_vectors"
 """What the product brief calls `input`."""
+STICKY_HEADER = {
+    "name": "X-Sticky-Key",
+    "in": "header",
+    "required": False,
+    "description": "sticks to one variant of a split",
+    "schema": {"type": "string", "pattern": "^[!-~]{1,200}$"},
+}
+QUERY = {"anyOf": [schemas.VECTOR, schemas.ENCODED, {"type": "null"}]}
 
 
-@dataclass(slots=True)
-class PredictRequest:
+class PredictRequest(schemas.RequestFields):
     """A request on vectors; its vectors are checked once the model is known."""
 
-    input: Any
-    model: str | None = None
-    output_type: str = "decoder"
-    horizon: int | None = None
-    encoding_format: str = "float"
-    query: Any = None
-    user: str | None = None
+    input: schemas.Vectors
+    output_type: Literal["decoder", "cosine", "query"] = "decoder"
+    horizon: int | None = Field(None, description="chunks ahead, one of the model's; by default its nearest")
+    encoding_format: schemas.Encoded = "float"
+    query: Annotated[Any, WithJsonSchema(QUERY)] = Field(
+        None, description="a vector to write towards, for models with the capability query"
+    )
 
-    def check(self) -> PredictRequest:
-        """Itself. Raises Refusal 422 naming the field at fault."""
-        for name, kind, said in (
-            ("model", str, "a text"),
-            ("user", str, "a text"),
-            ("horizon", int, "a whole number"),
-        ):
-            value = getattr(self, name)
-            if value is not None and type(value) is not kind:
-                raise _wrong(name, f"it is not {said}")
-        if self.output_type not in ("decoder", "cosine", "query"):
-            raise _wrong("output_type", "it is none of decoder, cosine, query")
-        if self.encoding_format not in ("float", "base64"):
-            raise _wrong("encoding_format", "it is neither float nor base64")
-        return self
+
+BODY = schemas.body_of(PredictRequest, *IN_ADDRESS, also={"input": ALSO_INPUT})
+BODY["parameters"].append(STICKY_HEADER)
 
 
 @router.post(
     "/predict",
     summary="Predict the vector that comes next.",
     response_class=Response,
-    openapi_extra=PREDICT,
-    responses={200: PREDICTED, **errors(*WORKING)},
+    openapi_extra=BODY,
+    responses={200: schemas.PREDICTED, **schemas.errors(*schemas.WORKING)},
 )
 async def predict(request: Request) -> Response:
     """Of every context the vector that comes next: raw, as the encoder would give it (`output_type` decoder),
     or at unit length (cosine), or the direction to rank candidates by (query). As npy where npy is sent or
     accepted, else as JSON."""
-    kind, accept = _types(request.scope["headers"])
-    context = context_of_request(request)
-    if kind == NPY:
-        requested = _of_query(read_npy(context.body), request.scope["query_string"])
-    elif kind == JSON:
-        requested = _of_json(context.body, request.scope["query_string"])
-    else:
-        raise Refusal(
-            415, "the content type is not taken", code="unsupported_type", remedy=f"send {JSON} or {NPY}"
-        )
-    model = assigned(request, requested.model, requested.user)
-    windows = windows_of(requested.input, model.dimension, request.app.state.settings)
+    fields, npy = received(request, PredictRequest, IN_ADDRESS, ALSO_INPUT)
+    model, context = assigned(request, fields.model, fields.user), context_of_request(request)
+    windows = windows_of(fields.input, model.dimension, request.app.state.settings)
     context.vectors = sum(map(len, windows))
-    values = await _predicted(request, model, windows, requested)
-    if NPY in accept or (kind == NPY and JSON not in accept):
-        return Response(npy_bytes(values), media_type=NPY)
-    usage = {"vectors": context.vectors}
-    told = embeddings(
-        values, model.name, requested.encoding_format, output_type=requested.output_type, usage=usage
-    )
-    return Response(told, media_type=JSON)
+    values = await _predicted(request, model, windows, fields)
+    return answer(values, model.name, fields, context.vectors, npy=npy)
 
 
 async def _predicted(
-    request: Request, model: ServedModel, windows: ContextArrays, requested: PredictRequest
+    request: Request, model: ServedModel, windows: ContextArrays, fields: PredictRequest
 ) -> FloatArray:
     """[N, D]."""
     settings: Settings = request.app.state.settings
-    query = None
-    if requested.query is not None:
-        if not model.conditional:
-            raise _wrong("query", f"{model.name} was not trained to take one")
-        query = vector_of(requested.query, model.dimension, "query")
-    work = model.predict(windows, requested.horizon, query, ranking=requested.output_type == "query")
-    raw = await patiently(request, work, settings.work_timeout)
-    return unit(finite(raw)) if requested.output_type == "cosine" else finite(raw)
+    query = query_of(model, fields.query)
+    work = model.predict(windows, fields.horizon, query, ranking=fields.output_type == "query")
+    raw = finite(await patiently(request, work, settings.work_timeout))
+    return unit(raw) if fields.output_type == "cosine" else raw
+
+
+def query_of(model: ServedModel, given: Any) -> FloatArray | None:
+    """[D] what the model is to write towards. Raises Refusal 422: it takes none, or it is no vector."""
+    if given is None:
+        return None
+    if not model.conditional:
+        said = f"{model.name} was not trained to take a query"
+        raise invalid(said, "invalid_field", "query", "leave it out")
+    return vector_of(given, model.dimension, "query")
 
 
 def finite(raw: FloatArray) -> FloatArray:
     """The predictions. Raises Refusal 422: vectors so large that the model's sums overflow."""
     if not np.isfinite(raw).all():
-        raise invalid(
-            "the model has no finite answer to these vectors",
-            "not_finite",
-            "input",
-            "send vectors as the model's encoder gives them",
-        )
+        said = "the model has no finite answer to these vectors"
+        raise invalid(said, "not_finite", "input", "send vectors as the model's encoder gives them")
     return raw
 
 
-def _types(headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
-    """Content type without its parameters, and what is accepted."""
-    kind = accept = ""
-    for name, value in headers:
-        if name == b"content-type":
-            kind = value.partition(b";")[0].strip().lower().decode("latin-1")
-        elif name == b"accept":
-            accept = value.decode("latin-1").lower()
-    return kind, accept
+class AnswerFields(Protocol):
+    """How vectors are answered."""
+
+    @property
+    def output_type(self) -> str: ...
+    @property
+    def encoding_format(self) -> str: ...
 
 
-def _of_json(body: bytes, query: bytes) -> PredictRequest:
+def answer(values: FloatArray, model: str, fields: AnswerFields, sent: int, *, npy: bool) -> Response:
+    """Vectors [N, D] as an answer, for so many that were sent."""
+    if npy:
+        return Response(npy_bytes(values), media_type=NPY)
+    more = {"output_type": fields.output_type, "usage": {"vectors": sent}}
+    return Response(embeddings(values, model, fields.encoding_format, **more), media_type=JSON)
+
+
+def received(
+    request: Request, kind: type[F], in_address: Collection[str], also_input: str = "input"
+) -> tuple[F, bool]:
+    """What was sent, and whether npy is to be answered.
+
+    Args:
+        in_address: fields that stand in the address where npy is sent.
+        also_input: another name of the field `input` in JSON.
+    Raises:
+        Refusal: 400, what cannot be read; 415; 422, a field that does not stand there.
+        RequestValidationError: any other field at fault.
+    """
+    sent, accept = (request.headers.get(name, "").lower() for name in ("content-type", "accept"))
+    sent, body = sent.partition(";")[0].strip(), context_of_request(request).body
+    query: bytes = request.scope["query_string"]
+    if sent == NPY:
+        given = _of_address(query, in_address) | {"input": read_npy(body)}
+    elif sent == JSON:
+        given = _of_json(body, query, also_input)
+    else:
+        remedy = f"send {JSON} or {NPY}"
+        raise Refusal(415, "the content type is not taken", code="unsupported_type", remedy=remedy)
+    try:
+        return kind.model_validate(given), NPY in accept or (sent == NPY and JSON not in accept)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_input=False, include_url=False)) from None
+
+
+def _of_json(body: bytes, query: bytes, also_input: str) -> dict[str, Any]:
     if query:
         name = query.partition(b"=")[0].decode("latin-1")[:100]
         raise _wrong(name, "beside JSON it stands in the body, not in the address")
     given = read_json(body)
-    if ALSO_INPUT in given:
+    if also_input in given and also_input != "input":
         if "input" in given:
-            raise _wrong(ALSO_INPUT, "it is another name of input, which is there too")
-        given["input"] = given.pop(ALSO_INPUT)
-    try:
-        return PredictRequest(**given).check()
-    except TypeError:
-        unknown = sorted(given.keys() - PredictRequest.__dataclass_fields__.keys())
-        if unknown:
-            raise _wrong(unknown[0][:100], "there is no such field") from None
-        raise _wrong("input", "it is missing") from None
+            raise _wrong(also_input, "it is another name of input, which is there too")
+        given["input"] = given.pop(also_input)
+    return given
 
 
-def _of_query(values: np.ndarray[Any, Any], query: bytes) -> PredictRequest:
-    if not query:
-        return PredictRequest(values)
+def _of_address(query: bytes, names: Collection[str]) -> dict[str, Any]:
+    """The fields beside an npy body."""
     try:
-        given = dict(parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=16))
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=16)
     except ValueError:
         raise Refusal(400, "the query string cannot be read", code="invalid_query") from None
-    unknown = sorted(given.keys() - set(IN_QUERY))
-    if unknown:
-        raise _wrong(unknown[0][:100], f"it is none of {', '.join(IN_QUERY)}")
-    horizon = given.pop("horizon", None)
-    if horizon is not None and not (horizon.isascii() and horizon.isdigit() and len(horizon) < 10):
-        raise _wrong("horizon", "it is not a whole number")
-    return PredictRequest(values, horizon=None if horizon is None else int(horizon), **given).check()
+    given: dict[str, Any] = dict(pairs)
+    for name in sorted(given.keys() - set(names)):
+        raise _wrong(name[:100], f"it is none of {', '.join(names)}")
+    if (horizon := given.get("horizon", "")).isascii() and horizon.isdigit() and len(horizon) < 10:
+        given["horizon"] = int(horizon)
+    return given
 
 
 def _wrong(param: str, message: str) -> Refusal:

@@ -1,4 +1,4 @@
-"""What follows a text."""
+"""What follows a text, or vectors in its place."""
 
 from __future__ import annotations
 
@@ -7,42 +7,23 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from nextvec.decoding.pipeline import Pipeline, TextContext
+from nextvec.decoding.base import RolloutPassage
+from nextvec.decoding.pipeline import Pipeline
 from nextvec.experiments.surprise import chosen, next_predictor, surprises_of_text
-from nextvec.retrieval.context import Reading, Reembed, RetrievalContext
+from nextvec.inference.rollout import Guard, RolloutSettings, SnapToCorpus
+from nextvec.retrieval.context import Reading, RetrievalContext
 from nextvec.retrieval.strategies import Strategy
+from nextvec.serving import texts
+from nextvec.serving.errors import invalid
 from nextvec.serving.models import ServedModel
-from nextvec.serving.request_context import assigned
-from nextvec.serving.schemas import WORKING, errors
+from nextvec.serving.schemas import WORKING, Encoded, RequestFields, errors
 from nextvec.serving.settings import Settings
-from nextvec.serving.texts import (
-    MAX_PASSAGES,
-    ChunkOutput,
-    DecodedOutput,
-    PassageOutput,
-    Query,
-    RequestFields,
-    SourceRequest,
-    Text,
-    attention_of,
-    check_chunks,
-    checked_text,
-    chunk_outputs,
-    decoded_output,
-    library_of,
-    passage_output,
-    passage_outputs,
-    read_source,
-    texts_of,
-    wanted,
-)
-from nextvec.serving.texts import Passages as PassageCount
-from nextvec.serving.work import run_blocking
 from nextvec.vectors import RawVectors
 
 router = APIRouter(prefix="/v1", tags=["texts"])
 
 PASSAGES = 5
+ANSWERS = errors(*WORKING, 409)
 
 
 class PredictTextRequest(RequestFields):
@@ -60,15 +41,11 @@ class PredictTextRequest(RequestFields):
         }
     )
 
-    text: Text
-    horizon: Annotated[
-        int | None, Field(ge=1, description="chunks ahead; by default the model's nearest")
-    ] = None
-    passages: PassageCount = None
-    query: Query = None
-    attention: Annotated[bool, Field(description="how much each chunk counted, for models that have it")] = (
-        False
-    )
+    text: texts.Text
+    horizon: int | None = Field(None, ge=1, description="chunks ahead; by default the model's nearest")
+    passages: texts.Passages = None
+    query: texts.Query = None
+    attention: bool = Field(False, description="how much each chunk counted, for models that have it")
 
 
 class ConfidenceOutput(BaseModel):
@@ -88,9 +65,9 @@ class PredictTextResponse(BaseModel):
     model: str
     horizon: int = Field(description="so many chunks after the last one")
     read: int = Field(description="chunks that the model read, the last ones of the text")
-    chunks: list[ChunkOutput]
-    decoded: DecodedOutput | None = Field(description="by the server's decoder; null where it has none")
-    passages: list[PassageOutput] = Field(
+    chunks: list[texts.ChunkOutput]
+    decoded: texts.DecodedOutput | None = Field(description="by the server's decoder; null where it has none")
+    passages: list[texts.PassageOutput] = Field(
         description="of the store, the nearest first, without what was read"
     )
     confidence: ConfidenceOutput | None = Field(
@@ -100,26 +77,21 @@ class PredictTextResponse(BaseModel):
     notes: list[str] = Field(description="notes on this answer")
 
 
-@router.post(
-    "/predict/text",
-    summary="Read a text and predict what comes next.",
-    responses=errors(*WORKING, 409),
-)
+@router.post("/predict/text", summary="Read a text and predict what comes next.", responses=ANSWERS)
 async def predict_text(request: Request, fields: PredictTextRequest) -> PredictTextResponse:
     """The text is cut and encoded as the model's training texts were. Told are real passages near the
     predicted vector (with a store), the decoder's text for it (with a decoder) and how sure the model is."""
-    model = assigned(request, fields.model, fields.user)
-    return await run_blocking(request, predicted, model, fields, request.app.state.settings)
+    return await texts.on_model(request, fields, predicted)
 
 
 def predicted(model: ServedModel, fields: PredictTextRequest, settings: Settings) -> PredictTextResponse:
     """The answer. Raises Refusal, and what the pipeline raises."""
-    pipeline, at_horizon = texts_of(model), model.at_horizon(fields.horizon)
+    pipeline, at_horizon = texts.texts_of(model), model.at_horizon(fields.horizon)
     horizon = at_horizon.horizons[at_horizon.head]
-    n = wanted(pipeline, fields.passages, PASSAGES)
-    read = pipeline.look(checked_text(fields.text, settings), fields.query)
+    n = texts.wanted(pipeline, fields.passages, PASSAGES)
+    read = pipeline.look(texts.checked_text(fields.text, settings), fields.query)
     found = pipeline.after(read, horizon, n)
-    attention = attention_of(at_horizon, read) if fields.attention else None
+    attention = texts.attention_of(at_horizon, read) if fields.attention else None
     short = pipeline.shortage(read)
     notes = [] if short is None else [short]
     if fields.attention and attention is None:
@@ -129,9 +101,9 @@ def predicted(model: ServedModel, fields: PredictTextRequest, settings: Settings
         model=model.name,
         horizon=horizon,
         read=found.read,
-        chunks=chunk_outputs(read),
-        decoded=decoded_output(found.decoded),
-        passages=passage_outputs(found.nearest, pipeline),
+        chunks=texts.chunk_outputs(read),
+        decoded=texts.decoded_output(found.decoded),
+        passages=texts.passage_outputs(found.nearest, pipeline),
         confidence=None if sure is None else ConfidenceOutput(kind=sure.kind, value=sure.value),
         attention=attention,
         notes=notes,
@@ -141,22 +113,20 @@ def predicted(model: ServedModel, fields: PredictTextRequest, settings: Settings
 # Passages of the store that come next.
 
 
-class RetrieveRequest(SourceRequest):
+class RetrieveRequest(texts.SourceRequest):
     """A text, or vectors, that something follows."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"text": "The mill stood by the river. Then it froze.", "n": 3}]}
     )
 
-    n: Annotated[int, Field(ge=1, le=MAX_PASSAGES)] = 10
-    strategy: Annotated[
-        str | None,
-        Field(
-            max_length=200,
-            description="as of `nextvec retrieve`, such as last, predicted, blend+recency; by default "
-            "predicted, with a query query",
-        ),
-    ] = None
+    n: Annotated[int, Field(ge=1, le=texts.MAX_PASSAGES)] = 10
+    strategy: str | None = Field(
+        None,
+        max_length=200,
+        description="as of `nextvec retrieve`, such as last, predicted, blend+recency; by default "
+        "predicted, with a query query",
+    )
 
 
 class RetrieveResponse(BaseModel):
@@ -166,46 +136,36 @@ class RetrieveResponse(BaseModel):
     model: str
     strategy: str
     read: int
-    passages: list[PassageOutput]
+    passages: list[texts.PassageOutput]
 
 
-@router.post("/retrieve", summary="Find the passages that come next.", responses=errors(*WORKING, 409))
+@router.post("/retrieve", summary="Find the passages that come next.", responses=ANSWERS)
 async def retrieve(request: Request, fields: RetrieveRequest) -> RetrieveResponse:
     """Passages of the server's store, the best first, without those that were read."""
-    model = assigned(request, fields.model, fields.user)
-    return await run_blocking(request, retrieved, model, fields, request.app.state.settings)
+    return await texts.on_model(request, fields, retrieved)
 
 
 def retrieved(model: ServedModel, fields: RetrieveRequest, settings: Settings) -> RetrieveResponse:
     """The answer. Raises Refusal, RetrievalError."""
-    pipeline = texts_of(model)
-    library = library_of(pipeline)
+    pipeline = texts.texts_of(model)
+    library = texts.library_of(pipeline)
     steered, named = fields.query is not None, fields.strategy
     strategy = Strategy.named(named) if named else Strategy.default(pipeline.predictor, steered)
-    read = read_source(model, fields, settings)
-    reading = Reading.of_text(read.vectors, library.index, _query(read))
-    context = RetrievalContext(pipeline.predictor, library.store, library.index, reembed=_reembed(pipeline))
+    read = texts.read_source(model, fields, settings)
+    queries, (decoder, reader) = read.queries, (pipeline.decoder, pipeline.reader)
+    query = None if queries is None else RawVectors(queries, read.vectors.encoder, read.vectors.normalised)
+    reading = Reading.of_text(read.vectors, library.index, query)
+    # Predictions as texts and back, for the strategy that needs it.
+    reembed = None if decoder is None else lambda raw: reader.encode(decoder.text(raw))
+    context = RetrievalContext(pipeline.predictor, library.store, library.index, reembed=reembed)
     found = strategy.find(context, reading, fields.n)
     pairs = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
     reordered = "+" in strategy.name
     passages = [
-        passage_output(library.passage(row, score), library, reordered=reordered) for row, score in pairs
+        texts.passage_output(library.passage(row, score), library, reordered=reordered)
+        for row, score in pairs
     ]
     return RetrieveResponse(model=model.name, strategy=strategy.name, read=read.said[0], passages=passages)
-
-
-def _query(read: TextContext) -> RawVectors | None:
-    if read.queries is None:
-        return None
-    return RawVectors(read.queries, read.vectors.encoder, read.vectors.normalised)
-
-
-def _reembed(pipeline: Pipeline) -> Reembed | None:
-    """Predictions as texts and back, for the strategy that needs it."""
-    decoder, reader = pipeline.decoder, pipeline.reader
-    if decoder is None:
-        return None
-    return lambda raw: reader.encode(decoder.text(raw))
 
 
 # How unexpected each chunk of a text is.
@@ -222,17 +182,17 @@ class SurpriseRequest(RequestFields):
         }
     )
 
-    text: Text
-    finder: Annotated[
-        Literal["surprise", "surprise-depth", "surprise-ahead", "cosine-drop", "cosine-gap"] | None,
+    text: texts.Text
+    finder: Literal["surprise", "surprise-depth", "surprise-ahead", "cosine-drop", "cosine-gap"] | None = (
         Field(
+            None,
             description="what topic boundaries are read off, as of `nextvec surprise`; by default what was "
-            "fitted for the model"
-        ),
-    ] = None
-    threshold: Annotated[
-        float | None, Field(ge=-100, le=100, description="deviations above the curve's mean of a boundary")
-    ] = None
+            "fitted for the model",
+        )
+    )
+    threshold: float | None = Field(
+        None, ge=-100, le=100, description="deviations above the curve's mean of a boundary"
+    )
 
 
 class ChunkSurprise(BaseModel):
@@ -257,18 +217,16 @@ class SurpriseResponse(BaseModel):
     peaks: list[int] = Field(description="the most surprising chunks, the highest first")
 
 
-@router.post("/surprise", summary="Measure how unexpected each chunk is.", responses=errors(*WORKING, 409))
+@router.post("/surprise", summary="Measure how unexpected each chunk is.", responses=ANSWERS)
 async def surprise(request: Request, fields: SurpriseRequest) -> SurpriseResponse:
     """And where topics change."""
-    model = assigned(request, fields.model, fields.user)
-    return await run_blocking(request, surprised, model, fields, request.app.state.settings)
+    return await texts.on_model(request, fields, surprised)
 
 
 def surprised(model: ServedModel, fields: SurpriseRequest, settings: Settings) -> SurpriseResponse:
     """The answer. Raises Refusal; DocumentError: one chunk; RunError: the model predicts other than next."""
-    reader, text = texts_of(model).reader, checked_text(fields.text, settings)
-    chunks = reader.chunk(text)
-    check_chunks(len(chunks))
+    reader, text = texts.texts_of(model).reader, texts.checked_text(fields.text, settings)
+    chunks = texts.chunks_of(reader, text)
     predictor = next_predictor(model.predictor)
     finder, rule = chosen(predictor, fields.finder, fields.threshold)
     found = surprises_of_text(predictor, reader, text, "text", finder, rule)
@@ -285,4 +243,100 @@ def surprised(model: ServedModel, fields: SurpriseRequest, settings: Settings) -
         chunks=told,
         boundaries=[first for first, _ in found.segments()[1:]],
         peaks=found.peaks(PEAKS).tolist(),
+    )
+
+
+# On and on from a text, or from vectors.
+
+MAX_STEPS = 64
+
+
+class RolloutRequest(texts.SourceRequest):
+    """Where it begins, how far it goes, and what holds it on course (as of `nextvec rollout`)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"text": "The mill stood by the river. Then it froze.", "steps": 2}]}
+    )
+
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 5
+    passages: texts.Passages = None
+    min_cosine: float | None = Field(
+        None, ge=-1, le=1, description="stop when the cosine to the last chunk read falls below"
+    )
+    max_repetition: float = Field(
+        0.999, ge=-1, le=1, description="stop when the cosine to the step before rises above"
+    )
+    rescale: bool = Field(True, description="bring predictions to the mean length of what was read")
+    snap: bool = Field(False, description="pull predictions to the nearest passages; needs a store")
+    snap_threshold: Annotated[float, Field(ge=-1, le=1)] = 0.6
+    snap_blend: Annotated[float, Field(ge=0, le=1)] = 0.5
+    seed: int | None = Field(
+        None, ge=0, lt=2**32, description="draw every step; for models with the capability samples"
+    )
+    encoding_format: Encoded = "float"
+
+    def course(self, pipeline: Pipeline) -> RolloutSettings:
+        """As a rollout takes it. Raises Refusal 409: snapping without a store."""
+        if self.snap:
+            texts.library_of(pipeline)
+        guard = Guard(self.min_cosine, self.max_repetition, self.rescale)
+        snap = SnapToCorpus(self.snap_threshold, self.snap_blend) if self.snap else None
+        return RolloutSettings(guard, snap, seed=self.seed)
+
+
+class StepOutput(BaseModel):
+    """One step."""
+
+    step: int = Field(description="from 1")
+    embedding: texts.Numbers = Field(description="the prediction, raw")
+    length: float = Field(description="of the prediction before it was rescaled")
+    drift: float = Field(description="cosine to the last chunk that was really read")
+    repetition: float | None = Field(description="cosine to the step before; null at the first")
+    snapped: texts.PassageOutput | None = Field(description="the passage it was pulled to")
+    decoded: texts.DecodedOutput | None
+    passages: list[texts.PassageOutput]
+
+
+class RolloutResponse(BaseModel):
+    """All steps."""
+
+    object: Literal["rollout"] = "rollout"
+    model: str
+    read: int
+    steps: list[StepOutput]
+    objection: str | None = Field(description="why it ended before the last step requested")
+
+
+@router.post("/rollout", summary="Go on step by step.", responses=ANSWERS)
+async def rollout(request: Request, fields: RolloutRequest) -> RolloutResponse:
+    """Every step reads those before it as if they were text."""
+    return await texts.on_model(request, fields, rolled_out)
+
+
+def rolled_out(model: ServedModel, fields: RolloutRequest, settings: Settings) -> RolloutResponse:
+    """The answer. Raises Refusal, and what the pipeline raises."""
+    pipeline = texts.texts_of(model)
+    if fields.seed is not None and not pipeline.predictor.generative:
+        raise invalid(
+            f"{model.name} has no distribution to draw from", "invalid_field", "seed", "leave it out"
+        )
+    n = texts.wanted(pipeline, fields.passages, 1)
+    course = fields.course(pipeline)
+    found = pipeline.go_on(texts.read_source(model, fields, settings), fields.steps, course, n)
+    steps = [_told(step, pipeline, fields.encoding_format) for step in found.steps]
+    return RolloutResponse(model=model.name, read=found.read, steps=steps, objection=found.objection)
+
+
+def _told(rolled: RolloutPassage, pipeline: Pipeline, encoding: str) -> StepOutput:
+    step, library = rolled.step, pipeline.library
+    snapped = rolled.snapped
+    return StepOutput(
+        step=rolled.number,
+        embedding=texts.vector_output(step.raw, encoding),
+        length=step.length,
+        drift=step.drift,
+        repetition=step.repetition,
+        snapped=None if snapped is None or library is None else texts.passage_output(snapped, library),
+        decoded=texts.decoded_output(rolled.decoded),
+        passages=texts.passage_outputs(rolled.nearest, pipeline),
     )
