@@ -287,6 +287,5 @@ def _wrong_type(hint: Any, value: Any, where: str | Path, key: str) -> ConfigErr
     name = getattr(hint, "__name__", None) if isinstance(hint, type) else None
     if dataclasses.is_dataclass(hint):
         name = f"table of {', '.join(f.name for f in dataclasses.fields(hint))}"
-    return ConfigError(
-        f"'{key}' is {type(value).__name__} {value!r}", where=where, remedy=f"give a {name or hint}"
-    )
+    message = f"'{key}' is {type(value).__name__} {value!r}"
+    return ConfigError(message, where=where, remedy=f"give a {name or hint}")

@@ -267,9 +267,8 @@ class _Place:
                 raise self.error("there is no such bucket", "check the address") from None
             if isinstance(e, FileNotFoundError):
                 raise self.error("is gone", AGAIN, path) from None
-            if (
-                "/latest/" in said or "metadata" in said
-            ):  # asked of the machine, in the cloud that it is not in
+            # asked of the machine, in the cloud that it is not in
+            if "/latest/" in said or "metadata" in said:
                 raise self.error("no credentials are given", CREDENTIALS) from None
             refused = isinstance(e, (of.PermissionDeniedError, of.UnauthenticatedError))
             if refused or "403" in said or "401" in said:

@@ -238,9 +238,8 @@ def _import(
     if first is None:
         raise DocumentError("no document to ingest", where=where, remedy="give one with chunks")
     dimension = _dimension(first)
-    array = open_memmap(
-        folder / VECTORS, "w+", np.float32, (sum(len(row.content) for row in rows()), dimension)
-    )
+    count = sum(len(row.content) for row in rows())
+    array = open_memmap(folder / VECTORS, "w+", np.float32, (count, dimension))
     kinds = {"doc_id": pa.string(), "position": pa.int64(), "text": pa.string(), "source": pa.string()}
     schema = pa.schema([*kinds.items(), ("title", pa.string())])
     at = 0

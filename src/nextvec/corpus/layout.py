@@ -315,9 +315,8 @@ class Vectors:
         out = np.empty((flat.size, self.shape[1]), np.float32)
         for shard in np.flatnonzero(np.diff(cuts)):
             part = slice(cuts[shard], cuts[shard + 1])
-            out[order[part]] = widen(
-                self._shard(int(shard)).take(ordered[part] - self._starts[shard], axis=0)
-            )
+            rows_of = ordered[part] - self._starts[shard]
+            out[order[part]] = widen(self._shard(int(shard)).take(rows_of, axis=0))
         return out.reshape(*rows.shape, self.shape[1])
 
     def __getitem__(self, key: Any) -> FloatArray:

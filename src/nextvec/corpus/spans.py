@@ -106,9 +106,8 @@ def group(
         enough, most = lead, most_of_lead
         for unit in paragraph:
             # Only a short lead can be both over its own maximum and too small to stand alone.
-            if current is not None and current.size + unit.size > (
-                most if current.size >= minimum else maximum
-            ):
+            limit = most if current is not None and current.size >= minimum else maximum
+            if current is not None and current.size + unit.size > limit:
                 emit(current)
                 current, enough, most = None, target, maximum
             current = unit if current is None else _join(current, unit)

@@ -342,9 +342,8 @@ def check_positions(documents: pa.Table, positions: IntArray, path: Path) -> Non
     wrong = np.flatnonzero(positions != due)
     if len(wrong):
         row = int(wrong[0])
-        said = (
-            f"row {row} of its shard is chunk {positions[row]} of a document, where chunk {due[row]} is due"
-        )
+        at, wanted = positions[row], due[row]
+        said = f"row {row} of its shard is chunk {at} of a document, where chunk {wanted} is due"
         told = "chunks and documents disagree on where documents begin"
         raise StoreError(f"{said}: {told}", where=path, remedy=AGAIN)
 

@@ -255,9 +255,8 @@ def pack(windows: Windows, order: IntArray, budget: float, batch_size: int) -> t
     # Long to short, then short to long: a batch across two groups would else pad a hundred short ones to a
     # long.
     signs = [1 - 2 * (i % 2) for i in range(len(groups))]
-    ordered = np.concatenate(
-        [g[np.argsort(-sign * windows.read[g], kind="stable")] for sign, g in zip(signs, groups, strict=True)]
-    )
+    signed = zip(signs, groups, strict=True)
+    ordered = np.concatenate([g[np.argsort(-sign * windows.read[g], kind="stable")] for sign, g in signed])
     scored = windows.scored[ordered]
     # A window joins the batch in which its first target falls.
     return ordered, (np.cumsum(scored) - scored) // budget

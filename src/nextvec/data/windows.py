@@ -76,9 +76,8 @@ class SequenceShape:
         if not horizons or horizons[0] < 1 or horizons != sorted(set(horizons)):
             remedy = "give horizons of at least 1, in ascending order"
             raise WindowError(f"horizons {horizons}", remedy=remedy)
-        if self.task == "middle" and (
-            self.context % 2 or self.min_context != self.context or horizons != [1]
-        ):
+        around = self.context % 2 == 0 and self.min_context == self.context and horizons == [1]
+        if self.task == "middle" and not around:
             sizes = f"context {self.context}, min_context {self.min_context} and horizons {horizons}"
             remedy = "give an even context, min_context the same, and horizon 1"
             raise WindowError(f"task middle with {sizes}", remedy=remedy)

@@ -136,9 +136,8 @@ class Index(ABC):
         """Raises RetrievalError: fewer than k rows are left where a query may not find `left_out` of them."""
         left = self.size - left_out
         if not 1 <= k <= left:
-            message = f"{k} rows wanted of {self.size}" + (
-                f", {left_out} of them left out" if left_out else ""
-            )
+            without = f", {left_out} of them left out" if left_out else ""
+            message = f"{k} rows wanted of {self.size}{without}"
             remedy = f"request 1 to {left}" if left > 0 else "search a larger store"
             raise RetrievalError(message, where=f"index '{self.name}'", remedy=remedy)
 

@@ -119,10 +119,9 @@ def _fill(client: MilvusClient, collection: str, source: IndexSource) -> None:
     schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description=source.about)
     schema.add_field("place", DataType.INT64, is_primary=True, description="number of the row, from 0")
     for name, about in TEXTS.items():
-        kind = {"datatype": DataType.VARCHAR, "max_length": MOST_BYTES}
-        schema.add_field(
-            name, description=about, **({"datatype": DataType.INT64} if name == "position" else kind)
-        )
+        text = (DataType.VARCHAR, {"max_length": MOST_BYTES})
+        kind, sizes = (DataType.INT64, {}) if name == "position" else text
+        schema.add_field(name, kind, description=about, **sizes)
     about = "of the text, unit length"
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=source.vectors.shape[1], description=about)
     index = client.prepare_index_params()

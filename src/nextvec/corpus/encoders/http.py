@@ -67,10 +67,8 @@ class HttpEncoder:
             self._options["dimensions"] = config.dimensions
         prompt = config.prompt or ""
         self._passage = (prompt, config.role)
-        self._query = (
-            prompt if config.query_prompt is None else config.query_prompt,
-            config.query_role or config.role,
-        )
+        query_prompt = prompt if config.query_prompt is None else config.query_prompt
+        self._query = (query_prompt, config.query_role or config.role)
         self._key = _key(config.key_variable)
         signed = {} if self._key is None else {"authorization": f"Bearer {self._key}"}
         self._client = httpx.Client(

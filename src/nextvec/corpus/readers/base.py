@@ -295,6 +295,5 @@ def decode(data: bytes, encoding: str, where: str | Path) -> str:
 
 def too_long(where: str | Path) -> DocumentError:
     """The error for a document, line or field above the bound."""
-    return DocumentError(
-        f"longer than {MAX_DOCUMENT_BYTES >> 20} MiB", where=where, remedy="split it into smaller documents"
-    )
+    message = f"longer than {MAX_DOCUMENT_BYTES >> 20} MiB"
+    return DocumentError(message, where=where, remedy="split it into smaller documents")

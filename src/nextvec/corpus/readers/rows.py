@@ -103,9 +103,8 @@ def read_jsonl(path: Path, options: ReaderOptions, report: ReadReport) -> Iterat
 def read_json(path: Path, options: ReaderOptions, report: ReadReport) -> Iterator[RawDocument]:
     """An array of objects, or of texts; or one object, which is one document. Of at most 64 MiB: longer ones
     are written as JSONL."""
-    held = _parsed(
-        decode(read_bytes(path), options.encoding, path).removeprefix("\ufeff"), path, "correct it"
-    )
+    text = decode(read_bytes(path), options.encoding, path).removeprefix("\ufeff")
+    held = _parsed(text, path, "correct it")
     for number, item in enumerate(held if isinstance(held, list) else [held]):
         row = {options.text_column or "text": item} if isinstance(item, str) else item
         remedy = "write an array of objects, or of texts"

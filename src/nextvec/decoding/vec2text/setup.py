@@ -32,7 +32,7 @@ from typing import Any
 
 from nextvec.corpus.encoders.base import fetch, refuse_pickles
 from nextvec.decoding.base import MANIFEST
-from nextvec.disk import fsync_folder, new_folder, read_json, sha256_file, write_json
+from nextvec.disk import fsync_folder, new_folder, read_json, refuse_taken, sha256_file, write_json
 from nextvec.errors import DecoderError
 from nextvec.json_process import JsonProcess, Problem
 from nextvec.progress import Progress
@@ -135,10 +135,8 @@ def make(folder: Path | None = None, *, quiet: bool = False) -> tuple[Environmen
     whole = _whole(folder)
     if whole is not None:
         return whole
-    if folder.exists() and (
-        not folder.is_dir() or (any(folder.iterdir()) and not (folder / RECORD).exists())
-    ):
-        raise DecoderError("holds something else", where=folder, remedy="name a folder that is new or empty")
+    if not (folder / RECORD).exists():
+        refuse_taken(folder, DecoderError, "name a folder that is new or empty", "holds something else")
     if not quiet:
         log.info("installing vec2text and its pins (70 MB) into %s; torch is shared", folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
