@@ -109,7 +109,6 @@ def import_vectors(
         encoder_name, encoder_sha256: its name, and the sha256 of its weights where that is known.
         encoder_normalises: the published encoder ends with an L2 norm. By default: when the vectors are unit.
         dtype: on disk; by default float16 for float16, else float32.
-        shard_chunks: chunks a shard.
     Raises:
         VectorError: unreadable vectors, another number of rows than the table, NaN, infinity, zero (the
             row is named). DocumentError: missing columns, positions or documents out of order (the row is

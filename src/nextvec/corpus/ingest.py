@@ -95,29 +95,22 @@ def ingest(
     shards are never rewritten.
 
     Args:
-        out: the store's folder; made if it is missing.
-        encoder: an encoder, or a configuration of one. With a configuration whose precision is "auto",
-            an existing store goes on in the precision of its last shard.
-        chunker: how documents are cut; must be the existing store's.
+        encoder: of a configuration whose precision is "auto" an existing store goes on in the precision of
+            its last shard.
+        chunker: must be the existing store's.
         shard_chunks: a shard is closed by the document that brings it to so many chunks.
-        phases: every document is cut so many times, each time with its boundaries moved by a further
-            1 / phases of a chunk; all but the first are stored as its views. Views of documents that the
-            store holds already are added too.
-        drop_boilerplate: leave out paragraphs that recur across documents (`nextvec.corpus.survey`);
-            None does so for HTML only.
-        most_unknown: share of the tokens that the encoder may not know; a sample is looked at before the
-            first vector is computed.
-        replace_changed: a document of the store that comes with another text takes the place of the old one,
-            whose rows are there until `nextvec compact`.
-        engine: who encodes: this process, or the workers of a Ray cluster, to whom
-            the `encoder` is told as a configuration. The store is the same, as long as both compute with as
-            many threads.
+        phases: every document is cut so many times, its boundaries moved by a further 1 / phases of a chunk
+            each time; all but the first are stored as its views, of documents that are there already too.
+        drop_boilerplate: leave out paragraphs that recur across documents; None does so for HTML only.
+        most_unknown: share of the tokens that the encoder may not know, in a sample.
+        replace_changed: a document that comes with another text takes the place of the old one, whose rows
+            are there until `nextvec compact`.
+        engine: this process encodes, or the workers of a Ray cluster, who are told the `encoder` as a
+            configuration. The store is the same, as long as both compute with as many threads.
     Raises:
         DocumentError: sources that cannot be read, or hold no document.
-        StoreError: a document of the store comes with another text (unless `replace_changed`); a damaged
-            store or another chunker.
-        EncoderError, VectorError: see `load_encoder` and `StoreWriter`; a language that the encoder does
-            not know.
+        StoreError: another text of a document (unless `replace_changed`); a damaged store, another chunker.
+        EncoderError, VectorError: as `load_encoder`, `StoreWriter`; a language that the encoder lacks.
         ConfigError: phases of a chunker that has none.
     """
     if shard_chunks < 1:
@@ -126,38 +119,49 @@ def ingest(
     path, wanted, report = Path(out), shifts(chunker, phases), ReadReport()
     documents = read_source(sources, options=options, report=report)
     check_place(path)
-    cluster: EncoderConfig | None = None
-    if isinstance(encoder, EncoderConfig):
-        config = continued(encoder, path)
-        encoder = load_encoder(config)
-        cluster = settled(config, encoder) if engine == "ray" else None
-    elif engine == "ray":
-        remedy = "give its configuration"
-        raise EncoderError("an encoder in memory cannot be sent to a cluster", remedy=remedy)
+    made, cluster = _loaded(encoder, path, engine)
     with (
-        StoreWriter(
-            path,
-            encoder=encoder.fingerprint,
-            dimension=encoder.dimension,
-            chunker=chunker.describe(),
-            dtype=dtype,
-            normalised=encoder.unit,
-            encoder_normalises=encoder.normalises,
-        ) as writer,
+        _writer(path, made, chunker, dtype) as writer,
         _open_spool(path) as unread,
         _open_spool(path) as spool,
     ):
         before, known, views = len(writer.info["shards"]), dict(writer.known), dict(writer.views)
         survey = Survey(chunker, wanted, drop_boilerplate, known, views, spool, report, replace_changed)
         survey.read(documents, unread, quiet=quiet)
-        check_language(encoder, chunker, survey.sample, most_unknown)
-        encoding = _Encoding(encoder, replace_changed=replace_changed, cluster=cluster)
+        check_language(made, chunker, survey.sample, most_unknown)
+        encoding = _Encoding(made, replace_changed=replace_changed, cluster=cluster)
         if survey.chunks:
-            log.info("encoding on %s", encoder.path)
+            log.info("encoding on %s", made.path)
         with Progress("encode", survey.chunks, "chunks", quiet=quiet) as progress:
             encoding.run(shards(unspool(spool), shard_chunks, lambda d: len(d.texts)), writer, progress)
         added = len(writer.info["shards"]) - before
     return _report(path, survey, encoding, added, time.monotonic() - started)
+
+
+def _loaded(
+    encoder: Encoder | EncoderConfig, store: Path, engine: str
+) -> tuple[Encoder, EncoderConfig | None]:
+    """The encoder, and what the workers of a cluster are told, if there is one."""
+    if isinstance(encoder, EncoderConfig):
+        config = continued(encoder, store)
+        made = load_encoder(config)
+        return made, settled(config, made) if engine == "ray" else None
+    if engine == "ray":
+        remedy = "give its configuration"
+        raise EncoderError("an encoder in memory cannot be sent to a cluster", remedy=remedy)
+    return encoder, None
+
+
+def _writer(path: Path, encoder: Encoder, chunker: Chunker, dtype: str) -> StoreWriter:
+    return StoreWriter(
+        path,
+        encoder=encoder.fingerprint,
+        dimension=encoder.dimension,
+        chunker=chunker.describe(),
+        dtype=dtype,
+        normalised=encoder.unit,
+        encoder_normalises=encoder.normalises,
+    )
 
 
 def _report(path: Path, survey: Survey, encoding: _Encoding, added: int, seconds: float) -> IngestReport:
