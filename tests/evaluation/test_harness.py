@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from nextvec.data.splits import Split
+from nextvec.disk import write_json
 from nextvec.errors import (
     EncoderMismatchError,
     EvaluationError,
@@ -99,7 +100,7 @@ def test_the_targets_length_is_in_the_json(report, store) -> None:
 
 
 def test_the_json_is_what_others_rely_on(report, store, tmp_path: Path) -> None:
-    report.write(tmp_path / "r.json")
+    write_json(tmp_path / "r.json", report.to_json())
     content = json.loads((tmp_path / "r.json").read_text())
     assert {"store", "split", "context", "windows", "documents", "pool", "rows"} <= set(content)
     assert content["store"] == str(store.path)

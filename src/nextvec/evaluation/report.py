@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.data.windows import IntArray, Windows
-from nextvec.disk import UNSEALED, atomic_path, check_seal, seal, write_json
+from nextvec.disk import UNSEALED, atomic_path, check_seal, seal
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import Leaks
 from nextvec.evaluation.intervals import STANDING, DocumentBootstrap, Estimate
@@ -176,9 +176,6 @@ class Report:
             for a, b in combinations(self.rows, 2)
             if metric in a.values and metric in b.values
         ]
-
-    def write(self, path: Path) -> None:
-        write_json(path, self.to_json())
 
 
 def compare(report: Report) -> None:

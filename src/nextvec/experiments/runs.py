@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from nextvec.disk import read_object
 from nextvec.errors import RunError
 from nextvec.inference.predictor import RESULT
 from nextvec.models.saving import CONFIG as SAVED
-from nextvec.training.config import OptimConfig, Plateau, TrainConfig, learning_rate, read_config
+from nextvec.training.config import Plateau, TrainConfig, learning_rate, read_config
 from nextvec.training.history import HISTORY, Epoch, RunRecord, read_history
 from nextvec.training.loop import METRICS
 from nextvec.training.session import ENVIRONMENT
@@ -94,12 +94,17 @@ class RunFolder:
         optim, result = self.settings.optim, self.result or {}
         where = self.folder / HISTORY
         epochs = tuple(Epoch.from_json(line, f"{where}:{i}") for i, line in enumerate(self.history, 1))
-        updates = self.metadata.get("planned_updates")
+        updates, plateau = self.metadata.get("planned_updates"), Plateau()
+        rates: list[float] = []
+        if isinstance(updates, int):
+            for epoch in epochs:  # by the schedule's own rule
+                rates.append(learning_rate(optim, epoch.update - 1, updates, plateau))
+                plateau.update(epoch.validation["loss"], optim)
         return RunRecord(
             run=str(self.folder),
             model=self.settings.model.name,
             epochs=epochs,
-            rates=planned_rates(optim, updates, epochs) if isinstance(updates, int) else None,
+            rates=tuple(rates) if isinstance(updates, int) else None,
             planned_epochs=optim.epochs,
             schedule=optim.schedule,
             clip=optim.clip,
@@ -110,20 +115,6 @@ class RunFolder:
             device=str(self.metadata.get("device", "unknown")),
             precision=str(self.metadata.get("precision", "unknown precision")),
         )
-
-
-def planned_rates(config: OptimConfig, updates: int, epochs: Sequence[Epoch]) -> tuple[float, ...]:
-    """The learning rate of the last update of each epoch, by the schedule's own rule.
-
-    Args:
-        updates: what the whole run was laid out for.
-    """
-    plateau = Plateau()
-    rates = []
-    for epoch in epochs:
-        rates.append(learning_rate(config, epoch.update - 1, updates, plateau))
-        plateau.update(epoch.validation["loss"], config)
-    return tuple(rates)
 
 
 def _table(path: Path, needs: Mapping[str, type]) -> dict[str, Any] | None:

@@ -81,11 +81,6 @@ class SnapToCorpus:
         _check_between("threshold", self.threshold, -1.0)
         _check_between("blend", self.blend, 0.0)
 
-    def mixed(self, prediction: FloatArray, landing: NearestHit) -> FloatArray:
-        """[D] what is read in place of the prediction [D]."""
-        share = np.float32(self.blend)
-        return share * landing.vector + (1 - share) * prediction
-
 
 @dataclass(frozen=True, eq=False)
 class RolloutStep:
@@ -199,7 +194,8 @@ def _steps(
         if course.snap is not None and find is not None:
             nearest = find(UnitVectors(direction[None], vectors.encoder), used)
             if nearest is not None and nearest.cosine >= course.snap.threshold:
-                read, landing = course.snap.mixed(raw, nearest), nearest
+                share = np.float32(course.snap.blend)
+                read, landing = share * nearest.vector + (1 - share) * raw, nearest
                 used = np.append(used, nearest.row)
         repetition = None if before is None else _cosine(direction, before)
         yield RolloutStep(raw, read, norm, _cosine(direction, start), repetition, landing)
