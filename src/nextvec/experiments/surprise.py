@@ -178,12 +178,7 @@ def surprises_of_document(
 
 
 def _surprises(
-    run: TrainedPredictor,
-    vectors: FloatArray,
-    texts: Sequence[str],
-    where: str,
-    finder: str,
-    rule: Rule,
+    run: TrainedPredictor, vectors: FloatArray, texts: Sequence[str], where: str, finder: str, rule: Rule
 ) -> Surprises:
     read = ReadDocument.of(run, vectors)
     surprise, cuts = CURVES["surprise"].make(read, 1), CURVES[finder].boundaries(read, rule)

@@ -276,12 +276,7 @@ def _check_judging(store: Store, config: TrainConfig) -> None:
 
 
 def run_trial(
-    store: Store,
-    trial: Trial,
-    plan: SweepPlan,
-    spaces: dict[str, Space],
-    configure: Configure,
-    out: Path,
+    store: Store, trial: Trial, plan: SweepPlan, spaces: dict[str, Space], configure: Configure, out: Path
 ) -> float:
     """Train one trial. Returns what is tuned; raises optuna.TrialPruned, TrialFailed, TrainingInterrupted,
     DiskError and BusyError."""

@@ -56,9 +56,7 @@ def verify(
     paths = {"run": run, "store": store, "split_file": split_file}
     request = json.dumps({name: None if path is None else str(path) for name, path in paths.items()})
     fresh = subprocess.run(  # noqa: S603 - our own module in our own interpreter
-        [sys.executable, "-m", "nextvec.experiments.evidence", request],
-        stdout=subprocess.PIPE,
-        check=False,
+        [sys.executable, "-m", "nextvec.experiments.evidence", request], stdout=subprocess.PIPE, check=False
     )
     try:
         answer = json.loads(fresh.stdout)

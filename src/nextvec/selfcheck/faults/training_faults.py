@@ -197,10 +197,7 @@ def lenient(
     did="0.41 instead of 0.59",
     guard="the configuration travels inside the checkpoint, and every tensor must fit it",
     alarm=("RunError", "is not part of gru"),
-    without={
-        "nextvec.models.saving:_assemble": lenient,
-        "nextvec.models.saving:_check_golden": nothing,
-    },
+    without={"nextvec.models.saving:_assemble": lenient, "nextvec.models.saving:_check_golden": nothing},
 )
 def fewer_layers(scene: Fixture, faulty: bool) -> Observation:
     """The checkpoint's configuration says two layers, its weights are of four."""
