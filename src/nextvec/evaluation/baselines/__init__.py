@@ -29,16 +29,18 @@ __all__ = [
     "Baseline",
     "CopyLast",
     "ExponentialAverages",
-]
-__all__ += [
     "LastAndMean",
     "LinearAverage",
     "ListwiseAverages",
     "MeanVector",
     "NeighbourSuccessor",
     "PositionWeights",
+    "Random",
+    "Ridge",
+    "RidgeOnAverages",
+    "WeightsWithQuery",
+    "named",
 ]
-__all__ += ["Random", "Ridge", "RidgeOnAverages", "WeightsWithQuery", "named"]
 
 _PLAIN = (Random, MeanVector, CopyLast, LinearAverage, LastAndMean)
 _FITTED = (PositionWeights, Ridge, ExponentialAverages, RidgeOnAverages, ListwiseAverages)
