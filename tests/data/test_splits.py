@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nextvec.config import from_dict
 from nextvec.corpus.store import Document
-from nextvec.data.splits import SPLITS, Split, SplitConfig, own_split, split_documents
+from nextvec.data.splits import SPLITS, Split, SplitConfig, fitting_documents, own_split, split_documents
 from nextvec.errors import ConfigError, SplitError
 
 
@@ -185,3 +185,21 @@ def test_a_near_duplicate_is_in_the_fold_of_the_document_it_resembles() -> None:
 def test_folds_that_cannot_be_meant_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"folds"):
         SplitConfig(**values)
+
+
+@given(
+    counts=st.lists(st.integers(1, 50), min_size=1, max_size=60),
+    most=st.integers(1, 500),
+)
+def test_what_is_fitted_on_stops_growing_and_is_spread_over_all(counts: list[int], most: int) -> None:
+    store = SimpleNamespace(documents=[Document("", "", "", 0, n, "") for n in counts])
+    everything = list(range(0, len(counts), 2))
+    chosen = fitting_documents(store, everything, most)
+    if sum(counts[i] for i in everything) <= most:
+        assert chosen == everything
+        return
+    assert list(chosen) == sorted(set(chosen))
+    assert set(chosen) <= set(everything)
+    assert len(chosen) == max(1, len(everything) * most // sum(counts[i] for i in everything))
+    if len(chosen) > 1:
+        assert (chosen[0], chosen[-1]) == (everything[0], everything[-1])

@@ -171,6 +171,20 @@ def split_documents(store: Store, config: SplitConfig, sources: Sequence[str] = 
     return _split(store, {i: placed[i] for i in chosen})
 
 
+MOST_FITTED = 2**20
+"""Chunks that are enough for whatever is fitted in closed form, of some thousand numbers."""
+
+
+def fitting_documents(store: Store, documents: Sequence[int], most: int = MOST_FITTED) -> Sequence[int]:
+    """As many of these documents (indices into `store.documents`), evenly spaced, as have about `most` chunks
+    in all: time and memory of a fit do not grow with a store beyond that."""
+    chunks = sum(store.documents[i].count for i in documents)
+    if chunks <= most:
+        return documents
+    keep = max(1, len(documents) * most // chunks)
+    return [documents[i] for i in np.linspace(0, len(documents) - 1, keep).astype(int)]
+
+
 def own_split(doc_id: str, config: SplitConfig) -> str:
     """Where the hash of the id alone puts a document: sha256(salt + id) as a fraction of its range.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from nextvec.data.gather import VectorSource
-from nextvec.data.splits import Split
+from nextvec.data.splits import Split, fitting_documents
 from nextvec.data.trained import TrainedOn
 from nextvec.data.windows import Task, Windows, by_original, make_windows, with_queries
 from nextvec.errors import (
@@ -119,8 +119,8 @@ class FittingData:
     """What the baselines are fitted on, and what must not stand in the evaluation set.
 
     Attributes:
-        vectors: of the store that the windows belong to; train and validation are the windows of all its
-            train and validation documents.
+        vectors: of the store that the windows belong to; train and validation are the windows of its train
+            and validation documents (`fitting_documents` of them).
         seen: keys of everything trained on.
     """
 
@@ -133,11 +133,12 @@ class FittingData:
     def of(cls, store: Store, split: Split, how: EvaluationConfig) -> FittingData | None:
         """Material of a store's train and validation documents; None where no training window can be cut."""
         try:
-            train = by_original(how.windows(store, split.train), store.documents)
+            chosen = fitting_documents(store, split.train)
+            train = by_original(how.windows(store, chosen), store.documents)
         except WindowError:
             return None
         try:
-            validation = how.windows(store, split.validation)
+            validation = how.windows(store, fitting_documents(store, split.validation))
         except WindowError:
             validation = None
         return cls(store.vectors, train, validation, TrainedOn.of(store, split.train))

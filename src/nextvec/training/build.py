@@ -27,7 +27,7 @@ from nextvec.data.least_squares import (
     fit_ridge,
     fit_ridge_on_averages,
 )
-from nextvec.data.splits import Split
+from nextvec.data.splits import Split, fitting_documents
 from nextvec.data.trained import TrainedOn
 from nextvec.data.windows import IntArray, Windows, by_original, make_windows
 from nextvec.errors import ConfigError, SplitError, WindowError
@@ -184,7 +184,7 @@ def fit_model(model: NextVectorModel, store: Store, config: TrainConfig, split: 
     """
     if config.model.pretrained:
         transfer(model, config.model.pretrained)
-    documents = Windows.of_documents(store.documents, split.train)
+    documents = Windows.of_documents(store.documents, fitting_documents(store, split.train))
     model.scale.fill_(input_scale(store, documents, config.model.scaling))
     fit_standardiser(model, store.vectors, rows_of(documents))
     if model.config.residual not in FITTED and model.ranker is None:
@@ -206,7 +206,8 @@ def fitting_windows(
     longest = max((store.documents[i].count for i in documents), default=0) - data.horizons[0]
     context = data.context if data.task == "middle" else min(model.config.residual_context, longest)
     try:
-        windows = make_windows(store, documents, context, data.horizons[0], data.task)
+        chosen = fitting_documents(store, documents)
+        windows = make_windows(store, chosen, context, data.horizons[0], data.task)
     except WindowError:
         return None
     return by_original(windows, store.documents)
