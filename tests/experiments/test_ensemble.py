@@ -24,7 +24,7 @@ from nextvec.experiments.ensemble import EnsembleRun, MixtureWeights, fit_mixtur
 from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
 from nextvec.experiments.mixing import export_ensemble, fit_ensemble, open_evaluated
 from nextvec.inference.predictor import RunPredictor, open_predictor
-from nextvec.reporting.ensemble_card import write_ensemble_card
+from nextvec.reporting.card import write_ensemble_card
 from nextvec.training.loop import train
 
 HOW_SPLIT = SplitConfig()

@@ -139,16 +139,17 @@ def test_a_figure_that_finds_nothing_is_left_out(
     figure.specs()
     monkeypatch.setattr(figure, "_SPECS", dict(figure._SPECS))
 
-    @figure.figure("empty", title="Empty", caption="Nothing.", needs=())
+    @figure.figure()
     def empty(inputs: ReportInputs) -> Figure:
+        """Empty.
+
+        Nothing.
+        """
         raise NothingToDraw("there is nothing in it")
 
     ((spec, result),) = figure.draw(inputs, ["empty"])
-    assert (spec.name, spec.section, result) == (
-        "empty",
-        __name__.rpartition(".")[2],
-        "there is nothing in it",
-    )
+    assert (spec.name, spec.title, spec.caption) == ("empty", "Empty", "Nothing.")
+    assert (spec.section, result) == (__name__.rpartition(".")[2], "there is nothing in it")
 
 
 def test_every_model_looks_different(fifteen: ReportInputs) -> None:

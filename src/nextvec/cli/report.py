@@ -71,8 +71,7 @@ def card(
     was not evaluated, the card says so.
     """
     from nextvec.inference.predictor import ENSEMBLE
-    from nextvec.reporting.card import write_card
-    from nextvec.reporting.ensemble_card import write_ensemble_card
+    from nextvec.reporting.card import write_card, write_ensemble_card
     from nextvec.reporting.inputs import ReportInputs
 
     if (run / ENSEMBLE).is_file():

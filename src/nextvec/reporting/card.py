@@ -1,4 +1,5 @@
-"""The model card of a run: a README.md for people, with the metadata that the Hugging Face Hub reads."""
+"""The card of a run or an ensemble: a README.md for people, with the metadata that the Hub of Hugging Face
+reads."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from nextvec.data.trained import TRAINED_ON, TrainedOn
 from nextvec.disk import read_object, write_text
 from nextvec.errors import ConfigError, RunError
 from nextvec.evaluation.intervals import LEVEL
+from nextvec.experiments.ensemble import EnsembleRun, load
 from nextvec.experiments.evaluating import evaluate_flags
 from nextvec.experiments.runs import RunFolder
 from nextvec.models.saving import CONFIG as MODEL
@@ -59,9 +61,8 @@ class CardModel:
         if inputs.kind != "run":
             raise RunError("holds many runs", where=inputs.folder, remedy="give the folder of one of them")
         if not (inputs.folder / WEIGHTS).is_file() or not inputs.runs[0].history:
-            raise RunError(
-                "has no model yet", where=inputs.folder, remedy="go on with nextvec train --resume"
-            )
+            remedy = "go on with nextvec train --resume"
+            raise RunError("has no model yet", where=inputs.folder, remedy=remedy)
         return cls(
             run=inputs.runs[0],
             store=inputs.store,
@@ -137,19 +138,13 @@ def write_card(inputs: ReportInputs, path: Path | None = None, *, licence: str |
 def put_card(path: Path, make: Callable[[str], str], licence: str | None) -> Path:
     """Write the card that `make` makes of a licence, in no file but ours. Raises as `write_card`."""
     if licence is not None and not LICENCE.fullmatch(licence):
-        raise ConfigError(
-            f"'{licence}' is not the name of a licence",
-            where="--license",
-            remedy="write it as the Hub does: mit, apache-2.0, cc-by-4.0, other",
-        )
+        said, remedy = f"'{licence}' is not the name of a licence", "mit, apache-2.0, cc-by-4.0, other"
+        raise ConfigError(said, where="--license", remedy=f"write it as the Hub does: {remedy}")
     if path.exists():
         held = path.read_text(encoding="utf-8", errors="replace")
         if MARK not in held:
-            raise RunError(
-                "was not written by nextvec card",
-                where=path,
-                remedy="move it away, or give another with --out",
-            )
+            remedy = "move it away, or give another with --out"
+            raise RunError("was not written by nextvec card", where=path, remedy=remedy)
         licence = licence or held.partition("\nlicense: ")[2].partition("\n")[0]
     write_text(path, make(licence or UNKNOWN))
     return path
@@ -157,22 +152,21 @@ def put_card(path: Path, make: Callable[[str], str], licence: str | None) -> Pat
 
 def metadata(subject: CardModel, licence: str) -> str:
     """YAML for the Hub: what it is and, if it was evaluated, its results with their intervals."""
-    card = ModelCardData(
-        license=licence,
-        library_name="nextvec",
-        tags=["next-vector-prediction", "sentence-embeddings", subject.run.architecture],
-        model_name=subject.run.name,
-        eval_results=None if subject.standing is None else list(results(subject, subject.standing)),
-    )
-    if subject.standing is None:
-        card.model_name = None  # it stands in the index of results only
-    text: str = card.to_yaml()
-    return text
+    found = None if subject.standing is None else list(results(subject, subject.standing))
+    # The name stands in the index of results only.
+    evaluated = {} if found is None else {"model_name": subject.run.name, "eval_results": found}
+    return hub_data(licence, subject.run.architecture, **evaluated)
+
+
+def hub_data(licence: str, kind: str, **more: Any) -> str:
+    """What the Hub reads of every card, as YAML."""
+    tags = ["next-vector-prediction", "sentence-embeddings", kind]
+    return str(ModelCardData(license=licence, library_name="nextvec", tags=tags, **more).to_yaml())
 
 
 def results(subject: CardModel, standing: Standing) -> Iterator[EvalResult]:
     """The run's own figures; the intervals are of the row's difference from the best baseline."""
-    table = standing.table
+    table, seeds = standing.table, standing.row["seeds"]
     for each in standing.beside:
         if standing.own.get(each.metric) is None:
             continue
@@ -187,12 +181,7 @@ def results(subject: CardModel, standing: Standing) -> Iterator[EvalResult]:
             metric_type=each.metric,
             metric_name=f"{each.metric} on {table['windows']} windows of {table['documents']} documents",
             metric_value=standing.own[each.metric],
-            metric_args={
-                "best_baseline": each.best,
-                **interval,
-                "confidence": LEVEL,
-                "seeds": standing.row["seeds"],
-            },
+            metric_args={"best_baseline": each.best, **interval, "confidence": LEVEL, "seeds": seeds},
         )
 
 
@@ -240,14 +229,10 @@ def division(data: DataConfig) -> str:
     split = data.split
     if split.file is not None:
         return f"by document, as listed in {Path(split.file).name}"
+    how = f"by a hash of each document's id: {split.validation:.0%} validation, {split.test:.0%} test"
     if split.folds:
-        return (
-            f"cross-validation by document, fold {split.fold} of {split.folds}, near-duplicates kept together"
-        )
-    return (
-        f"by a hash of each document's id: {split.validation:.0%} validation, {split.test:.0%} test, "
-        "near-duplicates kept together"
-    )
+        how = f"cross-validation by document, fold {split.fold} of {split.folds}"
+    return f"{how}, near-duplicates kept together"
 
 
 def sources(subject: CardModel) -> list[tuple[str, str, str]]:
@@ -271,6 +256,8 @@ def protocol_facts(subject: CardModel) -> Facts:
     weights = config.loss.weights()
     terms = [name.removeprefix("loss.") for name in run.history[0]["train"] if name.startswith("loss.")]
     best = max(run.history, key=lambda line: line["epoch"] == subject.saved.get("epoch"))
+    versions = {"nextvec": run.metadata.get("nextvec", UNKNOWN), **run.metadata.get("packages", {})}
+    ended = ", not finished" if run.result is None else f", until {run.result['stopped']}"
     origin = subject.saved.get("origin") or {}
     started = {"Started from": f"{Path(origin['run']).name} ({origin['method']})"} if origin else {}
     return {
@@ -282,23 +269,13 @@ def protocol_facts(subject: CardModel) -> Facts:
         "Optimiser": f"AdamW, learning rate {optim.lr:g} ({optim.schedule}), weight decay "
         f"{optim.weight_decay:g}, batches of {optim.batch_size}, gradients clipped at {optim.clip:g}",
         "Length": f"{run.history[-1]['update']:,} updates in {len(run.history)} epochs, "
-        f"{run.history[-1]['seconds']:,.0f} s{ended(run)}",
+        f"{run.history[-1]['seconds']:,.0f} s{ended}",
         "Seed": str(config.runtime.seed),
         "Ran on": f"{run.metadata.get('device', UNKNOWN)} in {run.metadata.get('precision', UNKNOWN)}",
-        "Versions": ", ".join(
-            f"{name} {version}"
-            for name, version in {
-                "nextvec": run.metadata.get("nextvec", UNKNOWN),
-                **run.metadata.get("packages", {}),
-            }.items()
-        ),
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "These weights": f"epoch {best['epoch']}, the best by validation {optim.select}",
         "Validation cosine": f"{best['validation']['cosine']:.4f}: it chose the epoch, so it flatters",
     }
-
-
-def ended(run: RunFolder) -> str:
-    return ", not finished" if run.result is None else f", until {run.result['stopped']}"
 
 
 def use(subject: CardModel) -> list[str]:
@@ -327,3 +304,40 @@ def limits(subject: CardModel, licence: str) -> Iterator[str]:
         yield "It gives no probability that a passage follows."
     if licence == UNKNOWN:
         yield "Nobody has named a licence for the weights, nor for the documents behind them."
+
+
+# The card of an ensemble.
+
+
+def make_ensemble_card(ensemble: EnsembleRun, *, licence: str = UNKNOWN) -> str:
+    """The card of an ensemble as Markdown: its members with their weights, and how it is used."""
+    weights = zip(ensemble.members, ensemble.mixture.unit, ensemble.mixture.raw, strict=True)
+    flags = [" --task middle" if ensemble.task == "middle" else ""]
+    flags.append(f" --horizon {ensemble.horizon}" if ensemble.horizon > 1 else "")
+    return render(
+        "ensemble_card.md.j2",
+        metadata=hub_data(licence, "ensemble"),
+        mark=MARK,
+        name=ensemble.name,
+        encoder=ensemble.described.get("name", UNKNOWN),
+        fingerprint=str(ensemble.encoder)[:16],
+        context=ensemble.context,
+        dimension=ensemble.dimension,
+        horizon=ensemble.horizon,
+        parameters=ensemble.metadata["parameters"],
+        members=[(m.name, m.kind, f"{unit:.3f}", f"{raw:.3f}") for m, unit, raw in weights],
+        folder=shlex.quote(ensemble.name),
+        folder_python=json.dumps(ensemble.name, ensure_ascii=False),
+        flags="".join(flags),
+    )
+
+
+def write_ensemble_card(folder: Path, path: Path | None = None, *, licence: str | None = None) -> Path:
+    """Put the card of an ensemble into its folder, or elsewhere. Returns where.
+
+    Raises:
+        ConfigError, RunError: as `write_card`.
+    """
+    ensemble = load(folder)
+    path = folder / CARD if path is None else path
+    return put_card(path, lambda name: make_ensemble_card(ensemble, licence=name), licence)

@@ -236,9 +236,7 @@ def bars(
     return made
 
 
-def panels(
-    names: Sequence[str], *, height: float = 1.55, **options: Any
-) -> tuple[Figure, list[tuple[str, Axes]]]:
+def panels(names: Sequence[str], height: float = 1.55) -> tuple[Figure, list[tuple[str, Axes]]]:
     """A small picture for each name, at most 16, side by side on the same axes.
 
     Returns: the figure, and the names drawn with their axes.
@@ -246,7 +244,8 @@ def panels(
     shown = list(names[:MOST_PANELS])
     columns = min(COLUMNS, len(shown))
     rows = ceil(len(shown) / columns)
-    drawn, grid = canvas(height=rows * height + 0.6, rows=rows, columns=columns, **options)
+    size = rows * height + 0.6
+    drawn, grid = canvas(height=size, rows=rows, columns=columns, sharex=True, sharey=True)
     flat = list(np.ravel(np.asarray(grid, dtype=object)))
     for axes in flat[len(shown) :]:
         axes.remove()
@@ -257,6 +256,18 @@ def panels(
     for name, axes in zip(shown, flat, strict=False):
         axes.set_title(wrapped(name), size=7)
     return drawn, list(zip(shown, flat, strict=False))
+
+
+def diagonal(axes: Axes) -> None:
+    """Where both axes agree."""
+    axes.axline((0, 0), slope=1, color=INK, lw=0.8, ls="--")
+
+
+def name_axes(drawn: Figure, x: str, y: str) -> Figure:
+    """What the axes of all panels have in common; returns the figure."""
+    drawn.supxlabel(x, size=9)
+    drawn.supylabel(y, size=9)
+    return drawn
 
 
 def line(axes: Axes, inputs: ReportInputs, row: str, x: Sequence[float], y: ArrayLike) -> None:
@@ -277,13 +288,11 @@ def legend_height(rows: Sequence[str]) -> float:
 def require_figure(path: Path) -> None:
     """Said before the work. Raises ConfigError for another format, MissingDependencyError."""
     if path.suffix[1:] not in ("svg", "png") or path.is_dir():
-        raise ConfigError(
-            f"{path} is not an .svg or .png file", where="--figure", remedy="give FILE.svg or FILE.png"
-        )
+        said = f"{path} is not an .svg or .png file"
+        raise ConfigError(said, where="--figure", remedy="give FILE.svg or FILE.png")
     if importlib.util.find_spec("matplotlib") is None:
-        raise MissingDependencyError(
-            "a picture needs matplotlib, which is not installed", remedy="pip install nextvec[figures]"
-        )
+        said = "a picture needs matplotlib, which is not installed"
+        raise MissingDependencyError(said, remedy="pip install nextvec[figures]")
 
 
 def draw_surprise(found: Surprises, path: Path, peaks: int) -> None:
@@ -308,7 +317,6 @@ def draw_surprise(found: Surprises, path: Path, peaks: int) -> None:
         axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
         axis.spines[["top", "right"]].set_visible(False)
         kind = path.suffix[1:]
+        undated = {"Date": None} if kind == "svg" else None
         with atomic_path(path) as temporary:
-            figure.savefig(
-                temporary, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None
-            )
+            figure.savefig(temporary, format=kind, dpi=150, metadata=undated)

@@ -72,8 +72,7 @@ def headline(inputs: ReportInputs) -> list[Claim]:
     """What came out, the most important first; of what is not evaluated yet, how its training stands."""
     if inputs.table is None:
         return list(_trained(inputs))
-    found = list(_compared(inputs, inputs.table))
-    return [*found, _judged(inputs)]
+    return [*_compared(inputs, inputs.table), _judged(inputs, inputs.table)]
 
 
 def _compared(inputs: ReportInputs, table: dict[str, Any]) -> Iterator[Claim]:
@@ -132,9 +131,7 @@ def _difference(quote: Quote, path: str, *, turned: bool = False) -> str:
     return f"difference {middle} [{low}, {high}]"
 
 
-def _judged(inputs: ReportInputs) -> Claim:
-    table = inputs.table
-    assert table is not None
+def _judged(inputs: ReportInputs, table: dict[str, Any]) -> Claim:
     quote = Quote(inputs.table_file, table)
     seen = "documents that were trained on" if table["in_sample"] else "documents that no model saw"
     text = (
@@ -154,7 +151,10 @@ def _trained(inputs: ReportInputs) -> Iterator[Claim]:
     if best is None:
         yield Claim("Nothing was trained to the end of an epoch yet.", {})
         return
-    yield _result(inputs, best) if best.result is not None else _so_far(inputs, best)
+    name, where = f"The best run so far, {best.name},", f"runs/{best.name}/"
+    if inputs.kind == "run":
+        name, where = best.name, ""
+    yield _result(best, name, where) if best.result is not None else _so_far(best, name, where)
     yield Claim("Nothing was evaluated beside the baselines yet: this shows only how training went.", {})
 
 
@@ -162,33 +162,25 @@ def _cosine(run: RunFolder) -> float:
     return max(float(line["validation"]["cosine"]) for line in run.history)
 
 
-def _result(inputs: ReportInputs, run: RunFolder) -> Claim:
-    quote = Quote(_file(inputs, run, RESULT), run.result)
+def _result(run: RunFolder, name: str, where: str) -> Claim:
+    quote = Quote(f"{where}{RESULT}", run.result)
     text = (
-        f"{_called(inputs, run)} reached a cosine of {quote('verified.cosine', '.4f')} on its validation "
+        f"{name} reached a cosine of {quote('verified.cosine', '.4f')} on its validation "
         f"documents, with the model of epoch {quote('epoch')} of {quote('epochs')}, after {quote('updates')} "
         f"updates and {quote('seconds', ',.0f')} s."
     )
     return Claim(text, quote.figures)
 
 
-def _so_far(inputs: ReportInputs, run: RunFolder) -> Claim:
+def _so_far(run: RunFolder, name: str, where: str) -> Claim:
     lines = list(run.history)
     at = max(range(len(lines)), key=lambda i: lines[i]["validation"]["cosine"])
-    quote = Quote(_file(inputs, run, HISTORY), lines)
+    quote = Quote(f"{where}{HISTORY}", lines)
     text = (
-        f"{_called(inputs, run)} was interrupted; its best cosine on the validation documents so far is "
+        f"{name} was interrupted; its best cosine on the validation documents so far is "
         f"{quote(f'[{at}].validation.cosine', '.4f')}, in epoch {quote(f'[{at}].epoch')}."
     )
     return Claim(text, quote.figures)
-
-
-def _called(inputs: ReportInputs, run: RunFolder) -> str:
-    return run.name if inputs.kind == "run" else f"The best run so far, {run.name},"
-
-
-def _file(inputs: ReportInputs, run: RunFolder, name: str) -> str:
-    return name if inputs.kind == "run" else f"runs/{run.name}/{name}"
 
 
 # Where one run stands in the table that it was evaluated in.
@@ -273,11 +265,9 @@ class Standing:
         rows = {row["name"]: row for row in self.table["rows"]}
         differences = self.row["versus_best_baseline"]
         return [
-            Beside(
-                metric, self.row[metric], best[metric], rows[best[metric]][metric], differences.get(metric)
-            )
-            for metric in COMPARED
-            if metric in best
+            Beside(each, self.row[each], best[each], rows[best[each]][each], differences.get(each))
+            for each in COMPARED
+            if each in best
         ]
 
     @property

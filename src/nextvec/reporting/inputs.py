@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -119,7 +120,7 @@ class ReportInputs:
         if self.store is None:
             return None
         division = self.runs[0].config.get("data", {}).get("split", {}) if self.runs else {}
-        if not _there(Path(division.get("file") or "")):
+        if not Path(division.get("file") or "").is_file():
             division = {key: value for key, value in division.items() if key != "file"}
         looking = DataDiagnosisConfig(
             division=from_dict(SplitConfig, division, where="data.split"),
@@ -131,22 +132,20 @@ class ReportInputs:
 
 
 def _read_matrix(folder: Path, store: str | Path | None, deep: bool) -> ReportInputs:
-    plan = (
-        from_dict(MatrixPlan, read_toml(folder / PLAN), where=folder / PLAN)
-        if _there(folder / PLAN)
-        else None
-    )
-    runs = tuple(RunFolder.read(run, row=_row(run)) for run in _run_folders(folder / "runs", plan))
-    table = read_table(folder) if _there(folder / TABLE) else None
-    answers = KeptPredictions.read(folder / KEPT) if _there(folder / KEPT) else None
+    plan, file = None, folder / PLAN
+    if file.is_file():
+        plan = from_dict(MatrixPlan, read_toml(file), where=file)
+    rows = ((run, _SEEDED.fullmatch(run.name)) for run in _run_folders(folder / "runs", plan))
+    runs = tuple(RunFolder.read(run, row=seeded["row"] if seeded else run.name) for run, seeded in rows)
+    table = read_table(folder) if (folder / TABLE).is_file() else None
+    answers = KeptPredictions.read(folder / KEPT) if (folder / KEPT).is_file() else None
     opened, missing = _find_store(runs, plan, answers, store)
     if table is None:
         missing["rows"] = "the matrix was not evaluated: run `nextvec matrix` with this folder to its end"
     if answers is None:
         missing["answers"] = "answers were not kept, window by window: run `nextvec matrix` again"
-    return ReportInputs(
-        folder, "matrix", runs, table, plan, answers, opened, deep, _and_more(missing, runs, deep)
-    )
+    missing = _and_more(missing, runs, deep)
+    return ReportInputs(folder, "matrix", runs, table, plan, answers, opened, deep, missing)
 
 
 def _read_run(folder: Path, store: str | Path | None, deep: bool) -> ReportInputs:
@@ -180,9 +179,8 @@ def _find_store(
     given: str | Path | None,
 ) -> tuple[Store | None, dict[str, str]]:
     """The store that was trained on, or under "store" why it is not there. One that was named must be it."""
-    noted = [run.metadata["store"] for run in runs if "store" in run.metadata] + (
-        [plan.store] if plan else []
-    )
+    noted = [run.metadata["store"] for run in runs if "store" in run.metadata]
+    noted += [plan.store] if plan else []
     path = given or next(iter(noted), None)
     if path is None:
         return None, {"store": "no run holds where its store is: name it with --store"}
@@ -204,33 +202,19 @@ def _check_store(store: Store, runs: tuple[RunFolder, ...], answers: KeptPredict
         known.add(answers.store)
     rows = 0 if answers is None or not len(answers.target) else int(answers.target.max()) + 1
     if known - {store.fingerprint} or rows > len(store):
-        raise StoreError(
-            "is another store than was trained on", where=store.path, remedy="give that one with --store"
-        )
+        remedy = "give that one with --store"
+        raise StoreError("is another store than was trained on", where=store.path, remedy=remedy)
 
 
 def _run_folders(folder: Path, plan: MatrixPlan | None) -> list[Path]:
     """The runs of a matrix that were started, in the plan's order and then by name."""
     found = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))}
-    planned = [] if plan is None else _planned(plan)
+    planned: list[str] = []
+    with suppress(NextvecError):  # an axis of a later version: the folders are read by their names
+        if plan is not None:
+            cells = sorted(plan.cells, key=lambda cell: (plan.rows.index(cell.row), cell.seed))
+            planned = [cell.name for cell in cells]
     return [found[name] for name in dict.fromkeys([*planned, *found]) if name in found]
-
-
-def _planned(plan: MatrixPlan) -> list[str]:
-    try:
-        cells = sorted(plan.cells, key=lambda cell: (plan.rows.index(cell.row), cell.seed))
-        return [cell.name for cell in cells]
-    except NextvecError:
-        return []  # an axis of a later version: the folders are read by their names
-
-
-def _row(run: Path) -> str:
-    found = _SEEDED.fullmatch(run.name)
-    return run.name if found is None else found["row"]
-
-
-def _there(path: Path) -> bool:
-    return path.is_file()
 
 
 # A lone run beside the baselines, so that its report has what a matrix has.

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +22,9 @@ from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.harness import EvaluationConfig, make_evaluation_set
 from nextvec.evaluation.predictor import row_dots, unit
 from nextvec.evaluation.report import KeptPredictions
-from nextvec.experiments.runs import RunFolder
 from nextvec.reporting.drawing import best_baseline
 from nextvec.reporting.inputs import Need, ReportInputs
 from nextvec.reporting.tables import render
-
-if TYPE_CHECKING:
-    pass
 
 Values = NDArray[np.float64]
 MOST_SEEN = 5000
@@ -108,15 +103,15 @@ class PredictedWindows:
         first = np.array([self.store.documents[i].first for i in document], dtype=np.int64)
         horizon, task = table["horizon"], table.get("task", "next")
         windows = Windows.of_targets(self.answers.target, first, document, table["context"], horizon, task)
-        how = EvaluationConfig(
-            context=windows.context, horizon=horizon, task=task, candidates=table["candidates"]
-        )
+        question = {"context": windows.context, "horizon": horizon, "task": task}
+        how = EvaluationConfig(**question, candidates=table["candidates"])
         return make_evaluation_set(self.store, windows, np.unique(document).tolist(), how, None)
 
     @cached_property
     def trained(self) -> IntArray:
         """[n] rows of the chunks trained on, ascending. Raises NothingToDraw: no run lists them."""
-        listed = [run.folder / TRAINED_ON for run in self._first_runs if (run.folder / TRAINED_ON).is_file()]
+        runs = (runs[0] for row in self.models if (runs := self.inputs.runs_of(row)))
+        listed = [file for run in runs if (file := run.folder / TRAINED_ON).is_file()]
         if not listed:
             raise NothingToDraw("no run here lists what it was trained on")
         seen = TrainedOn.union([TrainedOn.load(path) for path in listed])
@@ -125,16 +120,11 @@ class PredictedWindows:
                 for i in seen.among(documents)]  # fmt: skip
         return np.concatenate([np.zeros(0, np.int64), *rows])
 
-    @property
-    def _first_runs(self) -> list[RunFolder]:
-        return [runs[0] for row in self.models if (runs := self.inputs.runs_of(row))]
-
 
 def _some(answers: KeptPredictions, most: int) -> KeptPredictions:
-    count = len(answers.target)
-    if count <= most:
+    if len(answers.target) <= most:
         return answers
-    which = sample(count, most, seed=0)
+    which = sample(len(answers.target), most, seed=0)
     return replace(
         answers,
         target=answers.target[which],
@@ -224,7 +214,8 @@ def extremes(inputs: ReportInputs, count: int) -> tuple[list[WindowExample], lis
         NothingToDraw: no model was evaluated.
     """
     answered = PredictedWindows.of(inputs)
-    order = np.argsort(-_cosines(answered, answered.best), kind="stable")
+    cosines = row_dots(unit(answered.units(answered.best)), answered.targets)
+    order = np.argsort(-cosines, kind="stable")
     half = (len(order) + 1) // 2
     best, worst = (
         one_a_document(answered.answers.document, ranked, count)
@@ -253,11 +244,6 @@ def write_qualitative(inputs: ReportInputs, folder: Path) -> Path | None:
     return folder / PAGE
 
 
-def _cosines(answered: PredictedWindows, row: str) -> Values:
-    """[N] between predictions and truth."""
-    return row_dots(unit(answered.units(row)), answered.targets)
-
-
 def _examples(answered: PredictedWindows, chosen: IntArray) -> list[WindowExample]:
     """These windows [n], in this order."""
     evaluation_set = answered.evaluation_set.select(chosen)
@@ -284,7 +270,8 @@ def _example(
     store, target = answered.store, int(windows.target[i])
     document = store.documents[int(windows.document[i])]
     first, last = (int(edge[i]) for edge in windows.read_range)
-    read = [row for row in range(max(first, last + 1 - _shown(windows)), last + 1) if row != target]
+    shown = windows.context + (windows.task == "middle")  # with the gap
+    read = [row for row in range(max(first, last + 1 - shown), last + 1) if row != target]
     retrieved = [_retrieved(store, row, answers, row == target) for row, answers in found.items()]
     retrieved.sort(key=lambda passage: (not passage.true, -len(passage.answers)))
     best = next(a.cosine for answers in found.values() for a in answers if a.row == answered.best)
@@ -301,11 +288,6 @@ def _example(
     )
 
 
-def _shown(windows: Windows) -> int:
-    """Rows that the chunks shown as read span, the gap of task middle among them."""
-    return windows.context + (windows.task == "middle")
-
-
 def _retrieved(store: Store, row: int, answers: Sequence[PredictorScore], true: bool) -> RetrievedPassage:
     at = int(np.searchsorted([d.first for d in store.documents], row, side="right")) - 1
     document = store.documents[at]
@@ -320,6 +302,5 @@ def _retrieved(store: Store, row: int, answers: Sequence[PredictorScore], true: 
 
 def _texts(store: Store, rows: Sequence[int]) -> tuple[str, ...]:
     """Texts of rows; of vectors without texts, that they have none."""
-    return tuple(
-        text.strip() or f"(row {row}: no text)" for row, text in zip(rows, store.texts(rows), strict=True)
-    )
+    pairs = zip(rows, store.texts(rows), strict=True)
+    return tuple(text.strip() or f"(row {row}: no text)" for row, text in pairs)

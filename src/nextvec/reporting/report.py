@@ -18,7 +18,7 @@ from nextvec.reporting.card import write_card
 from nextvec.reporting.figures import Format, Spec, chosen, draw, save
 from nextvec.reporting.headline import headline
 from nextvec.reporting.inputs import ReportInputs
-from nextvec.reporting.predicted import NEEDS, WindowExample, extremes, write_qualitative
+from nextvec.reporting.predicted import NEEDS, extremes, write_qualitative
 from nextvec.reporting.tables import CONFIGURATION, command, nested, own, render, shared, write_tables
 
 PAGE = "report.html"
@@ -55,15 +55,6 @@ class TableCell:
     standing: str = ""
 
 
-@dataclass(frozen=True)
-class PageTable:
-    title: str
-    about: list[str]
-    columns: list[str]
-    rows: list[list[TableCell]]
-    notes: list[str]
-
-
 @dataclass
 class Made:
     """What a report came to.
@@ -94,36 +85,30 @@ def make_report(
     """
     made = Made(out / PAGE)
     with locked(out):
-        _write_all(inputs, out, made, figures, quiet=quiet)
+        sections = _sections(inputs, made, figures, quiet=quiet)
+        made.files += write_tables(inputs, out)
+        if (qualitative := write_qualitative(inputs, out)) is not None:
+            made.files.append(qualitative)
+        if inputs.runs:
+            write_toml(out / CONFIGURATION, nested(shared(inputs)))
+            made.files.append(out / CONFIGURATION)
+        write_text(made.page, page(inputs, sections, made.left_out))
+        if inputs.kind == "run":
+            try:
+                made.files.append(write_card(inputs))
+            except RunError as e:
+                made.left_out["the model card"] = str(e)
     return made
-
-
-def _write_all(
-    inputs: ReportInputs, out: Path, made: Made, figures: Collection[str] | None, *, quiet: bool
-) -> None:
-    sections = _sections(inputs, made, figures, quiet=quiet)
-    made.files += write_tables(inputs, out)
-    if (qualitative := write_qualitative(inputs, out)) is not None:
-        made.files.append(qualitative)
-    if inputs.runs:
-        write_toml(out / CONFIGURATION, nested(shared(inputs)))
-        made.files.append(out / CONFIGURATION)
-    write_text(made.page, page(inputs, sections, made.left_out))
-    if inputs.kind == "run":
-        try:
-            made.files.append(write_card(inputs))
-        except RunError as e:
-            made.left_out["the model card"] = str(e)
 
 
 def page(inputs: ReportInputs, sections: Mapping[str, Sequence[Picture]], left_out: Mapping[str, str]) -> str:
     """The page as HTML. Whatever comes from documents, files or folders is escaped."""
-    best, worst = _extremes(inputs)
+    best, worst = ([], []) if inputs.lacks(NEEDS) or not inputs.models else extremes(inputs, EXAMPLES)
     return render(
         "report.html.j2",
         inputs=inputs,
         claims=headline(inputs),
-        tables=_tables(inputs),
+        tables=[] if inputs.table is None else _tables(inputs.table),
         failed={} if inputs.table is None else inputs.table["failed"],
         sections=sections,
         best=best,
@@ -163,27 +148,22 @@ def _data_uri(files: Mapping[Format, bytes]) -> str:
     return f"data:{kind};base64,{base64.b64encode(files[form]).decode()}"
 
 
-def _tables(inputs: ReportInputs) -> list[PageTable]:
+def _tables(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The main table and those of the other questions."""
-    if inputs.table is None:
-        return []
-    others = inputs.table.get("others", {})
-    return [_table("Results", inputs.table), *(_table(name, other) for name, other in others.items())]
+    return [_table(title, each) for title, each in {"Results": table, **table.get("others", {})}.items()]
 
 
-def _table(title: str, report: Mapping[str, Any]) -> PageTable:
+def _table(title: str, report: Mapping[str, Any]) -> dict[str, Any]:
+    """As the template takes it."""
     shown = FIGURES | FACTS
     keys = [key for key in shown if any(row.get(key) is not None for row in report["rows"])]
-    return PageTable(
-        title=title,
-        about=heading(report),
-        columns=["predictor", *(shown[key][0] for key in keys)],
-        rows=[
-            [TableCell(row["name"], row["name"], row["kind"]), *(_cell(report, row, key) for key in keys)]
-            for row in report["rows"]
-        ],
-        notes=[LEGEND, *report["notes"]],
-    )
+    rows = [
+        [TableCell(row["name"], row["name"], row["kind"]), *(_cell(report, row, key) for key in keys)]
+        for row in report["rows"]
+    ]
+    head = ["predictor", *(shown[key][0] for key in keys)]
+    about, notes = heading(report), [LEGEND, *report["notes"]]
+    return {"title": title, "about": about, "columns": head, "rows": rows, "notes": notes}
 
 
 def _cell(report: Mapping[str, Any], row: Mapping[str, Any], key: str) -> TableCell:
@@ -196,13 +176,6 @@ def _cell(report: Mapping[str, Any], row: Mapping[str, Any], key: str) -> TableC
     better = row["versus_best_baseline"].get(key, {}).get("better")
     mark, standing = {True: ("+", "above"), False: ("−", "below"), None: ("", "")}[better]
     return TableCell(f"{text}{mark}", value, standing)
-
-
-def _extremes(inputs: ReportInputs) -> tuple[list[WindowExample], list[WindowExample]]:
-    """The windows answered best and worst, where there are answers and texts."""
-    if inputs.lacks(NEEDS) or not inputs.models:
-        return [], []
-    return extremes(inputs, EXAMPLES)
 
 
 def _verdicts(inputs: ReportInputs) -> list[Verdict]:
@@ -224,12 +197,8 @@ def _differences(inputs: ReportInputs) -> tuple[list[str], list[list[str]]]:
 
 def _environment(inputs: ReportInputs) -> dict[str, str]:
     """What the runs ran on; where they differ, all that was said."""
-    metadata = {key: [_said(run.metadata.get(key)) for run in inputs.runs] for key in FACTS_SAID}
-    return {
-        key: "; ".join(said)
-        for key, values in metadata.items()
-        if (said := [*dict.fromkeys(filter(None, values))])
-    }
+    told = {key: dict.fromkeys(_said(run.metadata.get(key)) for run in inputs.runs) for key in FACTS_SAID}
+    return {key: "; ".join(filter(None, said)) for key, said in told.items() if any(said)}
 
 
 def _said(value: Any) -> str:

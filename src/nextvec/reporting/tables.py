@@ -20,15 +20,8 @@ from nextvec.reporting.inputs import JUDGED, ReportInputs
 Line = Mapping[str, Any]
 NOT_FLAT = ("versus_best_baseline", "per_seed")
 RETRIEVAL = ("median_rank", "mrr")
-INFERENCE = (
-    "latency_p50_ms",
-    "latency_p95_ms",
-    "latency_p99_ms",
-    "throughput",
-    "predict_seconds",
-    "parameters",
-    "bytes",
-)
+LATENCIES = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
+INFERENCE = (*LATENCIES, "throughput", "predict_seconds", "parameters", "bytes")
 
 
 def write_tables(inputs: ReportInputs, folder: Path) -> list[Path]:
@@ -91,9 +84,8 @@ def _windows(inputs: ReportInputs) -> Iterable[Line]:
     if answers is None:
         return
     documents = None if inputs.store is None else inputs.store.documents
-    for i, (document, last, target) in enumerate(
-        zip(answers.document.tolist(), answers.last.tolist(), answers.target.tolist(), strict=True)
-    ):
+    places = (each.tolist() for each in (answers.document, answers.last, answers.target))
+    for i, (document, last, target) in enumerate(zip(*places, strict=True)):
         name = document if documents is None else documents[document].doc_id
         cosines = {row: round(float(values["cosine"][i]), 6) for row, values in answers.values.items()}
         yield {"document": name, "last_row": last, "target_row": target, **cosines}
@@ -104,45 +96,32 @@ def prd_files(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {"validation_results": _validation(inputs)}
     if inputs.table is not None:
         found["retrieval_results"] = _retrieval(inputs.table)
-        found["inference_benchmarks"] = _inference(inputs)
+        # Speed and size: one context at a time on one thread, and in batches of 256 on all.
+        of = {row["name"]: {k: row[k] for k in INFERENCE if row.get(k) is not None} for row in inputs.rows}
+        found["inference_benchmarks"] = {"predictors": of}
     return found
 
 
 def _validation(inputs: ReportInputs) -> dict[str, Any]:
     """All models on the validation documents: every run's result, or its last epoch while it has none."""
-    return {
-        "metric": "cosine and mse on the validation documents, of the model as it was saved",
-        "models": {
-            row: {run.name: run.result or _so_far(run.history) for run in inputs.runs_of(row)}
-            for row in inputs.trained
-        },
-    }
 
+    def told(run: RunFolder) -> Mapping[str, Any]:
+        last = {"last_epoch": run.history[-1]} if run.history else {}
+        return run.result or {"finished": False, **last}
 
-def _so_far(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return {"finished": False, **({} if not history else {"last_epoch": history[-1]})}
+    metric = "cosine and mse on the validation documents, of the model as it was saved"
+    models = {row: {run.name: told(run) for run in inputs.runs_of(row)} for row in inputs.trained}
+    return {"metric": metric, "models": models}
 
 
 def _retrieval(table: dict[str, Any]) -> dict[str, Any]:
     """Top-K accuracy on the evaluated documents, beside what it is among."""
     about = ("split", "windows", "documents", "candidates", "pool", "eligible", "chance", "best_baseline")
-    return {
-        **{key: table[key] for key in about},
-        "predictors": {
-            row["name"]: {k: v for k, v in row.items() if k in RETRIEVAL or k.startswith("recall@")}
-            for row in table["rows"]
-        },
+    found = {
+        row["name"]: {k: v for k, v in row.items() if k in RETRIEVAL or k.startswith("recall@")}
+        for row in table["rows"]
     }
-
-
-def _inference(inputs: ReportInputs) -> dict[str, Any]:
-    """Speed and size: one context at a time on one thread, and in batches of 256 on all."""
-    return {
-        "predictors": {
-            row["name"]: {key: row[key] for key in INFERENCE if row.get(key) is not None}
-            for row in inputs.rows
-        },
-    }
+    return {**{key: table[key] for key in about}, "predictors": found}
 
 
 # Templates: how what we found becomes a page.
@@ -215,25 +194,18 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def command(inputs: ReportInputs) -> str:
     """The command that makes it again, with `CONFIGURATION` in the working folder and the store beside it."""
-    store = _store(inputs)
+    # The store's folder by its name alone: for whoever gets the report it lies elsewhere.
+    noted = [run.metadata["store"] for run in inputs.runs if "store" in run.metadata]
+    store = Path(noted[0]).name if noted else "STORE"
+    if inputs.store is not None:
+        store = inputs.store.path.resolve().name
     if inputs.kind == "run":
         model = inputs.runs[0].architecture
-        words = ["train", store, "--model", model, "--config", CONFIGURATION, *_seed(inputs.runs[0])]
+        seed = ["--set", f"runtime.seed={inputs.runs[0].seed}"] if inputs.runs[0].seed else []
+        words = ["train", store, "--model", model, "--config", CONFIGURATION, *seed]
     else:
         words = ["matrix", store, *_axes(inputs), "--config", CONFIGURATION, *_exam(inputs)]
     return shlex.join(["nextvec", *words, "--out", inputs.name])
-
-
-def _store(inputs: ReportInputs) -> str:
-    """The folder's name alone: for whoever gets the report it lies elsewhere."""
-    if inputs.store is not None:
-        return inputs.store.path.resolve().name
-    noted = [run.metadata["store"] for run in inputs.runs if "store" in run.metadata]
-    return Path(noted[0]).name if noted else "STORE"
-
-
-def _seed(run: RunFolder) -> list[str]:
-    return ["--set", f"runtime.seed={run.seed}"] if run.seed else []
 
 
 def _axes(inputs: ReportInputs) -> list[str]:
@@ -253,9 +225,8 @@ def _exam(inputs: ReportInputs) -> list[str]:
     table = inputs.table
     if table is None:
         return []
-    words = []
-    for flag, key, usual in (("--split", "split", "test"), ("--candidates", "candidates", "split")):
-        words += [flag, table[key]] if table[key] != usual else []
+    words = ["--split", table["split"]] if table["split"] != "test" else []
+    words += ["--candidates", table["candidates"]] if table["candidates"] != "split" else []
     sources = judged_sources(inputs)
     return words + (["--judge-sources", ",".join(sources)] if sources else [])
 

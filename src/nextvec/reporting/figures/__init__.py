@@ -2,31 +2,33 @@
 
 A figure is a function from the inputs to a matplotlib `Figure`, in a module here; nothing else names it:
 
-    @figure(
-        "cosine_comparison",
-        title="Cosine by model",
-        caption="Cosine to the true next vector. The dashed line is the best baseline.",
-        needs=("rows",),
-    )
+    @figure("rows")
     def cosine_comparison(inputs: ReportInputs) -> Figure:
+        \"\"\"Cosine by model.
+
+        Cosine to the true next vector. The dashed line is the best baseline.
+        \"\"\"
         names = [row["name"] for row in inputs.rows]
         drawn, axes = canvas(height=bar_height(names))
         bars(axes, inputs, names, [row["cosine"] for row in inputs.rows])
         axes.set_xlabel("cosine to the true next vector")
         return drawn
 
-It stands in the section of the report that its module is called after. It takes no state of pyplot, so that
-figures can be drawn in any order, and gives the same bytes for the same inputs. Where the inputs are there
-but hold nothing to draw (no model with confidence, one epoch), it raises `NothingToDraw` with the reason.
+Its docstring is its title and its caption: how to read it, in a sentence or two, and what is read aloud in
+the picture's place. It stands in the section of the report that its module is called after. It takes no
+state of pyplot, so that figures can be drawn in any order, and gives the same bytes for the same inputs.
+Where the inputs are there but hold nothing to draw (no model with confidence, one epoch), it raises
+`NothingToDraw` with the reason.
 What has thousands of points is drawn with `rasterized=True`, so that the SVG stays small.
 """
 
 from __future__ import annotations
 
+import inspect
 import io
 import pkgutil
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -63,29 +65,28 @@ _SPECS: dict[str, Spec] = {}
 
 
 def figure(
-    name: str,
-    *,
-    title: str,
-    caption: str,
-    needs: Sequence[Need],
+    *needs: Need,
+    name: str | None = None,
     section: str | None = None,
     on_request: bool = False,
+    **values: object,
 ) -> Callable[[Draw], Draw]:
-    """Register a figure.
+    """Register a figure under the title and the caption in its docstring.
 
     Args:
-        name: of its files, and on the command line.
-        title: what it shows, in a few words.
-        caption: how to read it, in a sentence or two; also what is read aloud in the picture's place.
         needs: which of the inputs must be there (`ReportInputs.missing` says why it is not).
+        name: of its files, and on the command line; by default that of the function.
         section: of the page; by default the name of the module.
         on_request: only drawn when asked for by name.
+        values: written into the caption in the place of their names in braces.
     """
 
     def register(draw: Draw) -> Draw:
-        assert name not in _SPECS, f"two figures are called {name}"
-        stands_in = section or draw.__module__.rpartition(".")[2]
-        _SPECS[name] = Spec(name, title, caption, tuple(needs), stands_in, draw, on_request)
+        called, stands_in = name or draw.__name__, section or draw.__module__.rpartition(".")[2]
+        assert called not in _SPECS, f"two figures are called {called}"
+        title, _, caption = inspect.cleandoc(draw.__doc__ or "").partition(".\n")
+        caption = " ".join(caption.split()).format(**values)
+        _SPECS[called] = Spec(called, title, caption, needs, stands_in, draw, on_request)
         return draw
 
     return register

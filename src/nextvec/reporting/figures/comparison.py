@@ -10,23 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nextvec.errors import NothingToDraw
 from nextvec.evaluation.metrics import LINEAR_AVERAGE, METRICS
-from nextvec.reporting.drawing import (
-    BEST_BASELINE,
-    INK,
-    LABELS,
-    bar_height,
-    bars,
-    beside_best,
-    best_baseline,
-    canvas,
-    known,
-    legend_outside,
-    look,
-    magnitudes,
-    mark_best,
-    wrapped,
-    write_values,
-)
+from nextvec.reporting import drawing
 from nextvec.reporting.figures import figure
 from nextvec.reporting.inputs import ReportInputs
 
@@ -43,68 +27,73 @@ READING = (
 )
 
 
-@figure(
-    "cosine_comparison",
-    title="Cosine by predictor",
-    caption=f"Cosine to the true next vector, more is better. {READING}",
-    needs=("rows",),
-)
-def cosine_comparison(inputs: ReportInputs) -> Figure:
-    """Cosine, and its differences from the best baseline."""
-    return _comparison(inputs, "cosine")
-
-
-@figure(
-    "mse_comparison",
-    title="Squared error by predictor",
-    caption=f"Mean squared error per dimension, less is better. {READING}",
-    needs=("rows",),
-)
-def mse_comparison(inputs: ReportInputs) -> Figure:
-    """Squared error, and its differences from the best baseline."""
-    return _comparison(inputs, "mse")
-
-
-@figure(
-    "recall_comparison",
-    title="Recall@5 by predictor",
-    caption=f"Share of windows whose true next chunk is among the five nearest, more is better. {READING}",
-    needs=("rows",),
-)
-def recall_comparison(inputs: ReportInputs) -> Figure:
-    """Recall@5, and its differences from the best baseline."""
-    return _comparison(inputs, "recall@5")
-
-
-@figure(
-    "results",
-    title="Cosine and rank side by side",
-    caption="Every predictor by cosine (ordered by it) and by rank: the two order predictors differently. "
-    "Whiskers of models: 95 % interval, over documents, of the difference from the best baseline; one that "
-    "reaches over the dashed line is not clearly different.",
-    needs=("rows",),
-)
-def results(inputs: ReportInputs) -> Figure:
-    """Bars of both figures for the same rows."""
-    rows = _ordered(inputs, "cosine")
-    rank = "recall@5" if known(rows, "recall@5") else "mrr"
-    drawn, panels = canvas(width=9, height=bar_height(_names(rows)) + 0.5, columns=2, sharey=True)
-    for axes, metric in zip(panels[0], ("cosine", rank), strict=True):
-        _bars(axes, inputs, rows, metric)
-    legend_outside(drawn, below=True)
+def _comparison(inputs: ReportInputs, metric: str) -> Figure:
+    """Bars and, where documents give an interval, the differences from the best baseline beside them."""
+    rows = _ordered(inputs, metric)
+    paired = any(metric in row["versus_best_baseline"] for row in rows)
+    height = drawing.bar_height(_names(rows)) + 0.5
+    drawn, panels = drawing.canvas(width=9, height=height, columns=1 + paired, sharey=True)
+    _bars(panels[0, 0] if paired else panels, inputs, rows, metric)
+    if paired:
+        _differences(panels[0, 1], inputs, rows, metric)
+    drawing.legend_outside(drawn, below=True)
     return drawn
 
 
-@figure(
-    "topk_accuracy",
-    title="Recall@k by predictor",
-    caption="Share of windows whose true next chunk is among the k nearest candidates, what was read left "
-    "out. Ordered by mean reciprocal rank. Bold: the best baseline of a column; + clearly better and "
-    "\N{MINUS SIGN} clearly worse than it.",
-    needs=("rows",),
-)
+@figure("rows", READING=READING)
+def cosine_comparison(inputs: ReportInputs) -> Figure:
+    """Cosine by predictor.
+
+    Cosine to the true next vector, more is better. {READING}
+    """
+    return _comparison(inputs, "cosine")
+
+
+@figure("rows", READING=READING)
+def mse_comparison(inputs: ReportInputs) -> Figure:
+    """Squared error by predictor.
+
+    Mean squared error per dimension, less is better. {READING}
+    """
+    return _comparison(inputs, "mse")
+
+
+@figure("rows", READING=READING)
+def recall_comparison(inputs: ReportInputs) -> Figure:
+    """Recall@5 by predictor.
+
+    Share of windows whose true next chunk is among the five nearest, more is better. {READING}
+    """
+    return _comparison(inputs, "recall@5")
+
+
+@figure("rows")
+def results(inputs: ReportInputs) -> Figure:
+    """Cosine and rank side by side.
+
+    Every predictor by cosine (ordered by it) and by rank: the two order predictors differently. Whiskers of
+    models: 95 % interval, over documents, of the difference from the best baseline; one that reaches over the
+    dashed line is not clearly different.
+    """
+    rows = _ordered(inputs, "cosine")
+    rank = "recall@5" if drawing.known(rows, "recall@5") else "mrr"
+    drawn, panels = drawing.canvas(
+        width=9, height=drawing.bar_height(_names(rows)) + 0.5, columns=2, sharey=True
+    )
+    for axes, metric in zip(panels[0], ("cosine", rank), strict=True):
+        _bars(axes, inputs, rows, metric)
+    drawing.legend_outside(drawn, below=True)
+    return drawn
+
+
+@figure("rows")
 def topk_accuracy(inputs: ReportInputs) -> Figure:
-    """A heat map, predictors by k, with chance as its last line."""
+    """Recall@k by predictor.
+
+    Share of windows whose true next chunk is among the k nearest candidates, what was read left out. Ordered
+    by mean reciprocal rank. Bold: the best baseline of a column; + clearly better and − clearly worse than
+    it.
+    """
     rows = _ordered(inputs, "mrr")
     assert inputs.table is not None
     chance = {"name": "chance", "versus_best_baseline": {}, **inputs.table["chance"]}
@@ -112,13 +101,13 @@ def topk_accuracy(inputs: ReportInputs) -> Figure:
     if not ks:
         raise NothingToDraw("there are too few candidates for a recall")
     names = [*_names(rows), "chance"]
-    drawn, axes = canvas(height=bar_height(names))
+    drawn, axes = drawing.canvas(height=drawing.bar_height(names))
     values = [[row[f"recall@{k}"] for k in ks] for row in [*rows, chance]]
     image = axes.pcolormesh(values, vmin=0, vmax=1, edgecolor="white", linewidth=1)
     for place, row in enumerate([*rows, chance]):
         for column, k in enumerate(ks):
             _cell(axes, inputs, row, f"recall@{k}", (column, place))
-    axes.set_yticks([place + 0.5 for place in range(len(names))], [wrapped(name) for name in names])
+    axes.set_yticks([place + 0.5 for place in range(len(names))], [drawing.wrapped(name) for name in names])
     axes.set_xticks([column + 0.5 for column in range(len(ks))], [str(k) for k in ks])
     axes.invert_yaxis()
     axes.set_xlabel("k (candidates looked at)")
@@ -131,53 +120,37 @@ def topk_accuracy(inputs: ReportInputs) -> Figure:
 
 def _cell(axes: Axes, inputs: ReportInputs, row: Mapping[str, Any], metric: str, at: tuple[int, int]) -> None:
     """The number of a cell and how it stands beside the best baseline."""
-    weight = "bold" if best_baseline(inputs, metric) is row else "normal"
+    weight = "bold" if drawing.best_baseline(inputs, metric) is row else "normal"
     sign = SIGNS[row["versus_best_baseline"].get(metric, {}).get("better")]
     axes.text(at[0] + 0.5, at[1] + 0.5, f"{row[metric]:.3f}{sign}", ha="center", va="center",
-              color=INK if row[metric] > 0.5 else "white", weight=weight)  # fmt: skip
-
-
-def _comparison(inputs: ReportInputs, metric: str) -> Figure:
-    """Bars and, where documents give an interval, the differences from the best baseline beside them."""
-    rows = _ordered(inputs, metric)
-    paired = any(metric in row["versus_best_baseline"] for row in rows)
-    height = bar_height(_names(rows)) + 0.5
-    drawn, panels = canvas(width=9, height=height, columns=1 + paired, sharey=True)
-    _bars(panels[0, 0] if paired else panels, inputs, rows, metric)
-    if paired:
-        _differences(panels[0, 1], inputs, rows, metric)
-    legend_outside(drawn, below=True)
-    return drawn
+              color=drawing.INK if row[metric] > 0.5 else "white", weight=weight)  # fmt: skip
 
 
 def _bars(axes: Axes, inputs: ReportInputs, rows: Rows, metric: str) -> None:
     """A bar a row; on those of models the interval beside the best baseline."""
     values = [row[metric] for row in rows]
     spread = [
-        beside_best(inputs, row, metric) if row["kind"] == "model" else (nan, nan) for row in rows
-    ]  # fmt: skip
-    best = best_baseline(inputs, metric)
-    bars(axes, inputs, _names(rows), values, spread, best=None if best is None else best["name"])
-    mark_best(axes, inputs, metric, "x")
-    axes.set_xlabel(LABELS[metric])
+        drawing.beside_best(inputs, row, metric) if row["kind"] == "model" else (nan, nan) for row in rows
+    ]
+    best = drawing.best_baseline(inputs, metric)
+    drawing.bars(axes, inputs, _names(rows), values, spread, best=None if best is None else best["name"])
+    drawing.mark_best(axes, inputs, metric, "x")
+    axes.set_xlabel(drawing.LABELS[metric])
 
 
 def _differences(axes: Axes, inputs: ReportInputs, rows: Rows, metric: str) -> None:
     """The difference of every row from the best baseline; of what lies far from all models the number."""
-    best = best_baseline(inputs, metric)
+    best = drawing.best_baseline(inputs, metric)
     assert best is not None
-    found = {
-        place: interval
-        for place, row in enumerate(rows)
-        if (interval := row["versus_best_baseline"].get(metric)) is not None
-    }
+    intervals = {place: row["versus_best_baseline"].get(metric) for place, row in enumerate(rows)}
+    found = {place: interval for place, interval in intervals.items() if interval is not None}
     models = [each for place, each in found.items() if rows[place]["kind"] == "model"] or list(found.values())
     low = min(0.0, *(each["low"] for each in models))
     high = max(0.0, *(each["high"] for each in models))
     margin = 0.12 * (high - low) or 1.0
     axes.set_xlim(low - margin, high + margin)
     for place, interval in found.items():
-        style = look(inputs, rows[place]["name"])
+        style = drawing.look(inputs, rows[place]["name"])
         middle = interval["difference"]
         if not low - margin < middle < high + margin:
             _beyond(axes, middle, place)
@@ -187,8 +160,8 @@ def _differences(axes: Axes, inputs: ReportInputs, rows: Rows, metric: str) -> N
                       fillstyle="none" if interval["better"] is None else "full")  # fmt: skip
         seeds = [seed[metric] - best[metric] for seed in rows[place].get("per_seed", [])]
         if len(seeds) > 1:
-            axes.plot(seeds, [place] * len(seeds), "|", color=INK, markersize=9)
-    axes.axvline(0, color=BEST_BASELINE, linewidth=1.1, linestyle="--")
+            axes.plot(seeds, [place] * len(seeds), "|", color=drawing.INK, markersize=9)
+    axes.axvline(0, color=drawing.BEST_BASELINE, linewidth=1.1, linestyle="--")
     axes.locator_params(axis="x", nbins=5)
     better = {"higher": "right", "lower": "left"}[METRICS[metric].better or "higher"]
     axes.set_xlabel(f"less the best baseline's ({better} is better)")
@@ -204,7 +177,7 @@ def _beyond(axes: Axes, value: float, place: int) -> None:
 
 def _ordered(inputs: ReportInputs, metric: str) -> Rows:
     """The rows that have the figure, the best first. Raises NothingToDraw."""
-    rows = known(inputs.rows, metric)
+    rows = drawing.known(inputs.rows, metric)
     if not rows:
         raise NothingToDraw(f"no predictor has a figure by {metric}")
     return sorted(rows, key=lambda row: row[metric], reverse=METRICS[metric].better != "lower")
@@ -215,86 +188,75 @@ def _names(rows: Rows) -> list[str]:
 
 
 TEXT_LINE = 72
-COSTS = {
-    "parameters": "a number of parameters",
-    "seconds": "a training time",
-    "latency_p50_ms": "a latency",
-}
+COSTS = {"parameters": "a number of parameters", "seconds": "a training time", "latency_p50_ms": "a latency"}
 COST_WHISKERS = (
     "Whiskers: 95 % interval, over documents, of the difference from the best baseline (dashed); one that "
     "reaches over the line is not clearly different."
 )
 
 
-@figure(
-    "params_vs_performance",
-    section="cost",
-    title="Parameters against cosine",
-    caption=f"Cosine of each model by its number of trained parameters. {COST_WHISKERS}",
-    needs=("rows",),
-)
+def _against(inputs: ReportInputs, cost: str, label: str) -> Figure:
+    drawn, axes = _scatter(inputs, _costing(inputs.models, cost), cost)
+    drawing.magnitudes(axes, "x", counted=cost == "parameters")
+    axes.set_xlabel(label)
+    return _finished(drawn, axes, inputs)
+
+
+@figure("rows", section="cost", COST_WHISKERS=COST_WHISKERS)
 def params_vs_performance(inputs: ReportInputs) -> Figure:
-    drawn, axes = _scatter(inputs, _costing(inputs.models, "parameters"), "parameters")
-    magnitudes(axes, "x", counted=True)
-    axes.set_xlabel("parameters")
-    return _finished(drawn, axes, inputs)
+    """Parameters against cosine.
+
+    Cosine of each model by its number of trained parameters. {COST_WHISKERS}
+    """
+    return _against(inputs, "parameters", "parameters")
 
 
-@figure(
-    "training_time_vs_performance",
-    section="cost",
-    title="Training time against cosine",
-    caption=f"Cosine of each model by the wall time of its training, mean of the seeds. {COST_WHISKERS}",
-    needs=("rows",),
-)
+@figure("rows", section="cost", COST_WHISKERS=COST_WHISKERS)
 def training_time_vs_performance(inputs: ReportInputs) -> Figure:
-    drawn, axes = _scatter(inputs, _costing(inputs.models, "seconds"), "seconds")
-    magnitudes(axes, "x")
-    axes.set_xlabel("training time (s)")
-    return _finished(drawn, axes, inputs)
+    """Training time against cosine.
+
+    Cosine of each model by the wall time of its training, mean of the seeds. {COST_WHISKERS}
+    """
+    return _against(inputs, "seconds", "training time (s)")
 
 
-@figure(
-    "latency_vs_performance",
-    section="cost",
-    title="Latency against cosine",
-    caption="Cosine of each predictor by the time of one prediction, batch 1: its median, and the whisker to "
-    "the 95th percentile. The line is the Pareto front: nothing is faster and better than what is ringed.",
-    needs=("rows",),
-)
+@figure("rows", section="cost")
 def latency_vs_performance(inputs: ReportInputs) -> Figure:
-    """Models and baselines, but for those far below all that matters: they are named under the axis."""
+    """Latency against cosine.
+
+    Cosine of each predictor by the time of one prediction, batch 1: its median, and the whisker to the 95th
+    percentile. The line is the Pareto front: nothing is faster and better than what is ringed.
+    """
     rows = _costing(inputs.rows, "latency_p50_ms")
-    floor = _floor(rows)
+    # The least cosine worth showing: of the models and the linear average.
+    worth = [row["cosine"] for row in rows if row["kind"] == "model" or row["name"] == LINEAR_AVERAGE]
+    floor = min(worth, default=-1.0)
     shown = [row for row in rows if row["cosine"] >= floor]
     drawn, axes = _scatter(inputs, shown, "latency_p50_ms", "latency_p95_ms")
     front = pareto_front(shown, "latency_p50_ms")
     axes.step([row["latency_p50_ms"] for row in front], [row["cosine"] for row in front], where="post",
-              color=INK, linewidth=1, zorder=1, marker="o", markersize=13, fillstyle="none",
+              color=drawing.INK, linewidth=1, zorder=1, marker="o", markersize=13, fillstyle="none",
               label="Pareto front")  # fmt: skip
-    magnitudes(axes, "x")
+    drawing.magnitudes(axes, "x")
     below = [f"{row['name']} {row['cosine']:.3f}" for row in rows if row["cosine"] < floor]
     said = fill(f"below the axis: {', '.join(below)}", TEXT_LINE) if below else ""
     axes.set_xlabel(f"latency of one prediction, batch 1, p50 to p95 (ms)\n{said}".rstrip())
     return _finished(drawn, axes, inputs)
 
 
-@figure(
-    "efficiency",
-    section="cost",
-    title="Cosine per million parameters",
-    caption="Cosine divided by millions of trained parameters. It favours the small: a linear average has "
-    "none at all, so look at the cosine beside it.",
-    needs=("rows",),
-)
+@figure("rows", section="cost")
 def efficiency(inputs: ReportInputs) -> Figure:
-    """Bars of the models, the most efficient first."""
+    """Cosine per million parameters.
+
+    Cosine divided by millions of trained parameters. It favours the small: a linear average has none at all,
+    so look at the cosine beside it.
+    """
     rows = _costing(inputs.models, "parameters")
     per_million = {row["name"]: row["cosine"] / row["parameters"] * 1e6 for row in rows}
     names = sorted(per_million, key=lambda name: -per_million[name])
-    drawn, axes = canvas(height=bar_height(names))
-    made = bars(axes, inputs, names, [per_million[name] for name in names])
-    write_values(axes, made, "{:.3f}")
+    drawn, axes = drawing.canvas(height=drawing.bar_height(names))
+    made = drawing.bars(axes, inputs, names, [per_million[name] for name in names])
+    drawing.write_values(axes, made, "{:.3f}")
     axes.set_xlabel("cosine per million parameters")
     return drawn
 
@@ -310,7 +272,7 @@ def pareto_front(rows: Rows, cost: str) -> Rows:
 
 def _costing(rows: Rows, cost: str) -> Rows:
     """The rows with a cosine and a cost that is known and not 0. Raises NothingToDraw."""
-    found = [row for row in known(rows, "cosine", cost) if row[cost] > 0]
+    found = [row for row in drawing.known(rows, "cosine", cost) if row[cost] > 0]
     if not found:
         raise NothingToDraw(f"{COSTS[cost]} above 0 is in no row of the table")
     return found
@@ -318,26 +280,20 @@ def _costing(rows: Rows, cost: str) -> Rows:
 
 def _scatter(inputs: ReportInputs, rows: Rows, cost: str, upto: str | None = None) -> tuple[Figure, Axes]:
     """A point a row, with its interval and, to the right, the whisker to another cost."""
-    drawn, axes = canvas(width=8, height=4.2)
+    drawn, axes = drawing.canvas(width=8, height=4.2)
     for row in rows:
-        style = look(inputs, row["name"])
+        style = drawing.look(inputs, row["name"])
         x, y = row[cost], row["cosine"]
-        low, high = beside_best(inputs, row, "cosine")
+        low, high = drawing.beside_best(inputs, row, "cosine")
         right = None if upto is None else [[0], [max((row.get(upto) or x) - x, 0)]]
         reach = [[max(y - low, 0)], [max(high - y, 0)]]
         axes.errorbar(x, y, xerr=right, yerr=reach, fmt=style.marker, color=style.colour, markersize=7,
-                      elinewidth=0.8, label=wrapped(row["name"]))  # fmt: skip
-    axes.set_ylabel(LABELS["cosine"])
+                      elinewidth=0.8, label=drawing.wrapped(row["name"]))  # fmt: skip
+    axes.set_ylabel(drawing.LABELS["cosine"])
     return drawn, axes
 
 
-def _floor(rows: Rows) -> float:
-    """The least cosine worth showing: of the models and the linear average, the least."""
-    shown = [row["cosine"] for row in rows if row["kind"] == "model" or row["name"] == LINEAR_AVERAGE]
-    return min(shown, default=-1.0)
-
-
 def _finished(drawn: Figure, axes: Axes, inputs: ReportInputs) -> Figure:
-    mark_best(axes, inputs, "cosine", "y")
-    legend_outside(drawn)
+    drawing.mark_best(axes, inputs, "cosine", "y")
+    drawing.legend_outside(drawn)
     return drawn

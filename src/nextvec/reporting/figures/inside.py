@@ -20,17 +20,7 @@ from nextvec.evaluation.metrics import Scores, moments
 from nextvec.evaluation.predictor import NextVectorPredictor, row_dots
 from nextvec.evaluation.trajectory import rollable, rollout
 from nextvec.inference.predictor import RunPredictor
-from nextvec.reporting.drawing import (
-    BASELINE,
-    INK,
-    canvas,
-    legend_height,
-    legend_outside,
-    line,
-    look,
-    panels,
-    wrapped,
-)
+from nextvec.reporting import drawing
 from nextvec.reporting.figures import figure
 from nextvec.reporting.inputs import Need, ReportInputs
 from nextvec.reporting.predicted import PredictedWindows, Values
@@ -62,33 +52,31 @@ def _some(answered: PredictedWindows) -> EvaluationSet:
     return answered.evaluation_set.select(sample(len(answered), ASKED, seed=0))
 
 
-@figure(
-    "calibration",
-    title="Calibration of confidence",
-    caption="How often a candidate that a model gives such a probability is the one that really follows; "
-    "half of the candidates are, the others are chunks of other documents. On the dashed line it "
-    "is as often as it says.",
-    needs=NEEDS,
-)
+@figure(*NEEDS)
 def calibration(inputs: ReportInputs) -> Figure:
+    """Calibration of confidence.
+
+    How often a candidate that a model gives such a probability is the one that really follows; half of the
+    candidates are, the others are chunks of other documents. On the dashed line it is as often as it says.
+    """
     answered = PredictedWindows.of(inputs)
     evaluation_set = _some(answered)
     if len(np.unique(evaluation_set.windows.document)) < 2:
         raise NothingToDraw("one document was evaluated: there are no chunks of others to compare with")
-    drawn, axes = canvas(height=4.6)
+    drawn, axes = drawing.canvas(height=4.6)
     for predictor in opened(answered):
         if predictor.confident:
             said, true = _continuations(predictor, evaluation_set)
             parts = _tenths(said)
             observed = [float(true[part].mean()) for part in parts]
-            line(axes, inputs, predictor.name, [float(said[part].mean()) for part in parts], observed)
+            drawing.line(axes, inputs, predictor.name, [float(said[part].mean()) for part in parts], observed)
             off = calibration_error(torch.from_numpy(said), torch.from_numpy(true))
             axes.lines[-1].set_label(f"{predictor.name}: off by {short(off)}")
     if not axes.lines:
         raise NothingToDraw("no model was trained with confidence (loss.continuation)")
     _diagonal(axes, "probability that the candidate follows, as predicted", "share that follows")
     axes.set(xlim=(0, 1), ylim=(0, 1))
-    legend_outside(drawn, below=True)
+    drawing.legend_outside(drawn, below=True)
     return drawn
 
 
@@ -115,99 +103,92 @@ def _tenths(values: Values) -> list[NDArray[np.bool_]]:
 
 
 def _diagonal(axes: Axes, x: str, y: str) -> None:
-    axes.axline((0, 0), slope=1, color=INK, lw=0.8, ls="--")
+    drawing.diagonal(axes)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
 
 
-@figure(
-    "length_calibration",
-    title="Calibration of cosine",
-    caption="The length of a raw output over that of true vectors is the cosine it can expect to score, "
-    "if it is the mean of what may come next. Tenths of the windows by that length, and the "
-    "cosine they scored; below the dashed line a model is over-confident.",
-    needs=NEEDS,
-)
+@figure(*NEEDS)
 def length_calibration(inputs: ReportInputs) -> Figure:
+    """Calibration of cosine.
+
+    The length of a raw output over that of true vectors is the cosine it can expect to score, if it is the
+    mean of what may come next. Tenths of the windows by that length, and the cosine they scored; below the
+    dashed line a model is over-confident.
+    """
     answered = PredictedWindows.of(inputs)
     evaluation_set = _some(answered)
     size = float(np.sqrt(row_dots(evaluation_set.targets, evaluation_set.targets).mean()))
-    drawn, axes = canvas(height=3.6 + legend_height(answered.models))
+    drawn, axes = drawing.canvas(height=3.6 + drawing.legend_height(answered.models))
     for predictor in opened(answered):
         asked = Scores.of(predictor, evaluation_set)
         length = np.sqrt(row_dots(asked.raw, asked.raw)) / size
         parts = quantile_masks(np.round(length, 6), BINS)
         scored = [float(asked.cosines[part].mean()) for part in parts]
-        line(axes, inputs, predictor.name, [float(length[part].mean()) for part in parts], scored)
+        drawing.line(axes, inputs, predictor.name, [float(length[part].mean()) for part in parts], scored)
     _diagonal(axes, "length of the raw output over that of true vectors", "cosine scored")
-    legend_outside(drawn, below=True)
+    drawing.legend_outside(drawn, below=True)
     return drawn
 
 
-@figure(
-    "raw_dimensions",
-    title="Mean and standard deviation of every dimension, raw output",
-    caption="One coloured point a dimension: its standard deviation over the encoder's vectors and over "
-    "the raw output; grey: its mean. On the dashed line they agree.",
-    needs=NEEDS,
-)
+@figure(*NEEDS)
 def raw_dimensions(inputs: ReportInputs) -> Figure:
+    """Mean and standard deviation of every dimension, raw output.
+
+    One coloured point a dimension: its standard deviation over the encoder's vectors and over the raw output;
+    grey: its mean. On the dashed line they agree.
+    """
     answered = PredictedWindows.of(inputs)
     evaluation_set = _some(answered)
     true = moments(evaluation_set.targets)
-    drawn, grid = panels(answered.models, sharex=True, sharey=True)
+    drawn, grid = drawing.panels(answered.models)
     room = dict(grid)
     for predictor in opened(answered):
         if predictor.name in room:
             own, axes = moments(Scores.of(predictor, evaluation_set).raw), room[predictor.name]
-            shades = (BASELINE, look(inputs, predictor.name).colour)
+            shades = (drawing.BASELINE, drawing.look(inputs, predictor.name).colour)
             for encoders, models, shade in zip(true, own, shades, strict=True):
                 axes.plot(encoders, models, ".", color=shade, alpha=0.5, ms=4, mew=0, rasterized=True)
-            axes.axline((0, 0), slope=1, color=INK, lw=0.8, ls="--")
-    drawn.supxlabel("over the encoder's vectors", size=9)
-    drawn.supylabel("over the raw predictions", size=9)
-    return drawn
+            drawing.diagonal(axes)
+    return drawing.name_axes(drawn, "over the encoder's vectors", "over the raw predictions")
 
 
-@figure(
-    "rollout_curve",
-    title="Rollout step by step",
-    caption="Each step reads the predictions before it as if they were text. Left: cosine to the true "
-    "chunk of that step; right: to the last chunk that was really read.",
-    needs=NEEDS,
-)
+@figure(*NEEDS)
 def rollout_curve(inputs: ReportInputs) -> Figure:
+    """Rollout step by step.
+
+    Each step reads the predictions before it as if they were text. Left: cosine to the true chunk of that
+    step; right: to the last chunk that was really read.
+    """
     answered = PredictedWindows.of(inputs)
     evaluation_set = answered.evaluation_set
     steps = next((n for n in range(STEPS, 1, -1) if len(rollable(evaluation_set, n))), None)
     if steps is None:
         raise NothingToDraw("no rollout: no document goes on for two chunks, or another task was evaluated")
-    drawn, grid = canvas(height=2.9 + legend_height(answered.models), columns=2)
+    drawn, grid = drawing.canvas(height=2.9 + drawing.legend_height(answered.models), columns=2)
     left, right = grid[0]
     every: list[NextVectorPredictor] = [CopyLast(evaluation_set.windows.context), *opened(answered)]
     for predictor in every:
         found = rollout(predictor, evaluation_set, steps, ROLLED)
-        line(left, inputs, predictor.name, range(1, steps + 1), found.cosine.mean(axis=0))
-        line(right, inputs, predictor.name, range(1, steps + 1), found.drift.mean(axis=0))
+        drawing.line(left, inputs, predictor.name, range(1, steps + 1), found.cosine.mean(axis=0))
+        drawing.line(right, inputs, predictor.name, range(1, steps + 1), found.drift.mean(axis=0))
     left.set_ylabel("cosine to the truth")
     right.set_ylabel("cosine to the last chunk read")
     for axes in (left, right):
         axes.set_xlabel("step")
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-    legend_outside(drawn, below=True)
+    drawing.legend_outside(drawn, below=True)
     return drawn
 
 
-@figure(
-    "attention_maps",
-    title="What the attention mixture network attends to",
-    caption=f"The last {READ} chunks of three windows, and how much each of them counts once the chunk of "
-    "a row is read (columns have the rows' numbers): 1 is an even share of all that was read by then. "
-    "The last row makes the prediction.",
-    needs=NEEDS,
-)
+@figure(*NEEDS, READ=READ)
 def attention_maps(inputs: ReportInputs) -> Figure:
-    """Three windows of the best attention mixture network: well, as usual and badly predicted."""
+    """What the attention mixture network attends to.
+
+    The last {READ} chunks of three windows, and how much each of them counts once the chunk of a row is read
+    (columns have the rows' numbers): 1 is an even share of all that was read by then. The last row makes the
+    prediction.
+    """
     answered = PredictedWindows.of(inputs)
     network = next((p for p in opened(answered) if p.model.gives_attention), None)
     if network is None:
@@ -216,18 +197,20 @@ def attention_maps(inputs: ReportInputs) -> Figure:
     order = np.argsort(-cosine, kind="stable")
     windows = [int(order[round(quantile * (len(order) - 1))]) for quantile in EXAMPLES.values()]
     found = [_attention(network, answered.evaluation_set.select(np.array([window]))) for window in windows]
-    drawn, grid = canvas(height=2.3 * len(EXAMPLES) + 0.4, rows=len(EXAMPLES))
+    drawn, grid = drawing.canvas(height=2.3 * len(EXAMPLES) + 0.4, rows=len(EXAMPLES))
     most = max(float(weights.max()) for weights, _ in found)
     for name, window, (weights, rows), axes in zip(EXAMPLES, windows, found, np.ravel(grid), strict=True):
         seen = np.where(np.tri(len(rows), dtype=bool), weights, np.nan)
         image = axes.imshow(seen, vmin=0, vmax=most, aspect="auto")
-        *read, came = map(_short, answered.store.texts([*rows, answered.answers.target[window]]))
+        told = answered.store.texts([*rows, answered.answers.target[window]])
+        seen_as = ("".join(c if c.isprintable() else " " for c in text) for text in told)
+        *read, came = (shorten(text, SHOWN) for text in seen_as)
         axes.set_yticks(range(len(rows)), [f"{text}  {i + 1}" for i, text in enumerate(read)], size=6.5)
         axes.set_xticks(range(len(rows)), [str(i + 1) for i in range(len(rows))], size=6.5)
         axes.grid(visible=False)
         said = f"{name}, cosine {short(float(cosine[window]), 2)}. Then came: {came}"
         axes.set_title(said, size=7, loc="right")
-    drawn.suptitle(wrapped(network.name), size=8)
+    drawn.suptitle(drawing.wrapped(network.name), size=8)
     drawn.supxlabel("chunk attended to", size=8)
     drawn.supylabel("chunk read", size=8)
     drawn.colorbar(image, ax=np.ravel(grid).tolist(), label="attention over an even share", shrink=0.5)
@@ -246,8 +229,3 @@ def _attention(network: RunPredictor, evaluation_set: EvaluationSet) -> tuple[Fl
         [int(evaluation_set.windows.back(step)[0]) for step in range(count - 1, -1, -1)], dtype=np.int64
     )
     return found[:count, :count] * np.arange(1, count + 1, dtype=np.float32)[:, None], rows
-
-
-def _short(text: str) -> str:
-    """A text, or its beginning, in one line of what can be shown."""
-    return shorten("".join(c if c.isprintable() else " " for c in text), SHOWN)

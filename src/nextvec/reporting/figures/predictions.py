@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nextvec.data.gather import gather_rows
 from nextvec.data.windows import FloatArray, IntArray
@@ -17,13 +16,12 @@ from nextvec.diagnostics.sections import sample
 from nextvec.errors import NothingToDraw
 from nextvec.evaluation.metrics import moments
 from nextvec.evaluation.predictor import unit
-from nextvec.reporting.drawing import INK, canvas, look, panels, wrapped
+from nextvec.reporting.drawing import canvas, diagonal, look, name_axes, panels, wrapped
 from nextvec.reporting.figures import figure
 from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.predicted import PredictedWindows, searchable
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from nextvec.corpus.store import Store
@@ -33,16 +31,13 @@ MAPPED = 500
 FEWEST_MAPPED = 5
 
 
-@figure(
-    "source_confusion",
-    title="Source of the prediction against source of the truth",
-    caption="Of the windows whose true next chunk is from one source (a row), the share whose prediction "
-    "is nearest to a training chunk of another. The true vectors, placed alike, show what could "
-    "be reached.",
-    needs=("rows", "answers", "store"),
-)
+@figure("rows", "answers", "store")
 def source_confusion(inputs: ReportInputs) -> Figure:
-    """The best model, the best baseline, and the truth itself."""
+    """Source of the prediction against source of the truth.
+
+    Of the windows whose true next chunk is from one source (a row), the share whose prediction is nearest to
+    a training chunk of another. The true vectors, placed alike, show what could be reached.
+    """
     answered = PredictedWindows.of(inputs)
     documents = answered.store.documents
     names = answered.store.sources
@@ -60,16 +55,13 @@ def source_confusion(inputs: ReportInputs) -> Figure:
     return _confusion(names, true[which], {**seen, "the true vectors": placed(answered.targets)})
 
 
-@figure(
-    "topic_confusion",
-    title="Topic of the prediction against topic of the truth",
-    caption="Topics are clusters of the training chunks, named by the terms that stand out in them. Of "
-    "the windows whose true next chunk is of one topic (a row), the share whose prediction falls "
-    "in each.",
-    needs=("rows", "answers", "store"),
-)
+@figure("rows", "answers", "store")
 def topic_confusion(inputs: ReportInputs) -> Figure:
-    """The best model and the best baseline."""
+    """Topic of the prediction against topic of the truth.
+
+    Topics are clusters of the training chunks, named by the terms that stand out in them. Of the windows
+    whose true next chunk is of one topic (a row), the share whose prediction falls in each.
+    """
     answered = PredictedWindows.of(inputs)
     topics = find_topics(answered.store, answered.trained)
     if len(topics.names) < 2:
@@ -97,7 +89,10 @@ def _confusion(names: Sequence[str], true: IntArray, predicted: dict[str, IntArr
         np.add.at(counts, (true, guess), 1)
         shares = 100 * counts[there] / windows[:, None]
         image = axes.imshow(shares, vmin=0, vmax=100, aspect="auto")
-        _write_shares(axes, shares)
+        for (i, j), share in np.ndenumerate(shares):
+            if share >= 0.5:  # what rounds to 0 is left empty
+                axes.text(j, i, f"{share:.0f}", ha="center", va="center", size=6.5,
+                          color="black" if share > 50 else "white")  # fmt: skip
         axes.set_xticks(range(len(names)), columns, **turn)
         axes.set_yticks(range(len(rows)), rows, size=7)
         axes.grid(visible=False)
@@ -108,35 +103,22 @@ def _confusion(names: Sequence[str], true: IntArray, predicted: dict[str, IntArr
     return drawn
 
 
-def _write_shares(axes: Axes, shares: NDArray[np.float64]) -> None:
-    """Percentages into the cells of an image, but for those that round to 0."""
-    for (i, j), share in np.ndenumerate(shares):
-        if share >= 0.5:
-            axes.text(j, i, f"{share:.0f}", ha="center", va="center", size=6.5,
-                      color="black" if share > 50 else "white")  # fmt: skip
-
-
-@figure(
-    "prediction_map",
-    title="Map of predictions and true vectors (t-SNE)",
-    caption="Predictions of the best model and the true vectors on one map that keeps near what is near "
-    "(t-SNE). Left the truth, right the predictions; the colour is the error of the window.",
-    needs=("rows", "answers", "store"),
-)
+@figure("rows", "answers", "store")
 def prediction_map(inputs: ReportInputs) -> Figure:
-    """The best model's predictions of at most 500 windows."""
+    """Map of predictions and true vectors (t-SNE).
+
+    Predictions of the best model and the true vectors on one map that keeps near what is near (t-SNE). Left
+    the truth, right the predictions; the colour is the error of the window.
+    """
     return _map(PredictedWindows.of(inputs), _tsne, "t-SNE")
 
 
-@figure(
-    "prediction_map_umap",
-    title="Map of predictions and true vectors (UMAP)",
-    caption="The map of predictions and true vectors, made by UMAP, which keeps more of what is far apart.",
-    needs=("rows", "answers", "store"),
-    on_request=True,
-)
+@figure("rows", "answers", "store", on_request=True)
 def prediction_map_umap(inputs: ReportInputs) -> Figure:
-    """The same by UMAP, where it is installed."""
+    """Map of predictions and true vectors (UMAP).
+
+    The map of predictions and true vectors, made by UMAP, which keeps more of what is far apart.
+    """
     if find_spec("umap") is None:
         raise NothingToDraw("UMAP is not installed: pip install nextvec[umap]")
     return _map(PredictedWindows.of(inputs), _umap, "UMAP")
@@ -183,40 +165,36 @@ def _umap(points: FloatArray) -> FloatArray:
     return np.asarray(made, dtype=np.float32)
 
 
-@figure(
-    "dimension_std",
-    title="Standard deviation of every dimension",
-    caption="One point a dimension: its standard deviation over the true vectors and over the "
-    "predictions, both of unit length. On the dashed line they agree; below it the predictions "
-    "are narrower, as a mean over what may come next is by nature.",
-    needs=("rows", "answers", "store"),
-)
+@figure("rows", "answers", "store")
 def dimension_std(inputs: ReportInputs) -> Figure:
+    """Standard deviation of every dimension.
+
+    One point a dimension: its standard deviation over the true vectors and over the predictions, both of unit
+    length. On the dashed line they agree; below it the predictions are narrower, as a mean over what may come
+    next is by nature.
+    """
     return _dimensions(PredictedWindows.of(inputs), 1, "standard deviation")
 
 
-@figure(
-    "dimension_mean",
-    title="Mean of every dimension",
-    caption="One point a dimension: its mean over the true vectors and over the predictions, both of unit "
-    "length. On the dashed line they agree.",
-    needs=("rows", "answers", "store"),
-)
+@figure("rows", "answers", "store")
 def dimension_mean(inputs: ReportInputs) -> Figure:
+    """Mean of every dimension.
+
+    One point a dimension: its mean over the true vectors and over the predictions, both of unit length. On
+    the dashed line they agree.
+    """
     return _dimensions(PredictedWindows.of(inputs), 0, "mean")
 
 
 def _dimensions(answered: PredictedWindows, which: int, what: str) -> Figure:
     true = moments(answered.targets)[which]
-    drawn, grid = panels(answered.models, sharex=True, sharey=True)
+    drawn, grid = panels(answered.models)
     for name, axes in grid:
         own = moments(answered.units(name))[which]
         axes.plot(true, own, ".", color=look(answered.inputs, name).colour, alpha=0.5, ms=4, mew=0,
                   rasterized=True)  # fmt: skip
-        axes.axline((0, 0), slope=1, color=INK, lw=0.8, ls="--")
-    drawn.supxlabel(f"{what} over the encoder's true vectors", size=9)
-    drawn.supylabel("over the predictions", size=9)
-    return drawn
+        diagonal(axes)
+    return name_axes(drawn, f"{what} over the encoder's true vectors", "over the predictions")
 
 
 # What a store's chunks are about: clusters of their vectors, named by what stands out in their texts.

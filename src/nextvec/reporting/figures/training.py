@@ -12,18 +12,7 @@ import numpy as np
 
 from nextvec.experiments.runs import RunFolder
 from nextvec.objectives.config import LossConfig
-from nextvec.reporting.drawing import (
-    BEST_BASELINE,
-    LINE,
-    bar_height,
-    bars,
-    canvas,
-    legend_outside,
-    look,
-    magnitudes,
-    wrapped,
-    write_values,
-)
+from nextvec.reporting import drawing
 from nextvec.reporting.figures import figure
 from nextvec.reporting.inputs import ReportInputs
 
@@ -40,54 +29,50 @@ PANEL = 2.6
 NAMED = 3
 
 
-@figure(
-    "loss_comparison",
-    title="Loss over epochs",
-    caption="The loss on training and on validation documents. Losses of different terms or weights are on "
-    "axes of their own: they cannot be compared. Thin lines: single seeds.",
-    needs=("histories",),
-)
+@figure("histories")
 def loss_comparison(inputs: ReportInputs) -> Figure:
-    """Training and validation loss, a line of panels for each loss."""
+    """Loss over epochs.
+
+    The loss on training and on validation documents. Losses of different terms or weights are on axes of
+    their own: they cannot be compared. Thin lines: single seeds.
+    """
     losses = _losses(inputs)
-    drawn, grid = canvas(width=9, height=0.8 + PANEL * len(losses), rows=len(losses), columns=2,
+    drawn, grid = drawing.canvas(width=9, height=0.8 + PANEL * len(losses), rows=len(losses), columns=2,
                          sharex=True, sharey="row")  # fmt: skip
     for panels, (name, rows) in zip(grid, losses.items(), strict=True):
         for axes, part in zip(panels, PANELS, strict=True):
             _curves(axes, inputs, rows, partial(_of, part, "loss"))
-        panels[0].set_ylabel(fill(f"loss ({name})", LINE))
+        panels[0].set_ylabel(fill(f"loss ({name})", drawing.LINE))
     return _finished(drawn, grid)
 
 
-@figure(
-    "cosine_curves",
-    title="Cosine over epochs",
-    caption="Cosine of prediction and true next vector on training and on validation documents. Rings: the "
-    "epoch whose model was kept. Thin lines: single seeds.",
-    needs=("histories",),
-)
+@figure("histories")
 def cosine_curves(inputs: ReportInputs) -> Figure:
-    drawn, panels = canvas(width=9, height=3.8, columns=2, sharex=True)
+    """Cosine over epochs.
+
+    Cosine of prediction and true next vector on training and on validation documents. Rings: the epoch whose
+    model was kept. Thin lines: single seeds.
+    """
+    drawn, panels = drawing.canvas(width=9, height=3.8, columns=2, sharex=True)
     rows = _rows(inputs)
     for axes, part in zip(panels[0], PANELS, strict=True):
         _curves(axes, inputs, rows, partial(_of, part, "cosine"))
         axes.set_ylabel("cosine")
     for row, runs in rows.items():
-        kept = [kept_epoch(run) for run in runs]
-        panels[0, 1].plot([line["epoch"] for line in kept], [line["validation"]["cosine"] for line in kept],
-                       "o", markersize=9, fillstyle="none", color=look(inputs, row).colour)  # fmt: skip
+        kept, shade = [kept_epoch(run) for run in runs], drawing.look(inputs, row).colour
+        cosines = [line["validation"]["cosine"] for line in kept]
+        epochs = [line["epoch"] for line in kept]
+        panels[0, 1].plot(epochs, cosines, "o", markersize=9, fillstyle="none", color=shade)
     return _finished(drawn, panels)
 
 
-@figure(
-    "lr_schedule",
-    title="Learning rate over epochs",
-    caption="The learning rate of the last update of each epoch. Models with the same schedule share a line.",
-    needs=("histories",),
-)
+@figure("histories")
 def lr_schedule(inputs: ReportInputs) -> Figure:
-    """The learning rate, one line for each schedule that there was."""
-    drawn, axes = canvas(width=9, height=3.2)
+    """Learning rate over epochs.
+
+    The learning rate of the last update of each epoch. Models with the same schedule share a line.
+    """
+    drawn, axes = drawing.canvas(width=9, height=3.2)
     shared: dict[tuple[float, ...], list[str]] = {}
     for row, runs in _rows(inputs).items():
         for run in runs:
@@ -95,7 +80,7 @@ def lr_schedule(inputs: ReportInputs) -> Figure:
             if row not in shared.setdefault(rates, []):
                 shared[rates].append(row)
     for rates, names in shared.items():
-        style = look(inputs, names[0])
+        style = drawing.look(inputs, names[0])
         axes.plot(range(1, len(rates) + 1), rates, color=style.colour, marker=style.marker,
                   linestyle=style.line, markevery=_every(len(rates)), label=_named(names))  # fmt: skip
     axes.set_ylim(bottom=0)
@@ -104,44 +89,42 @@ def lr_schedule(inputs: ReportInputs) -> Figure:
     return _finished(drawn, np.array([[axes]]))
 
 
-@figure(
-    "gradient_norms",
-    title="Gradient norm over epochs",
-    caption="Norm of the whole gradient before clipping, mean over the updates of each epoch. The dashed "
-    "line is where it is clipped. Thin lines: single seeds.",
-    needs=("histories",),
-)
+@figure("histories")
 def gradient_norms(inputs: ReportInputs) -> Figure:
-    """The gradient's norm on a scale of magnitudes."""
-    drawn, axes = canvas(width=9, height=3.6)
+    """Gradient norm over epochs.
+
+    Norm of the whole gradient before clipping, mean over the updates of each epoch. The dashed line is where
+    it is clipped. Thin lines: single seeds.
+    """
+    drawn, axes = drawing.canvas(width=9, height=3.6)
     rows = _rows(inputs)
     _curves(axes, inputs, rows, lambda line: line["gradient_norm"] or np.nan)
     clips = {run.config.get("optim", {}).get("clip", 0.0) for runs in rows.values() for run in runs}
     for clip in sorted(clips - {0.0}):
-        axes.axhline(clip, color=BEST_BASELINE, linestyle="--", linewidth=1, label=f"clipped at {clip:g}")
-    magnitudes(axes, "y")
+        axes.axhline(
+            clip, color=drawing.BEST_BASELINE, linestyle="--", linewidth=1, label=f"clipped at {clip:g}"
+        )
+    drawing.magnitudes(axes, "y")
     axes.set_ylabel("gradient norm")
     return _finished(drawn, np.array([[axes]]))
 
 
-@figure(
-    "validation_loss",
-    title="Validation loss by model",
-    caption="Mean squared error on validation documents at the epoch whose model was kept, whatever loss was "
-    "trained with: losses of different terms cannot be compared. Whiskers: from seed to seed.",
-    needs=("histories",),
-)
+@figure("histories")
 def validation_loss(inputs: ReportInputs) -> Figure:
-    """A bar a row: the mean of its seeds."""
+    """Validation loss by model.
+
+    Mean squared error on validation documents at the epoch whose model was kept, whatever loss was trained
+    with: losses of different terms cannot be compared. Whiskers: from seed to seed.
+    """
     found = {
         row: [kept_epoch(run)["validation"]["mse"] for run in runs] for row, runs in _rows(inputs).items()
     }
     names = sorted(found, key=lambda row: np.mean(found[row]))
-    drawn, axes = canvas(height=bar_height(names))
+    drawn, axes = drawing.canvas(height=drawing.bar_height(names))
     several = any(len(seeds) > 1 for seeds in found.values())
     spread = [(min(found[row]), max(found[row])) for row in names] if several else None
-    made = bars(axes, inputs, names, [float(np.mean(found[row])) for row in names], spread)
-    write_values(axes, made, "{:.6f}")
+    made = drawing.bars(axes, inputs, names, [float(np.mean(found[row])) for row in names], spread)
+    drawing.write_values(axes, made, "{:.6f}")
     axes.set_xlabel("validation loss (mse, mean over dimensions)")
     return drawn
 
@@ -192,7 +175,7 @@ def _of(part: str, name: str, line: dict[str, Any]) -> float:
 def _curves(axes: Axes, inputs: ReportInputs, rows: dict[str, list[RunFolder]], value: Value) -> None:
     """A line a row: the mean over its seeds as far as all of them went, and each seed."""
     for row, runs in rows.items():
-        style = look(inputs, row)
+        style = drawing.look(inputs, row)
         seeds = [np.array([value(line) for line in run.history]) for run in runs]
         if len(seeds) > 1:
             for seed in seeds:
@@ -200,7 +183,7 @@ def _curves(axes: Axes, inputs: ReportInputs, rows: dict[str, list[RunFolder]], 
         shared = min(map(len, seeds))
         mean = np.mean([seed[:shared] for seed in seeds], axis=0)
         axes.plot(np.arange(1, shared + 1), mean, color=style.colour, marker=style.marker,
-                  linestyle=style.line, markevery=_every(shared), label=wrapped(row))  # fmt: skip
+                  linestyle=style.line, markevery=_every(shared), label=drawing.wrapped(row))  # fmt: skip
 
 
 def _finished(drawn: Figure, grid: Any) -> Figure:
@@ -213,14 +196,14 @@ def _finished(drawn: Figure, grid: Any) -> Figure:
     if grid.shape[1] == len(PANELS):
         for axes, title in zip(grid[0], PANELS.values(), strict=True):
             axes.set_title(title)
-    legend_outside(drawn)
+    drawing.legend_outside(drawn)
     return drawn
 
 
 def _named(names: list[str]) -> str:
     """The first few of several names, one under the other."""
     more = len(names) - NAMED
-    return "\n".join([*map(wrapped, names[:NAMED]), *([f"and {more} more"] if more > 0 else [])])
+    return "\n".join([*map(drawing.wrapped, names[:NAMED]), *([f"and {more} more"] if more > 0 else [])])
 
 
 def _every(points: int) -> int:
