@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from nextvec.cli.index import index_drop, index_list
+from nextvec.cli.retrieve import index_drop, index_list
 from nextvec.corpus.layout import FloatArray, IntArray
 from nextvec.corpus.store import Store
 from nextvec.errors import ConfigError, MissingDependencyError, RetrievalError

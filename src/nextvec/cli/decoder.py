@@ -11,27 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
 
-from nextvec.cli.common import (
-    JsonTarget,
-    Quiet,
-    Sources,
-    StorePath,
-    Strict,
-    finish,
-    names,
-    output,
-    section,
-    verdict_lines,
-)
+from nextvec.cli import common
+from nextvec.cli.common import flag, names, output
 from nextvec.cli.texts import EncoderFlags, open_text_reader
 from nextvec.config import from_dict, given, merge, parse_assignments, read_toml
+from nextvec.errors import ConfigError
 
 if TYPE_CHECKING:
     from nextvec.decoding.base import Decoder
     from nextvec.decoding.vec2text.setup import PartSources
     from nextvec.diagnostics.sections import Section
     from nextvec.experiments.decoder_scores import DecodedChunk
-    from nextvec.experiments.decoder_trial import DecoderSelection, HeldOutChunks
+    from nextvec.experiments.decoder_trial import HeldOutChunks
     from nextvec.experiments.evaluating import EvaluatedRun
 
 VERBS = {
@@ -50,38 +41,26 @@ for name, summary in VERBS.items():
 class DecoderTrainFlags:
     """What is not given is left to the file, then to the defaults."""
 
-    config: Annotated[Path | None, Parameter(help="A TOML file; flags win over it.")] = None
-    tokens: Annotated[
-        Literal["bpe", "bytes"] | None, Parameter(help="How text is cut: byte pairs, or bytes.")
-    ] = None
-    epochs: Annotated[int | None, Parameter(help="Passes over the training chunks.")] = None
-    max_updates: Annotated[int | None, Parameter(help="Stop after so many updates.")] = None
-    seconds: Annotated[float | None, Parameter(help="Stop after so many seconds of training.")] = None
-    lr: Annotated[float | None, Parameter(help="Highest learning rate.")] = None
-    sources: Sources = None
-    split_file: Annotated[Path | None, Parameter(help="JSON with train, validation, test document ids.")] = (
-        None
-    )
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"] | None, Parameter(help="Where to train.")] = None
-    seed: Annotated[int | None, Parameter(help="Of the weights, the batches and the dropout.")] = None
-    set: Annotated[
-        tuple[str, ...], Parameter(help="Any other key, as KEY=VALUE: --set network.layers=6", negative=())
-    ] = ()
+    config: Annotated[Path | None, flag("A TOML file; flags win over it.")] = None
+    tokens: Annotated[Literal["bpe", "bytes"] | None, flag("How text is cut: byte pairs, or bytes.")] = None
+    epochs: Annotated[int | None, flag("Passes over the training chunks.")] = None
+    max_updates: Annotated[int | None, flag("Stop after so many updates.")] = None
+    seconds: Annotated[float | None, flag("Stop after so many seconds of training.")] = None
+    lr: Annotated[float | None, flag("Highest learning rate.")] = None
+    sources: common.Sources = None
+    split_file: common.NewSplitFile = None
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"] | None, flag("Where to train.")] = None
+    seed: Annotated[int | None, flag("Of the weights, the batches and the dropout.")] = None
+    set: Annotated[tuple[str, ...], flag("Any other key, as KEY=VALUE: --set network.layers=6")] = ()
 
     def layers(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The configuration file and the flags, as nested dictionaries. Raises ConfigError."""
+        most = {"epochs": self.epochs, "max_updates": self.max_updates, "max_seconds": self.seconds}
+        split = {"file": None if self.split_file is None else str(self.split_file.resolve())}
         flags = {
             "tokens": {"kind": self.tokens},
-            "optim": {
-                "epochs": self.epochs,
-                "max_updates": self.max_updates,
-                "max_seconds": self.seconds,
-                "lr": self.lr,
-            },
-            "data": {
-                "sources": list(names(self.sources)) or None,
-                "split": {"file": None if self.split_file is None else str(self.split_file.resolve())},
-            },
+            "optim": {**most, "lr": self.lr},
+            "data": {"sources": list(names(self.sources)) or None, "split": split},
             "runtime": {"device": self.device, "seed": self.seed},
         }
         file = read_toml(self.config) if self.config is not None else {}
@@ -89,13 +68,13 @@ class DecoderTrainFlags:
 
 
 def decoder_train(
-    store: StorePath,
+    store: common.StorePath,
     *,
-    out: Annotated[Path, Parameter(help="Folder of the decoder.")],
+    out: Annotated[Path, flag("Folder of the decoder.")],
     flags: DecoderTrainFlags | None = None,
-    resume: Annotated[bool, Parameter(negative=(), help="Go on with the training in --out.")] = False,
-    json: JsonTarget = None,
-    quiet: Quiet = False,
+    resume: Annotated[bool, flag("Go on with the training in --out.")] = False,
+    json: common.JsonTarget = None,
+    quiet: common.Quiet = False,
 ) -> None:
     """Train a text decoder on a store's own pairs of vector and text.
 
@@ -123,37 +102,34 @@ def decoder_train(
 
 
 def decoder_setup(
-    kind: Annotated[Literal["vec2text"], Parameter(help="The decoder: vec2text.")],
+    kind: Annotated[Literal["vec2text"], flag("The decoder: vec2text.")],
     *,
     folder: Annotated[
         Path | None,
-        Parameter(
-            help="Where its packages go; by default $NEXTVEC_VEC2TEXT, else share/nextvec/vec2text of the "
+        flag(
+            "Where its packages go; by default $NEXTVEC_VEC2TEXT, else share/nextvec/vec2text of the "
             "virtual environment, else of the user's data."
         ),
     ] = None,
-    check: Annotated[bool, Parameter(negative=(), help="Only check whether it runs.")] = False,
+    check: Annotated[bool, flag("Only check whether it runs.")] = False,
     out: Annotated[
-        Path | None, Parameter(help="Also put a decoder together in this new folder, for vec2text:FOLDER.")
+        Path | None, flag("Also put a decoder together in this new folder, for vec2text:FOLDER.")
     ] = None,
     inversion: Annotated[
-        str | None, Parameter(help="Model of the first hypothesis: folder or hub name [jxm/gtr__nq__32].")
+        str | None, flag("Model of the first hypothesis: folder or hub name [jxm/gtr__nq__32].")
     ] = None,
     corrector: Annotated[
-        str | None, Parameter(help="Corrector: folder or hub name [jxm/gtr__nq__32__correct].")
+        str | None, flag("Corrector: folder or hub name [jxm/gtr__nq__32__correct].")
     ] = None,
     embedder: Annotated[
-        str | None,
-        Parameter(help="The T5 encoder: folder or hub name [sentence-transformers/gtr-t5-base]."),
+        str | None, flag("The T5 encoder: folder or hub name [sentence-transformers/gtr-t5-base].")
     ] = None,
     base: Annotated[
         str | None,
-        Parameter(
-            help="Configuration and tokenizer of the models' T5: folder or hub name [google-t5/t5-base]."
-        ),
+        flag("Configuration and tokenizer of the models' T5: folder or hub name [google-t5/t5-base]."),
     ] = None,
-    quiet: Quiet = False,
-    json: JsonTarget = None,
+    quiet: common.Quiet = False,
+    json: common.JsonTarget = None,
 ) -> None:
     """Make the environment that vec2text runs in, and put its decoder together.
 
@@ -161,16 +137,13 @@ def decoder_setup(
     """
     from nextvec.decoding.vec2text.setup import Environment, PartSources, make
     from nextvec.decoding.vec2text.setup import check as check_parts
-    from nextvec.errors import ConfigError
 
-    given = {"inversion": inversion, "corrector": corrector, "embedder": embedder, "base": base}
-    named = {name: source for name, source in given.items() if source is not None}
+    named = given({"inversion": inversion, "corrector": corrector, "embedder": embedder, "base": base})
     if check and out is not None:
         raise ConfigError("--check makes nothing", where="--out", remedy="leave one of them out")
     if named and out is None:
-        raise ConfigError(
-            "parts, but no decoder to make of them", where=f"--{next(iter(named))}", remedy="add --out"
-        )
+        where = f"--{next(iter(named))}"
+        raise ConfigError("parts, but no decoder to make of them", where=where, remedy="add --out")
     if out is not None:
         check_parts(out, PartSources(**named))
     started = time.monotonic()
@@ -179,12 +152,9 @@ def decoder_setup(
         versions = environment.probe()
     else:
         environment, versions = make(folder, quiet=quiet)
-    figures: dict[str, Any] = {
-        "folder": str(environment.folder),
-        "versions": versions,
-        "bytes": environment.size(),
-        "seconds": round(time.monotonic() - started, 1),
-    }
+    seconds = round(time.monotonic() - started, 1)
+    figures = {"folder": str(environment.folder), "versions": versions, "bytes": environment.size()}
+    figures["seconds"] = seconds
     if out is not None:
         figures["decoder"] = _put_together(out, PartSources(**named), environment.folder)
     output(_words(figures), figures, json)
@@ -220,9 +190,8 @@ def _words(figures: dict[str, Any]) -> str:
 
 EVALUATION = Group("Evaluation")
 
-RunFolder = Annotated[Path | None, Parameter(help="A run or an ensemble, whose predictions are decoded too.")]
-DecoderStore = Annotated[Path, Parameter(help="The store that held-out chunks are taken from.")]
-Device = Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the run predicts.")]
+RunFolder = Annotated[Path | None, flag("A run or an ensemble, whose predictions are decoded too.")]
+DecoderStore = Annotated[Path, flag("The store that held-out chunks are taken from.")]
 
 
 @Parameter(name="*", group=EVALUATION)
@@ -230,33 +199,23 @@ Device = Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the run 
 class DecoderEvaluateFlags:
     """Which chunks are decoded; shared by the verbs that evaluate decoders."""
 
-    documents: Annotated[int, Parameter(help="How many held-out documents; one chunk of each.")] = 100
+    documents: Annotated[int, flag("How many held-out documents; one chunk of each.")] = 100
     splits: Annotated[
         str,
-        Parameter(
-            help="Splits that they are taken from, separated by commas: the next where the first has too "
+        flag(
+            "Splits that they are taken from, separated by commas: the next where the first has too "
             "few. A trained decoder was stopped early on validation."
         ),
     ] = "test"
-    sources: Annotated[str | None, Parameter(help="Only these sources, separated by commas.")] = None
+    sources: common.Sources = None
     split_file: Annotated[
-        Path | None, Parameter(help="JSON of document ids (default: that of the run, or of the decoder).")
+        Path | None, flag("JSON of document ids (default: that of the run, or of the decoder).")
     ] = None
-    context: Annotated[int, Parameter(help="Chunks that stand before each one, at least.")] = 5
-    seed: Annotated[int, Parameter(help="Of the draw of chunks, and of the shuffled control.")] = 0
+    context: Annotated[int, flag("Chunks that stand before each one, at least.")] = 5
+    seed: Annotated[int, flag("Of the draw of chunks, and of the shuffled control.")] = 0
     decoder_option: Annotated[
-        tuple[str, ...],
-        Parameter(negative=(), help="KIND.KEY=VALUE, e.g. vec2text.steps=10, inverter.writing.beam=8."),
+        tuple[str, ...], flag("KIND.KEY=VALUE, e.g. vec2text.steps=10, inverter.writing.beam=8.")
     ] = ()
-
-    def selection(self) -> DecoderSelection:
-        from nextvec.data.splits import SplitConfig
-        from nextvec.experiments.decoder_trial import DecoderSelection
-
-        division = None if self.split_file is None else SplitConfig(file=str(self.split_file.resolve()))
-        return DecoderSelection(
-            names(self.splits), self.documents, names(self.sources), division, self.context, self.seed
-        )
 
 
 @contextmanager
@@ -270,16 +229,16 @@ def bench_of(
     *,
     quiet: bool,
 ) -> Iterator[tuple[HeldOutChunks, list[Decoder], EvaluatedRun | None]]:
-    from nextvec.config import from_dict, parse_assignments
     from nextvec.corpus.reading import Space
     from nextvec.corpus.store import Store
     from nextvec.decoding.load import DecoderOptions, check_decoders
-    from nextvec.experiments.decoder_trial import opened
+    from nextvec.experiments.decoder_trial import DecoderSelection, opened
     from nextvec.experiments.mixing import open_evaluated
 
     flags = flags or DecoderEvaluateFlags()
-    selection, given = flags.selection(), parse_assignments(flags.decoder_option)
-    options = from_dict(DecoderOptions, given, where="--decoder-option")
+    which = (names(flags.splits), flags.documents, names(flags.sources))
+    selection = DecoderSelection(*which, common.division(flags.split_file), flags.context, flags.seed)
+    options = from_dict(DecoderOptions, parse_assignments(flags.decoder_option), where="--decoder-option")
     check_decoders(specs)
     held = Store.open(store)
     judged = None if run is None else open_evaluated(str(run), device)
@@ -289,18 +248,16 @@ def bench_of(
 
 
 def decoder_evaluate(
-    *decoders: Annotated[
-        str, Parameter(help="nearest (among training chunks), folders of decoders, vec2text:FOLDER.")
-    ],
+    *decoders: Annotated[str, flag("nearest (among training chunks), folders of decoders, vec2text:FOLDER.")],
     store: DecoderStore,
     run: RunFolder = None,
     flags: DecoderEvaluateFlags | None = None,
     encoder: EncoderFlags | None = None,
-    device: Device = "cpu",
-    examples: Annotated[int, Parameter(help="Print so many texts beside the truth.")] = 0,
-    strict: Strict = False,
-    json: JsonTarget = None,
-    quiet: Quiet = False,
+    device: common.Device = "cpu",
+    examples: Annotated[int, flag("Print so many texts beside the truth.")] = 0,
+    strict: common.Strict = False,
+    json: common.JsonTarget = None,
+    quiet: common.Quiet = False,
 ) -> None:
     """Evaluate decoders: the vectors of held-out chunks become texts, which are encoded again and compared.
 
@@ -308,8 +265,6 @@ def decoder_evaluate(
     each chunk go the whole way: encoder, model, decoder, text. The exit code is 0 whatever is found, or with
     --strict 1 when a verdict is RED.
     """
-    from nextvec.errors import ConfigError
-
     if not decoders:
         raise ConfigError("nothing to evaluate", where="nextvec decoder evaluate", remedy="name a decoder")
     with bench_of(decoders, store, run, flags, encoder, device, quiet=quiet) as (bench, found, judged):
@@ -317,11 +272,13 @@ def decoder_evaluate(
 
         report, shown = evaluate_decoders(bench, found, judged)
     output("\n\n".join([describe_table(report), *map(_show, shown[:examples])]), report.to_json(), json)
-    finish(report.verdicts(), strict=strict)
+    common.finish(report.verdicts(), strict=strict)
 
 
 def describe_table(found: Section) -> str:
-    return "\n".join([*section(found.lines()), "", "Verdicts", *verdict_lines(found.verdicts())])
+    return "\n".join(
+        [*common.section(found.lines()), "", "Verdicts", *common.verdict_lines(found.verdicts())]
+    )
 
 
 def _show(example: DecodedChunk) -> str:

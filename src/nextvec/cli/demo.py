@@ -6,22 +6,19 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
-
-from nextvec.cli.common import Quiet
-from nextvec.cli.configure import TrainingFlags
+from nextvec.cli.common import Quiet, flag
+from nextvec.cli.train import TrainingFlags
 
 MODELS = ("amn", "lstm", "gru", "transformer")
 # With few articles, more of them to evaluate on, and models that start as a strong baseline.
 RECIPE = "residual"
 DIVISION = {"data": {"split": {"validation": 0.15, "test": 0.25}}}
 EXAMPLES = 3
-EXCERPT = 100
 
 
 def demo(
     *,
-    out: Annotated[Path, Parameter(help="Folder for everything the demo writes.")] = Path("demo"),
+    out: Annotated[Path, flag("Folder for everything the demo writes.")] = Path("demo"),
     training: TrainingFlags | None = None,
     quiet: Quiet = False,
 ) -> None:
@@ -43,14 +40,8 @@ def demo(
     from nextvec.experiments.plan import MatrixPlan
 
     started = time.monotonic()
-    report = ingest(
-        demo_source(),
-        out / "store",
-        encoder=EncoderConfig(),
-        chunker=make_chunker(),
-        options=demo_options(),
-        quiet=quiet,
-    )
+    reading: dict[str, Any] = {"chunker": make_chunker(), "options": demo_options(), "quiet": quiet}
+    report = ingest(demo_source(), out / "store", encoder=EncoderConfig(), **reading)
     store = Store.open(out / "store")
     print(
         f"{report.documents} articles added, {len(store.documents)} in {store.path} ({len(store)} chunks, "
@@ -58,19 +49,15 @@ def demo(
     )
     plan = MatrixPlan(str(store.path.resolve()), MODELS, seeds=1)
     configure = configurer(training or TrainingFlags(), RECIPE, DIVISION)
-    table = run_matrix(
-        store,
-        plan,
-        configure,
-        out / "matrix",
-        DocumentSelection(),
-        EvaluationConfig(speed=True, quiet=quiet),
-        quiet=quiet,
-    )
+    how = EvaluationConfig(speed=True, quiet=quiet)
+    table = run_matrix(store, plan, configure, out / "matrix", DocumentSelection(), how, quiet=quiet)
     print(f"\n{show(table, markdown=False)}\n")
     _print_examples(store, out / "matrix", table)
     _report(out / "matrix", quiet)
-    _print_places(out, table, time.monotonic() - started)
+    print(f"store    {out / 'store'}   (nextvec info {out / 'store'})")
+    print(f"runs     {out / 'matrix' / 'runs'}")
+    print(f"table    {out / 'matrix' / 'matrix.json'}   (nextvec compare {out / 'matrix'})")
+    print(f"seconds  {time.monotonic() - started:.0f}")
     if table["failed"]:
         raise SystemExit(1)
 
@@ -96,9 +83,8 @@ def _print_examples(store: Any, matrix: Path, table: dict[str, Any]) -> None:
 
     best = max((r for r in table["rows"] if r["kind"] == "model"), key=lambda r: float(r["cosine"]))
     run = RunPredictor(matrix / best["per_seed"][0]["model_file"].rpartition("/")[0])
-    windows, documents = evaluation_windows(
-        store, [run], DocumentSelection(), table["context"], table["horizon"]
-    )
+    length = (table["context"], table["horizon"])
+    windows, documents = evaluation_windows(store, [run], DocumentSelection(), *length)
     for title, examples in best_and_worst(store, run, windows, documents, EXAMPLES):
         print(f"{title} predictions of {best['name']}:")
         for example in examples:
@@ -106,10 +92,3 @@ def _print_examples(store: Any, matrix: Path, table: dict[str, Any]) -> None:
             print(f"\n  {where}: cosine {example.cosine:.3f}, rank {example.rank}")
             print("\n".join(example.texts()))
         print()
-
-
-def _print_places(out: Path, table: dict[str, Any], seconds: float) -> None:
-    print(f"store    {out / 'store'}   (nextvec info {out / 'store'})")
-    print(f"runs     {out / 'matrix' / 'runs'}")
-    print(f"table    {out / 'matrix' / 'matrix.json'}   (nextvec compare {out / 'matrix'})")
-    print(f"seconds  {seconds:.0f}")

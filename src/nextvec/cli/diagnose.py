@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
-from nextvec.cli.common import (
-    JsonTarget,
-    Quiet,
-    Sources,
-    Strict,
-    finish,
-    names,
-    output,
-    section,
-    verdict_lines,
-)
-from nextvec.cli.decoder import (
-    DecoderEvaluateFlags,
-    DecoderStore,
-    Device,
-    RunFolder,
-    bench_of,
-    describe_table,
-)
+from nextvec.cli import common
+from nextvec.cli.common import flag, output
+from nextvec.cli.decoder import DecoderEvaluateFlags, DecoderStore, RunFolder, bench_of, describe_table
 from nextvec.cli.texts import EncoderFlags
 from nextvec.text import columns, fill
 
@@ -51,10 +35,10 @@ for name, summary in DIAGNOSES.items():
 
 
 def diagnose_run(
-    run: Annotated[Path, Parameter(help="A run folder, finished or not.")],
+    run: Annotated[Path, flag("A run folder, finished or not.")],
     *,
-    strict: Strict = False,
-    json: JsonTarget = None,
+    strict: common.Strict = False,
+    json: common.JsonTarget = None,
 ) -> None:
     """Read the history of a training run: every loss term and its gradient, variance, collapse, divergence,
     over-fitting, the learning rate's schedule, speed.
@@ -66,14 +50,14 @@ def diagnose_run(
 
     found = diagnose_run(RunFolder.read(run).record())
     output(describe_run(found), found.to_json(), json)
-    finish(found.verdicts, strict=strict)
+    common.finish(found.verdicts, strict=strict)
 
 
 def describe_run(found: RunDiagnosis) -> str:
     blocks = [f"{found.record.run}: {found.record.model}"]
     if found.record.epochs:
         blocks.append(columns(*run_table(found.record)))
-    return "\n\n".join([*blocks, "Verdicts"]) + "\n" + "\n".join(verdict_lines(found.verdicts))
+    return "\n\n".join([*blocks, "Verdicts"]) + "\n" + "\n".join(common.verdict_lines(found.verdicts))
 
 
 def run_table(record: RunRecord) -> tuple[list[str], list[list[str]]]:
@@ -91,40 +75,31 @@ def _epoch_cells(e: Epoch, terms: tuple[str, ...]) -> list[str]:
         return "" if value is None else format(value, form)
 
     return [
-        f"{e.epoch}",
-        f"{e.update:,}",
-        f"{e.train['loss']:.4g}",
+        *(f"{e.epoch}", f"{e.update:,}", f"{e.train['loss']:.4g}"),
         *(figure(e.train.get(f"loss.{t}"), ".4g") for t in terms),
-        f"{e.validation['loss']:.4g}",
-        f"{e.train['cosine']:.4f}",
-        f"{e.validation['cosine']:.4f}",
-        figure(e.validation.get("variance_ratio"), ".3f"),
-        figure(e.validation.get("std_ratio"), ".3f"),
+        *(f"{e.validation['loss']:.4g}", f"{e.train['cosine']:.4f}", f"{e.validation['cosine']:.4f}"),
+        *(figure(e.validation.get(ratio), ".3f") for ratio in ("variance_ratio", "std_ratio")),
         f"{e.gradient_norm:.3g}",
         *(figure(e.term_gradients.get(t), ".3g") for t in terms),
-        f"{e.lr:.3g}",
-        f"{e.seconds:.1f}",
-        f"{e.speed:,.0f}",
+        *(f"{e.lr:.3g}", f"{e.seconds:.1f}", f"{e.speed:,.0f}"),
     ]
 
 
 def diagnose_model(
-    run: Annotated[Path, Parameter(help="A run folder.")],
+    run: Annotated[Path, flag("A run folder.")],
     *,
-    store: Annotated[Path, Parameter(help="The store to evaluate on; it may be another than trained on.")],
-    split: Annotated[str, Parameter(help="train (labelled in-sample), validation, test or all.")] = "test",
-    sources: Sources = None,
-    split_file: Annotated[Path | None, Parameter(help="JSON of document ids (default: the run's).")] = None,
-    context: Annotated[int, Parameter(help="Chunks read at least before each target.")] = 5,
-    candidates: Annotated[
-        Literal["split", "store", "document"], Parameter(help="What the true next chunk is ranked among.")
-    ] = "split",
-    seed: Annotated[int, Parameter(help="Of samples, shuffles and random windows.")] = 0,
-    no_speed: Annotated[bool, Parameter(negative=(), help="Do not measure latency.")] = False,
-    device: Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the model predicts.")] = "cpu",
-    strict: Strict = False,
-    json: JsonTarget = None,
-    quiet: Quiet = False,
+    store: Annotated[Path, flag("The store to evaluate on; it may be another than trained on.")],
+    split: common.Split = "test",
+    sources: common.Sources = None,
+    split_file: common.SplitFile = None,
+    context: common.LeastContext = 5,
+    candidates: common.Candidates = "split",
+    seed: Annotated[int, flag("Of samples, shuffles and random windows.")] = 0,
+    no_speed: common.NoSpeed = False,
+    device: common.Device = "cpu",
+    strict: common.Strict = False,
+    json: common.JsonTarget = None,
+    quiet: common.Quiet = False,
 ) -> None:
     """Look at a trained model from every side, beside the baselines: has it collapsed, what does it use of
     its context, where does it gain and lose, what does it fail at, does it over-fit, does it meet the brief?
@@ -133,13 +108,10 @@ def diagnose_model(
     windows with their texts. The exit code is 0 whatever is found, or with --strict 1 when a verdict is RED.
     """
     from nextvec.corpus.store import Store
-    from nextvec.data.splits import SplitConfig
     from nextvec.evaluation.harness import EvaluationConfig
     from nextvec.experiments.diagnose import diagnose_model
-    from nextvec.experiments.evaluating import DocumentSelection
     from nextvec.inference.predictor import RunPredictor
 
-    division = None if split_file is None else SplitConfig(file=str(split_file.resolve()))
     predictor = RunPredictor(run, device=device)
     how = EvaluationConfig(
         context=context,
@@ -149,10 +121,9 @@ def diagnose_model(
         speed=not no_speed,
         quiet=quiet,
     )
-    selection = DocumentSelection(split=split, sources=names(sources), division=division)
-    found = diagnose_model(Store.open(store), predictor, selection, how)
+    found = diagnose_model(Store.open(store), predictor, common.selection(split, sources, split_file), how)
     output(describe_model(found), found.to_json(), json)
-    finish(found.diagnosis.verdicts, strict=strict)
+    common.finish(found.diagnosis.verdicts, strict=strict)
 
 
 def describe_model(found: RunModelDiagnosis) -> str:
@@ -167,7 +138,7 @@ def describe_model(found: RunModelDiagnosis) -> str:
             f"{d.documents:,} documents, context {d.context}, horizon {d.horizon}{dropped}. "
             "Intervals: 95 %, 1,000 resamples of the documents."
         ),
-        "\n".join(["Verdicts", *verdict_lines(d.verdicts)]),
+        "\n".join(["Verdicts", *common.verdict_lines(d.verdicts)]),
     ]
     blocks += [_titled(p.title, p.lines()) for name, p in d.parts.items() if name != "examples"]
     blocks += [_titled("The brief's criteria", _criteria(found.checklist))]
@@ -176,21 +147,13 @@ def describe_model(found: RunModelDiagnosis) -> str:
 
 
 def _titled(title: str, lines: list[str]) -> str:
-    return "\n".join([title, "=" * len(title), *section(lines)])
+    return "\n".join([title, "=" * len(title), *common.section(lines)])
 
 
 def _criteria(found: Checklist) -> list[str]:
     count = found.count
-    rows = [
-        [
-            c.criterion,
-            c.document,
-            c.asked,
-            c.measured or "-",
-            c.status.replace(" measurable here", " measurable"),
-        ]
-        for c in found.criteria
-    ]
+    told = {c.status: c.status.replace(" measurable here", " measurable") for c in found.criteria}
+    rows = [[c.criterion, c.document, c.asked, c.measured or "-", told[c.status]] for c in found.criteria]
     notes: dict[str, list[str]] = {}
     for c in found.criteria:
         if c.note:
@@ -204,18 +167,16 @@ def _criteria(found: Checklist) -> list[str]:
 
 
 def diagnose_decoder(
-    decoder: Annotated[
-        str, Parameter(help="nearest (among training chunks), a decoder's folder, or vec2text:FOLDER.")
-    ],
+    decoder: Annotated[str, flag("nearest (among training chunks), a decoder's folder, or vec2text:FOLDER.")],
     *,
     store: DecoderStore,
     run: RunFolder = None,
     flags: DecoderEvaluateFlags | None = None,
     encoder: EncoderFlags | None = None,
-    device: Device = "cpu",
-    strict: Strict = False,
-    json: JsonTarget = None,
-    quiet: Quiet = False,
+    device: common.Device = "cpu",
+    strict: common.Strict = False,
+    json: common.JsonTarget = None,
+    quiet: common.Quiet = False,
 ) -> None:
     """Find where text -> vector -> model -> vector -> text breaks: the A/B/C/D test.
 
@@ -230,4 +191,4 @@ def diagnose_decoder(
 
         found = diagnose_decoder(bench, opened, judged)
     output(describe_table(found), found.to_json(), json)
-    finish(found.verdicts(), strict=strict)
+    common.finish(found.verdicts(), strict=strict)

@@ -3,53 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Group, Parameter
+from cyclopts import Group
 
-from nextvec.cli.common import (
-    JsonTarget,
-    Quiet,
-    Sources,
-    StorePath,
-    Strict,
-    finish,
-    names,
-    output,
-    verdict_lines,
-)
+from nextvec.cli import common
+from nextvec.cli.common import flag, names, output
+from nextvec.cli.texts import configure_encoder
+from nextvec.errors import ConfigError
 from nextvec.text import columns
 
 if TYPE_CHECKING:
     from nextvec.corpus.encoders import Encoder
     from nextvec.diagnostics.data import DataDiagnosis, Summary
     from nextvec.diagnostics.lags import LagCurve
+    from nextvec.evaluation.intervals import Estimate
 
 ENCODING = Group("Re-embedding")
 
 
 def diagnose_data(
-    store: StorePath,
+    store: common.StorePath,
     *,
-    sources: Sources = None,
-    split_file: Annotated[Path | None, Parameter(help="JSON of train, validation, test ids.")] = None,
-    context: Annotated[int, Parameter(help="Chunks that a window reads.")] = 5,
-    horizon: Annotated[int, Parameter(help="How many chunks ahead its target is.")] = 1,
+    sources: common.Sources = None,
+    split_file: Annotated[Path | None, flag("JSON of train, validation, test ids.")] = None,
+    context: Annotated[int, flag("Chunks that a window reads.")] = 5,
+    horizon: Annotated[int, flag("How many chunks ahead its target is.")] = 1,
     reembed: Annotated[
-        float,
-        Parameter(group=ENCODING, help="Share of chunks encoded anew, at least 32; 0 for none."),
+        float, flag("Share of chunks encoded anew, at least 32; 0 for none.", group=ENCODING)
     ] = 0.01,
     encoder: Annotated[
-        str | None, Parameter(group=ENCODING, help="The encoder (default: the store's, if it is here).")
+        str | None, flag("The encoder (default: the store's, if it is here).", group=ENCODING)
     ] = None,
-    endpoint: Annotated[str | None, Parameter(group=ENCODING, help="URL of the server that runs it.")] = None,
+    endpoint: Annotated[str | None, flag("URL of the server that runs it.", group=ENCODING)] = None,
     encoder_option: Annotated[
-        tuple[str, ...], Parameter(group=ENCODING, negative=(), help="KEY=VALUE, as for `nextvec ingest`.")
+        tuple[str, ...], flag("KEY=VALUE, as for `nextvec ingest`.", group=ENCODING)
     ] = (),
-    seed: Annotated[int, Parameter(help="Of the resampling of documents and of the sample.")] = 0,
-    strict: Strict = False,
-    json: JsonTarget = None,
-    quiet: Quiet = False,
+    seed: Annotated[int, flag("Of the resampling of documents and of the sample.")] = 0,
+    strict: common.Strict = False,
+    json: common.JsonTarget = None,
+    quiet: common.Quiet = False,
 ) -> None:
     """Look at a store: is the next chunk nearer than chance, do texts and vectors belong together, what is
     twice there, are documents long enough?
@@ -61,31 +54,22 @@ def diagnose_data(
     from nextvec.data.splits import SplitConfig
     from nextvec.diagnostics.data import DataDiagnosisConfig, diagnose_data
 
-    looking = DataDiagnosisConfig(
-        sources=names(sources),
-        division=SplitConfig(file=None if split_file is None else str(split_file)),
-        context=context,
-        horizon=horizon,
-        reembed=reembed,
-        seed=seed,
-        quiet=quiet,
-    )
+    division = SplitConfig(file=None if split_file is None else str(split_file))
+    how: dict[str, Any] = {"context": context, "horizon": horizon, "reembed": reembed}
+    looking = DataDiagnosisConfig(names(sources), division, seed=seed, quiet=quiet, **how)
     found = diagnose_data(Store.open(store), looking, encoder=_encoder(encoder, endpoint, encoder_option))
     output(describe(found), found.to_json(), json)
-    finish(found.verdicts, strict=strict)
+    common.finish(found.verdicts, strict=strict)
 
 
 def _encoder(name: str | None, endpoint: str | None, options: tuple[str, ...]) -> Encoder | None:
-    from nextvec.config import from_dict, parse_assignments
-    from nextvec.corpus.encoders import EncoderConfig, load_encoder
-    from nextvec.errors import ConfigError
+    from nextvec.corpus.encoders import load_encoder
 
     if name is None:
         if endpoint or options:
             raise ConfigError("no encoder is named", where="--encoder", remedy="give the model's name")
         return None
-    given = {"name": name, "endpoint": endpoint, **parse_assignments(options)}
-    return load_encoder(from_dict(EncoderConfig, given, where="--encoder-option"))
+    return load_encoder(configure_encoder(name, endpoint, options))
 
 
 def describe(found: DataDiagnosis) -> str:
@@ -102,24 +86,18 @@ def describe(found: DataDiagnosis) -> str:
         _sample(found),
         "Verdicts",
     ]
-    return "\n\n".join(blocks) + "\n" + "\n".join(verdict_lines(found.verdicts))
+    return "\n\n".join(blocks) + "\n" + "\n".join(common.verdict_lines(found.verdicts))
 
 
-def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"[{low:.4f}, {high:.4f}]"
+def _told(found: Estimate, sign: str = "") -> tuple[str, str]:
+    """A figure and its interval, in two cells."""
+    low, high = found.low, found.high
+    return f"{found.value:{sign}.4f}", "" if low is None or high is None else f"[{low:.4f}, {high:.4f}]"
 
 
 def _lags(curve: LagCurve) -> str:
     rows = [
-        [
-            f"{lag.k}",
-            f"{lag.pairs:,}",
-            f"{lag.cosine.value:.4f}",
-            _interval(lag.cosine.low, lag.cosine.high),
-            f"{lag.shuffled:.4f}",
-            f"{lag.gain.value:+.4f}",
-            _interval(lag.gain.low, lag.gain.high),
-        ]
+        [f"{lag.k}", f"{lag.pairs:,}", *_told(lag.cosine), f"{lag.shuffled:.4f}", *_told(lag.gain, "+")]
         for lag in curve.lags
     ]
     note = (
@@ -150,14 +128,8 @@ def _coherence(curves: tuple[LagCurve, ...]) -> str:
         cells = [curve.source or "all", f"{curve.documents:,}", f"{curve.chunks:,}"]
         if curve.lags:
             first = curve.lags[0]
-            cells += [
-                f"{first.cosine.value:.4f}",
-                _interval(first.cosine.low, first.cosine.high),
-                f"{first.shuffled:.4f}",
-                f"{curve.apart:.4f}",
-                f"{first.gain.value:+.4f}",
-                _interval(first.gain.low, first.gain.high),
-            ]
+            cells += [*_told(first.cosine), f"{first.shuffled:.4f}", f"{curve.apart:.4f}"]
+            cells += _told(first.gain, "+")
         rows.append(cells + [""] * (9 - len(cells)))
     head = ["source", "documents", "chunks", "adjacent", "", "shuffled", "other documents", "difference", ""]
     return columns(head, rows)
@@ -172,27 +144,14 @@ def _vectors(found: Summary) -> str:
     rows = [
         [
             name,
-            *(f"{spread.mean[k]:.4f}" for k in ("min", "median", "max")),
-            *(f"{spread.std[k]:.4f}" for k in ("min", "median", "max")),
-            f"{spread.std_above:.4f}",
-            f"{len(spread.still)}",
-            f"{spread.mean_norm:.4f}",
+            *(f"{of[k]:.4f}" for of in (spread.mean, spread.std) for k in ("min", "median", "max")),
+            *(f"{spread.std_above:.4f}", f"{len(spread.still)}", f"{spread.mean_norm:.4f}"),
         ]
         for name, spread in (("as stored", found.raw), ("unit length", found.unit))
         if name == "as stored" or not found.normalised
     ]
-    head = [
-        "",
-        "mean min",
-        "median",
-        "max",
-        "std min",
-        "median",
-        "max",
-        "std > .01",
-        "still",
-        "|mean vector|",
-    ]
+    rest = ["median", "max"]
+    head = ["", "mean min", *rest, "std min", *rest, "std > .01", "still", "|mean vector|"]
     return "\n".join([*lines, columns(head, rows)])
 
 

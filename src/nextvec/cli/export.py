@@ -1,46 +1,45 @@
-"""`nextvec export`."""
+"""`nextvec export`, `export-npz` and `prune`: a run for a faster engine, or a smaller one; a store for other
+tools."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter
-
-from nextvec.cli.common import JsonTarget, Quiet, Sources, StorePath, names, output
+from nextvec.cli import common
+from nextvec.cli.common import flag, names, output
+from nextvec.text import columns
 
 if TYPE_CHECKING:
+    from nextvec.experiments.pruning import PruningRow, PruningTable
     from nextvec.inference.export import Exported
 
 
 def export(
-    run: Annotated[str, Parameter(help="A run folder, a hub id of one, or an ensemble.")],
+    run: Annotated[str, flag("A run folder, a hub id of one, or an ensemble.")],
     *,
-    format: Annotated[Literal["onnx", "openvino"], Parameter(help="What it is written for.")] = "onnx",
+    format: Annotated[Literal["onnx", "openvino"], flag("What it is written for.")] = "onnx",
     precision: Annotated[
         Literal["fp32", "bf16", "int8"],
-        Parameter(help="Of weights and products: int8 for onnx, bf16 for openvino, fp32 for both."),
+        flag("Of weights and products: int8 for onnx, bf16 for openvino, fp32 for both."),
     ] = "fp32",
     store: Annotated[
-        Path | None,
-        Parameter(help="Compare export and run on windows of this store (default: seeded vectors)."),
+        Path | None, flag("Compare export and run on windows of this store (default: seeded vectors).")
     ] = None,
     out: Annotated[
-        Path | None, Parameter(help="Folder to write (default: RUN-FORMAT-PRECISION beside the run).")
+        Path | None, flag("Folder to write (default: RUN-FORMAT-PRECISION beside the run).")
     ] = None,
     step: Annotated[
         bool,
-        Parameter(
-            help="Write step.onnx too: one vector and the state in, the prediction and the new state out. "
-            "Streams of the export then go on from their state.",
-            negative=(),
+        flag(
+            "Write step.onnx too: one vector and the state in, the prediction and the new state out. "
+            "Streams of the export then go on from their state."
         ),
     ] = False,
     tolerance: Annotated[
-        float | None,
-        Parameter(help="Least cosine to the run; below it nothing is written (fp32: .9999, else .999)."),
+        float | None, flag("Least cosine to the run; below it nothing is written (fp32: .9999, else .999).")
     ] = None,
-    json: JsonTarget = None,
+    json: common.JsonTarget = None,
 ) -> None:
     """Write a run for a faster engine, and show how close its predictions are to the run's. The folder is
     taken by predict, retrieve, evaluate and serve in the place of a run.
@@ -54,60 +53,48 @@ def export(
     opened = None if store is None else Store.open(store)
     # an export is refused as a run, with the reason
     predictor = open_predictor(run) if (Path(run) / ENSEMBLE).is_file() else RunPredictor(run)
-    target = out or Path(
-        f"{Path(run).resolve() if Path(run).is_dir() else predictor.name}-{format}-{precision}"
-    )
+    beside = Path(run).resolve() if Path(run).is_dir() else predictor.name
+    target = out or Path(f"{beside}-{format}-{precision}")
+    how: dict[str, Any] = {"store": opened, "tolerance": tolerance, "step": step}
     if isinstance(predictor, EnsembleRun):
-        several = export_ensemble(
-            predictor, target, format, precision, store=opened, tolerance=tolerance, step=step
-        )
+        several = export_ensemble(predictor, target, format, precision, **how)
         members = [_figures(member) for member in several]
         text = "\n".join([f"{target}  an ensemble of {len(several)} exports", *map(describe, several)])
         return output(text, {"run": run, "export": str(target), "members": members}, json)
     assert isinstance(predictor, RunPredictor)
-    made = export_predictor(
-        predictor, target, format, precision, store=opened, tolerance=tolerance, step=step
-    )
+    made = export_predictor(predictor, target, format, precision, **how)
     return output(describe(made), {"run": run, **_figures(made)}, json)
 
 
 def _figures(made: Exported) -> dict[str, Any]:
-    return {
-        "export": str(made.folder),
-        "bytes": made.bytes,
-        "time": made.time,
-        "parity": made.parity.to_json(),
-    }
+    figures = {"export": str(made.folder), "bytes": made.bytes, "time": made.time}
+    return {**figures, "parity": made.parity.to_json()}
 
 
 def describe(made: Exported) -> str:
-    parity = made.parity
+    parity, time = made.parity, "" if made.time is None else f", contexts of one length: {made.time}"
     lines = [
-        f"{made.folder}  {made.bytes / 2**20:.1f} MiB"
-        + ("" if made.time is None else f", contexts of one length: {made.time}"),
+        f"{made.folder}  {made.bytes / 2**20:.1f} MiB{time}",
         f"beside the run on {parity.windows} windows of {parity.source}:",
         f"  largest difference  {parity.largest_difference:.2e}",
         f"  cosine              {parity.cosine_mean:.6f} in the mean, {parity.cosine_min:.6f} at the least "
         f"({parity.tolerance:g} required)",
     ]
-    if parity.recall_before is not None and parity.recall_after is not None:
-        lines.append(
-            f"  recall@5            {parity.recall_before:.4f} before, {parity.recall_after:.4f} after"
-        )
+    before, after = parity.recall_before, parity.recall_after
+    if before is not None and after is not None:
+        lines.append(f"  recall@5            {before:.4f} before, {after:.4f} after")
     return "\n".join(lines)
 
 
 def export_npz(
-    store: StorePath,
-    out: Annotated[Path, Parameter(help="The .npz to write.")],
+    store: common.StorePath,
+    out: Annotated[Path, flag("The .npz to write.")],
     *,
-    context: Annotated[int, Parameter(help="Vectors in each context.")] = 5,
-    split: Annotated[str, Parameter(help="train, validation, test or all.")] = "all",
-    split_file: Annotated[
-        Path | None, Parameter(help="JSON with train, validation, test document ids.")
-    ] = None,
-    sources: Sources = None,
-    quiet: Quiet = False,
+    context: Annotated[int, flag("Vectors in each context.")] = 5,
+    split: Annotated[str, flag("train, validation, test or all.")] = "all",
+    split_file: common.NewSplitFile = None,
+    sources: common.Sources = None,
+    quiet: common.Quiet = False,
 ) -> None:
     """Write the windows of a store as arrays for other tools: context_sequences [N, c, D],
     target_vectors [N, D], doc_ids [N], concept_texts [N] (the target's text)."""
@@ -123,3 +110,75 @@ def export_npz(
         f"{report.windows:,} windows of {report.documents:,} documents written to {report.file}; "
         f"{report.too_short:,} documents are too short for one"
     )
+
+
+def prune(
+    run: Annotated[Path, flag("The run to make smaller; it stays as it is.")],
+    *,
+    store: Annotated[Path, flag("The store it was trained on.")],
+    out: Annotated[Path, flag("Folder of the new run; with several shares it gets a run for each.")],
+    keep: Annotated[
+        str, flag("Share that stays; several, for a table, as 1.0,0.75,0.5 (1.0: only trained on).")
+    ] = "0.5",
+    method: Annotated[
+        Literal["structured", "magnitude"],
+        flag("Whole units, which is smaller and faster, or single weights set to 0, which is neither."),
+    ] = "structured",
+    fine_tune_updates: Annotated[int, flag("Of the training after it, as the run's own.")] = 200,
+    batches: Annotated[int, flag("Training batches that importance is measured on.")] = 16,
+    split: Annotated[
+        Literal["validation", "test"], flag("The documents that the table is evaluated on.")
+    ] = "test",
+    sources: common.Sources = None,
+    split_file: common.SplitFile = None,
+    json: common.JsonTarget = None,
+    quiet: common.Quiet = False,
+) -> None:
+    """Make a run smaller: remove what matters least, train on a little, and evaluate it beside the original.
+
+    structured (amn, gru, lstm, mlp, transformer): hidden units, feed-forward units and attention heads go by
+    how little the loss would change without them, and a smaller model of the same architecture is left.
+    magnitude (any architecture): the smallest weights of every matrix become 0 and stay 0.
+    """
+    from nextvec.corpus.store import Store
+    from nextvec.experiments.pruning import PruningPlan, prune_and_evaluate
+
+    shares = common.numbers(keep, float, "are not shares to keep", "--keep", "0.5 or 0.75,0.5")
+    plan = PruningPlan(shares, method, fine_tune_updates, split_file, batches)
+    table = prune_and_evaluate(run, Store.open(store), plan, out, split, names(sources), quiet=quiet)
+    output(describe_pruning(table, out), table.to_json(), json)
+
+
+def describe_pruning(table: PruningTable, out: Path) -> str:
+    versus = "cosine less the run's"
+    header = ["model", "sizes", "parameters", "not 0", "KiB", "as cut", "cosine", versus, "R@5", "p50 ms"]
+    head = (
+        f"{table.run} on split {table.split}: {table.windows:,} windows of {table.documents} documents, "
+        f"context {table.context}. {table.method}, then {table.updates} updates; keep 1 is the same training "
+        "without pruning.\np50: one prediction, batch 1, one thread, the models in turns.\n"
+    )
+    slow = "Weights that are 0 are stored and multiplied as any: this is not faster."
+    lines = [
+        head,
+        columns(header, [_cells(line) for line in table.lines]),
+        f"\n{table.baseline}: cosine {table.baseline_cosine:.4f}",
+        *([slow] if table.method == "magnitude" else []),
+        f"run: {out}" if len(table.lines) == 2 else f"runs: {out}/keep-*",
+    ]
+    return "\n".join(lines)
+
+
+def _cells(line: PruningRow) -> list[str]:
+    by = line.versus
+    return [
+        line.name,
+        ", ".join(f"{key} {value}" for key, value in line.sizes.items()) or "as it was",
+        f"{line.parameters:,}",
+        f"{line.nonzero:,}",
+        f"{line.bytes / 1024:,.0f}",
+        "" if line.cut_cosine is None else f"{line.cut_cosine:.4f}",
+        f"{line.cosine:.4f}",
+        "" if by is None else by.signed(),
+        "" if line.recall_at_5 is None else f"{line.recall_at_5:.4f}",
+        f"{line.p50_ms:.3f}",
+    ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from nextvec.cli.common import JsonTarget, Quiet, StorePath, output
+from nextvec.cli.common import JsonTarget, Quiet, StorePath, flag, output
 from nextvec.cli.texts import ENCODING, EncoderOption, Endpoint, TokenizerFile, configure_encoder
 from nextvec.errors import ConfigError, DocumentError
 from nextvec.text import columns
@@ -35,28 +35,21 @@ SHOWN = 5
 @Parameter(name="*", group=READING)
 @dataclass(frozen=True)
 class ReadingFlags:
-    source: Annotated[str | None, Parameter(help="Source name of all documents.")] = None
-    id_column: Annotated[str | None, Parameter(help="Column of document ids.")] = None
-    title_column: Annotated[str | None, Parameter(help="Column of titles.")] = None
-    text_column: Annotated[str | None, Parameter(help="Column of texts.")] = None
-    source_column: Annotated[str | None, Parameter(help="Column of source names.")] = None
-    text_encoding: Annotated[str, Parameter(help="Character encoding of text files.")] = "utf-8"
-    headings: Annotated[bool, Parameter(negative=(), help="Keep headings as paragraphs.")] = False
-    min_characters: Annotated[int, Parameter(help="Skip (and count) shorter ones.")] = 0
-    skip_empty: Annotated[bool, Parameter(negative=(), help="Skip (and count) documents without text.")] = (
+    source: Annotated[str | None, flag("Source name of all documents.")] = None
+    id_column: Annotated[str | None, flag("Column of document ids.")] = None
+    title_column: Annotated[str | None, flag("Column of titles.")] = None
+    text_column: Annotated[str | None, flag("Column of texts.")] = None
+    source_column: Annotated[str | None, flag("Column of source names.")] = None
+    text_encoding: Annotated[str, flag("Character encoding of text files.")] = "utf-8"
+    headings: Annotated[bool, flag("Keep headings as paragraphs.")] = False
+    min_characters: Annotated[int, flag("Skip (and count) shorter ones.")] = 0
+    skip_empty: Annotated[bool, flag("Skip (and count) documents without text.")] = False
+    qualify_ids: Annotated[bool, flag("Ids as source/id, where files repeat ids.")] = False
+    limit: Annotated[int | None, flag("Stop after so many documents.")] = None
+    delimiter: Annotated[str | None, flag("Between fields of a CSV (default: told by its header).")] = None
+    strict: Annotated[bool, flag("A file that cannot be read is an error (default: listed at the end).")] = (
         False
     )
-    qualify_ids: Annotated[bool, Parameter(negative=(), help="Ids as source/id, where files repeat ids.")] = (
-        False
-    )
-    limit: Annotated[int | None, Parameter(help="Stop after so many documents.")] = None
-    delimiter: Annotated[
-        str | None, Parameter(help="Between fields of a CSV (default: told by its header).")
-    ] = None
-    strict: Annotated[
-        bool,
-        Parameter(negative=(), help="A file that cannot be read is an error (default: listed at the end)."),
-    ] = False
     keep_boilerplate: Annotated[
         bool | None,
         Parameter(
@@ -87,18 +80,15 @@ class ReadingFlags:
 @Parameter(name="*", group=CUTTING)
 @dataclass(frozen=True)
 class CuttingFlags:
-    chunker: Annotated[Literal["words", "sentence", "paragraph", "tokens"], Parameter(help="How to cut.")] = (
-        "words"
-    )
+    chunker: Annotated[Literal["words", "sentence", "paragraph", "tokens"], flag("How to cut.")] = "words"
     chunk_option: Annotated[
-        tuple[str, ...],
-        Parameter(negative=(), help="KEY=VALUE of the chunker, e.g. words=80 min_words=30."),
+        tuple[str, ...], flag("KEY=VALUE of the chunker, e.g. words=80 min_words=30.")
     ] = ()
     tokenizer: TokenizerFile = None
     phases: Annotated[
         int,
-        Parameter(
-            help="Cut every document so many times, the boundaries moved by 1/N of a chunk each time. "
+        flag(
+            "Cut every document so many times, the boundaries moved by 1/N of a chunk each time. "
             "The extra views serve training only."
         ),
     ] = 1
@@ -110,11 +100,8 @@ class CuttingFlags:
 
         given = parse_assignments(self.chunk_option)
         if self.chunker != "tokens" and self.tokenizer is not None:
-            raise ConfigError(
-                f"the chunker {self.chunker} counts no tokens",
-                where="--tokenizer",
-                remedy="add --chunker tokens",
-            )
+            said = f"the chunker {self.chunker} counts no tokens"
+            raise ConfigError(said, where="--tokenizer", remedy="add --chunker tokens")
         if self.chunker == "tokens":
             path = self.tokenizer or _tokenizer_of(encoder)
             given["tokenizer"], given["tokenizer_id"] = tokenizer_from_file(path)
@@ -127,11 +114,9 @@ def _tokenizer_of(encoder: EncoderConfig) -> Path:
 
     here = encoder.name if encoder.endpoint is None else encoder.same_as
     if here is None:
-        raise ConfigError(
-            f"chunks are cut by tokens, and the tokenizer of the server's '{encoder.name}' is not here",
-            where="--chunker tokens",
-            remedy="name its tokenizer.json: --tokenizer FILE",
-        )
+        said = f"chunks are cut by tokens, and the tokenizer of the server's '{encoder.name}' is not here"
+        remedy = "name its tokenizer.json: --tokenizer FILE"
+        raise ConfigError(said, where="--chunker tokens", remedy=remedy)
     return find_folder(here) / "tokenizer.json"
 
 
@@ -142,22 +127,18 @@ class IngestEncoderFlags:
 
     encoder: Annotated[
         str | None,
-        Parameter(
-            help="The packaged one, a folder, a hub name, or a server's model (default: the packaged "
+        flag(
+            "The packaged one, a folder, a hub name, or a server's model (default: the packaged "
             "all-MiniLM-L6-v2; of vectors that you already have: unknown)."
         ),
     ] = None
     endpoint: Endpoint = None
     encoder_option: EncoderOption = ()
-    most_unknown: Annotated[float, Parameter(help="Share of the tokens that the encoder may not know.")] = 0.2
-    dtype: Annotated[
-        Literal["float16", "float32"] | None, Parameter(help="On disk (float16 unless given).")
-    ] = None
+    most_unknown: Annotated[float, flag("Share of the tokens that the encoder may not know.")] = 0.2
+    dtype: Annotated[Literal["float16", "float32"] | None, flag("On disk (float16 unless given).")] = None
     engine: Annotated[
         Literal["local", "ray"],
-        Parameter(
-            help="Who encodes: this process, or a Ray cluster (that of RAY_ADDRESS, or one on this machine)."
-        ),
+        flag("Who encodes: this process, or a Ray cluster (that of RAY_ADDRESS, or one on this machine)."),
     ] = "local"
 
     def config(self) -> EncoderConfig:
@@ -171,79 +152,62 @@ class ReadyMadeFlags:
 
     vectors: Annotated[
         Path | None,
-        Parameter(
-            help=".npy of shape [chunks, D]; or, without --chunks, a .parquet with a list of texts and a "
+        flag(
+            ".npy of shape [chunks, D]; or, without --chunks, a .parquet with a list of texts and a "
             "list of vectors in every row (LCM's)."
         ),
     ] = None
-    chunks: Annotated[Path | None, Parameter(help=".parquet: doc_id, position, text, source[, title].")] = (
-        None
-    )
-    encoder_sha256: Annotated[
-        str | None, Parameter(help="Of the weights of the --encoder they come from.")
-    ] = None
-    verify_encoder: Annotated[
-        bool, Parameter(negative=(), help="Prove --encoder by encoding a sample anew.")
-    ] = False
+    chunks: Annotated[Path | None, flag(".parquet: doc_id, position, text, source[, title].")] = None
+    encoder_sha256: Annotated[str | None, flag("Of the weights of the --encoder they come from.")] = None
+    verify_encoder: Annotated[bool, flag("Prove --encoder by encoding a sample anew.")] = False
 
     def take(
-        self, sources: tuple[str, ...], out: Path, encoding: IngestEncoderFlags, **rest: Any
-    ) -> ImportReport:
+        self, sources: tuple[str, ...], out: Path, encoding: IngestEncoderFlags, *, beside: bool, **rest: Any
+    ) -> ImportReport | NpzImportReport:
+        """Put them into a store: those `beside` chunks, or an .npz of windows."""
         from nextvec.corpus.encoders import load_encoder
         from nextvec.corpus.imports import import_vectors
         from nextvec.corpus.in_memory import import_lists
-
-        alone = self.vectors is not None and self.vectors.suffix == ".parquet"
-        if self.vectors is None or (self.chunks is None and not alone) or sources:
-            raise ConfigError(
-                "vectors and chunks come together and alone", remedy="give --vectors, --chunks and no sources"
-            )
-        whose: dict[str, Any] = {"encoder_name": encoding.encoder, "encoder_sha256": self.encoder_sha256}
-        if self.verify_encoder:
-            if encoding.encoder is None:
-                raise ConfigError(
-                    "no encoder is named", where="--verify-encoder", remedy="add --encoder NAME"
-                )
-            whose = {"encoder": load_encoder(encoding.config())}
-        if self.chunks is None:
-            return import_lists(self.vectors, out, dtype=encoding.dtype, **whose, **rest)
-        return import_vectors(self.vectors, self.chunks, out, dtype=encoding.dtype, **whose, **rest)
-
-    def take_npz(
-        self, files: tuple[str, ...], out: Path, encoding: IngestEncoderFlags, *, quiet: bool
-    ) -> NpzImportReport:
         from nextvec.corpus.npz import import_npz
 
-        if len(files) != 1:
-            raise ConfigError("an .npz is ingested alone", where=files[0], remedy="give one file at a time")
-        return import_npz(
-            files[0],
-            out,
-            encoder_name=encoding.encoder,
-            encoder_sha256=self.encoder_sha256,
-            dtype=encoding.dtype,
-            quiet=quiet,
-        )
+        whose: dict[str, Any] = {"encoder_name": encoding.encoder, "encoder_sha256": self.encoder_sha256}
+        rest["dtype"] = encoding.dtype
+        if not beside:
+            if len(sources) != 1:
+                remedy = "give one file at a time"
+                raise ConfigError("an .npz is ingested alone", where=sources[0], remedy=remedy)
+            return import_npz(sources[0], out, **whose, **rest)
+        alone = self.vectors is not None and self.vectors.suffix == ".parquet"
+        if self.vectors is None or (self.chunks is None and not alone) or sources:
+            remedy = "give --vectors, --chunks and no sources"
+            raise ConfigError("vectors and chunks come together and alone", remedy=remedy)
+        if self.verify_encoder:
+            if encoding.encoder is None:
+                remedy = "add --encoder NAME"
+                raise ConfigError("no encoder is named", where="--verify-encoder", remedy=remedy)
+            whose = {"encoder": load_encoder(encoding.config())}
+        if self.chunks is None:
+            return import_lists(self.vectors, out, **whose, **rest)
+        return import_vectors(self.vectors, self.chunks, out, **whose, **rest)
 
 
 def ingest(
     *sources: Annotated[
         str,
-        Parameter(
-            help="Folders and files: .txt .md .html .rst, .jsonl .json .csv .parquet, MediaWiki .xml, with "
+        flag(
+            "Folders and files: .txt .md .html .rst, .jsonl .json .csv .parquet, MediaWiki .xml, with "
             "nextvec[documents] .pdf .docx .epub, each also as .gz .bz2 .zst; an .npz of windows; or the "
             "word demo."
         ),
     ],
-    out: Annotated[Path, Parameter(help="The store: made, or added to.")],
+    out: Annotated[Path, flag("The store: made, or added to.")],
     reading: ReadingFlags | None = None,
     cutting: CuttingFlags | None = None,
     encoding: IngestEncoderFlags | None = None,
     ready_made: ReadyMadeFlags | None = None,
-    shard_chunks: Annotated[int | None, Parameter(help="Chunks a shard.")] = None,
+    shard_chunks: Annotated[int | None, flag("Chunks a shard.")] = None,
     replace: Annotated[
-        bool,
-        Parameter(negative=(), help="Documents whose text has changed take the place of those in the store."),
+        bool, flag("Documents whose text has changed take the place of those in the store.")
     ] = False,
     json: JsonTarget = None,
     quiet: Quiet = False,
@@ -257,28 +221,29 @@ def ingest(
     given = ready_made or ReadyMadeFlags()
     beside = given.vectors is not None or given.chunks is not None
     windows = any(name.endswith(".npz") for name in sources)
-    if (beside or windows) and replace:
-        raise ConfigError(
-            "replaces documents that are read from sources",
-            where="--replace",
-            remedy="delete the old ones: nextvec delete STORE ID",
-        )
-    if (beside or windows) and cutting.phases != 1:
-        raise ConfigError(
-            "vectors that you already have are not cut anew", where="--phases", remedy="leave --phases out"
-        )
-    if (beside or windows) and encoding.engine != "local":
-        raise ConfigError("nothing has to be encoded", where="--engine", remedy="leave --engine out")
-    shards: dict[str, Any] = {} if shard_chunks is None else {"shard_chunks": shard_chunks}
+    more: dict[str, Any] = {"shard_chunks": shard_chunks}
+    if shard_chunks is None or (windows and not beside):
+        more = {}
     report: Any
-    if beside:
-        report = given.take(sources, out, encoding, quiet=quiet, **shards)
-    elif windows:
-        report = given.take_npz(sources, out, encoding, quiet=quiet)
+    if beside or windows:
+        _check_ready_made(replace, cutting, encoding)
+        report = given.take(sources, out, encoding, beside=beside, quiet=quiet, **more)
     else:
-        shards["replace_changed"] = replace
-        report = _read(sources, out, reading or ReadingFlags(), cutting, encoding, quiet=quiet, **shards)
+        more |= {"quiet": quiet, "replace_changed": replace}
+        report = _read(sources, out, reading or ReadingFlags(), cutting, encoding, **more)
     output(_describe(report) + _few(out), asdict(report), json)
+
+
+def _check_ready_made(replace: bool, cutting: CuttingFlags, encoding: IngestEncoderFlags) -> None:
+    """Raises ConfigError: a flag that means nothing for vectors that are there already."""
+    if replace:
+        remedy = "delete the old ones: nextvec delete STORE ID"
+        raise ConfigError("replaces documents that are read from sources", where="--replace", remedy=remedy)
+    if cutting.phases != 1:
+        said = "vectors that you already have are not cut anew"
+        raise ConfigError(said, where="--phases", remedy="leave --phases out")
+    if encoding.engine != "local":
+        raise ConfigError("nothing has to be encoded", where="--engine", remedy="leave --engine out")
 
 
 def _read(
@@ -334,9 +299,11 @@ def _boilerplate(recurring: int, listed: Sequence[RecurringPassage]) -> list[str
     """What recurs, and which flag would have done otherwise."""
     if not recurring:
         return []
-    dropped, kept = any(p.left_out for p in listed), any(p.left_out < p.documents for p in listed)
-    flags = " --keep-boilerplate keeps them." if dropped else ""
-    flags += " --drop-boilerplate leaves them out." if kept and not dropped else ""
+    flags = ""
+    if any(p.left_out for p in listed):
+        flags = " --keep-boilerplate keeps them."
+    elif any(p.left_out < p.documents for p in listed):
+        flags = " --drop-boilerplate leaves them out."
     lines = [f"  {recurring:,} paragraphs recur in three or more different documents.{flags}"]
     return lines + [
         f"    in {p.documents:,} documents, left out of {p.left_out:,}: {p.text}" for p in listed[:SHOWN]
@@ -347,10 +314,8 @@ def _describe(report: Any) -> str:
     views = f" and {report.views:,} views of documents" if getattr(report, "views", 0) else ""
     lines = [f"{report.documents:,} documents{views}, {report.chunks:,} chunks added to {report.store}"]
     if getattr(report, "replaced", 0):
-        lines.append(
-            f"  {report.replaced:,} of them in the place of an older text, which `nextvec compact "
-            f"{report.store}` removes"
-        )
+        removed = f"which `nextvec compact {report.store}` removes"
+        lines.append(f"  {report.replaced:,} of them in the place of an older text, {removed}")
     lines += [f"  skipped: {count:,} {reason}" for reason, count in report.skipped.items()]
     unread = getattr(report, "unread", ())
     lines += [f"    {why}" for why in unread[:SHOWN]]
@@ -358,16 +323,15 @@ def _describe(report: Any) -> str:
         lines.append(f"    and {len(unread) - SHOWN:,} more: --json lists them")
     lines += _boilerplate(getattr(report, "recurring", 0), getattr(report, "boilerplate", ()))
     if getattr(report, "path", None):
-        lines.append(
-            f"  {report.chunks_per_second:.0f} chunks/s ({report.path}), {report.seconds:.0f} s in all"
-        )
+        speed = f"{report.chunks_per_second:.0f} chunks/s ({report.path})"
+        lines.append(f"  {speed}, {report.seconds:.0f} s in all")
     return "\n".join(lines)
 
 
 def info(
     store: StorePath,
     *,
-    verify: Annotated[bool, Parameter(negative=(), help="Also check the sha256 of every shard.")] = False,
+    verify: Annotated[bool, flag("Also check the sha256 of every shard.")] = False,
     json: JsonTarget = None,
 ) -> None:
     """Show what a store holds: encoder, documents, chunks, sources, shards."""
@@ -384,6 +348,9 @@ def _describe_store(found: dict[str, Any], verified: bool) -> str:
     kind = "unit length, as imported" if found["normalised"] else "raw encoder output"
     if found["encoder_normalises"] and not found["normalised"]:
         kind += " (the published encoder normalises after it)"
+    seen, views = found["views"], []
+    if seen["documents"]:
+        views = [f"views        {seen['documents']:,} with {seen['chunks']:,} chunks more, for training only"]
     lines = [
         f"store        {found['path']}  ({found['bytes'] / 2**20:.1f} MiB)",
         f"fingerprint  {found['fingerprint']} (encoder and chunker)",
@@ -393,7 +360,7 @@ def _describe_store(found: dict[str, Any], verified: bool) -> str:
         "chunker      " + ", ".join(f"{k} {v}" for k, v in found["chunker"].items()),
         f"documents    {found['documents']:,} with {found['chunks']:,} chunks "
         f"({per_document['min']} to {per_document['max']} each, median {per_document['median']:g})",
-        *_view_lines(found["views"]),
+        *views,
         *([f"deleted      {found['deleted']:,} chunks, until nextvec compact"] if found["deleted"] else []),
         f"shards       {len(found['shards'])}" + (", every checksum agrees" if verified else ""),
         "",
@@ -405,15 +372,8 @@ def _describe_store(found: dict[str, Any], verified: bool) -> str:
     return "\n".join(lines)
 
 
-def _view_lines(views: dict[str, int]) -> list[str]:
-    if not views["documents"]:
-        return []
-    return [f"views        {views['documents']:,} with {views['chunks']:,} chunks more, for training only"]
-
-
 def delete(
-    store: StorePath,
-    *doc_ids: Annotated[str, Parameter(help="Ids of documents; their views go with them.")],
+    store: StorePath, *doc_ids: Annotated[str, flag("Ids of documents; their views go with them.")]
 ) -> None:
     """Delete documents of a store. Nothing trains on them or finds them from then on; their texts and vectors
     are on the disk until `nextvec compact`.

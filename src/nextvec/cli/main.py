@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from io import TextIOWrapper
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from nextvec.errors import ConfigError, NextvecError
 from nextvec.version import __version__
@@ -54,7 +54,11 @@ VERBS = {
 }
 
 BESIDE = {
+    "doctor": "verify",
+    "index": "retrieve",
     "info": "ingest",
+    "prune": "export",
+    "sweep": "train",
     "delete": "ingest",
     "compact": "ingest",
     "export-npz": "export",
@@ -77,6 +81,7 @@ app = App(
     "and predict the next one.",
     version=__version__,
     help_format="plaintext",
+    default_parameter=Parameter(negative=()),
 )
 for verb, summary in VERBS.items():
     app.command(f"nextvec.cli.{BESIDE.get(verb, verb)}:{verb.replace('-', '_')}", name=verb, help=summary)
@@ -132,17 +137,13 @@ def _fetched(arguments: Sequence[str]) -> Iterator[Sequence[str]]:
     verb, found = arguments[0], []
     with ExitStack() as stack:
         for before, argument in zip(["", *arguments], arguments, strict=False):
-            option, equals, value = (
-                argument.partition("=") if argument[:2] == "--" else (before, "", argument)
-            )
+            apart = argument.partition("=") if argument[:2] == "--" else (before, "", argument)
+            option, equals, value = apart
             if is_remote(value):
                 out = option == "--out"
                 if verb in HERE_ONLY or (out and verb not in REMOTE_OUT):
-                    raise ConfigError(
-                        f"`nextvec {verb}` writes to folders of this machine",
-                        where=value,
-                        remedy="copy it there",
-                    )
+                    said = f"`nextvec {verb}` writes to folders of this machine"
+                    raise ConfigError(said, where=value, remedy="copy it there")
                 value = str(stack.enter_context(written(value)) if out else fetch(value))
                 argument = f"{option}={value}" if equals else value
             found.append(argument)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from nextvec.cli.common import JsonTarget, Quiet, StorePath, names, output
-from nextvec.cli.configure import DEFAULT_RECIPE, TrainingFlags
-from nextvec.cli.evaluate import EVALUATION, TableFlags, Wide
+from nextvec.cli.common import JsonTarget, Quiet, StorePath, flag, names, output
+from nextvec.cli.evaluate import EVALUATION, Markdown, TableFlags, Wide
+from nextvec.cli.train import DEFAULT_RECIPE, TrainingFlags
 from nextvec.errors import ConfigError
 from nextvec.text import table
 
 if TYPE_CHECKING:
     from nextvec.corpus.store import Store
     from nextvec.experiments.brief import PrdTable
+    from nextvec.experiments.diagnose import RunModelDiagnosis
     from nextvec.experiments.matrix import Configure
     from nextvec.experiments.plan import MatrixCell, MatrixPlan
+    from nextvec.inference.predictor import RunPredictor
 
 AXES = Group("Axes")
 
@@ -29,11 +31,10 @@ AXES = Group("Axes")
 class AxisFlags:
     """What differs between the runs of one architecture, but for the seed."""
 
-    objectives: Annotated[str | None, Parameter(help="Objectives by name, separated by commas.")] = None
-    tasks: Annotated[str | None, Parameter(help="Tasks by name, separated by commas.")] = None
+    objectives: Annotated[str | None, flag("Objectives by name, separated by commas.")] = None
+    tasks: Annotated[str | None, flag("Tasks by name, separated by commas.")] = None
     vary: Annotated[
-        tuple[str, ...],
-        Parameter(negative=(), help="Any key as an axis, KEY=VALUE,VALUE: --vary model.options.layers=1,2"),
+        tuple[str, ...], flag("Any key as an axis, KEY=VALUE,VALUE: --vary model.options.layers=1,2")
     ] = ()
 
     def plan(
@@ -45,9 +46,8 @@ class AxisFlags:
 
         for axis, given in (("objective", self.objectives), ("task", self.tasks)):
             if given is not None and getattr(training, axis) is not None:
-                raise ConfigError(
-                    f"both --{axis} and --{axis}s are given", where="nextvec matrix", remedy=f"keep --{axis}s"
-                )
+                both = f"both --{axis} and --{axis}s are given"
+                raise ConfigError(both, where="nextvec matrix", remedy=f"keep --{axis}s")
         chosen = registry.names() if models == "all" else names(models)
         for name in chosen:
             registry.get(name)
@@ -61,37 +61,32 @@ class AxisFlags:
 def matrix(
     store: StorePath,
     *,
-    models: Annotated[str, Parameter(help="Architectures separated by commas, or all.")],
-    out: Annotated[Path, Parameter(help="Folder of the matrix; an interrupted one goes on.")],
-    seeds: Annotated[int, Parameter(help="Runs of each combination, with seeds 0, 1, ...")] = 1,
+    models: Annotated[str, flag("Architectures separated by commas, or all.")],
+    out: Annotated[Path, flag("Folder of the matrix; an interrupted one goes on.")],
+    seeds: Annotated[int, flag("Runs of each combination, with seeds 0, 1, ...")] = 1,
     axes: AxisFlags | None = None,
     folds: Annotated[
         int,
-        Parameter(
-            help="Cross-validation by document: so many runs of each combination, each tested on another "
+        flag(
+            "Cross-validation by document: so many runs of each combination, each tested on another "
             "part, so that every document is judged once (3 or more; for small stores)."
         ),
     ] = 0,
     top: Annotated[
-        int,
-        Parameter(
-            help="Diagnose so many of the best by validation too, into OUT/top (the PRD's later phases)."
-        ),
+        int, flag("Diagnose so many of the best by validation too, into OUT/top (the PRD's later phases).")
     ] = 0,
-    jobs: Annotated[int, Parameter(help="Runs trained at the same time; they share the cores.")] = 1,
+    jobs: Annotated[int, flag("Runs trained at the same time; they share the cores.")] = 1,
     join: Annotated[
         bool,
-        Parameter(
-            negative=(),
-            help="Help the same command without --join, here or on a machine that shares the folder: train "
-            "what nobody trains, then end. That one makes the table.",
+        flag(
+            "Help the same command without --join, here or on a machine that shares the folder: train "
+            "what nobody trains, then end. That one makes the table."
         ),
     ] = False,
     training: TrainingFlags | None = None,
     judging: TableFlags | None = None,
     judge_sources: Annotated[
-        str | None,
-        Parameter(group=EVALUATION, help="Evaluate these sources only (default: the trained ones)."),
+        str | None, flag("Evaluate these sources only (default: the trained ones).", group=EVALUATION)
     ] = None,
     json: JsonTarget = None,
     quiet: Quiet = False,
@@ -102,45 +97,49 @@ def matrix(
     that fails does not stop the others: it is reported, and the exit code is 1.
     """
     from nextvec.corpus.store import Store
+    from nextvec.experiments.diagnose import diagnose_model
     from nextvec.experiments.evaluating import DocumentSelection
     from nextvec.experiments.matrix import join_matrix, run_matrix
 
-    training, judging = training or TrainingFlags(), judging or TableFlags()
-    opened = Store.open(store)
+    training, judging, opened = training or TrainingFlags(), judging or TableFlags(), Store.open(store)
     plan = (axes or AxisFlags()).plan(opened, models, seeds, training, folds)
-    if folds and (top or judging.split != "test"):
-        raise ConfigError(
-            "a cross-validation tests every run on its own part, and is no diagnosis",
-            where="--folds",
-            remedy="leave --top and --split out",
-        )
-    if jobs < 1:
-        raise ConfigError("--jobs must be at least 1", where="nextvec matrix", remedy="correct the flag")
+    _check_use(jobs, folds and (top or judging.split != "test"), join and (top or json is not None))
     configure = configurer(training)
     first = configure(plan.cells[0])
     selection = DocumentSelection(judging.split, names(judge_sources) or first.data.sources)
     how = judging.judging(first.data.horizons[0], quiet=quiet)
     if join:
-        if top or json is not None:
-            raise ConfigError(
-                "who joins makes no table",
-                where="--join",
-                remedy="leave --top and --json to the other command",
-            )
         failed = join_matrix(opened, plan, configure, out, selection, how, jobs=jobs, quiet=quiet)
         print("\n".join([f"every run of {out} has ended", *(f"FAILED {n}: {e}" for n, e in failed.items())]))
-        if failed:
-            raise SystemExit(1)
-        return
-    table = run_matrix(opened, plan, configure, out, selection, how, jobs=jobs, quiet=quiet)
-    output(show(table, markdown=judging.markdown, wide=judging.wide), table, json)
-    if top:
-        from nextvec.experiments.diagnose import carry, diagnose_model
-
-        for carried in carry(out, table, top, lambda run: diagnose_model(opened, run, selection, how)):
-            print(f"\n{carried.row}: {carried.diagnosis.diagnosis.headline}\n  everything: {carried.file}")
-    if table["failed"]:
+    else:
+        table = run_matrix(opened, plan, configure, out, selection, how, jobs=jobs, quiet=quiet)
+        output(show(table, markdown=judging.markdown, wide=judging.wide), table, json)
+        _diagnose_best(out, table, top, lambda run: diagnose_model(opened, run, selection, how))
+        failed = table["failed"]
+    if failed:
         raise SystemExit(1)
+
+
+def _diagnose_best(
+    out: Path, table: dict[str, Any], top: int, diagnose: Callable[[RunPredictor], RunModelDiagnosis]
+) -> None:
+    from nextvec.experiments.diagnose import carry
+
+    for carried in carry(out, table, top, diagnose) if top else ():
+        told = carried.diagnosis.diagnosis.headline
+        print(f"\n{carried.row}: {told}\n  everything: {carried.file}")
+
+
+def _check_use(jobs: int, folded: object, joined: object) -> None:
+    """Raises ConfigError: no job, or flags that mean nothing in a cross-validation, or for who joins."""
+    if jobs < 1:
+        raise ConfigError("--jobs must be at least 1", where="nextvec matrix", remedy="correct the flag")
+    if folded:
+        said = "a cross-validation tests every run on its own part, and is no diagnosis"
+        raise ConfigError(said, where="--folds", remedy="leave --top and --split out")
+    if joined:
+        remedy = "leave --top and --json to the other command"
+        raise ConfigError("who joins makes no table", where="--join", remedy=remedy)
 
 
 def configurer(
@@ -173,16 +172,14 @@ def show(table: dict[str, Any], *, markdown: bool, wide: bool = False) -> str:
 
 
 def compare(
-    matrix: Annotated[Path, Parameter(help="A folder made by `nextvec matrix`.")],
+    matrix: Annotated[Path, flag("A folder made by `nextvec matrix`.")],
     *,
-    markdown: Annotated[bool, Parameter(negative=(), help="Print the table as Markdown.")] = False,
+    markdown: Markdown = False,
     wide: Wide = False,
     pairs: Annotated[
-        str | None, Parameter(help="Print every two rows by this metric instead: cosine, recall@5 or mrr.")
+        str | None, flag("Print every two rows by this metric instead: cosine, recall@5 or mrr.")
     ] = None,
-    prd: Annotated[
-        bool, Parameter(negative=(), help="Print it as the brief's PRD does: status, loss, success score.")
-    ] = False,
+    prd: Annotated[bool, flag("Print it as the brief's PRD does: status, loss, success score.")] = False,
     json: JsonTarget = None,
 ) -> None:
     """Print the table of a matrix again, or how every two of its rows differ, or the PRD's view of it."""
@@ -204,7 +201,7 @@ def prd_text(view: PrdTable, *, markdown: bool) -> str:
               "notes"]  # fmt: skip
     cells = [
         [str(i), r.model, _count(r.target_parameters), _count(r.parameters), r.status, _figure(r.loss, 6),
-         _figure(r.cosine, 4), _figure(r.seconds, 0), _percent(r.score), r.notes]
+         _figure(r.cosine, 4), _figure(r.seconds, 0), "-" if r.score is None else f"{r.score:.0%}", r.notes]
         for i, r in enumerate(view.rows, 1)
     ]  # fmt: skip
     lines = [
@@ -226,7 +223,3 @@ def _count(parameters: int | None) -> str:
 
 def _figure(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.0%}"

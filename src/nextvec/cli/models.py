@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from cyclopts import Parameter
-
-from nextvec.cli.common import JsonTarget, output
+from nextvec.cli.common import JsonTarget, flag, output
 from nextvec.text import columns, fill
 
 
 def models(
-    name: Annotated[
-        str | None, Parameter(help="One architecture: its paper, parity and deviations too.")
-    ] = None,
+    name: Annotated[str | None, flag("One architecture: its paper, parity and deviations too.")] = None,
     /,
     *,
-    state: Annotated[
-        bool, Parameter(negative=(), help="Measure a session's state after 1 and 1,024 vectors (slower).")
-    ] = False,
+    state: Annotated[bool, flag("Measure a session's state after 1 and 1,024 vectors (slower).")] = False,
     devices: Annotated[
-        int, Parameter(help="With a name: memory of each of so many processes that share it (fsdp).")
+        int, flag("With a name: memory of each of so many processes that share it (fsdp).")
     ] = 1,
     json: JsonTarget = None,
 ) -> None:
@@ -33,20 +27,9 @@ def models(
 
     if name is not None:
         get(name)
-    rows = describe(measure=state, only=name)
-    text = columns(
-        [
-            "model",
-            "preset",
-            "parameters",
-            "training",
-            "streaming",
-            *(["state bytes"] if state else []),
-            "head",
-            "best for",
-        ],
-        [_cells(row, state=state) for row in rows],
-    )
+    rows, measured = describe(measure=state, only=name), ["state bytes"] if state else []
+    head = ["model", "preset", "parameters", "training", "streaming", *measured, "head", "best for"]
+    text = columns(head, [_cells(row, state=state) for row in rows])
     if name is not None:
         text = "\n".join([text, *_details(rows[0]), *_memory(rows, devices)])
     output(text, rows, json)
@@ -55,11 +38,7 @@ def models(
 def _cells(row: dict[str, Any], *, state: bool) -> list[str]:
     measured = [f"{n:,}" for n in row.get("state_bytes", {}).values()]
     return [
-        row["name"],
-        row["preset"],
-        f"{row['parameters']:,}",
-        row["complexity"],
-        row["streaming"],
+        *(row["name"], row["preset"], f"{row['parameters']:,}", row["complexity"], row["streaming"]),
         *([" > ".join(measured)] if state else []),
         row["head"] if row["residual"] == "none" else f"{row['head']} + {row['residual']}",
         row["best_for"],
@@ -89,9 +68,6 @@ def _memory(rows: list[dict[str, Any]], devices: int) -> list[str]:
 
 
 def _details(row: dict[str, Any]) -> list[str]:
-    said = [
-        ("", row["summary"]),
-        *((title, row[title.lower()]) for title in ("Paper", "Parity", "Deviations")),
-    ]
-    lines = [f"{title}: {text}" if title else text for title, text in said if text]
+    told = ((title, row[title.lower()]) for title in ("Paper", "Parity", "Deviations"))
+    lines = [row["summary"], *(f"{title}: {text}" for title, text in told if text)]
     return ["", *(fill(line, rest="  ") for line in lines)]

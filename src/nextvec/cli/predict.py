@@ -4,24 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
-from nextvec.cli.common import JsonTarget, output
-from nextvec.cli.texts import (
-    PRETRAINED,
-    DecoderFlags,
-    EncoderFlags,
-    PassageCount,
-    Query,
-    Run,
-    TextFlags,
-    VectorFlags,
-    open_pipeline,
-    passage_count,
-    read_text,
-)
+from nextvec.cli import texts
+from nextvec.cli.common import Device, JsonTarget, flag, output
 from nextvec.errors import ConfigError
 from nextvec.text import fill, shorten
 
@@ -37,15 +25,15 @@ CONFIDENCES = {
 
 
 def predict(
-    run: Run = PRETRAINED,
+    run: texts.Run = texts.PRETRAINED,
     *,
-    text: TextFlags | None = None,
-    query: Query = None,
-    nearest: PassageCount = None,
-    decoder: DecoderFlags | None = None,
-    encoder: EncoderFlags | None = None,
-    vector: VectorFlags | None = None,
-    device: Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the model predicts.")] = "cpu",
+    text: texts.TextFlags | None = None,
+    query: texts.Query = None,
+    nearest: texts.PassageCount = None,
+    decoder: texts.DecoderFlags | None = None,
+    encoder: texts.EncoderFlags | None = None,
+    vector: texts.VectorFlags | None = None,
+    device: Device = "cpu",
     json: JsonTarget = None,
 ) -> None:
     """Read a text and predict what comes next: real passages near the predicted vector, the decoder's text
@@ -58,22 +46,19 @@ def predict(
     from nextvec.inference.predictor import open_predictor
     from nextvec.vectors import RawVectors
 
-    vectors = vector or VectorFlags()
+    vectors = vector or texts.VectorFlags()
     vectors.check()
-    read, where = read_text(text)
+    read, where = texts.read_text(text)
     predictor = open_predictor(run, device)
-    count = passage_count(predictor, decoder, nearest, 5)
-    with open_pipeline(predictor, encoder, decoder, passages=count > 0) as pipeline:
+    count = texts.passage_count(predictor, decoder, nearest, 5)
+    with texts.open_pipeline(predictor, encoder, decoder, passages=count > 0) as pipeline:
         found = pipeline.ahead(read, query=query, n=count, where=where)
     first = found[0].raw
     made = np.stack([passage.raw.values for passage in found])
     vectors.write(RawVectors(made, first.encoder, first.normalised))
     figures = {"run": str(run), "encoder": predictor.space.encoder["name"], "query": query}
-    output(
-        "\n\n".join([describe_reading(found[0], predictor.name), *map(describe_prediction, found)]),
-        {**figures, "predictions": [passage.to_json() for passage in found]},
-        json,
-    )
+    told = [describe_reading(found[0], predictor.name), *map(describe_prediction, found)]
+    output("\n\n".join(told), {**figures, "predictions": [each.to_json() for each in found]}, json)
 
 
 def describe_prediction(found: NextPassage) -> str:
@@ -103,31 +88,28 @@ class CourseFlags:
     """When a rollout stops, and what it reads on the way."""
 
     min_cosine: Annotated[
-        float | None,
-        Parameter(group=GUARDING, help="Stop when the cosine to the last chunk read falls below: drift."),
+        float | None, flag("Stop when the cosine to the last chunk read falls below: drift.", group=GUARDING)
     ] = None
     max_repetition: Annotated[
-        float,
-        Parameter(group=GUARDING, help="Stop when the cosine to the step before rises above; 1 never stops."),
+        float, flag("Stop when the cosine to the step before rises above; 1 never stops.", group=GUARDING)
     ] = 0.999
     rescale: Annotated[
         bool,
-        Parameter(group=GUARDING, help="Bring every prediction to the mean length of the chunks read."),
+        flag(
+            "Bring every prediction to the mean length of the chunks read.",
+            group=GUARDING,
+            negative="--no-rescale",
+        ),
     ] = True
-    snap: Annotated[
-        bool, Parameter(group=SNAPPING, negative=(), help="Pull predictions to the nearest real passage.")
-    ] = False
+    snap: Annotated[bool, flag("Pull predictions to the nearest real passage.", group=SNAPPING)] = False
     snap_threshold: Annotated[
-        float | None, Parameter(group=SNAPPING, help="From this cosine to it on (default: 0.6).")
+        float | None, flag("From this cosine to it on (default: 0.6).", group=SNAPPING)
     ] = None
     snap_blend: Annotated[
-        float | None,
-        Parameter(group=SNAPPING, help="Share of the passage in what is read next (default: 0.5)."),
+        float | None, flag("Share of the passage in what is read next (default: 0.5).", group=SNAPPING)
     ] = None
-    sample: Annotated[
-        bool, Parameter(group=SAMPLING, negative=(), help="Draw every step; for generative runs.")
-    ] = False
-    seed: Annotated[int | None, Parameter(group=SAMPLING, help="Of the draws (default: 0).")] = None
+    sample: Annotated[bool, flag("Draw every step; for generative runs.", group=SAMPLING)] = False
+    seed: Annotated[int | None, flag("Of the draws (default: 0).", group=SAMPLING)] = None
 
     def course(self) -> RolloutSettings:
         """As a rollout takes it. Raises ConfigError for what means nothing without --snap or --sample."""
@@ -140,25 +122,22 @@ class CourseFlags:
         if self.seed is not None and not self.sample:
             raise ConfigError("nothing is drawn", where="--seed", remedy="add --sample")
         guard = Guard(self.min_cosine, self.max_repetition, self.rescale)
-        return RolloutSettings(
-            guard,
-            SnapToCorpus(**given) if self.snap else None,
-            seed=(self.seed or 0) if self.sample else None,
-        )
+        snap, seed = SnapToCorpus(**given) if self.snap else None, (self.seed or 0) if self.sample else None
+        return RolloutSettings(guard, snap, seed=seed)
 
 
 def rollout(
-    run: Run = PRETRAINED,
+    run: texts.Run = texts.PRETRAINED,
     *,
-    steps: Annotated[int, Parameter(help="How far, in chunks.")] = 5,
-    text: TextFlags | None = None,
-    query: Query = None,
+    steps: Annotated[int, flag("How far, in chunks.")] = 5,
+    text: texts.TextFlags | None = None,
+    query: texts.Query = None,
     flags: CourseFlags | None = None,
-    nearest: PassageCount = None,
-    decoder: DecoderFlags | None = None,
-    encoder: EncoderFlags | None = None,
-    vector: VectorFlags | None = None,
-    device: Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the model predicts.")] = "cpu",
+    nearest: texts.PassageCount = None,
+    decoder: texts.DecoderFlags | None = None,
+    encoder: texts.EncoderFlags | None = None,
+    vector: texts.VectorFlags | None = None,
+    device: Device = "cpu",
     json: JsonTarget = None,
 ) -> None:
     """Continue a text step by step in vector space, each step reading those before it.
@@ -167,16 +146,16 @@ def rollout(
     """
     from nextvec.inference.predictor import open_predictor
 
-    vectors = vector or VectorFlags()
+    vectors = vector or texts.VectorFlags()
     vectors.check()
     course = (flags or CourseFlags()).course()
     if steps < 1:
         raise ConfigError(f"a rollout of {steps} steps", where="--steps", remedy="request 1 or more")
-    read, where = read_text(text)
+    read, where = texts.read_text(text)
     predictor = open_predictor(run, device)
-    count = passage_count(predictor, decoder, nearest, 1)
+    count = texts.passage_count(predictor, decoder, nearest, 1)
     wanted = count > 0 or course.snap is not None
-    with open_pipeline(predictor, encoder, decoder, passages=wanted) as pipeline:
+    with texts.open_pipeline(predictor, encoder, decoder, passages=wanted) as pipeline:
         found = pipeline.rollout(read, steps, course, query=query, n=count, where=where)
     vectors.write(found.raw)
     figures = {"run": str(run), "encoder": predictor.space.encoder["name"], "query": query}
@@ -211,7 +190,9 @@ MOST_OF_LAST = 270
 
 def describe_reading(found: NextPassage | RolloutText, name: str) -> str:
     """What was read, and where it ended."""
-    many = f"{found.read} of {found.of} chunks" if found.read < found.of else _count(found.of, "chunk")
+    many = f"{found.read} of {found.of} chunks" if found.read < found.of else f"{found.of} chunks"
+    if found.of == 1:
+        many = "1 chunk"
     last = shorten(found.last, MOST_OF_LAST, middle=True)
     return fill(f"{name} read {many}. The last one: {last}", rest="")
 
@@ -235,7 +216,3 @@ def describe_passage(passage: Passage, number: int | None = None) -> list[str]:
 
 def wrapped(text: str) -> list[str]:
     return fill(" ".join(text.split()), " " * INDENT).splitlines()
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

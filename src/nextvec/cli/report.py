@@ -5,30 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
-from nextvec.cli.common import Quiet, names
+from nextvec.cli.common import Quiet, flag, names
 from nextvec.errors import ConfigError
-
-ALL, NONE = "all", "none"
 
 
 def report(
-    folder: Annotated[Path, Parameter(help="A matrix or a run, finished or interrupted.")],
+    folder: Annotated[Path, flag("A matrix or a run, finished or interrupted.")],
     *,
     store: Annotated[
-        Path | None, Parameter(help="Where the store lies now (default: where it lay at training).")
+        Path | None, flag("Where the store lies now (default: where it lay at training).")
     ] = None,
-    out: Annotated[
-        Path | None, Parameter(help="Folder of the report (default: `report` in the folder).")
-    ] = None,
-    figures: Annotated[str, Parameter(help="Names of figures separated by commas, all or none.")] = ALL,
+    out: Annotated[Path | None, flag("Folder of the report (default: `report` in the folder).")] = None,
+    figures: Annotated[str, flag("Names of figures separated by commas, all or none.")] = "all",
     deep: Annotated[
         bool,
-        Parameter(
-            negative=(),
-            help="Load the models too: for figures that look into them, and to evaluate a lone run beside "
-            "the baselines.",
+        flag(
+            "Load the models too: for figures that look into them, and to evaluate a lone run beside "
+            "the baselines."
         ),
     ] = False,
     quiet: Quiet = False,
@@ -44,7 +37,7 @@ def report(
     out = folder / "report" if out is None else out
     if out.exists() and not out.is_dir():
         raise ConfigError("is not a folder", where=out, remedy="give another folder with --out")
-    wanted = None if figures == ALL else () if figures == NONE else names(figures)
+    wanted = {"all": None, "none": ()}.get(figures, names(figures))
     made = make_report(ReportInputs.of(folder, store=store, deep=deep), out, figures=wanted, quiet=quiet)
     for why in dict.fromkeys(made.left_out.values()):
         print(f"left out {', '.join(name for name in made.left_out if made.left_out[name] == why)}: {why}")
@@ -52,18 +45,16 @@ def report(
 
 
 def card(
-    run: Annotated[Path, Parameter(help="A run folder, finished or interrupted, or an ensemble.")],
+    run: Annotated[Path, flag("A run folder, finished or interrupted, or an ensemble.")],
     *,
     store: Annotated[
-        Path | None, Parameter(help="Where its store lies now (default: where it lay at training).")
+        Path | None, flag("Where its store lies now (default: where it lay at training).")
     ] = None,
     license: Annotated[
         str | None,
-        Parameter(
-            help="Of the weights, as the Hub names it, mit or cc-by-4.0 (default: as the card there has it)."
-        ),
+        flag("Of the weights, as the Hub names it, mit or cc-by-4.0 (default: as the card there has it)."),
     ] = None,
-    out: Annotated[Path | None, Parameter(help="The file (default: RUN/README.md).")] = None,
+    out: Annotated[Path | None, flag("The file (default: RUN/README.md).")] = None,
 ) -> None:
     """Write the model card of a run: README.md, with the metadata that the Hugging Face Hub reads.
 
@@ -76,5 +67,5 @@ def card(
 
     if (run / ENSEMBLE).is_file():
         print(write_ensemble_card(run, out, licence=license))
-        return
-    print(write_card(ReportInputs.of(run, store=store), out, licence=license))
+    else:
+        print(write_card(ReportInputs.of(run, store=store), out, licence=license))

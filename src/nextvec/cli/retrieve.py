@@ -1,16 +1,16 @@
-"""`nextvec retrieve`."""
+"""`nextvec retrieve`, and `nextvec index`: list, drop."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import App, Group, Parameter
 
-from nextvec.cli.common import JsonTarget, Quiet, StorePath, names, output
+from nextvec.cli import common
+from nextvec.cli.common import flag, names, output
 from nextvec.cli.texts import PRETRAINED, EncoderFlags, Run, TextFlags, open_text_reader, read_text
 from nextvec.errors import ConfigError
 from nextvec.text import columns, fill
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from nextvec.corpus.reading import TextReader
     from nextvec.corpus.store import Store
     from nextvec.decoding.base import Passage
-    from nextvec.evaluation.harness import EvaluationConfig
-    from nextvec.experiments.evaluating import DocumentSelection
     from nextvec.inference.base import TrainedPredictor
     from nextvec.retrieval.context import Options, Reembed
 
@@ -34,22 +32,22 @@ class AskFlags:
 
     strategy: Annotated[
         str | None,
-        Parameter(
-            help="last, mean, predicted, ranked (of a model with options.ranking), blend, last-mean, "
+        flag(
+            "last, mean, predicted, ranked (of a model with options.ranking), blend, last-mean, "
             "text (needs --decoder), steered, query, last-query (need --query); with re-rankers "
             "behind it if wanted, as in predicted+document+mmr: "
             "document, recency, mmr, passage, refined. Default: ranked where "
             "the model has it, else predicted; with --query query."
         ),
     ] = None
-    query: Annotated[str | None, Parameter(help="A text to steer towards.")] = None
+    query: Annotated[str | None, flag("A text to steer towards.")] = None
     nearest: Annotated[
         int | None, Parameter(name=("--nearest", "--k"), help="How many passages (default: 10).")
     ] = None
     index: Annotated[
         str | None,
-        Parameter(
-            help="Where the store's vectors are searched: exact (default), faiss, faiss-hnsw[:FOLDER], "
+        flag(
+            "Where the store's vectors are searched: exact (default), faiss, faiss-hnsw[:FOLDER], "
             "pgvector:URI, pgvector-hnsw:URI, milvus:FILE.db, milvus:URI. What is not there yet is loaded."
         ),
     ] = None
@@ -59,68 +57,36 @@ class AskFlags:
 @dataclass(frozen=True)
 class CompareFlags:
     strategies: Annotated[
-        str | None,
-        Parameter(help="Separated by commas (default: all that the run, --queries and --decoder allow)."),
+        str | None, flag("Separated by commas (default: all that the run, --queries and --decoder allow).")
     ] = None
-    split: Annotated[str, Parameter(help="train (in-sample), validation, test or all.")] = "test"
-    split_file: Annotated[Path | None, Parameter(help="JSON of document ids (default: the run's).")] = None
-    context: Annotated[int, Parameter(help="Chunks read at least before each target.")] = 5
-    candidates: Annotated[
-        Literal["split", "store"], Parameter(help="What the true next chunk is ranked among.")
-    ] = "split"
-    queries: Annotated[bool, Parameter(negative=(), help="Give a later chunk of the document as query.")] = (
-        False
-    )
-    windows: Annotated[int | None, Parameter(help="So many windows at most, drawn evenly.")] = None
-    seed: Annotated[int, Parameter(help="Of that draw and of the queries.")] = 0
-    no_speed: Annotated[bool, Parameter(negative=(), help="Do not measure latency.")] = False
-
-    def judging(self, horizon: int, *, quiet: bool) -> EvaluationConfig:
-        from nextvec.evaluation.harness import EvaluationConfig
-
-        return EvaluationConfig(
-            context=self.context,
-            horizon=horizon,
-            queries=self.queries,
-            candidates=self.candidates,
-            seed=self.seed,
-            speed=not self.no_speed,
-            quiet=quiet,
-        )
-
-    def selection(self, sources: str | None) -> DocumentSelection:
-        from nextvec.data.splits import SplitConfig
-        from nextvec.experiments.evaluating import DocumentSelection
-
-        division = None if self.split_file is None else SplitConfig(file=str(self.split_file.resolve()))
-        return DocumentSelection(split=self.split, sources=names(sources), division=division)
+    split: Annotated[str, flag("train (in-sample), validation, test or all.")] = "test"
+    split_file: common.SplitFile = None
+    context: common.LeastContext = 5
+    candidates: Annotated[Literal["split", "store"], flag(common.RANKED_AMONG)] = "split"
+    queries: Annotated[bool, flag("Give a later chunk of the document as query.")] = False
+    windows: Annotated[int | None, flag("So many windows at most, drawn evenly.")] = None
+    seed: Annotated[int, flag("Of that draw and of the queries.")] = 0
+    no_speed: common.NoSpeed = False
 
 
 def retrieve(
     run: Run = PRETRAINED,
     *,
-    store: StorePath,
+    store: common.StorePath,
     text: TextFlags | None = None,
     ask: AskFlags | None = None,
-    evaluate: Annotated[
-        bool, Parameter(negative=(), help="Compare strategies on documents that the run never saw.")
-    ] = False,
+    evaluate: Annotated[bool, flag("Compare strategies on documents that the run never saw.")] = False,
     compare: CompareFlags | None = None,
-    sources: Annotated[str | None, Parameter(help="Only passages of these, separated by commas.")] = None,
-    horizon: Annotated[
-        int | None, Parameter(help="How many chunks ahead (default: the run's nearest).")
-    ] = None,
+    sources: Annotated[str | None, flag("Only passages of these, separated by commas.")] = None,
+    horizon: Annotated[int | None, flag("How many chunks ahead (default: the run's nearest).")] = None,
     decoder: Annotated[
-        str | None, Parameter(help="nearest, a decoder's folder or vec2text:FOLDER; for strategy text.")
+        str | None, flag("nearest, a decoder's folder or vec2text:FOLDER; for strategy text.")
     ] = None,
-    set: Annotated[
-        tuple[str, ...],
-        Parameter(help="An option of the strategies, as KEY=VALUE: --set blend=0.5", negative=()),
-    ] = (),
+    set: Annotated[tuple[str, ...], flag("An option of the strategies, as KEY=VALUE: --set blend=0.5")] = (),
     encoder: EncoderFlags | None = None,
-    device: Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the model predicts.")] = "cpu",
-    json: JsonTarget = None,
-    quiet: Quiet = False,
+    device: common.Device = "cpu",
+    json: common.JsonTarget = None,
+    quiet: common.Quiet = False,
 ) -> None:
     """Find the passages of a store that come next after a text; or, with --evaluate, find out whether looking
     ahead helps: strategies on held-out documents, beside search by the last chunk and by the mean.
@@ -132,31 +98,26 @@ def retrieve(
     from nextvec.inference.predictor import open_predictor
     from nextvec.retrieval.context import Options
 
-    _check_use(evaluate, text or TextFlags(), ask or AskFlags(), compare or CompareFlags())
+    ask, compare = ask or AskFlags(), compare or CompareFlags()
+    _check_use(evaluate, text or TextFlags(), ask, compare)
     options = from_dict(Options, parse_assignments(set), where="--set")
     read = None if evaluate else read_text(text)
     opened = Store.open(store)
     predictor = open_predictor(run, device)
     predictor = predictor.at_horizon(predictor.horizons[0] if horizon is None else horizon)
     task = _Task(opened, predictor, options, encoder, decoder, sources)
-    found = (
-        task.passages(*read, ask or AskFlags()) if read else task.comparison(compare or CompareFlags(), quiet)
-    )
-    output(*found, json)
+    output(*(task.passages(*read, ask) if read else task.comparison(compare, quiet)), json)
 
 
 def _check_use(evaluate: bool, text: TextFlags, ask: AskFlags, compare: CompareFlags) -> None:
     """Flags of the other use would do nothing."""
     if evaluate and (text, ask) != (TextFlags(), AskFlags()):
-        raise ConfigError(
-            "with --evaluate the texts are the store's own and strategies are named by --strategies",
-            where="--evaluate",
-            remedy=f"leave out the flags of '{ASKING.name}' and --text, --file",
-        )
+        said = "with --evaluate the texts are the store's own and strategies are named by --strategies"
+        remedy = f"leave out the flags of '{ASKING.name}' and --text, --file"
+        raise ConfigError(said, where="--evaluate", remedy=remedy)
     if not evaluate and compare != CompareFlags():
-        raise ConfigError(
-            "flags of a comparison without one", where="nextvec retrieve", remedy="add --evaluate"
-        )
+        said = "flags of a comparison without one"
+        raise ConfigError(said, where="nextvec retrieve", remedy="add --evaluate")
 
 
 @dataclass(frozen=True)
@@ -181,11 +142,8 @@ class _Task:
         steered = ask.query is not None
         strategy = Strategy.named(ask.strategy) if ask.strategy else Strategy.default(self.run, steered)
         if ask.query is not None and "query" not in strategy.needs:
-            raise ConfigError(
-                f"strategy '{strategy.name}' takes no query",
-                where="--query",
-                remedy="leave it out, or take the strategy query",
-            )
+            remedy = "leave it out, or take the strategy query"
+            raise ConfigError(f"strategy '{strategy.name}' takes no query", where="--query", remedy=remedy)
         documents = None
         if self.sources is not None:
             all_of = split_documents(self.store, SplitConfig(near_duplicate=1.0), names(self.sources))
@@ -194,35 +152,41 @@ class _Task:
         with self._reembedding() as (reader, reembed):
             reader = reader or open_text_reader(self.run.space, self.encoder)
             chunks, vectors = reader.read(text, where)
-            query = None if ask.query is None else reader.encode([_query(ask.query)])
+            if ask.query is not None and not ask.query.strip():
+                remedy = "give a few words, or leave it out"
+                raise ConfigError("no text in it", where="--query", remedy=remedy)
+            query = None if ask.query is None else reader.encode([ask.query])
             reading = Reading.of_text(vectors, library.index, query)
             context = RetrievalContext(self.run, self.store, library.index, self.options, reembed)
             found = strategy.find(context, reading, 10 if ask.nearest is None else ask.nearest)
         pairs = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
         passages = [library.passage(row, score) for row, score in pairs]
         known = reading.read[0].tolist()
-        figures = {
-            "run": str(self.run.folder),
-            "store": str(self.store.path),
-            "strategy": strategy.name,
-            "index": library.index.name,
-            "query": ask.query,
-            "read": len(chunks),
-            "left_out": known,
-            "passages": [passage.to_json() for passage in passages],
-        }
+        figures: dict[str, Any] = {"run": str(self.run.folder), "store": str(self.store.path)}
+        figures |= {"strategy": strategy.name, "index": library.index.name, "query": ask.query}
+        figures |= {"read": len(chunks), "left_out": known, "passages": [p.to_json() for p in passages]}
         return describe_passages(passages, strategy.name, len(chunks), len(known)), figures
 
     def comparison(self, flags: CompareFlags, quiet: bool) -> tuple[str, dict[str, Any]]:
         """The comparison of strategies, to print and as JSON."""
+        from nextvec.evaluation.harness import EvaluationConfig
         from nextvec.experiments.lookahead import compare_strategies
 
+        how = EvaluationConfig(
+            context=flags.context,
+            horizon=self.run.horizons[self.run.head],
+            queries=flags.queries,
+            candidates=flags.candidates,
+            seed=flags.seed,
+            speed=not flags.no_speed,
+            quiet=quiet,
+        )
         with self._reembedding() as (_, reembed):
             found = compare_strategies(
                 self.store,
                 self.run,
-                flags.selection(self.sources),
-                flags.judging(self.run.horizons[self.run.head], quiet=quiet),
+                common.selection(flags.split, self.sources, flags.split_file),
+                how,
                 names(flags.strategies),
                 options=self.options,
                 reembed=reembed,
@@ -241,12 +205,6 @@ class _Task:
         reader = open_text_reader(self.run.space, self.encoder)
         with open_decoder(self.decoder, store=self.store, reader=reader) as decoder:
             yield reader, lambda raw: reader.encode(decoder.text(raw))
-
-
-def _query(text: str) -> str:
-    if not text.strip():
-        raise ConfigError("no text in it", where="--query", remedy="give a few words, or leave it out")
-    return text
 
 
 def describe_passages(passages: list[Passage], strategy: str, read: int, left_out: int) -> str:
@@ -281,9 +239,9 @@ def describe_comparison(found: Mapping[str, Any]) -> str:
 
 def _heading(found: Mapping[str, Any]) -> str:
     sample = " (in-sample)" if found["split"] == "train" else ""
-    told = (
-        "" if found["queries"] is None else f", a later chunk given as query in {found['queries']:,} windows"
-    )
+    given, told = found["queries"], ""
+    if given is not None:
+        told = f", a later chunk given as query in {given:,} windows"
     dropped = f"; {found['dropped']:,} windows dropped that stand in training" if found["dropped"] else ""
     chance = ", ".join(f"{METRICS[name]} {value:.4f}" for name, value in found["chance"].items())
     return fill(
@@ -316,17 +274,13 @@ def _where(factor: Mapping[str, Any]) -> str:
     others = list(factor["groups"][0]["gains"])
     body = [
         [
-            group["name"],
-            f"{group['windows']:,}",
-            f"{group['documents']:,}",
-            f"{group['last']:.4f}",
+            *(group["name"], f"{group['windows']:,}", f"{group['documents']:,}", f"{group['last']:.4f}"),
             *(_interval(group["gains"][name]) for name in others),
         ]
         for group in factor["groups"]
     ]
-    return columns(
-        [factor["name"], "windows", "documents", "MRR of last", *(f"{n} less last" for n in others)], body
-    )
+    head = [factor["name"], "windows", "documents", "MRR of last", *(f"{n} less last" for n in others)]
+    return columns(head, body)
 
 
 def _gain(gains: Mapping[str, Any] | None) -> str:
@@ -338,3 +292,41 @@ def _interval(gain: Mapping[str, Any]) -> str:
         return f"{gain['value']:+.4f}"
     clear = "*" if gain["low"] > 0 or gain["high"] < 0 else " "
     return f"{gain['value']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]{clear}"
+
+
+# What searches hold in a database or a cluster.
+
+VERBS = {
+    "list": "What searches hold in a database or a cluster.",
+    "drop": "Drop some of it; the next search of its store loads it again.",
+}
+
+index = App(name="index", help="Tables and collections that searches have made.", help_format="plaintext")
+for name, summary in VERBS.items():
+    index.command(f"nextvec.cli.retrieve:index_{name}", name=name, help=summary)
+
+Place = Annotated[str, flag("pgvector:postgresql://USER@HOST/DATABASE, or milvus:FILE.db or URL.")]
+
+
+def index_list(place: Place, *, json: common.JsonTarget = None) -> None:
+    """The tables, or collections, that `nextvec retrieve --index` and `nextvec serve --index` have made."""
+    from dataclasses import asdict
+
+    from nextvec.retrieval.backends import held_rows
+    from nextvec.text import columns
+
+    found = held_rows(place)
+    table = columns(["name", "rows", "holds"], [[held.name, f"{held.rows:,}", held.about] for held in found])
+    output(table if found else "no index holds anything there", [asdict(held) for held in found], json)
+
+
+def index_drop(place: Place, *names: Annotated[str, flag("As nextvec index list prints them.")]) -> None:
+    """Drop tables, or collections, that no store uses any more; no other names are taken."""
+    from nextvec.errors import ConfigError
+    from nextvec.retrieval.backends import drop_rows
+
+    if not names:
+        raise ConfigError("no name is given", where="nextvec index drop", remedy="see nextvec index list")
+    for name in names:
+        drop_rows(place, name)
+        print(f"dropped {name}")

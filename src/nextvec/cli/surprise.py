@@ -7,26 +7,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, validators
 
-from nextvec.cli.common import JsonTarget, Quiet, names, output
-from nextvec.cli.texts import (
-    PRETRAINED,
-    TEXT,
-    EncoderFlags,
-    Run,
-    TextFile,
-    TextFlags,
-    open_text_reader,
-    read_text,
-)
+from nextvec.cli import texts
+from nextvec.cli.common import Device, JsonTarget, Quiet, SplitFile, flag, names, output, selection
 from nextvec.errors import ConfigError
 from nextvec.text import columns, fill, shorten
 
 if TYPE_CHECKING:
-    from nextvec.experiments.evaluating import DocumentSelection
     from nextvec.experiments.segmentation import FinderRow, SegmentationReport
     from nextvec.experiments.surprise import FittedFinder, Surprises
     from nextvec.inference.base import TrainedPredictor
@@ -41,75 +31,65 @@ Finder = Literal["surprise", "surprise-depth", "surprise-ahead", "cosine-drop", 
 class ShowFlags:
     finder: Annotated[
         Finder | None,
-        Parameter(
-            help="What topic boundaries are read off: surprise (of the next chunk), surprise-depth (above "
+        flag(
+            "What topic boundaries are read off: surprise (of the next chunk), surprise-depth (above "
             "the valleys beside it), surprise-ahead (of the mean of the next chunks), or without the run "
             "cosine-drop (TextTiling) and cosine-gap (how unlike the blocks on either side are). Default: "
             "what --fit chose for the run, else cosine-gap."
         ),
     ] = None
-    threshold: Annotated[
-        float | None, Parameter(help="Deviations above the curve's mean that make a boundary.")
-    ] = None
+    threshold: Annotated[float | None, flag("Deviations above the curve's mean that make a boundary.")] = None
     peaks: Annotated[
-        int, Parameter(help="So many of the most surprising chunks.", validator=validators.Number(gte=0))
+        int, flag("So many of the most surprising chunks.", validator=validators.Number(gte=0))
     ] = 5
-    figure: Annotated[
-        Path | None, Parameter(help="Also draw the curve to this .svg or .png (nextvec[figures]).")
-    ] = None
+    figure: Annotated[Path | None, flag("Also draw the curve to this .svg or .png (nextvec[figures]).")] = (
+        None
+    )
 
 
 @Parameter(name="*", group=EVALUATION)
 @dataclass(frozen=True)
 class EvaluationFlags:
-    documents: Annotated[
-        int, Parameter(help="So many documents are joined.", validator=validators.Number(gte=1))
-    ] = 200
-    seed: Annotated[int, Parameter(help="Of joining and resampling.", validator=validators.Number(gte=0))] = 0
-    split: Annotated[str, Parameter(help="test, or train (labelled in-sample).")] = "test"
-    sources: Annotated[str | None, Parameter(help="Join documents of these only.")] = None
-    split_file: Annotated[Path | None, Parameter(help="JSON of document ids (default: the run's).")] = None
+    documents: Annotated[int, flag("So many documents are joined.", validator=validators.Number(gte=1))] = 200
+    seed: Annotated[int, flag("Of joining and resampling.", validator=validators.Number(gte=0))] = 0
+    split: Annotated[str, flag("test, or train (labelled in-sample).")] = "test"
+    sources: Annotated[str | None, flag("Join documents of these only.")] = None
+    split_file: SplitFile = None
     segment_chunks: Annotated[
-        str | None,
-        Parameter(help="Fewest and most chunks of a joined segment (default: 5-20; with --fit 3-20)."),
+        str | None, flag("Fewest and most chunks of a joined segment (default: 5-20; with --fit 3-20).")
     ] = None
     baselines: Annotated[
-        str | None,
-        Parameter(help="Whose surprise stands beside the run's (default: copy-last,exponential averages)."),
+        str | None, flag("Whose surprise stands beside the run's (default: copy-last,exponential averages).")
     ] = None
     quiet: Quiet = False
 
 
 def surprise(
-    run: Run = PRETRAINED,
-    file: TextFile = None,
+    run: texts.Run = texts.PRETRAINED,
+    file: texts.TextFile = None,
     *,
-    text: Annotated[str | None, Parameter(group=TEXT, help="The text itself.")] = None,
-    store: Annotated[
-        Path | None, Parameter(group=TEXT, help="A store: with --document or --evaluate.")
-    ] = None,
-    document: Annotated[str | None, Parameter(group=TEXT, help="Id of a document of --store.")] = None,
+    text: Annotated[str | None, flag("The text itself.", group=texts.TEXT)] = None,
+    store: Annotated[Path | None, flag("A store: with --document or --evaluate.", group=texts.TEXT)] = None,
+    document: Annotated[str | None, flag("Id of a document of --store.", group=texts.TEXT)] = None,
     show: ShowFlags | None = None,
-    encoder: EncoderFlags | None = None,
+    encoder: texts.EncoderFlags | None = None,
     evaluate: Annotated[
         bool,
-        Parameter(
+        flag(
+            "Join held-out documents of --store at known places, and evaluate who finds these.",
             group=EVALUATION,
-            negative=(),
-            help="Join held-out documents of --store at known places, and evaluate who finds these.",
         ),
     ] = False,
     fit: Annotated[
         bool,
-        Parameter(
-            group=EVALUATION,
-            negative=(),
-            help="Join validation documents of --store, choose the finder and its rule that find the places "
+        flag(
+            "Join validation documents of --store, choose the finder and its rule that find the places "
             "best, and keep them in the run's folder, as its default.",
+            group=EVALUATION,
         ),
     ] = False,
     evaluation: EvaluationFlags | None = None,
-    device: Annotated[Literal["cpu", "cuda", "mps"], Parameter(help="Where the model predicts.")] = "cpu",
+    device: Device = "cpu",
     json: JsonTarget = None,
 ) -> None:
     """How unexpected each chunk of a text is (1 - cosine of the prediction and what came), drawn as a curve,
@@ -118,31 +98,27 @@ def surprise(
     The text is a file, --text, or a document of a store. With --evaluate: how well surprise finds the
     places where documents were joined, by Pk and WindowDiff, beside TextTiling, other baselines and chance.
     """
-    texts = TextFlags(text, file)
+    given = texts.TextFlags(text, file)
     if evaluate or fit:
         by = "--evaluate" if evaluate else "--fit"
-        unused = {"a text": texts != TextFlags(), "--document": document is not None}
+        unused = {"a text": given != texts.TextFlags(), "--document": document is not None}
         _refuse({**unused, "how it is shown": show is not None, "an encoder": encoder is not None}, by)
         _refuse({"--fit": evaluate and fit})
-        if fit and run == PRETRAINED and not run.exists():
-            raise ConfigError(
-                "the model of the package keeps no finder",
-                where="--fit",
-                remedy="train one that starts from it: nextvec train --init-from pretrained",
-            )
+        if fit and run == texts.PRETRAINED and not run.exists():
+            remedy = "train one that starts from it: nextvec train --init-from pretrained"
+            raise ConfigError("the model of the package keeps no finder", where="--fit", remedy=remedy)
         joined = _evaluate if evaluate else _fit
         joined(run, _needed(store, by), evaluation or EvaluationFlags(), device, json)
         return
     if evaluation is not None:
-        raise ConfigError(
-            "of documents that are not joined", where="flags of evaluation", remedy="add --evaluate or --fit"
-        )
+        remedy = "add --evaluate or --fit"
+        raise ConfigError("of documents that are not joined", where="flags of evaluation", remedy=remedy)
     show = show or ShowFlags()
     if show.figure is not None:
         from nextvec.reporting.drawing import require_figure
 
         require_figure(show.figure)
-    found = _read(run, texts, store, document, encoder, show, device)
+    found = _read(run, given, store, document, encoder, show, device)
     if show.figure is not None:
         from nextvec.reporting.drawing import draw_surprise
 
@@ -152,10 +128,10 @@ def surprise(
 
 def _read(
     run: Path,
-    texts: TextFlags,
+    given: texts.TextFlags,
     store: Path | None,
     document: str | None,
-    encoder: EncoderFlags | None,
+    encoder: texts.EncoderFlags | None,
     show: ShowFlags,
     device: str,
 ) -> Surprises:
@@ -164,14 +140,14 @@ def _read(
 
     asked = show.finder, show.threshold
     if document is not None:
-        _refuse({"a text": texts != TextFlags(), "an encoder": encoder is not None}, "--document")
+        _refuse({"a text": given != texts.TextFlags(), "an encoder": encoder is not None}, "--document")
         opened, predictor = Store.open(_needed(store, "--document")), _predictor(run, device)
         return surprises_of_document(predictor, opened, document, *chosen(predictor, *asked))
     if store is not None:
         raise ConfigError("a store alone", where="--store", remedy="add --document ID, or --evaluate")
-    read, where = read_text(texts)
+    read, where = texts.read_text(given)
     predictor = _predictor(run, device)
-    reader = open_text_reader(predictor.space, encoder)
+    reader = texts.open_text_reader(predictor.space, encoder)
     return surprises_of_text(predictor, reader, read, where, *chosen(predictor, *asked))
 
 
@@ -182,10 +158,7 @@ def _evaluate(run: Path, store: Path, flags: EvaluationFlags, device: str, json:
     report = evaluate_segmentation(
         Store.open(store),
         _predictor(run, device),
-        _selection(flags),
-        count=flags.documents,
-        seed=flags.seed,
-        segment_chunks=_segment_chunks(flags, CHUNKS),
+        **_joined(flags, CHUNKS),
         baselines=names(flags.baselines) or PREDICTORS,
         quiet=flags.quiet,
     )
@@ -199,35 +172,20 @@ def _fit(run: Path, store: Path, flags: EvaluationFlags, device: str, json: str 
     _refuse({"--split": flags.split != "test", "--baselines": flags.baselines is not None}, "--fit")
     predictor = _predictor(run, device)
     check_kept(predictor)
-    fitted = fit_finder(
-        Store.open(store),
-        predictor,
-        _selection(flags),
-        count=flags.documents,
-        segment_chunks=_segment_chunks(flags, SEGMENT_CHUNKS),
-        seed=flags.seed,
-    )
+    fitted = fit_finder(Store.open(store), predictor, **_joined(flags, SEGMENT_CHUNKS))
     output(describe_fit(fitted, keep(fitted, predictor)), fitted.to_json(), json)
 
 
-def _selection(flags: EvaluationFlags) -> DocumentSelection:
-    from nextvec.data.splits import SplitConfig
-    from nextvec.experiments.evaluating import DocumentSelection
-
-    division = None if flags.split_file is None else SplitConfig(file=str(flags.split_file.resolve()))
-    return DocumentSelection(flags.split, names(flags.sources), division=division)
-
-
-def _segment_chunks(flags: EvaluationFlags, usual: tuple[int, int]) -> tuple[int, int]:
-    """Raises ConfigError."""
-    if flags.segment_chunks is None:
-        return usual
-    least, dash, most = flags.segment_chunks.partition("-")
-    if not (dash and least.isdecimal() and most.isdecimal() and 1 <= int(least) <= int(most)):
-        raise ConfigError(
-            f"'{flags.segment_chunks}' is not a range", where="--segment-chunks", remedy="write 3-11"
-        )
-    return int(least), int(most)
+def _joined(flags: EvaluationFlags, usual: tuple[int, int]) -> dict[str, Any]:
+    """Which documents are joined, and how. Raises ConfigError."""
+    if flags.segment_chunks is not None:
+        least, _, most = flags.segment_chunks.partition("-")
+        if not (least.isdecimal() and most.isdecimal() and 1 <= int(least) <= int(most)):
+            said = f"'{flags.segment_chunks}' is not a range"
+            raise ConfigError(said, where="--segment-chunks", remedy="write 3-11")
+        usual = int(least), int(most)
+    chosen = selection(flags.split, flags.sources, flags.split_file)
+    return {"selection": chosen, "count": flags.documents, "seed": flags.seed, "segment_chunks": usual}
 
 
 def _predictor(run: Path, device: str) -> TrainedPredictor:
@@ -251,26 +209,22 @@ def _refuse(given: dict[str, bool], beside: str = "--evaluate") -> None:
 
 def describe(found: Surprises, peaks: int) -> str:
     """The curve, the chunks at its peaks, the segments."""
-    width, bars = terminal()
-    starts = [first for first, _ in found.segments()[1:]]
-    curve = draw_curve(found.surprise.tolist(), starts, width, bars)
+
+    def text(chunk: int) -> str:
+        return shorten(found.texts[chunk], EXCERPT, middle=True)
+
+    spans, high = found.segments(), found.peaks(peaks)
+    curve = draw_curve(found.surprise.tolist(), [first for first, _ in spans[1:]], *terminal())
     mean = float(found.surprise.mean())
     head = (
         f"{found.run} read {len(found.texts)} chunks of {found.where}. Surprise is 1 - cosine of what was "
         f"expected and what came: {mean:.3f} on average, {found.surprise.max():.3f} at most."
     )
     blocks = [fill(head), "\n".join(curve)]
-    high = found.peaks(peaks)
     if len(high):
-        lines = [
-            f"  {i + 1:>5}  {found.surprise[i - 1]:.3f}  {shorten(found.texts[i], EXCERPT, middle=True)}"
-            for i in high
-        ]
+        lines = [f"  {i + 1:>5}  {found.surprise[i - 1]:.3f}  {text(i)}" for i in high]
         blocks.append("\n".join(["Most surprising chunks", *lines]))
-    segments = [
-        f"  {a + 1:>5} - {b + 1:<5}  {shorten(found.texts[a], EXCERPT, middle=True)}"
-        for a, b in found.segments()
-    ]
+    segments = [f"  {a + 1:>5} - {b + 1:<5}  {text(a)}" for a, b in spans]
     rule = f"{found.finder}, peaks {found.rule.threshold:g} deviations above its mean"
     title = f"Segments by {rule}" if len(segments) > 1 else f"One segment by {rule}"
     return "\n\n".join([*blocks, "\n".join([title, *segments])])
@@ -286,9 +240,8 @@ def describe_fit(fitted: FittedFinder, file: Path) -> str:
     rows = sorted(fitted.pk.items(), key=lambda pair: pair[1])
     table = columns(["finder", "Pk"], [[name, f"{pk:.4f}"] for name, pk in rows])
     rule = f"threshold {fitted.threshold:g}, {fitted.apart} chunks apart, blocks of {fitted.width}"
-    return "\n".join(
-        [fill(head), "", table, "", fill(f"{fitted.finder} ({rule}) is the run's default now: {file}")]
-    )
+    kept = f"{fitted.finder} ({rule}) is the run's default now: {file}"
+    return "\n".join([fill(head), "", table, "", fill(kept)])
 
 
 def describe_table(report: SegmentationReport) -> str:
@@ -301,10 +254,9 @@ def describe_table(report: SegmentationReport) -> str:
         f"boundaries, a chunk used {report.used:.1f} times. Pk and WindowDiff over pairs {report.k} chunks "
         "apart (0 is perfect), F1 within one chunk; rules fitted on joined validation documents."
     )
-    table = columns(
-        ["finder", "Pk", "WindowDiff", "F1", "found", "Pk less the best baseline's", "on validation", "rule"],
-        [_cells(row) for row in report.rows],
-    )
+    gap = "Pk less the best baseline's"
+    header = ["finder", "Pk", "WindowDiff", "F1", "found", gap, "on validation", "rule"]
+    table = columns(header, [_cells(row) for row in report.rows])
     legend = (
         "* best baseline by Pk; + better and - worse than it: 95 % of 1,000 resamples of the documents "
         "agree. found: boundaries for one there is. rule: threshold / chunks apart / chunks in a block."
@@ -317,11 +269,7 @@ def _cells(row: FinderRow) -> list[str]:
     mark = "*" if gap is None else " " if not gap.excludes_zero else "+" if gap.value < 0 else "-"
     interval = "" if gap is None else gap.signed()
     return [
-        row.name,
-        f"{row.pk:.4f}{mark}",
-        f"{row.window_diff:.4f}",
-        f"{row.f1:.3f}",
-        f"{row.said:.2f}",
+        *(row.name, f"{row.pk:.4f}{mark}", f"{row.window_diff:.4f}", f"{row.f1:.3f}", f"{row.said:.2f}"),
         interval,
         "" if row.validation_pk is None else f"{row.validation_pk:.4f}",
         "" if rule is None else f"{rule.threshold:g} / {rule.apart} / {rule.width}",
@@ -362,7 +310,8 @@ def draw_curve(values: Sequence[float], starts: Sequence[int], width: int, bars:
     columns = -(-count // per)
     wide = max(1, min(WIDEST, room // columns))
     top = max(1.0, *values)
-    heights = _eighths(values, per, columns, top)
+    held = (values[max(column * per - 1, 0) : (column + 1) * per - 1] for column in range(columns))
+    heights = [round(8 * HEIGHT * max(some, default=0.0) / top) for some in held]  # in eighths of a line
     lines = []
     for row in reversed(range(HEIGHT)):
         label = {HEIGHT - 1: f"{top:.2f}", HEIGHT // 2 - 1: f"{top / 2:.2f}"}.get(row, "")
@@ -374,15 +323,6 @@ def draw_curve(values: Sequence[float], starts: Sequence[int], width: int, bars:
     lines.append(f"{'topics':>{LABEL - 1}} {''.join(marks)}".rstrip())
     lines.append(f"{'chunk':>{LABEL - 1}} {_numbers(columns, per, wide)}".rstrip())
     return lines
-
-
-def _eighths(values: Sequence[float], per: int, columns: int, top: float) -> list[int]:
-    """Height of each column in eighths of a line."""
-    heights = []
-    for column in range(columns):
-        held = values[max(column * per - 1, 0) : (column + 1) * per - 1]
-        heights.append(round(8 * HEIGHT * max(held, default=0.0) / top))
-    return heights
 
 
 def _numbers(columns: int, per: int, wide: int) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, validators
 
+from nextvec.cli.common import flag
 from nextvec.errors import ConfigError, DocumentError, StoreError
 
 if TYPE_CHECKING:
@@ -29,27 +30,20 @@ STANDARD_INPUT = Path("-")
 
 EncoderOption = Annotated[
     tuple[str, ...],
-    Parameter(
-        group=ENCODING,
-        negative=(),
-        help="KEY=VALUE: batch_size, prompt, query_prompt, dimensions; device, precision, max_tokens; for "
+    flag(
+        "KEY=VALUE: batch_size, prompt, query_prompt, dimensions; device, precision, max_tokens; for "
         "servers kind, key_variable, timeout, retries, base64_response, role, query_role, same_as.",
+        group=ENCODING,
     ),
 ]
 TokenizerFile = Annotated[
-    Path | None,
-    Parameter(group=ENCODING, help="tokenizer.json of chunks cut by tokens (default: the encoder's)."),
+    Path | None, flag("tokenizer.json of chunks cut by tokens (default: the encoder's).", group=ENCODING)
 ]
-Endpoint = Annotated[str | None, Parameter(group=ENCODING, help="URL of an OpenAI-compatible or TEI server.")]
+Endpoint = Annotated[str | None, flag("URL of an OpenAI-compatible or TEI server.", group=ENCODING)]
 
-Query = Annotated[
-    str | None, Parameter(group=TEXT, help="A text to write towards; for runs trained with queries.")
-]
+Query = Annotated[str | None, flag("A text to write towards; for runs trained with queries.", group=TEXT)]
 PRETRAINED = Path("pretrained")
-Run = Annotated[
-    Path,
-    Parameter(help="A run folder, an export, or an ensemble (default: the model of the package)."),
-]
+Run = Annotated[Path, flag("A run folder, an export, or an ensemble (default: the model of the package).")]
 PassageCount = Annotated[
     int | None,
     Parameter(
@@ -80,7 +74,7 @@ TextFile = Annotated[
 @Parameter(name="*", group=TEXT)
 @dataclass(frozen=True)
 class TextFlags:
-    text: Annotated[str | None, Parameter(help="The text itself.")] = None
+    text: Annotated[str | None, flag("The text itself.")] = None
     file: TextFile = None
 
 
@@ -90,8 +84,7 @@ class EncoderFlags:
     """What makes vectors of the text. By default the encoder that the run or the store names, run here."""
 
     encoder: Annotated[
-        str | None,
-        Parameter(help="A folder, a hub name or a server's model (default: what the run was trained on)."),
+        str | None, flag("A folder, a hub name or a server's model (default: what the run was trained on).")
     ] = None
     endpoint: Endpoint = None
     encoder_option: EncoderOption = ()
@@ -104,32 +97,27 @@ class DecoderFlags:
     """What makes a text of a predicted vector, and where real passages come from."""
 
     decoder: Annotated[
-        str,
-        Parameter(help="nearest (real passages only), the folder of a trained decoder, or vec2text:FOLDER."),
+        str, flag("nearest (real passages only), the folder of a trained decoder, or vec2text:FOLDER.")
     ] = NEAREST
     store: Annotated[
-        Path | None,
-        Parameter(help="Where the nearest passages are looked for (default: the store trained on)."),
+        Path | None, flag("Where the nearest passages are looked for (default: the store trained on).")
     ] = None
 
 
 @Parameter(name="*", group=VECTOR)
 @dataclass(frozen=True)
 class VectorFlags:
-    vector: Annotated[Path | None, Parameter(help="Write them to this .npy, a row a prediction.")] = None
+    vector: Annotated[Path | None, flag("Write them to this .npy, a row a prediction.")] = None
     output_type: Annotated[
         Literal["decoder", "cosine"] | None,
-        Parameter(
-            help="Of --vector: decoder is raw, as the encoder would give it (default), cosine unit length."
-        ),
+        flag("Of --vector: decoder is raw, as the encoder would give it (default), cosine unit length."),
     ] = None
 
     def check(self) -> None:
         """Before the work, not after it. Raises ConfigError."""
         if self.vector is None and self.output_type is not None:
-            raise ConfigError(
-                "describes how vectors are written", where="--output-type", remedy="add --vector FILE.npy"
-            )
+            said, remedy = "describes how vectors are written", "add --vector FILE.npy"
+            raise ConfigError(said, where="--output-type", remedy=remedy)
         if self.vector is not None and (self.vector.suffix != ".npy" or self.vector.is_dir()):
             raise ConfigError(f"{self.vector} is not an .npy file", where="--vector", remedy="give FILE.npy")
 
@@ -160,7 +148,12 @@ def read_text(flags: TextFlags | None) -> tuple[str, str]:
         return _checked(flags.text, "--text"), "--text"
     assert flags.file is not None
     if flags.file == STANDARD_INPUT:
-        return _standard_input(), "standard input"
+        from nextvec.corpus.readers.base import MAX_DOCUMENT_BYTES, decode, too_long
+
+        data, where = sys.stdin.buffer.read(MAX_DOCUMENT_BYTES + 1), "standard input"
+        if len(data) > MAX_DOCUMENT_BYTES:
+            raise too_long(where)
+        return _checked(decode(data, "utf-8", where), where), where
     return _file(flags.file), str(flags.file)
 
 
@@ -176,24 +169,14 @@ def _file(path: Path) -> str:
     return documents[0].text
 
 
-def _standard_input() -> str:
-    from nextvec.corpus.readers.base import MAX_DOCUMENT_BYTES, decode, too_long
-
-    data = sys.stdin.buffer.read(MAX_DOCUMENT_BYTES + 1)
-    if len(data) > MAX_DOCUMENT_BYTES:
-        raise too_long("standard input")
-    return _checked(decode(data, "utf-8", "standard input"), "standard input")
-
-
 def _checked(text: str, where: str) -> str:
     from nextvec.corpus.documents import normalise_text
 
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise DocumentError(
-            f"character {error.start + 1} is not UTF-8", where=where, remedy="give it as a UTF-8 file"
-        ) from None
+        said = f"character {error.start + 1} is not UTF-8"
+        raise DocumentError(said, where=where, remedy="give it as a UTF-8 file") from None
     normal = normalise_text(text)
     if not normal:
         raise DocumentError("no text in it", where=where, remedy="give a sentence at least")
@@ -227,7 +210,7 @@ def open_text_reader(space: Space, flags: EncoderFlags | None = None) -> TextRea
     flags = flags or EncoderFlags()
     described = space.encoder
     named = flags.encoder is not None or flags.endpoint is not None
-    if not (named or flags.encoder_option) or (not named and described.get("kind") != LOCAL):
+    if not named and (not flags.encoder_option or described.get("kind") != LOCAL):
         return TextReader(space, tokenizer=flags.tokenizer)
     own = ("max_tokens", "prompt", "dimensions")
     known = {} if named else {key: described.get(key) or None for key in own}
@@ -282,9 +265,7 @@ def _store_of(predictor: TrainedPredictor, named: Path | None) -> Store:
     noted = predictor.training["store"]
     path = Path(noted) if named is None else named
     if named is None and not (noted and path.is_dir()):
-        raise StoreError(
-            f"the store that {predictor.name} was trained on is not there",
-            where=noted or predictor.name,
-            remedy="name one: --store STORE; or request no passages: --nearest 0",
-        )
+        said = f"the store that {predictor.name} was trained on is not there"
+        remedy = "name one: --store STORE; or request no passages: --nearest 0"
+        raise StoreError(said, where=noted or predictor.name, remedy=remedy)
     return Store.open(path)

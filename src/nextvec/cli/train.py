@@ -1,87 +1,172 @@
-"""`nextvec train`."""
+"""`nextvec train` and `sweep`, and their flags as layers of configuration: defaults < recipe < file <
+objective and task by name < the other flags.
+
+A name on the command line wins over the file, as any flag does, and what is set key by key wins over a name.
+"""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from nextvec.cli.common import Quiet, StorePath
-from nextvec.cli.configure import DEFAULT_RECIPE, TrainingFlags
+from nextvec.cli.common import JsonTarget, NewSplitFile, Quiet, StorePath, flag, names, numbers, output
+from nextvec.config import given, merge, parse_assignments, read_toml
 from nextvec.errors import ConfigError, NextvecWarning
+from nextvec.text import columns
 
 if TYPE_CHECKING:
     from nextvec.corpus.store import Store
+    from nextvec.training.config import TrainConfig
+    from nextvec.training.loop import RunResult
+
+DEFAULT_RECIPE = "default"
+HORIZONS = ("is not a list of whole numbers", "--horizon", "1 or --horizon 1,2,5")
+TRAINING = Path(__file__).parents[1] / "training"
+
+
+def _stems(*folder: str) -> str:
+    """Names of the TOML files in a folder of `nextvec.training`: reading it imports nothing heavy."""
+    return ", ".join(sorted(path.stem for path in TRAINING.joinpath(*folder).glob("*.toml")))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class TrainingFlags:
+    """What `train`, `matrix` and `sweep` share. What is not given is left to the file, then the recipe."""
+
+    preset: Annotated[str | None, flag("Size of the model: small or brief.")] = None
+    recipe: Annotated[
+        str | None,
+        flag(
+            f"Protocol: {_stems('recipes')}; residual is a baseline and what it misses, brief is to the "
+            "letter."
+        ),
+    ] = None
+    config: Annotated[Path | None, flag("A TOML file over the recipe; flags win over it.")] = None
+    objective: Annotated[
+        str | None, flag(f"What is minimised, over recipe and file: {_stems('layers', 'objectives')}.")
+    ] = None
+    task: Annotated[
+        str | None, flag(f"What is predicted, over recipe and file: {_stems('layers', 'tasks')}.")
+    ] = None
+    residual: Annotated[
+        str | None, flag("Baseline the network corrects: none, mean, last, ema, averages, weights or ridge.")
+    ] = None
+    head: Annotated[
+        str | None, flag("What makes vectors of hidden states: linear, projection, compact, unit or energy.")
+    ] = None
+    epochs: Annotated[int | None, flag("Passes over the training targets.")] = None
+    max_updates: Annotated[int | None, flag("Stop after so many updates.")] = None
+    lr: Annotated[float | None, flag("Highest learning rate.")] = None
+    batch_size: Annotated[int | None, flag("Slices (or single windows) in a batch.")] = None
+    context: Annotated[int | None, flag("Chunks read at most before a target.")] = None
+    horizon: Annotated[str | None, flag("How many chunks ahead the target is; several at once as 1,2,5.")] = (
+        None
+    )
+    sources: Annotated[str | None, flag("Train on these sources only, separated by commas.")] = None
+    split_file: NewSplitFile = None
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"] | None, flag("Where to train.")] = None
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"] | None, flag("Arithmetic of the matrix products.")
+    ] = None
+    set: Annotated[tuple[str, ...], flag("Any other key, as KEY=VALUE: --set optim.clip=0.5")] = ()
+
+    def layers(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The configuration file and the flags, as nested dictionaries.
+
+        Raises:
+            ConfigError: no such file, an unknown objective or task, or a flag that cannot be read.
+        """
+        file = read_toml(self.config) if self.config is not None else {}
+        flags = {
+            "model": {"preset": self.preset, "options": {"residual": self.residual, "head": self.head}},
+            "data": {
+                "context": self.context,
+                "min_context": self._min_context(file),
+                "horizons": list(numbers(self.horizon, int, *HORIZONS)) or None,
+                "sources": list(names(self.sources)) or None,
+                "split": {"file": None if self.split_file is None else str(self.split_file.resolve())},
+            },
+            "optim": {
+                "epochs": self.epochs,
+                "max_updates": self.max_updates,
+                "lr": self.lr,
+                "batch_size": self.batch_size,
+            },
+            "runtime": {"device": self.device, "precision": self.precision},
+        }
+        return file, merge(self._named(), given(flags), parse_assignments(self.set))
+
+    def _named(self) -> dict[str, Any]:
+        """What the objective and the task of these names are."""
+        if self.objective is None and self.task is None:
+            return {}
+        from nextvec.training.config import read_layer
+
+        objective = {} if self.objective is None else read_layer("objectives", self.objective, "--objective")
+        return merge(objective, {} if self.task is None else read_layer("tasks", self.task, "--task"))
+
+    def _min_context(self, file: Mapping[str, Any]) -> int | None:
+        """Recipe brief and task middle train on windows of exactly `context`; --context changes both ends
+        there."""
+        brief = self.recipe == "brief" and "min_context" not in file.get("data", {})
+        return self.context if brief or self.task == "middle" else None
 
 
 def train(
     store: StorePath,
     *,
-    out: Annotated[Path, Parameter(help="Folder of the run.")],
-    model: Annotated[str | None, Parameter(help="An architecture; `nextvec models` lists them.")] = None,
+    out: Annotated[Path, flag("Folder of the run.")],
+    model: Annotated[str | None, flag("An architecture; `nextvec models` lists them.")] = None,
     flags: TrainingFlags | None = None,
-    seed: Annotated[int | None, Parameter(help="Of the weights, the batches and the dropout.")] = None,
+    seed: Annotated[int | None, flag("Of the weights, the batches and the dropout.")] = None,
     devices: Annotated[
-        int | None, Parameter(help="Processes on this machine, one a GPU; they divide each batch.")
+        int | None, flag("Processes on this machine, one a GPU; they divide each batch.")
     ] = None,
-    nodes: Annotated[int | None, Parameter(help="Machines; more than one are started by torchrun.")] = None,
+    nodes: Annotated[int | None, flag("Machines; more than one are started by torchrun.")] = None,
     strategy: Annotated[
-        Literal["ddp", "fsdp"] | None,
-        Parameter(help="Each process holds the model (ddp) or a share of it (fsdp)."),
+        Literal["ddp", "fsdp"] | None, flag("Each process holds the model (ddp) or a share of it (fsdp).")
     ] = None,
     init_from: Annotated[
         str | None,
-        Parameter(
-            help="Start from this run's weights, on any store of its encoder: a folder, a Hub id, or "
+        flag(
+            "Start from this run's weights, on any store of its encoder: a folder, a Hub id, or "
             "pretrained, the model that comes with the package. Its configuration is taken where no flag "
             "says otherwise."
         ),
     ] = None,
     resume: Annotated[
-        bool,
-        Parameter(
-            negative=(), help="Go on with the run in --out; with --max-updates or --epochs beyond its end."
-        ),
+        bool, flag("Go on with the run in --out; with --max-updates or --epochs beyond its end.")
     ] = False,
     tensorboard: Annotated[
-        bool, Parameter(negative=(), help="Write the history to OUT/tensorboard too (nextvec[tensorboard]).")
+        bool, flag("Write the history to OUT/tensorboard too (nextvec[tensorboard]).")
     ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Train one model. The best model by validation cosine lies in --out, the last in --out/final."""
     from nextvec.checkpoint import CONFIG
-    from nextvec.config import given as only_given
-    from nextvec.config import merge
     from nextvec.corpus.store import Store
     from nextvec.experiments.evaluating import evaluate_flags, foretell
     from nextvec.training.checks import check_config
-    from nextvec.training.config import make_config, read_config
+    from nextvec.training.config import read_config
     from nextvec.training.distributed import is_first
     from nextvec.training.history import Scalars
     from nextvec.training.loop import train as run
     from nextvec.training.warm import warm_start
 
     if init_from is not None and resume:
-        raise ConfigError(
-            "a run that goes on has its weights already", where="--init-from", remedy="leave --init-from out"
-        )
+        said = "a run that goes on has its weights already"
+        raise ConfigError(said, where="--init-from", remedy="leave --init-from out")
     flags = flags or TrainingFlags()
-    file, given = flags.layers()
-    if model is not None:
-        given.setdefault("model", {})["name"] = model
     how = {"seed": seed, "devices": devices, "nodes": nodes, "strategy": strategy}
-    given = merge(given, only_given({"runtime": how}))
     opened = Store.open(store)
-    recipe, under = _beneath(opened, flags, init_from, out if resume and given and not file else None)
-    if resume and not given and not file and flags.recipe is None:
-        config = None
-    elif not any("name" in layer.get("model", {}) for layer in (under, file, given)):
-        raise ConfigError("no model is named", where="--model", remedy="see `nextvec models`")
-    else:
-        config = make_config(recipe, under, file, given, where=flags.config or "flags")
+    config = _configured(opened, flags, {"model": {"name": model}, "runtime": how}, init_from, out, resume)
     start = None
     if config is not None and not resume:
         check_config(opened, config)
@@ -91,15 +176,34 @@ def train(
             start = warm_start(init_from, opened, config)
     with Scalars(out) if tensorboard and is_first() else nullcontext() as told:
         result = run(opened, config, out, resume=resume, quiet=quiet, after_epoch=told, start=start)
-    if not is_first():
-        return
-    print(
+    if is_first():
+        flags_of_run = evaluate_flags(read_config(out / CONFIG).data)
+        print(f"{_describe(result)}nextvec evaluate {result.run} --store {store} --split test{flags_of_run}")
+
+
+def _describe(result: RunResult) -> str:
+    return (
         f"{result.model}: best validation cosine {result.cosine:.4f} in epoch {result.epoch} of "
         f"{result.epochs} ({result.stopped}), {result.parameters:,} parameters, "
         f"{result.updates:,} updates, {result.seconds:.0f} s\nrun: {result.run}\n"
-        f"evaluate it beside the baselines: nextvec evaluate {result.run} --store {store} --split test"
-        f"{evaluate_flags(read_config(out / CONFIG).data)}"
+        "evaluate it beside the baselines: "
     )
+
+
+def _configured(
+    store: Store, flags: TrainingFlags, own: dict[str, Any], init_from: str | None, out: Path, resume: bool
+) -> TrainConfig | None:
+    """What is trained; None where a run is resumed as it was."""
+    from nextvec.training.config import make_config
+
+    file, set_here = flags.layers()
+    set_here = merge(set_here, given(own))
+    if resume and not set_here and not file and flags.recipe is None:
+        return None
+    recipe, under = _beneath(store, flags, init_from, out if resume and set_here and not file else None)
+    if not any("name" in layer.get("model", {}) for layer in (under, file, set_here)):
+        raise ConfigError("no model is named", where="--model", remedy="see `nextvec models`")
+    return make_config(recipe, under, file, set_here, where=flags.config or "flags")
 
 
 def _beneath(
@@ -121,3 +225,74 @@ def _beneath(
     if resumed is not None and flags.recipe is None and (resumed / CONFIG).is_file():
         return recipe, to_dict(read_config(resumed / CONFIG))
     return recipe, {}
+
+
+def sweep(
+    store: StorePath,
+    *,
+    model: Annotated[str, flag("An architecture, several separated by commas, or all.")],
+    out: Annotated[Path, flag("Folder of the sweep; an interrupted one goes on.")],
+    trials: Annotated[int, flag("Trials in all, those of earlier calls included.")] = 20,
+    space: Annotated[
+        str, flag("What is varied beside each model's own space: shared, or hundred (the brief's plan).")
+    ] = "shared",
+    metric: Annotated[Literal["cosine", "loss"], flag("The validation figure to tune.")] = "cosine",
+    seed: Annotated[int, flag("Of the sampler and of every run.")] = 0,
+    startup: Annotated[int, flag("Trials drawn at random before anything is learned or pruned.")] = 10,
+    study_url: Annotated[
+        str | None, flag("Database of the study, for many workers; default: a SQLite file in --out.")
+    ] = None,
+    training: TrainingFlags | None = None,
+    json: JsonTarget = None,
+    quiet: Quiet = False,
+) -> None:
+    """Tune models on validation: many short runs, the bad ones stopped early.
+
+    The test documents are not touched. Train the result with `nextvec train --config OUT/best/MODEL.toml`.
+    """
+    from nextvec.corpus.store import Store
+    from nextvec.experiments.sweep import SweepPlan, named_space, run_sweep
+    from nextvec.models import registry
+    from nextvec.training.config import make_config
+
+    training = training or TrainingFlags()
+    chosen = registry.names() if model == "all" else names(model)
+    for name in chosen:
+        registry.get(name)
+    opened = Store.open(store)
+    try:
+        plan = SweepPlan(str(opened.path.resolve()), tuple(chosen), trials, seed, metric, startup)
+    except ValueError as e:
+        raise ConfigError(str(e), where="nextvec sweep", remedy="correct the flag") from None
+    file, set_here = training.layers()
+
+    def configure(name: str, picked: dict[str, Any]) -> Any:
+        own = {"model": {"name": name}, "optim": {"select": metric}, "runtime": {"seed": seed}}
+        layers = (picked, file, set_here, own)
+        return make_config(training.recipe or DEFAULT_RECIPE, *layers, where=training.config or "flags")
+
+    figures = run_sweep(opened, plan, configure, out, url=study_url, space=named_space(space), quiet=quiet)
+    output(describe_sweep(figures, out), figures, json)
+
+
+def describe_sweep(figures: dict[str, Any], out: Path) -> str:
+    """The sweep in a table: how much tuning each model was given, and its best trial."""
+    header = ["model", "trials", "complete", "pruned", "failed", "seconds", "best", "trial", "epoch"]
+    rows, best_of = [], []
+    for row in figures["models"]:
+        best = row["best"] or {"value": None, "trial": None, "epoch": None}
+        value = "-" if best["value"] is None else f"{best['value']:.4f}"
+        counts = [row[key] for key in ("trials", "complete", "pruned", "fail")]
+        cells = [*map(str, counts), f"{row['seconds']:.0f}", value, str(best["trial"]), str(best["epoch"])]
+        rows.append([row["model"], *cells])
+        if row["best"] is not None:
+            picked = sorted((k, v) for k, v in row["best"]["chosen"].items() if k != "model")
+            said = (f"{k} = {f'{v:.3g}' if isinstance(v, float) else v}" for k, v in picked)
+            command = f"  nextvec train STORE --config {out}/best/{row['model']}.toml --out RUN"
+            best_of += ["", f"{row['model']}: {', '.join(said)}", command]
+    title = f"{figures['metric']}, tuned on the validation documents alone"
+    lines = [title, "", columns(header, rows), *best_of]
+    if figures["importance"]:
+        parts = [f"{key} {value:.2f}" for key, value in figures["importance"].items()]
+        lines += ["", f"What mattered (share of the spread between trials): {', '.join(parts)}"]
+    return "\n".join(lines)
