@@ -29,7 +29,7 @@ $(VEC2TEXT)/environment.json: src/nextvec/decoding/vec2text/requirements.txt $(V
 demo: install
 	$(BIN)/nextvec demo --out demo
 
-# The model that comes with the package, made again (about an hour): make pretrained STORE=STORE SPLIT=splits.json
+# The model that comes with the package, made again (25 minutes of one core): make pretrained STORE=STORE SPLIT=splits.json
 pretrained: install
 	$(BIN)/python benchmarks/pretrained.py $(STORE) --split-file $(SPLIT)
 

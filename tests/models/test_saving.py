@@ -260,7 +260,7 @@ def test_other_code_with_the_same_answer_is_only_logged(
     edit_config(folder, code_version="0123456789abcdef")
     with caplog.at_level(logging.INFO, "nextvec.models"):
         load_model(folder)
-    assert "saved by other code of lstm, same output" in caplog.text
+    assert "saved by another version of lstm; its output is the same" in caplog.text
 
 
 def test_other_code_with_another_answer_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def predict(
 
     vectors = vector or texts.VectorFlags()
     vectors.check()
-    read, where = texts.read_text(text)
+    read, where = texts.read_text(text, run)
     predictor = open_predictor(run, device)
     count = texts.passage_count(predictor, decoder, nearest, 5)
     with texts.open_pipeline(predictor, encoder, decoder, passages=count > 0) as pipeline:
@@ -71,7 +71,7 @@ def describe_prediction(found: NextPassage) -> str:
         sure = f"{said.value:.3f}, {CONFIDENCES[said.kind]}"
     ahead = "the next passage" if found.horizon == 1 else f"{found.horizon} passages ahead"
     lines = [
-        f"{ahead[0].upper()}{ahead[1:]} (predicted vector of length {np.linalg.norm(found.raw.values):.3f})",
+        f"{ahead[0].upper()}{ahead[1:]}: a vector of length {np.linalg.norm(found.raw.values):.3f}",
         fill(sure, "confidence  "),
     ]
     if found.decoded is not None:
@@ -151,7 +151,7 @@ def rollout(
     course = (flags or CourseFlags()).course()
     if steps < 1:
         raise ConfigError(f"a rollout of {steps} steps", where="--steps", remedy="request 1 or more")
-    read, where = texts.read_text(text)
+    read, where = texts.read_text(text, run)
     predictor = open_predictor(run, device)
     count = texts.passage_count(predictor, decoder, nearest, 1)
     wanted = count > 0 or course.snap is not None

@@ -101,7 +101,7 @@ def retrieve(
     ask, compare = ask or AskFlags(), compare or CompareFlags()
     _check_use(evaluate, text or TextFlags(), ask, compare)
     options = from_dict(Options, parse_assignments(set), where="--set")
-    read = None if evaluate else read_text(text)
+    read = None if evaluate else read_text(text, run)
     opened = Store.open(store)
     predictor = open_predictor(run, device)
     predictor = predictor.at_horizon(predictor.horizons[0] if horizon is None else horizon)

@@ -145,7 +145,7 @@ def _read(
         return surprises_of_document(predictor, opened, document, *chosen(predictor, *asked))
     if store is not None:
         raise ConfigError("a store alone", where="--store", remedy="add --document ID, or --evaluate")
-    read, where = texts.read_text(given)
+    read, where = texts.read_text(given, run)
     predictor = _predictor(run, device)
     reader = texts.open_text_reader(predictor.space, encoder)
     return surprises_of_text(predictor, reader, read, where, *chosen(predictor, *asked))

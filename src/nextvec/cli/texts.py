@@ -133,7 +133,7 @@ class VectorFlags:
         atomic_write(self.vector, lambda file: np.save(file, values, allow_pickle=False))
 
 
-def read_text(flags: TextFlags | None) -> tuple[str, str]:
+def read_text(flags: TextFlags | None, run: Path) -> tuple[str, str]:
     """The text, normalised as `nextvec ingest` does, and where it comes from, for errors.
 
     Raises:
@@ -142,8 +142,10 @@ def read_text(flags: TextFlags | None) -> tuple[str, str]:
     """
     flags = flags or TextFlags()
     if (flags.text is None) == (flags.file is None):
-        many = "no text" if flags.text is None else "two texts"
-        raise ConfigError(f"{many} given", where="--text", remedy="give one of --text and --file")
+        many, remedy = "no text" if flags.text is None else "two texts", "give one of --text and --file"
+        if flags.text is None and run.is_file():
+            many, remedy = f"{run} is a file, not a run, and no text", f"give --file {run}"
+        raise ConfigError(f"{many} given", where="--text", remedy=remedy)
     if flags.text is not None:
         return _checked(flags.text, "--text"), "--text"
     assert flags.file is not None

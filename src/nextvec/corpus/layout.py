@@ -14,8 +14,10 @@ This is the LAION layout that embedding-reader, autofaiss and clip-retrieval rea
 
 from __future__ import annotations
 
+import difflib
+import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,13 @@ _SHARD_KEYS: dict[str, type] = {
     **dict.fromkeys(("name", "vectors_sha256", "chunks_sha256", "documents_sha256", "path"), str),
     **dict.fromkeys(("rows", "documents"), int),
 }
+
+
+def unknown_document(doc_id: str, known: Collection[str], store: Path) -> StoreError:
+    """The error of an id that no document of a store has, with those that it may stand for."""
+    near = difflib.get_close_matches(doc_id, known, 3) or list(itertools.islice(known, 3))
+    ids = ", ".join(f"'{each}'" for each in near)
+    return StoreError(f"has no document '{doc_id}'", where=store, remedy=f"give the id of one, such as {ids}")
 
 
 def damaged(message: str, path: Path) -> StoreError:

@@ -37,6 +37,7 @@ from nextvec.corpus.layout import (
     read_documents,
     read_manifest,
     read_table,
+    unknown_document,
     verify_shard,
 )
 from nextvec.corpus.tables import CARD, NewDocument
@@ -240,7 +241,7 @@ class Store:
         """The document `doc_id`. Raises StoreError when the store has none of that id."""
         at = self.index.get(doc_id)
         if at is None:
-            raise StoreError(f"has no document '{doc_id}'", where=self.path, remedy="see its documents table")
+            raise unknown_document(doc_id, self.index, self.path)
         return self.documents[at]
 
     def rows_of(self, documents: Iterable[int]) -> IntArray:

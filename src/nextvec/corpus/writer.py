@@ -27,6 +27,7 @@ from nextvec.corpus.layout import (
     open_shard,
     read_documents,
     read_manifest,
+    unknown_document,
     verify_shard,
 )
 from nextvec.corpus.tables import NewDocument, chunk_table, document_table, to_stored, write_dataset_card
@@ -156,8 +157,10 @@ class StoreWriter:
         wanted = list(dict.fromkeys(doc_ids))
         for doc_id in wanted:
             if doc_id not in self.known or doc_id in self.views:
-                what = f"'{doc_id}' is a view" if doc_id in self.known else f"has no document '{doc_id}'"
-                raise StoreError(what, where=self.path, remedy="give the ids of its documents table")
+                if doc_id not in self.known:
+                    raise unknown_document(doc_id, self.known.keys() - self.views.keys(), self.path)
+                said, whole = f"'{doc_id}' is a view", self.views[doc_id]
+                raise StoreError(said, where=self.path, remedy=f"delete '{whole}', which it is a view of")
         self._take_lock()
         gone = self._with_views(wanted)
         self._commit(self._without(self.info, gone))
