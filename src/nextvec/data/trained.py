@@ -27,8 +27,8 @@ TRAINED_ON = "trained_on.safetensors"
 RESTORE = "restore the file, or train it again"
 Keys = NDArray[np.uint64]
 PARTS = ("chunks", "documents", "ids")
-KEY_ROWS = 32768
-"""Chunks whose texts are held at once."""
+KEY_DOCUMENTS, KEY_ROWS = 4096, 32768
+"""Documents whose row numbers, and chunks whose texts, are held at once."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,10 @@ class TrainedOn:
     def of(cls, store: Store, documents: Sequence[int]) -> TrainedOn:
         """The keys of these documents (indices into `store.documents`) of a store."""
         chosen = [store.documents[i] for i in documents]
+        starts = range(0, len(documents), KEY_DOCUMENTS)
+        rows = (store.rows_of(documents[i : i + KEY_DOCUMENTS]) for i in starts)
         return cls(
-            _sorted(chunk_keys(store, store.rows_of(documents))),
+            _sorted(np.concatenate([np.zeros(0, np.uint64), *(chunk_keys(store, some) for some in rows)])),
             _sorted(key(d.sha256) for d in chosen),
             _sorted(key(i) for d in chosen for i in {d.doc_id, d.original}),
         )
