@@ -58,7 +58,7 @@ __all__ = [
     "describe_store",
 ]
 
-KEPT_BYTES = 2**29
+KEPT_BYTES = 2**27
 """Of the shards' chunks (texts and all) that were read last."""
 
 
