@@ -274,6 +274,14 @@ def test_one_document_has_no_interval_and_it_says_so(store) -> None:
     assert "One document only: no interval can be given." in report.notes()
 
 
+@pytest.mark.parametrize(("documents", "few"), [(2, True), (9, True), (10, False)])
+def test_an_interval_over_few_documents_is_called_worth_little(store, documents: int, few: bool) -> None:
+    split = Split(SPLIT.train, (), SPLIT.test[:documents])
+    report = evaluate(store, split, "test", judging=replace(HOW, baselines=("copy-last", "mean vector")))
+    said = f"Only {documents} documents ({report.windows} windows), over which no interval says much"
+    assert any(note.startswith(said) for note in report.notes()) is few
+
+
 def test_without_an_interval_nothing_is_claimed(store, oracle) -> None:
     report = evaluate(store, Split(SPLIT.train, (), (30,)), "test", [oracle], judging=HOW)
     said = " ".join(report.notes())

@@ -149,7 +149,10 @@ def ensemble(
         [member.name, f"{raw:.3f}", f"{unit:.3f}"]
         for member, raw, unit in zip(made.members, made.mixture.raw, made.mixture.unit, strict=True)
     ]
-    print(f"weights fitted on {fitted.windows:,} validation windows\n")
+    print(f"weights fitted on {fitted.windows:,} validation windows")
+    if fitted.few:
+        print("of so few the weights are partly chance; it takes more validation documents")
+    print()
     print(columns(["member", "raw", "unit"], rows))
     command = f"nextvec evaluate {out} --store {store} --split test"
     print(f"\nensemble: {out}\nevaluate it beside the baselines: {command}")

@@ -21,6 +21,8 @@ NEGLIGIBLE = 0.005
 STANDING = {True: "better than", False: "worse than", None: "not distinguishable from"}
 """How one predictor stands to another, everywhere in these words: a difference is named only where there is
 an interval and it leaves out 0."""
+FEW_DOCUMENTS = 10
+"""An interval over fewer documents than these is of little worth."""
 _CHUNK = 2**22
 Values = NDArray[np.float64]
 
@@ -74,6 +76,11 @@ class Estimate:
         known = self.low is not None and self.high is not None
         return known and max(abs(self.low or 0.0), abs(self.high or 0.0)) < NEGLIGIBLE
 
+    def __neg__(self) -> Estimate:
+        """The difference the other way round."""
+        low, high = (None if end is None else -end for end in (self.high, self.low))
+        return Estimate(-self.value, low, high)
+
     def __str__(self) -> str:
         """`.012 [.009, .015]`."""
         return self.show()
@@ -101,6 +108,14 @@ def short(value: float | None, digits: int = 3) -> str:
         return "-"
     text = f"{value:.{digits}f}"
     return text.replace("0.", ".", 1) if abs(float(text)) < 1 else text
+
+
+def caution(documents: int, windows: int) -> str | None:
+    """That an interval over so few documents is of little worth; None where they are enough."""
+    if documents >= FEW_DOCUMENTS:
+        return None
+    many = "1 document" if documents == 1 else f"{documents} documents"
+    return f"{many} ({windows} windows), over which no interval says much"
 
 
 def _figure(value: float, digits: int) -> str:

@@ -17,7 +17,7 @@ from nextvec.data.windows import IntArray, Windows
 from nextvec.disk import UNSEALED, atomic_path, check_seal, seal
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import Leaks
-from nextvec.evaluation.intervals import STANDING, DocumentBootstrap, Estimate
+from nextvec.evaluation.intervals import STANDING, DocumentBootstrap, Estimate, caution
 from nextvec.evaluation.metrics import KS, LINEAR_AVERAGE, METRICS, skill_over
 from nextvec.evaluation.predictor import Kind
 
@@ -128,6 +128,8 @@ class Report:
             notes.append("No baseline was evaluated: these figures stand alone.")
         elif self.documents < 2:
             notes.append("One document only: no interval can be given.")
+        elif (few := caution(self.documents, self.windows)) is not None:
+            notes.append(f"Only {few}: better and worse (+ and -) are of these documents, not of others.")
         return notes + [note for row in self.rows if row.kind == "model" for note in self._verdict(row)]
 
     def _verdict(self, row: PredictorRow) -> list[str]:

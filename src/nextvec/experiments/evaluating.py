@@ -23,6 +23,7 @@ from nextvec.data.windows import Task, Windows, make_windows
 from nextvec.errors import EvaluationError, NextvecError, RunError, ServerError, SplitError
 from nextvec.evaluation.evaluation_set import EvaluationSet, without_leaks
 from nextvec.evaluation.harness import EvaluationConfig, FittingData, evaluate, judged_documents, prepare
+from nextvec.evaluation.intervals import caution
 from nextvec.evaluation.predictor import NextVectorPredictor
 from nextvec.evaluation.report import Report
 from nextvec.training.config import DataConfig
@@ -148,10 +149,6 @@ def check_judging(
 
 SMALL = 1000
 """Documents of a store up to which it is looked at before a training; the test split of more is not small."""
-FEW_DOCUMENTS = 5
-"""An interval over fewer documents than these is of little worth."""
-
-
 WIDER = (
     "a larger share for test: --set data.split.test=0.3, documents of your choice: --split-file, or every "
     "document once: nextvec matrix --folds 5"
@@ -179,14 +176,8 @@ def foretell(store: Store, data: DataConfig) -> str | None:
         found = check_test_split(store, data)
     except NextvecError as error:
         return f"what is trained now cannot be evaluated on its test split: {error}"
-    documents = len(np.unique(found.windows.document))
-    if documents >= FEW_DOCUMENTS:
-        return None
-    many = "1 document" if documents == 1 else f"{documents} documents"
-    return (
-        f"the test split is {many} ({len(found)} windows), over which no interval says much; it takes more "
-        f"documents, or {WIDER}"
-    )
+    few = caution(len(np.unique(found.windows.document)), len(found))
+    return None if few is None else f"the test split is {few}; it takes more documents, or {WIDER}"
 
 
 def for_question(run: Some, how: EvaluationConfig) -> Some:

@@ -27,6 +27,8 @@ from nextvec.inference.exported import ExportedPredictor
 from nextvec.inference.predictor import RunPredictor, open_predictor
 
 MEMBERS = "members"
+FEW_WINDOWS = 100
+"""Weights fitted on fewer validation windows than these are partly chance."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class FittedEnsemble:
 
     ensemble: EnsembleRun
     windows: int
+
+    @property
+    def few(self) -> bool:
+        """Whether that is so few that the weights are partly chance."""
+        return self.windows < FEW_WINDOWS
 
 
 def fit_ensemble(
