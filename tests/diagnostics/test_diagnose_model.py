@@ -16,7 +16,7 @@ from nextvec.data.windows import Windows, make_windows
 from nextvec.diagnostics.ablations import BEFORE_LAST, REPLACE, REVERSE, SHUFFLE, ablate
 from nextvec.diagnostics.collapse import find_collapse, find_moments
 from nextvec.diagnostics.failures import find_gap, find_sources
-from nextvec.diagnostics.groups import find_calibration, find_shifts
+from nextvec.diagnostics.groups import find_calibration, find_shifts, gained
 from nextvec.diagnostics.model import ModelDiagnosis, diagnose
 from nextvec.diagnostics.sections import DiagnosisContext, prepare
 from nextvec.diagnostics.standing import ORACLE, find_offsets, find_rollout
@@ -24,6 +24,7 @@ from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines import BASELINES, CopyLast, LinearAverage
 from nextvec.evaluation.baselines.simple import window_mean
 from nextvec.evaluation.evaluation_set import EvaluationSet
+from nextvec.evaluation.intervals import Estimate
 from nextvec.evaluation.predictor import unit
 from nextvec.evaluation.ranking import make_pool
 from nextvec.experiments.brief import checklist, loss_factor
@@ -307,6 +308,13 @@ def test_gains_at_topic_shifts_are_found_there(bench: Bench) -> None:
     assert found.others["linear average"][0] > found.others["linear average"][2]
 
 
+def test_gains_losses_and_what_cannot_be_said_are_told_apart() -> None:
+    assert gained(Estimate(0.02, 0.01, 0.03)) == "it gains .020 [.010, .030]"
+    assert gained(Estimate(-0.629, -0.7, -0.5)) == "it loses .629 [.500, .700]"
+    assert gained(Estimate(-0.163, -0.499, 0.172)) == "it is level (-.163 [-.499, .172])"
+    assert gained(Estimate(-0.319, None, None)) == "it cannot be said (one document)"
+
+
 def test_learning_by_heart_is_called_over_fitted(bench: Bench) -> None:
     known = bench.worlds.look_up(bench.documents[: len(TRAIN)])
     held = {row.tobytes() for row in bench.documents[: len(TRAIN)].reshape(-1, D)}
@@ -435,6 +443,8 @@ def test_a_single_document_has_figures_without_intervals(bench: Bench) -> None:
     assert found.documents == 1
     assert found.standing.ahead.low is None
     assert "not distinguishable from the best baseline" in found.headline
+    (verdict,) = found.shifts.verdicts()
+    assert verdict.text.count("it cannot be said (one document)") == len(found.shifts.thirds)
     json.dumps(found.to_json(), allow_nan=False)
 
 
@@ -489,6 +499,24 @@ def test_the_checklist_of_a_collapsed_model_and_of_an_unfinished_run(bench: Benc
     assert rows["training time"].status == "not measurable here"
     assert rows["size on disk"].status == "not measurable here"
     assert any(c.asked.startswith("< 0.0005 (stretch)") for c in found.criteria)
+
+
+def test_the_baseline_that_decides_is_the_one_shown(of_oracle: ModelDiagnosis) -> None:
+    def measured(**leads: Estimate) -> tuple[str, str]:
+        rows = dict(of_oracle.standing.rows)
+        for name, ahead in leads.items():
+            rows[name.replace("_", " ")] = replace(rows[name.replace("_", " ")], ahead=ahead)
+        found = checklist(
+            replace(of_oracle, standing=replace(of_oracle.standing, rows=rows)), {}, dimension=D
+        )
+        row = next(c for c in found.criteria if c.criterion == "above its four baselines")
+        return row.measured, row.status
+
+    small = Estimate(0.0131, 0.0130, 0.0134)
+    assert measured(linear_average=small) == ("linear average +.0131 [.0130, .0134]", "met")
+    unclear = Estimate(0.2, -0.1, 0.5)
+    shown = ("mean vector +.2000 [-.1000, .5000]", "not met")
+    assert measured(linear_average=small, mean_vector=unclear) == shown
 
 
 def test_the_briefs_losses_are_scaled_by_dimension_and_length() -> None:

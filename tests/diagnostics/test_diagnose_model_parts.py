@@ -140,6 +140,8 @@ def test_examples_are_the_worst_and_seeded_others(worlds: SimpleNamespace, evalu
     assert first.rank == case.scores.ranks[i]
     everything = find_examples(case, worst=10**6, random=4)
     assert (len(everything.worst), len(everything.random)) == (len(evaluation_set), 0)
+    assert "4 others at random:" in found.lines()
+    assert not [line for line in everything.lines() if "at random" in line]
 
 
 def test_score_agrees_with_the_judgement(worlds: SimpleNamespace, evaluation_set) -> None:

@@ -73,7 +73,8 @@ class ExamplesSection(Section):
         lines = [f"The {len(self.worst)} worst by cosine:"]
         for window in self.worst:
             lines += _show(window, self.best)
-        lines += ["", f"{len(self.random)} at random:"]
+        if self.random:
+            lines += ["", f"{len(self.random)} others at random:"]
         for window in self.random:
             lines += _show(window, self.best)
         return lines

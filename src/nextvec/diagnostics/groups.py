@@ -182,14 +182,8 @@ class ShiftSection(Section):
 
     def verdicts(self) -> list[Verdict]:
         places = {"topic goes on": "the topic goes on", "topic shift": "it shifts"}
-        said = [
-            f"{'gains' if g.gain.above else 'loses' if g.gain.below else 'is level'} "
-            f"{g.gain.show(sign=True)} where {places.get(g.name, 'it is in between')}"
-            for g in self.thirds
-        ]
-        text = (
-            f"against {self.best} it {', '.join(said)}; it is nearer in {100 * self.better:.0f} % of windows"
-        )
+        said = [f"where {places.get(g.name, 'it is in between')} {gained(g.gain)}" for g in self.thirds]
+        text = f"against {self.best}: {', '.join(said)}; nearer in {100 * self.better:.0f} % of windows"
         losing = all(g.gain.below for g in self.thirds)
         return [Verdict("gains and losses", "warning" if losing else "note", text)]
 
@@ -206,6 +200,15 @@ class ShiftSection(Section):
             lines += ["", *group_table("by the context", self.unrest, self.best)]
             lines.append("Thirds by 1 - cos(last chunk read, mean of those before it): known in advance.")
         return lines
+
+
+def gained(gain: Estimate) -> str:
+    """A difference from the best baseline in words, the sign in the verb."""
+    if gain.low is None:
+        return "it cannot be said (one document)"
+    if gain.above:
+        return f"it gains {gain}"
+    return f"it loses {-gain}" if gain.below else f"it is level ({gain})"
 
 
 def find_shifts(context: DiagnosisContext) -> ShiftSection:

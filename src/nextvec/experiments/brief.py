@@ -318,13 +318,13 @@ def _summary(d: ModelDiagnosis, metadata: Mapping[str, Any]) -> list[Criterion]:
 
 
 def _ahead(d: ModelDiagnosis, criterion: str, document: str, names: Sequence[str]) -> Criterion:
-    """Clearly above these baselines by cosine."""
+    """Clearly above these baselines by cosine; measured against the one that decides."""
     rows = {name: d.standing.rows[name].ahead for name in names if name in d.standing.rows}
     leads = {name: ahead for name, ahead in rows.items() if ahead is not None}
     measured = ""
     if leads:
-        least = min(leads, key=lambda name: leads[name].value)
-        measured = f"{least} {leads[least].show(4, sign=True)}"
+        decides = min(leads, key=lambda name: (leads[name].above, leads[name].value))
+        measured = f"{decides} {leads[decides].show(4, sign=True)}"
     met = all(ahead.above for ahead in leads.values()) if len(leads) == len(names) else None
     return _make(criterion, document, "clearly", measured, met, "not all of these baselines were evaluated")
 
