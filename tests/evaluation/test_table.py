@@ -20,12 +20,13 @@ from nextvec.evaluation.table import (
     FACTS,
     FIGURES,
     JSON_ONLY,
-    LEGEND,
+    LEGEND_OF,
     WIDTH,
     explain,
     format_pairs,
     format_report,
     format_table,
+    legend,
 )
 from nextvec.experiments.merging import merge_seeds
 
@@ -88,7 +89,7 @@ def test_every_row_and_figure(report: Report) -> None:
         assert f" {row.figures['recall@20']:.4f}" in line
     assert "1,234,567" in body[-2]
     assert body[-2].endswith("2.2")
-    assert LEGEND in lines
+    assert legend(["skill", "seconds"]) in lines
 
 
 def test_marks_of_the_best_baseline_and_of_clear_differences(report: Report) -> None:
@@ -114,9 +115,18 @@ def test_markdown_is_a_table(report: Report) -> None:
     assert all(rule.endswith("-:") and set(rule[:-1]) == {"-"} for rule in table[1][1:])
     notes = text.split("\n\n")[-1].splitlines()
     assert all(note.startswith("- ") for note in notes)
-    assert notes[0] == f"- {LEGEND}"
+    assert notes[0] == f"- {legend(['skill', 'seconds'])}"
     blocks = text.split("\n\n")
     assert len(blocks) == 3
+
+
+def test_a_column_is_explained_only_where_it_is_shown(report: Report) -> None:
+    figures = json.loads(json.dumps(report.to_json()))
+    assert all(said in format_table(figures) for said in LEGEND_OF.values())
+    for column, said in LEGEND_OF.items():
+        for row in figures["rows"]:
+            row[column] = None
+        assert said not in format_table(figures)
 
 
 def test_columns_without_a_value_are_left_out(report: Report) -> None:

@@ -296,3 +296,5 @@ def test_the_doctor_names_what_is_damaged_and_what_can_be_saved(
         (folder / name).write_bytes(good)
     with pytest.raises(RunError, match="is no store, run, matrix, decoder or export"):
         examine(tmp_path)
+    with pytest.raises(RunError, match="nosuch: no such file or folder"):
+        examine(tmp_path / "nosuch")

@@ -14,6 +14,7 @@ import pytest
 
 from by_hand import by_hand
 from contract.lab import MODELS, make
+from nextvec.cli.export import describe
 from nextvec.corpus.store import Store
 from nextvec.disk import sha256_file
 from nextvec.errors import ConfigError, EncoderMismatchError, MissingDependencyError, ModelError, RunError
@@ -89,6 +90,9 @@ def test_int8_is_smaller_and_close(made: Exported, run: RunPredictor, tmp_path: 
     assert 0.99 <= small.parity.cosine_min < 0.99999999
     assert (small.parity.recall_before, small.parity.recall_after) == (None, None)
     assert "seeded" in small.parity.source
+    recall = "recall@5            not measured on random vectors; --store STORE measures it"
+    assert describe(small).splitlines()[-1].strip() == recall
+    assert recall not in describe(made)
 
 
 def test_openvino_answers_as_the_run(run: RunPredictor, tmp_path: Path) -> None:

@@ -83,6 +83,8 @@ def describe(made: Exported) -> str:
     before, after = parity.recall_before, parity.recall_after
     if before is not None and after is not None:
         lines.append(f"  recall@5            {before:.4f} before, {after:.4f} after")
+    else:
+        lines.append("  recall@5            not measured on random vectors; --store STORE measures it")
     return "\n".join(lines)
 
 

@@ -56,14 +56,24 @@ EXPLAINED = {
 }
 LEGEND = (
     "* best baseline by that figure; + better and - worse than it: 95 % of 1,000 resamples of the documents "
-    "agree. skill: share of what the linear average leaves to be gained. seconds: fitting or training."
+    "agree."
 )
+LEGEND_OF = {
+    "skill": "skill: share of what the linear average leaves to be gained.",
+    "seconds": "seconds: fitting or training.",
+}
+"""Said only under a table that has the column."""
 WIDTH = 100
 FIRST = (
     *("cosine", "recall@5", "mrr", "mse", "recall@1", "skill", "recall@20"),
     *("seeds", "parameters", "seconds"),
 )
 """What is shown where not everything fits, before all the rest; `unit_` figures go with theirs."""
+
+
+def legend(header: Sequence[str]) -> str:
+    """How to read a table with these columns."""
+    return " ".join([LEGEND, *(said for column, said in LEGEND_OF.items() if column in header)])
 
 
 def format_report(report: Report, *, markdown: bool = False, wide: bool = True) -> str:
@@ -91,7 +101,7 @@ def format_table(report: Mapping[str, Any], *, markdown: bool = False, wide: boo
         left_out = [name for at, name in enumerate(header) if at not in shown]
         header, body = [header[at] for at in shown], [[row[at] for at in shown] for row in body]
     head, lines = heading(report), table(header, body, markdown=markdown)
-    notes = [LEGEND, *report["notes"]]
+    notes = [legend(header), *report["notes"]]
     if left_out:
         hidden = f"Not shown: {', '.join(left_out)} (--wide shows them, `nextvec metrics` explains all)."
         notes.insert(0, hidden)

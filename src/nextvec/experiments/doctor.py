@@ -35,8 +35,10 @@ def examine(folder: Path) -> Examination:
     """Check everything in a store, run, matrix, decoder or export.
 
     Raises:
-        RunError: the folder is none of these.
+        RunError: the folder is none of these, or not there.
     """
+    if not folder.exists():
+        raise RunError("no such file or folder", where=folder, remedy="correct the path")
     kinds: dict[str, Callable[[Path], Examination]] = {
         STORE: examine_store,
         EXPORT: _export,

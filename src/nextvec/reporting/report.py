@@ -12,7 +12,7 @@ from nextvec.config import write_toml
 from nextvec.diagnostics.sections import Verdict
 from nextvec.disk import locked, write_text
 from nextvec.errors import NextvecError, RunError
-from nextvec.evaluation.table import FACTS, FIGURES, LEGEND, heading
+from nextvec.evaluation.table import FACTS, FIGURES, heading, legend
 from nextvec.progress import Progress
 from nextvec.reporting.card import write_card
 from nextvec.reporting.figures import Format, Spec, chosen, draw, save
@@ -162,7 +162,7 @@ def _table(title: str, report: Mapping[str, Any]) -> dict[str, Any]:
         for row in report["rows"]
     ]
     head = ["predictor", *(shown[key][0] for key in keys)]
-    about, notes = heading(report), [LEGEND, *report["notes"]]
+    about, notes = heading(report), [legend(head), *report["notes"]]
     return {"title": title, "about": about, "columns": head, "rows": rows, "notes": notes}
 
 
