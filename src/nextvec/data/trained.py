@@ -121,7 +121,7 @@ def _array(keys: Iterable[int] | Keys) -> Keys:
 def _sorted(keys: Iterable[int] | Keys) -> Keys:
     """Each once. Not `np.unique`: of integers numpy 2.3 and later make a hash table, 50 bytes an entry."""
     ordered = np.sort(_array(keys))
-    return ordered[np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]]
+    return np.asarray(ordered[np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]])
 
 
 def known(trained: Keys, keys: Iterable[int] | Keys) -> NDArray[np.bool_]:
