@@ -116,14 +116,16 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str | Path, pre
         where: the file (or "flags") named in errors.
     Raises:
         ConfigError: unknown key (with the nearest known one), wrong type, missing required key, or a
-            ValueError of the dataclass's own `__post_init__`.
+            ValueError of the dataclass's own `__post_init__`. A key of a section that stands outside it is
+            unknown too, and the section is named.
     """
     assert dataclasses.is_dataclass(cls)
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
-    for key in values:
+    for key, value in values.items():
         if key not in fields:
-            remedy = _nearest(key, fields, prefix)
+            deeper = [f"'{prefix}{n}'" for n in _nested(cls, key) if not isinstance(value, Mapping)]
+            remedy = f"did you mean {' or '.join(deeper)}?" if deeper else _nearest(key, fields, prefix)
             raise ConfigError(f"unknown key '{prefix}{key}'", where=where, remedy=remedy)
     built = {k: _convert(hints[k], v, where, f"{prefix}{k}") for k, v in values.items()}
     for name, f in fields.items():
@@ -237,6 +239,16 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         inner[last] = parsed
         out = merge(out, nested)
     return out
+
+
+def _nested(cls: type, key: str) -> list[str]:
+    """Where the sections below a dataclass, at any depth, have a key of this name: "data.split.test"."""
+    found = []
+    for name, hint in typing.get_type_hints(cls).items():
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            own = [key] if key in (f.name for f in dataclasses.fields(hint)) else []
+            found += [f"{name}.{below}" for below in [*own, *_nested(hint, key)]]
+    return found
 
 
 def _nearest(key: str, known: Iterable[str], prefix: str) -> str:

@@ -40,6 +40,11 @@ def fill(text: str, first: str = "", rest: str | None = None) -> str:
     )  # fmt: skip
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """`1 document`, `1,200 documents`; `many` where the plural is more than an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def shorten(text: str, most: int, *, middle: bool = False) -> str:
     """A text on one line, cut at its end (or in its `middle`) where it is longer than `most` characters.
 

@@ -31,7 +31,7 @@ def test_forty_pages_with_one_footer_go_all_the_way(
     store, run = tmp_path / "store", tmp_path / "run"
     made = cli("ingest", pages, "--out", store, "--quiet", *(["--keep-boilerplate"] if keep else []))
     assert made.code == 0
-    assert "1 paragraphs recur in three or more different documents" in made.out
+    assert "1 paragraph recurs in three or more different documents" in made.out
     left_out = 0 if keep else 40
     assert f"in 40 documents, left out of {left_out}: Copyright of the makers" in made.out
     assert f"40 documents, {480 + 40 * keep} chunks added" in made.out

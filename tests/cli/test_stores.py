@@ -46,7 +46,7 @@ def test_ingest_and_ingest_again(cli, texts: Path, tmp_path: Path) -> None:
     (texts / "d.md").write_text("# One more\n\n" + SENTENCE.format(9, 9))
     again = ingest_sentences(cli, texts, out, "--quiet")
     assert again.code == 0
-    assert again.out.startswith(f"1 documents, 1 chunks added to {out}\n  skipped: 3 in the store already\n")
+    assert again.out.startswith(f"1 document, 1 chunk added to {out}\n  skipped: 3 in the store already\n")
     assert "encode:" not in again.err
     assert len(Store.open(out)) == len(store) + 1
 
@@ -56,7 +56,7 @@ def test_ingest_in_two_phases(cli, tmp_path: Path) -> None:
     text = " ".join(f"Sentence {k} says something of its own." for k in range(60))
     (tmp_path / "long.txt").write_text(text)
     done = cli("ingest", tmp_path / "long.txt", "--out", tmp_path / "store", "--phases", "2")
-    assert done.out.startswith("1 documents and 1 views of documents, ")
+    assert done.out.startswith("1 document and 1 view of documents, ")
     shown = cli("info", tmp_path / "store")
     assert "documents    1 with " in shown.out
     assert "views        1 with " in shown.out
@@ -239,7 +239,7 @@ def test_documents_are_listed_replaced_deleted_and_compacted(cli, hash_encoder: 
     assert (replaced["documents"], replaced["replaced"]) == (1, 1)
     assert "1 of them in the place of" not in cli(*command, "--replace").out  # nothing has changed since
     gone = cli("delete", store, "b.txt")
-    assert (gone.code, gone.out.partition(";")[0]) == (0, "1 documents deleted, views included")
+    assert (gone.code, gone.out.partition(";")[0]) == (0, "1 document deleted, views included")
     told = cli("info", store, "--json", "-").json
     assert (told["documents"], told["chunks"], told["deleted"]) == (1, 1, 2)
     assert "deleted      2 chunks, until nextvec compact" in cli("info", store).out
@@ -247,3 +247,43 @@ def test_documents_are_listed_replaced_deleted_and_compacted(cli, hash_encoder: 
     assert Store.open(store, verify=True).texts([0]) == ["Another text of a."]
     assert len(Store.open(store)) == 1
     assert cli("delete", store, "nobody").code == 2
+
+
+@pytest.mark.usefixtures("hash_encoder")
+def test_documents_too_short_for_a_window_are_told_and_what_is_advised_works(
+    cli, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Thirty documents of 4 or 6 chunks; two of the four that are tested on have a window."""
+    folder, store = tmp_path / "texts", tmp_path / "store"
+    folder.mkdir()
+    for i in range(30):
+        lines = [" ".join(f"{word}{i}-{k}" for word in "abcdefgh") + "." for k in range(6 if i % 3 else 4)]
+        (folder / f"{i:02d}.txt").write_text("\n\n".join(lines))
+    made = ingest_sentences(cli, folder, store, "--quiet")
+    assert "few documents: of 30 the default split keeps 19 for training, 7 for validation and 4" in made.out
+    assert "fewer than 6 chunks, too few for a window of recipe residual or of the evaluation: 10 of 30" in (
+        made.out
+    )
+    assert "nextvec train --set data.min_context=3; nextvec evaluate --judge-context 3" in made.out
+    ids = [d.doc_id for d in Store.open(store).documents]
+    split = {"train": [*ids[1:21], *ids[25:]], "validation": [ids[21]], "test": [ids[0], ids[22], ids[24]]}
+    split["train"].append(ids[23])
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    residual = ("train", store, "--model", "lstm", "--recipe", "residual", *tiny, "--quiet")
+    divided = (*residual, "--split-file", tmp_path / "split.json", "--out", tmp_path / "run")
+    refused = cli(*divided)
+    assert refused.code == 2
+    assert "no target in 1 document: " in refused.err
+    assert "the longest document has 4; lower what is read before a target: --set data.min_context=3, or" in (
+        refused.err
+    )
+    trained = cli(*divided, "--set", "data.min_context=3")
+    assert trained.code == 0
+    assert (
+        "the test split is 1 document (1 window), over which no interval says much (2 more have"
+        in trained.err
+    )
+    assert "data.split.test" not in trained.err
+    assert "--folds 5" in trained.err
+    judged = ("evaluate", tmp_path / "run", "--store", store, "--judge-context", "3", "--no-speed")
+    assert cli(*judged, "--quiet").code == 0

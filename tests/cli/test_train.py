@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from safetensors.numpy import load_file
 import nextvec
 from nextvec.config import read_toml
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
+from nextvec.data.splits import SplitConfig
+from nextvec.experiments.evaluating import wider
 from nextvec.models.saving import load_model
 from nextvec.training.build import build_model
 from nextvec.training.config import make_config
@@ -305,3 +308,25 @@ def test_a_finished_run_goes_on_to_a_later_end(
     assert "give a later end" in early.err
     assert cli(*again).code == 0
     assert json.loads((run / "metrics.json").read_text())["updates"] == 9
+
+
+def test_a_run_whose_epochs_end_before_its_updates_says_how_many_it_takes(
+    cli, tiny: tuple[str, ...], world: Store, tmp_path: Path
+) -> None:
+    others = (flag for flag in tiny if not flag.startswith("--epochs"))
+    command = ("train", world.path, "--model", "gru", *others, "--max-updates", "30", "--quiet", "--out")
+    early = cli(*command, tmp_path / "early", "--epochs", "1")
+    said = re.search(
+        r"its epochs \(1\) were over, before the 30 updates asked for: --epochs (\d+)", early.out
+    )
+    assert said is not None
+    enough = cli(*command, tmp_path / "enough", "--epochs", said[1])
+    assert "(max_updates)" in enough.out
+    assert "were over" not in enough.out
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.4])
+def test_no_share_is_advised_that_is_given_already(share: float) -> None:
+    told = wider(SplitConfig(test=share))
+    assert ("--set data.split.test=0.3" in told) == (share < 0.3)
+    assert "--folds 5" in told

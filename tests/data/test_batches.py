@@ -180,6 +180,26 @@ def test_no_target_at_all_names_the_longest_document(world, shape, text):
 
 
 @pytest.mark.parametrize(
+    ("refused", "advised", "flags"),
+    [
+        (SequenceShape(8, 8), SequenceShape(8, 6), "--set data.min_context=6, or ingest"),
+        (SequenceShape(8, 8, (1, 3)), SequenceShape(8, 4, (1, 3)), "--set data.min_context=4, or ingest"),
+        (SequenceShape(8, 1, (7,)), SequenceShape(8, 1, (6,)), "--horizon 6, or ingest"),
+        (SequenceShape(8, 1, (1, 9)), SequenceShape(8, 1, (6,)), "--horizon 6, or ingest"),
+        (SequenceShape(8, 8, (9,)), SequenceShape(8, 1, (6,)), "--set data.min_context=1 --horizon 6, or"),
+        (SequenceShape(8, 8, task="middle"), SequenceShape(6, 6, task="middle"), "--context 6, or ingest"),
+    ],
+)
+def test_what_is_advised_where_there_is_no_target_is_the_most_that_works(world, refused, advised, flags):
+    documents = world.documents_of([3, 7, 5])
+    with pytest.raises(WindowError, match=flags):
+        documents.targets(refused)
+    assert documents.targets(advised) in (1, 3 + 1 + 1)
+    with pytest.raises(WindowError, match=r"the longest document has 1; ingest longer documents"):
+        world.documents_of([1]).targets(refused)
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         (3, 4),

@@ -60,6 +60,7 @@ def test_round_trip_through_toml(tmp_path: Path) -> None:
         ({"name": "a", "optim": {"schedule": "linear"}}, "cosine, plateau"),
         ({"name": "a", "optim": {"lr": -1.0}}, "lr must be positive"),
         ({"name": "a", "optim": 3}, "optim"),
+        ({"name": "a", "steps": 3}, "unknown key 'steps'; did you mean 'optim.steps'?"),
         ({"name": "a", "sources": ["x", 3]}, "sources[1]"),
         ({"name": "a", "weights": {"mse": "one"}}, "weights.mse"),
         ({}, "name"),

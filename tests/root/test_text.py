@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nextvec.text import WIDTH, columns, fill, shorten, table
+from nextvec.text import WIDTH, columns, counted, fill, shorten, table
 
 
 def test_columns_are_aligned_the_first_left_the_others_right() -> None:
@@ -29,6 +29,11 @@ def test_a_text_fills_lines_and_words_stay_whole() -> None:
     assert lines[0].startswith("  ok  word-by-word")
     assert lines[1].startswith("      word-by-word")
     assert fill("x" * (WIDTH + 5)) == "x" * (WIDTH + 5)
+
+
+def test_one_is_singular() -> None:
+    assert [counted(n, "document") for n in (0, 1, 1200)] == ["0 documents", "1 document", "1,200 documents"]
+    assert counted(2, "paragraph recurs", "paragraphs recur") == "2 paragraphs recur"
 
 
 def test_a_text_is_cut_to_a_length_on_one_line() -> None:

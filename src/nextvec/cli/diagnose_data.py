@@ -11,7 +11,7 @@ from nextvec.cli import common
 from nextvec.cli.common import flag, names, output
 from nextvec.cli.texts import configure_encoder
 from nextvec.errors import ConfigError
-from nextvec.text import columns
+from nextvec.text import columns, counted
 
 if TYPE_CHECKING:
     from nextvec.corpus.encoders import Encoder
@@ -76,8 +76,8 @@ def describe(found: DataDiagnosis) -> str:
     whole = found.curves[0]
     lengths = ", ".join(f"{name} {value:g}" for name, value in found.lengths.quantiles.items())
     blocks = [
-        f"{found.store}: {whole.documents:,} documents, {whole.chunks:,} chunks of "
-        f"{len(found.sources)} sources, {found.encoder} vectors",
+        f"{found.store}: {counted(whole.documents, 'document')}, {counted(whole.chunks, 'chunk')} of "
+        f"{counted(len(found.sources), 'source')}, {found.encoder} vectors",
         _lags(whole),
         *_by_source(found.curves),
         f"Chunks a document: {lengths}.",

@@ -11,7 +11,7 @@ from cyclopts import Group, Parameter
 from nextvec.cli.common import JsonTarget, Quiet, StorePath, flag, output
 from nextvec.cli.texts import ENCODING, EncoderOption, Endpoint, TokenizerFile, configure_encoder
 from nextvec.errors import ConfigError, DocumentError
-from nextvec.text import columns
+from nextvec.text import columns, counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -277,21 +277,32 @@ def _read(
 
 
 def _few(out: Path) -> str:
-    """Of a small store, what the default split leaves to be evaluated."""
+    """Of a small store, what the default split leaves to be evaluated, and which documents have no window."""
     from nextvec.corpus.store import Store
     from nextvec.data.splits import SplitConfig, split_documents
+    from nextvec.evaluation.harness import EvaluationConfig
 
     store = Store.open(out)
     if len(store.documents) > SMALL:
         return ""
     split = split_documents(store, SplitConfig())
-    if len(split.test) >= FEWEST_TEST:
+    needed = EvaluationConfig.context + EvaluationConfig.horizon
+    if sum(store.documents[i].count >= needed for i in split.test) >= FEWEST_TEST:
         return ""
-    count = sum(d.view_of is None for d in store.documents)
-    return (
-        f"\n  few documents: of {count} the default split keeps {len(split.train)} for training, "
+    counts = [d.count for d in store.documents if d.view_of is None]
+    said = (
+        f"\n  few documents: of {len(counts)} the default split keeps {len(split.train)} for training, "
         f"{len(split.validation)} for validation and {len(split.test)} to be tested on.\n"
         "    More of them: nextvec train --set data.split.test=0.3; each once: nextvec matrix --folds 5"
+    )
+    short = [count for count in counts if count < needed]
+    if not short:
+        return said
+    least = max(min(short) - EvaluationConfig.horizon, 1)
+    return said + (
+        f"\n  fewer than {needed} chunks, too few for a window of recipe residual or of the evaluation: "
+        f"{len(short)} of {counted(len(counts), 'document')}.\n    Shorter windows: "
+        f"nextvec train --set data.min_context={least}; nextvec evaluate --judge-context {least}"
     )
 
 
@@ -304,15 +315,18 @@ def _boilerplate(recurring: int, listed: Sequence[RecurringPassage]) -> list[str
         flags = " --keep-boilerplate keeps them."
     elif any(p.left_out < p.documents for p in listed):
         flags = " --drop-boilerplate leaves them out."
-    lines = [f"  {recurring:,} paragraphs recur in three or more different documents.{flags}"]
+    recur = counted(recurring, "paragraph recurs", "paragraphs recur")
+    lines = [f"  {recur} in three or more different documents.{flags}"]
     return lines + [
-        f"    in {p.documents:,} documents, left out of {p.left_out:,}: {p.text}" for p in listed[:SHOWN]
+        f"    in {counted(p.documents, 'document')}, left out of {p.left_out:,}: {p.text}"
+        for p in listed[:SHOWN]
     ]
 
 
 def _describe(report: Any) -> str:
-    views = f" and {report.views:,} views of documents" if getattr(report, "views", 0) else ""
-    lines = [f"{report.documents:,} documents{views}, {report.chunks:,} chunks added to {report.store}"]
+    views = f" and {counted(report.views, 'view')} of documents" if getattr(report, "views", 0) else ""
+    documents, chunks = counted(report.documents, "document"), counted(report.chunks, "chunk")
+    lines = [f"{documents}{views}, {chunks} added to {report.store}"]
     if getattr(report, "replaced", 0):
         removed = f"which `nextvec compact {report.store}` removes"
         lines.append(f"  {report.replaced:,} of them in the place of an older text, {removed}")
@@ -358,7 +372,7 @@ def _describe_store(found: dict[str, Any], verified: bool) -> str:
         f"vectors      {found['dimension']}-dimensional {found['dtype']}, {kind}",
         f"norms        {norm['mean']:.4f} +- {norm['std']:.4f}, from {norm['min']:.4f} to {norm['max']:.4f}",
         "chunker      " + ", ".join(f"{k} {v}" for k, v in found["chunker"].items()),
-        f"documents    {found['documents']:,} with {found['chunks']:,} chunks "
+        f"documents    {found['documents']:,} with {counted(found['chunks'], 'chunk')} "
         f"({per_document['min']} to {per_document['max']} each, median {per_document['median']:g})",
         *views,
         *([f"deleted      {found['deleted']:,} chunks, until nextvec compact"] if found["deleted"] else []),
@@ -384,7 +398,7 @@ def delete(
         raise ConfigError("no document is named", where="nextvec delete", remedy="give its id")
     with Store.open(store).writer() as writer:
         gone = writer.delete(doc_ids)
-    print(f"{gone:,} documents deleted, views included; free their space: nextvec compact {store}")
+    print(f"{counted(gone, 'document')} deleted, views included; free the space: nextvec compact {store}")
 
 
 def compact(store: StorePath) -> None:
@@ -393,4 +407,4 @@ def compact(store: StorePath) -> None:
 
     with Store.open(store).writer() as writer:
         rows = writer.compact()
-    print(f"{rows:,} chunks removed from {store}")
+    print(f"{counted(rows, 'chunk')} removed from {store}")

@@ -9,20 +9,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from cyclopts import Parameter
 
 from nextvec.cli.common import JsonTarget, NewSplitFile, Quiet, StorePath, flag, names, numbers, output
 from nextvec.config import given, merge, parse_assignments, read_toml
 from nextvec.errors import ConfigError, NextvecWarning
-from nextvec.text import columns
+from nextvec.text import columns, counted
 
 if TYPE_CHECKING:
     from nextvec.corpus.store import Store
-    from nextvec.training.config import TrainConfig
+    from nextvec.training.config import OptimConfig, TrainConfig
     from nextvec.training.loop import RunResult
 
 DEFAULT_RECIPE = "default"
@@ -81,10 +81,11 @@ class TrainingFlags:
         """The configuration file and the flags, as nested dictionaries.
 
         Raises:
-            ConfigError: no such file, an unknown objective or task, or a flag that cannot be read.
+            ConfigError: no such file, an unknown objective or task, a flag that cannot be read, or whose
+                number lies outside its bounds.
         """
         file = read_toml(self.config) if self.config is not None else {}
-        flags = {
+        flags: dict[str, dict[str, Any]] = {
             "model": {"preset": self.preset, "options": {"residual": self.residual, "head": self.head}},
             "data": {
                 "context": self.context,
@@ -101,6 +102,7 @@ class TrainingFlags:
             },
             "runtime": {"device": self.device, "precision": self.precision},
         }
+        check_numbers(flags)
         return file, merge(self._named(), given(flags), parse_assignments(self.set))
 
     def _named(self) -> dict[str, Any]:
@@ -117,6 +119,20 @@ class TrainingFlags:
         there."""
         brief = self.recipe == "brief" and "min_context" not in file.get("data", {})
         return self.context if brief or self.task == "middle" else None
+
+
+def check_numbers(flags: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise ConfigError naming the flag whose number lies outside the bounds of its key; each has the name of
+    its key, in the section that it is given in."""
+    from nextvec.training.config import TrainConfig
+
+    sections = get_type_hints(TrainConfig)
+    for section, values in flags.items():
+        for f in fields(sections[section]):
+            bounds, value = f.metadata.get("bounds"), values.get(f.name)
+            if bounds is not None and value is not None and not bounds.hold(value):
+                where = f"--{f.name.replace('_', '-')}"
+                raise ConfigError(f"is {value}; it must be {bounds}", where=where)
 
 
 def train(
@@ -177,15 +193,23 @@ def train(
     with Scalars(out) if tensorboard and is_first() else nullcontext() as told:
         result = run(opened, config, out, resume=resume, quiet=quiet, after_epoch=told, start=start)
     if is_first():
-        flags_of_run = evaluate_flags(read_config(out / CONFIG).data)
-        print(f"{_describe(result)}nextvec evaluate {result.run} --store {store} --split test{flags_of_run}")
+        done = read_config(out / CONFIG)
+        question = f"--split test{evaluate_flags(done.data)}"
+        print(f"{_describe(result, done.optim)}nextvec evaluate {result.run} --store {store} {question}")
 
 
-def _describe(result: RunResult) -> str:
+def _describe(result: RunResult, optim: OptimConfig) -> str:
+    early = ""
+    if result.stopped == "epochs" and result.updates < optim.max_updates:
+        enough = -(-optim.max_updates * result.epochs // result.updates)
+        early = (
+            f"it ended because its epochs ({result.epochs}) were over, before the {optim.max_updates:,} "
+            f"updates asked for: --epochs {enough} lets it make them\n"
+        )
     return (
         f"{result.model}: best validation cosine {result.cosine:.4f} in epoch {result.epoch} of "
         f"{result.epochs} ({result.stopped}), {result.parameters:,} parameters, "
-        f"{result.updates:,} updates, {result.seconds:.0f} s\nrun: {result.run}\n"
+        f"{counted(result.updates, 'update')}, {result.seconds:.0f} s\n{early}run: {result.run}\n"
         "evaluate it beside the baselines: "
     )
 
@@ -196,6 +220,7 @@ def _configured(
     """What is trained; None where a run is resumed as it was."""
     from nextvec.training.config import make_config
 
+    check_numbers(own)
     file, set_here = flags.layers()
     set_here = merge(set_here, given(own))
     if resume and not set_here and not file and flags.recipe is None:

@@ -110,6 +110,9 @@ def read_manifest(store: Path) -> dict[str, Any]:
     """Read and check store.json. Raises StoreError naming the file and the key."""
     path = store / MANIFEST
     if not path.is_file():
+        if (store / "config.toml").is_file() and (store / "model.safetensors").is_file():
+            remedy = f"give the store it was trained on; what reads a run: nextvec verify {store}"
+            raise StoreError("is a run, not a store", where=store, remedy=remedy)
         remedy = "make one: nextvec ingest"
         raise StoreError("is not a store (it has no store.json)", where=store, remedy=remedy)
     info = read_json(path, StoreError, remedy=DAMAGED)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from nextvec.corpus.chunking import Viewed, originals
 from nextvec.errors import WindowError
+from nextvec.text import counted
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
@@ -265,16 +266,12 @@ class Windows:
         return total
 
     def _too_short(self, shape: SequenceShape, horizon: int) -> WindowError:
-        least = shape.min_context
+        least, longest = shape.min_context, int(self.count.max(initial=0))
         needs = f"a context of {least} and a horizon of {horizon} need {least + horizon}"
-        lower = "min_context or the horizon"
         if shape.task == "middle":
-            needs, lower = f"a gap amid {shape.context} chunks needs {shape.context + 1}", "the context"
-        longest = int(self.count.max(initial=0))
-        return WindowError(
-            f"no target in {len(self)} documents: {needs} chunks, the longest document has {longest}",
-            remedy=f"lower {lower}, or ingest longer documents",
-        )
+            needs = f"a gap amid {shape.context} chunks needs {shape.context + 1}"
+        said = f"no target in {counted(len(self), 'document')}: {needs} chunks, the longest document has"
+        return WindowError(f"{said} {longest}", remedy=f"{_lower(shape, longest)}ingest longer documents")
 
     def targets_each(self, shape: SequenceShape) -> IntArray:
         """[n] positions of each document at which the loss counts: those with a target of the nearest
@@ -303,6 +300,20 @@ class Windows:
             horizon=shape.horizon,
             task=shape.task,
         )
+
+
+def _lower(shape: SequenceShape, longest: int) -> str:
+    """What may be typed so that a document of `longest` chunks has a target, with an "or" after it; empty
+    where nothing helps."""
+    if shape.task == "middle":
+        around = (longest - 1) // 2 * 2
+        return f"lower the context: --task middle --context {around}, or " if around > 0 else ""
+    least, furthest = longest - shape.horizons[-1], longest - shape.min_context
+    if least >= 1:
+        return f"lower what is read before a target: --set data.min_context={least}, or "
+    if furthest >= 1:
+        return f"lower the horizon: --horizon {furthest}, or "
+    return f"lower both: --set data.min_context=1 --horizon {longest - 1}, or " if longest > 1 else ""
 
 
 def reading_order(context: int) -> IntArray:
@@ -364,8 +375,10 @@ def make_windows(
         most = longest - horizon
         most -= most % 2 if task == "middle" else 0
         what = "one amid them" if task == "middle" else f"one {horizon} later"
-        held = f"the longest of {len(index)} documents has {longest}" if len(index) else "no documents"
-        remedy = f"use a context of at most {most}" if most > 0 else "add documents"
+        among = counted(len(index), "document")
+        held = f"the longest of {among} has {longest}" if len(index) else "no documents"
+        flags = f"nextvec evaluate, matrix: --judge-context {most}; nextvec export-npz: --context {most}"
+        remedy = f"use a context of at most {most} ({flags})" if most > 0 else "add longer documents"
         message = f"no window of {context} chunks and {what}: {held}"
         raise WindowError(message, where=store.path, remedy=remedy)
     # number of each window within its document: 0 1 2 | 0 1 | 0 1 2 3 ...

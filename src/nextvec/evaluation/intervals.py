@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nextvec.data.windows import IntArray
 from nextvec.errors import EvaluationError
+from nextvec.text import counted
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -114,8 +115,8 @@ def caution(documents: int, windows: int) -> str | None:
     """That an interval over so few documents is of little worth; None where they are enough."""
     if documents >= FEW_DOCUMENTS:
         return None
-    many = "1 document" if documents == 1 else f"{documents} documents"
-    return f"{many} ({windows} windows), over which no interval says much"
+    many = f"{counted(documents, 'document')} ({counted(windows, 'window')})"
+    return f"{many}, over which no interval says much"
 
 
 def _figure(value: float, digits: int) -> str:

@@ -149,10 +149,15 @@ def check_judging(
 
 SMALL = 1000
 """Documents of a store up to which it is looked at before a training; the test split of more is not small."""
-WIDER = (
-    "a larger share for test: --set data.split.test=0.3, documents of your choice: --split-file, or every "
-    "document once: nextvec matrix --folds 5"
-)
+WIDE = 0.3
+"""The share of documents for test that is advised where there are few."""
+
+
+def wider(division: SplitConfig) -> str:
+    """How more documents come to be evaluated, without what this division does already."""
+    fixed = division.file is not None or division.folds or division.test >= WIDE
+    share = "" if fixed else f"a larger share for test: --set data.split.test={WIDE}, "
+    return f"{share}documents of your choice: --split-file, or every document once: nextvec matrix --folds 5"
 
 
 def check_test_split(store: Store, data: DataConfig, *, leak_limit: float | None = None) -> EvaluationSet:
@@ -177,7 +182,19 @@ def foretell(store: Store, data: DataConfig) -> str | None:
     except NextvecError as error:
         return f"what is trained now cannot be evaluated on its test split: {error}"
     few = caution(len(np.unique(found.windows.document)), len(found))
-    return None if few is None else f"the test split is {few}; it takes more documents, or {WIDER}"
+    if few is None:
+        return None
+    short = _too_short(store, data, found.windows)
+    return f"the test split is {few}{short}; it takes more documents, or {wider(data.split)}"
+
+
+def _too_short(store: Store, data: DataConfig, windows: Windows) -> str:
+    """How many documents of the test split have too few chunks for any of these windows."""
+    test = split_documents(store, data.split, data.sources).judged("test")
+    needed = windows.context + windows.horizon
+    short = sum(store.documents[i].count < needed for i in test)
+    have = "has" if short == 1 else "have"
+    return f" ({short} more {have} fewer than {needed} chunks, too few for a window)" if short else ""
 
 
 def for_question(run: Some, how: EvaluationConfig) -> Some:

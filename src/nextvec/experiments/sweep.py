@@ -24,7 +24,7 @@ from nextvec.corpus.store import Store
 from nextvec.disk import locked, write_json
 from nextvec.errors import BusyError, ConfigError, DiskError, NextvecError, NextvecWarning, RunError
 from nextvec.experiments import study as shared
-from nextvec.experiments.evaluating import WIDER, check_test_split, foretell
+from nextvec.experiments.evaluating import check_test_split, foretell, wider
 from nextvec.experiments.plan import held_plan
 from nextvec.experiments.study import ERROR, finished, folder_of
 from nextvec.interrupt import TrainingInterrupted
@@ -271,7 +271,7 @@ def _check_judging(store: Store, config: TrainConfig) -> None:
         check_test_split(store, config.data, leak_limit=1.0)
     except NextvecError as e:
         e.message = f"the best model could not be evaluated afterwards: {e.message}"
-        e.remedy = WIDER
+        e.remedy = wider(config.data.split)
         raise
 
 
