@@ -111,9 +111,9 @@ def short(value: float | None, digits: int = 3) -> str:
     return text.replace("0.", ".", 1) if abs(float(text)) < 1 else text
 
 
-def caution(documents: int, windows: int) -> str | None:
-    """That an interval over so few documents is of little worth; None where they are enough."""
-    if documents >= FEW_DOCUMENTS:
+def caution(documents: int, windows: int, enough: int = FEW_DOCUMENTS) -> str | None:
+    """That an interval over so few documents is of little worth; None where they are `enough`."""
+    if documents >= enough:
         return None
     many = f"{counted(documents, 'document')} ({counted(windows, 'window')})"
     return f"{many}, over which no interval says much"
