@@ -149,6 +149,8 @@ def check_judging(
 
 SMALL = 1000
 """Documents of a store up to which it is looked at before a training; the test split of more is not small."""
+ENOUGH = 5
+"""A test split of fewer is worth a warning before training; tables caution below `FEW_DOCUMENTS`."""
 WIDE = 0.3
 """The share of documents for test that is advised where there are few."""
 
@@ -181,7 +183,7 @@ def foretell(store: Store, data: DataConfig) -> str | None:
         found = check_test_split(store, data)
     except NextvecError as error:
         return f"what is trained now cannot be evaluated on its test split: {error}"
-    few = caution(len(np.unique(found.windows.document)), len(found))
+    few = caution(len(np.unique(found.windows.document)), len(found), ENOUGH)
     if few is None:
         return None
     short = _too_short(store, data, found.windows)
