@@ -14,6 +14,7 @@ from nextvec.errors import ConfigError, DocumentError, EncoderError, NextvecErro
 
 TEXT = "Größe of a  line\r\n\r\n\r\nand\tanother \n"
 NORMAL = "Größe of a  line\n\nand another"
+RUN = Path("pretrained")
 
 
 def give(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
@@ -24,10 +25,10 @@ def test_a_text_is_the_same_wherever_it_comes_from(tmp_path: Path, monkeypatch: 
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + TEXT.encode())
     (tmp_path / "a.md").write_text("# Title\n\nGröße of a *line*.", encoding="utf-8")
     give(monkeypatch, TEXT.encode())
-    assert read_text(TextFlags(text=TEXT)) == (NORMAL, "--text")
-    assert read_text(TextFlags(file=tmp_path / "a.txt")) == (NORMAL, str(tmp_path / "a.txt"))
-    assert read_text(TextFlags(file=Path("-"))) == (NORMAL, "standard input")
-    assert read_text(TextFlags(file=tmp_path / "a.md"))[0] == "Größe of a line."
+    assert read_text(TextFlags(text=TEXT), RUN) == (NORMAL, "--text")
+    assert read_text(TextFlags(file=tmp_path / "a.txt"), RUN) == (NORMAL, str(tmp_path / "a.txt"))
+    assert read_text(TextFlags(file=Path("-")), RUN) == (NORMAL, "standard input")
+    assert read_text(TextFlags(file=tmp_path / "a.md"), RUN)[0] == "Größe of a line."
 
 
 def test_what_is_no_text_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,15 +50,17 @@ def test_what_is_no_text_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     }
     for says, flags in cases.items():
         with pytest.raises(NextvecError) as error:
-            read_text(flags)
+            read_text(flags, RUN)
         assert says in str(error.value)
+    with pytest.raises(ConfigError, match=r"empty\.txt is a file, not a run, and no text given; give --file"):
+        read_text(None, tmp_path / "empty.txt")
     give(monkeypatch, b"b\xe9d")
     with pytest.raises(DocumentError, match="standard input: byte 0xe9 is not utf-8"):
-        read_text(TextFlags(file=Path("-")))
+        read_text(TextFlags(file=Path("-")), RUN)
     monkeypatch.setattr("nextvec.corpus.readers.base.MAX_DOCUMENT_BYTES", 8)
     give(monkeypatch, b"123456789")
     with pytest.raises(DocumentError, match="standard input: longer than"):
-        read_text(TextFlags(file=Path("-")))
+        read_text(TextFlags(file=Path("-")), RUN)
 
 
 def described(**more: object) -> Space:
