@@ -79,7 +79,7 @@ def no_waiting_for_the_disk() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def quick_stopwatch() -> Iterator[None]:
     """Latency and throughput are measured with a few calls: their figures are not what is tested, and half a
-    second for each row of each table would be half of the time of all tests."""
+    second for each row of each table was most of the time of the diagnoses' tests."""
     from nextvec.evaluation import predictor as speed
 
     with pytest.MonkeyPatch.context() as patch:

@@ -158,9 +158,10 @@ class StoreWriter:
         for doc_id in wanted:
             if doc_id not in self.known or doc_id in self.views:
                 if doc_id not in self.known:
-                    raise unknown_document(doc_id, self.known.keys() - self.views.keys(), self.path)
-                said, whole = f"'{doc_id}' is a view", self.views[doc_id]
-                raise StoreError(said, where=self.path, remedy=f"delete '{whole}', which it is a view of")
+                    whole = [each for each in self.known if each not in self.views]
+                    raise unknown_document(doc_id, whole, self.path)
+                remedy = f"delete '{self.views[doc_id]}', which it is a view of"
+                raise StoreError(f"'{doc_id}' is a view", where=self.path, remedy=remedy)
         self._take_lock()
         gone = self._with_views(wanted)
         self._commit(self._without(self.info, gone))
