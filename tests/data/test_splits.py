@@ -117,6 +117,13 @@ def test_a_split_file_decides_alone(tmp_path: Path) -> None:
     assert split_documents(store, config) == Split((2,), (0,), (1,))
 
 
+def test_a_split_file_may_leave_documents_out(tmp_path: Path) -> None:
+    config = write(tmp_path / "s.json", {"train": ["c"], "validation": ["a"], "unused": ["b"]})
+    split = split_documents(fake_store(["a", "b", "c"]), config)
+    assert split == Split((2,), (0,), ())
+    assert split.of("all") == (0, 2)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -81,6 +81,7 @@ def _resembling(signatures: NDArray[np.uint32], threshold: float) -> list[list[i
 
 
 SPLITS = ("train", "validation", "test")
+UNUSED = "unused"  # a list of a split file: documents that no split takes
 MOST_FOLDS = 100
 
 
@@ -89,7 +90,8 @@ class SplitConfig(Checked):
     """How documents are divided.
 
     Attributes:
-        file: a JSON file `{"train": [ids], "validation": [ids], "test": [ids]}`; it decides alone when given.
+        file: a JSON file `{"train": [ids], "validation": [ids], "test": [ids]}`; it decides alone when
+            given. Each document must stand in it; those under "unused" are in no split.
         validation, test: the shares of documents that go there; the rest is train.
         salt: another salt gives another division.
         near_duplicate: estimated Jaccard similarity from which two documents count as one text and are kept
@@ -266,13 +268,13 @@ def _from_file(store: Store, path: Path, chosen: Iterable[int], *, limited: bool
         original = document.original
         if original not in where:
             message = f"document '{original}' of source '{document.source}' is in no split"
-            remedy = "add it to the file, or limit the command to other sources"
+            remedy = f'add it to the file ("{UNUSED}": leaves it out), or limit the command to other sources'
             raise SplitError(message, where=path, remedy=remedy)
         placed[i] = where[original]
         if where.get(document.doc_id, placed[i]) != placed[i]:
             message = f"'{document.doc_id}' is a view of '{original}' and in another split"
             raise SplitError(message, where=path, remedy="name originals only: views go with them")
-    return _split(store, placed)
+    return _split(store, {i: place for i, place in placed.items() if place != UNUSED})
 
 
 def _split(store: Store, placed: Mapping[int, str | None]) -> Split:
@@ -293,7 +295,7 @@ def _read_split_file(path: Path) -> dict[str, str]:
         raise SplitError("is not a split file", where=path, remedy=shape)
     where: dict[str, str] = {}
     for name, ids in content.items():
-        if name not in SPLITS:
+        if name not in (*SPLITS, UNUSED):
             raise SplitError(f"there is no split '{name}'", where=path, remedy=shape)
         if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
             raise SplitError(f"'{name}' is not a list of document ids", where=path, remedy=shape)
