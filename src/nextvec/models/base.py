@@ -16,37 +16,24 @@ from torch import Tensor, nn
 
 from nextvec.errors import ModelError
 from nextvec.models.config import ModelConfig
-from nextvec.models.heads import ContinuationHead, GenerativeHead, make_head, zero_init, zero_init_head
-from nextvec.models.prediction import Prediction, at_last
-from nextvec.models.residual import InputAverages, Ranker, Residual, State, make_residual
-from nextvec.models.saving import load_model, save_model
+from nextvec.models.heads import (
+    ContinuationHead,
+    GenerativeHead,
+    Prediction,
+    Ranker,
+    make_head,
+    zero_init,
+    zero_init_head,
+)
+from nextvec.models.residual import InputAverages, Residual, State, at_last, make_residual
+from nextvec.models.saving import MODEL_CARD, load_model, save_model
 from nextvec.models.standardise import Standardiser
 
-__all__ = [
-    "QUERY",
-    "ModelConfig",
-    "NextVectorModel",
-    "Prediction",
-    "State",
-    "clone_state",
-]
+__all__ = ["QUERY", "ModelConfig", "NextVectorModel", "Prediction", "State", "clone_state"]
 
 Streaming = Literal["constant", "cache", "buffer"]
 
 QUERY, CONTINUATION = "query", "continuation"  # names in a state, and in a prediction's extras
-
-MODEL_CARD = """---
-{{ card_data }}
----
-
-A nextvec model: it reads a document as a sequence of embedding vectors and
-predicts the next one. `config.json` names the architecture and the encoder.
-
-```python
-import nextvec
-model = nextvec.load("OWNER/NAME")     # model(x).raw and model(x).unit, [B, T, D] -> [B, T, D]
-```
-"""
 
 
 class NextVectorModel(  # type: ignore[call-arg]
@@ -71,9 +58,8 @@ class NextVectorModel(  # type: ignore[call-arg]
             (the entries whose keys begin with a prefix in `caches`), or a "buffer" of bounded length
             (the same).
         no_gradient: parameters whose gradient is zero by construction, each with the reason.
-        paper: authors, title and year of what it implements.
-        complexity: of the parallel form in T, e.g. "O(T)".
-        best_for: when to take it, in a few words.
+        paper, complexity, best_for: authors, title and year of what it implements; the cost of the parallel
+            form in T, as "O(T)"; when to take it, in a few words.
         gives_attention: `forward` and `step` take `return_attention` (see `AMN.forward`).
         random_init_residuals: residuals beside which the head starts at random. Beside all others its last
             layer starts at zero, so that an untrained model is just the baseline.
@@ -94,11 +80,7 @@ class NextVectorModel(  # type: ignore[call-arg]
     scale: Tensor
 
     def __init__(self, config: ModelConfig, width: int) -> None:
-        """
-        Args:
-            config: of the subclass's `Config` type.
-            width: H, the size of what `encode` gives to the head.
-        """
+        """config: of the subclass's `Config` type. width: H, the size of what `encode` gives to the head."""
         super().__init__()
         D = config.d_embed
         self.config = config
@@ -172,7 +154,7 @@ class NextVectorModel(  # type: ignore[call-arg]
         x = self.read(x)
         seen, base, ranking, baseline = self.bases(x, state)
         hidden, encoder = self.encode_chunk(seen, state)
-        return self.predict(hidden, base, ranking=ranking), self.joined(state, encoder, baseline)
+        return self.predict(hidden, base, ranking=ranking), {**encoder, **baseline}
 
     def init_state(
         self,
@@ -191,13 +173,11 @@ class NextVectorModel(  # type: ignore[call-arg]
         term = self.query_term(query, batch)
         if term is None and self.condition is not None:
             term = self.scale.new_zeros(batch, self.d_embed)
-        conditioned = {} if term is None else {QUERY: term.to(at, kind)}
-        encoder = self.encoder_state(batch, at, kind)
-        baseline: State = {}
+        state = self.encoder_state(batch, at, kind)
         for base in self._recurrences:
             if base is not None:
-                baseline |= base.init_state(batch, self.d_embed, at, kind)
-        return {**encoder, **baseline, **conditioned}
+                state |= base.init_state(batch, self.d_embed, at, kind)
+        return state if term is None else {**state, QUERY: term.to(at, kind)}
 
     def step(self, x_t: Tensor, state: State) -> tuple[Prediction, State]:
         """Read one vector x_t [B, D] and predict the next one (the step form, for inference).
@@ -208,7 +188,7 @@ class NextVectorModel(  # type: ignore[call-arg]
         x_t = self.read_one(x_t)
         seen, base, ranking, baseline = self.bases(x_t, state)
         hidden, encoder = self.encode_step(seen, state)
-        return self.predict(hidden, base, ranking=ranking), self.joined(state, encoder, baseline)
+        return self.predict(hidden, base, ranking=ranking), {**encoder, **baseline}
 
     @property
     def _recurrences(self) -> tuple[Residual | None, ...]:
@@ -217,9 +197,9 @@ class NextVectorModel(  # type: ignore[call-arg]
 
     def bases(self, x: Tensor, state: State) -> tuple[Tensor, Tensor | None, Tensor | None, State]:
         """x [B, T, D] or one vector [B, D] after what `state` has read -> what the backbone reads, the
-        baseline and the ranking base, each in the shape of x, and their new state."""
+        baseline and the ranking base, each in the shape of x, and their new state, the query kept in it."""
         made: list[Tensor | None] = []
-        new: State = {}
+        new: State = {QUERY: state[QUERY]} if QUERY in state else {}
         for base in self._recurrences:
             advance = None if base is None else base.step if x.ndim == 2 else base.chunk
             said, own = (None, {}) if advance is None else advance(x, state)
@@ -239,12 +219,7 @@ class NextVectorModel(  # type: ignore[call-arg]
         return isinstance(self.head, GenerativeHead)
 
     def learn(
-        self,
-        x: Tensor,
-        lengths: Tensor | None,
-        target: Tensor,
-        mask: Tensor,
-        query: Tensor | None = None,
+        self, x: Tensor, lengths: Tensor | None, target: Tensor, mask: Tensor, query: Tensor | None = None
     ) -> tuple[Prediction, dict[str, Tensor]]:
         """What training calls: the prediction, and the losses that only the model itself can compute.
 
@@ -292,17 +267,15 @@ class NextVectorModel(  # type: ignore[call-arg]
             ModelError: the model only has a point prediction.
         """
         if not isinstance(self.head, GenerativeHead):
-            raise ModelError(
-                f"{self.architecture} with the head '{self.config.head}' has no distribution to sample from",
-                remedy="build it with a generative head, or take `raw`",
+            said = (
+                f"{self.architecture} with the head '{self.config.head}' has no distribution to sample from"
             )
+            raise ModelError(said, remedy="build it with a generative head, or take `raw`")
         hidden, base, _ = self._after(x, lengths, query)
         return self.assemble(self.head.draw(hidden, n, generator), hidden, base) * self.scale
 
     def continuation(self, prediction: Prediction, candidate: Tensor) -> Tensor:
-        """How likely each candidate is what comes next, as a logit.
-
-        `confidence.probability` makes calibrated probabilities of logits.
+        """How likely each candidate is what comes next, as a logit; `confidence.probability` calibrates it.
 
         Args:
             prediction: what this model answered.
@@ -312,9 +285,8 @@ class NextVectorModel(  # type: ignore[call-arg]
             ModelError: the model was built without confidence.
         """
         if self.confidence is None:
-            raise ModelError(
-                f"{self.architecture} has no confidence", remedy="build it with confidence = true"
-            )
+            remedy = "build it with confidence = true"
+            raise ModelError(f"{self.architecture} has no confidence", remedy=remedy)
         shape, predicted = prediction.extras[CONTINUATION], prediction.raw
         if candidate.ndim > predicted.ndim:
             shape, predicted = shape.unsqueeze(-2), prediction.ahead
@@ -343,15 +315,11 @@ class NextVectorModel(  # type: ignore[call-arg]
         if query is None:
             return None
         if self.condition is None:
-            raise ModelError(
-                f"{self.architecture} was not built to take a query",
-                remedy="build it with conditional = true",
-            )
+            remedy = "build it with conditional = true"
+            raise ModelError(f"{self.architecture} was not built to take a query", remedy=remedy)
         if query.shape != (batch, self.d_embed) or not query.is_floating_point():
-            raise ModelError(
-                f"{self.architecture}: the query is {list(query.shape)}",
-                remedy=f"give one vector of {self.d_embed} numbers a row",
-            )
+            remedy = f"give one vector of {self.d_embed} numbers a row"
+            raise ModelError(f"{self.architecture}: the query is {list(query.shape)}", remedy=remedy)
         term: Tensor = self.condition(query.to(self.scale.dtype) / self.scale)
         return term.to(self.scale.dtype)
 
@@ -362,16 +330,10 @@ class NextVectorModel(  # type: ignore[call-arg]
 
     def inputs(self, x: Tensor, term: Tensor | None) -> Tensor:
         """What the backbone reads of scaled vectors x [B, T, D] or [B, D], and of what `query_term` gave."""
-        if self.standardiser is not None:
-            x = self.standardiser(x)
+        x = x if self.standardiser is None else self.standardiser(x)
         if term is None:
             return x
         return x + (term if x.ndim == 2 else term[:, None])
-
-    def joined(self, state: State, encoder: State, baseline: State) -> State:
-        """The new state: the backbone's, the residual's, and the query of the old one."""
-        kept = {QUERY: state[QUERY]} if QUERY in state else {}
-        return {**encoder, **baseline, **kept}
 
     def assemble(self, output: Tensor, hidden: Tensor, base: Tensor | None) -> Tensor:
         """A head's output [..., D] for hidden states [..., H], with the gate, the standardiser and the
@@ -399,22 +361,18 @@ class NextVectorModel(  # type: ignore[call-arg]
         extras = dict(extras or {})
         if self.confidence is not None:
             extras[CONTINUATION] = self.confidence(hidden)
-        asked = None if self.ranker is None or ranking is None else self.ranker(hidden, ranking)
-        return Prediction(raw, extras, torch.stack(further, -2) if further else None, asked)
+        query = None if self.ranker is None or ranking is None else self.ranker(hidden, ranking)
+        return Prediction(raw, extras, torch.stack(further, -2) if further else None, query)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **download: Any) -> Self:
         """The model saved in a folder or published on the Hugging Face Hub as `owner/name`, in eval mode.
-        Arguments and errors as `saving.load_model`; ModelError where it is of another architecture than
-        `cls`.
-        """
+        Arguments and errors as `saving.load_model`; ModelError where it is of another architecture."""
         model, _ = load_model(source, **download)
         if not isinstance(model, cls):
-            raise ModelError(
-                f"holds a {model.architecture}, not a {cls.architecture}",
-                where=source,
-                remedy=f"load it with {type(model).__name__}.from_pretrained",
-            )
+            said = f"holds a {model.architecture}, not a {cls.architecture}"
+            remedy = f"load it with {type(model).__name__}.from_pretrained"
+            raise ModelError(said, where=source, remedy=remedy)
         return model
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -425,20 +383,16 @@ class NextVectorModel(  # type: ignore[call-arg]
         self, x: Tensor, lengths: Tensor | None, query: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Hidden state [B, H], baseline and ranking base [B, D] after each row's last vector."""
-        batch, length = x.shape[:2]
         x = self.read(x, lengths)
         last = None if lengths is None else lengths.to(x.device) - 1
         hidden = self.encode_last(self.backbone_inputs(x, query), last)
-        end = torch.full((batch,), length - 1, device=x.device) if last is None else last
+        end = torch.full(x.shape[:1], x.shape[1] - 1, device=x.device) if last is None else last
         ranking = None if self.ranker is None else self.ranker.base.after(x, end)
         return hidden, self.residual.after(x, end), ranking
 
     def _wrong_input(self, x: Tensor, shape: str) -> ModelError:
-        kind = str(x.dtype).removeprefix("torch.")
-        return ModelError(
-            f"{self.architecture}: the input is {kind} {list(x.shape)}",
-            remedy=f"give floating point vectors of shape {shape.format(self.d_embed)}",
-        )
+        said = f"{self.architecture}: the input is {str(x.dtype).removeprefix('torch.')} {list(x.shape)}"
+        return ModelError(said, remedy=f"give floating point vectors of shape {shape.format(self.d_embed)}")
 
 
 def clone_state(state: State) -> State:

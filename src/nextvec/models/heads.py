@@ -1,4 +1,5 @@
-"""Prediction heads: from a backbone's hidden state [..., H] to a vector [..., D]. Any backbone wears any.
+"""What a model answers, and the heads that make it: from a backbone's hidden state [..., H] to a vector
+[..., D]. Any backbone wears any.
 
 `linear`      Linear(H, D)
 `projection`  Linear(H, D) - GELU - LayerNorm(D) - Linear(D, D)   (the brief's task list)
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import ClassVar, Literal, get_args
 
@@ -20,6 +22,43 @@ from torch import Tensor, nn
 
 from nextvec.errors import ModelError
 from nextvec.models.ops.layers import RMSNorm, SwiGLU
+from nextvec.models.residual import RankingBase
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says comes next.
+
+    Attributes:
+        raw: [B, T, D] ([B, D] from a step): the vector as the encoder would give it, at the first (often the
+            only) horizon. Decoders take it.
+        extras: what was asked for besides, such as AMN's attention weights.
+        further: [B, T, K - 1, D] ([B, K - 1, D] from a step): the same for the other horizons; None where
+            the model has one.
+        query: [B, T, D] ([B, D] from a step), of unit length: the direction to rank candidates by, at the
+            first horizon; None where the model has no ranking head, and `unit` ranks.
+    """
+
+    raw: Tensor
+    extras: dict[str, Tensor] = field(default_factory=dict)
+    further: Tensor | None = None
+    query: Tensor | None = None
+
+    @property
+    def unit(self) -> Tensor:
+        """`raw` divided by its length, for cosine and retrieval. Same shape."""
+        return F.normalize(self.raw, dim=-1)
+
+    @property
+    def ahead(self) -> Tensor:
+        """All horizons, nearest first: [B, T, K, D] ([B, K, D] from a step)."""
+        first = self.raw.unsqueeze(-2)
+        return first if self.further is None else torch.cat((first, self.further), -2)
+
+    @property
+    def everything(self) -> Tensor:
+        """`ahead`, and after the horizons the query where there is one."""
+        return self.ahead if self.query is None else torch.cat((self.ahead, self.query.unsqueeze(-2)), -2)
 
 
 class GenerativeHead(nn.Module):
@@ -244,3 +283,18 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         rises = float(((y - torch.sigmoid(middle * z)) * z).mean()) > 0
         low, high = (middle, high) if rises else (low, middle)
     return 1 / math.sqrt(low * high)
+
+
+class Ranker(nn.Module):
+    """From hidden states [..., H] to queries [..., D] of unit length: `base` plus a linear head, which starts
+    at zero, so that an untrained model ranks as its base does."""
+
+    def __init__(self, width: int, d_embed: int) -> None:
+        super().__init__()
+        self.base = RankingBase(d_embed)
+        self.head = nn.Linear(width, d_embed, bias=False)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, hidden: Tensor, base: Tensor) -> Tensor:
+        # The head's components are about 1 where the base's are about 1 / sqrt(D).
+        return F.normalize(base + self.head(hidden).to(base.dtype) / base.shape[-1] ** 0.5, dim=-1)

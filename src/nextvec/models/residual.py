@@ -11,7 +11,7 @@
 Each has a parallel form over [B, T, D] and a step form whose state does not grow. `ema`, `averages`,
 `weights` and `ridge` can be fitted to training windows before training: they then are the evaluator's
 baselines of those kinds, and the network, whose head starts at zero, only learns what these miss.
-`RankingBase` is the same for a query: the direction to rank candidates by.
+`RankingBase` is the same for a query: the direction to rank candidates by (`heads.Ranker`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from nextvec.errors import ModelError
 from nextvec.models.ops.parameters import treat
-from nextvec.models.prediction import at_last
 
 ResidualName = Literal["none", "mean", "last", "ema", "averages", "weights", "ridge"]
 RESIDUALS: tuple[str, ...] = get_args(ResidualName)
@@ -34,6 +33,13 @@ State = dict[str, Tensor]
 DECAYS = (0.0, 0.5, 0.75, 0.9, 1.0)  # from the last vector alone to the mean of all
 RANKING_DECAYS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
 BLOCK = 64
+
+
+def at_last(values: Tensor, last: Tensor | None) -> Tensor:
+    """values [B, T, ...] at position `last` [B] of each row, or at the very last one of all -> [B, ...]."""
+    if last is None:
+        return values[:, -1]
+    return values[torch.arange(values.shape[0], device=values.device), last]
 
 
 class Residual(nn.Module):
@@ -271,21 +277,6 @@ class RankingBase(ExponentialResidual):
         B, T, _, D = made.shape
         further = torch.stack((first[:, None].expand(B, T, D), self.mean.to(made).expand(B, T, D)), 2)
         return torch.cat((made, further), 2), {**new, self.first_key: first}
-
-
-class Ranker(nn.Module):
-    """From hidden states [..., H] to queries [..., D] of unit length: `base` plus a linear head, which starts
-    at zero, so that an untrained model ranks as its base does."""
-
-    def __init__(self, width: int, d_embed: int) -> None:
-        super().__init__()
-        self.base = RankingBase(d_embed)
-        self.head = nn.Linear(width, d_embed, bias=False)
-        nn.init.zeros_(self.head.weight)
-
-    def forward(self, hidden: Tensor, base: Tensor) -> Tensor:
-        # The head's components are about 1 where the base's are about 1 / sqrt(D).
-        return F.normalize(base + self.head(hidden).to(base.dtype) / base.shape[-1] ** 0.5, dim=-1)
 
 
 class WeightsResidual(Residual):

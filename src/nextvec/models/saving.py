@@ -40,6 +40,18 @@ if TYPE_CHECKING:
 
 STEPS = ".steps"  # behind the name of a matrix in int8: what its rows are multiplied with
 TOLERANCE = 1e-5  # of a golden output's largest value, at least of 1
+MODEL_CARD = """---
+{{ card_data }}
+---
+
+A nextvec model: it reads a document as a sequence of embedding vectors and
+predicts the next one. `config.json` names the architecture and the encoder.
+
+```python
+import nextvec
+model = nextvec.load("OWNER/NAME")     # model(x).raw and model(x).unit, [B, T, D] -> [B, T, D]
+```
+"""
 
 
 @contextlib.contextmanager
@@ -58,20 +70,17 @@ def read_tensors(
     path: Path, error: type[NextvecError] = RunError, *, max_bytes: int | None = None
 ) -> dict[str, Tensor]:
     """The tensors of a safetensors file. Whatever is wrong with it, its size too, becomes `error`."""
+    remedy = "restore it, or save the model again"
     try:
         if max_bytes is not None and path.stat().st_size > max_bytes:
             raise error(f"larger than {max_bytes >> 20} MiB", where=path, remedy="restore the file")
-        check_seal(path, error, "restore it, or save the model again")
+        check_seal(path, error, remedy)
         # Cloned, because safetensors maps the file: a file cut short later would otherwise end the process.
         return {name: value.clone() for name, value in load_file(path).items()}
     except FileNotFoundError:
-        raise error("not found", where=path, remedy="restore the file, or save the model again") from None
+        raise error("not found", where=path, remedy=remedy) from None
     except (SafetensorError, OSError) as e:
-        raise error(
-            f"is not a complete safetensors file ({e})",
-            where=path,
-            remedy="restore it, or save the model again",
-        ) from None
+        raise error(f"is not a complete safetensors file ({e})", where=path, remedy=remedy) from None
 
 
 def check_tensors(
@@ -113,11 +122,9 @@ def check_golden(
         return
     same = saved_code == code
     cause = "the weights or the golden file" if same else "the code, the weights or the golden file"
-    raise error(
-        f"the loaded model answers off by {off:.1e}: {cause} changed since it was saved",
-        where=where,
-        remedy="restore the folder" if same else f"install the code of version {saved_code} or retrain",
-    )
+    said = f"the loaded model answers off by {off:.1e}: {cause} changed since it was saved"
+    remedy = "restore the folder" if same else f"install the code of version {saved_code} or retrain"
+    raise error(said, where=where, remedy=remedy)
 
 
 def source_version(module: str, packages: tuple[str, ...], without: Collection[str] = ()) -> str:
@@ -212,9 +219,8 @@ def save_model(
     inputs = _golden_input(twin)
     outputs = _outputs(twin, inputs)
     if not all(output.isfinite().all() for output in outputs.values()):
-        raise ModelError(
-            "the model's predictions are not finite", where=folder, remedy="save an earlier state of it"
-        )
+        said = "the model's predictions are not finite"
+        raise ModelError(said, where=folder, remedy="save an earlier state of it")
     config = {
         **(extra or {}),
         "architecture": model.architecture,
@@ -256,9 +262,8 @@ def load_model(source: str | Path, **download: Any) -> tuple[NextVectorModel, di
         case {"architecture": str(name), "config": dict(config), "code_version": str(saved_code)}:
             cls = _get(name, folder / CONFIG)
         case _:
-            raise RunError(
-                "is not the configuration of a nextvec model", where=folder / CONFIG, remedy="check the path"
-            )
+            said = "is not the configuration of a nextvec model"
+            raise RunError(said, where=folder / CONFIG, remedy="check the path")
     weights = from_bytes(read_tensors(folder / WEIGHTS))
     model = _assemble(cls, config, weights, folder)
     _check_golden(model, folder, saved_code)
@@ -289,9 +294,8 @@ def _assemble(
         with torch.device("meta"):
             model = registry.construct(cls, from_dict(cls.Config, config, where=folder / CONFIG))
     except (ConfigError, ModelError) as e:
-        raise RunError(
-            e.message, where=e.where, remedy=f"{e.remedy or 'restore the file'} (nextvec {__version__})"
-        ) from None
+        remedy = f"{e.remedy or 'restore the file'} (nextvec {__version__})"
+        raise RunError(e.message, where=e.where, remedy=remedy) from None
     check_tensors(weights, model.state_dict(), folder / WEIGHTS, cls.architecture)
     hints = {name: hints_of(parameter) for name, parameter in model.named_parameters()}
     model.load_state_dict(weights, assign=True)  # puts new parameters in the place of those with the hints
@@ -369,18 +373,12 @@ def locate(source: str | Path, *, also: Sequence[str] = (), **download: Any) -> 
         return Path(__file__).parents[1] / PRETRAINED
     is_id = isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~"))
     if not is_id or path.parent.is_dir():
-        raise RunError(
-            "no such folder",
-            where=source,
-            remedy="give the folder of a run, a Hub id owner/name, or pretrained",
-        )
+        remedy = "give the folder of a run, a Hub id owner/name, or pretrained"
+        raise RunError("no such folder", where=source, remedy=remedy)
     try:
         found = snapshot_download(source, allow_patterns=[CONFIG, WEIGHTS, GOLDEN, *also], **download)
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as e:
         reason = str(e).strip().split("\n")[0]
-        raise RunError(
-            f"is not a folder, and cannot be fetched from the Hub ({reason})",
-            where=source,
-            remedy="check the name",
-        ) from None
+        said = f"is not a folder, and cannot be fetched from the Hub ({reason})"
+        raise RunError(said, where=source, remedy="check the name") from None
     return Path(found)

@@ -23,7 +23,7 @@ from nextvec.disk import locked, write_json
 from nextvec.errors import ConfigError, NextvecWarning, TrainingError
 from nextvec.hardware import find_hardware
 from nextvec.interrupt import StopSignals
-from nextvec.models.prediction import Prediction
+from nextvec.models.heads import Prediction
 from nextvec.objectives.combine import Loss
 from nextvec.objectives.regression import cosine_similarity
 from nextvec.objectives.sample import Sample

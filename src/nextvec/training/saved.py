@@ -14,8 +14,7 @@ from torch import Tensor
 
 from nextvec.data.batches import Batch, BatchSource
 from nextvec.models.base import NextVectorModel
-from nextvec.models.heads import fit_temperature
-from nextvec.models.prediction import Prediction
+from nextvec.models.heads import Prediction, fit_temperature
 from nextvec.models.saving import exact, load_model, save_model
 
 BINS = 15

@@ -84,7 +84,7 @@ class AMN(NextVectorModel):
         seen, base, ranking, baseline = self.bases(x_t, state)
         hidden, weights, encoder = self._advance(seen[:, None], *self.mean.step(seen, state), state)
         extras = {"attention": weights[:, 0]} if return_attention else None
-        return self.predict(hidden[:, 0], base, extras, ranking), self.joined(state, encoder, baseline)
+        return self.predict(hidden[:, 0], base, extras, ranking), {**encoder, **baseline}
 
     def encode(self, x: Tensor) -> Tensor:
         return self._mix(self.mean(x), self.context_encoder(x), x)[0]

@@ -20,9 +20,8 @@ from nextvec.models.base import ModelConfig, NextVectorModel
 from nextvec.models.ops.attention import attention_at, cache_append, cache_used, causal_attention
 from nextvec.models.ops.layers import dropout
 from nextvec.models.ops.positions import read_so_far, sinusoidal
-from nextvec.models.prediction import at_last
 from nextvec.models.registry import architecture
-from nextvec.models.residual import State
+from nextvec.models.residual import State, at_last
 
 
 @dataclass(frozen=True, kw_only=True)
