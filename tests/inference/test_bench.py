@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from by_hand import by_hand
-from nextvec.cli.bench import describe
+from nextvec.cli.export import describe_bench
 from nextvec.errors import ConfigError, RunError
 from nextvec.inference.bench import measure as measuring
 from nextvec.inference.bench.measure import (
@@ -120,7 +120,7 @@ def test_every_figure_of_a_row(trained: Path, monkeypatch: pytest.MonkeyPatch) -
     assert onnx.speedup == pytest.approx(eager.latency["p50_ms"] / onnx.latency["p50_ms"])
     assert refused.reason == "is too far from the run"
     assert refused.latency == {}
-    assert f"{trained.name}, onnx-int8: is too far from the run" in describe(measured)
+    assert f"{trained.name}, onnx-int8: is too far from the run" in describe_bench(measured)
     json.dumps(measured.to_json(), allow_nan=False)
 
 

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from nextvec.objectives.combine import Objective
 from nextvec.objectives.config import LossConfig
-from nextvec.objectives.regression import cosine_similarity
+from nextvec.objectives.terms import cosine_similarity
 
 
 def value(name, sample, **options):

@@ -1,4 +1,4 @@
-"""`nextvec ingest`."""
+"""`nextvec ingest`, `delete` and `compact`: what goes into a store, and out of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cyclopts import Group, Parameter
 from nextvec.cli.common import JsonTarget, Quiet, StorePath, flag, output
 from nextvec.cli.texts import ENCODING, EncoderOption, Endpoint, TokenizerFile, configure_encoder
 from nextvec.errors import ConfigError, DocumentError
-from nextvec.text import columns, counted
+from nextvec.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -339,50 +339,6 @@ def _describe(report: Any) -> str:
     if getattr(report, "path", None):
         speed = f"{report.chunks_per_second:.0f} chunks/s ({report.path})"
         lines.append(f"  {speed}, {report.seconds:.0f} s in all")
-    return "\n".join(lines)
-
-
-def info(
-    store: StorePath,
-    *,
-    verify: Annotated[bool, flag("Also check the sha256 of every shard.")] = False,
-    json: JsonTarget = None,
-) -> None:
-    """Show what a store holds: encoder, documents, chunks, sources, shards."""
-    from nextvec.corpus.store import Store, describe_store
-
-    if verify:
-        Store.open(store, verify=True)
-    found = describe_store(store)
-    output(_describe_store(found, verify), found, json)
-
-
-def _describe_store(found: dict[str, Any], verified: bool) -> str:
-    encoder, norm, per_document = found["encoder"], found["norm"], found["chunks_per_document"]
-    kind = "unit length, as imported" if found["normalised"] else "raw encoder output"
-    if found["encoder_normalises"] and not found["normalised"]:
-        kind += " (the published encoder normalises after it)"
-    seen, views = found["views"], []
-    if seen["documents"]:
-        views = [f"views        {seen['documents']:,} with {seen['chunks']:,} chunks more, for training only"]
-    lines = [
-        f"store        {found['path']}  ({found['bytes'] / 2**20:.1f} MiB)",
-        f"fingerprint  {found['fingerprint']} (encoder and chunker)",
-        f"encoder      {encoder.get('name', '?')}, fingerprint {encoder['fingerprint'][:16]}",
-        f"vectors      {found['dimension']}-dimensional {found['dtype']}, {kind}",
-        f"norms        {norm['mean']:.4f} +- {norm['std']:.4f}, from {norm['min']:.4f} to {norm['max']:.4f}",
-        "chunker      " + ", ".join(f"{k} {v}" for k, v in found["chunker"].items()),
-        f"documents    {found['documents']:,} with {counted(found['chunks'], 'chunk')} "
-        f"({per_document['min']} to {per_document['max']} each, median {per_document['median']:g})",
-        *views,
-        *([f"deleted      {found['deleted']:,} chunks, until nextvec compact"] if found["deleted"] else []),
-        f"shards       {len(found['shards'])}" + (", every checksum agrees" if verified else ""),
-        "",
-        columns(
-            ["source", "documents", "chunks"],
-            [[s, f"{n['documents']:,}", f"{n['chunks']:,}"] for s, n in found["sources"].items()],
-        ),
-    ]
     return "\n".join(lines)
 
 

@@ -54,9 +54,11 @@ VERBS = {
 }
 
 BESIDE = {
+    "demo": "matrix",
+    "bench": "export",
     "doctor": "verify",
     "index": "retrieve",
-    "info": "ingest",
+    "info": "models",
     "prune": "export",
     "sweep": "train",
     "delete": "ingest",

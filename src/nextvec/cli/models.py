@@ -1,11 +1,11 @@
-"""`nextvec models`."""
+"""`nextvec models` and `info`: what can be trained, and what a store holds."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from nextvec.cli.common import JsonTarget, flag, output
-from nextvec.text import columns, fill
+from nextvec.cli.common import JsonTarget, StorePath, flag, output
+from nextvec.text import columns, counted, fill
 
 
 def models(
@@ -71,3 +71,47 @@ def _details(row: dict[str, Any]) -> list[str]:
     told = ((title, row[title.lower()]) for title in ("Paper", "Parity", "Deviations"))
     lines = [row["summary"], *(f"{title}: {text}" for title, text in told if text)]
     return ["", *(fill(line, rest="  ") for line in lines)]
+
+
+def info(
+    store: StorePath,
+    *,
+    verify: Annotated[bool, flag("Also check the sha256 of every shard.")] = False,
+    json: JsonTarget = None,
+) -> None:
+    """Show what a store holds: encoder, documents, chunks, sources, shards."""
+    from nextvec.corpus.store import Store, describe_store
+
+    if verify:
+        Store.open(store, verify=True)
+    found = describe_store(store)
+    output(_describe_store(found, verify), found, json)
+
+
+def _describe_store(found: dict[str, Any], verified: bool) -> str:
+    encoder, norm, per_document = found["encoder"], found["norm"], found["chunks_per_document"]
+    kind = "unit length, as imported" if found["normalised"] else "raw encoder output"
+    if found["encoder_normalises"] and not found["normalised"]:
+        kind += " (the published encoder normalises after it)"
+    seen, views = found["views"], []
+    if seen["documents"]:
+        views = [f"views        {seen['documents']:,} with {seen['chunks']:,} chunks more, for training only"]
+    lines = [
+        f"store        {found['path']}  ({found['bytes'] / 2**20:.1f} MiB)",
+        f"fingerprint  {found['fingerprint']} (encoder and chunker)",
+        f"encoder      {encoder.get('name', '?')}, fingerprint {encoder['fingerprint'][:16]}",
+        f"vectors      {found['dimension']}-dimensional {found['dtype']}, {kind}",
+        f"norms        {norm['mean']:.4f} +- {norm['std']:.4f}, from {norm['min']:.4f} to {norm['max']:.4f}",
+        "chunker      " + ", ".join(f"{k} {v}" for k, v in found["chunker"].items()),
+        f"documents    {found['documents']:,} with {counted(found['chunks'], 'chunk')} "
+        f"({per_document['min']} to {per_document['max']} each, median {per_document['median']:g})",
+        *views,
+        *([f"deleted      {found['deleted']:,} chunks, until nextvec compact"] if found["deleted"] else []),
+        f"shards       {len(found['shards'])}" + (", every checksum agrees" if verified else ""),
+        "",
+        columns(
+            ["source", "documents", "chunks"],
+            [[s, f"{n['documents']:,}", f"{n['chunks']:,}"] for s, n in found["sources"].items()],
+        ),
+    ]
+    return "\n".join(lines)

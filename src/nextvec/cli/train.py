@@ -22,7 +22,7 @@ from nextvec.text import columns, counted
 
 if TYPE_CHECKING:
     from nextvec.corpus.store import Store
-    from nextvec.training.config import OptimConfig, TrainConfig
+    from nextvec.training.config import TrainConfig
     from nextvec.training.loop import RunResult
 
 DEFAULT_RECIPE = "default"
@@ -168,7 +168,7 @@ def train(
     """Train one model. The best model by validation cosine lies in --out, the last in --out/final."""
     from nextvec.checkpoint import CONFIG
     from nextvec.corpus.store import Store
-    from nextvec.experiments.evaluating import evaluate_flags, foretell
+    from nextvec.experiments.evaluating import foretell
     from nextvec.training.checks import check_config
     from nextvec.training.config import read_config
     from nextvec.training.distributed import is_first
@@ -193,13 +193,13 @@ def train(
     with Scalars(out) if tensorboard and is_first() else nullcontext() as told:
         result = run(opened, config, out, resume=resume, quiet=quiet, after_epoch=told, start=start)
     if is_first():
-        done = read_config(out / CONFIG)
-        question = f"--split test{evaluate_flags(done.data)}"
-        print(f"{_describe(result, done.optim)}nextvec evaluate {result.run} --store {store} {question}")
+        print(_describe(result, store, read_config(out / CONFIG)))
 
 
-def _describe(result: RunResult, optim: OptimConfig) -> str:
-    early = ""
+def _describe(result: RunResult, store: Path, config: TrainConfig) -> str:
+    from nextvec.experiments.evaluating import evaluate_flags
+
+    early, optim = "", config.optim
     if result.stopped == "epochs" and result.updates < optim.max_updates:
         enough = -(-optim.max_updates * result.epochs // result.updates)
         early = (
@@ -210,7 +210,8 @@ def _describe(result: RunResult, optim: OptimConfig) -> str:
         f"{result.model}: best validation cosine {result.cosine:.4f} in epoch {result.epoch} of "
         f"{result.epochs} ({result.stopped}), {result.parameters:,} parameters, "
         f"{counted(result.updates, 'update')}, {result.seconds:.0f} s\n{early}run: {result.run}\n"
-        "evaluate it beside the baselines: "
+        f"evaluate it beside the baselines: nextvec evaluate {result.run} --store {store} "
+        f"--split test{evaluate_flags(config.data)}"
     )
 
 

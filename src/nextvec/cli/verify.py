@@ -11,8 +11,7 @@ from nextvec.cli.common import JsonTarget, Quiet, flag, output
 from nextvec.text import fill
 
 if TYPE_CHECKING:
-    from nextvec.experiments.examined import Examination
-    from nextvec.experiments.verify import Verification
+    from nextvec.experiments.verify import Examination, Verification
 
 
 def verify(
@@ -75,7 +74,7 @@ def doctor(
     The exit code is 0 when no file is damaged, 1 when one is, 2 when there is nothing to look at.
     """
     from nextvec.corpus.layout import MANIFEST
-    from nextvec.experiments.examined import examine_store
+    from nextvec.experiments.verify import examine_store
 
     if (folder / MANIFEST).is_file():
         found = examine_store(folder)

@@ -120,11 +120,7 @@ def ingest(
     documents = read_source(sources, options=options, report=report)
     check_place(path)
     made, cluster = _loaded(encoder, path, engine)
-    with (
-        _writer(path, made, chunker, dtype) as writer,
-        _open_spool(path) as unread,
-        _open_spool(path) as spool,
-    ):
+    with _writer(path, made, chunker, dtype) as writer, _spool(path) as unread, _spool(path) as spool:
         before, known, views = len(writer.info["shards"]), dict(writer.known), dict(writer.views)
         survey = Survey(chunker, wanted, drop_boilerplate, known, views, spool, report, replace_changed)
         survey.read(documents, unread, quiet=quiet)
@@ -213,7 +209,7 @@ def shards(items: Iterable[T], limit: int, size: Callable[[T], int]) -> Iterator
         yield batch
 
 
-def _open_spool(out: Path) -> IO[str]:
+def _spool(out: Path) -> IO[str]:
     """A nameless temporary text file on the disk the store will be on; gone when closed or killed."""
     folder = next(p for p in (out, *out.absolute().parents) if p.is_dir())
     try:

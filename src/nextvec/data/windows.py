@@ -274,8 +274,7 @@ class Windows:
         return WindowError(f"{said} {longest}", remedy=f"{_lower(shape, longest)}ingest longer documents")
 
     def targets_each(self, shape: SequenceShape) -> IntArray:
-        """[n] positions of each document at which the loss counts: those with a target of the nearest
-        horizon."""
+        """[n] positions of each document at which the loss counts: with a target of the nearest horizon."""
         return np.maximum(self.count - shape.horizon - shape.min_context + 1, 0)
 
     def cut(self, shape: SequenceShape, rng: np.random.Generator | None = None) -> Self:
@@ -375,11 +374,10 @@ def make_windows(
         most = longest - horizon
         most -= most % 2 if task == "middle" else 0
         what = "one amid them" if task == "middle" else f"one {horizon} later"
-        among = counted(len(index), "document")
-        held = f"the longest of {among} has {longest}" if len(index) else "no documents"
+        held = f"the longest of {counted(len(index), 'document')} has {longest}"
         flags = f"nextvec evaluate, matrix: --judge-context {most}; nextvec export-npz: --context {most}"
         remedy = f"use a context of at most {most} ({flags})" if most > 0 else "add longer documents"
-        message = f"no window of {context} chunks and {what}: {held}"
+        message = f"no window of {context} chunks and {what}: {held if len(index) else 'no documents'}"
         raise WindowError(message, where=store.path, remedy=remedy)
     # number of each window within its document: 0 1 2 | 0 1 | 0 1 2 3 ...
     within = np.arange(total, dtype=np.int64) - np.repeat(np.cumsum(windows) - windows, windows)

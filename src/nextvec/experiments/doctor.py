@@ -15,8 +15,8 @@ from nextvec.disk import read_json, read_object
 from nextvec.errors import RunError
 from nextvec.evaluation.report import KEPT, KeptPredictions
 from nextvec.evaluation.table import TABLE, read_table
-from nextvec.experiments.examined import Examination, Examined, examine_store, listed, look
 from nextvec.experiments.matrix import PLAN
+from nextvec.experiments.verify import Examination, Examined, examine_store, listed, look
 from nextvec.inference.exported import MANIFEST as EXPORT
 from nextvec.inference.exported import ExportedPredictor
 from nextvec.inference.predictor import RESULT

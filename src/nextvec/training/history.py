@@ -15,7 +15,7 @@ from torch import Tensor
 from nextvec.disk import write_lines
 from nextvec.errors import MissingDependencyError, RunError
 from nextvec.objectives.combine import Loss, Objective
-from nextvec.objectives.regression import cosine_similarity
+from nextvec.objectives.terms import cosine_similarity
 from nextvec.seals import unsealed
 
 if TYPE_CHECKING:

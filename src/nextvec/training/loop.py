@@ -25,8 +25,8 @@ from nextvec.hardware import find_hardware
 from nextvec.interrupt import StopSignals
 from nextvec.models.heads import Prediction
 from nextvec.objectives.combine import Loss
-from nextvec.objectives.regression import cosine_similarity
 from nextvec.objectives.sample import Sample
+from nextvec.objectives.terms import cosine_similarity
 from nextvec.progress import Progress, sparkline
 from nextvec.training.build import RANKING, Start
 from nextvec.training.checks import refuse_processes
