@@ -16,12 +16,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from nextvec.config import number
 from nextvec.models.base import ModelConfig
@@ -173,6 +174,29 @@ def loop_inverse(looped: Tensor) -> Tensor:
 
     looped: [..., L], coefficients from z^0 on. Returns [..., L].
     """
+    inverse: Tensor = _LoopInverse.apply(looped)  # type: ignore[no-untyped-call]
+    return inverse
+
+
+class _LoopInverse(torch.autograd.Function):
+    """`loop_inverse`; its derivative is -inverse^2 z d looped: two convolutions, not those of every round."""
+
+    @staticmethod
+    def forward(ctx: Any, looped: Tensor) -> Tensor:
+        inverse = _newton(looped)
+        ctx.save_for_backward(inverse)
+        return inverse
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (inverse,) = ctx.saved_tensors
+        squared = _delay(causal_convolution(inverse, inverse))
+        # The transpose of a causal convolution is the same one, read from the end.
+        return -causal_convolution(grad.flip(-1), squared).flip(-1)
+
+
+def _newton(looped: Tensor) -> Tensor:
     length = looped.shape[-1]
     inverse = torch.ones_like(looped[..., :1])
     while inverse.shape[-1] < length:

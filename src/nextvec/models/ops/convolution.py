@@ -73,12 +73,50 @@ def causal_convolution(u: Tensor, k: Tensor) -> Tensor:
     Returns: [..., T] in float32, or float64 where u or k is. Up to that precision's rounding y_t does not
         depend on u after t: a transform mixes all of u before it separates it again.
     """
-    length = u.shape[-1]
     kind = wide(torch.promote_types(u.dtype, k.dtype))
-    size = fast_size(2 * length)
-    spectrum = torch.fft.rfft(u.to(kind), n=size) * torch.fft.rfft(k[..., :length].to(kind), n=size)
-    y: Tensor = torch.fft.irfft(spectrum, n=size)
-    return y[..., :length]
+    u, k = u.to(kind), k[..., : u.shape[-1]].to(kind)
+    if torch.is_grad_enabled() and (u.requires_grad or k.requires_grad):
+        y: Tensor = _CausalConvolution.apply(u, k)  # type: ignore[no-untyped-call]
+        return y
+    size = fast_size(2 * u.shape[-1])
+    return _back(torch.fft.rfft(u, n=size) * torch.fft.rfft(k, n=size), size, u.shape[-1])
+
+
+class _CausalConvolution(torch.autograd.Function):
+    """u [..., T], k [..., K], K <= T, of one dtype -> [..., T].
+
+    Each gradient is one product with a spectrum that is there already: three transforms, where torch's
+    derivatives of the transforms take complex ones of the whole length.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, k: Tensor) -> Tensor:
+        size = fast_size(2 * u.shape[-1])
+        of_u, of_k = torch.fft.rfft(u, n=size), torch.fft.rfft(k, n=size)
+        ctx.save_for_backward(of_u, of_k)
+        ctx.sizes = size, u.shape, k.shape
+        return _back(of_u * of_k, size, u.shape[-1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        of_u, of_k = ctx.saved_tensors
+        size, u_shape, k_shape = ctx.sizes
+        of_grad = torch.fft.rfft(grad, n=size)
+        du = dk = None
+        if ctx.needs_input_grad[0]:
+            found = (of_grad * of_k.conj()).sum_to_size(of_u.shape)
+            du = _back(found, size, u_shape[-1])
+        if ctx.needs_input_grad[1]:
+            found = of_grad.mul_(of_u.conj()).sum_to_size(of_k.shape)
+            dk = _back(found, size, k_shape[-1])
+        return du, dk
+
+
+def _back(spectrum: Tensor, size: int, length: int) -> Tensor:
+    """The first `length` of the `size` values that have this spectrum."""
+    values: Tensor = torch.fft.irfft(spectrum, n=size)
+    return values[..., :length]
 
 
 def fast_size(least: int) -> int:
