@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -157,3 +158,18 @@ def test_the_lcm_s_parquet_is_a_store(tmp_path: Path) -> None:
     pq.write_table(table.drop_columns(["text_sentences_sonar_emb"]), path)
     with pytest.raises(DocumentError, match="one column of lists of vectors is needed, there are: none"):
         import_lists(path, tmp_path / "other")
+
+
+def test_a_full_disk_is_not_the_fault_of_what_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lists.parquet"
+    pq.write_table(pa.table({"text": CHUNKS, "vectors": [vectors(2).tolist(), vectors(3).tolist()]}), path)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("nextvec.corpus.in_memory.open_memmap", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        import_lists(path, tmp_path / "s")
+    assert not isinstance(caught.value, NextvecError)

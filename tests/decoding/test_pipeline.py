@@ -235,10 +235,23 @@ def test_snapping_lands_on_passages_not_read_and_none_twice(
         assert step.nearest[0].decoded.row not in rows[: step.number]
 
 
+def test_the_library_reads_the_texts_of_its_store_once(
+    text_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = text_store.texts(np.arange(len(text_store)))
+    library, read = Library(text_store), list(text_store.chunk_tables())
+    passes = iter([read])  # a second pass over them would be one too many
+    monkeypatch.setattr(text_store, "chunk_tables", lambda: next(passes))
+    for wanted in (texts[5:9], texts[::-1], [texts[3], "Nobody wrote this.", texts[3]]):
+        same = [row for row, text in enumerate(texts) if text in wanted]
+        assert library.rows_of(wanted).tolist() == same
+
+
 def test_the_library_gives_what_it_has(library: Library, text_store: Store, text_run: Path) -> None:
     texts = text_store.texts([5, 9])
     assert set(library.rows_of(texts)) >= {5, 9}
     assert len(library.rows_of(["Nobody wrote this."])) == 0
+    assert len(library.rows_of([])) == 0
     everything = np.arange(len(text_store), dtype=np.int64)
     units = RawVectors(text_store.vectors[:2], str(text_store.encoder["fingerprint"])).unit()
     found = library.search(units, 99999, [everything[3:], everything[3:]])

@@ -122,16 +122,19 @@ def import_lists(path: Path, out: str | Path, **options: Any) -> ImportReport:
         DocumentError: no such columns, or several; a row with another number of vectors than of texts.
         VectorError: vectors of several dimensions. And what `import_vectors` raises.
     """
-    with parquet(path), pq.ParquetFile(path) as file, _beside(Path(out)) as folder:
+    with parquet(path):
+        file = pq.ParquetFile(path)
+    with file, _beside(Path(out)) as folder:
         texts, vectors = _list_columns(file.schema_arrow, path)
         names = [n for n in (*IDS, "title", "source") if n in file.schema_arrow.names]
 
         def rows() -> Iterator[Row]:
-            batches = file.iter_batches(READ_ROWS, columns=[*names, texts, vectors])
-            held = chain.from_iterable(batch.to_pylist() for batch in batches)
-            for number, row in enumerate(held):
-                taken = {**row, "text": row[texts], "vectors": row[vectors]}
-                yield _row(taken, number, f"{path}: row {number}")
+            with parquet(path):  # what is wrong with the store that is written is no fault of this file
+                batches = file.iter_batches(READ_ROWS, columns=[*names, texts, vectors])
+                held = chain.from_iterable(batch.to_pylist() for batch in batches)
+                for number, row in enumerate(held):
+                    taken = {**row, "text": row[texts], "vectors": row[vectors]}
+                    yield _row(taken, number, f"{path}: row {number}")
 
         return _import(folder, rows, out, path, **options)
 

@@ -274,9 +274,8 @@ class Store:
         those read last are kept, so that no more than a part of a large store is ever in memory."""
         wanted = np.asarray(rows, np.int64).ravel()
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
-            raise IndexError(
-                f"row {wanted.min() if wanted.min() < 0 else wanted.max()} of {len(self)} chunks"
-            )
+            said = f"row {wanted.min() if wanted.min() < 0 else wanted.max()} of {len(self)} chunks"
+            raise IndexError(said)
         order = np.argsort(wanted, kind="stable")
         cuts = np.searchsorted(wanted[order], self._shard_starts[1:])
         found = []

@@ -21,7 +21,7 @@ from nextvec.disk import UNSEALED, atomic_path, check_seal, seal
 from nextvec.errors import RunError
 
 if TYPE_CHECKING:
-    from nextvec.corpus.store import Document, Store
+    from nextvec.corpus.store import Document
 
 TRAINED_ON = "trained_on.safetensors"
 RESTORE = "restore the file, or train it again"

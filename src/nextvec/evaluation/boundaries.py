@@ -128,10 +128,8 @@ def _between(true: Cuts, said: Cuts, k: int) -> tuple[NDArray[np.int64], NDArray
     """How many boundaries of each lie between chunks i and i + k."""
     _check(true, said)
     if not 1 <= k <= len(true):
-        raise EvaluationError(
-            f"pairs of chunks {k} apart among {len(true) + 1} chunks",
-            remedy="evaluate longer documents, or give a k from 1 to less than their length",
-        )
+        remedy = "evaluate longer documents, or give a k from 1 to less than their length"
+        raise EvaluationError(f"pairs of chunks {k} apart among {len(true) + 1} chunks", remedy=remedy)
     counts = []
     for cuts in (true, said):
         total = np.zeros((*cuts.shape[:-1], cuts.shape[-1] + 1), dtype=np.int64)
@@ -142,10 +140,8 @@ def _between(true: Cuts, said: Cuts, k: int) -> tuple[NDArray[np.int64], NDArray
 
 def _check(true: Cuts, said: Cuts) -> None:
     if true.ndim != 1 or said.shape[-1:] != true.shape:
-        raise EvaluationError(
-            f"segmentations of shape {list(true.shape)} and {list(said.shape)}",
-            remedy="give one entry for each place between two chunks of the document",
-        )
+        remedy = "give one entry for each place between two chunks of the document"
+        raise EvaluationError(f"segmentations of shape {[*true.shape]} and {[*said.shape]}", remedy=remedy)
 
 
 Curve = NDArray[np.float64]

@@ -84,13 +84,11 @@ class EvaluationConfig:
                 choices = ", ".join(known)
                 raise EvaluationError(f"there is no {what} '{given}'", remedy=f"choose one of: {choices}")
         if not 0 <= self.leak_limit <= 1:
-            raise EvaluationError(
-                f"{self.leak_limit:g} is no share", where="--leak-limit", remedy="give 0 to 1"
-            )
+            said = f"{self.leak_limit:g} is no share"
+            raise EvaluationError(said, where="--leak-limit", remedy="give 0 to 1")
         if self.samples < 0 or self.samples == 1:
-            raise EvaluationError(
-                f"{self.samples} samples do not make a distribution", remedy="request 0, or 2 or more"
-            )
+            said = f"{self.samples} samples do not make a distribution"
+            raise EvaluationError(said, remedy="request 0, or 2 or more")
         for k in self.ks or ():
             if k not in KS:
                 choices = ", ".join(map(str, KS))
@@ -99,9 +97,8 @@ class EvaluationConfig:
             if name not in self.known:
                 untold = " without queries" if name in QUERY_BASELINES else ""
                 choices = ", ".join(self.known)
-                raise EvaluationError(
-                    f"there is no baseline '{name}'{untold}", remedy=f"choose of: {choices}"
-                )
+                said = f"there is no baseline '{name}'{untold}"
+                raise EvaluationError(said, remedy=f"choose of: {choices}")
 
     @property
     def known(self) -> dict[str, type[Baseline]]:
@@ -214,11 +211,8 @@ def judged_documents(store: Store, split: Split, name: str, sources: Sequence[st
     """What is evaluated of a split, or of some sources in it. Raises SplitError: nothing."""
     documents = tuple(i for i in split.judged(name) if not sources or store.documents[i].source in sources)
     if not documents:
-        raise SplitError(
-            f"split '{name}' has no documents",
-            where=store.path,
-            remedy="evaluate another split or other sources",
-        )
+        said = f"split '{name}' has no documents"
+        raise SplitError(said, where=store.path, remedy="evaluate another split or other sources")
     return documents
 
 
@@ -300,9 +294,8 @@ def _check_names(predictors: Sequence[NextVectorPredictor]) -> None:
     names = [*BASELINES, *QUERY_BASELINES, *(predictor.name for predictor in predictors)]
     for name in names:
         if names.count(name) > 1:
-            raise EvaluationError(
-                f"two predictors are called '{name}'", remedy="give each row a name of its own"
-            )
+            said = f"two predictors are called '{name}'"
+            raise EvaluationError(said, remedy="give each row a name of its own")
 
 
 def check_made_for(predictor: Any, store: Store) -> None:
@@ -318,11 +311,8 @@ def check_made_for(predictor: Any, store: Store) -> None:
         )
     dimension = getattr(predictor, "dimension", None)
     if dimension is not None and dimension != store.dimension:
-        raise VectorError(
-            f"{predictor.name} takes vectors of {dimension} dimensions, the store has {store.dimension}",
-            where=store.path,
-            remedy="evaluate it on a store made with its own encoder",
-        )
+        said = f"{predictor.name} takes vectors of {dimension} dimensions, the store has {store.dimension}"
+        raise VectorError(said, where=store.path, remedy="evaluate it on a store made with its own encoder")
 
 
 def _tuned_on(
@@ -351,9 +341,8 @@ def _without_known(
         return windows, None
     windows, leaks = without_leaks(store, windows, TrainedOn.union(known), split=name, limit=how.leak_limit)
     if len(windows) == 0:
-        raise EvaluationError(
-            "no window is left", where=f"split {name} of {store.path}", remedy="evaluate other documents"
-        )
+        said = "no window is left"
+        raise EvaluationError(said, where=f"split {name} of {store.path}", remedy="evaluate other documents")
     return windows, leaks
 
 
@@ -380,11 +369,9 @@ def _checked_ks(evaluation_set: EvaluationSet, how: EvaluationConfig) -> tuple[i
         return tuple(k for k in KS if k < most)
     for k in how.ks:
         if k >= most:
-            raise EvaluationError(
-                f"recall@{k} among {most} candidates would be 1 whatever is predicted",
-                where=f"candidates '{how.candidates}'",
-                remedy="choose a smaller k or a larger candidate set",
-            )
+            said = f"recall@{k} among {most} candidates would be 1 whatever is predicted"
+            remedy = "choose a smaller k or a larger candidate set"
+            raise EvaluationError(said, where=f"candidates '{how.candidates}'", remedy=remedy)
     return how.ks
 
 

@@ -156,11 +156,9 @@ def checked(
     # A zero prediction has no direction; it stays zero and scores a cosine of 0.
     off = np.abs(norms - 1) > UNIT_TOLERANCE
     if (off & (norms > 0)).any():
-        raise EvaluationError(
-            f"unit predictions have lengths from {norms.min():.3g} to {norms.max():.3g}",
-            where=predictor.name,
-            remedy="normalise them; the raw output goes first, the unit output second",
-        )
+        said = f"unit predictions have lengths from {norms.min():.3g} to {norms.max():.3g}"
+        remedy = "normalise them; the raw output goes first, the unit output second"
+        raise EvaluationError(said, where=predictor.name, remedy=remedy)
 
 
 def refuse_unsound(
@@ -170,9 +168,8 @@ def refuse_unsound(
     if values.shape != shape:
         raise EvaluationError(f"{what} have shape {values.shape}, not {shape}", where=predictor.name)
     if not np.isfinite(values).all():
-        raise EvaluationError(
-            f"{what} hold NaN or infinity", where=predictor.name, remedy="see whether training diverged"
-        )
+        said = f"{what} hold NaN or infinity"
+        raise EvaluationError(said, where=predictor.name, remedy="see whether training diverged")
 
 
 # Latency and throughput of a predictor, on vectors that mean nothing.

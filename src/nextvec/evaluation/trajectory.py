@@ -96,10 +96,8 @@ def rollout(
     """
     able = rollable(evaluation_set, steps)
     if len(able) == 0:
-        raise EvaluationError(
-            f"no window of horizon 1 has {steps} chunks after what was read",
-            remedy="roll out fewer steps, or evaluate longer documents",
-        )
+        said = f"no window of horizon 1 has {steps} chunks after what was read"
+        raise EvaluationError(said, remedy="roll out fewer steps, or evaluate longer documents")
     chosen = able[np.unique(np.linspace(0, len(able) - 1, min(most, len(able))).round().astype(np.int64))]
     part = evaluation_set.select(chosen)
     cosine, drift = np.empty((2, len(part), steps))

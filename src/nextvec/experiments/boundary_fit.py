@@ -78,8 +78,5 @@ def keep(fitted: FittedFinder, run: TrainedPredictor) -> Path:
 def check_kept(run: TrainedPredictor) -> None:
     """Raises RunError: nothing is written into the package."""
     if is_packaged(run.folder):
-        raise RunError(
-            "comes with the package, which is not written to",
-            where=run.folder,
-            remedy="copy the folder, and give the copy",
-        )
+        said = "comes with the package, which is not written to"
+        raise RunError(said, where=run.folder, remedy="copy the folder, and give the copy")

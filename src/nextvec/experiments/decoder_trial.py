@@ -25,7 +25,6 @@ from nextvec.evaluation.evaluation_set import without_leaks
 from nextvec.evaluation.harness import check_made_for, judged_documents
 from nextvec.evaluation.predictor import ask
 from nextvec.experiments.evaluating import DocumentSelection, EvaluatedRun, TrainedOnDocuments, division_of
-from nextvec.experiments.merging import joined_windows
 from nextvec.progress import Progress
 from nextvec.vectors import RawVectors, unit
 
@@ -54,14 +53,11 @@ class DecoderSelection:
 
     def __post_init__(self) -> None:
         if self.documents < FEWEST:
-            raise EvaluationError(
-                f"{self.documents} documents leave nothing to shuffle",
-                remedy=f"evaluate at least {FEWEST} documents",
-            )
+            said = f"{self.documents} documents leave nothing to shuffle"
+            raise EvaluationError(said, remedy=f"evaluate at least {FEWEST} documents")
         if not self.splits or len(set(self.splits)) < len(self.splits):
-            raise SplitError(
-                f"'{','.join(self.splits)}' are not splits to evaluate", remedy="name each of them once"
-            )
+            said = f"'{','.join(self.splits)}' are not splits to evaluate"
+            raise SplitError(said, remedy="name each of them once")
 
 
 @dataclass(frozen=True)
@@ -174,14 +170,11 @@ def lay_out(
         if len(chosen) == wanted:
             break
     rows = rows_of([store.documents[i] for i in split.train])
-    texts, windows = KnownTexts(store.texts(rows)), joined_windows(drawn)
+    texts, windows = KnownTexts(store.texts(rows)), Windows.joined(drawn)
     bench = HeldOutChunks(store, reader, windows, splits, dropped, texts, selection.seed, quiet)
     if len(bench) < FEWEST:
-        raise EvaluationError(
-            f"{len(bench)} document is left, which leaves nothing to shuffle",
-            where=store.path,
-            remedy="evaluate more splits or sources",
-        )
+        said = f"{len(bench)} document is left, which leaves nothing to shuffle"
+        raise EvaluationError(said, where=store.path, remedy="evaluate more splits or sources")
     return bench
 
 
@@ -257,8 +250,6 @@ def _split(
 def _check_run(run: EvaluatedRun, store: Store) -> None:
     check_made_for(run, store)
     if run.task != "next":
-        raise EvaluationError(
-            "decoders are evaluated on what comes next; this run fills gaps",
-            where=run.folder,
-            remedy="evaluate it with nextvec evaluate --task middle",
-        )
+        said = "decoders are evaluated on what comes next; this run fills gaps"
+        remedy = "evaluate it with nextvec evaluate --task middle"
+        raise EvaluationError(said, where=run.folder, remedy=remedy)

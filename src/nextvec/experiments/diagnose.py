@@ -67,11 +67,9 @@ def diagnose_model(
         EncoderMismatchError, VectorError: a store of another encoder.
     """
     if "middle" in (run.task, how.task):
-        raise EvaluationError(
-            "every section of a diagnosis is about what comes next; this run fills gaps",
-            where=run.folder,
-            remedy="evaluate it with nextvec evaluate --task middle",
-        )
+        said = "every section of a diagnosis is about what comes next; this run fills gaps"
+        remedy = "evaluate it with nextvec evaluate --task middle"
+        raise EvaluationError(said, where=run.folder, remedy=remedy)
     run = for_question(run, how)
     judged, training = laid_out(store, [run], selection, how)
     check_made_for(run, store)

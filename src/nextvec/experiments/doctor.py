@@ -50,9 +50,8 @@ def examine(folder: Path) -> Examination:
     for name, examined in kinds.items():
         if (folder / name).is_file():
             return examined(folder)
-    raise RunError(
-        "is no store, run, matrix, decoder or export", where=folder, remedy="give the folder of one of these"
-    )
+    said = "is no store, run, matrix, decoder or export"
+    raise RunError(said, where=folder, remedy="give the folder of one of these")
 
 
 def _run_files(folder: Path) -> Iterator[Examined]:

@@ -144,9 +144,8 @@ def _solve(gram: NDArray[np.float64], moment: NDArray[np.float64]) -> Weights:
     factor = np.linalg.cholesky(normal)
     weights, _ = nnls(factor.T, np.linalg.solve(factor, moment / scale))
     if not weights.any():
-        raise EvaluationError(
-            "no member points anywhere near the targets", remedy="leave these members out, or train them"
-        )
+        said = "no member points anywhere near the targets"
+        raise EvaluationError(said, remedy="leave these members out, or train them")
     found: Weights = weights / scale
     return found
 
@@ -309,9 +308,8 @@ def _restored(folder: Path, name: str, context: int) -> Baseline:
 def _run(folder: Path, digest: str, device: str) -> TrainedPredictor:
     run = ExportedPredictor(folder) if (folder / EXPORT).is_file() else RunPredictor(folder, device=device)
     if _digest(folder) != digest:
-        raise RunError(
-            "has other weights than when the ensemble was fitted", where=folder, remedy="fit it again"
-        )
+        said = "has other weights than when the ensemble was fitted"
+        raise RunError(said, where=folder, remedy="fit it again")
     return run
 
 

@@ -102,11 +102,9 @@ def evaluate_runs(
     """
     runs = [for_question(run, how) for run in runs]
     if how.queries and runs and not any(run.conditional for run in runs):
-        raise EvaluationError(
-            "trained without queries, evaluated with them",
-            where=", ".join(str(run.folder) for run in runs),
-            remedy="evaluate it without --queries, or beside a run trained with data.conditional above 0",
-        )
+        said = "trained without queries, evaluated with them"
+        remedy = "evaluate it without --queries, or beside a run trained with data.conditional above 0"
+        raise EvaluationError(said, where=", ".join(str(run.folder) for run in runs), remedy=remedy)
     judged, training = laid_out(store, runs, selection, how)
     seen = TrainedOn.union([run.trained_on for run in runs]) if runs else None
     return evaluate(store, judged, selection.split, runs, how, training=training, seen=seen)
@@ -202,18 +200,12 @@ def _too_short(store: Store, data: DataConfig, windows: Windows) -> str:
 def for_question(run: Some, how: EvaluationConfig) -> Some:
     """The run, answering the evaluator's question. Raises EvaluationError where it was not trained for it."""
     if run.task != how.task:
-        raise EvaluationError(
-            f"trained for the task '{run.task}', evaluated on '{how.task}'",
-            where=run.folder,
-            remedy=f"evaluate it with --task {run.task}",
-        )
+        said = f"trained for the task '{run.task}', evaluated on '{how.task}'"
+        raise EvaluationError(said, where=run.folder, remedy=f"evaluate it with --task {run.task}")
     if how.horizon not in run.horizons:
         trained = ", ".join(map(str, run.horizons))
-        raise EvaluationError(
-            f"trained to predict {trained} ahead, evaluated at {how.horizon}",
-            where=run.folder,
-            remedy=f"evaluate it with --horizon {run.horizons[0]}",
-        )
+        said = f"trained to predict {trained} ahead, evaluated at {how.horizon}"
+        raise EvaluationError(said, where=run.folder, remedy=f"evaluate it with --horizon {run.horizons[0]}")
     return run.at_horizon(how.horizon)
 
 
@@ -262,11 +254,9 @@ def common(runs: Sequence[TrainedOnDocuments], key: str, kind: type[Any]) -> Any
     found = [run.training[key] for run in runs]
     if any(value != found[0] for value in found):
         flag = "--train-sources" if key == "sources" else "--split-file"
-        raise EvaluationError(
-            f"the runs differ in their {key}",
-            where=", ".join(str(run.folder) for run in runs),
-            remedy=f"evaluate them apart, or choose one with {flag}",
-        )
+        said = f"the runs differ in their {key}"
+        remedy = f"evaluate them apart, or choose one with {flag}"
+        raise EvaluationError(said, where=", ".join(str(run.folder) for run in runs), remedy=remedy)
     if not found:
         return kind()
     return from_dict(kind, found[0], where=runs[0].folder) if isinstance(found[0], dict) else found[0]
@@ -324,18 +314,14 @@ class RemoteRun(RemotePredictor):
             held = (b64decode(said[name], validate=True) for name in ("chunks", "documents", "ids"))
             return TrainedOn(*(np.unique(np.frombuffer(x, "<u8").astype(np.uint64)) for x in held))
         except (KeyError, TypeError, ValueError, binascii.Error) as error:
-            raise ServerError(
-                f"a training list that is not understood ({error})", where=self.client.url
-            ) from None
+            said = f"a training list that is not understood ({error})"
+            raise ServerError(said, where=self.client.url) from None
 
     def at_horizon(self, horizon: int) -> Self:
         """The same, answering for one of its horizons. Raises RunError for another."""
         if horizon not in self.horizons:
-            raise RunError(
-                f"predicts {', '.join(map(str, self.horizons))} ahead, requested {horizon}",
-                where=self.client.url,
-                remedy=f"give --horizon {self.horizons[0]}",
-            )
+            said = f"predicts {', '.join(map(str, self.horizons))} ahead, requested {horizon}"
+            raise RunError(said, where=self.client.url, remedy=f"give --horizon {self.horizons[0]}")
         other = copy(self)
         other.horizon = horizon
         return other

@@ -55,9 +55,8 @@ class Evidence:
         self.metadata, self.result = files.metadata, files.result or {}
         self.training: dict[str, Any] = self.info.get("training") or {}
         if not self.info:
-            raise RunError(
-                "holds no saved model yet", where=run, remedy="finish an epoch: train with --resume"
-            )
+            said = "holds no saved model yet"
+            raise RunError(said, where=run, remedy="finish an epoch: train with --resume")
         self.store = self._store(store)
         given = None if split_file is None else SplitConfig(file=str(split_file))
         self.division = with_its_file(given or self.config.data.split)
@@ -68,9 +67,8 @@ class Evidence:
     def _store(self, given: Path | None) -> Store:
         recorded = self.training.get("store")
         if given is None and not isinstance(recorded, str):
-            raise RunError(
-                "does not name its store", where=self.run / "config.json", remedy="give it: --store"
-            )
+            said = "does not name its store"
+            raise RunError(said, where=self.run / "config.json", remedy="give it: --store")
         try:
             return Store.open(given or str(recorded))
         except StoreError as e:

@@ -239,10 +239,8 @@ def compare_strategies(
     """
     run = for_question(run, how)
     if how.task != "next" or how.candidates == "document":
-        raise EvaluationError(
-            "strategies are compared by what comes next, among many documents",
-            remedy="evaluate task 'next' with candidates 'split' or 'store'",
-        )
+        said = "strategies are compared by what comes next, among many documents"
+        raise EvaluationError(said, remedy="evaluate task 'next' with candidates 'split' or 'store'")
     check_made_for(run, store)
     judged = divide(store, division_of([run], selection), selection.sources, selection.split)
     evaluation_set, leaks, _ = prepare(store, judged, selection.split, how, None, run.trained_on)
@@ -266,47 +264,47 @@ class _Ranker:
     """Ranks of the targets by any strategy; the query vectors of a name are made once."""
 
     def __init__(self, context: RetrievalContext, evaluation_set: EvaluationSet) -> None:
-        self._scene, self._sitting = context, evaluation_set
+        self._context, self._set = context, evaluation_set
         self._known: dict[str, tuple[FloatArray, IntArray]] = {}
 
     def ranks(self, strategy: Strategy) -> IntArray:
         """[N], 1 the best."""
         if strategy.base not in self._known:
-            blocks = [strategy.units(self._scene, reading).values for _, reading in self._readings()]
+            blocks = [strategy.units(self._context, reading).values for _, reading in self._readings()]
             units = np.concatenate(blocks)
-            self._known[strategy.base] = units, self._sitting.ranks(units)
+            self._known[strategy.base] = units, self._set.ranks(units)
         units, plain = self._known[strategy.base]
         if not strategy.rerankers:
             return plain
         ranks = plain.copy()
         for piece, reading in self._readings():
-            asked_for = UnitVectors(units[piece], self._scene.index.encoder)
-            found = strategy.candidates(self._scene, reading, asked_for, max(KS))
-            rows = strategy.rerank(self._scene, reading, found).rows
-            ranks[piece] = ranks_among(rows, self._sitting.pool.select(piece), plain[piece])
+            asked_for = UnitVectors(units[piece], self._context.index.encoder)
+            found = strategy.candidates(self._context, reading, asked_for, max(KS))
+            rows = strategy.rerank(self._context, reading, found).rows
+            ranks[piece] = ranks_among(rows, self._set.pool.select(piece), plain[piece])
         return ranks
 
     def latency(self, strategy: Strategy) -> float:
         """Median milliseconds of finding for one reading, from the vectors read to the rows."""
-        windows = self._sitting.windows
+        windows = self._set.windows
         chosen = sample(len(windows), TIMED, 0)
         readings = [self._reading(slice(i, i + 1)) for i in chosen.tolist()]
         spent = []
         with one_thread():
             for reading in (*readings[:WARM_UP], *readings):
                 started = time.perf_counter()
-                strategy.find(self._scene, reading, max(KS))
+                strategy.find(self._context, reading, max(KS))
                 spent.append(time.perf_counter() - started)
         return round(1e3 * float(np.median(spent[-len(readings) :])), 3)
 
     def _readings(self) -> Iterator[tuple[slice, Reading]]:
-        for start in range(0, len(self._sitting), BLOCK):
+        for start in range(0, len(self._set), BLOCK):
             piece = slice(start, start + BLOCK)
             yield piece, self._reading(piece)
 
     def _reading(self, piece: slice) -> Reading:
-        windows = self._sitting.windows.select(piece)
-        return Reading.of_windows(self._scene.store.vectors, windows, self._scene.width)
+        windows = self._set.windows.select(piece)
+        return Reading.of_windows(self._context.store.vectors, windows, self._context.width)
 
 
 def ranks_among(rows: IntArray, pool: Pool, plain: IntArray) -> IntArray:

@@ -243,7 +243,6 @@ def _claim(out: Path, plan: MatrixPlan, *, join: bool = False) -> None:
     if held is not None and held.store != plan.store:
         raise RunError(f"holds a matrix of {held.store}", where=out, remedy="give another folder with --out")
     if join and held not in (None, plan):
-        raise RunError(
-            "holds a matrix of other runs", where=out, remedy="join it with the flags it was started with"
-        )
+        said = "holds a matrix of other runs"
+        raise RunError(said, where=out, remedy="join it with the flags it was started with")
     write_toml(out / PLAN, plan)

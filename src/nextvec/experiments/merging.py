@@ -36,7 +36,7 @@ def joined(reports: Sequence[Report]) -> Report:
     windows = [report.judged for report in reports if report.judged is not None]
     if len(windows) < len(reports):
         raise EvaluationError("answers were not kept", remedy="evaluate with keep=True")
-    judged, weights = joined_windows(windows), [report.windows for report in reports]
+    judged, weights = Windows.joined(windows), [report.windows for report in reports]
     names = set.intersection(*({row.name for row in report.rows} for report in reports))
     leaks = [report.leaks for report in reports if report.leaks is not None]
 
@@ -73,16 +73,6 @@ def joined(reports: Sequence[Report]) -> Report:
         made.bootstrap = DocumentBootstrap(judged.document, seed=first.seed, **drawn)
     compare(made)
     return made
-
-
-def joined_windows(parts: Sequence[Windows]) -> Windows:
-    """All of them, in their order; of one context, horizon and task."""
-    arrays: dict[str, Any] = {}
-    for field in fields(Windows):
-        values = [getattr(part, field.name) for part in parts]
-        if isinstance(values[0], np.ndarray):
-            arrays[field.name] = np.concatenate(values)
-    return replace(parts[0], **arrays)
 
 
 def _of_folds(rows: Sequence[PredictorRow], weights: Sequence[int]) -> PredictorRow:

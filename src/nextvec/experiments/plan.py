@@ -88,9 +88,8 @@ class MatrixPlan:
 
     def __post_init__(self) -> None:
         if not self.models or self.seeds < 1:
-            raise ValueError(
-                f"a matrix needs a model and a seed: {len(self.models)} --models, --seeds {self.seeds}"
-            )
+            said = f"a matrix needs a model and a seed: {len(self.models)} --models, --seeds {self.seeds}"
+            raise ValueError(said)
         for what in ("models", "objectives", "tasks", "vary"):
             if len(set(getattr(self, what))) != len(getattr(self, what)):
                 raise ValueError(f"--{what}: one is named twice")
@@ -164,17 +163,13 @@ def parse_axis(text: str) -> list[tuple[str, dict[str, Any]]]:
     key, equals, values = text.partition("=")
     each = [value.strip() for value in values.split(",")]
     if not equals or not key.strip() or not all(each) or len(set(each)) != len(each):
-        raise ConfigError(
-            f"'{text}' is not an axis",
-            where="--vary",
-            remedy="write --vary data.context=5,10, each value once",
-        )
+        said = f"'{text}' is not an axis"
+        raise ConfigError(said, where="--vary", remedy="write --vary data.context=5,10, each value once")
     keys = [one.strip() for one in key.split("+")]
     values_of = [value.split("+") if len(keys) > 1 else [value] for value in each]
     if not all(keys) or any(len(values) != len(keys) for values in values_of):
-        raise ConfigError(
-            f"'{text}' joins {len(keys)} keys", where="--vary", remedy="give as many values, joined by +"
-        )
+        said = f"'{text}' joins {len(keys)} keys"
+        raise ConfigError(said, where="--vary", remedy="give as many values, joined by +")
     short = [key.rpartition(".")[2] for key in keys]
     shown = next(
         n for n in range(1, len(keys) + 1) if len({tuple(v[:n]) for v in values_of}) == len(values_of)
@@ -298,9 +293,8 @@ def _side_by_side(
                 if signals.received is not None:
                     raise _interrupted(pool, signals.received, out)
         except BrokenProcessPool:
-            raise RunError(
-                "a training process was killed", where=out, remedy="give it more memory or fewer --jobs"
-            ) from None
+            said = "a training process was killed"
+            raise RunError(said, where=out, remedy="give it more memory or fewer --jobs") from None
 
 
 def _be_a_worker(threads: int) -> None:

@@ -79,11 +79,9 @@ def join_documents(
     """
     usable = [i for i in documents if store.documents[i].count >= chunks[0]]
     if len(usable) < SEGMENTS[0]:
-        raise EvaluationError(
-            f"{len(usable)} documents of {chunks[0]} chunks or more cannot be joined",
-            where=store.path,
-            remedy=f"evaluate a split and sources with {SEGMENTS[0]} at least",
-        )
+        said = f"{len(usable)} documents of {chunks[0]} chunks or more cannot be joined"
+        remedy = f"evaluate a split and sources with {SEGMENTS[0]} at least"
+        raise EvaluationError(said, where=store.path, remedy=remedy)
     rng = np.random.default_rng(seed)
     waiting: list[int] = []
     given: dict[int, int] = {}
@@ -217,11 +215,8 @@ def evaluate_segmentation(
     """
     check_made_for(run, store)
     if selection.split in ("validation", "all"):
-        raise EvaluationError(
-            f"split '{selection.split}' holds the documents that thresholds are fitted on",
-            where="--split",
-            remedy="evaluate test",
-        )
+        said = f"split '{selection.split}' holds the documents that thresholds are fitted on"
+        raise EvaluationError(said, where="--split", remedy="evaluate test")
     if count < 1:
         raise EvaluationError(f"{count} joined documents", where="--documents", remedy="give 1 or more")
     joined = {
@@ -255,9 +250,8 @@ def _fitted(
     needed = any(kind.needs_training for kind in kinds)
     training = laid_out(store, [run], selection, how)[1] if needed else None
     if needed and training is None:
-        raise EvaluationError(
-            "no training windows to fit baselines on", where=store.path, remedy="name others: --baselines"
-        )
+        said = "no training windows to fit baselines on"
+        raise EvaluationError(said, where=store.path, remedy="name others: --baselines")
     return [fitted(kind, how, training) for kind in kinds]
 
 

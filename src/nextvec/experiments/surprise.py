@@ -135,11 +135,8 @@ def next_predictor(run: Run) -> Run:
     if run.task != "next" or 1 not in run.horizons:
         ahead = ", ".join(map(str, run.horizons))
         did = f"{ahead} ahead" if run.task == "next" else f"what is missing (task {run.task})"
-        raise RunError(
-            f"was trained to predict {did}",
-            where=run.folder,
-            remedy="give a run that predicts the next chunk",
-        )
+        said = f"was trained to predict {did}"
+        raise RunError(said, where=run.folder, remedy="give a run that predicts the next chunk")
     return run.at_horizon(1)
 
 
@@ -187,6 +184,5 @@ def _surprises(
 
 def _check_length(count: int, where: str) -> None:
     if count < 2:
-        raise DocumentError(
-            f"{count} chunk: nothing follows it that could surprise", where=where, remedy="give a longer text"
-        )
+        said = f"{count} chunk: nothing follows it that could surprise"
+        raise DocumentError(said, where=where, remedy="give a longer text")

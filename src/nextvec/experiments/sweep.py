@@ -94,9 +94,8 @@ def named_space(name: str) -> Space:
     """A space that comes with nextvec. Raises ConfigError for an unknown name."""
     known = sorted(path.stem for path in SHARED.glob("*.toml"))
     if name not in known:
-        raise ConfigError(
-            f"no search space '{name}'", where="--space", remedy=f"choose one of: {', '.join(known)}"
-        )
+        said = f"no search space '{name}'"
+        raise ConfigError(said, where="--space", remedy=f"choose one of: {', '.join(known)}")
     return read_space(SHARED / f"{name}.toml")
 
 
@@ -230,9 +229,8 @@ def open_study(out: Path, plan: SweepPlan, url: str | None, name: str) -> Study:
     try:
         import optuna  # noqa: F401 - whether it is there
     except ImportError:
-        raise ConfigError(
-            "tuning needs Optuna", where="nextvec sweep", remedy="pip install 'nextvec[sweep]'"
-        ) from None
+        said = "tuning needs Optuna"
+        raise ConfigError(said, where="nextvec sweep", remedy="pip install 'nextvec[sweep]'") from None
     held = held_plan(out, PLAN, SweepPlan, "sweep")
     if held is not None and replace(held, trials=plan.trials) != plan:
         raise RunError("holds another sweep", where=out, remedy="give another folder with --out")

@@ -61,9 +61,8 @@ class StreamSession(ABC):
         """
         given = np.asarray(vectors)
         if given.ndim != 2 or given.shape[1] != self.dimension or not len(given):
-            raise ModelError(
-                f"the session was given {list(given.shape)}", remedy=f"give vectors [T, {self.dimension}]"
-            )
+            said = f"the session was given {list(given.shape)}"
+            raise ModelError(said, remedy=f"give vectors [T, {self.dimension}]")
         values = np.array(given, dtype=np.float32)
         if not np.isfinite(values).all():
             raise VectorError("a vector holds NaN or infinity", remedy="leave it out, or encode it again")
@@ -348,11 +347,8 @@ class TrainedPredictor(VectorPredictor):
         try:
             return Space(self.described, self.training["chunker"], self.training["normalised"])
         except KeyError:
-            raise RunError(
-                "was trained by a version that did not note how texts are cut",
-                where=self.folder,
-                remedy="train it again to give it texts",
-            ) from None
+            said = "was trained by a version that did not note how texts are cut"
+            raise RunError(said, where=self.folder, remedy="train it again to give it texts") from None
 
     @property
     def task(self) -> str:
@@ -372,11 +368,8 @@ class TrainedPredictor(VectorPredictor):
     def at_horizon(self, horizon: int) -> Self:
         """The same, answering for one of its horizons. Raises RunError for another."""
         if horizon not in self.horizons:
-            raise RunError(
-                f"trained to predict {', '.join(map(str, self.horizons))} ahead, requested {horizon}",
-                where=self.folder,
-                remedy=f"give --horizon {self.horizons[0]}",
-            )
+            said = f"trained to predict {', '.join(map(str, self.horizons))} ahead, requested {horizon}"
+            raise RunError(said, where=self.folder, remedy=f"give --horizon {self.horizons[0]}")
         other = copy(self)
         other.head = self.horizons.index(horizon)
         return other

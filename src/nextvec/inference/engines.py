@@ -129,10 +129,8 @@ class GraphEngine(Engine):
         contexts, n = trimmed(contexts, lengths)
         time = contexts.shape[1] if self.time is None else self.time
         if contexts.shape[1] > time:
-            raise ModelError(
-                f"contexts of {contexts.shape[1]} vectors for a graph of {time}",
-                remedy=f"give the last {time}",
-            )
+            said = f"contexts of {contexts.shape[1]} vectors for a graph of {time}"
+            raise ModelError(said, remedy=f"give the last {time}")
         check_lengths(contexts, n)
         feed: dict[str, NDArray[Any]] = {VECTORS: _cleared(contexts, n, time), LENGTHS: n, LAST: n - 1}
         if QUERY in self.inputs:
@@ -148,10 +146,8 @@ class GraphEngine(Engine):
 def check_lengths(contexts: FloatArray, lengths: IntArray) -> None:
     """Raises ModelError unless every length [B] is one of 1 to T of contexts [B, T, D]."""
     if len(lengths) and (lengths.min() < 1 or lengths.max() > contexts.shape[1]):
-        raise ModelError(
-            f"lengths from {lengths.min()} to {lengths.max()} of contexts of {contexts.shape[1]} vectors",
-            remedy="give how many vectors of each row are real: 1 at least, all at most",
-        )
+        said = f"lengths from {lengths.min()} to {lengths.max()} of contexts of {contexts.shape[1]} vectors"
+        raise ModelError(said, remedy="give how many vectors of each row are real: 1 at least, all at most")
 
 
 def _cleared(contexts: FloatArray, lengths: IntArray, time: int) -> FloatArray:
@@ -238,9 +234,8 @@ def runtime(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise MissingDependencyError(
-            f"{module} is not installed", remedy=f"pip install nextvec[{extra}]"
-        ) from None
+        said = f"{module} is not installed"
+        raise MissingDependencyError(said, remedy=f"pip install nextvec[{extra}]") from None
 
 
 def first_line(said: object) -> str:

@@ -105,11 +105,8 @@ def material(predictor: ModelPredictor, store: Store | None) -> ParityInputs:
         return ParityInputs(contexts, lengths, None, queries, "seeded random vectors, as no store is given")
     found = store.encoder["fingerprint"]
     if predictor.encoder not in (None, found) or store.dimension != predictor.dimension:
-        raise EncoderMismatchError(
-            f"holds vectors of the encoder {found}, and the run reads those of {predictor.encoder}",
-            where=store.path,
-            remedy="give a store of the run's encoder",
-        )
+        said = f"holds vectors of the encoder {found}, and the run reads those of {predictor.encoder}"
+        raise EncoderMismatchError(said, where=store.path, remedy="give a store of the run's encoder")
     told = predictor.training if isinstance(predictor, RunPredictor) else {}
     task = told.get("task", "next")
     context = predictor.context if task == "middle" else int(told.get("min_context", 1))

@@ -318,10 +318,8 @@ class StepEngine(Engine):
         try:
             raw, *after = self.session.run([RAW, *(AFTER + name for name in self.initial)], feed)
         except Exception as e:  # noqa: BLE001  the runtime's own classes
-            raise ModelError(
-                f"the graph refuses another vector ({first_line(e)})",
-                remedy="begin a new session: it reads a bounded number of vectors",
-            ) from None
+            remedy = "begin a new session: it reads a bounded number of vectors"
+            raise ModelError(f"the graph refuses another vector ({first_line(e)})", remedy=remedy) from None
         return raw[0], dict(zip(self.initial, after, strict=True))
 
     def everything(
@@ -341,9 +339,8 @@ def _entries(path: Path) -> Entries:
     try:
         return dict(load_file(path))
     except (OSError, SafetensorError) as e:
-        raise RunError(
-            f"is not the state of a step graph ({e})", where=path, remedy="export the run again"
-        ) from None
+        said = f"is not the state of a step graph ({e})"
+        raise RunError(said, where=path, remedy="export the run again") from None
 
 
 class GraphSession(StateSession):

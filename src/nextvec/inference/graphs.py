@@ -159,9 +159,8 @@ def export_graph(
         said = str(e.__cause__ or e)
         operator = re.search(r"target=torch\.ops\.(aten\.\w+)", said)
         reason = f"ONNX lacks {operator[1]}" if operator else first_line(said)
-        raise ModelError(
-            f"{architecture} cannot be written as a graph ({reason})", remedy="serve the run itself"
-        ) from None
+        said = f"{architecture} cannot be written as a graph ({reason})"
+        raise ModelError(said, remedy="serve the run itself") from None
     assert program is not None
     proto = program.model_proto
     # What torch inferred of the parts; transposed weights keep their old shape there, which tools refuse.
@@ -179,9 +178,8 @@ def _try_out(graph: Graph, model: NextVectorModel, context: int) -> None:
         try:
             found = engine(contexts, read)
         except Exception as e:  # noqa: BLE001  the runtime's own classes
-            raise ModelError(
-                f"{what} fails on contexts of {longest} ({first_line(e)})", remedy="serve the run itself"
-            ) from None
+            said = f"{what} fails on contexts of {longest} ({first_line(e)})"
+            raise ModelError(said, remedy="serve the run itself") from None
         refuse_different(found, meant, what, f"on contexts of {longest}")
 
 

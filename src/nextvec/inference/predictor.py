@@ -151,9 +151,8 @@ class RunPredictor(TrainedPredictor, ModelPredictor):
             self.described: dict[str, Any] = info["encoder"]
             encoder, context = self.described["fingerprint"], int(self.training["context"])
         except (KeyError, TypeError):
-            raise RunError(
-                "does not hold what it was trained on", where=folder, remedy="train it with nextvec train"
-            ) from None
+            said = "does not hold what it was trained on"
+            raise RunError(said, where=folder, remedy="train it with nextvec train") from None
         called = name or Path(folder).resolve().name
         ModelPredictor.__init__(self, model.to(device), context, called, encoder, compiled=compiled)
         self.metadata["bytes"] = (self.folder / WEIGHTS).stat().st_size
@@ -192,29 +191,22 @@ def open_predictor(
         raise ConfigError(f"no engine '{engine}'", where="engine", remedy=f"give {' or '.join(ENGINES)}")
     if (Path(path) / ENSEMBLE).is_file():
         if engine is not None:
-            raise ConfigError(
-                "is an ensemble: its members have engines of their own",
-                where=path,
-                remedy=f"leave the engine out, or export it: nextvec export {path}",
-            )
+            said = "is an ensemble: its members have engines of their own"
+            remedy = f"leave the engine out, or export it: nextvec export {path}"
+            raise ConfigError(said, where=path, remedy=remedy)
         opened: TrainedPredictor = importlib.import_module(ENSEMBLES).load(path, device)
         return opened
     if (Path(path) / MANIFEST).is_file():
         exported = ExportedPredictor(path, threads=threads)
         if engine not in (None, exported.engine.name) or device != "cpu":
             wanted = engine or device
-            raise ConfigError(
-                f"is an export for {exported.engine.name} on a CPU, not for {wanted}",
-                where=path,
-                remedy="name the run it was made of, or leave engine and device out",
-            )
+            said = f"is an export for {exported.engine.name} on a CPU, not for {wanted}"
+            remedy = "name the run it was made of, or leave engine and device out"
+            raise ConfigError(said, where=path, remedy=remedy)
         return exported
     if engine in ("onnx", "openvino"):
-        raise ConfigError(
-            f"is a run, and {engine} runs exports",
-            where=path,
-            remedy=f"export it first: nextvec export {path} --format {engine}",
-        )
+        remedy = f"export it first: nextvec export {path} --format {engine}"
+        raise ConfigError(f"is a run, and {engine} runs exports", where=path, remedy=remedy)
     return RunPredictor(path, device=device, compiled=engine == "compiled")
 
 
@@ -333,7 +325,6 @@ class Predictor:
             vectors = RawVectors(cast("FloatArray", vectors), encoder)
         held = vectors.of(encoder)
         if held.values.ndim != 2 or held.dimension != self.dimension or not len(held.values):
-            raise VectorError(
-                f"a context of shape {list(held.values.shape)}", remedy=f"give vectors [T, {self.dimension}]"
-            )
+            said = f"a context of shape {list(held.values.shape)}"
+            raise VectorError(said, remedy=f"give vectors [T, {self.dimension}]")
         return held.values

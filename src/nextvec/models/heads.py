@@ -271,10 +271,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         ModelError: shapes differ, nothing to fit on, or a logit that is not finite.
     """
     if logits.shape != labels.shape or logits.ndim != 1 or not len(logits) or not logits.isfinite().all():
-        raise ModelError(
-            f"cannot fit a temperature to logits {list(logits.shape)} and labels {list(labels.shape)}",
-            remedy="give finite logits [N] and as many labels, at least one",
-        )
+        said = f"cannot fit a temperature to logits {list(logits.shape)} and labels {list(labels.shape)}"
+        raise ModelError(said, remedy="give finite logits [N] and as many labels, at least one")
     z, y = logits.double(), labels.double()
     low, high = 1 / HIGHEST, 1 / LOWEST
     for _ in range(60):

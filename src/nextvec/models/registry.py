@@ -223,17 +223,12 @@ def construct(cls: type[NextVectorModel], config: ModelConfig) -> NextVectorMode
         seen.add(id(parameter))
         weights += parameter.numel()
         if weights > memory // BYTES:
-            raise ModelError(
-                f"needs more than {memory / 2**30:.0f} GiB for its weights, all the memory there is",
-                where=f"model {cls.architecture}",
-                remedy="choose smaller sizes: hidden, layers, ffn",
-            )
+            said = f"needs more than {memory / 2**30:.0f} GiB for its weights, all the memory there is"
+            remedy = "choose smaller sizes: hidden, layers, ffn"
+            raise ModelError(said, where=f"model {cls.architecture}", remedy=remedy)
         if len(seen) > MAX_TENSORS:
-            raise ModelError(
-                f"has more than {MAX_TENSORS:,} tensors of weights",
-                where=f"model {cls.architecture}",
-                remedy="choose fewer layers or blocks",
-            )
+            said = f"has more than {MAX_TENSORS:,} tensors of weights"
+            raise ModelError(said, where=f"model {cls.architecture}", remedy="choose fewer layers or blocks")
 
     hook = register_module_parameter_registration_hook(count)
     try:

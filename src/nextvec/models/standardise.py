@@ -46,10 +46,8 @@ class Standardiser(nn.Module):
             ModelError: not [N, D], no row, or a value that is not finite.
         """
         if rows.ndim != 2 or rows.shape[1] != len(self.median) or not len(rows) or not rows.isfinite().all():
-            raise ModelError(
-                f"cannot standardise by rows of shape {list(rows.shape)}",
-                remedy=f"give finite vectors [N, {len(self.median)}], at least one",
-            )
+            said = f"cannot standardise by rows of shape {list(rows.shape)}"
+            raise ModelError(said, remedy=f"give finite vectors [N, {len(self.median)}], at least one")
         taken = rows[:: -(-len(rows) // MAX_ROWS)].detach().double().cpu()
         at = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
         # Dimension by dimension: torch.quantile takes at most 2^24 values, and sorts a copy of them.

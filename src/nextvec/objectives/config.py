@@ -99,11 +99,9 @@ class LossConfig(Checked):
         known = {name: value for name, value in self.weights().items() if name != OWN or generative}
         found = {name: value for name, value in known.items() if value > 0}
         if not found:
-            raise ConfigError(
-                "every loss weight is zero: nothing would be learned",
-                where="loss",
-                remedy=f"give one of {', '.join(f'loss.{name}' for name in known)} a weight above 0",
-            )
+            said = "every loss weight is zero: nothing would be learned"
+            remedy = f"give one of {', '.join(f'loss.{name}' for name in known)} a weight above 0"
+            raise ConfigError(said, where="loss", remedy=remedy)
         return found
 
 
@@ -130,37 +128,24 @@ def check_data(
     counts = [count for count in targets_per_document if count > 0]
     one = batch_size * targets_per_window == 1
     if config.hard_negatives and max(counts, default=0) < 2:
-        raise ConfigError(
-            "no training document has a second target that could be a hard negative",
-            where="loss.hard_negatives",
-            remedy="set it to false, lower data.min_context or data.horizons, or ingest longer documents",
-        )
+        said = "no training document has a second target that could be a hard negative"
+        remedy = "set it to false, lower data.min_context or data.horizons, or ingest longer documents"
+        raise ConfigError(said, where="loss.hard_negatives", remedy=remedy)
     if config.hard_negatives and windows_per_document * targets_per_window == 1:
-        raise ConfigError(
-            "a batch holds one target of a document, which has no hard negative then",
-            where="loss.hard_negatives",
-            remedy="set it to false, or raise data.max_per_document",
-        )
+        said = "a batch holds one target of a document, which has no hard negative then"
+        remedy = "set it to false, or raise data.max_per_document"
+        raise ConfigError(said, where="loss.hard_negatives", remedy=remedy)
     if config.infonce and not config.hard_negatives and len(counts) < 2:
-        raise ConfigError(
-            "only one training document has targets, and its own cannot be negatives",
-            where="loss.infonce",
-            remedy="train on more documents, or set loss.hard_negatives = true",
-        )
+        said = "only one training document has targets, and its own cannot be negatives"
+        remedy = "train on more documents, or set loss.hard_negatives = true"
+        raise ConfigError(said, where="loss.infonce", remedy=remedy)
     if config.infonce and not config.bank and (one or (batch_size == 1 and not config.hard_negatives)):
-        raise ConfigError(
-            "a batch of 1 holds no negatives",
-            where="loss.infonce",
-            remedy="raise optim.batch_size, or set loss.bank",
-        )
+        said = "a batch of 1 holds no negatives"
+        raise ConfigError(said, where="loss.infonce", remedy="raise optim.batch_size, or set loss.bank")
     for name in ("variance", "moment", "mmd"):
         if getattr(config, name) and one:
-            raise ConfigError(
-                "a batch of 1 target has no spread", where=f"loss.{name}", remedy="raise optim.batch_size"
-            )
+            said = "a batch of 1 target has no spread"
+            raise ConfigError(said, where=f"loss.{name}", remedy="raise optim.batch_size")
     if config.continuation and not broken:
-        raise ConfigError(
-            "no continuation is broken, so that there is nothing to tell apart",
-            where="loss.continuation",
-            remedy="set data.broken above 0",
-        )
+        said = "no continuation is broken, so that there is nothing to tell apart"
+        raise ConfigError(said, where="loss.continuation", remedy="set data.broken above 0")

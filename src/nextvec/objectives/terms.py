@@ -45,11 +45,9 @@ class Term(nn.Module):
     def known(self, statistics: Statistics | None) -> Statistics:
         """The statistics, or ConfigError that says what they are needed for."""
         if statistics is None:
-            raise ConfigError(
-                f"{self.needs_statistics(self.config)} needs the encoder's statistics, and none are given",
-                where=f"loss.{self.name}",
-                remedy="give the objective those of the training vectors",
-            )
+            said = f"{self.needs_statistics(self.config)} needs the encoder's statistics, and none are given"
+            remedy = "give the objective those of the training vectors"
+            raise ConfigError(said, where=f"loss.{self.name}", remedy=remedy)
         return statistics
 
 

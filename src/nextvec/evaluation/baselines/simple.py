@@ -58,9 +58,8 @@ class Baseline(ABC):
     def state(self) -> dict[str, NDArray[Any]]:
         """What it was fitted to, by name. Raises EvaluationError for one that keeps its training data."""
         if self.kept is None:
-            raise EvaluationError(
-                f"{self.name} cannot be kept: it looks its answers up", remedy="choose another baseline"
-            )
+            said = f"{self.name} cannot be kept: it looks its answers up"
+            raise EvaluationError(said, remedy="choose another baseline")
         return {name: getattr(self, name) for name in self.kept}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:

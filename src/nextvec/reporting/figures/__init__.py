@@ -101,9 +101,8 @@ def specs() -> dict[str, Spec]:
     try:
         import matplotlib  # noqa: F401 - asked for here, once, in place of in every module
     except ImportError:
-        raise MissingDependencyError(
-            "figures need matplotlib", remedy="install nextvec[figures], or report with --figures none"
-        ) from None
+        remedy = "install nextvec[figures], or report with --figures none"
+        raise MissingDependencyError("figures need matplotlib", remedy=remedy) from None
     for module in sorted(found.name for found in pkgutil.iter_modules(__path__)):
         import_module(f"{__name__}.{module}")
     return dict(_SPECS)
@@ -118,9 +117,8 @@ def chosen(names: Collection[str] | None = None) -> list[Spec]:
     known = specs()
     for name in names or ():
         if name not in known:
-            raise ConfigError(
-                f"no figure '{name}'", where="--figures", remedy=f"choose of: {', '.join(known)}"
-            )
+            said = f"no figure '{name}'"
+            raise ConfigError(said, where="--figures", remedy=f"choose of: {', '.join(known)}")
     return [spec for spec in known.values() if (not spec.on_request if names is None else spec.name in names)]
 
 

@@ -111,9 +111,8 @@ def _installed() -> Callable[[list[str]], None]:
     """The function behind the console script: what a user starts."""
     found = [e for e in entry_points(group="console_scripts", name="nextvec") if e.dist is not None]
     if not found:
-        raise MissingDependencyError(
-            "the command `nextvec` is not installed here", remedy="install the package: pip install nextvec"
-        )
+        said = "the command `nextvec` is not installed here"
+        raise MissingDependencyError(said, remedy="install the package: pip install nextvec")
     run: Callable[[list[str]], None] = found[0].load()
     return run
 

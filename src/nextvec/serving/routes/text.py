@@ -317,9 +317,8 @@ def rolled_out(model: ServedModel, fields: RolloutRequest, settings: Settings) -
     """The answer. Raises Refusal, and what the pipeline raises."""
     pipeline = texts.texts_of(model)
     if fields.seed is not None and not pipeline.predictor.generative:
-        raise invalid(
-            f"{model.name} has no distribution to draw from", "invalid_field", "seed", "leave it out"
-        )
+        said = f"{model.name} has no distribution to draw from"
+        raise invalid(said, "invalid_field", "seed", "leave it out")
     n = texts.wanted(pipeline, fields.passages, 1)
     course = fields.course(pipeline)
     found = pipeline.go_on(texts.read_source(model, fields, settings), fields.steps, course, n)
