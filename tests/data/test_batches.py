@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -126,6 +127,31 @@ def test_whole_documents_of_any_length_stand_together_with_masks(world, seed):
             seen[document] += 1
     assert [seen[i] for i in range(len(counts))] == [1] * len(counts)
     assert seen[len(counts)] >= 2
+
+
+@pytest.mark.parametrize(
+    "shape", [SequenceShape(5, 5), SequenceShape(6, 2, (1, 3)), SequenceShape(4, 4, task="middle")]
+)
+def test_a_drawn_target_is_another_one_of_the_document(world, shape):
+    """Every other one comes up, and none where a document has but one; nothing else of a batch changes."""
+    documents = world.documents_of([shape.context + 1, 11], gap=2)
+    plain = BatchSource(world.Rows(), documents, shape, 4, seed=1)
+    source = BatchSource(world.Rows(), documents, shape, 4, seed=1, sampling=Sampling(drawn=True))
+    assert world.same([replace(b, drawn=None) for b in source.epoch(3)], list(plain.epoch(3)))
+    found = set()
+    for batch in chain(source.fixed(), *map(source.epoch, range(60))):
+        with_drawn = zip(batch.targets[batch.mask], batch.drawn[batch.mask], strict=True)
+        places = batch.mask.nonzero()[:, -1].tolist() if batch.mask.ndim == 3 else [0] * batch.positions
+        rows = [(world.rows_of(t.numpy()), world.rows_of(d.numpy())) for t, d in with_drawn]
+        found |= {(shape.horizons[k], int(t), int(d)) for k, (t, d) in zip(places, rows, strict=True)}
+    owner, judged = (
+        world.owners(documents),
+        {(h, t) for h, *_, t in world.pairs(plain.fixed(), shape.horizons)},
+    )
+    others = {
+        (h, t): {o for g, o in judged if (g, owner[o]) == (h, owner[t]) and o != t} or {-1} for h, t in judged
+    }
+    assert found == {(h, t, o) for (h, t), several in others.items() for o in several}
 
 
 @pytest.fixture

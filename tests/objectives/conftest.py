@@ -37,6 +37,8 @@ def _sample(
     target = target.masked_fill(~shown[..., None], padding)
     inputs = inputs.masked_fill(~real[..., None], padding)
     prediction = drawn if prediction is None else prediction
+    other = torch.randn(B, T * K, D, generator=draw, dtype=dtype) + 0.5
+    other[0, 0] = 0.0  # there is no other target
     first = prediction[:, ::K].masked_fill(~real[..., None], 1.0)
     return Sample(
         prediction=prediction,
@@ -47,6 +49,7 @@ def _sample(
         documents=None if documents is None else torch.tensor(documents),
         broken=broken,
         query=normalize(first.roll(1, -1), dim=-1),
+        drawn=other,
         confidence=lambda candidate: 3.0 * cosine_similarity(candidate, first, dim=-1) - 0.5,
     )
 

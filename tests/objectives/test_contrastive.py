@@ -46,7 +46,7 @@ def cross_entropies(true, wrong):
     return sum(losses) / len(losses) if losses else 0.0
 
 
-def plain_infonce(sample, temperature, hard, near, bank=()):
+def plain_infonce(sample, temperature, hard, near, bank=(), drawn=False):
     """The term, position by position; `bank` holds (document, target)."""
     found = positions(sample)
     owner = (
@@ -61,6 +61,8 @@ def plain_infonce(sample, temperature, hard, near, bank=()):
             if j != i and (hard or owner[j] != owner[i]) and cos(other, target) < near
         ]
         kept = [t for d, t in bank if (hard or d != owner[i]) and cos(t, target) < near]
+        other = sample.drawn[found[i][0], found[i][1]].tolist()
+        kept += [other] if drawn and any(other) and cos(other, target) < near else []
         forth.append(
             [cos(prediction, t) / temperature for t in [*(found[j][3] for j in negatives), *kept]],
         )
@@ -79,6 +81,24 @@ def test_infonce_equals_a_plain_loop(sample, statistics, near, hard, documents, 
     expected = plain_infonce(one, temperature, hard, near)
     assert made(one).total.item() == pytest.approx(expected, rel=1e-9)
     assert expected > 0
+
+
+@pytest.mark.parametrize("near", [0.3, 1.0])
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("documents", [None, (7, 7, 3, 5, 9), (1, 1, 1, 1, 1)])
+def test_a_drawn_negative_is_one_more_among_targets(sample, statistics, near, hard, documents):
+    """Not where there is none (zeros), and not where it is the truth again; alone it is enough."""
+    one = sample(seed=2, documents=documents)
+    one.drawn[2, 0] = 2.0 * one.target[2, 0]
+    made = objective(statistics, hard_negatives=hard, drawn_negative=True, near_duplicate=near)
+    expected = plain_infonce(one, 0.07, hard, min(near, 1 - 1e-5), drawn=True)
+    assert made(one).total.item() == pytest.approx(expected, rel=1e-9)
+    assert expected != pytest.approx(plain_infonce(one, 0.07, hard, min(near, 1 - 1e-5)), rel=1e-6)
+
+
+def test_a_batch_without_the_drawn_negatives_that_are_asked_for_is_refused(sample, statistics):
+    with pytest.raises(TrainingError, match="no drawn negatives"):
+        objective(statistics, drawn_negative=True)(replace(sample(), drawn=None))
 
 
 @pytest.mark.parametrize("documents", [None, (7, 7, 3, 5, 9)])
@@ -192,7 +212,7 @@ def test_a_batch_of_one_is_refused(sample, statistics):
         objective(statistics)(alone(sample))
 
 
-@pytest.mark.parametrize("options", [{"bank": 4}, {"hard_negatives": True}])
+@pytest.mark.parametrize("options", [{"bank": 4}, {"hard_negatives": True}, {"drawn_negative": True}])
 def test_a_batch_of_one_is_taken_with_a_bank_or_hard_negatives(sample, statistics, options):
     made = objective(statistics, **options)
     assert made(alone(sample)).total.isfinite()

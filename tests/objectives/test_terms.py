@@ -21,9 +21,10 @@ OPTIONS = {
     "huber": [{"huber_delta": 0.3}],
     "infonce": [
         {"hard_negatives": True},
+        {"drawn_negative": True},
         {"learn_temperature": True},
         {"bank": 4},
-        {"bank": 20, "hard_negatives": True, "near_duplicate": 0.6},
+        {"bank": 20, "hard_negatives": True, "drawn_negative": True, "near_duplicate": 0.6},
     ],
     "context": [{"near_duplicate": 0.5}],
     "variance": [{"variance_form": "brief"}, {"variance_gamma": 1.5}],
@@ -135,7 +136,7 @@ def test_the_order_of_the_stretches_does_not_matter(name, options, sample, stati
     # Confidence and prediction are of the same order in both.
     judged = one.confidence(one.target)
     rows = torch.tensor(order)
-    parts = ("prediction", "target", "mask", "inputs", "lengths", "documents", "broken", "query")
+    parts = ("prediction", "target", "mask", "inputs", "lengths", "documents", "broken", "query", "drawn")
     moved = replace(
         one, **{part: getattr(one, part)[rows] for part in parts}, confidence=lambda _: judged[rows]
     )

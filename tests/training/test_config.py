@@ -35,11 +35,23 @@ def test_a_recipe_survives_toml(name, tmp_path):
     assert from_dict(TrainConfig, read_toml(tmp_path / "config.toml"), where="file") == config
 
 
-@pytest.mark.parametrize("objective", ["infonce-brief", "mse-moment"])
-def test_a_recipe_on_a_base_is_the_base_with_the_objective(objective):
+@pytest.mark.parametrize(
+    ("objective", "base", "own"),
+    [("infonce-brief", "brief", {"data": {"max_per_document": 8}}), ("mse-moment", "default", {})],
+)
+def test_a_recipe_on_a_base_is_the_base_with_the_objective(objective, base, own):
     layer = read_layer("objectives", objective)
-    assert make_config(objective, MODEL) == make_config("default", MODEL, layer)
-    assert make_config(objective, MODEL).loss != make_config("default", MODEL).loss
+    assert make_config(objective, MODEL) == make_config(base, MODEL, layer, own)
+    assert make_config(objective, MODEL).loss != make_config(base, MODEL).loss
+
+
+def test_the_briefs_contrastive_loss_has_all_of_its_negatives():
+    """Tasks 2.3 (every other target of the batch), 2.4 (one drawn of the same document), 3.2 (the cap)."""
+    config = make_config("infonce-brief", MODEL)
+    loss = config.loss
+    assert (loss.infonce, loss.temperature, loss.variance, loss.moment) == (1.0, 0.07, 1e-3, 1e-3)
+    assert (loss.hard_negatives, loss.drawn_negative, loss.near_duplicate) == (True, True, 1.0)
+    assert (config.data.max_per_document, config.data.context, config.optim.batch_size) == (8, 5, 32)
 
 
 def test_later_layers_win():

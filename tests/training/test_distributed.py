@@ -29,6 +29,7 @@ from nextvec.training.loop import train, train_here
 
 STEADY = ("optim.schedule=constant", "optim.warmup=0.0", "optim.epochs=2", "optim.clip=0.5")
 CONTRAST = "loss.infonce=0.1", "loss.bank=16", "loss.learn_temperature=true", "loss.hard_negatives=true"
+CONTRAST += ("loss.drawn_negative=true",)
 SPREAD = "loss.moment=0.1", "loss.mmd=1", "loss.variance=0.1", "loss.context=0.1", "loss.cosine=1"
 pytestmark = pytest.mark.filterwarnings("ignore:the gradient of loss:nextvec.errors.NextvecWarning")
 DRY = "model.options.dropout=0.0"

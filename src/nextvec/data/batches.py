@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from nextvec.data.negatives import Break, Breaks, broken_positions, other_targets
 from nextvec.data.sampling import (
     Coherence,
     EpochPlan,
@@ -27,78 +28,11 @@ from nextvec.data.sampling import (
     share_at,
 )
 from nextvec.data.windows import FURTHEST_QUERY, IntArray, SequenceShape, Windows, reading_order
-from nextvec.errors import WindowError
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 FIXED = (0, 0)
 """Seed and epoch of what is drawn for `BatchSource.fixed`."""
-
-
-@dataclass(frozen=True)
-class Break:
-    """Where N windows break off: from position `start` on (far beyond the end: never) their targets are
-    those rows of another document, `first` .. `first + count - 1`, that follow its chunk `offset` (round and
-    round)."""
-
-    start: IntArray
-    first: IntArray
-    count: IntArray
-    offset: IntArray
-
-    def rows(self, window: IntArray, position: IntArray, ahead: int) -> IntArray:
-        """Rows of the targets, `ahead` chunks after the nearest, at these positions of these windows."""
-        step = self.offset[window] + position - self.start[window] + ahead
-        return self.first[window] + step % self.count[window]
-
-
-class Breaks:
-    """Draws continuations that do not belong: of another document, of the same source where there is one.
-
-    Args:
-        documents: the documents to draw from.
-        share: of the windows that are broken. One of each batch is always left whole.
-    Raises:
-        WindowError: there is only one document.
-    """
-
-    def __init__(self, documents: Windows, share: float) -> None:
-        if len(np.unique(documents.document)) < 2:
-            remedy = "set data.broken to 0, or train on two documents at least"
-            raise WindowError("there is no other document to break a continuation with", remedy=remedy)
-        self.share = share
-        # Documents side by side by source; each one's place there, and where its source begins and ends
-        by_source = np.lexsort((documents.document, documents.sources))
-        sources = documents.sources[by_source]
-        self._documents = documents.select(by_source)
-        low = np.searchsorted(sources, sources, "left")
-        high = np.searchsorted(sources, sources, "right")
-        self._by_number = np.argsort(self._documents.document, kind="stable")
-        self._numbers = self._documents.document[self._by_number]
-        # A document's views have its number and its source, and so stand beside it
-        numbers = self._documents.document
-        ends = np.searchsorted(self._numbers, numbers, "right")
-        self._spread = ends - np.searchsorted(self._numbers, numbers, "left")
-        alone = high - low == self._spread
-        self._low, self._high = np.where(alone, 0, low), np.where(alone, len(documents), high)
-
-    def draw(self, windows: Windows, rng: np.random.Generator) -> Break:
-        """Where the windows of a batch break off, and what with."""
-        N = len(windows)
-        asked, place, which, offset = rng.random((4, N))
-        asked[np.argmax(asked)] = 1.0
-        start = windows.read - 1 - (place * windows.scored).astype(np.int64)
-        own = self._by_number[np.searchsorted(self._numbers, windows.document)]
-        low, high, spread = self._low[own], self._high[own], self._spread[own]
-        other = low + (which * (high - low - spread)).astype(np.int64)
-        other += np.where(other >= own, spread, 0)
-        count = self._documents.count[other]
-        return Break(
-            start=np.where(asked < self.share, start, np.iinfo(np.int64).max // 2),
-            first=self._documents.first[other],
-            count=count,
-            offset=(offset * count).astype(np.int64),
-        )
 
 
 @dataclass(frozen=True)
@@ -116,6 +50,8 @@ class Batch:
         broken: bool [B, T], or None where no continuations are broken: the targets there (of all horizons)
             are of another document. Never in `mask`.
         query: float32 [B, D], or None where there are no queries; a row of zeros is no query.
+        drawn: of the shape of `targets`, for each of them another target of its document, zeros where there
+            is none; None where none are drawn.
     """
 
     inputs: Tensor
@@ -127,6 +63,7 @@ class Batch:
     positions: int
     broken: Tensor | None = None
     query: Tensor | None = None
+    drawn: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on `device`.
@@ -227,7 +164,8 @@ class BatchSource:
         plan = self.planned(epoch)
         self._counts[epoch] = len(plan.batches)
         share = self.sampling.conditional
-        return self._load(_Gathered(self.vectors, plan, (self.seed, epoch), share, self.breaks, skip))
+        drawn = self.sampling.drawn
+        return self._load(_Gathered(self.vectors, plan, (self.seed, epoch), share, self.breaks, skip, drawn))
 
     def fixed(self, *, plain: bool = False) -> Iterator[Batch]:
         """Every target once in an order that never changes: for validation.
@@ -239,7 +177,7 @@ class BatchSource:
         """
         share, breaks = (0.0, None) if plain else (self.sampling.conditional, self.breaks)
         plan = self._plan(self.shape, self.documents.cut(self.shape))
-        return self._load(_Gathered(self.vectors, plan, FIXED, share, breaks))
+        return self._load(_Gathered(self.vectors, plan, FIXED, share, breaks, drawn=self.sampling.drawn))
 
     def _load(self, gathered: _Gathered) -> Iterator[Batch]:
         if self.workers == 0 or not len(gathered):
@@ -267,9 +205,10 @@ class _Gathered(Dataset[Batch]):
         conditional: float,
         breaks: Breaks | None,
         skip: int = 0,
+        drawn: bool = False,
     ) -> None:
         self.vectors, self.plan, self.seed, self.skip = vectors, plan, seed, skip
-        self.conditional, self.breaks = conditional, breaks
+        self.conditional, self.breaks, self.drawn = conditional, breaks, drawn
 
     def __len__(self) -> int:
         return max(len(self.plan.batches) - self.skip, 0)
@@ -281,7 +220,8 @@ class _Gathered(Dataset[Batch]):
         shape = self.plan.shape
         query = query_rows(windows, shape, self.conditional, rng) if self.conditional else None
         broken = self.breaks.draw(windows, rng) if self.breaks else None
-        return gather_batch(self.vectors, windows, shape, query, broken)
+        other = other_targets(windows, shape, rng) if self.drawn else None
+        return gather_batch(self.vectors, windows, shape, query, broken, other)
 
 
 def gather_batch(
@@ -290,12 +230,14 @@ def gather_batch(
     shape: SequenceShape,
     query: IntArray | None = None,
     broken: Break | None = None,
+    other: IntArray | None = None,
 ) -> Batch:
     """Read the vectors of `windows` (each once, inputs and targets together) and lay them out as a batch.
 
     Args:
         query: [B] row of each window's query, -1 for none.
         broken: where the targets are of another document.
+        other: [B, T, K] row of another target of the same document, -1 for none.
     """
     T = int(windows.read.max())
     place = np.arange(T)
@@ -314,8 +256,10 @@ def gather_batch(
         foreign = broken_positions(broken, windows, T)
         targets = _with_foreign(vectors, targets, foreign, broken, shape)
         mask &= ~foreign[..., None]
+    drawn = None if other is None else _rows_or_zeros(vectors, other)
     if len(shape.horizons) == 1:
         targets, mask = targets[:, :, 0], mask[:, :, 0]
+        drawn = None if drawn is None else drawn[:, :, 0]
     return Batch(
         inputs=torch.from_numpy(inputs),
         targets=torch.from_numpy(targets),
@@ -325,7 +269,8 @@ def gather_batch(
         full=full,
         positions=int(mask.sum()),
         broken=None if foreign is None else torch.from_numpy(foreign),
-        query=None if query is None else torch.from_numpy(_queries(vectors, query)),
+        query=None if query is None else torch.from_numpy(_rows_or_zeros(vectors, query)),
+        drawn=None if drawn is None else torch.from_numpy(drawn),
     )
 
 
@@ -380,16 +325,9 @@ def query_rows(windows: Windows, shape: SequenceShape, share: float, rng: np.ran
     return np.where((asked < share) & (room > 0), row, -1)
 
 
-def broken_positions(breaks: Break, windows: Windows, T: int) -> NDArray[np.bool_]:
-    """[B, T] where the targets are those of another document."""
-    place = np.arange(T)
-    read, scored = windows.read[:, None], windows.scored[:, None]
-    return (place >= breaks.start[:, None]) & (place < read) & (place >= read - scored)
-
-
-def _queries(vectors: RowSource, rows: IntArray) -> FloatArray:
-    """[B, D] vectors of `rows` [B]; zeros for -1."""
-    return np.where((rows >= 0)[:, None], vectors.gather(np.maximum(rows, 0)), np.float32(0))
+def _rows_or_zeros(vectors: RowSource, rows: IntArray) -> FloatArray:
+    """[..., D] vectors of `rows` [...]; zeros for -1."""
+    return np.where((rows >= 0)[..., None], vectors.gather(np.maximum(rows, 0)), np.float32(0))
 
 
 def _let_parent_handle_signals(worker: int) -> None:

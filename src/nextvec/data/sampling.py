@@ -197,7 +197,8 @@ class Sampling:
         mixing_temperature: shares are raised to 1 / temperature: 1 leaves them, above 1 evens them out.
         conditional: share of the windows that are given a query (`nextvec.data.batches.query_rows`).
         broken: share of the windows whose targets are replaced from a random position on
-            (`nextvec.data.batches.Breaks`).
+            (`nextvec.data.negatives.Breaks`).
+        drawn: each target is given another one of its document (`nextvec.data.negatives.other_targets`).
         curriculum: "none", "context" or "coherence" (`nextvec.data.sampling`).
         curriculum_share: share of the epochs the curriculum takes.
         epochs: of the run; what the curriculum is laid out over.
@@ -208,6 +209,7 @@ class Sampling:
     mixing_temperature: float = 1.0
     conditional: float = 0.0
     broken: float = 0.0
+    drawn: bool = False
     curriculum: Curriculum = "none"
     curriculum_share: float = 0.5
     epochs: int = 1

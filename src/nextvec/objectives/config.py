@@ -41,7 +41,10 @@ class LossConfig(Checked):
         generative: the model's own generative loss, where it has one.
         temperature: of `infonce`, `context` and `listwise`.
         learn_temperature: the temperature of `infonce` is learned, from `temperature` on, within [0.01, 1].
-        hard_negatives: other targets of the same document are negatives of `infonce` too.
+        hard_negatives: other targets of the same document, as far as the batch has them, are negatives of
+            `infonce` too.
+        drawn_negative: one more target of the same document, drawn at random from all of it, is a negative of
+            each position of `infonce`.
         bank: this many of the latest targets are further negatives of `infonce`; 0 keeps none.
         near_duplicate: what has at least this cosine to the true target is no negative, whatever else it is;
             1 spares only copies.
@@ -70,6 +73,7 @@ class LossConfig(Checked):
     temperature: float = number(0.07, least=TEMPERATURES[0], most=TEMPERATURES[1])
     learn_temperature: bool = False
     hard_negatives: bool = False
+    drawn_negative: bool = False
     bank: int = number(0, least=0, most=2**20)
     near_duplicate: float = number(0.98, above=0, most=1)
     huber_delta: float = number(1.0, above=0)
@@ -81,7 +85,8 @@ class LossConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options = [n for n in ("learn_temperature", "hard_negatives", "bank") if getattr(self, n)]
+        of_infonce = ("learn_temperature", "hard_negatives", "drawn_negative", "bank")
+        options = [name for name in of_infonce if getattr(self, name)]
         if options and not self.infonce:
             raise ValueError(f"{options[0]} is set, but infonce has no weight; give it one, or leave it out")
 
@@ -127,19 +132,21 @@ def check_data(
     """
     counts = [count for count in targets_per_document if count > 0]
     one = batch_size * targets_per_window == 1
-    if config.hard_negatives and max(counts, default=0) < 2:
+    hard = [name for name in ("hard_negatives", "drawn_negative") if getattr(config, name)]
+    if hard and max(counts, default=0) < 2:
         said = "no training document has a second target that could be a hard negative"
         remedy = "set it to false, lower data.min_context or data.horizons, or ingest longer documents"
-        raise ConfigError(said, where="loss.hard_negatives", remedy=remedy)
+        raise ConfigError(said, where=f"loss.{hard[0]}", remedy=remedy)
     if config.hard_negatives and windows_per_document * targets_per_window == 1:
         said = "a batch holds one target of a document, which has no hard negative then"
         remedy = "set it to false, or raise data.max_per_document"
         raise ConfigError(said, where="loss.hard_negatives", remedy=remedy)
-    if config.infonce and not config.hard_negatives and len(counts) < 2:
+    if config.infonce and not hard and len(counts) < 2:
         said = "only one training document has targets, and its own cannot be negatives"
         remedy = "train on more documents, or set loss.hard_negatives = true"
         raise ConfigError(said, where="loss.infonce", remedy=remedy)
-    if config.infonce and not config.bank and (one or (batch_size == 1 and not config.hard_negatives)):
+    alone = one or (batch_size == 1 and not config.hard_negatives)
+    if config.infonce and not config.bank and not config.drawn_negative and alone:
         said = "a batch of 1 holds no negatives"
         raise ConfigError(said, where="loss.infonce", remedy="raise optim.batch_size, or set loss.bank")
     for name in ("variance", "moment", "mmd"):

@@ -39,10 +39,11 @@ class InfoNCE(Term):
     each averaged over the positions that have a negative, and added (as the brief does; CLIP halves it).
 
     V(i) holds every other position of the batch whose target comes from **another document**; with
-    `hard_negatives` the other targets of the **same document** too. With `bank` = S the last S targets of
-    earlier training batches are further candidates, by the same rule, in the first direction (they have no
-    prediction). Never in V(i), from wherever: a target with a cosine to t_i of at least `near_duplicate`, for
-    it would be as right an answer as t_i.
+    `hard_negatives` the other targets of the **same document** too. In the first direction, for they have no
+    prediction, there are further candidates: with `bank` = S the last S targets of earlier training batches,
+    by the same rule; with `drawn_negative` one target of the same document, from anywhere in it. Never in
+    V(i), from wherever: a target with a cosine to t_i of at least `near_duplicate`, for it would be as right
+    an answer as t_i.
 
     A batch without any negative (the last of an epoch, say) counts as 0 and is logged, once. A single
     sequence without any, before there ever was one, is refused: that is what a batch size of 1 looks like.
@@ -95,6 +96,10 @@ class InfoNCE(Term):
             kept = self.bank_negatives(sample)
             further = allow(asked @ self.targets.to(sample.dtype).T, kept)
             candidates, found = torch.cat([candidates, further], dim=1), found | kept.any(dim=1)
+        if self.config.drawn_negative:
+            drawn, there = self.drawn_negatives(sample)
+            further = (asked * drawn).sum(dim=1, keepdim=True).masked_fill(~there[:, None], -math.inf)
+            candidates, found = torch.cat([candidates, further], dim=1), found | there
         among_targets = candidates.log_softmax(dim=1).diagonal()
         self._note(sample, found)
         if self.training and self.config.bank:
@@ -119,6 +124,22 @@ class InfoNCE(Term):
         if not self.config.hard_negatives:
             found &= sample.owner[:, None] != self.documents
         return found
+
+    def drawn_negatives(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        """[N, D] unit vectors, and [N] whether each is there and no near-duplicate of its true target.
+
+        Raises:
+            TrainingError: the batch has none.
+        """
+        if sample.drawn is None:
+            raise TrainingError(
+                "the batch has no drawn negatives",
+                where="loss.drawn_negative",
+                remedy="draw them (`nextvec.data.sampling.Sampling`)",
+            )
+        drawn = sample.select(sample.drawn).detach()
+        unit, there = F.normalize(drawn, dim=-1), (drawn != 0).any(dim=1)
+        return unit, there & ~confusable((unit * sample.unit_goal).sum(dim=1), self.config.near_duplicate)
 
     @torch.no_grad()
     def _remember(self, sample: Sample) -> None:

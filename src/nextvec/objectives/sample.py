@@ -36,6 +36,8 @@ class Sample:
         confidence: candidates [B, T, D] for the nearest horizon -> logits [B, T] of "this continues what was
             read".
         query: [B, T, D] of unit length, what the model ranks by; None where it has no ranking head.
+        drawn: [B, P, D], for every position another target of its document, zeros where there is none; None
+            where none are drawn.
         products: what large products of unit vectors may be taken in, where the model runs in less than
             float32; None takes `dtype`.
     """
@@ -49,6 +51,7 @@ class Sample:
     broken: Tensor | None = None
     confidence: Callable[[Tensor], Tensor] | None = None
     query: Tensor | None = None
+    drawn: Tensor | None = None
     products: torch.dtype | None = None
 
     @cached_property

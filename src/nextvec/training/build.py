@@ -136,7 +136,7 @@ def split_batches(store: Store, split: Split, name: str, config: TrainConfig) ->
             where=store.path,
             remedy=f"change data.split (its salt, or the share of {name}) or ingest more documents",
         )
-    sampling = config.data.sampling(config.optim.epochs)
+    sampling = replace(config.data.sampling(config.optim.epochs), drawn=config.loss.drawn_negative)
     if name != "train":  # every target once, in no order of its own
         sampling = replace(sampling, mixing={}, curriculum="none")
     try:

@@ -224,6 +224,7 @@ def assess(session: TrainingSession, batch: Batch) -> StepResult:
     prediction, target, mask = processes.gather(ahead.flatten(1, 2), count), batch.targets / scale, batch.mask
     if target.ndim == 4:
         target, mask = target.flatten(1, 2), mask.flatten(1, 2)
+    drawn = None if batch.drawn is None else batch.drawn.view_as(target) / scale
     judged = (mine.mask[..., 0] if mine.mask.ndim == 3 else mine.mask).sum()
     own = {name: processes.mean(value, judged) for name, value in own.items()}
     query = extras.get(RANKING)
@@ -243,6 +244,7 @@ def assess(session: TrainingSession, batch: Batch) -> StepResult:
         broken=batch.broken,
         confidence=None if model.confidence is None else confidence,
         query=None if query is None else processes.gather(query, count),
+        drawn=drawn,
         products=torch.bfloat16 if session.hardware.precision == "bfloat16" else None,
     )
     return StepResult(session.objective(sample, own=own), prediction, target, mask)
