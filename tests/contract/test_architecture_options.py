@@ -307,6 +307,30 @@ def test_confidence_is_a_logit_of_each_candidate(name: str) -> None:
 
 
 @every_architecture
+def test_a_point_with_resampled_misses(name: str, tmp_path: Path) -> None:
+    if fresh(name).generative:  # a diffusion draws by itself
+        with pytest.raises(ConfigError, match="resampled need variant = 'base'"):
+            make(name, resampled=6)
+        return
+    model, x = make(name, resampled=6), vectors(3, 7)
+    assert model.can_sample
+    assert model.misses is not None
+    with torch.inference_mode():
+        point = model.after(x).raw
+        torch.testing.assert_close(model.sample(x, 4), point.expand(4, -1, -1))  # nothing was missed yet
+        model.misses.values.copy_(torch.eye(6, D))
+        model.scale.fill_(2.0)
+        point = model.after(x).raw
+        drawn = model.sample(x, 4, generator=torch.Generator().manual_seed(0))
+        missed = (drawn - point) / 2
+    assert sorted(missed.sum(-1).flatten().round(decimals=4).tolist()) == [1.0] * 12
+    assert all(len({int(one) for one in row}) == 4 for row in missed.argmax(-1).T)  # no miss twice in a row
+    save_model(tmp_path, model)
+    torch.testing.assert_close(load_model(tmp_path)[0].misses.values, model.misses.values)
+    assert not fresh(name).can_sample
+
+
+@every_architecture
 def test_with_every_option_every_parameter_learns(name: str, tmp_path: Path) -> None:
     model, x = make(name, **everything_for(name)).train(), vectors(4, 12)
     query, broken = vectors(4, 1, seed=5)[:, 0], torch.arange(11) % 2 == 0

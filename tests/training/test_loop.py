@@ -426,3 +426,24 @@ def test_the_generators_of_all_devices_are_saved_and_put_back(monkeypatch):
     states.clear()
     set_random_state({"torch": tensors["torch"], "numpy": tensors["numpy"], "cuda": torch.tensor([9])}, facts)
     assert states == {1: torch.tensor([9])}, "a checkpoint of an earlier version"
+
+
+def test_misses_are_those_of_the_saved_model_on_validation(store, tiny, tmp_path):
+    config = tiny("model.options.resampled=300", "data.horizons=[1, 2]")
+    train(store, config, tmp_path / "run", quiet=True)
+    split = split_documents(store, config.data.split)
+    for folder in (tmp_path / "run", tmp_path / "run" / "final"):
+        model, _ = load_model(folder)
+        assert model.misses is not None
+        missed = []
+        with torch.inference_mode():
+            for i in split.validation:
+                document = store.documents[i]
+                rows = torch.from_numpy(store.vectors[document.first : document.first + document.count])
+                for at in range(1, len(rows)):
+                    for first in range(max(0, at - 6), at):
+                        raw = model.after(rows[None, first:at]).raw[0]
+                        missed.append((rows[at] - raw) / model.scale)
+        nearest = torch.cdist(model.misses.values.double(), torch.stack(missed).double()).min(1).values
+        assert nearest.max() < 1e-4
+        assert model.misses.values.std(0).min() > 0.01

@@ -344,7 +344,7 @@ def _described(
     model = predictor.model
     horizons = list(run.horizons) if run else list(range(1, model.config.horizons + 1))
     parallel = graphs.get(GRAPHS[format])
-    cannot = {"samples": model.generative, "confidence": model.confidence is not None}
+    cannot = {"samples": model.can_sample, "confidence": model.confidence is not None}
     return {
         "nextvec_export": VERSION,
         "format": format,

@@ -80,7 +80,7 @@ class ModelPredictor(VectorPredictor):
 
     @property
     def generative(self) -> bool:
-        return self.model.generative and self.head == 0
+        return self.model.can_sample and self.head == 0
 
     def stream(self, query: FloatArray | None = None) -> StreamSession:
         return ModelSession(self.model, self.head, query, reads_directions=self.reads_directions)

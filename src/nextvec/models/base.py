@@ -19,13 +19,14 @@ from nextvec.models.config import ModelConfig
 from nextvec.models.heads import (
     ContinuationHead,
     GenerativeHead,
+    Misses,
     Prediction,
     Ranker,
     make_head,
     zero_init,
     zero_init_head,
 )
-from nextvec.models.residual import InputAverages, Residual, State, at_last, make_residual
+from nextvec.models.residual import InputAverages, Residual, State, at_last, clone_state, make_residual
 from nextvec.models.saving import MODEL_CARD, load_model, save_model
 from nextvec.models.standardise import Standardiser
 
@@ -63,8 +64,7 @@ class NextVectorModel(  # type: ignore[call-arg]
         gives_attention: `forward` and `step` take `return_attention` (see `AMN.forward`).
         random_init_residuals: residuals beside which the head starts at random. Beside all others its last
             layer starts at zero, so that an untrained model is just the baseline.
-        standardiser, gate, condition, confidence, averages, ranker: None where the configuration does not
-            ask for them.
+        standardiser, gate, condition, confidence, averages, ranker, misses: None where not configured.
     """
 
     architecture: ClassVar[str]
@@ -99,6 +99,7 @@ class NextVectorModel(  # type: ignore[call-arg]
         self.confidence = ContinuationHead(width) if config.confidence else None
         self.averages = InputAverages(D) if config.averages else None
         self.ranker = Ranker(width, D) if config.ranking else None
+        self.misses = Misses(config.resampled, D) if config.resampled else None
         self.register_buffer("scale", torch.ones(()))
 
     @abstractmethod
@@ -218,6 +219,11 @@ class NextVectorModel(  # type: ignore[call-arg]
         """Whether it has a distribution to draw from (`sample`) and a loss of its own (`learn`)."""
         return isinstance(self.head, GenerativeHead)
 
+    @property
+    def can_sample(self) -> bool:
+        """Whether there is something to `sample`: a distribution that was learned, or resampled misses."""
+        return self.generative or self.misses is not None
+
     def learn(
         self, x: Tensor, lengths: Tensor | None, target: Tensor, mask: Tensor, query: Tensor | None = None
     ) -> tuple[Prediction, dict[str, Tensor]]:
@@ -226,8 +232,7 @@ class NextVectorModel(  # type: ignore[call-arg]
         Args:
             x, lengths, query: as in `forward`.
             target, mask: [B, T, D] and [B, T] (or [B, T, K, D] and [B, T, K]; the first horizon counts).
-        Returns:
-            The prediction and {} or {"generative": scalar}, which is in the model's scale.
+        Returns: the prediction and {} or {"generative": scalar}, which is in the model's scale.
         """
         if not self.generative:
             return self(x, lengths, query), {}
@@ -241,10 +246,8 @@ class NextVectorModel(  # type: ignore[call-arg]
     def generate(
         self, inputs: Tensor, base: Tensor | None, target: Tensor, mask: Tensor
     ) -> tuple[Prediction, Tensor]:
-        """What `learn` asks of a generative model: the prediction, and the loss of its distribution (scalar).
-
-        inputs (what the backbone reads), base, target [B, T, D]: in the model's scale. mask [B, T].
-        """
+        """What `learn` asks of a generative model: the prediction, and the loss of its distribution (scalar),
+        for inputs (what the backbone reads), base, target [B, T, D] in the model's scale, and mask [B, T]."""
         assert isinstance(self.head, GenerativeHead)
         hidden = self.encode(inputs)
         samples = self.assemble(self.head.draw(hidden, self.head.draws), hidden, base)
@@ -266,11 +269,13 @@ class NextVectorModel(  # type: ignore[call-arg]
         Raises:
             ModelError: the model only has a point prediction.
         """
+        if self.misses is not None:
+            return self.after(x, lengths, query).raw + self.misses.draw(n, len(x), generator) * self.scale
         if not isinstance(self.head, GenerativeHead):
             said = (
                 f"{self.architecture} with the head '{self.config.head}' has no distribution to sample from"
             )
-            raise ModelError(said, remedy="build it with a generative head, or take `raw`")
+            raise ModelError(said, remedy="build it with resampled = 512 or a head that draws, or take `raw`")
         hidden, base, _ = self._after(x, lengths, query)
         return self.assemble(self.head.draw(hidden, n, generator), hidden, base) * self.scale
 
@@ -393,8 +398,3 @@ class NextVectorModel(  # type: ignore[call-arg]
     def _wrong_input(self, x: Tensor, shape: str) -> ModelError:
         said = f"{self.architecture}: the input is {str(x.dtype).removeprefix('torch.')} {list(x.shape)}"
         return ModelError(said, remedy=f"give floating point vectors of shape {shape.format(self.d_embed)}")
-
-
-def clone_state(state: State) -> State:
-    """A copy that further steps on the original do not touch."""
-    return {key: value.clone() for key, value in state.items()}

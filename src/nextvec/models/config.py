@@ -29,6 +29,8 @@ class ModelConfig(Checked):
         confidence: say how likely a given vector is the continuation (`continuation`).
         averages: the backbone reads each vector together with exponential averages of what came before,
             through a learned map that starts at zero (`InputAverages`).
+        resampled: how many of the trained model's misses on validation windows are kept, for `sample` to add
+            to its point (`Misses`); for models without a distribution of their own.
         ranking: give a query for ranking too (`Prediction.query`), with a base and a head of its own.
     """
 
@@ -43,6 +45,7 @@ class ModelConfig(Checked):
     confidence: bool = False
     averages: bool = False
     ranking: bool = False
+    resampled: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,5 +54,6 @@ class ModelConfig(Checked):
                 raise ValueError(f"{name} is {value}; it must be {SIZES}")
         if self.gate and self.residual == "none":
             raise ValueError("gate = true needs a residual to fall back on")
-        if self.ranking and self.head == "energy":
-            raise ValueError("ranking = true needs a head that gives a point: choose another than 'energy'")
+        for name in ("ranking", "resampled"):
+            if getattr(self, name) and self.head == "energy":
+                raise ValueError(f"{name} needs a head that gives a point: choose another than 'energy'")

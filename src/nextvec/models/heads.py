@@ -228,6 +228,30 @@ STEEPNESS, CENTRE = 10.0, 0.5  # of an untrained head: the logit is 10 (cos - 0.
 LOWEST, HIGHEST = 0.05, 20.0  # of a temperature
 
 
+class Misses(nn.Module):
+    """What the trained model missed on validation windows: any one of them may be what it misses next.
+
+    A point with resampled residuals is the simplest distribution there is (Efron, Bootstrap Methods: Another
+    Look at the Jackknife, 1979, section 7); unlike a generative head it costs the point nothing.
+
+    Attributes:
+        values: [R, D] buffer in the model's scale; zeros before training has ended.
+    """
+
+    values: Tensor
+
+    def __init__(self, count: int, d_embed: int) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.zeros(count, d_embed))
+
+    def draw(self, n: int, rows: int, generator: torch.Generator | None = None) -> Tensor:
+        """[n, rows, D]; those of one row differ, unless there are fewer than n."""
+        # A shuffled list, read from a random place on.
+        count, device = len(self.values), self.values.device
+        start = torch.randint(count, (rows,), generator=generator, device=device)
+        return self.values[(start + torch.arange(n, device=device)[:, None]) % count]
+
+
 class ContinuationHead(nn.Module):
     """Logit of "this candidate continues this context": steepness * cos(candidate, prediction) - offset.
 

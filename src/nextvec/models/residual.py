@@ -1,6 +1,5 @@
 """Baselines that a head's output is added to, so that the network only learns what they miss.
 
-`none`  nothing is added
 `mean`  the mean of every vector read so far (the brief's "linear baseline", AMN)
 `last`  the vector just read (persistence)
 `ema`   five exponential averages of everything read so far, weighted by five learned scalars
@@ -8,10 +7,9 @@
 `weights`  the last c vectors, weighted by c learned scalars (a row of their own for every shorter context)
 `ridge`    a learned matrix on the last c vectors, which starts at those weights; below c vectors the weights
 
-Each has a parallel form over [B, T, D] and a step form whose state does not grow. `ema`, `averages`,
-`weights` and `ridge` can be fitted to training windows before training: they then are the evaluator's
-baselines of those kinds, and the network, whose head starts at zero, only learns what these miss.
-`RankingBase` is the same for a query: the direction to rank candidates by (`heads.Ranker`).
+Each (`none` adds nothing) has a parallel form over [B, T, D] and a step form whose state does not grow. All
+but `mean` and `last` can be fitted to training windows before training: they are the evaluator's baselines
+then, and the network, whose head starts at zero, learns what these miss. `RankingBase`: the same for a query.
 """
 
 from __future__ import annotations
@@ -40,6 +38,11 @@ def at_last(values: Tensor, last: Tensor | None) -> Tensor:
     if last is None:
         return values[:, -1]
     return values[torch.arange(values.shape[0], device=values.device), last]
+
+
+def clone_state(state: State) -> State:
+    """A copy that further steps on the original do not touch."""
+    return {key: value.clone() for key, value in state.items()}
 
 
 class Residual(nn.Module):
@@ -200,8 +203,8 @@ class ExponentialResidual(Averages):
     def __init__(self, key: str = "residual", features: int | None = None) -> None:
         """features: how many vectors are weighted, where there are more than the averages."""
         super().__init__(key)
-        count = features or len(self.decays)
-        self.weights = treat(nn.Parameter(torch.full((count,), 1 / count)), weight_decay=0.0)
+        K = features or len(self.decays)
+        self.weights = treat(nn.Parameter(torch.full((K,), 1 / K)), weight_decay=0.0)
 
     def combine(self, averages: Tensor) -> Tensor:
         with torch.autocast(averages.device.type, enabled=False):
@@ -209,8 +212,7 @@ class ExponentialResidual(Averages):
 
 
 class InputAverages(Averages):
-    """A linear map of the averages (but for the vector itself) that a backbone reads beside the vector. It
-    starts at zero."""
+    """A linear map, zero at first, of the averages but for the vector itself, for a backbone to read too."""
 
     decays = DECAYS[1:]
 

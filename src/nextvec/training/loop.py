@@ -34,7 +34,7 @@ from nextvec.training.config import ProcessConfig, TrainConfig, learning_rate, r
 from nextvec.training.distributed import clip_gradients, is_first, joined, launched, total_norm
 from nextvec.training.history import ValidationMeter, loss_names, loss_values, write_history
 from nextvec.training.launch import launch
-from nextvec.training.saved import calibrate, saved_figures
+from nextvec.training.saved import calibrate, keep_misses, saved_figures
 from nextvec.training.session import AT_ONCE, CHECK_EVERY, TrainingSession, UncheckedUpdate, open_session
 
 METRICS = "metrics.json"
@@ -380,6 +380,9 @@ def conclude(session: TrainingSession) -> RunResult:
         return result
     if session.model.confidence is not None:
         calibrate(session.out, session.validation)
+    if session.model.misses is not None:
+        for folder in (session.out, session.out / "final"):
+            keep_misses(folder, session.validation)
     verified = saved_figures(session.out, session.validation)
     write_json(session.out / METRICS, {**asdict(result), "verified": verified}, sealed=True)
     return result

@@ -68,6 +68,30 @@ def calibrate(run: Path, batches: BatchSource) -> None:
     save_model(run, model, info)
 
 
+def keep_misses(run: Path, batches: BatchSource) -> None:
+    """Save the model in `run` with what it misses on evenly spaced validation windows, in random order.
+
+    Does nothing to a model that keeps none.
+    """
+    model, info = load_model(run)
+    if model.misses is None:
+        return
+    missed: list[Tensor] = []
+    with exact():
+        for batch in batches.fixed():
+            several = batch.targets.ndim == 4
+            target, mask = (
+                (batch.targets[..., 0, :], batch.mask[..., 0]) if several else (batch.targets, batch.mask)
+            )
+            missed.append((target - _predicted(model, batch).raw)[mask] / model.scale)
+    found = torch.cat(missed)
+    count = len(model.misses.values)
+    places = torch.linspace(0, len(found) - 1, count).round().long()  # some twice where there are fewer
+    shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    model.misses.values.copy_(found[places[shuffled]])
+    save_model(run, model, info)
+
+
 def _predicted(model: NextVectorModel, batch: Batch) -> Prediction:
     found: Prediction = model(batch.inputs, None if batch.full else batch.lengths, batch.query)
     return found

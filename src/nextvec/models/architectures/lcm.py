@@ -83,8 +83,8 @@ class LCMConfig(ModelConfig):
             raise ValueError("a diffusion draws by itself: choose another head than 'energy'")
         if self.variant != "base" and self.qk_norm:
             raise ValueError("qk_norm = true needs variant = 'base'")
-        if self.variant != "base" and self.ranking:
-            raise ValueError("ranking = true needs variant = 'base': a diffusion learns without it")
+        if self.variant != "base" and (self.ranking or self.resampled):
+            raise ValueError("ranking and resampled need variant = 'base', which gives a point")
         if self.steps > self.levels:
             raise ValueError(f"steps = {self.steps} is more than there are levels ({self.levels})")
 
