@@ -3,6 +3,7 @@ the baselines on documents that no model saw.
 
     python benchmarks/experiments.py STORE --out FOLDER [--only objectives,context] [flags of nextvec matrix]
 
+Questions with sources of their own (`domain-...`) are judged on those; give the others --judge-sources.
 A folder that was interrupted goes on. Prints one table a question; FOLDER/QUESTION/matrix.json has all of it.
 """
 
@@ -19,6 +20,8 @@ from typing import Any
 UPDATES = "300"
 SUPERVISION = "data.min_context+data.context+optim.batch_size=1+32+16,5+5+32,32+32+16"
 CONTEXTS = "data.context+optim.batch_size=1+512,2+256,3+170,5+102,10+51,20+26,32+16"
+CHEAP = "copy-last,linear average,position weights,exponential averages"
+SOURCES = {"wiki": "wikitext,enwiki", "books": "books", "anarchism": "anarchism", "linux": "linux"}
 OBJECTIVES = "mse,cosine,infonce,infonce-hard,mse-infonce,mse-moment,mse-variance,infonce-brief"
 
 
@@ -32,6 +35,15 @@ class Question:
     seeds: int = 1
     shown: tuple[str, ...] = ("variance_ratio", "moments_raw")
     updates: str = UPDATES
+
+
+def of_domain(source: str, *, held_out: bool) -> Question:
+    """Judged on a source that is trained on, or on all others only."""
+    trained = [names for name, names in SOURCES.items() if not (held_out and name == source)]
+    flags = ("--models", "mlp", "--recipe", "residual", "--sources", ",".join(trained))
+    flags += ("--judge-sources", SOURCES[source], "--baselines", CHEAP)
+    asks = f"On {source}, trained on {'all other sources' if held_out else 'all sources'}."
+    return Question(asks, flags, "", shown=(), updates="100")
 
 
 QUESTIONS = {
@@ -69,6 +81,7 @@ QUESTIONS = {
         "Does a learned gate on the residual help?",
         ("--models", "transformer", "--recipe", "residual", "--vary", "model.options.gate=false,true"),
         "gate=false",
+        updates="100",
     ),
     "context": Question(
         "How much context? The same number of targets in an update.",
@@ -96,6 +109,26 @@ QUESTIONS = {
         ("--models", "gru", "--recipe", "residual", "--tasks", "next,middle"),
         "next",
     ),
+    "curriculum": Question(
+        "Easy first? From one chunk up, or coherent windows first, over half of 4 epochs.",
+        ("--models", "lstm", "--vary", "data.curriculum=none,context,coherence", "--epochs", "4"),
+        "curriculum=none",
+        updates="0",
+    ),
+    "mixing": Question(
+        "Sources by their size (1), nearer to each other (3), or even (100)?",
+        ("--models", "lstm", "--vary", "data.mixing_temperature=1,3,100"),
+        "mixing_temperature=1",
+        updates="100",
+    ),
+    "negatives": Question(
+        "Continuations of other documents among the windows, and a confidence that tells them: at what cost?",
+        ("--models", "lstm", "--vary", "data.broken+loss.continuation=0+0,0.25+0.001,0.25+0.1"),
+        "broken=0",
+        updates="100",
+    ),
+    **{f"domain-{name}": of_domain(name, held_out=False) for name in SOURCES},
+    **{f"domain-without-{name}": of_domain(name, held_out=True) for name in SOURCES},
 }
 
 
