@@ -206,6 +206,18 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`."""
+    out: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, last = key.split(".")
+        inner = out
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[last] = value
+    return out
+
+
 def refuse_changes(
     out: Path, then: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()
 ) -> None:
@@ -231,13 +243,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             parsed = value
         except (ValueError, RecursionError) as e:
             raise ConfigError(f"'{text[:60]}...' cannot be read ({e})", where="--set") from None
-        nested: dict[str, Any] = {}
-        inner = nested
-        *parents, last = key.strip().split(".")
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-        inner[last] = parsed
-        out = merge(out, nested)
+        out = merge(out, nested({key.strip(): parsed}))
     return out
 
 

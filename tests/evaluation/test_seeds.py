@@ -12,7 +12,7 @@ from nextvec.data.splits import Split
 from nextvec.evaluation.baselines import BASELINES
 from nextvec.evaluation.harness import EvaluationConfig, evaluate
 from nextvec.evaluation.report import COMPARED, Report
-from nextvec.experiments.merging import merge_seeds
+from nextvec.experiments.matrix import merge_seeds
 
 D = 8
 SPLIT = Split(tuple(range(16)), tuple(range(16, 20)), tuple(range(20, 32)))

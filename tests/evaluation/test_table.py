@@ -28,7 +28,7 @@ from nextvec.evaluation.table import (
     format_table,
     legend,
 )
-from nextvec.experiments.merging import merge_seeds
+from nextvec.experiments.matrix import merge_seeds
 
 D = 8
 SPLIT = Split(tuple(range(16)), tuple(range(16, 20)), tuple(range(20, 32)))

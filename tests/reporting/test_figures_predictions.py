@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,24 @@ def test_every_window_falls_to_one_source(inputs: ReportInputs) -> None:
     assert panels[best].tolist() == panels["the true vectors"].tolist()
     another = shares(source_confusion(inputs))
     assert another[best].tolist() != another["the true vectors"].tolist()
+
+
+def test_a_deleted_document_shifts_no_source(inputs: ReportInputs, tmp_path: Path) -> None:
+    assert inputs.answers is not None
+    assert inputs.store is not None
+    shutil.copytree(inputs.store.path, tmp_path / "store")
+    store, place = Store.open(tmp_path / "store"), inputs.answers.document
+    used = {*place.tolist(), *store.document_of(PredictedWindows.of(inputs).trained).tolist()}
+    gone = min(set(range(len(store.documents))) - used)
+    assert gone < max(used)
+    with store.writer() as writer:
+        writer.delete([store.documents[gone].doc_id])
+    answers = replace(inputs.answers, document=place - (place > gone))
+    less = replace(inputs, store=Store.open(tmp_path / "store"), answers=answers)
+    before, after = shares(source_confusion(inputs)), shares(source_confusion(less))
+    assert {name: panel.tolist() for name, panel in after.items()} == {
+        name: panel.tolist() for name, panel in before.items()
+    }
 
 
 def test_one_source_cannot_be_confused(inputs: ReportInputs) -> None:

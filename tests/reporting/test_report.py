@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nextvec.config import nested
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
 from nextvec.data.splits import SplitConfig
 from nextvec.evaluation.harness import EvaluationConfig
@@ -24,7 +25,7 @@ from nextvec.reporting import figures as figure
 from nextvec.reporting.headline import headline
 from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.report import LARGE_SVG, make_report, page
-from nextvec.reporting.tables import command, nested, own, shared
+from nextvec.reporting.tables import command, own, shared
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 LARGEST = 5_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
@@ -310,10 +310,7 @@ Place = Annotated[str, flag("pgvector:postgresql://USER@HOST/DATABASE, or milvus
 
 def index_list(place: Place, *, json: common.JsonTarget = None) -> None:
     """The tables, or collections, that `nextvec retrieve --index` and `nextvec serve --index` have made."""
-    from dataclasses import asdict
-
     from nextvec.retrieval.backends import held_rows
-    from nextvec.text import columns
 
     found = held_rows(place)
     table = columns(["name", "rows", "holds"], [[held.name, f"{held.rows:,}", held.about] for held in found])
@@ -322,7 +319,6 @@ def index_list(place: Place, *, json: common.JsonTarget = None) -> None:
 
 def index_drop(place: Place, *names: Annotated[str, flag("As nextvec index list prints them.")]) -> None:
     """Drop tables, or collections, that no store uses any more; no other names are taken."""
-    from nextvec.errors import ConfigError
     from nextvec.retrieval.backends import drop_rows
 
     if not names:

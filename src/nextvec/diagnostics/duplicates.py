@@ -12,7 +12,7 @@ from nextvec.corpus.fingerprints import similarity
 from nextvec.data.splits import SPLITS, NearDuplicates, Split
 from nextvec.data.trained import Keys, chunk_keys
 from nextvec.data.windows import IntArray
-from nextvec.diagnostics.sections import Level, Verdict, rows_of
+from nextvec.diagnostics.sections import Level, Verdict
 from nextvec.evaluation.evaluation_set import LIMIT
 from nextvec.text import shorten
 
@@ -115,7 +115,7 @@ def find_duplicates(store: Store, documents: Sequence[int], split: Split, thresh
     places = {i: name for name in SPLITS for i in split.of(name)}
     held = [(store.documents[i], places.get(i, "quarantined")) for i in documents]
     within, twins = _twins(held, store.minhashes()[np.asarray(documents)], threshold)
-    rows = rows_of([document for document, _ in held])
+    rows = store.rows_of(documents)
     owner = np.repeat(np.arange(len(held)), [d.count for d, _ in held])
     keys = chunk_keys(store, rows)
     place = np.array([name for _, name in held])[owner]

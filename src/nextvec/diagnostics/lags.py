@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nextvec.data.gather import gather_rows
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.diagnostics.sections import Verdict, rows_of
+from nextvec.diagnostics.sections import Verdict
 from nextvec.evaluation.intervals import RESAMPLES, Estimate, Values, percentiles, resampled, short
 from nextvec.evaluation.predictor import unit
 from nextvec.progress import Progress
@@ -85,7 +85,7 @@ def sum_store(store: Store, documents: Sequence[int], *, quiet: bool = True) -> 
         len(sources),
         store.dimension,
     )
-    rows = rows_of(chosen)
+    rows = store.rows_of(documents)
     owner = np.repeat(np.arange(len(chosen), dtype=np.int64), sums.count)
     with Progress("reading vectors", len(rows), "chunks", quiet=quiet) as progress:
         for start in range(0, len(rows), BLOCK_ROWS):

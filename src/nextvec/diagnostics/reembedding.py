@@ -16,7 +16,7 @@ import numpy as np
 from nextvec.corpus.encoders import Encoder, EncoderConfig, load_encoder
 from nextvec.data.gather import gather_rows
 from nextvec.data.windows import FloatArray, IntArray
-from nextvec.diagnostics.sections import Level, Verdict, rows_of
+from nextvec.diagnostics.sections import Level, Verdict
 from nextvec.errors import EncoderError
 from nextvec.evaluation.intervals import short
 from nextvec.evaluation.predictor import unit
@@ -119,7 +119,7 @@ def reembed(
     Returns: the comparison, or in words why there is none (no texts).
     Raises: EncoderError.
     """
-    rows = rows_of([store.documents[i] for i in documents])
+    rows = store.rows_of(documents)
     drawn = np.random.default_rng(seed).permutation(len(rows))[: max(LEAST, math.ceil(share * len(rows)))]
     sample = np.sort(rows[drawn])
     texts = store.texts(sample)

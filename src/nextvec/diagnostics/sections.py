@@ -91,12 +91,6 @@ def sample(count: int, most: int, seed: int) -> IntArray:
     return np.sort(np.random.default_rng(seed).choice(count, most, replace=False)).astype(np.int64)
 
 
-def rows_of(documents: Sequence[Document]) -> IntArray:
-    """Rows of every chunk of these documents, one document after the other."""
-    rows = [np.arange(d.first, d.first + d.count, dtype=np.int64) for d in documents]
-    return np.concatenate([np.zeros(0, dtype=np.int64), *rows])
-
-
 def spearman(one: NDArray[Any], other: NDArray[Any]) -> float | None:
     """Rank correlation of [N] and [N], ties at their mean rank; None where one of them does not vary."""
     a, b = _mean_ranks(one), _mean_ranks(other)

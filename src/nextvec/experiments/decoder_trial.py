@@ -19,7 +19,6 @@ from nextvec.data.windows import FloatArray, IntArray, Windows, make_windows
 from nextvec.decoding.base import Decoder
 from nextvec.decoding.load import NEAREST, DecoderOptions, check_decoders, open_decoder
 from nextvec.decoding.quality import KnownTexts, require_bleu
-from nextvec.diagnostics.sections import rows_of
 from nextvec.errors import EvaluationError, SplitError
 from nextvec.evaluation.evaluation_set import without_leaks
 from nextvec.evaluation.harness import check_made_for, judged_documents
@@ -169,8 +168,7 @@ def lay_out(
         splits[name], dropped = len(chosen), dropped + out
         if len(chosen) == wanted:
             break
-    rows = rows_of([store.documents[i] for i in split.train])
-    texts, windows = KnownTexts(store.texts(rows)), Windows.joined(drawn)
+    texts, windows = KnownTexts(store.texts(store.rows_of(split.train))), Windows.joined(drawn)
     bench = HeldOutChunks(store, reader, windows, splits, dropped, texts, selection.seed, quiet)
     if len(bench) < FEWEST:
         said = f"{len(bench)} document is left, which leaves nothing to shuffle"

@@ -84,7 +84,7 @@ def diagnose_model(
         store.documents,
         store.texts,
         train_vectors=store.vectors if seen else None,
-        trained=sections.rows_of([store.documents[i] for i in seen]) if seen else None,
+        trained=store.rows_of(seen) if seen else None,
         quiet=how.quiet,
     )
     found = diagnose(

@@ -209,6 +209,14 @@ def for_question(run: Some, how: EvaluationConfig) -> Some:
     return run.at_horizon(how.horizon)
 
 
+def own_question(run: EvaluatedRun, **more: Any) -> EvaluationConfig:
+    """What a run was trained for, as a question of the evaluator's; `more` of its fields."""
+    middle = run.task == "middle"
+    context = int(run.training["context"]) if middle else EvaluationConfig.context
+    task: Task = "middle" if middle else "next"
+    return EvaluationConfig(context=context, horizon=run.horizons[0], task=task, **more)
+
+
 def evaluate_flags(data: DataConfig) -> str:
     """The flags with which `nextvec evaluate` asks what was trained for, each after a space."""
     flags = [

@@ -19,11 +19,10 @@ from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig
 from nextvec.disk import locked, read_object, refuse_taken
 from nextvec.errors import ConfigError, EncoderMismatchError, RunError
-from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.evaluation.intervals import Estimate
 from nextvec.evaluation.predictor import one_thread
 from nextvec.evaluation.report import Report
-from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs, with_its_file
+from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs, own_question, with_its_file
 from nextvec.experiments.pruning_units import Importance, chosen, find_units, nonzero, sizes, smaller, zeroed
 from nextvec.experiments.runs import RunFolder
 from nextvec.hardware import find_hardware
@@ -201,7 +200,6 @@ def refuse_other(folder: Path, origin: dict[str, Any]) -> None:
 
 BASELINES = ("exponential averages",)
 """The strongest by cosine of the simple predictors, to see what there was to lose."""
-CONTEXT = 5
 ROUNDS, CALLS = 20, 10
 
 
@@ -261,15 +259,7 @@ def prune_and_evaluate(
     original = RunPredictor(run)
     made = prune(run, store, plan, out, quiet=quiet)
     division = None if plan.split_file is None else SplitConfig(file=str(plan.split_file.resolve()))
-    middle = original.task == "middle"
-    how = EvaluationConfig(
-        context=original.context if middle else CONTEXT,
-        horizon=original.horizons[0],
-        task="middle" if middle else "next",
-        baselines=BASELINES,
-        samples=0,
-        quiet=quiet,
-    )
+    how = own_question(original, baselines=BASELINES, samples=0, quiet=quiet)
     tuned = [RunPredictor(each.folder, f"keep {each.keep:g}") for each in made]
     cut = [_in_place_of(original, each) for each in made]
     report = evaluate_runs(

@@ -169,7 +169,7 @@ def surprises_of_document(
     check_made_for(run, store)
     document = store.find(doc_id)
     _check_length(document.count, doc_id)
-    rows = np.arange(document.first, document.first + document.count, dtype=np.int64)
+    rows = store.rows_of([store.index[doc_id]])
     vectors = gather_rows(store.vectors, rows)
     return _surprises(run, vectors, store.texts(rows), doc_id, finder, rule)
 

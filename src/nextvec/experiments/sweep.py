@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nextvec.checkpoint import CONFIG
-from nextvec.config import flatten, from_dict, merge, read_toml, to_dict, write_toml
+from nextvec.config import flatten, from_dict, merge, nested, read_toml, to_dict, write_toml
 from nextvec.corpus.store import Store
 from nextvec.disk import locked, write_json
 from nextvec.errors import BusyError, ConfigError, DiskError, NextvecError, NextvecWarning, RunError
@@ -101,16 +101,8 @@ def named_space(name: str) -> Space:
 
 def assignments(chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys and their values as a layer of configuration; `objective` is a named layer."""
-    layers: list[dict[str, Any]] = []
-    for key, value in chosen.items():
-        if key == OBJECTIVE:
-            layers.insert(0, read_layer("objectives", str(value)))
-            continue
-        nested: Any = value
-        for part in reversed(key.split(".")):
-            nested = {part: nested}
-        layers.append(nested)
-    return merge(*layers)
+    named = read_layer("objectives", str(chosen[OBJECTIVE])) if OBJECTIVE in chosen else {}
+    return merge(named, nested({key: value for key, value in chosen.items() if key != OBJECTIVE}))
 
 
 PLAN, TABLE, DATABASE, BEST = "sweep.toml", "sweep.json", "study.db", "best"

@@ -230,17 +230,26 @@ def save_model(
         "code_version": code_version(type(model)),
         "nextvec_version": __version__,
     }
-    # All three are complete on disk before the first of the three renames, which follow each other at once.
+    write_saved(folder, CONFIG, config, weights, {**inputs, **outputs})
+
+
+def write_saved(
+    folder: Path, name: str, info: Mapping[str, Any], weights: dict[str, Tensor], golden: dict[str, Tensor]
+) -> None:
+    """Write the description `name`, the weights and the golden output of something that was trained.
+
+    All three are complete on disk before the first of the three renames, which follow each other at once.
+    """
     with (
-        atomic_path(folder / CONFIG) as config_path,
+        atomic_path(folder / name) as described,
         atomic_path(folder / WEIGHTS) as weights_path,
         atomic_path(folder / GOLDEN) as golden_path,
     ):
-        save_file({**inputs, **outputs}, golden_path, metadata=UNSEALED)
+        save_file(golden, golden_path, metadata=UNSEALED)
         save_file(weights, weights_path, metadata={"format": "pt", **UNSEALED})
         seal(golden_path)
         seal(weights_path)
-        write_json(config_path, config, sealed=True)
+        write_json(described, info, sealed=True)
         with weights_path.open("rb") as f:
             os.fsync(f.fileno())
 

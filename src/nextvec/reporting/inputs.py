@@ -16,12 +16,10 @@ from nextvec.corpus.store import Store
 from nextvec.data.splits import SplitConfig
 from nextvec.diagnostics.data import DataDiagnosis, DataDiagnosisConfig, diagnose_data
 from nextvec.errors import NextvecError, RunError, StoreError
-from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.evaluation.report import KEPT, KeptPredictions
 from nextvec.evaluation.table import TABLE, read_table
-from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
-from nextvec.experiments.matrix import PLAN
-from nextvec.experiments.merging import merge_seeds
+from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs, own_question
+from nextvec.experiments.matrix import PLAN, merge_seeds
 from nextvec.experiments.plan import MatrixPlan
 from nextvec.experiments.runs import RunFolder
 from nextvec.inference.predictor import RunPredictor
@@ -228,15 +226,7 @@ def judge_alone(store: Store, folder: Path) -> tuple[dict[str, Any], KeptPredict
         What `evaluate_runs` raises.
     """
     run = RunPredictor(folder)
-    middle = run.task == "middle"
-    how = EvaluationConfig(
-        context=int(run.training["context"]) if middle else EvaluationConfig.context,
-        horizon=run.horizons[0],
-        task="middle" if middle else "next",
-        speed=True,
-        keep=True,
-        quiet=True,
-    )
+    how = own_question(run, speed=True, keep=True, quiet=True)
     report = evaluate_runs(store, [run], DocumentSelection(), how)
     report.row(run.name).metadata["model_file"] = WEIGHTS
     # A group of one: the row says of its seed what the rows of a matrix say of theirs.

@@ -115,10 +115,7 @@ class PredictedWindows:
         if not listed:
             raise NothingToDraw("no run here lists what it was trained on")
         seen = TrainedOn.union([TrainedOn.load(path) for path in listed])
-        documents = self.store.documents
-        rows = [np.arange(documents[i].first, documents[i].first + documents[i].count)
-                for i in seen.among(documents)]  # fmt: skip
-        return np.concatenate([np.zeros(0, np.int64), *rows])
+        return self.store.rows_of(seen.among(self.store.documents))
 
 
 def _some(answers: KeptPredictions, most: int) -> KeptPredictions:
@@ -289,8 +286,7 @@ def _example(
 
 
 def _retrieved(store: Store, row: int, answers: Sequence[PredictorScore], true: bool) -> RetrievedPassage:
-    at = int(np.searchsorted([d.first for d in store.documents], row, side="right")) - 1
-    document = store.documents[at]
+    document = store.documents[int(store.document_of(row))]
     return RetrievedPassage(
         text=_texts(store, [row])[0],
         title=document.title or document.doc_id,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nextvec.config import write_toml
+from nextvec.config import nested, write_toml
 from nextvec.diagnostics.sections import Verdict
 from nextvec.disk import locked, write_text
 from nextvec.errors import NextvecError, RunError
@@ -19,7 +19,7 @@ from nextvec.reporting.figures import Format, Spec, chosen, draw, save
 from nextvec.reporting.headline import headline
 from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.predicted import NEEDS, extremes, write_qualitative
-from nextvec.reporting.tables import CONFIGURATION, command, nested, own, render, shared, write_tables
+from nextvec.reporting.tables import CONFIGURATION, command, own, render, shared, write_tables
 
 PAGE = "report.html"
 PLOTS = "comparison_plots"

@@ -180,18 +180,6 @@ def own(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
     }
 
 
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
-    out: dict[str, Any] = {}
-    for key, value in flat.items():
-        *sections, last = key.split(".")
-        inner = out
-        for section in sections:
-            inner = inner.setdefault(section, {})
-        inner[last] = value
-    return out
-
-
 def command(inputs: ReportInputs) -> str:
     """The command that makes it again, with `CONFIGURATION` in the working folder and the store beside it."""
     # The store's folder by its name alone: for whoever gets the report it lies elsewhere.

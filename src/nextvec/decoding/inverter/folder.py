@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from nextvec.config import from_dict, to_dict
@@ -17,16 +15,25 @@ from nextvec.corpus.reading import Space
 from nextvec.decoding.base import MANIFEST
 from nextvec.decoding.inverter.network import Network, NetworkConfig
 from nextvec.decoding.inverter.tokens import MAX_LENGTH, Tokens
-from nextvec.disk import UNSEALED, atomic_path, read_json, seal, write_json
+from nextvec.disk import read_json
 from nextvec.errors import ConfigError, DecoderError
-from nextvec.models.saving import check_golden, check_tensors, exact, read_tensors, source_version
+from nextvec.models.saving import (
+    GOLDEN,
+    MAX_GOLDEN_BYTES,
+    WEIGHTS,
+    check_golden,
+    check_tensors,
+    exact,
+    read_tensors,
+    source_version,
+    write_saved,
+)
 from nextvec.version import __version__
 
 KIND = "inverter"
 FORMAT = 1
-WEIGHTS, TOKENIZER, GOLDEN = "model.safetensors", "tokenizer.json", "golden.safetensors"
+TOKENIZER = "tokenizer.json"
 MAX_WEIGHT_BYTES = 2**32
-MAX_GOLDEN_BYTES = 2**28
 MAX_DIMENSION = 2**16
 GOLDEN_BATCH, GOLDEN_LENGTH = 2, 8
 REMEDY = "give a folder that nextvec decoder train made"
@@ -79,19 +86,7 @@ def save_inverter(
         "nextvec_version": __version__,
     }
     tokens.save(folder / TOKENIZER)
-    # All three are complete on disk before the first of the three renames, which follow each other at once.
-    with (
-        atomic_path(folder / MANIFEST) as manifest_path,
-        atomic_path(folder / WEIGHTS) as weights_path,
-        atomic_path(folder / GOLDEN) as golden_path,
-    ):
-        save_file({**asked, **answer}, golden_path, metadata=UNSEALED)
-        save_file(weights, weights_path, metadata={"format": "pt", **UNSEALED})
-        seal(golden_path)
-        seal(weights_path)
-        write_json(manifest_path, info, sealed=True)
-        with weights_path.open("rb") as f:
-            os.fsync(f.fileno())
+    write_saved(folder, MANIFEST, info, weights, {**asked, **answer})
 
 
 def load_saved(folder: str | Path) -> Saved:

@@ -39,17 +39,16 @@ def source_confusion(inputs: ReportInputs) -> Figure:
     a training chunk of another. The true vectors, placed alike, show what could be reached.
     """
     answered = PredictedWindows.of(inputs)
-    documents = answered.store.documents
-    names = answered.store.sources
-    of_row = np.repeat([names.index(d.source) for d in documents], [d.count for d in documents])
-    true = of_row[answered.answers.target]
+    store, names = answered.store, answered.store.sources
+    of_document = np.array([names.index(document.source) for document in store.documents])
+    true = of_document[store.document_of(answered.answers.target)]  # rows of deleted documents lie between
     if len(np.unique(true)) < 2:
         raise NothingToDraw(f"every evaluated document is of one source, {names[true[0]]}")
     which = searchable(answered, share=1 / 3)
 
     def placed(units: FloatArray) -> IntArray:
-        nearest = nearest_rows(units[which], answered.store.vectors, answered.trained)
-        return np.asarray(of_row[nearest], dtype=np.int64)
+        nearest = nearest_rows(units[which], store.vectors, answered.trained)
+        return np.asarray(of_document[store.document_of(nearest)], dtype=np.int64)
 
     seen = {row: placed(answered.units(row)) for row in _compared(answered)}
     return _confusion(names, true[which], {**seen, "the true vectors": placed(answered.targets)})
