@@ -252,11 +252,14 @@ def training(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
     """Forward and backward of each architecture beside the implementation that it is proven against."""
     how = ["--small"] if options.quick else ["--rounds", str(options.rounds)]
     for row in script("reference_speed.py", *how)["rows"]:
+        if row["reference"] is None:
+            continue
         ours, peer = (
-            (statistics.median(row[key]), min(row[key]), max(row[key]))
-            for key in ("seconds", "reference_seconds")
+            (statistics.median(times), min(times), max(times))
+            for times in (list(row["seconds"]["ours"].values())[-1], row["seconds"]["reference"]["float32"])
         )
-        yield Row(f"train {row['model']} {row['preset']}", row["reference"], ours, peer, 3.0)
+        note = f"MFU {100 * list(row['mfu'].values())[-1]:.0f} %, {row['ratio']:.1f}x of the peer's best"
+        yield Row(f"train {row['model']} {row['preset']}", row["reference"], ours, peer, row["aim"], note)
 
 
 def stream(options: argparse.Namespace, folder: Path) -> Iterator[Row]:

@@ -94,3 +94,17 @@ def test_the_slowest_heads_lose_no_precision() -> None:
     single = [x.float() for x in (0.1 * q, k, v)]
     found, _ = retention(*single, turns(0, 9).to(torch.complex64), 0)
     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-6)
+
+
+def test_products_in_bfloat16_round_them_and_nothing_else() -> None:
+    exact = inputs(100, 0.3)
+    expected, last = retention(*exact, turns(0, 100), 0, empty(), chunk=32)
+    single = [x.detach().float() for x in exact]
+    state = RetentionState(*(part.float() for part in empty()))
+    turned = turns(0, 100).to(torch.complex64)
+    y, after = retention(*single, turned, 0, state, chunk=32, products=torch.bfloat16)
+    assert after is not None
+    assert last is not None
+    for found, wanted in ((y, expected), (after.memory, last.memory), (after.keys, last.keys)):
+        assert found.dtype == torch.float32
+        assert 0 < (found - wanted).abs().max() < 0.02 * wanted.abs().max()

@@ -14,7 +14,6 @@ from nextvec.models.architectures.s4 import (
     bilinear,
     hippo_legs,
     kernel,
-    loop_inverse,
     pack,
     scan,
     step,
@@ -22,6 +21,7 @@ from nextvec.models.architectures.s4 import (
     zero_order_hold,
 )
 from nextvec.models.ops.convolution import causal_convolution
+from nextvec.models.ops.power_series import loop_inverse
 from parity.operators import causal_convolution_reference, state_space_reference
 
 H, N = 5, 8

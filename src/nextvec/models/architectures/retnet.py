@@ -68,6 +68,7 @@ def retention(
     start: int,
     state: RetentionState | None = None,
     chunk: int | None = None,
+    products: torch.dtype | None = None,
 ) -> tuple[Tensor, RetentionState | None]:
     """Read T positions, `start`, `start` + 1, ...
 
@@ -80,38 +81,49 @@ def retention(
         chunk: positions multiplied at once, at most LONGEST; the result does not depend on it. None: the
             power of 2 at which the products inside a chunk and those with the memory cost about the same,
             from SHORTEST to LONGEST: 64 for d, e = 64, 128 and 256 for 256, 512, as measured on a CPU.
+        products: what matrices are multiplied in; None: q's dtype, in which all else is, too.
     Returns: y [B, h, T, e] and the state after the last position (None where none was given).
     """
     (_, heads, time, d), e = q.shape, v.shape[-1]
-    length = chunk or min(max(2 ** round(math.log2(2 * d * e / (d + e))), SHORTEST), LONGEST)
-    lost = forgetting(heads, q)
+    length = min(chunk or min(max(2 ** round(math.log2(2 * d * e / (d + e))), SHORTEST), LONGEST), time)
+    count, kind, lost = -(-time // length), q.dtype, forgetting(heads, q)
     # gamma^(i-j) as a product: from its chunk's start on q fades, k by the inverse.
     inside = torch.arange(time, device=q.device) % length + 1
     fade = (torch.log1p(-lost)[:, None, None] * inside[:, None]).exp()  # [h, T, 1]
     q, k = _turn(q, rotary * fade), _turn(k, rotary * (d**-0.5 / fade))
-    norms = _row_norms(lost, start, time)
-    memory, keys = state if state is not None else (None, None)
-    rows: list[Tensor] = []
-    for i, (qs, ks, vs) in enumerate(zip(*(torch.split(x, length, 2) for x in (q, k, v)), strict=True)):
-        part = slice(i * length, (i + 1) * length)
-        scores = (qs @ ks.transpose(-1, -2)).tril()
-        y = scores @ vs
-        with torch.no_grad():
-            total = scores.sum(-1)
-            if keys is not None:
-                total += (qs @ keys[..., None])[..., 0]
-            size = torch.maximum(norms[:, part], total.abs_())[..., None]
-        if memory is not None:
-            y = y + qs @ memory
-        rows.append(y / size)
-        if state is not None or part.stop < time:
-            last = fade[:, part][:, -1:]
-            memory = _keep(memory, ks.transpose(-1, -2) @ vs, last)
-            keys = _keep(keys, ks.detach().sum(2), last[..., 0])
-    y = rows[0] if len(rows) == 1 else torch.cat(rows, 2)
-    if state is None or memory is None or keys is None:
-        return y, None
-    return y, RetentionState(memory, keys)
+    q, k, v = (_in_chunks(x.to(products or kind), count, length) for x in (q, k, v))  # [B, h, n, length, ..]
+    scores = (q @ k.mT).tril()
+    y, total = scores @ v, scores.detach().sum(-1, dtype=kind)
+    after = None
+    if count > 1 or state is not None:
+        ends = fade[:, [*range(length - 1, time - 1, length), time - 1], :, None]  # [h, n, 1, 1]
+        memory, keys = (None, None) if state is None else (state.memory, state.keys[..., None])
+        found, memory = _before_each((k.mT @ v).to(kind), memory, ends)
+        seen, keys = _before_each(k.detach().sum(3, dtype=kind)[..., None], keys, ends)
+        y = y + q @ found.to(q.dtype)
+        total += (q.detach() @ seen.to(q.dtype))[..., 0]
+        after = None if state is None else RetentionState(memory, keys[..., 0])
+    norms = _in_chunks(_row_norms(lost, start, time)[..., None], count, length)[..., 0]
+    y = y.to(kind) / torch.maximum(norms, total.abs_()).clamp_(min=1)[..., None]
+    return y.flatten(2, 3)[:, :, :time], after
+
+
+def _in_chunks(x: Tensor, count: int, length: int) -> Tensor:
+    """x [..., T, d] -> [..., n, length, d], zeros where there are no more positions."""
+    short = count * length - x.shape[-2]
+    x = F.pad(x, (0, 0, 0, short)) if short else x
+    return x.reshape(*x.shape[:-2], count, length, x.shape[-1])
+
+
+def _before_each(written: Tensor, state: Tensor | None, ends: Tensor) -> tuple[Tensor, Tensor]:
+    """What chunks write [B, h, n, ...], what was there before them, how much of it all is left after each
+    [h, n, ...] -> what is there before each chunk, and after the last."""
+    now = torch.zeros_like(written[:, :, 0]) if state is None else state
+    befores: list[Tensor] = []
+    for new, end in zip(written.unbind(2), ends.unbind(1), strict=True):
+        befores.append(now)
+        now = (now + new) * end
+    return torch.stack(befores, 2), now
 
 
 def retention_step(
@@ -139,10 +151,6 @@ def _row_norms(lost: Tensor, first: int, count: int) -> Tensor:
     """
     terms = torch.arange(first + 1, first + count + 1, device=lost.device).to(lost.dtype)
     return (-torch.expm1(torch.log1p(-lost)[:, None] * terms) / lost[:, None]).sqrt()
-
-
-def _keep(old: Tensor | None, new: Tensor, fade: Tensor) -> Tensor:
-    return (new if old is None else old + new) * fade
 
 
 EPS = 1e-6
@@ -191,14 +199,15 @@ class Retention(nn.Module):
 
         Retention itself is computed in at least float32, outside of autocast.
         """
-        wide = torch.promote_types(x.dtype, torch.float32)
+        wide, device = torch.promote_types(x.dtype, torch.float32), x.device.type
+        products = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         query_key, value_gate = self.query_key(x).to(wide), self.value_gate(x).to(wide)
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(device, enabled=False):
             q, k = query_key.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
             v, gate = value_gate.chunk(2, -1)
             v = v.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             if state is None or x.shape[1] > 1:
-                y, state = retention(q, k, v, rotary, start, state)
+                y, state = retention(q, k, v, rotary, start, state, products=products)
             else:
                 q, k, v = q[:, :, 0], k[:, :, 0], v[:, :, 0]
                 read, state = retention_step(q, k, v, rotary, start, state)

@@ -29,6 +29,7 @@ from nextvec.models.base import ModelConfig
 from nextvec.models.ops.convolution import causal_convolution
 from nextvec.models.ops.layers import FeedForward, dropout
 from nextvec.models.ops.parameters import Precise, finest, treat, wide
+from nextvec.models.ops.power_series import delay, loop_inverse, loop_response
 from nextvec.models.registry import architecture
 from nextvec.models.residual import State
 from nextvec.models.stack import Block, Place, Stack
@@ -45,7 +46,7 @@ from nextvec.models.stack import Block, Place, Stack
 # Shapes: B batch, H channels, T time, N stored modes (one of each conjugate pair: the state's size is 2 N),
 # so that sums over modes are 2 Re(...). Give the system in float64: its rates are raised to high powers.
 
-BLOCK = 64  # of the sums of powers, and of the chunks of a scan
+BLOCK, FINE = 64, 8  # of the sums of powers and of the chunks of a scan; of the powers in a block
 
 
 class System(NamedTuple):
@@ -110,10 +111,7 @@ def kernel(system: System, length: int, dtype: torch.dtype) -> Tensor:
     if u is None or v is None:
         return vandermonde(rate, (c * b)[None], length, dtype).squeeze(0)
     weights = torch.stack((c * b, v * b, c * u, v * u))
-    sums = vandermonde(rate, weights, length, dtype).to(rate.real.dtype)
-    forward, sensed, steered, looped = sums.unbind()
-    fed_back = causal_convolution(sensed, loop_inverse(looped))
-    return (forward - causal_convolution(fed_back, _delay(steered))).to(dtype)
+    return loop_response(vandermonde(rate, weights, length, dtype), rate.real.dtype)
 
 
 def scan(system: System, x: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,54 +155,52 @@ def vandermonde(rate: Tensor, weights: Tensor, length: int, dtype: torch.dtype) 
         dtype: real, of the powers and the product; angles are cut to a turn in the precision of `rate`.
     Returns: [W, H, length].
     """
-    rows = len(weights)
-    block = min(BLOCK, 2 ** round(math.log2(rows * length) / 2))
-    blocks = -(-length // block)
-    weights = weights.to(dtype.to_complex()).permute(1, 0, 2)
-    left = weights[:, :, None] * _powers(rate, blocks, block, dtype).transpose(1, 2)[:, None]
-    left = torch.cat((left.real, -left.imag), -1).flatten(1, 2)  # [H, W blocks, 2 N]
-    right = _powers(rate, block, 1, dtype)
-    sums = 2 * left @ torch.cat((right.real, right.imag), 1)  # [H, W blocks, block]
-    sums = sums.reshape(len(rate), rows, blocks * block)[..., :length]
-    return sums.transpose(0, 1)
+    sums: Tensor = _Vandermonde.apply(rate, weights, length, dtype)  # type: ignore[no-untyped-call]
+    return sums
 
 
-def loop_inverse(looped: Tensor) -> Tensor:
-    """The power series 1 / (1 + z looped(z)), by Newton's iteration: each round doubles the terms.
-
-    looped: [..., L], coefficients from z^0 on. Returns [..., L].
-    """
-    inverse: Tensor = _LoopInverse.apply(looped)  # type: ignore[no-untyped-call]
-    return inverse
-
-
-class _LoopInverse(torch.autograd.Function):
-    """`loop_inverse`; its derivative is -inverse^2 z d looped: two convolutions, not those of every round."""
+class _Vandermonde(torch.autograd.Function):
+    """With e = exp(k rate) the gradients are those of g, summed over k: of weights 2 g conj(e), of rates
+    2 k g conj(weights e). Each takes one product with the powers in a block."""
 
     @staticmethod
-    def forward(ctx: Any, looped: Tensor) -> Tensor:
-        inverse = _newton(looped)
-        ctx.save_for_backward(inverse)
-        return inverse
+    def forward(ctx: Any, rate: Tensor, weights: Tensor, length: int, dtype: torch.dtype) -> Tensor:
+        rows = len(weights)
+        block = min(BLOCK, 2 ** round(math.log2(rows * length) / 2))
+        blocks = -(-length // block)
+        first = _powers(rate, blocks, block, dtype).transpose(1, 2)[:, None]  # [H, 1, blocks, N]
+        fine = min(FINE, block)  # 2 sqrt(block) powers, not `block`, and their products
+        right = (
+            _powers(rate, block // fine, fine, dtype)[..., None] * _powers(rate, fine, 1, dtype)[:, :, None]
+        )
+        right = torch.cat((right.real, right.imag), 1).flatten(2)  # [H, 2 N, block]
+        by_channel = weights.to(dtype.to_complex()).permute(1, 0, 2)[:, :, None]
+        left = by_channel * first
+        left = torch.cat((left.real, -left.imag), -1).flatten(1, 2)  # [H, W blocks, 2 N]
+        ctx.save_for_backward(first, right, by_channel)
+        ctx.kinds = rate.dtype, weights.dtype
+        sums = torch.bmm(left, right).mul_(2).reshape(len(rate), rows, blocks * block)
+        return sums[..., :length].transpose(0, 1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (inverse,) = ctx.saved_tensors
-        squared = _delay(causal_convolution(inverse, inverse))
-        # The transpose of a causal convolution is the same one, read from the end.
-        return -causal_convolution(grad.flip(-1), squared).flip(-1)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        first, right, weights = ctx.saved_tensors
+        (H, rows, _, N), blocks, block = weights.shape, first.shape[2], right.shape[-1]
+        grad = F.pad(2 * grad.transpose(0, 1), (0, blocks * block - grad.shape[-1])).reshape(H, -1, block)
+        place = torch.arange(block, device=grad.device, dtype=grad.dtype)
 
+        def by_block(given: Tensor) -> Tensor:
+            """[H, W blocks, block] -> its product with the conjugate powers, [H, W, blocks, N]."""
+            real, imag = torch.split(torch.bmm(given, right.mT).view(H, rows, blocks, 2 * N), N, -1)
+            return torch.complex(real, imag).mul_(first)
 
-def _newton(looped: Tensor) -> Tensor:
-    length = looped.shape[-1]
-    inverse = torch.ones_like(looped[..., :1])
-    while inverse.shape[-1] < length:
-        terms = min(2 * inverse.shape[-1], length)
-        inverse = F.pad(inverse, (0, terms - inverse.shape[-1]))
-        product = inverse + causal_convolution(inverse, _delay(looped[..., :terms]))
-        inverse = 2 * inverse - causal_convolution(inverse, product)
-    return inverse
+        found, later = by_block(grad), by_block(grad * place)
+        later.add_(found * (block * torch.arange(blocks, device=grad.device))[:, None])
+        d_rate = (later.sum(2, keepdim=True) * weights).sum((1, 2)).conj().resolve_conj()
+        d_weights = found.sum(2).transpose(0, 1).conj().resolve_conj()
+        of_rate, of_weights = ctx.kinds
+        return d_rate.to(of_rate), d_weights.to(of_weights), None, None
 
 
 def _scan_block(system: System, x: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -219,7 +215,7 @@ def _scan_block(system: System, x: Tensor, inputs: Tensor) -> tuple[Tensor, Tens
     else:
         weights = torch.stack((c * b, v * b, c * u, v * u))
         forward, sensed, steered, looped = vandermonde(rate, weights, length, inputs.dtype).unbind()
-        felt = _echo(v * x, powers[..., :-1]) + causal_convolution(inputs, _delay(sensed))
+        felt = _echo(v * x, powers[..., :-1]) + causal_convolution(inputs, delay(sensed))
         fed_back = causal_convolution(felt, loop_inverse(looped))
         outputs = outputs + causal_convolution(inputs, forward) - causal_convolution(fed_back, steered)
         entered = entered - u[..., None] * fed_back[..., None, :]
@@ -243,11 +239,6 @@ def _echo(weights: Tensor, powers: Tensor) -> Tensor:
 def _pair_sum(modes: Tensor) -> Tensor:
     """The sum over the stored modes (the last dimension) and their conjugates: real."""
     return 2 * modes.real.sum(-1)
-
-
-def _delay(series: Tensor) -> Tensor:
-    """z times the series, cut at its length."""
-    return F.pad(series, (1, 0))[..., :-1]
 
 
 SHORTEST, LONGEST = 1e-3, 0.1
