@@ -89,6 +89,31 @@ def test_another_store_is_refused(matrix: Path, make_world: Callable[..., Store]
         ReportInputs.of(matrix, store=short.path)
 
 
+def test_documents_deleted_since_are_known(matrix: Path, world: Store, tmp_path: Path) -> None:
+    """Those evaluated keep their names though others before them are gone; without one of them the store is
+    of no use."""
+    shutil.copytree(world.path, tmp_path / "store")
+    store = Store.open(tmp_path / "store")
+    before = ReportInputs.of(matrix).answers
+    assert before is not None
+    evaluated = sorted(set(before.document.tolist()))
+    gone = next(i for i in range(len(store.documents)) if i not in evaluated)
+    assert gone < evaluated[-1]
+    with store.writer() as writer:
+        writer.delete([store.documents[gone].doc_id])
+    after = ReportInputs.of(matrix, store=tmp_path / "store")
+    assert after.store is not None
+    assert after.answers is not None
+    names = [after.store.documents[i].doc_id for i in after.answers.document]
+    assert names == [world.documents[i].doc_id for i in before.document]
+    with after.store.writer() as writer:
+        writer.delete([world.documents[evaluated[-1]].doc_id])
+    with pytest.raises(
+        StoreError, match="lacks documents that were evaluated: deleted since; evaluate again"
+    ):
+        ReportInputs.of(matrix, store=tmp_path / "store")
+
+
 def test_another_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="neither a matrix nor a run"):
         ReportInputs.of(tmp_path)

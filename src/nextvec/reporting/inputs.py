@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from nextvec.checkpoint import CONFIG
 from nextvec.config import from_dict, read_toml
@@ -138,6 +140,8 @@ def _read_matrix(folder: Path, store: str | Path | None, deep: bool) -> ReportIn
     table = read_table(folder) if (folder / TABLE).is_file() else None
     answers = KeptPredictions.read(folder / KEPT) if (folder / KEPT).is_file() else None
     opened, missing = _find_store(runs, plan, answers, store)
+    if answers is not None and opened is not None:  # documents deleted since have left the numbers to others
+        answers = replace(answers, document=opened.document_of(answers.target))
     if table is None:
         missing["rows"] = "the matrix was not evaluated: run `nextvec matrix` with this folder to its end"
     if answers is None:
@@ -198,10 +202,17 @@ def _check_store(store: Store, runs: tuple[RunFolder, ...], answers: KeptPredict
     known = {run.metadata["identity"]["store.fingerprint"] for run in runs if "identity" in run.metadata}
     if answers is not None:
         known.add(answers.store)
-    rows = 0 if answers is None or not len(answers.target) else int(answers.target.max()) + 1
-    if known - {store.fingerprint} or rows > len(store):
+    target = np.zeros(0, np.int64) if answers is None else answers.target
+    if known - {store.fingerprint} or target.max(initial=-1) >= len(store):
         remedy = "give that one with --store"
         raise StoreError("is another store than was trained on", where=store.path, remedy=remedy)
+    at, documents = store.document_of(target).tolist(), store.documents
+    last = (documents[i].first + documents[i].count - 1 if i >= 0 else -1 for i in at)
+    if any(row > end for row, end in zip(target.tolist(), last, strict=True)):
+        remedy = "evaluate again: nextvec matrix"
+        raise StoreError(
+            "lacks documents that were evaluated: deleted since", where=store.path, remedy=remedy
+        )
 
 
 def _run_folders(folder: Path, plan: MatrixPlan | None) -> list[Path]:
