@@ -18,8 +18,8 @@ from nextvec.cli.retrieve import index_drop, index_list
 from nextvec.corpus.layout import FloatArray, IntArray
 from nextvec.corpus.store import Store
 from nextvec.errors import ConfigError, MissingDependencyError, RetrievalError
-from nextvec.retrieval import faiss, milvus, pgvector
-from nextvec.retrieval.backends import drop_rows, find_backend, held_rows, open_index
+from nextvec.retrieval import milvus, pgvector
+from nextvec.retrieval.backends import FaissIndex, drop_rows, find_backend, held_rows, open_index
 from nextvec.retrieval.engine import BACKENDS, EngineIndex, ExactIndex, IndexSource, backend
 from nextvec.vectors import UnitVectors, unit
 
@@ -247,7 +247,7 @@ def test_a_collection_that_lost_rows(world: Store, tmp_path: Path) -> None:
 
 def test_faiss_is_asked_with_any_layout(world: Store, asked: UnitVectors) -> None:
     index = open_index("faiss", world)
-    assert isinstance(index, faiss.FaissIndex)
+    assert isinstance(index, FaissIndex)
     columns = UnitVectors(np.asfortranarray(asked.values), "world")
     np.testing.assert_array_equal(index.search(columns, 6).rows, nearest(world, asked, 6))
 
