@@ -79,9 +79,9 @@ QUESTIONS = {
     ),
     "gate": Question(
         "Does a learned gate on the residual help?",
-        ("--models", "transformer", "--recipe", "residual", "--vary", "model.options.gate=false,true"),
+        ("--models", "mlp,transformer", "--recipe", "residual", "--vary", "model.options.gate=false,true"),
         "gate=false",
-        updates="100",
+        updates="60",
     ),
     "context": Question(
         "How much context? The same number of targets in an update.",
@@ -110,20 +110,20 @@ QUESTIONS = {
         "next",
     ),
     "curriculum": Question(
-        "Easy first? From one chunk up, or coherent windows first, over half of 4 epochs.",
-        ("--models", "lstm", "--vary", "data.curriculum=none,context,coherence", "--epochs", "4"),
+        "Easy first? From one chunk up, or coherent windows first, over half of 2 epochs.",
+        ("--models", "mlp", "--vary", "data.curriculum=none,context,coherence", "--epochs", "2"),
         "curriculum=none",
         updates="0",
     ),
     "mixing": Question(
         "Sources by their size (1), nearer to each other (3), or even (100)?",
-        ("--models", "lstm", "--vary", "data.mixing_temperature=1,3,100"),
+        ("--models", "mlp", "--vary", "data.mixing_temperature=1,3,100"),
         "mixing_temperature=1",
         updates="100",
     ),
     "negatives": Question(
         "Continuations of other documents among the windows, and a confidence that tells them: at what cost?",
-        ("--models", "lstm", "--vary", "data.broken+loss.continuation=0+0,0.25+0.001,0.25+0.1"),
+        ("--models", "mlp", "--vary", "data.broken+loss.continuation=0+0,0.25+0.001,0.25+0.1"),
         "broken=0",
         updates="100",
     ),
