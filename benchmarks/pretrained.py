@@ -56,19 +56,24 @@ def train(store: Path, split: Path, run: Path) -> None:
 @torch.no_grad()
 def fit_length(model: NextVectorModel, store: Store, documents: Sequence[str], context: int) -> float:
     """Multiply the raw output by the factor that makes its squared error on `documents` least, and return
-    it: training by cosine alone leaves the length to chance. Directions do not change."""
+    it: training by cosine alone leaves the length to chance. Directions do not change. What the model samples
+    with is what it then misses there."""
     wanted = set(documents)
-    crossed = squared = 0.0
+    raws: list[torch.Tensor] = []
+    trues: list[torch.Tensor] = []
     for document in store.documents:
         if document.doc_id in wanted and document.count > 5:
             rows = np.asarray(store.vectors[document.first : document.first + document.count], np.float32)
             x = torch.from_numpy(rows[:context])[None]
-            raw, true = model(x).raw[0, 4:-1], x[0, 5:]
-            crossed += float((raw * true).sum())
-            squared += float(raw.square().sum())
-    factor = crossed / squared
+            raws.append(model(x).raw[0, 4:-1])
+            trues.append(x[0, 5:])
+    raw, true = torch.cat(raws), torch.cat(trues)
+    factor = float((raw * true).sum() / raw.square().sum())
     for values in (*model.head.parameters(), *model.residual.parameters()):
         values.mul_(factor)
+    assert model.misses is not None
+    some = torch.randperm(len(raw), generator=torch.Generator().manual_seed(0))[: len(model.misses.values)]
+    model.misses.values.copy_((true[some] - factor * raw[some]) / model.scale)
     return factor
 
 
