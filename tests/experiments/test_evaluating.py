@@ -73,6 +73,9 @@ def test_runs_that_cannot_stand_in_one_table(world: Store, trained: Path, tmp_pa
         evaluate_runs(world, [run, other], DocumentSelection(), HOW)
     both = evaluate_runs(world, [run, other], DocumentSelection(train_sources=()), HOW)
     assert [row.name for row in both.rows if row.kind == "model"] == ["small-lstm", "sources"]
+    packaged = altered(trained, tmp_path / "packaged", store="", sources=[], split={})
+    both = evaluate_runs(world, [packaged, run], DocumentSelection(), HOW)
+    assert [row.name for row in both.rows if row.kind == "model"] == ["packaged", "small-lstm"]
     other = altered(trained, tmp_path / "horizon", horizons=[3, 4])
     with pytest.raises(
         EvaluationError, match=r"horizon: trained to predict 3, 4 ahead, evaluated at 1; .*--horizon 3"

@@ -258,8 +258,9 @@ def with_its_file(division: SplitConfig) -> SplitConfig:
 
 
 def common(runs: Sequence[TrainedOnDocuments], key: str, kind: type[Any]) -> Any:
-    """What all runs say of `key`; an empty `kind` when there is no run."""
-    found = [run.training[key] for run in runs]
+    """What all runs say of `key`; an empty `kind` when no run does. The model of the package, trained on no
+    store of the user's, goes with the others."""
+    found = [run.training[key] for run in runs if run.training.get("store") != ""]
     if any(value != found[0] for value in found):
         flag = "--train-sources" if key == "sources" else "--split-file"
         said = f"the runs differ in their {key}"
