@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from nextvec.experiments import plan as cells
 from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
 from nextvec.experiments.matrix import run_matrix
 from nextvec.experiments.plan import MatrixCell, MatrixPlan, parse_axis
+from nextvec.inference.predictor import RunPredictor
 from nextvec.reporting.inputs import ReportInputs
 from nextvec.training.config import TrainConfig, layer_names
 
@@ -35,6 +36,7 @@ def run(world: Store, make_tiny: Callable[..., Any], tmp_path: Path) -> Callable
         set: tuple[str, ...] = (),
         how: EvaluationConfig = HOW,
         jobs: int = 1,
+        beside: Sequence[RunPredictor] = (),
         **axes: Any,
     ) -> dict[str, Any]:
         plan = MatrixPlan(str(world.path), models, seeds, **axes)
@@ -43,8 +45,9 @@ def run(world: Store, make_tiny: Callable[..., Any], tmp_path: Path) -> Callable
             tiny = make_tiny(cell.model, "optim.max_updates=3", *set, seed=cell.seed)
             return from_dict(TrainConfig, merge(to_dict(tiny), cell.named, cell.layer), where="test")
 
+        out = tmp_path / "m"
         return run_matrix(
-            world, plan, configure, tmp_path / "m", DocumentSelection(), how, jobs=jobs, quiet=True
+            world, plan, configure, out, DocumentSelection(), how, beside=beside, jobs=jobs, quiet=True
         )
 
     return call
@@ -140,6 +143,15 @@ def test_the_table_on_disk_is_the_one_returned(run, tmp_path: Path) -> None:
     assert rows["lstm"]["seeds"] == 2
     assert rows["lstm"]["cosine_seed_std"] > 0
     assert "lstm" in format_table(read_table(tmp_path / "m"))
+
+
+def test_a_model_that_is_trained_already_has_a_row_beside_them(run, trained: Path, tmp_path: Path) -> None:
+    table = run("mlp", beside=[RunPredictor(trained)])
+    rows = {row["name"]: row for row in table["rows"] if row["kind"] == "model"}
+    assert rows.keys() == {"mlp", "small-lstm"}
+    assert RunPredictor(tmp_path / "m" / Path(rows["small-lstm"]["per_seed"][0]["model_file"]).parent)
+    assert rows["small-lstm"]["versus_best_baseline"]
+    assert {row["name"] for row in ReportInputs.of(tmp_path / "m").models} == rows.keys()
 
 
 def test_seeds_give_other_models_and_the_same_seed_the_same(run, tmp_path: Path) -> None:

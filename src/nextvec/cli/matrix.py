@@ -254,6 +254,8 @@ def demo(
     from nextvec.experiments.evaluating import DocumentSelection
     from nextvec.experiments.matrix import run_matrix
     from nextvec.experiments.plan import MatrixPlan
+    from nextvec.inference.predictor import RunPredictor
+    from nextvec.models.saving import PRETRAINED
 
     started = time.monotonic()
     reading: dict[str, Any] = {"chunker": make_chunker(), "options": demo_options(), "quiet": quiet}
@@ -266,7 +268,10 @@ def demo(
     plan = MatrixPlan(str(store.path.resolve()), DEMO_MODELS, seeds=1)
     configure = configurer(training or TrainingFlags(), DEMO_RECIPE, DEMO_DIVISION)
     how = EvaluationConfig(speed=True, quiet=quiet)
-    table = run_matrix(store, plan, configure, out / "matrix", DocumentSelection(), how, quiet=quiet)
+    packaged = RunPredictor(PRETRAINED)  # its training texts hold no article of the demo's
+    beside = [packaged] if packaged.encoder == store.encoder.get("fingerprint") else []
+    where = out / "matrix"
+    table = run_matrix(store, plan, configure, where, DocumentSelection(), how, beside=beside, quiet=quiet)
     print(f"\n{show(table, markdown=False)}\n")
     _print_examples(store, out / "matrix", table)
     _report_of(out / "matrix", quiet)

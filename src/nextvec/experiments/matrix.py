@@ -34,6 +34,7 @@ from nextvec.evaluation.table import TABLE
 from nextvec.experiments.evaluating import DocumentSelection, check_judging, evaluate_runs
 from nextvec.experiments.plan import MatrixCell, MatrixPlan, held_plan, train_cells
 from nextvec.inference.predictor import RunPredictor
+from nextvec.models.saving import WEIGHTS
 from nextvec.training.checks import check_config
 from nextvec.training.config import TrainConfig, read_config
 from nextvec.training.session import FREE_TO_CHANGE
@@ -79,6 +80,7 @@ def run_matrix(
     selection: DocumentSelection,
     how: EvaluationConfig,
     *,
+    beside: Sequence[RunPredictor] = (),
     jobs: int = 1,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -87,6 +89,7 @@ def run_matrix(
     Args:
         configure: the training configuration of a cell.
         how: the evaluation; its task and horizon are taken from the cells.
+        beside: models that are trained already, for rows of their own.
         jobs: runs trained at the same time, in processes of their own; the cores are shared among them.
     Returns: the main report's JSON with "failed" added: run name -> what went wrong, and "others": the
         reports of the other questions by name.
@@ -111,11 +114,14 @@ def run_matrix(
             judging = question.judging(replace(how, keep=not tables or bool(plan.folds)))
             parts = [
                 evaluate_runs(
-                    store, [RunPredictor(out / "runs" / c.name, c.across) for c in fold], selection, judging
+                    store,
+                    [*(RunPredictor(out / "runs" / c.name, c.across) for c in fold), *beside],
+                    selection,
+                    judging,
                 )
                 for fold in by_fold(cells).values()
             ]
-            tables[question] = merged(joined(parts), plan, [c for c in cells if not c.fold])
+            tables[question] = merged(joined(parts), plan, [c for c in cells if not c.fold], beside)
         KeptPredictions.of(next(iter(tables.values())), store.fingerprint).write(out / KEPT)
         return write_table(out, tables, plan, failed)
 
@@ -210,15 +216,19 @@ def _differ(key: str) -> EvaluationError:
     )
 
 
-def merged(report: Report, plan: MatrixPlan, cells: Sequence[MatrixCell]) -> Report:
+def merged(
+    report: Report, plan: MatrixPlan, cells: Sequence[MatrixCell], beside: Sequence[RunPredictor] = ()
+) -> Report:
     """The report with the seeds of a combination in one row."""
     for cell in cells:
         report.row(cell.across).metadata |= {
             "model_file": f"runs/{cell.name}/model.safetensors",
             "seed": cell.seed,
         }
+    for run in beside:
+        report.row(run.name).metadata["model_file"] = str(run.folder / WEIGHTS)
     present = {row.name for row in report.rows}
-    groups = {
+    groups = {run.name: [run.name] for run in beside} | {
         row: [cell.across for cell in cells if cell.row == row and cell.across in present]
         for row in plan.rows
     }
