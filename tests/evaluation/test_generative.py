@@ -15,7 +15,10 @@ from nextvec.data.splits import Split
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines import CopyLast, NeighbourSuccessor, Random
 from nextvec.evaluation.evaluation_set import EvaluationSet
-from nextvec.evaluation.generative import (
+from nextvec.evaluation.harness import EvaluationConfig, evaluate
+from nextvec.evaluation.metrics import Scores
+from nextvec.evaluation.table import format_report
+from nextvec.evaluation.trajectory import (
     Generated,
     diversity,
     energy_score,
@@ -23,9 +26,6 @@ from nextvec.evaluation.generative import (
     score_samples,
     spread_ratio,
 )
-from nextvec.evaluation.harness import EvaluationConfig, evaluate
-from nextvec.evaluation.metrics import Scores
-from nextvec.evaluation.table import format_report
 from nextvec.selfcheck.predictors import SamplingPredictor
 from nextvec.selfcheck.worlds import kalman_error
 
@@ -110,7 +110,7 @@ def test_samples_are_the_same_whatever_the_blocks_of_memory(
     assert isinstance(whole, Generated)
     assert whole.n == 8
     assert whole.diversity.mean() == pytest.approx(1, abs=0.05)
-    monkeypatch.setattr("nextvec.evaluation.generative.SAMPLE_BYTES", 4 * 8 * D * 7)  # 7 windows at a time
+    monkeypatch.setattr("nextvec.evaluation.trajectory.SAMPLE_BYTES", 4 * 8 * D * 7)  # 7 windows at a time
     pieces = generate(random, raw, evaluation_set)
     assert pieces.energy.shape == whole.energy.shape
     assert pieces.energy.mean() == pytest.approx(whole.energy.mean(), rel=0.05)

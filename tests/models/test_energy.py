@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextvec.errors import ModelError
-from nextvec.evaluation.generative import energy_score
+from nextvec.evaluation.trajectory import energy_score
 from nextvec.models import registry
 from nextvec.models.heads import EnergyHead, energy_loss, zero_init_head
 

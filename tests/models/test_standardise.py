@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from nextvec.errors import ModelError
-from nextvec.models import standardise
-from nextvec.models.standardise import Standardiser
+from nextvec.models import heads
+from nextvec.models.heads import Standardiser
 
 
 def test_median_and_quartiles() -> None:
@@ -64,7 +64,7 @@ def test_where_most_dimensions_are_flat() -> None:
 
 
 def test_of_many_rows_evenly_spaced_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(standardise, "MAX_ROWS", 100)
+    monkeypatch.setattr(heads, "MAX_ROWS", 100)
     rows = torch.arange(1000.0)[:, None]
     module = Standardiser(1)
     module.fit(rows)

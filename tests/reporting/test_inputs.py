@@ -106,6 +106,11 @@ def test_documents_deleted_since_are_known(matrix: Path, world: Store, tmp_path:
     assert after.answers is not None
     names = [after.store.documents[i].doc_id for i in after.answers.document]
     assert names == [world.documents[i].doc_id for i in before.document]
+    shutil.copytree(tmp_path / "store", tmp_path / "compact")
+    with Store.open(tmp_path / "compact").writer() as writer:
+        writer.compact()  # other chunks stand in these rows now
+    with pytest.raises(StoreError, match="other chunks where those evaluated stood: compacted since"):
+        ReportInputs.of(matrix, store=tmp_path / "compact")
     with after.store.writer() as writer:
         writer.delete([world.documents[evaluated[-1]].doc_id])
     with pytest.raises(

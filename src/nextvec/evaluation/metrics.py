@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.evaluation.evaluation_set import EvaluationSet, context_blocks
-from nextvec.evaluation.generative import Generated, generate, spread_ratio
 from nextvec.evaluation.predictor import (
     NextVectorPredictor,
     ask_positions,
@@ -26,7 +25,17 @@ from nextvec.evaluation.predictor import (
     ranks_by_query,
     row_dots,
 )
-from nextvec.evaluation.trajectory import STEPS, Rollout, offset_cosines, offset_profile, rollable, rollout
+from nextvec.evaluation.trajectory import (
+    STEPS,
+    Generated,
+    Rollout,
+    generate,
+    offset_cosines,
+    offset_profile,
+    rollable,
+    rollout,
+    spread_ratio,
+)
 
 Values = NDArray[np.float64]
 Better = Literal["higher", "lower"] | None
@@ -174,7 +183,7 @@ SAYS = {
     "the true one.",
     "par": "Mean of max over the context of cos(prediction, x_m), divided by the same of the targets.",
     "energy_score": "E|x - y| - 1/2 E|x - x'| of raw samples, |x - y| of a point: see "
-    "`nextvec.evaluation.generative`.",
+    "`nextvec.evaluation.trajectory`.",
     "diversity": "Mean cosine distance of two different samples of a window; 0 of a point.",
     "spread_ratio": "Spread of the samples over the error of their mean; 1 is calibrated, 0 a point, below 1 "
     "too sure.",

@@ -26,7 +26,7 @@ class NextVectorPredictor(Protocol):
     attributes are read when a predictor has them: `encoder`, the fingerprint of the encoder whose vectors it
     was made for (another store is refused); `facts`, a dictionary that goes into its row of the table
     (parameters, bytes, seconds, ...); `dimension`, the D it takes; `generative`, whether it can be asked for
-    samples (see `nextvec.evaluation.generative`); `conditional`, whether it can be told what to write
+    samples (see `nextvec.evaluation.trajectory`); `conditional`, whether it can be told what to write
     towards: then `predict` (and `sample`) takes `queries` [B, D] too, where a row of zeros tells nothing;
     `ranking`, whether it has a query of its own to rank by (see `RankingPredictor`).
     """

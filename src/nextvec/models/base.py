@@ -22,13 +22,13 @@ from nextvec.models.heads import (
     Misses,
     Prediction,
     Ranker,
+    Standardiser,
     make_head,
     zero_init,
     zero_init_head,
 )
 from nextvec.models.residual import InputAverages, Residual, State, at_last, clone_state, make_residual
 from nextvec.models.saving import MODEL_CARD, load_model, save_model
-from nextvec.models.standardise import Standardiser
 
 __all__ = ["QUERY", "ModelConfig", "NextVectorModel", "Prediction", "State", "clone_state"]
 

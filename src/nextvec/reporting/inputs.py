@@ -15,9 +15,13 @@ import numpy as np
 from nextvec.checkpoint import CONFIG
 from nextvec.config import from_dict, read_toml
 from nextvec.corpus.store import Store
+from nextvec.data.gather import gather_rows
 from nextvec.data.splits import SplitConfig
 from nextvec.diagnostics.data import DataDiagnosis, DataDiagnosisConfig, diagnose_data
+from nextvec.diagnostics.sections import sample
 from nextvec.errors import NextvecError, RunError, StoreError
+from nextvec.evaluation.baselines import BASELINES
+from nextvec.evaluation.predictor import row_dots, unit
 from nextvec.evaluation.report import KEPT, KeptPredictions
 from nextvec.evaluation.table import TABLE, read_table
 from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs, own_question
@@ -31,6 +35,8 @@ Need = Literal["rows", "histories", "answers", "store", "deep"]
 """What a figure may ask for; `ReportInputs.missing` says why one is not there."""
 JUDGED = "judged.json"
 """The table of a lone run: it stands in the folder of the report."""
+COMPARED, KEPT_TO = 256, 5e-3
+"""Windows that tell whether a store's rows are those evaluated; how exactly half precision keeps a cosine."""
 REMEDY = "give a folder made by `nextvec matrix` or `nextvec train`"
 _SEEDED = re.compile(r"(?P<row>.+)-seed(?P<seed>\d+)(-fold\d+)?")
 
@@ -210,9 +216,23 @@ def _check_store(store: Store, runs: tuple[RunFolder, ...], answers: KeptPredict
     last = (documents[i].first + documents[i].count - 1 if i >= 0 else -1 for i in at)
     if any(row > end for row, end in zip(target.tolist(), last, strict=True)):
         remedy = "evaluate again: nextvec matrix"
-        raise StoreError(
-            "lacks documents that were evaluated: deleted since", where=store.path, remedy=remedy
-        )
+        said = "lacks documents that were evaluated: deleted since"
+        raise StoreError(said, where=store.path, remedy=remedy)
+    if answers is not None and not _same_chunks(store, answers):
+        remedy = "evaluate again: nextvec matrix"
+        said = "holds other chunks where those evaluated stood: compacted since"
+        raise StoreError(said, where=store.path, remedy=remedy)
+
+
+def _same_chunks(store: Store, answers: KeptPredictions) -> bool:
+    """Whether a baseline's predictions are as near to the chunks in these rows as they were then."""
+    name = next((row for row in answers.units if row in BASELINES), None)
+    if name is None:
+        return True
+    which = sample(len(answers.target), COMPARED, seed=0)
+    found = unit(np.asarray(answers.units[name][which], np.float32))
+    cosines = row_dots(found, unit(gather_rows(store.vectors, answers.target[which])))
+    return bool(np.allclose(cosines, answers.values[name]["cosine"][which], atol=KEPT_TO))
 
 
 def _run_folders(folder: Path, plan: MatrixPlan | None) -> list[Path]:

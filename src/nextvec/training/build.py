@@ -33,10 +33,10 @@ from nextvec.data.windows import IntArray, Windows, by_original, make_windows
 from nextvec.errors import ConfigError, SplitError, WindowError
 from nextvec.models.architectures.distilgpt2 import transfer
 from nextvec.models.base import NextVectorModel
+from nextvec.models.heads import MAX_ROWS
 from nextvec.models.ops.parameters import hints_of
 from nextvec.models.registry import build
 from nextvec.models.residual import AveragesResidual, ExponentialResidual, RidgeResidual, WeightsResidual
-from nextvec.models.standardise import MAX_ROWS
 from nextvec.objectives.sample import Statistics
 from nextvec.training.config import OptimConfig, TrainConfig
 from nextvec.training.muon import MuonWithAdamW

@@ -30,7 +30,7 @@ class Baseline(ABC):
         needs_training: without training windows it cannot be judged.
         conditional: it is told what to write towards, see `VectorPredictor`; evaluated
             only where there are queries.
-        generative: it can be asked for samples, see `nextvec.evaluation.generative`.
+        generative: it can be asked for samples, see `nextvec.evaluation.trajectory`.
         kept: names of the arrays that it was fitted to; None where these are the training data.
         context: how many of the most recent vectors it uses.
         metadata: what goes into its row of the table: at least "parameters", the count of fitted numbers.
