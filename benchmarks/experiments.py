@@ -3,7 +3,6 @@ the baselines on documents that no model saw.
 
     python benchmarks/experiments.py STORE --out FOLDER [--only objectives,context] [flags of nextvec matrix]
 
-Questions with sources of their own (`domain-...`) are judged on those; give the others --judge-sources.
 A folder that was interrupted goes on. Prints one table a question; FOLDER/QUESTION/matrix.json has all of it.
 """
 
@@ -20,8 +19,6 @@ from typing import Any
 UPDATES = "300"
 SUPERVISION = "data.min_context+data.context+optim.batch_size=1+32+16,5+5+32,32+32+16"
 CONTEXTS = "data.context+optim.batch_size=1+512,2+256,3+170,5+102,10+51,20+26,32+16"
-CHEAP = "copy-last,linear average,position weights,exponential averages"
-SOURCES = {"wiki": "wikitext,enwiki", "books": "books", "anarchism": "anarchism", "linux": "linux"}
 OBJECTIVES = "mse,cosine,infonce,infonce-hard,mse-infonce,mse-moment,mse-variance,infonce-brief"
 
 
@@ -35,15 +32,6 @@ class Question:
     seeds: int = 1
     shown: tuple[str, ...] = ("variance_ratio", "moments_raw")
     updates: str = UPDATES
-
-
-def of_domain(source: str, *, held_out: bool) -> Question:
-    """Judged on a source that is trained on, or on all others only."""
-    trained = [names for name, names in SOURCES.items() if not (held_out and name == source)]
-    flags = ("--models", "mlp", "--recipe", "residual", "--sources", ",".join(trained))
-    flags += ("--judge-sources", SOURCES[source], "--baselines", CHEAP)
-    asks = f"On {source}, trained on {'all other sources' if held_out else 'all sources'}."
-    return Question(asks, flags, "", shown=(), updates="100")
 
 
 QUESTIONS = {
@@ -79,9 +67,8 @@ QUESTIONS = {
     ),
     "gate": Question(
         "Does a learned gate on the residual help?",
-        ("--models", "mlp,transformer", "--recipe", "residual", "--vary", "model.options.gate=false,true"),
+        ("--models", "transformer", "--recipe", "residual", "--vary", "model.options.gate=false,true"),
         "gate=false",
-        updates="60",
     ),
     "context": Question(
         "How much context? The same number of targets in an update.",
@@ -127,8 +114,6 @@ QUESTIONS = {
         "broken=0",
         updates="100",
     ),
-    **{f"domain-{name}": of_domain(name, held_out=False) for name in SOURCES},
-    **{f"domain-without-{name}": of_domain(name, held_out=True) for name in SOURCES},
 }
 
 
