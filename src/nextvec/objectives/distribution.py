@@ -51,7 +51,6 @@ class Variance(Term):
             self.register_buffer("goal", self.known(statistics).unit_std.clone())
 
     def forward(self, sample: Sample) -> Tensor:
-        """Scalar."""
         if sample.count < 2:
             return sample.zero
         if self.config.variance_form == "brief":
@@ -89,7 +88,6 @@ class Moment(Term):
         self.register_buffer("target_std", known.std.clone())
 
     def forward(self, sample: Sample) -> Tensor:
-        """Scalar."""
         if sample.count < 2:
             return sample.zero
         mean, std = (values.to(sample.dtype) for values in (self.target_mean, self.target_std))
@@ -175,7 +173,6 @@ class Discrepancy(Term):
             self.register_buffer("within_rows", WITHIN[config.mmd_estimator](kernel(rows, rows, distance)))
 
     def forward(self, sample: Sample) -> Tensor:
-        """Scalar."""
         if sample.count < 2:
             return sample.zero
         estimator, most = self.config.mmd_estimator, self.config.mmd_rows
