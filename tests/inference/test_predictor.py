@@ -192,6 +192,23 @@ def test_samples_of_a_generative_model(options: dict[str, str]) -> None:
     np.testing.assert_allclose(drawn, predictor.sample(contexts, lengths, 3, seed=5), atol=1e-4)
 
 
+def test_samples_around_points_that_are_known_are_those_of_sample() -> None:
+    torch.manual_seed(0)
+    model = nextvec.build("lstm", d_embed=D, resampled=5)
+    model.misses.values.normal_()
+    model.scale.fill_(0.5)
+    predictor = ModelPredictor(model, 6, "mine")
+    assert predictor.resamples
+    contexts, lengths = contexts_of_all_lengths(6, np.random.default_rng(1))
+    raw, _ = predictor.predict(contexts, lengths)
+    drawn = predictor.sample(contexts, lengths, 3, seed=5)
+    assert (drawn.dtype, drawn.shape) == (np.float32, (3, 6, D))
+    np.testing.assert_array_equal(drawn, predictor.around(raw, contexts, lengths, 3, seed=5))
+    missed = torch.from_numpy((drawn - raw) / 0.5).flatten(0, 1).double()
+    missed = torch.cdist(missed, model.misses.values.double()).min(1).values
+    assert missed.max() < 1e-5
+
+
 def test_a_point_has_no_samples() -> None:
     predictor = ModelPredictor(nextvec.build("lstm", d_embed=D), 6, "mine")
     assert not predictor.generative

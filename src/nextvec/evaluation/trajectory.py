@@ -143,6 +143,19 @@ class GenerativePredictor(NextVectorPredictor, Protocol):
         ...
 
 
+@runtime_checkable
+class Resampling(Protocol):
+    """A predictor whose samples, where `resamples`, are its point and something beside it."""
+
+    resamples: bool
+
+    def around(
+        self, raw: FloatArray, contexts: FloatArray, lengths: IntArray, n: int, seed: int
+    ) -> FloatArray:
+        """What `sample` gives for contexts whose raw predictions [B, D] are known."""
+        ...
+
+
 @dataclass(frozen=True)
 class Generated:
     """What n samples x_i say of each of N windows, y the true next vector.
@@ -185,10 +198,12 @@ def generate(
         for start in range(0, len(lengths), most):
             some = slice(start, start + most)
             which = piece[some]
-            told: dict[str, Any] = {} if queries is None else {"queries": queries[some]}
-            drawn = predictor.sample(
-                contexts[some], lengths[some], n, evaluation_set.seed + 7919 * int(which[0]), **told
-            )
+            seed = evaluation_set.seed + 7919 * int(which[0])
+            if isinstance(predictor, Resampling) and predictor.resamples:  # nothing is predicted again
+                drawn = predictor.around(raw[which], contexts[some], lengths[some], n, seed)
+            else:
+                told: dict[str, Any] = {} if queries is None else {"queries": queries[some]}
+                drawn = predictor.sample(contexts[some], lengths[some], n, seed, **told)
             refuse_unsound(predictor, "samples", drawn, (n, len(which), evaluation_set.dimension))
             parts.append(score_samples(drawn, evaluation_set.targets[which]))
             asked.append(which)

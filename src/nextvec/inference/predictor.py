@@ -125,9 +125,28 @@ class ModelPredictor(VectorPredictor):
     def sample(
         self, contexts: FloatArray, lengths: IntArray, n: int, seed: int, queries: FloatArray | None = None
     ) -> FloatArray:
-        x, read, told = tensors(self.model, contexts, lengths, queries)
+        if self.model.misses is not None:
+            return self.around(self.predict(contexts, lengths, queries)[0], contexts, lengths, n, seed)
+        given, length = self._as_trained(contexts, lengths)
+        x, read, told = tensors(self.model, given, lengths, queries)
         generator = torch.Generator(x.device).manual_seed(seed)
-        return self.model.sample(x, n, read, told, generator=generator).float().cpu().numpy()
+        return self.model.sample(x, n, read, told, generator=generator).float().cpu().numpy() * length
+
+    @property
+    def resamples(self) -> bool:
+        """Whether its samples are its points and what it missed elsewhere, so that `around` can draw them."""
+        return self.generative and self.model.misses is not None
+
+    @torch.inference_mode()
+    def around(
+        self, raw: FloatArray, contexts: FloatArray, lengths: IntArray, n: int, seed: int
+    ) -> FloatArray:
+        """What `sample` gives for contexts whose raw predictions [B, D] are known already."""
+        assert self.model.misses is not None
+        _, length = self._as_trained(contexts, lengths)
+        generator = torch.Generator(self.model.scale.device).manual_seed(seed)
+        drawn = self.model.misses.draw(n, len(raw), generator) * self.model.scale
+        return np.asarray(raw + drawn.float().cpu().numpy() * length, dtype=np.float32)
 
 
 class RunPredictor(TrainedPredictor, ModelPredictor):
