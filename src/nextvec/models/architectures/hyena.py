@@ -52,7 +52,7 @@ class Filters(Precise):
     """Draws the long filters: a sine network of the position, times a window that fades, for each channel.
 
     Each sine multiplies an error by about 6, so the network stays in float32 when the model is brought to
-    bfloat16, and its sines are evaluated in float64 (on devices that have it).
+    bfloat16, and is evaluated in float64 (on devices that have it).
     """
 
     def __init__(self, count: int, hidden: int, max_length: int) -> None:
@@ -75,10 +75,9 @@ class Filters(Precise):
                 assert isinstance(layer, nn.Linear)
                 y = F.linear(y, layer.weight.to(kind), layer.bias.to(kind))
                 y = torch.sin(self.frequency.to(kind) * y)
-            drawn = self.out.weight @ y.T.to(self.out.weight.dtype)  # no sine follows
-            rates = decay_rates(self.hidden, device, drawn.dtype)
-            window = torch.exp(-rates[:, None] * time.to(drawn.dtype))
-            return drawn.view(self.count, self.hidden, length) * window
+            drawn = self.out.weight.to(kind) @ y.T
+            window = torch.exp(-decay_rates(self.hidden, device, kind)[:, None] * time)
+            return (drawn.view(self.count, self.hidden, length) * window).to(self.frequency.dtype)
 
 
 class HyenaOperator(nn.Module):
