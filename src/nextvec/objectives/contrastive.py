@@ -135,7 +135,7 @@ class InfoNCE(Term):
             raise TrainingError(
                 "the batch has no drawn negatives",
                 where="loss.drawn_negative",
-                remedy="draw them (`nextvec.data.sampling.Sampling`)",
+                remedy="draw them: Sampling(drawn=True) of nextvec.data",
             )
         drawn = sample.select(sample.drawn).detach()
         unit, there = F.normalize(drawn, dim=-1), (drawn != 0).any(dim=1)

@@ -251,7 +251,12 @@ def blocks(store: Store, documents: Windows) -> Iterable[np.ndarray[tuple[int, i
 
 
 def make_optimiser(
-    model: nn.Module, objective: nn.Module, config: OptimConfig, *, fused: bool
+    model: nn.Module,
+    objective: nn.Module,
+    config: OptimConfig,
+    *,
+    fused: bool,
+    products: torch.dtype = torch.float32,
 ) -> torch.optim.Optimizer:
     """AdamW, or Muon with AdamW, over what model and objective learn, with the decay where `config.decay`
     wants it.
@@ -259,7 +264,7 @@ def make_optimiser(
     A parameter may carry limits of its own (`models.ops.parameters`): the state matrices of S4 are learned
     slowly and never decayed. An objective's parameters are not decayed. With Muon the matrices of the
     backbone are its, and embeddings, heads, baselines and everything else AdamW's, as its authors advise
-    (Jordan et al., Muon, 2024).
+    (Jordan et al., Muon, 2024); it multiplies in `products`.
     """
     groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -284,7 +289,7 @@ def make_optimiser(
     ]
     if config.optimiser == "adamw":
         return torch.optim.AdamW(made, lr=config.lr, fused=fused)
-    return MuonWithAdamW(made, config.lr, config.muon_factor)
+    return MuonWithAdamW(made, config.lr, config.muon_factor, products)
 
 
 def fit_residual(

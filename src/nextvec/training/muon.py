@@ -1,8 +1,9 @@
 """Muon for the backbone's matrices and AdamW for the rest, as one optimiser with one state.
 
 Muon: Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024. `torch.optim.Muon` always
-works in bfloat16, which a processor without such instructions emulates: an update of 7M parameters took 20 s
-there, where float32 takes about one. So the update is written out here, and tests hold it to torch's.
+works in bfloat16, which a processor without such instructions emulates (an update of 7M parameters took 20 s
+there, float32 about one), and which a run in float32 did not ask for. So the update is written out here, and
+tests hold it to torch's.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-from nextvec.hardware import native_bfloat16
 
 MOMENTUM = 0.95
 QUINTIC = (3.4445, -4.775, 2.0315)  # steep at zero: five steps bring every singular value near 1
@@ -43,11 +42,11 @@ class MuonWithAdamW(torch.optim.Optimizer):
         groups: with the keys "params", "weight_decay" and "muon".
         lr: the rate of every group.
         factor: Muon's rate over `lr`.
-        dtype: of Muon's products; None: bfloat16 where the processor has it, else float32.
+        dtype: of Muon's products.
     """
 
     def __init__(
-        self, groups: list[dict[str, Any]], lr: float, factor: float, dtype: torch.dtype | None = None
+        self, groups: list[dict[str, Any]], lr: float, factor: float, dtype: torch.dtype = torch.float32
     ) -> None:
         super().__init__(groups, {"lr": lr, "factor": factor})
         self.dtype = dtype
@@ -80,8 +79,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         if not state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
         momentum = state["momentum_buffer"].lerp_(gradient, 1 - MOMENTUM)
-        native = torch.bfloat16 if native_bfloat16(str(parameter.device)) else torch.float32
-        update = orthogonalised(gradient.lerp(momentum, MOMENTUM), self.dtype or native)
+        update = orthogonalised(gradient.lerp(momentum, MOMENTUM), self.dtype)
         rows, columns = parameter.shape
         parameter.mul_(1 - lr * weight_decay)
         parameter.add_(update.to(parameter.dtype), alpha=-lr * math.sqrt(max(1, rows / columns)))

@@ -274,7 +274,9 @@ def build_session(
     here = processes or Processes()
     fabric, network = _set_up(model, hardware, here, start)
     objective.to(fabric.device)
-    optimiser = make_optimiser(model, objective, config.optim, fused=hardware.device != "mps")
+    products = torch.bfloat16 if hardware.precision == "bfloat16" else torch.float32
+    fused = hardware.device != "mps"
+    optimiser = make_optimiser(model, objective, config.optim, fused=fused, products=products)
     names = (*loss_names(objective), "cosine", "gradient_norm")
     session = TrainingSession(
         store=store,

@@ -55,8 +55,12 @@ class LSTM(NextVectorModel):
     def _read(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         # oneDNN has no LSTM in bfloat16 for processors without such instructions, and raises there.
         cpu = x.device.type
-        narrow = torch.is_grad_enabled() and len(x) < NARROW
-        if cpu == "cpu" and torch.is_autocast_enabled(cpu) and (narrow or not native_bfloat16(cpu)):
+        # Not asked for its rows outside of autocast: an exported graph would hold for that number alone.
+        if (
+            cpu == "cpu"
+            and torch.is_autocast_enabled(cpu)
+            and (not native_bfloat16(cpu) or (torch.is_grad_enabled() and len(x) < NARROW))
+        ):
             with torch.autocast(cpu, enabled=False):
                 read: tuple[Tensor, tuple[Tensor, Tensor]] = self.lstm(x, state)
         else:
