@@ -273,11 +273,11 @@ def demo(
     where = out / "matrix"
     table = run_matrix(store, plan, configure, where, DocumentSelection(), how, beside=beside, quiet=quiet)
     print(f"\n{show(table, markdown=False)}\n")
-    _print_examples(store, out / "matrix", table)
-    _report_of(out / "matrix", quiet)
+    _print_examples(store, where, table)
+    _report_of(where, quiet)
     print(f"store    {out / 'store'}   (nextvec info {out / 'store'})")
-    print(f"runs     {out / 'matrix' / 'runs'}")
-    print(f"table    {out / 'matrix' / 'matrix.json'}   (nextvec compare {out / 'matrix'})")
+    print(f"runs     {where / 'runs'}")
+    print(f"table    {where / 'matrix.json'}   (nextvec compare {where})")
     print(f"seconds  {time.monotonic() - started:.0f}")
     if table["failed"]:
         raise SystemExit(1)

@@ -79,10 +79,7 @@ def keep_misses(run: Path, batches: BatchSource) -> None:
     missed: list[Tensor] = []
     with exact():
         for batch in batches.fixed():
-            several = batch.targets.ndim == 4
-            target, mask = (
-                (batch.targets[..., 0, :], batch.mask[..., 0]) if several else (batch.targets, batch.mask)
-            )
+            target, mask = _nearest(batch)
             missed.append((target - _predicted(model, batch).raw)[mask] / model.scale)
     found = torch.cat(missed)
     count = len(model.misses.values)
@@ -97,6 +94,13 @@ def _predicted(model: NextVectorModel, batch: Batch) -> Prediction:
     return found
 
 
+def _nearest(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Targets [B, T, D] and mask [B, T] of the nearest horizon."""
+    if batch.targets.ndim == 4:
+        return batch.targets[..., 0, :], batch.mask[..., 0]
+    return batch.targets, batch.mask
+
+
 def _continuations(
     model: NextVectorModel, prediction: Prediction, batch: Batch
 ) -> list[tuple[Tensor, Tensor]]:
@@ -104,8 +108,7 @@ def _continuations(
     nothing of a model without confidence or a batch without broken ones."""
     if model.confidence is None or batch.broken is None:
         return []
-    several = batch.targets.ndim == 4
-    mask, targets = (batch.mask[..., 0], batch.targets[..., 0, :]) if several else (batch.mask, batch.targets)
+    targets, mask = _nearest(batch)
     judged = mask | batch.broken
     return [(model.continuation(prediction, targets)[judged], mask[judged].float())]
 
