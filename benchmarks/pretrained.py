@@ -8,7 +8,8 @@ leak guard, and nothing of the machine that it was made on. Half an hour of one 
 
     python benchmarks/pretrained.py STORE --split-file splits.json --by-source FILE
 
-judges the model of the package instead, once on the test documents of every source.
+judges the model of the package instead, once on the test documents of every source; `--ridge SOURCES` judges
+it on these sources against a ridge on averages that has residuals of its own to sample with.
 """
 
 from __future__ import annotations
@@ -27,13 +28,17 @@ import torch
 
 from nextvec.corpus.chunking import make_chunker
 from nextvec.corpus.store import Store
+from nextvec.data.gather import VectorSource
+from nextvec.data.least_squares import training_blocks
 from nextvec.data.splits import SplitConfig
 from nextvec.data.trained import TRAINED_ON
+from nextvec.data.windows import Windows
 from nextvec.disk import read_json, write_json
 from nextvec.errors import RunError
-from nextvec.evaluation.harness import EvaluationConfig
+from nextvec.evaluation.baselines.linear import RESIDUALS, AveragesWithResiduals, RidgeOnAverages
+from nextvec.evaluation.harness import EvaluationConfig, evaluate
 from nextvec.evaluation.intervals import DocumentBootstrap
-from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
+from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs, laid_out
 from nextvec.inference.predictor import RunPredictor
 from nextvec.models import registry
 from nextvec.models.base import NextVectorModel
@@ -174,6 +179,43 @@ def by_source(store: Store, split: Path, out: Path) -> None:
     write_json(out, found)
 
 
+class RidgeWithResiduals(RidgeOnAverages):
+    """`AveragesWithResiduals` about a better point."""
+
+    name = "ridge + residuals"
+    generative = True
+    sample = AveragesWithResiduals.sample
+
+    def fit(self, vectors: VectorSource, train: Windows, validation: Windows | None) -> None:
+        super().fit(vectors, train, validation)
+        some = train.select(np.unique(np.linspace(0, len(train) - 1, RESIDUALS).round().astype(np.int64)))
+        missed = [
+            targets - self.guess(c, n) for c, n, targets in training_blocks(vectors, some, self.context)
+        ]
+        self.residuals = np.random.default_rng(self.seed).permutation(np.concatenate(missed))
+
+
+def against_ridge(store: Store, split: Path, sources: str) -> None:
+    """Print the packaged model less that ridge, its penalty chosen on validation documents of all sources."""
+    run, how = RunPredictor(PRETRAINED), EvaluationConfig(baselines=("averages + residuals",))
+    selection = DocumentSelection(sources=tuple(sources.split(",")), division=SplitConfig(file=str(split)))
+    judged, training = laid_out(store, [run], selection, how)
+    assert training is not None
+    ridge = RidgeWithResiduals(how.context)
+    ridge.fit(store.vectors, training.train, training.validation)
+    report = evaluate(
+        store, judged, selection.split, [run, ridge], how, training=training, seen=run.trained_on
+    )
+    assert report.bootstrap is not None
+    model, other = report.row(PRETRAINED), report.row(ridge.name)
+    for metric in ("cosine", "energy_score"):
+        found = report.bootstrap.interval(model.values[metric], other.values[metric])
+        print(
+            f"{metric}: {model.figures[metric]:.4f}, {ridge.name} {other.figures[metric]:.4f}, "
+            f"difference {found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("store", type=Path)
@@ -181,7 +223,11 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/pretrained"))
     parser.add_argument("--out", type=Path, default=Path("src/nextvec/pretrained"))
     parser.add_argument("--by-source", type=Path, metavar="FILE", help="judge the model of the package")
+    parser.add_argument("--ridge", metavar="SOURCES", help="judge it against a ridge with residuals")
     given = parser.parse_args()
+    if given.ridge:
+        against_ridge(Store.open(given.store), given.split_file, given.ridge)
+        return
     if given.by_source:
         by_source(Store.open(given.store), given.split_file, given.by_source)
         return
