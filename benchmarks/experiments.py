@@ -32,6 +32,7 @@ class Question:
     seeds: int = 1
     shown: tuple[str, ...] = ("variance_ratio", "moments_raw")
     updates: str = UPDATES
+    recipe: str = "scratch"
 
 
 QUESTIONS = {
@@ -43,9 +44,10 @@ QUESTIONS = {
     ),
     "objectives-residual": Question(
         "The same, learning only what exponential averages miss.",
-        ("--models", "transformer", "--recipe", "residual", "--objectives", "mse,cosine,infonce,mse-infonce"),
+        ("--models", "transformer", "--objectives", "mse,cosine,infonce,mse-infonce"),
         "mse",
         seeds=3,
+        recipe="residual",
     ),
     "supervision": Question(
         "The loss at every position, at the last of 5 (the brief's windows) or of 32? Equal seconds.",
@@ -67,8 +69,9 @@ QUESTIONS = {
     ),
     "gate": Question(
         "Does a learned gate on the residual help?",
-        ("--models", "transformer", "--recipe", "residual", "--vary", "model.options.gate=false,true"),
+        ("--models", "transformer", "--vary", "model.options.gate=false,true"),
         "gate=false",
+        recipe="residual",
     ),
     "context": Question(
         "How much context? The same number of targets in an update.",
@@ -77,8 +80,9 @@ QUESTIONS = {
     ),
     "horizon": Question(
         "How far ahead? Each against the baselines at the same distance.",
-        ("--models", "gru", "--recipe", "residual", "--tasks", "next,next-2,next-5,multi"),
+        ("--models", "gru", "--tasks", "next,next-2,next-5,multi"),
         "next",
+        recipe="residual",
     ),
     "layers": Question(
         "How deep?",
@@ -93,8 +97,9 @@ QUESTIONS = {
     ),
     "middle": Question(
         "Is the middle easier than the next?",
-        ("--models", "gru", "--recipe", "residual", "--tasks", "next,middle"),
+        ("--models", "gru", "--tasks", "next,middle"),
         "next",
+        recipe="residual",
     ),
     "curriculum": Question(
         "Easy first? From one chunk up, or coherent windows first, over half of 2 epochs.",
@@ -135,6 +140,7 @@ def main() -> None:
         out = arguments.out / name
         command = [str(Path(sys.executable).with_name("nextvec")), "matrix", arguments.store]
         command += [*question.flags, "--seeds", seeds, "--max-updates", question.updates]
+        command += ["--recipe", question.recipe]
         command += ["--out", str(out), "--no-speed", *further]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
         if done.returncode not in (0, 1):  # 1: some run failed, and is reported

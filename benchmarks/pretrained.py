@@ -1,7 +1,7 @@
 """The model that comes with the package, made again: `make pretrained STORE=STORE SPLIT=splits.json`.
 
 STORE holds unit vectors of the packaged encoder, verified at ingest (data/ and data/large/ together:
-benchmarks/results/README.md says how it is made). Trains by recipe `pretrained` into --run (interrupted, the
+benchmarks/results/README.md says how it is made). Trains by the default recipe into --run (interrupted, the
 same command goes on), brings the raw output to the length that fits validation best, and writes the model to
 --out in half precision (the backbone's matrices in bytes), with the keys of all it was trained on for the
 leak guard, and nothing of the machine that it was made on. Half an hour of one core with AVX2.
@@ -71,7 +71,7 @@ def train(store: Path, split: Path, run: Path) -> None:
     if (run / "config.toml").is_file():
         command.append("--resume")
     else:
-        command += ["--model", "lcm", "--recipe", "pretrained", "--set", 'model.preset="m7"']
+        command += ["--model", "lcm", "--set", 'model.preset="m7"']
         command += ["--set", f'data.split.file="{split.resolve()}"']
     subprocess.run(command, check=True)
 

@@ -2,7 +2,7 @@
 
     python benchmarks/scaling.py STORE --split-file splits.json --judge-sources SOURCES --out FOLDER
 
-Every question is a matrix of recipe `pretrained` (a point and a query for ranking, each starting from its
+Every question is a matrix of the default recipe (a point and a query for ranking, each starting from its
 best baseline), so an interrupted run goes on. Documents: one random order of the training documents, its
 first 1/64, 1/16, 1/4, and all of it; with fewer documents more epochs. Learning rates are chosen on
 validation documents, for each architecture, at 1/16. Prints a table a question and writes FOLDER/scaling.json
@@ -58,7 +58,7 @@ def shares(store: Store, split_file: Path, out: Path) -> dict[int, tuple[Path, i
 def matrix(out: Path, store: Path, *flags: str) -> None:
     """Train what is not there yet and make the table; with --join there is none."""
     command = [sys.executable, "-m", "nextvec", "matrix", str(store), "--out", str(out)]
-    command += ["--recipe", "pretrained", "--no-speed", "--baselines", BASELINES, *flags]
+    command += ["--no-speed", "--baselines", BASELINES, *flags]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
     if done.returncode not in (0, 1):  # 1: some run failed, and is reported
         sys.exit(done.returncode)

@@ -107,7 +107,8 @@ def measure(folder: Path, rows: int, times: int) -> list[dict[str, object]]:
     row("nextvec models", [*ours, "models"], "import torch", [*python, "import torch"])
     row("nextvec predict --file TEXT", [*ours, "predict", "--file", str(text)],
         "sentence-transformers encodes a text", [*python, ENCODE])  # fmt: skip
-    short = ["--model", "mlp", "--max-updates", "1", "--quiet", "--out", str(folder / "run")]
+    short = ["--model", "mlp", "--recipe", "scratch", "--max-updates", "1", "--quiet"]
+    short += ["--out", str(folder / "run")]
     row(f"train mlp, 1 update, {rows:,} chunks", [*ours, "train", str(store), *short],
         "Fabric and one AdamW step", [*python, STEP], 1)  # fmt: skip
     files = [str(vectors), str(chunks), str(folder / "copy.npy"), str(folder / "copy.parquet")]

@@ -5,7 +5,7 @@
     python benchmarks/train_throughput.py --synthetic --models transformer,lcm --processes
 
 The plain loop: one Python object a window, torch's DataLoader with batch 32, float32, five vectors in, the
-loss at the last position only, `loss.item()` every step. Ours: recipe `default`, unchanged. Both train the
+loss at the last position only, `loss.item()` every step. Ours: recipe `scratch`, unchanged. Both train the
 same architecture and preset in the same process, one after the other, on the same documents; a position is a
 target that got a loss. With --to-validation both also race to the same validation cosine, judged on the same
 windows of five. With --processes nextvec trains alone: one process with two threads, then two with one each.
@@ -105,7 +105,7 @@ def our_loop(
     layers = {"model": {"name": name, "preset": preset}, "data": {"split": split}, "optim": {"epochs": 10**6}}
     layers["optim"]["max_updates"] = updates
     layers["runtime"] = {"device": "cpu"}
-    session = open_session(store, make_config("default", layers), folder, resume=False)
+    session = open_session(store, make_config("scratch", layers), folder, resume=False)
 
     def steps(session: TrainingSession) -> Iterator[int]:
         while True:
@@ -210,7 +210,7 @@ def on_processes(store: Store, name: str, preset: str, split: dict[str, object],
         layers = {"model": {"name": name, "preset": preset}, "data": {"split": split}, "runtime": runtime}
         layers["optim"] = {"epochs": 4}
         out = Path(tempfile.mkdtemp(dir=folder))
-        train(store, make_config("default", layers), out, quiet=True)
+        train(store, make_config("scratch", layers), out, quiet=True)
         first, *_, last = read_history(out)
         seconds = last["positions"] / last["positions_per_second"]
         updates = (last["update"] - first["update"]) / (len(read_history(out)) - 1)

@@ -123,7 +123,7 @@ def make_tiny() -> Callable[..., Any]:
             "optim": {"batch_size": 4, "epochs": 2, "lr": 1e-2},
             "runtime": {"device": "cpu", "precision": "float32", "threads": 1, "seed": seed},
         }
-        return make_config("default", merge(tiny, parse_assignments(assignments)))
+        return make_config("scratch", merge(tiny, parse_assignments(assignments)))
 
     return make
 

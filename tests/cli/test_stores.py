@@ -261,15 +261,16 @@ def test_documents_too_short_for_a_window_are_told_and_what_is_advised_works(
         (folder / f"{i:02d}.txt").write_text("\n\n".join(lines))
     made = ingest_sentences(cli, folder, store, "--quiet")
     assert "few documents: of 30 the default split keeps 19 for training, 7 for validation and 4" in made.out
-    assert "fewer than 6 chunks, too few for a window of recipe residual or of the evaluation: 10 of 30" in (
-        made.out
+    assert (
+        "fewer than 6 chunks, too few for a window of the default recipe or of the evaluation: 10 of 30"
+        in (made.out)
     )
     assert "nextvec train --set data.min_context=3; nextvec evaluate --judge-context 3" in made.out
     ids = [d.doc_id for d in Store.open(store).documents]
     split = {"train": [*ids[1:21], *ids[25:]], "validation": [ids[21]], "test": [ids[0], ids[22], ids[24]]}
     split["train"].append(ids[23])
     (tmp_path / "split.json").write_text(json.dumps(split))
-    residual = ("train", store, "--model", "lstm", "--recipe", "residual", *tiny, "--quiet")
+    residual = ("train", store, "--model", "lstm", *tiny, "--quiet")
     divided = (*residual, "--split-file", tmp_path / "split.json", "--out", tmp_path / "run")
     refused = cli(*divided)
     assert refused.code == 2

@@ -57,7 +57,8 @@ def test_flags_win_over_the_file_and_the_file_over_the_recipe(
     assert done.code == 0
     held = read_toml(tmp_path / "run" / "config.toml")
     model = held["model"]
-    assert (model["name"], model["preset"], model["options"]) == ("lstm", "small", {"hidden": 16})
+    own = {"residual": "averages", "resampled": 512, "hidden": 16}
+    assert (model["name"], model["preset"], model["options"]) == ("lstm", "small", own)
     assert (held["data"]["context"], held["optim"]["clip"]) == (7, 0.5)
     assert (held["optim"]["epochs"], held["optim"]["batch_size"], held["runtime"]["seed"]) == (1, 4, 3)
     assert held["optim"]["schedule"] == "cosine"
@@ -85,7 +86,8 @@ def test_a_name_wins_over_the_file_and_a_key_over_the_name(
         7,
         0.0,
     )
-    assert held["model"]["options"] == {"residual": "last", "head": "compact", "hidden": 16}
+    own = {"residual": "last", "head": "compact", "resampled": 512, "hidden": 16}
+    assert held["model"]["options"] == own
     assert json.loads((tmp_path / "run" / "config.json").read_text())["training"]["horizons"] == [1, 2]
 
 
@@ -144,7 +146,7 @@ def test_an_objective_by_name(
 def test_recipe_brief_trains_on_windows_of_the_context_asked_for(
     cli, tiny: tuple[str, ...], world: Store, tmp_path: Path
 ) -> None:
-    command = ("train", world.path, "--model", "lstm", "--recipe", "brief", *tiny)
+    command = ("train", world.path, "--model", "lstm", *tiny, "--recipe", "brief")
     assert cli(*command, "--out", tmp_path / "five").code == 0
     assert cli(*command, "--out", tmp_path / "four", "--context", "4").code == 0
     shapes = [read_toml(tmp_path / name / "config.toml")["data"] for name in ("five", "four")]
@@ -205,7 +207,8 @@ def test_a_finished_run_resumed_stays_as_it_is(
 def test_every_other_architecture_trains(
     cli, tiny: tuple[str, ...], world: Store, tmp_path: Path, model: str
 ) -> None:
-    done = cli("train", world.path, "--model", model, "--out", tmp_path / "run", *tiny, "--max-updates", "3")
+    command = ("train", world.path, "--model", model, "--out", tmp_path / "run", "--recipe", "scratch", *tiny)
+    done = cli(*command, "--max-updates", "3")
     assert done.code == 0
     assert "(max_updates)" in done.out
 
@@ -279,7 +282,7 @@ def test_the_model_of_the_package_is_a_start(tmp_path: Path) -> None:
     ) as writer:
         writer.add_shard(documents, vectors, path="test")
     store = Store.open(tmp_path / "s")
-    config = make_config("pretrained", inherited("pretrained", store))
+    config = make_config("default", inherited("pretrained", store))
     start = warm_start("pretrained", store, config)
     build_model(store, config).load_state_dict(start.weights)
     theirs = model.state_dict()
@@ -295,7 +298,7 @@ def test_a_finished_run_goes_on_to_a_later_end(
     run = tmp_path / "run"
     assert cli("train", world.path, "--model", "gru", "--out", run, *tiny, "--max-updates", "3").code == 0
     again = ("train", world.path, "--out", run, "--resume")
-    done = cli(*again, "--max-updates", "9", "--epochs", "5")
+    done = cli(*again, "--max-updates", "9", "--epochs", "12")
     assert done.code == 0, done.err
     metrics = json.loads((run / "metrics.json").read_text())
     assert (metrics["updates"], metrics["stopped"]) == (9, "max_updates")

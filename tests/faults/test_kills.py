@@ -32,6 +32,7 @@ from nextvec.corpus.store import Store
 SERVER = Path(__file__).parent / "kill_server.py"
 TINY = [
     "--device=cpu",
+    "--recipe=scratch",
     "--precision=float32",
     "--epochs=2",
     "--batch-size=16",

@@ -73,10 +73,10 @@ def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
 def tiny() -> MakeConfig:
     """A configuration that runs in a second: tiny("optim.epochs=2", recipe="brief")."""
 
-    def make(*assignments: str, recipe: str = "default") -> TrainConfig:
+    def make(*assignments: str, recipe: str = "scratch") -> TrainConfig:
         base = (
             TINY
-            if recipe == "default"
+            if recipe == "scratch"
             else {**TINY, "data": {"split": TINY["data"]["split"]}, "optim": {"epochs": 3}}
         )
         return make_config(recipe, merge(base, parse_assignments(assignments)))

@@ -37,7 +37,7 @@ def test_a_recipe_survives_toml(name, tmp_path):
 
 @pytest.mark.parametrize(
     ("objective", "base", "own"),
-    [("infonce-brief", "brief", {"data": {"max_per_document": 8}}), ("mse-moment", "default", {})],
+    [("infonce-brief", "brief", {"data": {"max_per_document": 8}}), ("mse-moment", "scratch", {})],
 )
 def test_a_recipe_on_a_base_is_the_base_with_the_objective(objective, base, own):
     layer = read_layer("objectives", objective)
@@ -55,9 +55,9 @@ def test_the_briefs_contrastive_loss_has_all_of_its_negatives():
 
 
 def test_later_layers_win():
-    config = make_config("default", MODEL, {"optim": {"lr": 1.0}}, {"optim": {"lr": 2.0}})
+    config = make_config("scratch", MODEL, {"optim": {"lr": 1.0}}, {"optim": {"lr": 2.0}})
     assert config.optim.lr == 2.0
-    assert to_dict(config)["data"] == to_dict(make_config("default", MODEL))["data"]
+    assert to_dict(config)["data"] == to_dict(make_config("scratch", MODEL))["data"]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_later_layers_win():
 )
 def test_values_that_cannot_be_meant_name_their_key(layer, text):
     with pytest.raises(ConfigError, match=text):
-        make_config("default", MODEL, layer)
+        make_config("scratch", MODEL, layer)
 
 
 def test_a_run_of_before_there_were_several_horizons_is_read(tmp_path):
@@ -113,7 +113,7 @@ def test_a_run_of_before_there_were_several_horizons_is_read(tmp_path):
 
 def test_a_model_has_to_be_named():
     with pytest.raises(ConfigError, match=r"'model\.name' is missing"):
-        make_config("default")
+        make_config("scratch")
 
 
 def test_an_unknown_recipe_lists_those_there_are():

@@ -34,15 +34,15 @@ SPREAD = "loss.moment=0.1", "loss.mmd=1", "loss.variance=0.1", "loss.context=0.1
 pytestmark = pytest.mark.filterwarnings("ignore:the gradient of loss:nextvec.errors.NextvecWarning")
 DRY = "model.options.dropout=0.0"
 RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "default": ("default", ("model.name=lstm", DRY, "loss.cosine=1", *STEADY)),
+    "scratch": ("scratch", ("model.name=lstm", DRY, "loss.cosine=1", *STEADY)),
     "residual": ("residual", ("model.name=transformer", DRY, "optim.epochs=1")),
-    "pretrained": (
-        "pretrained",
+    "default": (
+        "default",
         ("model.name=lcm", "model.preset=m7", "model.options.heads=2", "optim.epochs=1"),
     ),
-    "terms": ("default", ("model.name=gru", DRY, *CONTRAST, *SPREAD, "optim.epochs=1")),
+    "terms": ("scratch", ("model.name=gru", DRY, *CONTRAST, *SPREAD, "optim.epochs=1")),
     "broken": (
-        "default",
+        "scratch",
         ("model.name=mlp", DRY, "loss.continuation=1", "data.broken=0.5",
          "data.conditional=0.5", "data.horizons=[1, 2]", "optim.epochs=1"),
     ),
@@ -56,7 +56,7 @@ def made(tiny) -> Callable[..., TrainConfig]:
     """The configuration of one of RECIPES, or of LCM, for so many processes."""
 
     def make(name: str, devices: int, *more: str) -> TrainConfig:
-        recipe, options = RECIPES.get(name, ("default", LCM))
+        recipe, options = RECIPES.get(name, ("scratch", LCM))
         own = ("optim.batch_size=4", f"runtime.devices={devices}", "data.context=6", "data.min_context=1")
         strategy = ("runtime.strategy=fsdp",) if name == "sharded" and devices > 1 else ()
         return tiny(*options, *own, *strategy, *more, recipe=recipe)
@@ -121,7 +121,7 @@ def runs(store, made, tmp_path_factory) -> Path:
     jobs = [("train", made(name, 2), base / f"{name}-2", False) for name in (*RECIPES, "sharded")]
     for name in (*RECIPES, "sharded"):
         train(store, made(name, 1), base / f"{name}-1", quiet=True)
-    for name in ("default", "sharded"):
+    for name in ("scratch", "sharded"):
         train(store, made(name, 1, six), base / f"{name}-one", quiet=True)
         train(store, made(name, 1, six), base / f"{name}-one-two", quiet=True)
         train(store, made(name, 1, twelve), base / f"{name}-one", resume=True, quiet=True)
@@ -130,14 +130,14 @@ def runs(store, made, tmp_path_factory) -> Path:
             ("train", made(name, 2, twelve), base / f"{name}-one-two", True),
         ]
     jobs += [
-        ("interrupted", made("default", 2), base / "interrupted", False),
-        ("full", made("default", 2), base / "full", False),
+        ("interrupted", made("scratch", 2), base / "interrupted", False),
+        ("full", made("scratch", 2), base / "full", False),
         ("meta", made("sharded", 2), base / "meta", False),
-        ("killed", made("default", 2, "runtime.checkpoint_every_s=0"), base / "killed", False),
+        ("killed", made("scratch", 2, "runtime.checkpoint_every_s=0"), base / "killed", False),
     ]
     with pytest.raises(PeerLostError, match="process 1 of 2 was ended by SIGKILL"):
         launch(work, (store.path, jobs), 2, base)
-    for name in ("default-two-one", "sharded-two-one"):
+    for name in ("scratch-two-one", "sharded-two-one"):
         train(store, made(name.split("-")[0], 1, twelve), base / name, resume=True, quiet=True)
     return base
 
@@ -159,7 +159,7 @@ def test_two_processes_have_the_curve_of_one(runs, name):
     assert all(torch.allclose(one[key], two[key], rtol=1e-4, atol=1e-4) for key in one)
 
 
-@pytest.mark.parametrize("name", ["default", "sharded"])
+@pytest.mark.parametrize("name", ["scratch", "sharded"])
 @pytest.mark.parametrize("way", ["one-two", "two-one"])
 def test_a_run_goes_on_with_another_number_of_processes(runs, name, way):
     assert curve(runs / f"{name}-{way}") == pytest.approx(curve(runs / f"{name}-one"), rel=1e-5, abs=1e-5)
@@ -175,8 +175,8 @@ def test_a_sharded_run_is_read_back_as_any_other(runs):
 def test_a_signal_to_one_process_stops_all_at_the_same_update(store, made, runs):
     errors = [(runs / f"interrupted.{rank}.error").read_text() for rank in (0, 1)]
     assert errors == [TrainingInterrupted.__name__] * 2
-    train(store, made("default", 1), runs / "interrupted", resume=True, quiet=True)
-    assert curve(runs / "interrupted") == pytest.approx(curve(runs / "default-1"), rel=1e-5, abs=1e-5)
+    train(store, made("scratch", 1), runs / "interrupted", resume=True, quiet=True)
+    assert curve(runs / "interrupted") == pytest.approx(curve(runs / "scratch-1"), rel=1e-5, abs=1e-5)
 
 
 def test_a_full_disk_ends_all_and_says_so(runs):
@@ -186,8 +186,8 @@ def test_a_full_disk_ends_all_and_says_so(runs):
 
 def test_after_the_death_of_one_process_the_run_goes_on_from_its_last_checkpoint(store, made, runs):
     assert (runs / "killed.0.error").read_text() == PeerLostError.__name__
-    train(store, made("default", 1), runs / "killed", resume=True, quiet=True)
-    assert curve(runs / "killed") == pytest.approx(curve(runs / "default-1"), rel=1e-5, abs=1e-5)
+    train(store, made("scratch", 1), runs / "killed", resume=True, quiet=True)
+    assert curve(runs / "killed") == pytest.approx(curve(runs / "scratch-1"), rel=1e-5, abs=1e-5)
 
 
 def test_a_process_holds_half_of_the_large_model_and_the_estimate_says_so(runs):

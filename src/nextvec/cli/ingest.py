@@ -300,7 +300,7 @@ def _few(out: Path) -> str:
         return said
     least = max(min(short) - EvaluationConfig.horizon, 1)
     return said + (
-        f"\n  fewer than {needed} chunks, too few for a window of recipe residual or of the evaluation: "
+        f"\n  fewer than {needed} chunks, too few for a window of the default recipe or of the evaluation: "
         f"{len(short)} of {counted(len(counts), 'document')}.\n    Shorter windows: "
         f"nextvec train --set data.min_context={least}; nextvec evaluate --judge-context {least}"
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 from cyclopts import Parameter
 
 from nextvec.cli.common import JsonTarget, NewSplitFile, Quiet, StorePath, flag, names, numbers, output
-from nextvec.config import given, merge, parse_assignments, read_toml
+from nextvec.config import from_dict, given, merge, parse_assignments, read_toml, to_dict
 from nextvec.errors import ConfigError, NextvecWarning
 from nextvec.text import columns, counted
 
@@ -44,8 +44,8 @@ class TrainingFlags:
     recipe: Annotated[
         str | None,
         flag(
-            f"Protocol: {_stems('recipes')}; residual is a baseline and what it misses, brief is to the "
-            "letter."
+            f"Protocol: {_stems('recipes')}; default starts from the best baselines of point and "
+            "rank, scratch from nothing, brief is to the letter."
         ),
     ] = None
     config: Annotated[Path | None, flag("A TOML file over the recipe; flags win over it.")] = None
@@ -115,10 +115,15 @@ class TrainingFlags:
         return merge(objective, {} if self.task is None else read_layer("tasks", self.task, "--task"))
 
     def _min_context(self, file: Mapping[str, Any]) -> int | None:
-        """Recipe brief and task middle train on windows of exactly `context`; --context changes both ends
-        there."""
-        brief = self.recipe == "brief" and "min_context" not in file.get("data", {})
-        return self.context if brief or self.task == "middle" else None
+        """--context is both ends where task middle, or the recipe, trains on windows of one length, and
+        where it lies below the recipe's lower end."""
+        if self.context is None or self.task == "middle":
+            return self.context
+        from nextvec.training.config import read_recipe
+
+        own = read_recipe(self.recipe or DEFAULT_RECIPE)["data"]
+        both = own["min_context"] == own["context"] or own["min_context"] > self.context
+        return self.context if both and "min_context" not in file.get("data", {}) else None
 
 
 def check_numbers(flags: Mapping[str, Mapping[str, Any]]) -> None:
@@ -219,38 +224,38 @@ def _configured(
     store: Store, flags: TrainingFlags, own: dict[str, Any], init_from: str | None, out: Path, resume: bool
 ) -> TrainConfig | None:
     """What is trained; None where a run is resumed as it was."""
-    from nextvec.training.config import make_config
+    from nextvec.training.config import TrainConfig
 
     check_numbers(own)
     file, set_here = flags.layers()
     set_here = merge(set_here, given(own))
     if resume and not set_here and not file and flags.recipe is None:
         return None
-    recipe, under = _beneath(store, flags, init_from, out if resume and set_here and not file else None)
+    under = _beneath(store, flags, init_from, out if resume and set_here and not file else None)
     if not any("name" in layer.get("model", {}) for layer in (under, file, set_here)):
         raise ConfigError("no model is named", where="--model", remedy="see `nextvec models`")
-    return make_config(recipe, under, file, set_here, where=flags.config or "flags")
+    return from_dict(TrainConfig, merge(under, file, set_here), where=flags.config or "flags")
 
 
 def _beneath(
     store: Store, flags: TrainingFlags, init_from: str | None, resumed: Path | None
-) -> tuple[str, dict[str, Any]]:
-    """The recipe, and what lies over it and under file and flags: what a run to start from, or the one that
-    is resumed, was trained with."""
+) -> dict[str, Any]:
+    """What lies under file and flags: the recipe; or what a run to start from, or the one that is resumed,
+    was trained with. A recipe asked for says how to train such a run, and the run only which network."""
     from nextvec.checkpoint import CONFIG
-    from nextvec.config import to_dict
-    from nextvec.training.config import read_config
-    from nextvec.training.warm import inherited, recipe_of
+    from nextvec.training.config import read_config, read_recipe
+    from nextvec.training.warm import inherited
 
-    recipe = flags.recipe or DEFAULT_RECIPE
-    if init_from is not None:
-        under = inherited(init_from, store)
-        if flags.recipe is not None:  # it says how to train, and the run only which network
-            return recipe, {"model": under["model"]}
-        return recipe_of(init_from) or recipe, under
     if resumed is not None and flags.recipe is None and (resumed / CONFIG).is_file():
-        return recipe, to_dict(read_config(resumed / CONFIG))
-    return recipe, {}
+        return to_dict(read_config(resumed / CONFIG))
+    recipe = read_recipe(flags.recipe or DEFAULT_RECIPE)
+    if init_from is None:
+        return recipe
+    held = inherited(init_from, store)
+    if flags.recipe is None and "optim" in held:
+        return held
+    recipe["model"].pop("options", None)  # the network has its own
+    return merge(recipe, {"model": held["model"]})
 
 
 def sweep(

@@ -56,4 +56,5 @@ class ModelConfig(Checked):
             raise ValueError("gate = true needs a residual to fall back on")
         for name in ("ranking", "resampled"):
             if getattr(self, name) and self.head == "energy":
-                raise ValueError(f"{name} needs a head that gives a point: choose another than 'energy'")
+                said = "needs a head that gives a point: choose another than 'energy', or --recipe residual"
+                raise ValueError(f"{name} {said}")

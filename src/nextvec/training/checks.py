@@ -117,7 +117,7 @@ def refuse_processes(config: TrainConfig, device: str) -> None:
         raise ConfigError(
             "muon looks at whole matrices, and with fsdp no process has one",
             where="optim.optimiser",
-            remedy="set it to adamw, or give --strategy ddp",
+            remedy="give --recipe residual, which has adamw, or --strategy ddp",
         )
 
 

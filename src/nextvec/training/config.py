@@ -284,10 +284,11 @@ def learning_rate(config: OptimConfig, update: float, total: int, plateau: Plate
 
 # Recipes: named training configurations, one TOML file each in `recipes/`; named layers to put over them.
 #
-# `default` trains an architecture as it is; `residual` lets it learn what the strongest simple baseline
-# misses, and is what we recommend to users; `brief` is the product brief to the letter, so that its figures
-# can be had again. A layer is a part of a configuration with a name: an objective (the section `loss`) or a
-# task (the section `data`), each a TOML file in `layers/`. A matrix takes them as axes.
+# `default` lets an architecture learn what the strongest simple baselines miss, for its point and for its
+# ranking; `residual` for its point only; `scratch` trains it as it is; `brief` is the product brief to the
+# letter, so that its figures can be had again. A layer is a part of a configuration with a name: an objective
+# (the section `loss`) or a task (the section `data`), each a TOML file in `layers/`. A matrix takes them as
+# axes.
 #
 # A recipe may begin with `base = "NAME"`, the recipe it changes, and `objective = "NAME"`, which goes over
 # that; its own sections go over both.

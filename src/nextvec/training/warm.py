@@ -49,11 +49,6 @@ def inherited(source: str | Path, store: Store) -> dict[str, Any]:
     return held
 
 
-def recipe_of(source: str | Path) -> str | None:
-    """The recipe under `inherited`: of the model that comes with the package the one that made it."""
-    return PRETRAINED if str(source) == PRETRAINED else None
-
-
 def warm_start(source: str | Path, store: Store, config: TrainConfig) -> Start:
     """The weights of a run as the start of another, whose network has the same sizes.
 

@@ -84,7 +84,9 @@ class LCMConfig(ModelConfig):
         if self.variant != "base" and self.qk_norm:
             raise ValueError("qk_norm = true needs variant = 'base'")
         if self.variant != "base" and (self.ranking or self.resampled):
-            raise ValueError("ranking and resampled need variant = 'base', which gives a point")
+            raise ValueError(
+                "ranking and resampled need variant = 'base', which gives a point, or --recipe residual"
+            )
         if self.steps > self.levels:
             raise ValueError(f"steps = {self.steps} is more than there are levels ({self.levels})")
 
