@@ -143,9 +143,7 @@ def _check_use(jobs: int, folded: object, joined: object) -> None:
         raise ConfigError("who joins makes no table", where="--join", remedy=remedy)
 
 
-def configurer(
-    flags: TrainingFlags, recipe: str = DEFAULT_RECIPE, under: Mapping[str, Any] | None = None
-) -> Configure:
+def configurer(flags: TrainingFlags, under: Mapping[str, Any] | None = None) -> Configure:
     """Cell -> configuration: the keys it varies, over the flags, over its objective and task, over the file,
     over the layer `under`, over the recipe."""
     from nextvec.training.config import make_config
@@ -155,7 +153,7 @@ def configurer(
     def configure(cell: MatrixCell) -> Any:
         own = {"model": {"name": cell.model}, "runtime": {"seed": cell.seed}}
         layers = (under or {}, file, cell.named, given, cell.layer, own)
-        return make_config(flags.recipe or recipe, *layers, where=flags.config or "flags")
+        return make_config(flags.recipe or DEFAULT_RECIPE, *layers, where=flags.config or "flags")
 
     return configure
 
@@ -227,8 +225,7 @@ def _figure(value: float | None, digits: int) -> str:
 
 
 DEMO_MODELS = ("amn", "lstm", "gru", "transformer")
-# With few articles, more of them to evaluate on, and models that start as a strong baseline.
-DEMO_RECIPE = "residual"
+# With few articles, more of them to evaluate on.
 DEMO_DIVISION = {"data": {"split": {"validation": 0.15, "test": 0.25}}}
 DEMO_EXAMPLES = 3
 
@@ -266,7 +263,7 @@ def demo(
         f"{report.chunks_per_second:.0f}/s, {report.path})"
     )
     plan = MatrixPlan(str(store.path.resolve()), DEMO_MODELS, seeds=1)
-    configure = configurer(training or TrainingFlags(), DEMO_RECIPE, DEMO_DIVISION)
+    configure = configurer(training or TrainingFlags(), DEMO_DIVISION)
     how = EvaluationConfig(speed=True, quiet=quiet)
     packaged = RunPredictor(PRETRAINED)  # its training texts hold no article of the demo's
     beside = [packaged] if packaged.encoder == store.encoder.get("fingerprint") else []
