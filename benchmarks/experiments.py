@@ -102,22 +102,25 @@ QUESTIONS = {
         recipe="residual",
     ),
     "curriculum": Question(
-        "Easy first? From one chunk up, or coherent windows first, over half of 2 epochs.",
-        ("--models", "mlp", "--vary", "data.curriculum=none,context,coherence", "--epochs", "2"),
+        "Easy first? From one chunk up, or coherent windows first, over half of 6 epochs, 75 updates each.",
+        ("--models", "mlp", "--vary", "data.curriculum=none,context,coherence", "--epochs", "6"),
         "curriculum=none",
-        updates="0",
+        updates="75",
+        recipe="default",
     ),
     "mixing": Question(
         "Sources by their size (1), nearer to each other (3), or even (100)?",
         ("--models", "mlp", "--vary", "data.mixing_temperature=1,3,100"),
         "mixing_temperature=1",
-        updates="100",
+        updates="50",
+        recipe="default",
     ),
     "negatives": Question(
         "Continuations of other documents among the windows, and a confidence that tells them: at what cost?",
         ("--models", "mlp", "--vary", "data.broken+loss.continuation=0+0,0.25+0.001,0.25+0.1"),
         "broken=0",
-        updates="100",
+        updates="50",
+        recipe="default",
     ),
 }
 
