@@ -28,14 +28,11 @@ import torch
 
 from nextvec.corpus.chunking import make_chunker
 from nextvec.corpus.store import Store
-from nextvec.data.gather import VectorSource
-from nextvec.data.least_squares import training_blocks
 from nextvec.data.splits import SplitConfig
 from nextvec.data.trained import TRAINED_ON
-from nextvec.data.windows import Windows
 from nextvec.disk import read_json, write_json
 from nextvec.errors import RunError
-from nextvec.evaluation.baselines.linear import RESIDUALS, AveragesWithResiduals, RidgeOnAverages
+from nextvec.evaluation.baselines.linear import AveragesWithResiduals
 from nextvec.evaluation.harness import EvaluationConfig, evaluate
 from nextvec.evaluation.intervals import DocumentBootstrap
 from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs, laid_out
@@ -179,29 +176,15 @@ def by_source(store: Store, split: Path, out: Path) -> None:
     write_json(out, found)
 
 
-class RidgeWithResiduals(RidgeOnAverages):
-    """`AveragesWithResiduals` about a better point."""
-
-    name = "ridge + residuals"
-    generative = True
-    sample = AveragesWithResiduals.sample
-
-    def fit(self, vectors: VectorSource, train: Windows, validation: Windows | None) -> None:
-        super().fit(vectors, train, validation)
-        some = train.select(np.unique(np.linspace(0, len(train) - 1, RESIDUALS).round().astype(np.int64)))
-        missed = [
-            targets - self.guess(c, n) for c, n, targets in training_blocks(vectors, some, self.context)
-        ]
-        self.residuals = np.random.default_rng(self.seed).permutation(np.concatenate(missed))
-
-
 def against_ridge(store: Store, split: Path, sources: str) -> None:
-    """Print the packaged model less that ridge, its penalty chosen on validation documents of all sources."""
+    """Print the packaged model less that ridge and its residuals, the penalty chosen on validation documents
+    of all sources and not of those evaluated."""
     run, how = RunPredictor(PRETRAINED), EvaluationConfig(baselines=("averages + residuals",))
     selection = DocumentSelection(sources=tuple(sources.split(",")), division=SplitConfig(file=str(split)))
     judged, training = laid_out(store, [run], selection, how)
     assert training is not None
-    ridge = RidgeWithResiduals(how.context)
+    ridge = AveragesWithResiduals(how.context)
+    ridge.name = "ridge of all sources"
     ridge.fit(store.vectors, training.train, training.validation)
     report = evaluate(
         store, judged, selection.split, [run, ridge], how, training=training, seen=run.trained_on

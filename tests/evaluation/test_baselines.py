@@ -223,7 +223,7 @@ def test_listwise_averages_rank_better_than_the_best_point(worlds: SimpleNamespa
 
 
 def test_residuals_are_those_of_training_and_a_window_draws_none_twice(weighted) -> None:
-    made, plain = fit(AveragesWithResiduals, weighted), fit(ExponentialAverages, weighted)
+    made, plain = fit(AveragesWithResiduals, weighted), fit(RidgeOnAverages, weighted)
     contexts, lengths = gather_contexts(weighted.vectors, weighted.windows, made.context)
     points = plain.predict(contexts, lengths)[0]
     missed = gather_rows(weighted.vectors, weighted.windows.target) - points

@@ -172,7 +172,7 @@ class RidgeOnAverages(Baseline):
 
     name = "ridge on averages"
     needs_training = True
-    kept = ("weights", "decays")
+    kept: ClassVar[tuple[str, ...] | None] = ("weights", "decays")
 
     def __init__(self, context: int, seed: int = 0) -> None:
         super().__init__(BACK, seed)
@@ -224,13 +224,13 @@ class ListwiseAverages(Baseline):
         return np.asarray(query * np.float32(self.length), dtype=np.float32)
 
 
-class AveragesWithResiduals(ExponentialAverages):
-    """Five exponential averages as the point; samples add what they missed on random training windows: the
-    simplest distribution that a generative model has to beat."""
+class AveragesWithResiduals(RidgeOnAverages):
+    """Ridge on averages as the point; samples add what it missed on training windows: the simplest
+    distribution that a generative model has to beat."""
 
     name = "averages + residuals"
     generative = True
-    kept = ("weights", "residuals")
+    kept = ("weights", "decays", "residuals")
 
     def __init__(self, context: int, seed: int = 0) -> None:
         super().__init__(context, seed)
