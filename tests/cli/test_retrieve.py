@@ -39,9 +39,10 @@ def test_passages_for_a_text(
     done = cli(*asked, "--json", tmp_path / "said.json")
     assert (done.code, done.err) == (0, "")
     said = json.loads((tmp_path / "said.json").read_text())
-    assert (said["strategy"], said["query"], said["left_out"]) == ("predicted", None, [])
+    assert (said["strategy"], said["query"], said["left_out"]) == ("last-mean+passage", None, [])
     assert len(said["passages"]) == 3
-    assert done.out.startswith(f"3 passages by predicted, after {said['read']} chunks.")
+    how = "last-mean+passage, which asks no model (--strategy predicted does)"
+    assert done.out.startswith(f"3 passages by {how}, after {said['read']} chunks.")
     scores = [passage["score"] for passage in said["passages"]]
     assert scores == sorted(scores, reverse=True)
     for rank, passage in enumerate(said["passages"], 1):
@@ -105,7 +106,7 @@ def test_the_text_strategy_and_sources(cli: Callable[..., Any], text_store: Stor
         "-",
     )
     said = cli(*asked, "--decoder", "nearest", "--set", "text=1.0").json
-    expected = cli(*asked[:-4], "--json", "-").json
+    expected = cli(*asked[:-4], "--strategy", "predicted", "--json", "-").json
     # the decoded text is the chunk nearest to the prediction; encoded again it finds itself
     assert said["passages"][0]["row"] == expected["passages"][0]["row"]
     assert said["passages"][0]["score"] == pytest.approx(1, abs=1e-2)

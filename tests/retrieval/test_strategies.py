@@ -152,11 +152,11 @@ def test_an_unconditional_model_is_not_told(
 def test_the_default_asks_for_what_the_model_was_trained_to_rank_by(
     world: Store, context: RetrievalContext, reading: Reading
 ) -> None:
-    assert Strategy.default(context.predictor, steered=False).name == "ranked"
+    assert Strategy.default(context.predictor, steered=False).name == "ranked+passage"
     assert Strategy.default(context.predictor, steered=True).name == "query"
     plain = Turning(world)
     plain.ranking = False
-    assert Strategy.default(plain, steered=False).name == "predicted"
+    assert Strategy.default(plain, steered=False).name == "last-mean+passage"
     with pytest.raises(
         RetrievalError, match=r"strategy 'ranked': .* no query for ranking; .*options.ranking"
     ):

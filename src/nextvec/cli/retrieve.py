@@ -36,8 +36,8 @@ class AskFlags:
             "last, mean, predicted, ranked (of a model with options.ranking), blend, last-mean, "
             "text (needs --decoder), steered, query, last-query (need --query); with re-rankers "
             "behind it if wanted, as in predicted+document+mmr: "
-            "document, recency, mmr, passage, refined. Default: ranked where "
-            "the model has it, else predicted; with --query query."
+            "document, recency, mmr, passage, refined. Default: ranked+passage where "
+            "the model has it, else last-mean+passage, which asks no model; with --query query."
         ),
     ] = None
     query: Annotated[str | None, flag("A text to steer towards.")] = None
@@ -165,7 +165,10 @@ class _Task:
         figures: dict[str, Any] = {"run": str(self.run.folder), "store": str(self.store.path)}
         figures |= {"strategy": strategy.name, "index": library.index.name, "query": ask.query}
         figures |= {"read": len(chunks), "left_out": known, "passages": [p.to_json() for p in passages]}
-        return describe_passages(passages, strategy.name, len(chunks), len(known)), figures
+        how = strategy.name
+        if strategy.control is None and ask.strategy is None:
+            how += ", which asks no model (--strategy predicted does)"
+        return describe_passages(passages, how, len(chunks), len(known)), figures
 
     def comparison(self, flags: CompareFlags, quiet: bool) -> tuple[str, dict[str, Any]]:
         """The comparison of strategies, to print and as JSON."""

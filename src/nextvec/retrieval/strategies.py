@@ -238,8 +238,8 @@ LACKS: dict[Need, str] = {
     "conditional": "the run was trained without queries",
     "ranking": "the run has no query for ranking",
 }
-COMPARED = ("last", "last-mean", "predicted", "blend")
-"""Queries that `usual` puts every re-ranker behind."""
+COMPARED = ("last", "last-mean", "predicted", "ranked", "blend")
+"""Queries that `usual` puts every re-ranker behind, where they can be asked."""
 
 
 @dataclass(frozen=True)
@@ -261,8 +261,10 @@ class Strategy:
 
     @classmethod
     def default(cls, predictor: Predicts, steered: bool) -> Self:
-        """Towards a query where there is one; else what the model ranks by, or predicts."""
-        return cls.named("query" if steered else "ranked" if predictor.ranking else "predicted")
+        """Towards a query where there is one; else what the model ranks by, or, of a model that has no such
+        query, the best way that asks no model (docs/text.md has the figures)."""
+        first = "ranked" if predictor.ranking else "last-mean"
+        return cls.named("query" if steered else f"{first}+passage")
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -323,4 +325,4 @@ def usual(context: RetrievalContext, *, told: bool) -> tuple[str, ...]:
     there = context.has(told)
     plain = [name for name, query in QUERIES.items() if query.needs <= there]
     able = [name for name, reranker in RERANKERS.items() if reranker.needs <= there]
-    return (*plain, *(f"{base}+{name}" for name in able for base in COMPARED))
+    return (*plain, *(f"{base}+{name}" for name in able for base in COMPARED if base in plain))

@@ -125,7 +125,7 @@ class RetrieveRequest(texts.SourceRequest):
         None,
         max_length=200,
         description="as of `nextvec retrieve`, such as last, predicted, blend+recency; by default "
-        "predicted, with a query query",
+        "ranked+passage where the model has it, else last-mean+passage; with a query query",
     )
 
 
