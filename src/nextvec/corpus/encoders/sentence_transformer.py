@@ -109,17 +109,14 @@ class SentenceTransformerEncoder:
         self._device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self._device)
         self.path = f"{self._device} {self.precision}"
-        self._model = _load(self.folder, self._device)
+        self._model = self._open(most)
         own = self._model.prompts
         self._prompt = own.get(self._model.default_prompt_name, "") if prompt is None else prompt
         own_query = own.get("query") if prompt is None else None
         query_prompt = config.query_prompt
         self._query_prompt = (own_query or self._prompt) if query_prompt is None else query_prompt
-        if most is not None:
-            self._model.max_seq_length = min(most, self._model.max_seq_length or most)
-        self.max_tokens: int | None = self._model.max_seq_length
-        self.normalises = self._drop_normalisation()
-        self._to_precision()
+        self.max_tokens: int | None = self._model.max_tokens
+        self.normalises = self._model.normalises
         self._kept: int | None = None
         self.dimension = int(self.encode(["dimension"]).shape[1])
         if config.dimensions not in (None, self.dimension):
@@ -141,30 +138,18 @@ class SentenceTransformerEncoder:
         self._kept = self.dimension = dimensions
         self.__dict__.pop("lengths_to_cut")  # shorter ones are left
 
-    def _drop_normalisation(self) -> bool:
-        """Take Normalize modules off the end; returns whether there were any."""
-        from sentence_transformers.sentence_transformer.modules import Normalize
+    def _open(self, most: int | None) -> Any:
+        if self._device == "cpu":
+            from nextvec.corpus.encoders.bert import plain_bert
 
-        names = list(self._model._modules)
-        found = False
-        while names and isinstance(self._model._modules[names[-1]], Normalize):
-            del self._model._modules[names.pop()]
-            found = True
-        return found
-
-    def _to_precision(self) -> None:
-        import torch
-        from sentence_transformers.sentence_transformer.modules import Transformer
-
-        # Published weights may be float16 (GTR): on every path the small modules behind run in float32.
-        self._model.float().eval()
-        if self.precision == "bfloat16" and isinstance(self._model[0], Transformer):
-            self._model[0].to(torch.bfloat16)
+            if (plain := plain_bert(self.folder, self.precision, most)) is not None:
+                return plain
+        return Library(self.folder, self._device, self.precision, most)
 
     def _describe(self, weights: dict[str, str]) -> dict[str, Any]:
         identity = {
             "weights_sha256": weights.get("model.safetensors") if len(weights) == 1 else weights,
-            "modules": [_module_identity(module) for module in self._model],
+            "modules": list(self._model.modules),
             "max_tokens": self.max_tokens,
             "prompt": self._prompt,
         }
@@ -192,11 +177,7 @@ class SentenceTransformerEncoder:
     def count_tokens(self, texts: Sequence[str]) -> list[tuple[int, int]]:
         """Tokens of each text, special tokens and prompt included, before cutting to `max_tokens`, and the
         unknown ones among them."""
-        if not texts:
-            return []
-        tokens = self._model.tokenizer([self._prompt + t for t in texts], truncation=False, verbose=False)
-        unknown = self._model.tokenizer.unk_token_id
-        return [(len(ids), sum(i == unknown for i in ids)) for ids in tokens["input_ids"]]
+        return self._model.count_tokens([self._prompt + t for t in texts]) if texts else []
 
     def encode(self, texts: Sequence[str], advance: Advance | None = None) -> FloatArray:
         """Raw vectors float32 [n, D] in the order of the texts.
@@ -222,19 +203,55 @@ class SentenceTransformerEncoder:
             for start in range(0, len(order), self.batch_size):
                 batch = [texts[i] for i in order[start : start + self.batch_size]]
                 try:
-                    parts.append(self._forward(batch, prompt))
+                    parts.append(self._model.forward(batch, prompt))
                 except torch.OutOfMemoryError:
                     message = f"{self._device} has no memory for {self.batch_size} texts"
                     raise EncoderError(message, remedy="lower the batch size") from None
                 if advance is not None:
                     advance(len(batch))
-        vectors = np.concatenate(parts)
+        vectors = np.concatenate(parts)[:, : self._kept]
         out = np.empty_like(vectors)
         out[order] = vectors
         return out
 
-    def _forward(self, batch: list[str], prompt: str) -> FloatArray:
-        """One batch through the modules: the transformer in its precision, what follows in float32."""
+
+class Library:
+    """A folder's modules run by sentence-transformers, without a Normalize at the end.
+
+    Attributes:
+        prompts, default_prompt_name: the model's own.
+        max_tokens: texts are cut after so many; None where the model has no limit.
+        normalises: a Normalize was taken off.
+        modules: what of each changes the vectors.
+    """
+
+    def __init__(self, folder: Path, device: str, precision: str, most: int | None) -> None:
+        import torch
+        from sentence_transformers.sentence_transformer.modules import Normalize, Transformer
+
+        self._device, self._model = device, _load(folder, device)
+        self.prompts, self.default_prompt_name = self._model.prompts, self._model.default_prompt_name
+        if most is not None:
+            self._model.max_seq_length = min(most, self._model.max_seq_length or most)
+        self.max_tokens: int | None = self._model.max_seq_length
+        names, self.normalises = list(self._model._modules), False
+        while names and isinstance(self._model._modules[names[-1]], Normalize):
+            del self._model._modules[names.pop()]
+            self.normalises = True
+        # Published weights may be float16 (GTR): on every path the small modules behind run in float32.
+        self._model.float().eval()
+        if precision == "bfloat16" and isinstance(self._model[0], Transformer):
+            self._model[0].to(torch.bfloat16)
+        self.modules = [_module_identity(module) for module in self._model]
+
+    def count_tokens(self, texts: list[str]) -> list[tuple[int, int]]:
+        """Tokens of each text before any cutting, and the unknown ones among them."""
+        tokens = self._model.tokenizer(texts, truncation=False, verbose=False)
+        unknown = self._model.tokenizer.unk_token_id
+        return [(len(ids), sum(i == unknown for i in ids)) for ids in tokens["input_ids"]]
+
+    def forward(self, batch: list[str], prompt: str) -> FloatArray:
+        """Vectors float32 [n, D]: the transformer in its precision, what follows in float32."""
         features = self._model.preprocess(batch, prompt=prompt or None)
         features = {k: v.to(self._device) if hasattr(v, "to") else v for k, v in features.items()}
         for i, module in enumerate(self._model):
@@ -243,7 +260,7 @@ class SentenceTransformerEncoder:
                 floating = {k for k, v in features.items() if getattr(v, "is_floating_point", bool)()}
                 features = {k: v.float() if k in floating else v for k, v in features.items()}
         vectors: FloatArray = features["sentence_embedding"].float().cpu().numpy()
-        return vectors[:, : self._kept]
+        return vectors
 
 
 def _module_identity(module: Any) -> dict[str, Any]:
@@ -264,6 +281,7 @@ def _module_identity(module: Any) -> dict[str, Any]:
 
 def _load(folder: Path, device: str) -> Any:
     """Load a checked folder without looking anywhere else."""
+    from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as library
 
@@ -277,7 +295,9 @@ def _load(folder: Path, device: str) -> Any:
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True},
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError) as e:
+    except (
+        OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError, SafetensorError,
+    ) as e:  # fmt: skip
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         message = f"cannot be loaded as a sentence-transformers model ({reason})"
         raise EncoderError(message, where=folder, remedy="check the folder") from None
