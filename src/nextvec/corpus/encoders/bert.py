@@ -1,7 +1,7 @@
 """Plain BERT encoders with mean pooling, all-MiniLM-L6-v2 among them, in torch and tokenizers alone.
 
-Why our own: of the 6.6 seconds of the processor that `nextvec predict --file` took, sentence-transformers took
-4.3; and texts run here without padding, attention in pieces that stay in the cache (docs/speed.md).
+Why our own: of the 6.6 seconds of the processor that `nextvec predict --file` took, sentence-transformers
+took 4.3; and texts run here without padding, attention in pieces that stay in the cache (docs/speed.md).
 Whatever is not known to be computed alike, down to a key of a configuration, is left to the library.
 """
 
