@@ -73,8 +73,8 @@ class EncoderConfig:
             is logged.
         kind: "openai" or "tei"; by default from the address ("/embed" is TEI).
         key_variable: environment variable that holds the API key; none is sent without it.
-        device: auto, cpu, cuda or mps; precision: auto (measured), float32 or bfloat16; max_tokens: cut texts
-            earlier than the model's own limit. Not for servers.
+        device: auto, cpu, cuda or mps; precision: auto (bfloat16 where the processor computes in it), float32
+            or bfloat16; max_tokens: cut texts earlier than the model's own limit. Not for servers.
         batch_size: texts run, or sent, together.
         prompt: put before every text (a passage's); query_prompt: before a query in its place. Of a model
             that runs here by default its own prompts, if it has any: the default one, and "query".
