@@ -45,6 +45,7 @@ from nextvec.training.loop import METRICS
 OPPONENTS = (
     "last and mean",
     "position weights",
+    "exponential averages",
     "ridge on averages",
     "listwise averages",
     "averages + residuals",
