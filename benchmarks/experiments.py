@@ -118,7 +118,7 @@ QUESTIONS = {
     "negatives": Question(
         "Continuations of other documents among the windows, and a confidence that tells them: at what cost?",
         ("--models", "mlp", "--vary", "data.broken+loss.continuation=0+0,0.25+0.001,0.25+0.1"),
-        "broken=0",
+        "broken=0-continuation=0",
         updates="50",
         recipe="default",
     ),
