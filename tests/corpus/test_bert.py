@@ -78,6 +78,17 @@ def test_nothing_of_it_differs_from_the_librarys(
     np.testing.assert_array_equal(ours.encode(ODD), ours.encode(ODD))
 
 
+def test_weights_lose_the_digits_that_the_configuration_leaves_them(
+    small: Path, tmp_path: Path, both: Callable[..., tuple[Encoder, Encoder]]
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(small, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "dtype": "bfloat16"}))
+    ours, theirs = both(str(folder))
+    np.testing.assert_allclose(ours.encode(ODD), theirs.encode(ODD), atol=5e-6)
+
+
 def test_stores_that_exist_go_on_matching() -> None:
     assert load_encoder(EncoderConfig()).fingerprint["fingerprint"] == FINGERPRINT
 
@@ -107,6 +118,7 @@ def test_bfloat16_keeps_the_direction() -> None:
         ("sentence_bert_config.json", {"max_seq_length": 600}),
         ("config_sentence_transformers.json", {"default_prompt_name": "none such"}),
         ("config_sentence_transformers.json", {"truncate_dim": 8}),
+        ("config_sentence_transformers.json", {"prompts": {"passage": None}}),
         ("tokenizer_config.json", {"do_lower_case": False}),
         ("tokenizer_config.json", {"strip_accents": False}),
         ("tokenizer_config.json", {"truncation_side": "left"}),
@@ -114,6 +126,10 @@ def test_bfloat16_keeps_the_direction() -> None:
         ("tokenizer_config.json", {"unk_token": "[MASK]"}),
         ("tokenizer.json", {"pre_tokenizer": {"type": "Whitespace"}}),
         ("tokenizer.json", {"post_processor": None}),
+        (
+            "tokenizer.json",
+            {"post_processor": {"type": "BertProcessing", "cls": ["[CLS]", 5], "sep": ["[SEP]", 6]}},
+        ),
         ("tokenizer.json", {"added_tokens": []}),
         ("adapter_config.json", {}),
     ],

@@ -121,9 +121,9 @@ def _tokenizer(folder: Path, said: Mapping[str, Any]) -> Tokenizer:
     made = Tokenizer.from_file(str(file))
     made.no_padding()
     made.no_truncation()
-    around = made.encode("a", add_special_tokens=True).tokens
+    around = [vocabulary[token] for token in ("[CLS]", "a", "[SEP]")]
     known = said["tokenizer_class"] in ("BertTokenizer", "BertTokenizerFast")
-    if not known or around != ["[CLS]", "a", "[SEP]"] or any(parts[key] != expected[key] for key in expected):
+    if not known or made.encode("a").ids != around or any(parts[key] != expected[key] for key in expected):
         raise _UnlikeError(file.name)
     return made
 
@@ -171,6 +171,7 @@ class PlainBert:
             not 3 <= self.max_tokens <= reach
             or config["hidden_size"] % self._heads
             or self.default_prompt_name not in {None, *self.prompts}
+            or not all(isinstance(prompt, str) for prompt in self.prompts.values())
         ):
             raise _UnlikeError("settings")
         self._dtype = dtype
@@ -179,12 +180,14 @@ class PlainBert:
     def _take(self, weights: dict[str, Tensor], config: Mapping[str, Any]) -> None:
         """Raises _UnlikeError, KeyError: a tensor too many, too few or of another shape."""
         width, wide = config["hidden_size"], config["intermediate_size"]
+        # As the library loads it, whatever the file holds
+        loaded = getattr(torch, config.get("dtype", config.get("torch_dtype", "float32")))
 
         def one(name: str, *shape: int) -> Tensor:
             found = weights.pop(name)
             if found.shape != shape:
                 raise _UnlikeError(name)
-            return found.float()
+            return found.to(loaded).float()
 
         def pair(name: str, *shape: int) -> tuple[Tensor, Tensor]:
             return one(f"{name}.weight", *shape), one(f"{name}.bias", shape[0])
