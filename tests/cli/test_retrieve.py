@@ -53,6 +53,15 @@ def test_passages_for_a_text(
         assert " ".join(passage["text"].split()) in " ".join(done.out.split())
 
 
+@pytest.mark.parametrize("wanted", [0, -1])
+def test_no_passage_cannot_be_asked_for(
+    cli: Callable[..., Any], text_store: Store, text_run: Path, wanted: int
+) -> None:
+    refused = cli("retrieve", text_run, "--store", text_store.path, "--text", NEW, "--nearest", wanted)
+    assert refused.code == 2
+    assert f"{wanted} rows wanted" in refused.err
+
+
 def test_every_index_finds_the_same(
     cli: Callable[..., Any], text_store: Store, text_run: Path, tmp_path: Path
 ) -> None:

@@ -298,7 +298,7 @@ class Strategy:
 
     def candidates(self, context: RetrievalContext, reading: Reading, units: UnitVectors, k: int) -> Found:
         """What the query vectors find: k rows; for re-rankers `Options.pool`, if each text has so many."""
-        if self.rerankers:
+        if self.rerankers and k > 0:
             free = context.index.size - max(len(rows) for rows in reading.read)
             k = max(k, min(context.options.pool, free))
         return context.index.search(units, k, reading.read)
