@@ -71,6 +71,16 @@ def test_it_is_the_same_twice_and_of_any_scale(world, monkeypatch) -> None:
     assert np.linalg.norm(one.weights) == pytest.approx(1)
 
 
+def test_windows_that_are_all_ranked_right_do_not_overflow(recwarn: pytest.WarningsRecorder) -> None:
+    rng = np.random.default_rng(7)
+    steps = [rng.standard_normal((20, D)).cumsum(axis=0) + 2 * rng.standard_normal(D) for _ in range(2)]
+    documents = [SimpleNamespace(first=0, count=20), SimpleNamespace(first=20, count=20)]
+    windows = make_windows(SimpleNamespace(path=Path("few"), documents=documents), range(2), 5)
+    found = least_squares.fit_listwise(np.concatenate(steps).astype(np.float32), windows)
+    assert np.isfinite([*found.weights, found.sharpness]).all()
+    assert not recwarn.list
+
+
 def test_features_are_directions(world) -> None:
     contexts = np.array([[[3.0, 0.0], [0.0, 2.0], [9.0, 9.0]]], dtype=np.float32)
     features = least_squares.ranking_features(contexts, np.array([2]), np.array([0.6, 0.8], dtype=np.float32))

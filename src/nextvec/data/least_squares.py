@@ -306,6 +306,7 @@ FITTED_WINDOWS = 4096  # of more, evenly spaced ones are fitted on
 OTHERS = 64  # candidates from anywhere in training, besides the unread chunks of the same document
 OWN = 192  # of these, the nearest that come
 SHARPNESS = 10.0  # what a cosine is multiplied with, before it is fitted
+MOST = 20.0  # of its logarithm: windows that are all ranked right pull it towards infinity
 RANKED_ROWS = 64
 
 
@@ -344,7 +345,7 @@ def fit_listwise(vectors: VectorSource, train: Windows, seed: int = 0) -> Listwi
 
     def loss(flat: Wide) -> tuple[float, Wide]:
         """The mean over the windows, and its gradient."""
-        w, sharpness = torch.from_numpy(flat[:-1]).float(), float(np.exp(flat[-1]))
+        w, sharpness = torch.from_numpy(flat[:-1]).float(), float(np.exp(min(flat[-1], MOST)))
         total, slope = 0.0, torch.zeros(len(flat), dtype=torch.float64)
         for scores, barred, gram in parts:
             shadow = gram @ w  # [n, K]
@@ -364,7 +365,7 @@ def fit_listwise(vectors: VectorSource, train: Windows, seed: int = 0) -> Listwi
     start = np.array([0.2, 0.1, 0.4, 0.0, 0.3, 0.2, 0.0, -0.3, 0.0, -0.2, np.log(SHARPNESS)])
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 100}).x
     weights = found[:-1] / max(float(np.linalg.norm(found[:-1])), 1e-12)
-    return ListwiseFit(weights, mean, float(np.exp(found[-1])))
+    return ListwiseFit(weights, mean, float(np.exp(min(found[-1], MOST))))
 
 
 def _mean_direction(vectors: VectorSource, windows: Windows) -> FloatArray:
