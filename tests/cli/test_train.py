@@ -153,6 +153,29 @@ def test_recipe_brief_trains_on_windows_of_the_context_asked_for(
     assert [(d["context"], d["min_context"]) for d in shapes] == [(5, 5), (4, 4)]
 
 
+def test_a_short_context_keeps_the_lower_end_of_the_run_that_goes_on(
+    cli, tiny: tuple[str, ...], world: Store, tmp_path: Path
+) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    command = ("train", world.path, "--context", "3", "--out")
+    assert cli(*command, run, "--model", "lstm", "--recipe", "scratch", *tiny).code == 0
+    again = cli(*command, run, "--resume", "--epochs", "2")
+    assert again.code == 0, again.err
+    assert cli(*command, other, "--init-from", run, "--max-updates", "1").code == 0
+    shapes = [read_toml(folder / "config.toml")["data"] for folder in (run, other)]
+    assert [(d["context"], d["min_context"]) for d in shapes] == [(3, 1), (3, 1)]
+
+
+def test_a_key_of_a_file_outside_its_sections_is_refused(cli, world: Store, tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    command = ("train", world.path, "--out", tmp_path / "run", "--context", "3", "--config", file)
+    for key in ("model", "data", "context"):
+        file.write_text(f"{key} = 3\n")
+        refused = cli(*command)
+        assert refused.code == 2
+        assert f"'{key}' stands in no section" in refused.err
+
+
 def test_limited_to_sources_and_divided_by_a_file(
     cli, tiny: tuple[str, ...], world: Store, tmp_path: Path
 ) -> None:

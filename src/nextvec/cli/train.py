@@ -77,19 +77,24 @@ class TrainingFlags:
     ] = None
     set: Annotated[tuple[str, ...], flag("Any other key, as KEY=VALUE: --set optim.clip=0.5")] = ()
 
-    def layers(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def layers(self, under: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """The configuration file and the flags, as nested dictionaries.
 
+        Args:
+            under: what lies under the file; without it the recipe.
         Raises:
-            ConfigError: no such file, an unknown objective or task, a flag that cannot be read, or whose
-                number lies outside its bounds.
+            ConfigError: no such file, an unknown recipe, objective or task, a flag that cannot be read, or
+                whose number lies outside its bounds.
         """
         file = read_toml(self.config) if self.config is not None else {}
+        for key in (key for key, value in file.items() if not isinstance(value, Mapping)):
+            remedy = "put it under [model], [data], [loss], [optim] or [runtime]"
+            raise ConfigError(f"'{key}' stands in no section", where=self.config, remedy=remedy)
         flags: dict[str, dict[str, Any]] = {
             "model": {"preset": self.preset, "options": {"residual": self.residual, "head": self.head}},
             "data": {
                 "context": self.context,
-                "min_context": self._min_context(file),
+                "min_context": self._min_context(file, under),
                 "horizons": list(numbers(self.horizon, int, *HORIZONS)) or None,
                 "sources": list(names(self.sources)) or None,
                 "split": {"file": None if self.split_file is None else str(self.split_file.resolve())},
@@ -114,14 +119,14 @@ class TrainingFlags:
         objective = {} if self.objective is None else read_layer("objectives", self.objective, "--objective")
         return merge(objective, {} if self.task is None else read_layer("tasks", self.task, "--task"))
 
-    def _min_context(self, file: Mapping[str, Any]) -> int | None:
-        """--context is both ends where task middle, or the recipe, trains on windows of one length, and
-        where it lies below the recipe's lower end."""
+    def _min_context(self, file: Mapping[str, Any], under: Mapping[str, Any] | None) -> int | None:
+        """--context is both ends where task middle, or what lies under it, trains on windows of one length,
+        and where it lies below the lower end there."""
         if self.context is None or self.task == "middle":
             return self.context
         from nextvec.training.config import read_recipe
 
-        own = read_recipe(self.recipe or DEFAULT_RECIPE)["data"]
+        own = (under or read_recipe(self.recipe or DEFAULT_RECIPE))["data"]
         both = own["min_context"] == own["context"] or own["min_context"] > self.context
         return self.context if both and "min_context" not in file.get("data", {}) else None
 
@@ -227,14 +232,15 @@ def _configured(
     from nextvec.training.config import TrainConfig
 
     check_numbers(own)
-    file, set_here = flags.layers()
+    under = _beneath(store, flags, init_from, out if resume and flags.config is None else None)
+    file, set_here = flags.layers(under)
     set_here = merge(set_here, given(own))
     if resume and not set_here and not file and flags.recipe is None:
         return None
-    under = _beneath(store, flags, init_from, out if resume and set_here and not file else None)
-    if not any("name" in layer.get("model", {}) for layer in (under, file, set_here)):
+    found = merge(under, file, set_here)
+    if "name" not in found["model"]:
         raise ConfigError("no model is named", where="--model", remedy="see `nextvec models`")
-    return from_dict(TrainConfig, merge(under, file, set_here), where=flags.config or "flags")
+    return from_dict(TrainConfig, found, where=flags.config or "flags")
 
 
 def _beneath(

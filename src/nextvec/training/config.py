@@ -81,7 +81,9 @@ class DataConfig(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.min_context <= self.context:
-            raise ValueError(f"min_context is {self.min_context}; it must be between 1 and context")
+            raise ValueError(
+                f"min_context is {self.min_context}; it must be between 1 and context, {self.context}"
+            )
         if not self.horizons or min(self.horizons) < 1 or list(self.horizons) != sorted(set(self.horizons)):
             raise ValueError(
                 f"horizons is {list(self.horizons)}; it must list one or more, ascending, each at least 1"
