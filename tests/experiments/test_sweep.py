@@ -64,6 +64,12 @@ def test_every_corner_of_every_space_can_be_built(model: str) -> None:
             registry.build(model, config.model.preset, 32, **config.model.options)
 
 
+@pytest.mark.parametrize("recipe", ["default", "residual", "scratch"])
+def test_what_a_recipe_starts_from_is_among_what_is_tried(recipe: str) -> None:
+    own = make_config(recipe, {"model": {"name": "gru"}}).model.options.get("residual", "none")
+    assert own in (named_space("shared")["model.options.residual"].choices or ())
+
+
 def test_the_brief_s_hundred_experiments_can_be_configured() -> None:
     space = space_of("transformer", named_space("hundred"))
     assert {"data.context", "objective", "optim.lr"} <= space.keys()
