@@ -280,6 +280,11 @@ def test_a_run_starts_from_another_on_another_store(
             ["--set", "model.options.hidden=24"],
             "model.options.hidden: is 24, and the run to start from has 16",
         ),
+        (
+            "world",
+            ["--set", "loss.listwise=1"],
+            "model.options.ranking: is True, and the run to start from has False; give --set loss.listwise=0",
+        ),
         ("another", [], "reads vectors of 'world', the store has those of 'another'"),
     ],
 )

@@ -98,6 +98,15 @@ class TrainingWrapper(nn.Module):
         return prediction.ahead / self.model.scale, own, extras
 
 
+DECIDED_BY = {
+    "horizons": "data.horizons",
+    "conditional": "data.conditional",
+    "confidence": "loss.continuation",
+    "ranking": "loss.listwise",
+}
+"""Options of a network that its task or its objective decide -> the key that does."""
+
+
 def model_options(config: TrainConfig) -> dict[str, Any]:
     """What a configuration says of the network over its preset: the options given, and what the task and the
     objective ask of any network.
@@ -106,19 +115,19 @@ def model_options(config: TrainConfig) -> dict[str, Any]:
         ConfigError: an option that task or objective decide is given another value.
     """
     own = {
-        "horizons": (len(config.data.horizons), "data.horizons"),
-        "conditional": (config.data.conditional > 0, "data.conditional"),
-        "confidence": (config.loss.continuation > 0, "loss.continuation"),
-        "ranking": (config.loss.listwise > 0, "loss.listwise"),
+        "horizons": len(config.data.horizons),
+        "conditional": config.data.conditional > 0,
+        "confidence": config.loss.continuation > 0,
+        "ranking": config.loss.listwise > 0,
     }
-    for key, (value, decided_by) in own.items():
+    for key, value in own.items():
         if config.model.options.get(key, value) != value:
             raise ConfigError(
-                f"is {config.model.options[key]}, but {decided_by} makes it {value}",
+                f"is {config.model.options[key]}, but {DECIDED_BY[key]} makes it {value}",
                 where=f"model.options.{key}",
-                remedy=f"leave it out, and set {decided_by}",
+                remedy=f"leave it out, and set {DECIDED_BY[key]}",
             )
-    asked = {key: value for key, (value, _) in own.items() if value is True or value > 1}
+    asked = {key: value for key, value in own.items() if value is True or value > 1}
     return {**asked, **config.model.options}
 
 

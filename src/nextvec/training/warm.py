@@ -17,7 +17,7 @@ from nextvec.data.windows import Windows
 from nextvec.errors import ConfigError, EncoderMismatchError, RunError
 from nextvec.models.base import NextVectorModel
 from nextvec.models.saving import PRETRAINED, WEIGHTS, check_tensors, load_model, locate
-from nextvec.training.build import Start, build_model, input_scale
+from nextvec.training.build import DECIDED_BY, Start, build_model, input_scale
 from nextvec.training.config import TrainConfig, read_config
 
 ALSO = (CONFIG, TRAINED_ON)
@@ -102,10 +102,13 @@ def _check_sizes(model: NextVectorModel, wanted: NextVectorModel, folder: Path) 
     have, want = to_dict(model.config), to_dict(wanted.config)
     for key in sorted({*have, *want}):
         if have.get(key) != want.get(key):
+            keep = "leave it as it is"
+            if key in DECIDED_BY and key != "horizons":
+                keep = f"give --set {DECIDED_BY[key]}={int(bool(have.get(key)))}"
             raise ConfigError(
                 f"is {want.get(key)}, and the run to start from has {have.get(key)}",
                 where=f"model.options.{key}",
-                remedy="leave it as it is, or train without --init-from",
+                remedy=f"{keep}, or train without --init-from",
             )
     what = f"a new {model.architecture}"
     check_tensors(model.state_dict(), wanted.state_dict(), folder / WEIGHTS, what, RunError)
