@@ -137,8 +137,8 @@ def _fresh_process() -> Iterator[None]:
 
 D, DOCUMENTS, LENGTH = 16, 60, 16
 TINY = (
-    "--device=cpu", "--precision=float32", "--quiet", "--set=optim.batch_size=4", "--set=optim.lr=0.01",
-    "--set=runtime.threads=1", "--set=model.options.dropout=0.0",
+    "--recipe=scratch", "--device=cpu", "--precision=float32", "--quiet", "--set=optim.batch_size=4",
+    "--set=optim.lr=0.01", "--set=runtime.threads=1", "--set=model.options.dropout=0.0",
 )  # fmt: skip
 
 
