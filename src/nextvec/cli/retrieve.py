@@ -227,8 +227,9 @@ def describe_passages(passages: list[Passage], strategy: str, read: int, left_ou
 METRICS = {"recall@1": "R@1", "recall@5": "R@5", "recall@10": "R@10", "recall@20": "R@20", "mrr": "MRR"}
 LEGEND = (
     "Differences of MRR, with 95 % intervals over documents; * the interval leaves out 0. A control does as "
-    "much without the model: last for predicted, last-mean for blend, last-query for query, passage for "
-    "refined. The next chunk stands right behind the reader: document and recency know more than any query."
+    "much without the model: last for predicted, last-mean for ranked and blend, last-query for query, "
+    "passage for refined. The next chunk stands right behind the reader: document and recency know more than "
+    "any query."
 )
 
 
