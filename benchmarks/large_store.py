@@ -199,17 +199,8 @@ def measure(store: Path, folder: Path, updates: int, gib: float) -> list[dict[st
     """All commands on one store."""
     ours, python = [sys.executable, "-m", "nextvec"], [sys.executable, "-c"]
     split, trained = str(store.parent / f"{store.name}-split.json"), folder / "run"
-    train = [
-        "--model",
-        "gru",
-        "--recipe",
-        "scratch",
-        "--residual",
-        "averages",
-        "--max-updates",
-        str(updates),
-        "--quiet",
-    ]
+    train = ["--model", "gru", "--recipe", "scratch", "--residual", "averages"]
+    train += ["--max-updates", str(updates), "--quiet"]
     rows = [
         run("open", [*python, OPEN, str(store)], gib),
         run("info", [*ours, "info", str(store)], gib),

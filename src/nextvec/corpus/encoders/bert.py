@@ -143,7 +143,7 @@ def plain_bert(folder: Path, precision: str, most: int | None) -> PlainBert | No
 
 
 class PlainBert:
-    """A folder's transformer and mean pooling on the CPU. Attributes as `Library` has them.
+    """A folder's transformer and mean pooling on the CPU. Attributes as `LibraryModel` has them.
 
     The stream between the layers, its norms and the softmax are float32 in every precision.
     """

@@ -144,7 +144,7 @@ class SentenceTransformerEncoder:
 
             if (plain := plain_bert(self.folder, self.precision, most)) is not None:
                 return plain
-        return Library(self.folder, self._device, self.precision, most)
+        return LibraryModel(self.folder, self._device, self.precision, most)
 
     def _describe(self, weights: dict[str, str]) -> dict[str, Any]:
         identity = {
@@ -215,7 +215,7 @@ class SentenceTransformerEncoder:
         return out
 
 
-class Library:
+class LibraryModel:
     """A folder's modules run by sentence-transformers, without a Normalize at the end.
 
     Attributes:
