@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from nextvec.corpus.layout import Vectors
 from nextvec.data import least_squares as linear
 from nextvec.data.gather import gather_contexts, gather_rows
-from nextvec.data.least_squares import MapSums, WeightSums, fit_ridge
+from nextvec.data.least_squares import MapSums, WeightSums, fit_ridge, fit_ridge_on_averages
 from nextvec.data.windows import make_windows
 
 D, C = 4, 3
@@ -54,3 +55,39 @@ def test_ridge_gives_its_table_too(world: SimpleNamespace) -> None:
     assert found.penalty in linear.LAMBDAS
     table = WeightSums.of_positions(world.vectors, world.windows, C).triangle()
     assert found.table == pytest.approx(table, abs=1e-9)
+
+
+def test_sums_of_pieces_of_any_size(world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "SUMMED_ROWS", 5)
+    rows = [world.contexts[a:b] for a, b in ((0, 3), (3, 4), (4, 17), (17, len(world.contexts)))]
+    targets = [world.targets[a:b] for a, b in ((0, 3), (3, 4), (4, 17), (17, len(world.contexts)))]
+    summed = MapSums.summed(D, C, zip(rows, targets, strict=True))
+    x, y = (part.astype(np.float64) for part in (world.contexts.reshape(-1, C * D), world.targets))
+    assert summed.xx == pytest.approx(x.T @ x, rel=1e-9)
+    assert summed.xy == pytest.approx(x.T @ y, rel=1e-9)
+    assert (summed.yy, summed.count) == (pytest.approx(float((y * y).sum())), len(y))
+
+
+def test_a_fit_is_made_once_for_the_same_windows_of_a_store(
+    tmp_path: Path, world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    whole = linear.fit_anchored
+    monkeypatch.setattr(linear, "fit_anchored", lambda *given: (made.append(1), whole(*given))[1])
+    np.save(tmp_path / "vectors.npy", world.vectors)
+    stored = Vectors([tmp_path / "vectors.npy"], [len(world.vectors)], D, "float32")
+    few = world.windows.select(np.arange(len(world.windows)) % 3 > 0)
+    first = fit_ridge_on_averages(stored, world.windows, None)
+    assert fit_ridge_on_averages(stored, world.windows, None) is first
+    assert len(made) == 1
+    for vectors, windows, validation in (
+        (stored, few, None),
+        (stored, world.windows, few),
+        (Vectors([tmp_path / "vectors.npy"], [len(world.vectors)], D, "float32"), world.windows, few),
+        (world.vectors, world.windows, few),
+        (world.vectors, world.windows, few),
+    ):
+        before = len(made)
+        found = fit_ridge_on_averages(vectors, windows, validation)
+        assert len(made) == before + 1
+        assert found is not first
