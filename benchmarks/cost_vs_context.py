@@ -206,7 +206,7 @@ def cells(row: Row) -> list[str]:
 
     training, step = row["training"], row["step"]
     kept = {True: "yes", False: "NO"}
-    said = [f"{key} {kept[row[key]]}" for key in ("linear", "flat") if row[key] is not None]
+    message = [f"{key} {kept[row[key]]}" for key in ("linear", "flat") if row[key] is not None]
     return [
         *(row["model"], row["complexity"], row["streaming"]),
         f"{1e3 * training['seconds'][0]:,.0f}",
@@ -221,7 +221,7 @@ def cells(row: Row) -> list[str]:
         number(row["step_exponent"]),
         f"{step['bytes'][0] / KIB:,.1f}",
         f"{step['bytes'][-1] / KIB:,.1f}",
-        ", ".join(said) or "-",
+        ", ".join(message) or "-",
     ]
 
 

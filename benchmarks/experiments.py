@@ -1,5 +1,5 @@
-"""The questions that the brief left open, each answered by one matrix: the same cap on updates, judged beside
-the baselines on documents that no model saw.
+"""The questions that the brief left open, each answered by one matrix: the same cap on updates, evaluated
+beside the baselines on documents that no model saw.
 
     python benchmarks/experiments.py STORE --out FOLDER [--only objectives,context] [flags of nextvec matrix]
 
@@ -134,10 +134,10 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(QUESTIONS), help=f"of: {', '.join(QUESTIONS)}")
     parser.add_argument("--seeds", type=int, help="instead of each question's own number")
     arguments, further = parser.parse_known_args()
-    asked = arguments.only.split(",")
-    if unknown := set(asked) - QUESTIONS.keys():
+    requested = arguments.only.split(",")
+    if unknown := set(requested) - QUESTIONS.keys():
         parser.error(f"no question {', '.join(sorted(unknown))}; choose of {', '.join(QUESTIONS)}")
-    for name in asked:
+    for name in requested:
         question = QUESTIONS[name]
         seeds = str(arguments.seeds or question.seeds)
         out = arguments.out / name
@@ -177,8 +177,10 @@ def table(report: dict[str, Any], question: Question) -> str:
         if compared:
             figures += [_difference(report, m, name, others.get(name)) for m in ("cosine", "recall@5")]
         lines.append("| " + " | ".join([name, *figures]) + " |")
-    said = f'"Against it": the difference from the row of the same model that ends in `{question.against}`,'
-    return "\n".join([*lines, "", *([f"{said} 95 % interval over documents.", ""] if compared else [])])
+    message = (
+        f'"Against it": the difference from the row of the same model that ends in `{question.against}`,'
+    )
+    return "\n".join([*lines, "", *([f"{message} 95 % interval over documents.", ""] if compared else [])])
 
 
 def _compared_with(name: str, models: list[str], against: str) -> str | None:

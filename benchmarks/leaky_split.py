@@ -4,14 +4,14 @@
         [--updates amn=5000,lstm=2000] [--precision bfloat16] --json leaky-split.json
 
 Never a way to evaluate a model: neighbouring windows share four of the five chunks they read, and what one
-is to predict the next ones read, so that nearly every window that is judged has neighbours in training.
+is to predict the next ones read, so that nearly every window that is evaluated has neighbours in training.
 Windows here end with their document (the brief's went on into the next article). The same predictors are
-fitted and judged twice: on windows divided at random, and on the documents of the split file. `neighbours` is
-the leak itself: position weights and, with a sixth weight, the mean of what followed the eight most similar
-training contexts.
+fitted and evaluated twice: on windows divided at random, and on the documents of the split file. `neighbours`
+is the leak itself: position weights and, with a sixth weight, the mean of what followed the eight most
+similar training contexts.
 
 Models (preset and recipe `brief`, so many updates each) are trained on the random division only; the epoch is
-chosen on the windows that are judged, as the brief did. The same models on documents: `nextvec train` and
+chosen on the windows that are evaluated, as the brief did. The same models on documents: `nextvec train` and
 `evaluate`. A JSON that is there already is added to. Prints the cosine and, with a 95 % interval over
 documents, what it has over the linear average's.
 """
@@ -84,17 +84,17 @@ class Division:
 
     name: str
     train: Windows
-    judged: Windows
+    evaluated: Windows
 
     def average(self, store: Store) -> FloatArray:
         """Cosines of the mean of the five vectors read: the brief's baseline."""
-        goal = gather_rows(store.vectors, self.judged.target)
-        mean = gather_contexts(store.vectors, self.judged, CONTEXT)[0].mean(axis=1)
+        goal = gather_rows(store.vectors, self.evaluated.target)
+        mean = gather_contexts(store.vectors, self.evaluated, CONTEXT)[0].mean(axis=1)
         return (unit(mean) * unit(goal)).sum(axis=1)
 
 
 def divisions(store: Store, split_file: str, sources: list[str]) -> list[Division]:
-    """At random over all windows, and by document; judged on these sources."""
+    """At random over all windows, and by document; evaluated on these sources."""
     split = split_documents(store, SplitConfig(file=split_file))
     every = make_windows(store, range(len(store.documents)), CONTEXT)
     wanted = np.array([not sources or d.source in sources for d in store.documents])
@@ -109,8 +109,8 @@ def divisions(store: Store, split_file: str, sources: list[str]) -> list[Divisio
 def judge(predict: Predict, store: Store, where: Division, width: int) -> dict[str, Any]:
     """Mean cosine, and that less the linear average's, with intervals over documents; mean squared error of
     the raw prediction."""
-    cosines, errors, documents = [], [], where.judged.document
-    for block in where.judged.blocks(BLOCK):
+    cosines, errors, documents = [], [], where.evaluated.document
+    for block in where.evaluated.blocks(BLOCK):
         goal = gather_rows(store.vectors, block.target)
         raw = predict(*gather_contexts(store.vectors, block, width))
         cosines.append((unit(raw) * unit(goal)).sum(axis=1))
@@ -132,7 +132,7 @@ def model_predict(model: NextVectorModel) -> Predict:
 
 
 def train(name: str, store: Store, where: Division, updates: int, precision: str) -> dict[str, Any]:
-    """A model by recipe `brief`: its best epoch, judged on the windows that chose it."""
+    """A model by recipe `brief`: its best epoch, evaluated on the windows that chose it."""
     config = make_config("brief", {"model": {"name": name, "preset": "brief"}}).optim
     torch.manual_seed(0)
     model, rng, plateau = build(name, "brief", store.dimension), np.random.default_rng(0), Plateau()
@@ -149,9 +149,9 @@ def train(name: str, store: Store, where: Division, updates: int, precision: str
             batch = where.train.select(order[i : i + config.batch_size])
             contexts, lengths = gather_contexts(store.vectors, batch, CONTEXT)
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-                said = model(torch.from_numpy(contexts), torch.from_numpy(lengths)).raw[:, -1]
+                message = model(torch.from_numpy(contexts), torch.from_numpy(lengths)).raw[:, -1]
             goal = torch.from_numpy(gather_rows(store.vectors, batch.target))
-            F.mse_loss(said.float().reshape(goal.shape), goal).backward()
+            F.mse_loss(message.float().reshape(goal.shape), goal).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
@@ -165,15 +165,15 @@ def train(name: str, store: Store, where: Division, updates: int, precision: str
 
 
 def of_baselines(store: Store, where: Division) -> dict[str, Any]:
-    """Every baseline fitted and judged on one division, and the size of it."""
+    """Every baseline fitted and evaluated on one division, and the size of it."""
     kinds: list[type[Baseline]] = [*(BASELINES[name] for name in SHOWN), Neighbours]
     rows = {}
     for kind in kinds:
         made = kind(CONTEXT)
         made.fit(store.vectors, where.train, None)
         rows[made.name] = {**judge(made.guess, store, where, made.context), **made.metadata}
-    sizes = {"train_windows": len(where.train), "judged_windows": len(where.judged)}
-    return {**sizes, "documents": len(np.unique(where.judged.document)), "rows": rows}
+    sizes = {"train_windows": len(where.train), "judged_windows": len(where.evaluated)}
+    return {**sizes, "documents": len(np.unique(where.evaluated.document)), "rows": rows}
 
 
 def main() -> None:

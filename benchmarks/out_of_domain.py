@@ -5,8 +5,8 @@
 
 Two closed forms, exponential averages (five scalars) and ridge on averages (a dense map of the same five
 averages, its penalty chosen on validation documents), fitted on the training documents of all sources, and of
-all but the one that is judged. Both fits come from sums over sources, so that documents are read once. Judged
-on the test windows of each source (context 5). Differences have 95 % intervals over documents.
+all but the one that is evaluated. Both fits come from sums over sources, so that documents are read once.
+Evaluated on the test windows of each source (context 5). Differences have 95 % intervals over documents.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def fit(groups: list[Group]) -> list[np.ndarray]:
 def cosines(store: Store, where: Group, weights: np.ndarray) -> np.ndarray:
     found = []
     for averages, goal in averaged_blocks(store.vectors, where.test, DECAYS, BACK):
-        said = averages.reshape(len(goal), -1) @ weights.astype(np.float32)
-        found.append((unit(said) * unit(goal)).sum(axis=1))
+        message = averages.reshape(len(goal), -1) @ weights.astype(np.float32)
+        found.append((unit(message) * unit(goal)).sum(axis=1))
     return np.concatenate(found).astype(np.float64)
 
 
@@ -83,7 +83,7 @@ def main() -> None:
     names = [name for name in arguments.groups.split(",") if name] or list(store.sources)
     groups = [group(store, name, arguments.split_file) for name in names]
     every, rows = fit(groups), []
-    print("| judged on | windows | predictor | trained on all | without it | difference |")
+    print("| evaluated on | windows | predictor | trained on all | without it | difference |")
     print("|---|---:|---|---:|---:|---|")
     for one in groups:
         others, documents = fit([g for g in groups if g is not one]), one.test.document

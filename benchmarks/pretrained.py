@@ -147,8 +147,8 @@ def by_source(store: Store, split: Path, out: Path) -> None:
     selection = DocumentSelection(division=SplitConfig(file=str(split)))
     how = EvaluationConfig(baselines=OPPONENTS, keep=True)
     report = evaluate_runs(store, [RunPredictor(PRETRAINED)], selection, how)
-    assert report.judged is not None
-    document = report.judged.document
+    assert report.evaluated is not None
+    document = report.evaluated.document
     sources = np.array([store.documents[i].source for i in document.tolist()])
     baselines = [row for row in report.rows if row.kind == "baseline"]
     model = report.row(PRETRAINED)
@@ -182,13 +182,13 @@ def against_ridge(store: Store, split: Path, sources: str) -> None:
     of all sources and not of those evaluated."""
     run, how = RunPredictor(PRETRAINED), EvaluationConfig(baselines=("averages + residuals",))
     selection = DocumentSelection(sources=tuple(sources.split(",")), division=SplitConfig(file=str(split)))
-    judged, training = laid_out(store, [run], selection, how)
+    evaluated, training = laid_out(store, [run], selection, how)
     assert training is not None
     ridge = AveragesWithResiduals(how.context)
     ridge.name = "ridge of all sources"
     ridge.fit(store.vectors, training.train, training.validation)
     report = evaluate(
-        store, judged, selection.split, [run, ridge], how, training=training, seen=run.trained_on
+        store, evaluated, selection.split, [run, ridge], how, training=training, seen=run.trained_on
     )
     assert report.bootstrap is not None
     model, other = report.row(PRETRAINED), report.row(ridge.name)

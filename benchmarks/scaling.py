@@ -66,11 +66,11 @@ def matrix(out: Path, store: Path, *flags: str) -> None:
 
 def per_document(out: Path, metric: str) -> tuple[dict[str, Wide], Wide]:
     """Of each predictor the sum of a metric over the windows of each document; and how many these are."""
-    arrays, said = read_kept(out)
+    arrays, message = read_kept(out)
     documents, index = np.unique(arrays["document"], return_inverse=True)
     sums = {
         name: np.bincount(index, arrays[f"values.{i}"].astype(np.float64), len(documents))
-        for i, (name, which) in enumerate(json.loads(said["values"]))
+        for i, (name, which) in enumerate(json.loads(message["values"]))
         if which == metric
     }
     return sums, np.bincount(index, minlength=len(documents)).astype(np.float64)
@@ -149,8 +149,8 @@ def documents(
 
 def sweep(out: Path, store: Path, file: Path, flags: Sequence[str], *vary: str) -> list[dict[str, Any]]:
     """One epoch of a small decoder for each setting, on validation documents -> name, parameters, figures."""
-    asked = ("--models", "lcm", "--split", "validation", "--split-file", str(file))
-    matrix(out, store, *asked, *vary, *flags)
+    requested = ("--models", "lcm", "--split", "validation", "--split-file", str(file))
+    matrix(out, store, *requested, *vary, *flags)
     table = json.loads((out / "matrix.json").read_text(encoding="utf-8"))
     shown = ("name", "parameters", "seconds", *METRICS)
     return [{key: row[key] for key in shown} for row in table["rows"] if row["kind"] == "model"]

@@ -39,8 +39,8 @@ def measured(port: int, request: Path, seconds: float, connections: int) -> tupl
     """Samples [N, 3] of one turn, and its seconds."""
     samples = request.with_suffix(".npy")
     command = command_of(port, request, samples, seconds, connections)
-    said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return np.load(samples, allow_pickle=False), float(said["seconds"])
+    output = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return np.load(samples, allow_pickle=False), float(output["seconds"])
 
 
 def compare(

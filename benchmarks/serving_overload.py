@@ -52,8 +52,8 @@ class Bench:
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def finish(self, load: subprocess.Popen[str]) -> tuple[dict[str, Any], np.ndarray]:
-        said, _ = load.communicate()
-        return json.loads(said), np.load(self.samples, allow_pickle=False)
+        message, _ = load.communicate()
+        return json.loads(message), np.load(self.samples, allow_pickle=False)
 
     def load(self, connections: int, rate: float | None = None) -> tuple[dict[str, Any], np.ndarray]:
         return self.finish(self.start(self.seconds, connections, rate))
@@ -64,13 +64,13 @@ class Bench:
         over = threading.Event()
         watch = threading.Thread(target=self._watch, args=(over, live))
         watch.start()
-        said, samples = self.load(MOST, rate)
+        message, samples = self.load(MOST, rate)
         over.set()
         watch.join()
         refused = samples[np.isin(samples[:, 2], REFUSED)]
         broken = int((samples[:, 2] == 0).sum())
         return {
-            **said,
+            **message,
             "offered_per_second": rate,
             "refused_share": len(refused) / max(len(samples), 1),
             "refused_p50_ms": _percentile(refused[:, 1], 50),

@@ -75,12 +75,12 @@ class Server:
             command = [sys.executable, "-m", "nextvec", "serve", f"model={run}", "--port", str(self.port)]
             command += flags if log is not None else ("--no-log", *flags)
         environment = {**os.environ, **ONE_THREAD, "NEXTVEC_API_KEY": ""}
-        told = None if log is None else log.open("wb")
+        output = None if log is None else log.open("wb")
         self.process = subprocess.Popen(
-            command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=told
+            command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=output
         )
-        if told is not None:
-            told.close()
+        if output is not None:
+            output.close()
 
     @property
     def url(self) -> str:
@@ -168,8 +168,8 @@ def answer_of(body: bytes) -> np.ndarray:
     """[D] of an answer of any of the servers."""
     if body.startswith(b"\x93NUMPY"):
         return np.asarray(np.load(io.BytesIO(body), allow_pickle=False)[0])
-    said = json.loads(body)
-    embedding = said["embedding"] if "embedding" in said else said["data"][0]["embedding"]
+    message = json.loads(body)
+    embedding = message["embedding"] if "embedding" in message else message["data"][0]["embedding"]
     if isinstance(embedding, str):
         return np.frombuffer(base64.b64decode(embedding), "<f4")
     return np.asarray(embedding, dtype=np.float32)

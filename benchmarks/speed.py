@@ -218,7 +218,7 @@ class ByWindow:
         return getattr(self.predictor, name)
 
 
-def judge(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
+def evaluation(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
     """Evaluation of one model: one pass over a document against a pass for every window."""
     for length in (30, 60):  # a context that is cut at the front has a pass of its own
         store = synthetic_store(folder / str(length), 20 if options.quick else 100, length)
@@ -233,7 +233,7 @@ def judge(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
             ours, peer = partial(Scores.of, predictor, made), partial(Scores.of, plain, made)
             times = in_turns(ours, peer, options.rounds)
             off = float(np.abs(ours().cosines - peer().cosines).max())
-            what = f"judge {name}, context {CONTEXT}, documents of {length}"
+            what = f"evaluate {name}, context {CONTEXT}, documents of {length}"
             yield Row(what, "a pass a window", *times, 5.0, f"cosine {off:.0e} off")
 
 
@@ -293,7 +293,7 @@ def ranking(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
 ROWS = {
     "encode": encode,
     "gather": gather,
-    "judge": judge,
+    "evaluation": evaluation,
     "ranking": ranking,
     "training": training,
     "stream": stream,

@@ -129,12 +129,12 @@ def main() -> None:
         "--rows", type=int, default=0, help="chunks of the store (default: 100,000; quick 6,000)"
     )
     parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    rows = asked.rows or (6_000 if asked.quick else 100_000)
+    requested = parser.parse_args()
+    rows = requested.rows or (6_000 if requested.quick else 100_000)
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), rows, 1 if asked.quick else 3)
-    if asked.json:
-        write_json(asked.json, {"unit": "CPU seconds", "load": os.getloadavg(), "rows": found})
+        found = measure(Path(folder), rows, 1 if requested.quick else 3)
+    if requested.json:
+        write_json(requested.json, {"unit": "CPU seconds", "load": os.getloadavg(), "rows": found})
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@
 The plain loop: one Python object a window, torch's DataLoader with batch 32, float32, five vectors in, the
 loss at the last position only, `loss.item()` every step. Ours: recipe `scratch`, unchanged. Both train the
 same architecture and preset in the same process, one after the other, on the same documents; a position is a
-target that got a loss. With --to-validation both also race to the same validation cosine, judged on the same
-windows of five. With --processes nextvec trains alone: one process with two threads, then two with one each.
+target that got a loss. With --to-validation both also race to the same validation cosine, evaluated on
+the same windows of five. With --processes nextvec trains alone: one process with two threads, then two with
+one each.
 """
 
 from __future__ import annotations

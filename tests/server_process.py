@@ -24,9 +24,9 @@ def serving(*arguments: str, key: str | None = None) -> Iterator[str]:
         watchdog.start()
         try:
             assert process.stdout is not None
-            said = process.stdout.readline()
-            assert " at http" in said, "the server did not start"
-            url = said.rsplit(maxsplit=1)[-1]
+            output = process.stdout.readline()
+            assert " at http" in output, "the server did not start"
+            url = output.rsplit(maxsplit=1)[-1]
             with Client(url, key, retries=10) as client:
                 client.models()
                 while not client.ready():

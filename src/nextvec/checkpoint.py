@@ -37,10 +37,10 @@ FILE = Path("last") / "checkpoint.safetensors"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`tensors` by name and `facts`, a JSON dictionary."""
+    """`tensors` by name and `metadata`, a JSON dictionary."""
 
     tensors: dict[str, Tensor]
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors whose names begin with `prefix` and a slash, without it."""
@@ -78,12 +78,12 @@ def write_checkpoint(
     learned: Mapping[str, nn.Module],
     optimiser: torch.optim.Optimizer,
     sums: Tensor,
-    facts: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     *,
     write: bool = True,
 ) -> None:
     """Write the checkpoint of `run`: the state of everything `learned` by its name, optimiser, random states,
-    the epoch's running sums, and `facts`.
+    the epoch's running sums, and `metadata`.
 
     Args:
         write: of several processes that share a model, all have to call this, and one writes.
@@ -93,15 +93,15 @@ def write_checkpoint(
     }
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{key}": value for key, value in state.items()}
-    random_tensors, random_facts = random_state()
+    random_tensors, random_metadata = random_state()
     tensors |= {"sums": sums, **{f"random/{name}": t for name, t in random_tensors.items()}}
-    said = {"format": FORMAT, "facts": json.dumps(facts), "random": json.dumps(random_facts)}
+    header = {"format": FORMAT, "facts": json.dumps(metadata), "random": json.dumps(random_metadata)}
     found = ((name, whole(tensor.detach())) for name, tensor in tensors.items())
     held = {name: tensor.cpu().contiguous() for name, tensor in found if write}
     if not write:
         return
     with atomic_path(run / FILE) as temporary:
-        save_file(held, temporary, {**said, **UNSEALED})
+        save_file(held, temporary, {**header, **UNSEALED})
         seal(temporary)
 
 
@@ -117,14 +117,14 @@ def read_checkpoint(run: Path) -> Checkpoint | None:
     check_seal(path, RunError, "train again into another folder")
     try:
         with safe_open(path, "pt") as f:
-            metadata = f.metadata() or {}
+            header = f.metadata() or {}
             tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 - not a dictionary
-        if metadata["format"] != FORMAT:
-            raise RunError(f"is '{metadata['format']}', not '{FORMAT}'", where=path, remedy="train again")
-        facts = {**json.loads(metadata["facts"]), "random": json.loads(metadata["random"])}
+        if header["format"] != FORMAT:
+            raise RunError(f"is '{header['format']}', not '{FORMAT}'", where=path, remedy="train again")
+        metadata = {**json.loads(header["facts"]), "random": json.loads(header["random"])}
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as e:
         raise RunError(f"is damaged ({e})", where=path, remedy="train again into another folder") from None
-    return Checkpoint(tensors, facts)
+    return Checkpoint(tensors, metadata)
 
 
 def restore(
@@ -157,7 +157,7 @@ def restore(
         sums.copy_(checkpoint.tensors["sums"])
     except (RuntimeError, ValueError, KeyError) as e:
         raise RunError(f"does not fit the model ({e})", where=where / FILE, remedy="train again") from None
-    set_random_state(checkpoint.part("random"), checkpoint.facts["random"])
+    set_random_state(checkpoint.part("random"), checkpoint.metadata["random"])
 
 
 def begin(
@@ -203,7 +203,7 @@ def started_with(checkpoint: Checkpoint, out: Path, read: Callable[[Path], C], f
     Raises:
         ConfigError: a damaged file, and a checkpoint of an earlier version, which has none.
     """
-    held = checkpoint.facts.get("config")
+    held = checkpoint.metadata.get("config")
     try:
         own = read(out / CONFIG)
         if held is None or _bound(to_dict(own), free) == _bound(held, free):
@@ -241,7 +241,7 @@ def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, {"numpy": [int(position), int(has_gauss), float(gauss)], "python": random.getstate()}
 
 
-def set_random_state(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+def set_random_state(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Undo `random_state`; the states of devices that are not here are left out."""
     torch.set_rng_state(tensors["torch"])
     if torch.cuda.is_available():
@@ -253,8 +253,8 @@ def set_random_state(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
     if torch.backends.mps.is_available() and "mps" in tensors:
         torch.mps.set_rng_state(tensors["mps"])
     keys = tensors["numpy"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", keys, *facts["numpy"]))  # noqa: NPY002
-    version, internal, gauss = facts["python"]
+    np.random.set_state(("MT19937", keys, *metadata["numpy"]))  # noqa: NPY002
+    version, internal, gauss = metadata["python"]
     random.setstate((version, tuple(internal), gauss))
 
 

@@ -260,20 +260,20 @@ class _Place:
         except NextvecError:
             raise
         except (of.BaseError, FileNotFoundError) as e:
-            said = str(e)
+            reason = str(e)
             if isinstance(e, of.PreconditionError):
                 raise self.error("has changed while it was read", AGAIN, path) from None
-            if "NoSuchBucket" in said:
+            if "NoSuchBucket" in reason:
                 raise self.error("there is no such bucket", "check the address") from None
             if isinstance(e, FileNotFoundError):
                 raise self.error("is gone", AGAIN, path) from None
             # asked of the machine, in the cloud that it is not in
-            if "/latest/" in said or "metadata" in said:
+            if "/latest/" in reason or "metadata" in reason:
                 raise self.error("no credentials are given", CREDENTIALS) from None
             refused = isinstance(e, (of.PermissionDeniedError, of.UnauthenticatedError))
-            if refused or "403" in said or "401" in said:
+            if refused or "403" in reason or "401" in reason:
                 raise self.error("the server refuses these credentials", CREDENTIALS, path) from None
-            message = f"cannot be reached ({said.partition(chr(10))[0]})"
+            message = f"cannot be reached ({reason.partition(chr(10))[0]})"
             raise self.error(message, "check the address and the network", path) from None
 
 
@@ -292,6 +292,6 @@ def _open(address: str) -> ObjectStore:
             retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=60)},
         )
     except BaseError as e:
-        said = str(e).partition("\n")[0]
-        remedy = CREDENTIALS if "Missing" in said else "check the address"
-        raise DiskError(said, where=address, remedy=remedy) from None
+        reason = str(e).partition("\n")[0]
+        remedy = CREDENTIALS if "Missing" in reason else "check the address"
+        raise DiskError(reason, where=address, remedy=remedy) from None

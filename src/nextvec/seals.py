@@ -16,13 +16,13 @@ from nextvec.errors import NextvecError
 
 SEAL = "seal"
 CHANGED = "has changed since it was written (sha256 differs)"
-_SAID = "sha256:"
-_ENTRY = re.compile(rf',\s+"{SEAL}": "({_SAID}[0-9a-f]{{64}})"(?=\s*\}})')
+_ALGORITHM = "sha256:"
+_ENTRY = re.compile(rf',\s+"{SEAL}": "({_ALGORITHM}[0-9a-f]{{64}})"(?=\s*\}})')
 _LINE = f"# {SEAL} %s; take this line out when you change the file\n"
 
 
 def _digest(text: str) -> str:
-    return _SAID + hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return _ALGORITHM + hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def seal_json(text: str) -> str:
@@ -48,8 +48,8 @@ def unsealed(
     """
     if not isinstance(value, dict) or not value:
         return value
-    key, said = next(reversed(value.items()))
-    if not isinstance(said, str) or (key != SEAL and not said.startswith(_SAID)):
+    key, seal = next(reversed(value.items()))
+    if not isinstance(seal, str) or (key != SEAL and not seal.startswith(_ALGORITHM)):
         return value
     found = list(_ENTRY.finditer(text, 0, text.find("\n") if first else len(text)))
     if not found or _digest(text[: found[-1].start()] + text[found[-1].end() :]) != found[-1][1]:
@@ -66,7 +66,7 @@ def seal_toml(text: str) -> str:
 def toml_is_whole(text: str) -> bool:
     """Whether TOML is what `seal_toml` made of it; True for one without a checksum."""
     first, _, rest = text.partition("\n")
-    if not first.startswith(f"# {SEAL[:-1]}") and f" {_SAID}" not in first:
+    if not first.startswith(f"# {SEAL[:-1]}") and f" {_ALGORITHM}" not in first:
         return True
     return first + "\n" == _LINE % _digest(rest)
 

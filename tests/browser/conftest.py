@@ -101,20 +101,20 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="session")
 def matrix(library: Store, make_tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """AMN, GRU and LSTM, two seeds each, judged beside the baselines on three documents."""
+    """AMN, GRU and LSTM, two seeds each, evaluated beside the baselines on three documents."""
     folder = tmp_path_factory.mktemp("matrix")
     named = {Path(name).stem: name for name in library.index}
     held = {split: [named.pop(name) for name in names] for split, names in HELD_OUT.items()}
     split = folder / "split.json"
     split.write_text(json.dumps({**held, "train": list(named.values())}))
-    exam = DocumentSelection(division=SplitConfig(file=str(split)))
+    selection = DocumentSelection(division=SplitConfig(file=str(split)))
     config = ("optim.epochs=4", "optim.lr=1e-3", "model.options.residual=ema", f"data.split.file={split}")
     run_matrix(
         library,
         MatrixPlan(str(library.path), ("amn", "gru", "lstm"), 2),
         lambda cell: make_tiny(cell.model, *config, seed=cell.seed),
         folder / "sea-food-sky",
-        exam,
+        selection,
         EvaluationConfig(resamples=200, speed=True, quiet=True),
         quiet=True,
     )

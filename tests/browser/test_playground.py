@@ -114,13 +114,13 @@ def test_models_that_cut_a_text_in_other_places_get_curves_of_their_own(playgrou
 
 def test_no_request_leaves_the_server(server: str, open_page: Open) -> None:
     page = open_page("about:blank")
-    asked: list[Request] = []
-    page.on("request", lambda request: asked.append(request))
+    requested: list[Request] = []
+    page.on("request", lambda request: requested.append(request))
     answer = page.goto(f"{server}/")
     assert answer is not None
     assert "default-src 'self'" in answer.headers["content-security-policy"]
     ask(page, beside="gru")
-    routes = [request.url.removeprefix(server) for request in asked]
+    routes = [request.url.removeprefix(server) for request in requested]
     assert all(route.startswith("/") for route in routes)
     assert {"/v1/models", "/v1/predict/text", "/v1/surprise", "/v1/retrieve", "/style.css"} <= set(routes)
 
@@ -143,13 +143,13 @@ def test_code_keeps_its_line_breaks(playground: Page) -> None:
 
 
 def test_no_text_is_said_and_nothing_is_asked(playground: Page) -> None:
-    asked: list[Request] = []
-    playground.on("request", lambda request: asked.append(request))
+    requested: list[Request] = []
+    playground.on("request", lambda request: requested.append(request))
     playground.get_by_label("Text").fill("  \n ")
     playground.get_by_role("button", name="Predict").click()
     expect(playground.get_by_role("alert")).to_contain_text("There is no text yet")
     expect(playground.get_by_label("Text")).to_be_focused()
-    assert asked == []
+    assert requested == []
 
 
 REFUSALS: list[tuple[int, dict[str, Any], dict[str, str], str]] = [
@@ -160,15 +160,15 @@ REFUSALS: list[tuple[int, dict[str, Any], dict[str, str], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("status", "error", "headers", "said"), REFUSALS)
+@pytest.mark.parametrize(("status", "error", "headers", "message"), REFUSALS)
 def test_refusals_are_said_in_words_and_the_rest_is_shown(
-    playground: Page, status: int, error: dict[str, Any], headers: dict[str, str], said: str
+    playground: Page, status: int, error: dict[str, Any], headers: dict[str, str], message: str
 ) -> None:
     body = json.dumps({"error": error})
     playground.route("**/v1/retrieve", lambda route: route.fulfill(status=status, headers=headers, body=body))
     playground.get_by_role("button", name="Use the example").click()
     playground.get_by_role("button", name="Predict").click()
-    expect(playground.get_by_role("alert")).to_have_text(said)
+    expect(playground.get_by_role("alert")).to_have_text(message)
     expect(playground.get_by_role("status")).to_have_text("Not everything was answered.")
     expect(prediction(playground, "amn").locator(".passages li")).to_have_count(5)
 
@@ -177,8 +177,8 @@ def test_without_a_store_there_is_a_prediction_and_no_passages(playground: Page)
     refusal = json.dumps({"error": {"message": "no store was given", "code": "no_store"}})
 
     def without_store(route: Route) -> None:
-        asked = route.request.post_data_json
-        if asked.get("passages") == 0:
+        requested = route.request.post_data_json
+        if requested.get("passages") == 0:
             route.continue_()
         else:
             route.fulfill(status=409, body=refusal)
@@ -243,8 +243,8 @@ def test_waiting_is_shown(playground: Page, held: list[Route]) -> None:
 
 def test_a_later_question_takes_the_place_of_an_earlier_one(playground: Page, held: list[Route]) -> None:
     text = playground.get_by_label("Text")
-    for said in ("The first question. It is about bread.", "The second question. It is about the sea."):
-        text.fill(said)
+    for message in ("The first question. It is about bread.", "The second question. It is about the sea."):
+        text.fill(message)
         with playground.expect_request("**/v1/predict/text"):
             text.press("Control+Enter")
     held.pop().continue_()

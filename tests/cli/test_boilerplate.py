@@ -45,11 +45,11 @@ def test_forty_pages_with_one_footer_go_all_the_way(
     assert "--set data.split.test=0.3" in trained.err
     wider = cli(*training[:5], tmp_path / "wider", "--set", "data.split.test=0.3", *tiny)
     assert "the test split" not in wider.err
-    told = cli("evaluate", run, "--store", store, "--no-speed", "--quiet", "--json", "-")
-    assert told.code == 0, told.err
-    dropped = told.json["dropped"]
+    output = cli("evaluate", run, "--store", store, "--no-speed", "--quiet", "--json", "-")
+    assert output.code == 0, output.err
+    dropped = output.json["dropped"]
     assert (dropped["windows"] > 0, dropped["causes"]) == (keep, int(keep))
-    assert dropped["windows"] == (told.json["documents"] if keep else 0)
+    assert dropped["windows"] == (output.json["documents"] if keep else 0)
     for verb in (
         ("evaluate", "baselines", "--store", store, "--no-speed", "--quiet"),
         ("diagnose", "model", run, "--store", store, "--no-speed", "--quiet"),

@@ -37,14 +37,14 @@ def test_a_decoder_is_trained_and_told_of(cli, store: Store, flags, tmp_path: Pa
 
 
 def test_figures_as_json_and_the_flags_win(cli, store: Store, flags, tmp_path: Path) -> None:
-    asked = ("--tokens", "bytes", "--lr", 0.02, "--set=network.layers=1", "--seed", 4, "--quiet")
-    done = cli("decoder", "train", store.path, "--out", tmp_path / "out", *flags, *asked, "--json", "-")
+    command = ("--tokens", "bytes", "--lr", 0.02, "--set=network.layers=1", "--seed", 4, "--quiet")
+    done = cli("decoder", "train", store.path, "--out", tmp_path / "out", *flags, *command, "--json", "-")
     assert done.code == 0, done.err
     assert (done.json["updates"], done.json["stopped"]) == (TINY["optim"]["max_updates"], "max_updates")
-    said = json.loads((tmp_path / "out" / "decoder.json").read_text())
-    assert said["vocabulary"] == 256
-    assert said["network"]["layers"] == 1
-    assert (said["config"]["optim"]["lr"], said["config"]["runtime"]["seed"]) == (0.02, 4)
+    output = json.loads((tmp_path / "out" / "decoder.json").read_text())
+    assert output["vocabulary"] == 256
+    assert output["network"]["layers"] == 1
+    assert (output["config"]["optim"]["lr"], output["config"]["runtime"]["seed"]) == (0.02, 4)
 
 
 def test_a_finished_training_is_resumed_without_a_word_more(cli, store: Store, flags, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_finished_training_is_resumed_without_a_word_more(cli, store: Store, f
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("command", "says"),
     [
         (("--set", "network.depth=2"), ("unknown key 'network.depth'", "did you mean 'network.width'?")),
         (("--set", "tokens.vocabulary=9"), ("vocabulary is 9", "must be")),
@@ -66,8 +66,8 @@ def test_a_finished_training_is_resumed_without_a_word_more(cli, store: Store, f
         (("--seconds", "-1"), ("max_seconds", "must be at least 0")),
     ],
 )
-def test_bad_input(cli, store: Store, flags, tmp_path: Path, asked, says) -> None:
-    done = cli("decoder", "train", store.path, "--out", tmp_path / "out", *flags, *asked)
+def test_bad_input(cli, store: Store, flags, tmp_path: Path, command, says) -> None:
+    done = cli("decoder", "train", store.path, "--out", tmp_path / "out", *flags, *command)
     assert (done.code, done.out) == (2, "")
     assert len(done.err.splitlines()) == 1
     assert all(part in done.err for part in says), done.err

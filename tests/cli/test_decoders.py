@@ -153,7 +153,7 @@ def test_a_trained_decoder_stands_in_the_table_and_brings_its_division(
     ]
 
 
-def test_a_trained_decoder_is_not_judged_on_what_it_learned_from(
+def test_a_trained_decoder_is_not_evaluated_on_what_it_learned_from(
     cli, text_store: Store, inverter: Path, tmp_path: Path
 ) -> None:
     parts = {"train": [], "validation": [], "test": [d.doc_id for d in text_store.documents]}

@@ -26,9 +26,11 @@ def elsewhere(make_world: Callable[..., Store], tmp_path_factory: pytest.TempPat
 def test_the_diagnosis_reads_from_the_headline_down(
     cli: Cli, trained: Path, world: Store, tmp_path: Path
 ) -> None:
-    told = cli("diagnose", "model", trained, "--store", world.path, "--json", tmp_path / "d.json", "--quiet")
-    assert told.code == 0, told.err
-    lines = told.out.splitlines()
+    output = cli(
+        "diagnose", "model", trained, "--store", world.path, "--json", tmp_path / "d.json", "--quiet"
+    )
+    assert output.code == 0, output.err
+    lines = output.out.splitlines()
     assert lines[0].startswith("small-lstm is ")
     assert "the best baseline (" in lines[0]
     titles = [above for above, below in itertools.pairwise(lines) if below and set(below) == {"="}]
@@ -47,15 +49,15 @@ def test_the_diagnosis_reads_from_the_headline_down(
     assert content["dropped"] == 0
     timed = next(c for c in content["checklist"] if c["criterion"] == "real time")
     assert timed["status"] in ("met", "not met")
-    assert content["headline"] in " ".join(told.out.split())
+    assert content["headline"] in " ".join(output.out.split())
 
 
 def test_on_another_store_nothing_is_called_in_sample(cli: Cli, trained: Path, elsewhere: Path) -> None:
-    told = cli(
+    output = cli(
         "diagnose", "model", trained, "--store", elsewhere, "--split", "all", "--no-speed", "--json", "-"
     )
-    assert told.code == 0, told.err
-    content = told.json
+    assert output.code == 0, output.err
+    content = output.json
     assert [s["name"] for s in content["gap"]["splits"]] == ["all"]
     assert content["collapse"]["mean"] is None
     assert set(content["sources"]["trained"].values()) == {None}
@@ -80,12 +82,12 @@ def test_a_source_that_was_not_trained_on_is_out_of_domain(
     from nextvec.training.loop import train
 
     train(world, make_tiny("lstm", 'data.sources=["web"]', "optim.epochs=1"), tmp_path / "run", quiet=True)
-    told = cli(
+    output = cli(
         "diagnose", "model", tmp_path / "run", "--store", world.path, "--sources", "books", "--json", "-"
     )
-    assert told.code == 0, told.err
-    assert told.json["sources"]["trained"] == {"books": False}
-    gap = {s["name"]: s for s in told.json["gap"]["splits"]}
+    assert output.code == 0, output.err
+    assert output.json["sources"]["trained"] == {"books": False}
+    gap = {s["name"]: s for s in output.json["gap"]["splits"]}
     assert gap["train"]["in_sample"]
     assert gap["train"]["documents"] == len(set(_trained_documents(tmp_path / "run")))
 
@@ -97,23 +99,23 @@ def _trained_documents(run: Path) -> list[int]:
 
 
 def test_the_train_split_is_labelled(cli: Cli, trained: Path, world: Store) -> None:
-    told = cli(
+    output = cli(
         "diagnose", "model", trained, "--store", world.path, "--split", "train", "--no-speed", "--quiet"
     )
-    assert told.code == 0, told.err
-    assert "Split train (in-sample)" in told.out
-    assert "train (in-sample)" in told.out
+    assert output.code == 0, output.err
+    assert "Split train (in-sample)" in output.out
+    assert "train (in-sample)" in output.out
 
 
 def test_strict_follows_the_verdicts(cli: Cli, trained: Path, world: Store) -> None:
     flags = ("--no-speed", "--strict", "--json", "-", "--quiet")
-    told = cli("diagnose", "model", trained, "--store", world.path, *flags)
-    red = any(v["level"] == "red" for v in told.json["verdicts"])
-    assert told.code == int(red)
+    output = cli("diagnose", "model", trained, "--store", world.path, *flags)
+    red = any(v["level"] == "red" for v in output.json["verdicts"])
+    assert output.code == int(red)
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (("--split", "tests"), "there is no split 'tests'"),
         (("--sources", "radio"), "no document of source 'radio'"),
@@ -122,21 +124,21 @@ def test_strict_follows_the_verdicts(cli: Cli, trained: Path, world: Store) -> N
     ],
 )
 def test_bad_flags_are_one_line(
-    cli: Cli, trained: Path, world: Store, flags: tuple[str, ...], said: str
+    cli: Cli, trained: Path, world: Store, flags: tuple[str, ...], message: str
 ) -> None:
-    told = cli("diagnose", "model", trained, "--store", world.path, *flags)
-    assert (told.code, told.out) == (2, "")
-    assert said in told.err
-    assert len(told.err.splitlines()) == 1
+    output = cli("diagnose", "model", trained, "--store", world.path, *flags)
+    assert (output.code, output.out) == (2, "")
+    assert message in output.err
+    assert len(output.err.splitlines()) == 1
 
 
 def test_another_encoder_is_refused(
     cli: Cli, trained: Path, make_world: Callable[..., Store], tmp_path: Path
 ) -> None:
     other = make_world(tmp_path / "store", encoder="another", prefix="x")
-    told = cli("diagnose", "model", trained, "--store", other.path, "--split", "all")
-    assert told.code == 2
-    assert "another encoder" in told.err
+    output = cli("diagnose", "model", trained, "--store", other.path, "--split", "all")
+    assert output.code == 2
+    assert "another encoder" in output.err
 
 
 def test_training_documents_under_another_split_are_refused(
@@ -144,16 +146,16 @@ def test_training_documents_under_another_split_are_refused(
 ) -> None:
     ids = [d.doc_id for d in world.documents]
     (tmp_path / "s.json").write_text(json.dumps({"train": ids[30:], "validation": [], "test": ids[:30]}))
-    told = cli("diagnose", "model", trained, "--store", world.path, "--split-file", tmp_path / "s.json")
-    assert told.code == 2
-    assert "stand in training" in told.err
+    output = cli("diagnose", "model", trained, "--store", world.path, "--split-file", tmp_path / "s.json")
+    assert output.code == 2
+    assert "stand in training" in output.err
 
 
 def test_evaluate_and_diagnose_say_the_same_of_one_run(cli: Cli, trained: Path, world: Store) -> None:
     flags = (trained, "--store", world.path, "--no-speed", "--quiet", "--json", "-")
-    said = " ".join(cli("evaluate", *flags).json["notes"])
+    output = " ".join(cli("evaluate", *flags).json["notes"])
     how = re.search(
-        r"small-lstm is (better than|worse than|not distinguishable from) the best baseline by", said
+        r"small-lstm is (better than|worse than|not distinguishable from) the best baseline by", output
     )
     assert how is not None
     assert how.group(1) in ("better than", "worse than", "not distinguishable from")

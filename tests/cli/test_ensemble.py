@@ -1,4 +1,4 @@
-"""ensemble through the command line: runs mixed, judged as a run, and told what its members are told."""
+"""ensemble through the command line: runs mixed, evaluated as a run, and told what its members are told."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def other(world: Store, make_tiny: Callable[..., Any], tmp_path_factory: pytest.
     return folder
 
 
-def test_an_ensemble_is_judged_as_a_run(
+def test_an_ensemble_is_evaluated_as_a_run(
     cli, world: Store, trained: Path, other: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "mixed"
@@ -35,9 +35,9 @@ def test_an_ensemble_is_judged_as_a_run(
     assert sum(held["unit_weights"]) == pytest.approx(1)
     assert "weights fitted on 28 validation windows\nof so few the weights are partly chance" in done.out
     command = done.out.splitlines()[-1].partition("nextvec ")[2]
-    judged = cli(*command.split(), "--json", "-", "--quiet", "--no-speed")
-    assert judged.code == 0
-    row = judged.json["rows"][-1]
+    evaluated = cli(*command.split(), "--json", "-", "--quiet", "--no-speed")
+    assert evaluated.code == 0
+    row = evaluated.json["rows"][-1]
     assert (row["name"], row["members"]) == ("mixed", ["small-lstm", "small-gru", "ridge"])
     card = cli("card", out)
     assert (card.code, card.out.strip()) == (0, str(out / "README.md"))
@@ -51,13 +51,13 @@ def test_an_ensemble_is_judged_as_a_run(
 def test_an_ensemble_is_told_what_its_members_are(
     cli, world: Store, trained: Path, other: Path, tmp_path: Path
 ) -> None:
-    told, untold = tmp_path / "told", tmp_path / "untold"
+    steered, plain = tmp_path / "steered", tmp_path / "plain"
     command = ("ensemble", trained, other, "--store", world.path)
-    assert cli(*command, "--out", told, "--queries").code == cli(*command, "--out", untold).code == 0
-    weights = [json.loads((out / "ensemble.json").read_text())["raw_weights"] for out in (told, untold)]
+    assert cli(*command, "--out", steered, "--queries").code == cli(*command, "--out", plain).code == 0
+    weights = [json.loads((out / "ensemble.json").read_text())["raw_weights"] for out in (steered, plain)]
     assert weights[0] != weights[1]
-    judge = ("evaluate", told, "--store", world.path, "--json", "-", "--quiet", "--no-speed")
-    with_queries, without = cli(*judge, "--queries"), cli(*judge)
+    evaluating = ("evaluate", steered, "--store", world.path, "--json", "-", "--quiet", "--no-speed")
+    with_queries, without = cli(*evaluating, "--queries"), cli(*evaluating)
     assert with_queries.code == without.code == 0
     assert with_queries.json["queries"] > 0
     assert with_queries.json["rows"][-1]["cosine"] != without.json["rows"][-1]["cosine"]

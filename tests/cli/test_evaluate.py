@@ -154,7 +154,7 @@ def test_markdown(cli, world: Store) -> None:
 
 
 @pytest.mark.parametrize("horizon", [2, 3])
-def test_a_run_is_judged_at_the_horizon_it_was_trained_for(
+def test_a_run_is_evaluated_at_the_horizon_it_was_trained_for(
     cli, tiny: tuple[str, ...], world: Store, tmp_path: Path, horizon: int
 ) -> None:
     run = tmp_path / "run"
@@ -169,10 +169,10 @@ def test_a_run_is_judged_at_the_horizon_it_was_trained_for(
 
 
 def test_every_column_is_explained(cli) -> None:
-    told = cli("metrics", "--json", "-")
-    assert told.code == 0
+    output = cli("metrics", "--json", "-")
+    assert output.code == 0
     assert {"column": "R@5", "key": "recall@5", "better": "higher"}.items() <= next(
-        row.items() for row in told.json if row["key"] == "recall@5"
+        row.items() for row in output.json if row["key"] == "recall@5"
     )
     text = cli("metrics").out
-    assert all(row["key"] in text for row in told.json)
+    assert all(row["key"] in text for row in output.json)

@@ -89,9 +89,9 @@ for arguments in {[[str(a) for a in verb] for verb in writing]}:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_parameter_of_a_verb_is_explained(cli, verb: str) -> None:
-    told = cli(verb, "--help")
-    assert (told.code, told.err) == (0, "")
-    options = [line.lstrip("│* ") for line in told.out.splitlines() if line.lstrip("│* ").startswith("--")]
+    output = cli(verb, "--help")
+    assert (output.code, output.err) == (0, "")
+    options = [line.lstrip("│* ") for line in output.out.splitlines() if line.lstrip("│* ").startswith("--")]
     for line in options:
         assert len(line.split()) > 1, line
 
@@ -102,7 +102,7 @@ def test_what_can_be_named_is_listed(cli, verb: str) -> None:
     from nextvec.models.residual import ResidualName
     from nextvec.training.config import layer_names, recipe_names
 
-    told = " ".join(cli(verb, "--help").out.replace("│", " ").split())
+    output = " ".join(cli(verb, "--help").out.replace("│", " ").split())
     for flag, known in (
         ("--recipe", recipe_names()),
         ("--objective", layer_names("objectives")),
@@ -110,7 +110,7 @@ def test_what_can_be_named_is_listed(cli, verb: str) -> None:
         ("--residual", get_args(ResidualName)),
         ("--head", get_args(HeadName)),
     ):
-        explained = told.partition(f" {flag} ")[2].partition(" --")[0]
+        explained = output.partition(f" {flag} ")[2].partition(" --")[0]
         for name in known:
             assert re.search(rf"(?<![\w-]){name}(?![\w-])", explained), (flag, name)
 

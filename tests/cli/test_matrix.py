@@ -125,8 +125,8 @@ def test_objectives_tasks_and_keys_are_axes(cli, tiny: tuple[str, ...], world: S
         for hidden in (8, 16)
     ]
     assert [row["name"] for row in table["rows"]] == ["copy-last", *rows]
-    told = table["others"]["next-1-with-query"]
-    assert [row["name"] for row in told["rows"]] == [
+    output = table["others"]["next-1-with-query"]
+    assert [row["name"] for row in output["rows"]] == [
         "copy-last", "weights with query", *(row for row in rows if "conditional" in row)
     ]  # fmt: skip
     assert "next-1-with-query:" in done.out
@@ -152,9 +152,9 @@ def test_runs_at_the_same_time_give_the_same_table(
         )  # fmt: skip
         assert done.code == 0
         tables.append(json.loads((tmp_path / f"{jobs}.json").read_text())["rows"])
-    said = [line for line in done.err.splitlines() if line.startswith("[")]
-    assert sorted(line.split()[1] for line in said) == ["lstm-seed0", "mlp-seed0"]
-    assert all(line.endswith("done") for line in said)
+    output = [line for line in done.err.splitlines() if line.startswith("[")]
+    assert sorted(line.split()[1] for line in output) == ["lstm-seed0", "mlp-seed0"]
+    assert all(line.endswith("done") for line in output)
     assert [row["cosine"] for row in tables[0]] == [row["cosine"] for row in tables[1]]
 
 

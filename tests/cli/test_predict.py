@@ -43,8 +43,8 @@ LOADED: dict[Any, Any] = {}
 def test_predict_writes_the_runs_own_vector(
     cli: Callable[..., Any], text_store: Store, text_run: Path, note: Path, tmp_path: Path
 ) -> None:
-    asked = ("predict", text_run, "--file", note, "--nearest", 2)
-    done = cli(*asked, "--vector", tmp_path / "raw.npy", "--json", tmp_path / "said.json")
+    command = ("predict", text_run, "--file", note, "--nearest", 2)
+    done = cli(*command, "--vector", tmp_path / "raw.npy", "--json", tmp_path / "output.json")
     assert (done.code, done.err) == (0, "")
     document = text_store.find("river-arden.txt")
     vectors = text_store.vectors[document.first : document.first + 8]
@@ -56,11 +56,11 @@ def test_predict_writes_the_runs_own_vector(
     assert "not stated" in done.out
     assert done.out.count("retrieved") == 2
     assert "generated" not in done.out
-    said = cli(*asked, "--json", "-").json
-    assert len(said["predictions"][0]["nearest"]) == 2
-    for passage in said["predictions"][0]["nearest"]:
+    output = cli(*command, "--json", "-").json
+    assert len(output["predictions"][0]["nearest"]) == 2
+    for passage in output["predictions"][0]["nearest"]:
         assert passage["text"] in " ".join(done.out.split())
-    cli(*asked, "--vector", tmp_path / "unit.npy", "--output-type", "cosine")
+    cli(*command, "--vector", tmp_path / "unit.npy", "--output-type", "cosine")
     np.testing.assert_allclose(np.load(tmp_path / "unit.npy"), unit(written), atol=1e-5)
 
 
@@ -70,23 +70,23 @@ def test_predict_from_standard_input_without_a_store(
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(RIVER.encode())))
     done = cli("predict", text_run, "--file", "-", "--nearest", 0, "--store", "nowhere", "--json", "-")
     assert done.code == 0
-    [said] = done.json["predictions"]
-    assert (said["read"], said["nearest"], said["decoded"], said["confidence"]) == (8, [], None, None)
+    [output] = done.json["predictions"]
+    assert (output["read"], output["nearest"], output["decoded"], output["confidence"]) == (8, [], None, None)
 
 
 def test_rollout_tells_every_step(
     cli: Callable[..., Any], text_run: Path, note: Path, tmp_path: Path
 ) -> None:
-    asked = ("rollout", text_run, "--file", note, "--steps", 3, "--max-repetition", 1)
-    done = cli(*asked, "--vector", tmp_path / "v.npy")
+    command = ("rollout", text_run, "--file", note, "--steps", 3, "--max-repetition", 1)
+    done = cli(*command, "--vector", tmp_path / "v.npy")
     assert (done.code, done.err) == (0, "")
     assert [f"Step {k}:" in done.out for k in (1, 2, 3, 4)] == [True, True, True, False]
     assert done.out.rstrip().endswith("3 of 3 steps")
     assert np.load(tmp_path / "v.npy").shape == (3, 384)
     lengths = np.linalg.norm(np.load(tmp_path / "v.npy"), axis=1)
     np.testing.assert_allclose(lengths, lengths[0], rtol=1e-5)
-    free = cli(*asked, "--no-rescale", "--json", "-").json["steps"]
-    kept = cli(*asked, "--json", "-").json["steps"]
+    free = cli(*command, "--no-rescale", "--json", "-").json["steps"]
+    kept = cli(*command, "--json", "-").json["steps"]
     assert free[0]["length"] == kept[0]["length"]
     assert free[1]["length"] != kept[1]["length"]
 
@@ -94,15 +94,15 @@ def test_rollout_tells_every_step(
 def test_rollout_stops_where_the_guard_says_and_snaps_where_it_is_told(
     cli: Callable[..., Any], text_run: Path, note: Path
 ) -> None:
-    asked = ("rollout", text_run, "--file", note, "--steps", 6)
-    done = cli(*asked, "--min-cosine", "0.999")
+    command = ("rollout", text_run, "--file", note, "--steps", 6)
+    done = cli(*command, "--min-cosine", "0.999")
     assert "Step 2" not in done.out
     assert "1 of 6 steps; the last one drifted" in done.out
     snapping = ("--snap", "--snap-threshold", "-1", "--snap-blend", 1, "--max-repetition", 1)
-    steps = cli(*asked, *snapping, "--json", "-").json["steps"]
+    steps = cli(*command, *snapping, "--json", "-").json["steps"]
     assert len({step["snapped"]["row"] for step in steps}) == 6
-    assert "snapped to" in cli(*asked, *snapping).out
-    never = cli(*asked, "--snap", "--snap-threshold", 1, "--max-repetition", 1, "--json", "-").json["steps"]
+    assert "snapped to" in cli(*command, *snapping).out
+    never = cli(*command, "--snap", "--snap-threshold", 1, "--max-repetition", 1, "--json", "-").json["steps"]
     assert {step["snapped"] for step in never} == {None}
 
 

@@ -140,14 +140,14 @@ def test_what_stops_a_put_can_be_gone_on_with(s3, monkeypatch: pytest.MonkeyPatc
 
 
 def test_errors_say_what_to_do(cli, s3, world: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    for verb, address, said in (
+    for verb, address, output in (
         ("info", "s3://nowhere/store", "s3://nowhere/store: there is no such bucket; check the address"),
         ("info", "s3://bucket/none", "s3://bucket/none: nothing is there"),
         ("delete", "s3://bucket/store", "`nextvec delete` writes to folders of this machine; copy it there"),
     ):
         done = cli(verb, address, *(["id"] if verb == "delete" else []))
         assert (done.code, done.out) == (2, "")
-        assert said in done.err
+        assert output in done.err
     refused = cli("matrix", world.path, "--models", "lstm", "--out", "s3://bucket/m")
     assert "`nextvec matrix` writes to folders of this machine" in refused.err
     with monkeypatch.context() as patch:
@@ -155,8 +155,8 @@ def test_errors_say_what_to_do(cli, s3, world: Store, monkeypatch: pytest.Monkey
         assert "Missing AccessKeyId; set AWS_ACCESS_KEY_ID" in cli("info", "s3://bucket/store").err
         patch.delenv("AWS_SECRET_ACCESS_KEY")
         patch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1")
-        said = cli("info", "s3://bucket/store").err
-        assert "s3://bucket/store: no credentials are given; set AWS_ACCESS_KEY_ID and" in said
+        output = cli("info", "s3://bucket/store").err
+        assert "s3://bucket/store: no credentials are given; set AWS_ACCESS_KEY_ID and" in output
     with monkeypatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
         assert "cannot be reached" in cli("info", "s3://bucket/store").err

@@ -35,17 +35,17 @@ LOADED: dict[Any, Any] = {}
 def test_passages_for_a_text(
     cli: Callable[..., Any], text_store: Store, text_run: Path, tmp_path: Path
 ) -> None:
-    asked = ("retrieve", text_run, "--store", text_store.path, "--text", NEW, "--nearest", 3)
-    done = cli(*asked, "--json", tmp_path / "said.json")
+    command = ("retrieve", text_run, "--store", text_store.path, "--text", NEW, "--nearest", 3)
+    done = cli(*command, "--json", tmp_path / "output.json")
     assert (done.code, done.err) == (0, "")
-    said = json.loads((tmp_path / "said.json").read_text())
-    assert (said["strategy"], said["query"], said["left_out"]) == ("last-mean+passage", None, [])
-    assert len(said["passages"]) == 3
+    output = json.loads((tmp_path / "output.json").read_text())
+    assert (output["strategy"], output["query"], output["left_out"]) == ("last-mean+passage", None, [])
+    assert len(output["passages"]) == 3
     how = "last-mean+passage, which asks no model (--strategy predicted does)"
-    assert done.out.startswith(f"3 passages by {how}, after {said['read']} chunks.")
-    scores = [passage["score"] for passage in said["passages"]]
+    assert done.out.startswith(f"3 passages by {how}, after {output['read']} chunks.")
+    scores = [passage["score"] for passage in output["passages"]]
     assert scores == sorted(scores, reverse=True)
-    for rank, passage in enumerate(said["passages"], 1):
+    for rank, passage in enumerate(output["passages"], 1):
         document = text_store.find(passage["document"])
         assert passage["text"] == text_store.texts([document.first + passage["position"]])[0]
         head = f"{rank}  {passage['score']:.3f}  {passage['title'] or passage['document']}, chunk "
@@ -65,27 +65,27 @@ def test_no_passage_cannot_be_asked_for(
 def test_every_index_finds_the_same(
     cli: Callable[..., Any], text_store: Store, text_run: Path, tmp_path: Path
 ) -> None:
-    asked = ("retrieve", text_run, "--store", text_store.path, "--text", RIVER, "--sources", "texts")
-    plain = cli(*asked, "--json", "-").json
+    command = ("retrieve", text_run, "--store", text_store.path, "--text", RIVER, "--sources", "texts")
+    plain = cli(*command, "--json", "-").json
     assert plain["index"] == "exact"
     for index in ("faiss", f"milvus:{tmp_path / 'milvus.db'}"):
-        said = cli(*asked, "--index", index, "--json", "-").json
-        assert said == {**plain, "index": index.partition(":")[0]}
+        output = cli(*command, "--index", index, "--json", "-").json
+        assert output == {**plain, "index": index.partition(":")[0]}
 
 
 def test_what_was_read_is_left_out(cli: Callable[..., Any], text_store: Store, text_run: Path) -> None:
     document = text_store.find("river-arden.txt")
     for strategy in ("last", "mean+document", "predicted+recency+mmr", "blend+refined"):
-        asked = ("retrieve", text_run, "--store", text_store.path, "--text", RIVER, "--k", 20)
-        said = cli(*asked, "--strategy", strategy, "--json", "-").json
-        rows = [passage["row"] for passage in said["passages"]]
+        command = ("retrieve", text_run, "--store", text_store.path, "--text", RIVER, "--k", 20)
+        output = cli(*command, "--strategy", strategy, "--json", "-").json
+        rows = [passage["row"] for passage in output["passages"]]
         assert len(set(rows)) == 20
-        assert set(range(document.first, document.first + document.count)) <= set(said["left_out"])
-        assert not set(rows) & set(said["left_out"])
+        assert set(range(document.first, document.first + document.count)) <= set(output["left_out"])
+        assert not set(rows) & set(output["left_out"])
 
 
 def test_a_query_is_mixed_in(cli: Callable[..., Any], text_store: Store, text_run: Path) -> None:
-    asked = (
+    command = (
         "retrieve",
         text_run,
         "--store",
@@ -95,14 +95,14 @@ def test_a_query_is_mixed_in(cli: Callable[..., Any], text_store: Store, text_ru
         "--query",
         "rye bread from the oven",
     )
-    plain, all_of_it = (cli(*asked, *more, "--json", "-").json for more in ((), ("--set", "query=1.0")))
+    plain, all_of_it = (cli(*command, *more, "--json", "-").json for more in ((), ("--set", "query=1.0")))
     assert plain["strategy"] == all_of_it["strategy"] == "query"
     assert "bakery" in all_of_it["passages"][0]["document"]
     assert len(all_of_it["passages"]) == 10
 
 
 def test_the_text_strategy_and_sources(cli: Callable[..., Any], text_store: Store, text_run: Path) -> None:
-    asked = (
+    command = (
         "retrieve",
         text_run,
         "--store",
@@ -114,38 +114,38 @@ def test_the_text_strategy_and_sources(cli: Callable[..., Any], text_store: Stor
         "--json",
         "-",
     )
-    said = cli(*asked, "--decoder", "nearest", "--set", "text=1.0").json
-    expected = cli(*asked[:-4], "--strategy", "predicted", "--json", "-").json
+    output = cli(*command, "--decoder", "nearest", "--set", "text=1.0").json
+    expected = cli(*command[:-4], "--strategy", "predicted", "--json", "-").json
     # the decoded text is the chunk nearest to the prediction; encoded again it finds itself
-    assert said["passages"][0]["row"] == expected["passages"][0]["row"]
-    assert said["passages"][0]["score"] == pytest.approx(1, abs=1e-2)
+    assert output["passages"][0]["row"] == expected["passages"][0]["row"]
+    assert output["passages"][0]["score"] == pytest.approx(1, abs=1e-2)
     [source] = text_store.sources
-    assert cli(*asked, "--decoder", "nearest", "--sources", source).json["passages"]
+    assert cli(*command, "--decoder", "nearest", "--sources", source).json["passages"]
 
 
 def test_strategies_compared(cli: Callable[..., Any], world: Store, trained: Path, tmp_path: Path) -> None:
-    asked = ("retrieve", trained, "--store", world.path, "--evaluate", "--queries", "--quiet")
-    done = cli(*asked, "--json", tmp_path / "said.json")
+    command = ("retrieve", trained, "--store", world.path, "--evaluate", "--queries", "--quiet")
+    done = cli(*command, "--json", tmp_path / "output.json")
     assert (done.code, done.err) == (0, "")
-    said = json.loads((tmp_path / "said.json").read_text())
-    names = [row["name"] for row in said["strategies"]]
+    output = json.loads((tmp_path / "output.json").read_text())
+    names = [row["name"] for row in output["strategies"]]
     assert set(QUERIES) - set(names) == {"text", "steered", "ranked"}
-    for row in said["strategies"]:
+    for row in output["strategies"]:
         figures = [f"{row[m]:.4f}" for m in ("recall@1", "recall@5", "recall@10", "recall@20", "mrr")]
         assert re.search(rf"^{re.escape(row['name'])} +{' +'.join(figures)} ", done.out, re.MULTILINE)
-    assert f"{said['windows']} windows of {said['documents']} documents, a later chunk given" in done.out
+    assert f"{output['windows']} windows of {output['documents']} documents, a later chunk given" in done.out
     assert "Chance: R@1" in done.out
-    for factor in said["where"]:
+    for factor in output["where"]:
         assert (factor["name"] in done.out) == (len(factor["groups"]) > 1)
-    assert said["verdicts"][0].split()[0] in done.out
-    few = cli(*asked, "--strategies", "last,predicted", "--windows", 9, "--no-speed", "--json", "-").json
+    assert output["verdicts"][0].split()[0] in done.out
+    few = cli(*command, "--strategies", "last,predicted", "--windows", 9, "--no-speed", "--json", "-").json
     assert [row["name"] for row in few["strategies"]] == ["last", "predicted"]
     assert (few["windows"], few["strategies"][0]["latency_p50_ms"]) == (9, None)
-    assert "p50" not in cli(*asked, "--strategies", "last", "--no-speed").out
+    assert "p50" not in cli(*command, "--strategies", "last", "--no-speed").out
 
 
 def test_every_strategy_is_told_in_the_help(cli: Callable[..., Any]) -> None:
-    told = " ".join(cli("retrieve", "--help").out.replace("│", " ").split())
-    explained = told.partition(" --strategy ")[2].partition(" --query ")[0]
+    output = " ".join(cli("retrieve", "--help").out.replace("│", " ").split())
+    explained = output.partition(" --strategy ")[2].partition(" --query ")[0]
     for name in (*QUERIES, *RERANKERS):
         assert re.search(rf"(?<![\w-]){name}(?![\w-])", explained), name

@@ -156,11 +156,11 @@ def test_export_of_a_split(cli, world: Store, tmp_path: Path) -> None:
 
 
 def test_info(cli, world: Store) -> None:
-    told = cli("info", world.path)
-    assert told.code == 0
-    assert "documents    40 with 480 chunks (12 to 12 each, median 12)" in told.out
-    assert "16-dimensional float32, unit length" in told.out
-    assert "checksum" not in told.out
+    output = cli("info", world.path)
+    assert output.code == 0
+    assert "documents    40 with 480 chunks (12 to 12 each, median 12)" in output.out
+    assert "16-dimensional float32, unit length" in output.out
+    assert "checksum" not in output.out
     assert "shards       2, every checksum agrees" in cli("info", world.path, "--verify").out
     figures = cli("info", world.path, "--json", "-").json
     assert figures["sources"] == {
@@ -206,15 +206,15 @@ def test_the_packaged_encoder_says_nothing_of_its_own(cli, texts: Path, tmp_path
 
 def test_a_servers_tokenizer_is_named_and_not_looked_for(cli, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("A sentence.")
-    asked = ("ingest", tmp_path / "a.txt", "--out", tmp_path / "store")
+    command = ("ingest", tmp_path / "a.txt", "--out", tmp_path / "store")
     served = ("--endpoint", "http://127.0.0.1:9", "--encoder", "private/model")
-    done = cli(*asked, *served, "--chunker", "tokens")
+    done = cli(*command, *served, "--chunker", "tokens")
     assert done.code == 2
     assert "the tokenizer of the server's 'private/model' is not here" in done.err
     assert "--tokenizer FILE" in done.err
-    done = cli(*asked, "--tokenizer", tmp_path / "a.txt")
+    done = cli(*command, "--tokenizer", tmp_path / "a.txt")
     assert "the chunker words counts no tokens" in done.err
-    done = cli(*asked, "--chunker", "tokens", "--tokenizer", tmp_path / "a.txt")
+    done = cli(*command, "--chunker", "tokens", "--tokenizer", tmp_path / "a.txt")
     assert "is not a tokenizer" in done.err
 
 
@@ -240,8 +240,8 @@ def test_documents_are_listed_replaced_deleted_and_compacted(cli, hash_encoder: 
     assert "1 of them in the place of" not in cli(*command, "--replace").out  # nothing has changed since
     gone = cli("delete", store, "b.txt")
     assert (gone.code, gone.out.partition(";")[0]) == (0, "1 document deleted, views included")
-    told = cli("info", store, "--json", "-").json
-    assert (told["documents"], told["chunks"], told["deleted"]) == (1, 1, 2)
+    output = cli("info", store, "--json", "-").json
+    assert (output["documents"], output["chunks"], output["deleted"]) == (1, 1, 2)
     assert "deleted      2 chunks, until nextvec compact" in cli("info", store).out
     assert cli("compact", store).out == f"2 chunks removed from {store}\n"
     assert Store.open(store, verify=True).texts([0]) == ["Another text of a."]
@@ -286,5 +286,5 @@ def test_documents_too_short_for_a_window_are_told_and_what_is_advised_works(
     )
     assert "data.split.test" not in trained.err
     assert "--folds 5" in trained.err
-    judged = ("evaluate", tmp_path / "run", "--store", store, "--judge-context", "3", "--no-speed")
-    assert cli(*judged, "--quiet").code == 0
+    evaluated = ("evaluate", tmp_path / "run", "--store", store, "--judge-context", "3", "--no-speed")
+    assert cli(*evaluated, "--quiet").code == 0

@@ -25,19 +25,19 @@ TWO = f"{documents()['river-arden']} {documents()['railway-dunmoor']}"
 
 
 def test_a_document_of_a_store(cli, world: Store, trained: Path, tmp_path: Path) -> None:
-    asked = ("surprise", trained, "--store", world.path, "--document", "doc-7", "--peaks", 2)
-    done = cli(*asked, "--figure", tmp_path / "new" / "curve.svg", "--json", tmp_path / "said.json")
+    command = ("surprise", trained, "--store", world.path, "--document", "doc-7", "--peaks", 2)
+    done = cli(*command, "--figure", tmp_path / "new" / "curve.svg", "--json", tmp_path / "output.json")
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith("small-lstm read 12 chunks of doc-7.")
-    told = json.loads((tmp_path / "said.json").read_text())
+    output = json.loads((tmp_path / "output.json").read_text())
     values = surprise(RunPredictor(trained), world.vectors, world.find("doc-7"))
-    assert [chunk["surprise"] for chunk in told["chunks"]][1:] == pytest.approx(values[1:].tolist())
-    assert len(told["peaks"]) == 2
-    for at in told["peaks"]:
-        text = told["chunks"][at]["text"]
-        assert f"  {at + 1:>5}  {told['chunks'][at]['surprise']:.3f}  {text}" in done.out
-    for first, last in told["segments"]:
-        assert f"{first + 1:>5} - {last + 1:<5}  {told['chunks'][first]['text']}" in done.out
+    assert [chunk["surprise"] for chunk in output["chunks"]][1:] == pytest.approx(values[1:].tolist())
+    assert len(output["peaks"]) == 2
+    for at in output["peaks"]:
+        text = output["chunks"][at]["text"]
+        assert f"  {at + 1:>5}  {output['chunks'][at]['surprise']:.3f}  {text}" in done.out
+    for first, last in output["segments"]:
+        assert f"{first + 1:>5} - {last + 1:<5}  {output['chunks'][first]['text']}" in done.out
     assert (tmp_path / "new" / "curve.svg").read_text().rstrip().endswith("</svg>")
 
 
@@ -48,11 +48,11 @@ def test_a_text_from_a_file_a_flag_and_standard_input(
     note.write_text(TWO, encoding="utf-8")
     from_file = cli("surprise", text_run, note, "--json", "-")
     assert (from_file.code, from_file.err) == (0, "")
-    told = from_file.json
-    assert (told["document"], len(told["chunks"])) == (str(note), 16)
-    assert cli("surprise", text_run, "--text", TWO, "--json", "-").json["chunks"] == told["chunks"]
+    output = from_file.json
+    assert (output["document"], len(output["chunks"])) == (str(note), 16)
+    assert cli("surprise", text_run, "--text", TWO, "--json", "-").json["chunks"] == output["chunks"]
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(TWO.encode())))
-    assert cli("surprise", text_run, "-", "--json", "-").json["chunks"] == told["chunks"]
+    assert cli("surprise", text_run, "-", "--json", "-").json["chunks"] == output["chunks"]
 
 
 def test_without_a_run_the_model_of_the_package_reads(cli, world: Store, tmp_path: Path) -> None:
@@ -67,10 +67,10 @@ def test_without_a_run_the_model_of_the_package_reads(cli, world: Store, tmp_pat
 
 
 def test_threshold_and_finder_decide_on_boundaries(cli, world: Store, trained: Path) -> None:
-    asked = ("surprise", trained, "--store", world.path, "--document", "doc-7", "--json", "-")
+    command = ("surprise", trained, "--store", world.path, "--document", "doc-7", "--json", "-")
     for finder in CURVES:
-        low = cli(*asked, "--finder", finder, "--threshold", "-3").json
-        high = cli(*asked, "--finder", finder, "--threshold", "30").json
+        low = cli(*command, "--finder", finder, "--threshold", "-3").json
+        high = cli(*command, "--finder", finder, "--threshold", "30").json
         assert low["finder"] == high["finder"] == finder
         assert len(low["segments"]) > len(high["segments"]) == 1
 
@@ -81,38 +81,38 @@ def test_finders_that_can_be_named_are_those_there_are() -> None:
 
 def test_the_best_finder_is_chosen_and_kept(cli, world: Store, trained: Path, tmp_path: Path) -> None:
     run = shutil.copytree(trained, tmp_path / "run")
-    asked = ("surprise", run, "--store", world.path)
-    done = cli(*asked, "--fit", "--documents", 8, "--segment-chunks", "3-6", "--json", "-")
+    command = ("surprise", run, "--store", world.path)
+    done = cli(*command, "--fit", "--documents", 8, "--segment-chunks", "3-6", "--json", "-")
     assert done.json == json.loads(by_hand(run / FILE))
     assert done.json["segment_chunks"] == [3, 6]
-    said = cli(*asked, "--document", "doc-7", "--json", "-").json
-    assert (said["finder"], said["rule"]["threshold"]) == (done.json["finder"], done.json["threshold"])
-    assert "is the run's default now" in cli(*asked, "--fit", "--documents", 4).out
+    output = cli(*command, "--document", "doc-7", "--json", "-").json
+    assert (output["finder"], output["rule"]["threshold"]) == (done.json["finder"], done.json["threshold"])
+    assert "is the run's default now" in cli(*command, "--fit", "--documents", 4).out
     for wrong in ("3", "6-3", "0-3", "a-b"):
-        assert "write 3-11" in cli(*asked, "--fit", "--segment-chunks", wrong).err
+        assert "write 3-11" in cli(*command, "--fit", "--segment-chunks", wrong).err
     for wrong in (("--evaluate",), ("--baselines", "ridge"), ("--split", "train"), ("--peaks", "2")):
-        assert "is of no use beside it" in cli(*asked, "--fit", *wrong).err
+        assert "is of no use beside it" in cli(*command, "--fit", *wrong).err
 
 
 def test_the_table_of_finders(cli, world: Store, trained: Path, tmp_path: Path) -> None:
-    asked = ("surprise", trained, "--store", world.path, "--evaluate", "--documents", 12, "--seed", 3)
-    done = cli(*asked, "--baselines", "copy-last,ridge", "--json", tmp_path / "table.json")
+    command = ("surprise", trained, "--store", world.path, "--evaluate", "--documents", 12, "--seed", 3)
+    done = cli(*command, "--baselines", "copy-last,ridge", "--json", tmp_path / "table.json")
     assert done.code == 0
     assert "reading joined documents: 3/3 predictors" in done.err
-    told = json.loads((tmp_path / "table.json").read_text())
-    assert (told["documents"], told["seed"], told["split"]) == (12, 3, "test")
+    output = json.loads((tmp_path / "table.json").read_text())
+    assert (output["documents"], output["seed"], output["split"]) == (12, 3, "test")
     lines = done.out.splitlines()
-    for row in told["rows"]:
+    for row in output["rows"]:
         [line] = [line for line in lines if line.startswith(f"{row['name']}  ")]
         cells = line[len(row["name"]) :].split()
         gap = row["versus"].get("pk")
         mark = "*" if gap is None else "-" if gap["low"] > 0 else "+" if gap["high"] < 0 else ""
         assert cells[:3] == [f"{row['pk']:.4f}{mark}", f"{row['window_diff']:.4f}", f"{row['f1']:.3f}"]
         assert gap is None or f"[{gap['low']:+.4f}, {gap['high']:+.4f}]" in line
-    for verdict in told["verdicts"]:
+    for verdict in output["verdicts"]:
         assert verdict in lines
-    again = cli(*asked, "--baselines", "copy-last,ridge", "--json", "-", "--quiet")
-    assert (again.err, again.json) == ("", told)
+    again = cli(*command, "--baselines", "copy-last,ridge", "--json", "-", "--quiet")
+    assert (again.err, again.json) == ("", output)
 
 
 @given(st.lists(st.floats(0, 2), min_size=1, max_size=300), st.integers(20, 140), st.data())

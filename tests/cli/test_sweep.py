@@ -78,7 +78,7 @@ def test_a_stopped_sweep_goes_on_and_more_trials_may_be_asked_for(
     stop_training(2)
     stopped = cli(*sweep(world, out, "--trials", "2"))
     assert (stopped.code, stopped.out) == (128 + signal.SIGTERM, "")
-    assert "give the same command again and it goes on" in stopped.err
+    assert "give the same command again to continue" in stopped.err
     assert not (out / "sweep.json").exists()
     assert cli(*sweep(world, out, "--trials", "2", "--quiet")).code == 0
     first = json.loads((out / "sweep.json").read_text())["trials"]

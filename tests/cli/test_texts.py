@@ -69,7 +69,7 @@ def described(**more: object) -> Space:
 
 
 @pytest.mark.parametrize(
-    ("flags", "asked"),
+    ("flags", "command"),
     [
         (EncoderFlags(encoder_option=("device=cpu",)), ("all-MiniLM-L6-v2", "cpu", 64)),
         (EncoderFlags(encoder_option=("max_tokens=32",)), ("all-MiniLM-L6-v2", "auto", 32)),
@@ -77,7 +77,7 @@ def described(**more: object) -> Space:
     ],
 )
 def test_flags_go_over_what_the_space_says(
-    monkeypatch: pytest.MonkeyPatch, flags: EncoderFlags, asked: tuple[object, ...]
+    monkeypatch: pytest.MonkeyPatch, flags: EncoderFlags, command: tuple[object, ...]
 ) -> None:
     seen: list[object] = []
 
@@ -87,7 +87,7 @@ def test_flags_go_over_what_the_space_says(
 
     monkeypatch.setattr("nextvec.corpus.reading.load_encoder", load)
     open_text_reader(described(max_tokens=64), flags)
-    assert [(c.name, c.device, c.max_tokens) for c in seen] == [asked]  # type: ignore[attr-defined]
+    assert [(c.name, c.device, c.max_tokens) for c in seen] == [command]  # type: ignore[attr-defined]
 
 
 def test_a_server_has_to_be_named() -> None:

@@ -99,7 +99,7 @@ def test_a_name_wins_over_the_file_and_a_key_over_the_name(
         ("conditional", [], "--queries"),
     ],
 )
-def test_a_task_is_trained_and_judged_as_the_run_says(
+def test_a_task_is_trained_and_evaluated_as_the_run_says(
     cli,
     tiny: tuple[str, ...],
     world: Store,
@@ -116,14 +116,14 @@ def test_a_task_is_trained_and_judged_as_the_run_says(
     assert (data["context"] == data["min_context"] == 4) == (task == "middle")
     command = done.out.splitlines()[-1].partition("nextvec ")[2]
     assert command.endswith(recall)
-    judged = cli(*command.split(), "--json", "-", "--quiet")
-    assert judged.code == 0
-    assert (judged.json["task"], judged.json["context"]) == (
+    evaluated = cli(*command.split(), "--json", "-", "--quiet")
+    assert evaluated.code == 0
+    assert (evaluated.json["task"], evaluated.json["context"]) == (
         ("middle", 4) if task == "middle" else ("next", 5)
     )
-    assert judged.json["horizon"] == data["horizons"][0]
-    assert (judged.json["queries"] is not None) == (task == "conditional")
-    assert judged.json["rows"][-1]["name"] == "run"
+    assert evaluated.json["horizon"] == data["horizons"][0]
+    assert (evaluated.json["queries"] is not None) == (task == "conditional")
+    assert evaluated.json["rows"][-1]["name"] == "run"
 
 
 @pytest.mark.parametrize("objective", ["cosine", "infonce", "mse-moment"])
@@ -272,7 +272,7 @@ def test_a_run_starts_from_another_on_another_store(
 
 
 @pytest.mark.parametrize(
-    ("encoder", "flags", "said"),
+    ("encoder", "flags", "message"),
     [
         ("world", ["--model", "gru"], "is gru, and the run to start from is lstm"),
         (
@@ -289,12 +289,12 @@ def test_a_run_starts_from_another_on_another_store(
     ],
 )
 def test_a_start_that_does_not_fit_is_refused(
-    cli, trained: Path, make_world, tmp_path: Path, encoder: str, flags: list[str], said: str
+    cli, trained: Path, make_world, tmp_path: Path, encoder: str, flags: list[str], message: str
 ) -> None:
     other = make_world(tmp_path / "other", encoder=encoder)
     done = cli("train", other.path, "--init-from", trained, "--out", tmp_path / "run", *flags)
     assert done.code == 2
-    assert said in done.err
+    assert message in done.err
     assert not (tmp_path / "run").exists()
 
 
@@ -347,17 +347,17 @@ def test_a_run_whose_epochs_end_before_its_updates_says_how_many_it_takes(
     others = (flag for flag in tiny if not flag.startswith("--epochs"))
     command = ("train", world.path, "--model", "gru", *others, "--max-updates", "30", "--quiet", "--out")
     early = cli(*command, tmp_path / "early", "--epochs", "1")
-    said = re.search(
+    message = re.search(
         r"its epochs \(1\) were over, before the 30 updates asked for: --epochs (\d+)", early.out
     )
-    assert said is not None
-    enough = cli(*command, tmp_path / "enough", "--epochs", said[1])
+    assert message is not None
+    enough = cli(*command, tmp_path / "enough", "--epochs", message[1])
     assert "(max_updates)" in enough.out
     assert "were over" not in enough.out
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.4])
 def test_no_share_is_advised_that_is_given_already(share: float) -> None:
-    told = wider(SplitConfig(test=share))
-    assert ("--set data.split.test=0.3" in told) == (share < 0.3)
-    assert "--folds 5" in told
+    output = wider(SplitConfig(test=share))
+    assert ("--set data.split.test=0.3" in output) == (share < 0.3)
+    assert "--folds 5" in output

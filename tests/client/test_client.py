@@ -68,9 +68,9 @@ def test_it_waits_as_long_as_it_is_told_and_tries_again(waits: list[float]) -> N
 
 @pytest.mark.parametrize(("status", "tries"), [(422, 1), (500, 1), (504, 1), (429, 3), (503, 3)])
 def test_only_what_was_refused_before_work_is_sent_again(status: int, tries: int, waits: list[float]) -> None:
-    said = {"error": {"message": "no", "type": "t", "remedy": "do this"}}
+    message = {"error": {"message": "no", "type": "t", "remedy": "do this"}}
     seen: list[httpx.Request] = []
-    answer = httpx.Response(status, json=said)
+    answer = httpx.Response(status, json=message)
     words = pytest.raises(ServerError, match=f"answered {status}: no; do this")
     with client(lambda r: (seen.append(r), answer)[1], retries=2) as opened, words as caught:
         opened.predict_text("x")
@@ -220,8 +220,8 @@ def test_a_remote_predictor_sends_rows_of_one_length_together_and_never_padding(
         np.testing.assert_array_equal(raw, contexts[np.arange(5), lengths - 1])
         np.testing.assert_allclose(np.linalg.norm(units, axis=1), 1, atol=1e-6)
         assert shapes == [(2, 1, D), (1, 2, D), (2, 3, D)]
-        told = np.zeros((5, D), np.float32)
-        told[3] = 1
-        raw, _ = predictor.predict(contexts, lengths, told)
-        assert queries == [packed(told[3])]
+        query = np.zeros((5, D), np.float32)
+        query[3] = 1
+        raw, _ = predictor.predict(contexts, lengths, query)
+        assert queries == [packed(query[3])]
         np.testing.assert_array_equal(raw[3], [0, 0, 0, 2])

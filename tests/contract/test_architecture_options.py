@@ -25,7 +25,7 @@ from nextvec.training.build import fit_ranking, fit_residual, fit_standardiser
 from parity.operators import ema_reference, weights_reference
 
 CONTEXT = 3
-JUDGED = {
+EVALUATED = {
     "mean": "linear average",
     "last": "copy-last",
     "ema": "exponential averages",
@@ -62,15 +62,15 @@ def world() -> SimpleNamespace:
     store = SimpleNamespace(path=Path("world"), documents=documents)
     train, validation = (make_windows(store, part, CONTEXT) for part in (range(30), range(30, 40)))
     found = np.stack(rows).astype(np.float32)
-    judged = {name: BASELINES[JUDGED[name]](CONTEXT) for name in JUDGED}
+    evaluated = {name: BASELINES[EVALUATED[name]](CONTEXT) for name in EVALUATED}
     ranker = BASELINES["listwise averages"](CONTEXT)
-    for baseline in (*judged.values(), ranker):
+    for baseline in (*evaluated.values(), ranker):
         baseline.fit(found, train, validation)
     ranking = fresh("mlp", ranking=True)
     ranking.scale.fill_(1.7)
     fit_ranking(ranking, found, train)
     parts = {"vectors": found, "train": train, "validation": validation, "ranking": ranking}
-    return SimpleNamespace(**parts, judged=judged, ranker=ranker)
+    return SimpleNamespace(**parts, evaluated=evaluated, ranker=ranker)
 
 
 def answers(model: NextVectorModel, prediction: Prediction, candidate: Tensor) -> dict[str, Tensor]:
@@ -158,25 +158,25 @@ def test_every_head_residual_and_gate_fit(name: str, residual: str) -> None:
         gate = residual != "none" and (heads.index(head) + turn) % 2 == 0
         options = {"head": head, "residual": residual, "gate": gate, "residual_context": CONTEXT}
         model = make(name, torch.float64, **options)
-        said = assert_forms_agree(model, x)["ahead"][..., 0, :]
+        output = assert_forms_agree(model, x)["ahead"][..., 0, :]
         for parameter in model.head.parameters():
             parameter.zero_()  # now the residual's baseline alone is left
         baseline = baseline_reference(model, x)
         torch.testing.assert_close(model(x).raw, baseline, rtol=1e-5, atol=1e-5)
-        assert not torch.allclose(said, baseline, atol=1e-2)
+        assert not torch.allclose(output, baseline, atol=1e-2)
 
 
 @every_architecture
 @torch.inference_mode()
-def test_an_untrained_model_is_the_judged_baseline(name: str, world: SimpleNamespace) -> None:
-    for residual, judged in world.judged.items():
+def test_an_untrained_model_is_the_evaluated_baseline(name: str, world: SimpleNamespace) -> None:
+    for residual, evaluated in world.evaluated.items():
         options = {"standardise": True} if residual in ("ridge", "last") else {}  # else the preset's own
         gate = residual in ("weights", "last")
         model = fresh(name, residual=residual, residual_context=CONTEXT, gate=gate, **options)
         model.scale.fill_(1.7)
         fit_residual(model, world.vectors, world.train, world.validation)
         fit_standardiser(model, world.vectors, np.arange(len(world.vectors)))
-        raw, expected = told(model, judged, world.vectors, world.validation)
+        raw, expected = output(model, evaluated, world.vectors, world.validation)
         if residual in model.random_init_residuals:
             assert np.abs(raw - expected).max() > 1e-3
         else:
@@ -195,23 +195,23 @@ def test_an_untrained_model_ranks_as_the_listwise_averages(name: str, world: Sim
     assert fitted is not None
     model.scale.fill_(1.7)
     model.ranker.base.load_state_dict(fitted.base.state_dict())  # it does not depend on the architecture
-    judged, validation = world.ranker, world.validation.select(slice(None, None, 4))
-    contexts, lengths = gather_contexts(world.vectors, validation, judged.context)
+    evaluated, validation = world.ranker, world.validation.select(slice(None, None, 4))
+    contexts, lengths = gather_contexts(world.vectors, validation, evaluated.context)
     ends = torch.from_numpy(lengths)
     query = model.after(torch.from_numpy(contexts), ends).query
     assert query is not None
-    np.testing.assert_allclose(query.numpy(), judged.predict(contexts, lengths)[1], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(query.numpy(), evaluated.predict(contexts, lengths)[1], rtol=0, atol=1e-5)
     assert_forms_agree(make(name, torch.float64, ranking=True), vectors(2, 7, torch.float64))
 
 
-def told(
-    model: NextVectorModel, judged: Baseline, rows: np.ndarray, windows: Windows
+def output(
+    model: NextVectorModel, evaluated: Baseline, rows: np.ndarray, windows: Windows
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a model and a baseline say of the same contexts, [N, D] each."""
-    contexts, lengths = gather_contexts(rows, windows, judged.context)
+    contexts, lengths = gather_contexts(rows, windows, evaluated.context)
     ends = torch.from_numpy(lengths)
     raw = model(torch.from_numpy(contexts), ends).raw[torch.arange(len(ends)), ends - 1]
-    return raw.numpy(), judged.predict(contexts, lengths)[0]
+    return raw.numpy(), evaluated.predict(contexts, lengths)[0]
 
 
 @every_architecture
@@ -249,14 +249,14 @@ def test_a_query_is_heard_and_a_zero_one_is_none(name: str) -> None:
     model, x = make(name, torch.float64, conditional=True), vectors(3, 7, torch.float64)
     query = vectors(3, 1, torch.float64, seed=5)[:, 0]
     query[1] = 0.0
-    said, silent = assert_forms_agree(model, x, query)["ahead"], model(x).ahead
+    output, silent = assert_forms_agree(model, x, query)["ahead"], model(x).ahead
     assert torch.equal(model(x, query=torch.zeros(3, D)).ahead, silent)
-    torch.testing.assert_close(said[1], silent[1], rtol=0, atol=1e-6)
-    moved = (said - silent).abs().amax((1, 2, 3))
+    torch.testing.assert_close(output[1], silent[1], rtol=0, atol=1e-6)
+    moved = (output - silent).abs().amax((1, 2, 3))
     assert (moved[[0, 2]] > 1e-3).all()
     lengths = torch.tensor([3, 7, 5])
     garbage = x.masked_fill((torch.arange(7) >= lengths[:, None])[..., None], float("nan"))
-    torch.testing.assert_close(model(garbage, lengths, query).ahead[0, :3], said[0, :3], rtol=0, atol=1e-5)
+    torch.testing.assert_close(model(garbage, lengths, query).ahead[0, :3], output[0, :3], rtol=0, atol=1e-5)
 
 
 @every_architecture
@@ -301,8 +301,8 @@ def test_confidence_is_a_logit_of_each_candidate(name: str) -> None:
     torch.testing.assert_close(several[..., 0], near)
     with torch.no_grad():
         untrained = fresh(name, confidence=True).double()
-        said = untrained(x)
-        logit = untrained.continuation(said, said.raw)
+        output = untrained(x)
+        logit = untrained.continuation(output, output.raw)
         torch.testing.assert_close(logit, torch.full_like(logit, 5.0))
 
 
@@ -339,11 +339,11 @@ def test_with_every_option_every_parameter_learns(name: str, tmp_path: Path) -> 
         optimizer.zero_grad()
         prediction, own = model.learn(x[:, :-1], None, x[:, 1:], torch.ones(4, 11, dtype=torch.bool), query)
         logit = model.continuation(prediction, x[:, 1:])
-        judged = torch.nn.functional.binary_cross_entropy_with_logits(logit, broken.float().expand(4, -1))
+        evaluated = torch.nn.functional.binary_cross_entropy_with_logits(logit, broken.float().expand(4, -1))
         wrong = (prediction.ahead - x[:, 1:, None]).square().mean()
         if prediction.query is not None:
             wrong = wrong - (prediction.query * x[:, 1:]).sum(-1).mean()
-        (wrong + judged + sum(own.values())).backward()
+        (wrong + evaluated + sum(own.values())).backward()
         optimizer.step()
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None, key
@@ -354,8 +354,8 @@ def test_with_every_option_every_parameter_learns(name: str, tmp_path: Path) -> 
     save_model(tmp_path, model)
     loaded, _ = load_model(tmp_path)
     with torch.inference_mode():
-        said, again = (parallel(one, x, query) for one in (model, loaded))
-        for key, value in said.items():
+        output, again = (parallel(one, x, query) for one in (model, loaded))
+        for key, value in output.items():
             torch.testing.assert_close(again[key], value, rtol=0, atol=1e-5)
         assert_forms_agree(loaded, x, query)
 

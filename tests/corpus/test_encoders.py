@@ -252,9 +252,9 @@ def test_a_query_has_a_prompt_of_its_own(tiny: Path) -> None:
         return load_encoder(EncoderConfig(str(tiny), device="cpu", precision="float32", **options))  # type: ignore[arg-type]
 
     plain = made(prompt="")
-    told = [f"{prompts['passage']}No", f"{prompts['query']}No"]
+    described = [f"{prompts['passage']}No", f"{prompts['query']}No"]
     for encoder in (made(), made(prompt="text: ", query_prompt="find: ")):
         both = np.concatenate([encoder.encode(["No"]), encode_queries(encoder, ["No"])])
-        np.testing.assert_allclose(both, plain.encode(told), atol=1e-6)
+        np.testing.assert_allclose(both, plain.encode(described), atol=1e-6)
         assert encoder.fingerprint["prompt"] == "text: "
     np.testing.assert_array_equal(encode_queries(plain, ["No"]), plain.encode(["No"]))

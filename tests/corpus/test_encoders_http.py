@@ -406,9 +406,9 @@ def test_prompts_and_roles_go_to_the_server(server: Server) -> None:
     encode_queries(encoder, ["No"])
     assert server.seen[-1]["body"]["input"] == ["find: No"]
     assert server.seen[-1]["body"]["input_type"] == "query"
-    told = encoder.fingerprint
-    assert (told["prompt"], told["role"]) == ("text: ", "passage")
-    assert told["fingerprint"] != plain.fingerprint["fingerprint"]
+    described = encoder.fingerprint
+    assert (described["prompt"], described["role"]) == ("text: ", "passage")
+    assert described["fingerprint"] != plain.fingerprint["fingerprint"]
     assert "input_type" not in server.seen[0]["body"]
     tei = encoder_at(f"{server.address}/embed", "any", role="document")
     encode_queries(tei, ["No"])

@@ -87,7 +87,9 @@ def test_other_vectors_are_refused(
 
 def test_unit_vectors_are_not_raw_ones(served: Callable[..., Any], text_encoder: type) -> None:
     proved = ProvedEncoder(served(unit, unit_length=True), text_encoder())
-    told = proved.fingerprint
-    assert TextReader(Space(told, {"kind": "imported"}, normalised=True), proved).encode(["a"]).normalised
+    described = proved.fingerprint
+    assert (
+        TextReader(Space(described, {"kind": "imported"}, normalised=True), proved).encode(["a"]).normalised
+    )
     with pytest.raises(EncoderMismatchError, match="unit length, and raw ones are needed"):
-        TextReader(Space(told, {"kind": "imported"}, normalised=False), proved)
+        TextReader(Space(described, {"kind": "imported"}, normalised=False), proved)

@@ -37,7 +37,7 @@ def table(**changes: list[Any]) -> dict[str, list[Any]]:
 
 
 @pytest.fixture
-def material(tmp_path: Path) -> Callable[..., tuple[Path, Path, Path]]:
+def source_files(tmp_path: Path) -> Callable[..., tuple[Path, Path, Path]]:
     """Write vectors and chunks; returns their paths and that of a store that is not there yet."""
 
     def make(vectors: np.ndarray, columns: dict[str, list[Any]]) -> tuple[Path, Path, Path]:
@@ -48,16 +48,16 @@ def material(tmp_path: Path) -> Callable[..., tuple[Path, Path, Path]]:
     return make
 
 
-Material = Callable[..., tuple[Path, Path, Path]]
+SourceFiles = Callable[..., tuple[Path, Path, Path]]
 
 
 def random(n: int = N, d: int = 8, dtype: str = "float32") -> np.ndarray:
     return np.random.default_rng(1).standard_normal((n, d)).astype(dtype)
 
 
-def test_rows_texts_and_documents_arrive_in_order(material: Material) -> None:
+def test_rows_texts_and_documents_arrive_in_order(source_files: SourceFiles) -> None:
     vectors = random()
-    files = material(vectors, table())
+    files = source_files(vectors, table())
     report = import_vectors(*files, encoder_name="mine", quiet=True)
     assert (report.documents, report.chunks, report.normalised, report.verified) == (3, 10, False, False)
     store = Store.open(files[2], verify=True)
@@ -77,24 +77,24 @@ def test_rows_texts_and_documents_arrive_in_order(material: Material) -> None:
 @pytest.mark.parametrize(
     ("dtype", "stored"), [("float16", "float16"), ("float32", "float32"), ("float64", "float32")]
 )
-def test_dtypes(material: Material, dtype: str, stored: str) -> None:
-    files = material(random(dtype=dtype), table())
+def test_dtypes(source_files: SourceFiles, dtype: str, stored: str) -> None:
+    files = source_files(random(dtype=dtype), table())
     import_vectors(*files, encoder_name="mine", quiet=True)
     assert Store.open(files[2]).vectors.stored_dtype == stored
 
 
-def test_unit_vectors_are_recorded_as_such(material: Material) -> None:
+def test_unit_vectors_are_recorded_as_such(source_files: SourceFiles) -> None:
     vectors = random()
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    files = material(vectors.astype(np.float16), table())
+    files = source_files(vectors.astype(np.float16), table())
     assert import_vectors(*files, encoder_name="mine", quiet=True).normalised
     store = Store.open(files[2])
     assert store.normalised
     assert store.info["encoder_normalises"] is True
 
 
-def test_shards_are_cut_at_documents_and_importing_again_adds_nothing(material: Material) -> None:
-    files = material(random(), table())
+def test_shards_are_cut_at_documents_and_importing_again_adds_nothing(source_files: SourceFiles) -> None:
+    files = source_files(random(), table())
     import_vectors(*files, encoder_name="mine", shard_chunks=3, quiet=True)
     assert [s["rows"] for s in Store.open(files[2]).info["shards"]] == [3, 5, 2]
     again = import_vectors(*files, encoder_name="mine", shard_chunks=3, quiet=True)
@@ -102,24 +102,24 @@ def test_shards_are_cut_at_documents_and_importing_again_adds_nothing(material: 
     assert len(Store.open(files[2])) == N
 
 
-def test_a_document_with_another_text_is_refused(material: Material) -> None:
-    files = material(random(), table())
+def test_a_document_with_another_text_is_refused(source_files: SourceFiles) -> None:
+    files = source_files(random(), table())
     import_vectors(*files, encoder_name="mine", quiet=True)
     changed = table()["text"]
     changed[4] = "another text"
-    files = material(random(), table(text=changed))
+    files = source_files(random(), table(text=changed))
     with pytest.raises(StoreError, match="'doc1' is there with another text"):
         import_vectors(*files, encoder_name="mine", quiet=True)
 
 
-def test_documents_without_texts_are_told_apart_by_their_vectors(material: Material) -> None:
+def test_documents_without_texts_are_told_apart_by_their_vectors(source_files: SourceFiles) -> None:
     silent = table(text=[""] * N)
-    files = material(random(), silent)
+    files = source_files(random(), silent)
     import_vectors(*files, encoder_name="mine", quiet=True)
     store = Store.open(files[2])
     assert len({d.sha256 for d in store.documents}) == 3
     assert len(np.unique(store.minhashes(), axis=0)) == 3
-    files = material(random() + 1, silent)
+    files = source_files(random() + 1, silent)
     with pytest.raises(StoreError, match="another text"):
         import_vectors(*files, encoder_name="mine", quiet=True)
 
@@ -160,21 +160,21 @@ TORN = ["a"] * 3 + ["b"] * 5 + ["a"] * 2
     ],
 )
 def test_bad_material_is_named_and_nothing_written(
-    material: Material,
+    source_files: SourceFiles,
     vectors: np.ndarray,
     columns: dict[str, list[Any]],
     error: type[NextvecError],
     message: str,
 ) -> None:
-    files = material(vectors, columns)
+    files = source_files(vectors, columns)
     with pytest.raises(error, match=message) as caught:
         import_vectors(*files, encoder_name="mine", quiet=True)
     assert caught.value.remedy
     assert not files[2].exists()
 
 
-def test_pickles_and_other_files_are_refused(material: Material, tmp_path: Path) -> None:
-    vectors, chunks, out = material(random(), table())
+def test_pickles_and_other_files_are_refused(source_files: SourceFiles, tmp_path: Path) -> None:
+    vectors, chunks, out = source_files(random(), table())
     np.save(vectors, np.array([{}, []], dtype=object), allow_pickle=True)
     with pytest.raises(VectorError, match=r"not an \.npy of numbers"):
         import_vectors(vectors, chunks, out, encoder_name="mine", quiet=True)
@@ -187,8 +187,8 @@ def test_pickles_and_other_files_are_refused(material: Material, tmp_path: Path)
     assert not out.exists()
 
 
-def test_the_encoder_must_be_named(material: Material) -> None:
-    files = material(random(), table())
+def test_the_encoder_must_be_named(source_files: SourceFiles) -> None:
+    files = source_files(random(), table())
     with pytest.raises(EncoderError, match="--encoder"):
         import_vectors(*files, encoder_sha256="5" * 64, quiet=True)
     with pytest.raises(EncoderError, match="64 hex digits"):
@@ -198,24 +198,24 @@ def test_the_encoder_must_be_named(material: Material) -> None:
         import_vectors(*files, encoder_name="mine", quiet=True)
 
 
-def test_an_encoder_proves_whose_vectors_they_are(material: Material, text_encoder: type) -> None:
+def test_an_encoder_proves_whose_vectors_they_are(source_files: SourceFiles, text_encoder: type) -> None:
     encoder = text_encoder()
     vectors = encoder.encode(table()["text"])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    files = material(vectors, table())
+    files = source_files(vectors, table())
     assert import_vectors(*files, encoder=encoder, quiet=True).verified
     assert Store.open(files[2]).encoder == encoder.fingerprint
 
-    files = material(np.roll(vectors, 1, axis=0), table())
+    files = source_files(np.roll(vectors, 1, axis=0), table())
     with pytest.raises(EncoderMismatchError, match=r"v.npy: row \d+: .*cosine"):
         import_vectors(files[0], files[1], files[2].with_name("rolled"), encoder=encoder, quiet=True)
-    files = material(random(d=9), table())
+    files = source_files(random(d=9), table())
     with pytest.raises(VectorError, match="dimension 9"):
         import_vectors(*files, encoder=encoder, quiet=True)
 
 
-def test_vectors_without_a_name_are_of_an_unknown_encoder(material: Material) -> None:
-    files = material(random(), table())
+def test_vectors_without_a_name_are_of_an_unknown_encoder(source_files: SourceFiles) -> None:
+    files = source_files(random(), table())
     import_vectors(*files, quiet=True)
     store = Store.open(files[2])
     assert (store.encoder["name"], store.encoder["verified"]) == ("unknown encoder", False)

@@ -28,7 +28,7 @@ def vectors(count: int, dimension: int = 4, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
 
 
-def told(store: nextvec.Store) -> list[tuple[str, str, str, int]]:
+def output(store: nextvec.Store) -> list[tuple[str, str, str, int]]:
     return [(d.doc_id, d.source, d.title, d.count) for d in store.documents]
 
 
@@ -38,7 +38,7 @@ def test_texts_are_cut_and_lists_are_taken_as_they_are(encoder: Any, tmp_path: P
     assert [(d.doc_id, d.source) for d in cut.documents] == [("0", "documents"), ("1", "documents")]
     assert cut.document_text("1") == texts[1]
     given = nextvec.Store.from_documents(CHUNKS, encoder=encoder)
-    assert told(given) == [("0", "documents", "", 2), ("1", "documents", "", 3)]
+    assert output(given) == [("0", "documents", "", 2), ("1", "documents", "", 3)]
     assert given.texts(range(5)) == [text for chunks in CHUNKS for text in chunks]
     np.testing.assert_allclose(given.vectors[:], encoder.encode(given.texts(range(5))), rtol=2e-3, atol=1e-4)
     assert given.encoder["fingerprint"] == cut.encoder["fingerprint"]
@@ -72,10 +72,10 @@ def test_tables_of_every_kind_are_the_same_store(encoder: Any, tmp_path: Path) -
     }
     for name, table in tables.items():
         store = nextvec.Store.from_documents(table, tmp_path / name, encoder=encoder)
-        assert told(store) == [(f"d{i}", "s", f"T{i}", 1) for i in range(3)]
+        assert output(store) == [(f"d{i}", "s", f"T{i}", 1) for i in range(3)]
         assert store.texts([2]) == ["Text number 2."]
     bare = pandas.DataFrame({"text": ["One.", "Two."], "title": [None, float("nan")]})
-    assert told(nextvec.Store.from_documents(bare, encoder=encoder)) == [
+    assert output(nextvec.Store.from_documents(bare, encoder=encoder)) == [
         ("0", "documents", "", 1),
         ("1", "documents", "", 1),
     ]
@@ -96,8 +96,8 @@ def test_chunks_with_vectors_need_no_encoder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("documents", "error", "says"),
     [
-        ("a text", DocumentError, "str is no list of documents"),
-        (7, DocumentError, "int is no list of documents"),
+        ("a text", DocumentError, "str is not a list of documents"),
+        (7, DocumentError, "int is not a list of documents"),
         ([], DocumentError, "documents: no document to ingest"),
         (["a text", ["a chunk"]], DocumentError, "some are texts and some lists of chunks"),
         ([["a chunk", 3]], DocumentError, r"documents\[0\]: list is neither a text nor"),
@@ -111,7 +111,11 @@ def test_chunks_with_vectors_need_no_encoder(tmp_path: Path) -> None:
             DocumentError,
             r"documents\[0\]: has 1 vectors for 2 chunks",
         ),
-        ([{"text": ["a", "b"], "vectors": [[1.0], [1.0, 2.0]]}], VectorError, r"documents\[0\]: is no list"),
+        (
+            [{"text": ["a", "b"], "vectors": [[1.0], [1.0, 2.0]]}],
+            VectorError,
+            r"documents\[0\]: is not a list",
+        ),
         ([{"id": None, "text": "x"}], DocumentError, r"documents\[0\]: has no id"),
         ([{"text": ["a"], "vectors": [[np.nan]]}], VectorError, "documents: row 0: is NaN"),
         (
@@ -153,7 +157,7 @@ def test_the_lcm_s_parquet_is_a_store(tmp_path: Path) -> None:
     report = import_lists(path, tmp_path / "s", encoder_name="sonar", dtype="float32", quiet=True)
     store = nextvec.Store.open(tmp_path / "s")
     assert (report.documents, report.chunks) == (2, 5)
-    assert told(store) == [("7", "documents", "Seven", 2), ("8", "documents", "Eight", 3)]
+    assert output(store) == [("7", "documents", "Seven", 2), ("8", "documents", "Eight", 3)]
     np.testing.assert_array_equal(store.vectors[:], values)
     pq.write_table(table.drop_columns(["text_sentences_sonar_emb"]), path)
     with pytest.raises(DocumentError, match="one column of lists of vectors is needed, there are: none"):

@@ -240,7 +240,7 @@ def test_the_spool_leaves_nothing_behind(run: Run, source: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("last", "asked", "goes_on_in"),
+    ("last", "requested", "goes_on_in"),
     [
         ("cpu bfloat16", "auto", "bfloat16"),
         ("cpu float32", "auto", "float32"),
@@ -250,15 +250,20 @@ def test_the_spool_leaves_nothing_behind(run: Run, source: Path, tmp_path: Path)
     ],
 )
 def test_a_store_goes_on_in_the_precision_it_began_with(
-    store: Store, writer: Callable[..., StoreWriter], tmp_path: Path, last: str, asked: str, goes_on_in: str
+    store: Store,
+    writer: Callable[..., StoreWriter],
+    tmp_path: Path,
+    last: str,
+    requested: str,
+    goes_on_in: str,
 ) -> None:
     from nextvec.corpus.store import NewDocument
 
     with writer() as w:
         w.add_shard([NewDocument.from_chunks("last", ["one"])], np.ones((1, 8)), path=last)
-    config = EncoderConfig(device="cpu", precision=asked)
+    config = EncoderConfig(device="cpu", precision=requested)
     assert continued(config, store.path).precision == goes_on_in
-    assert continued(config, tmp_path / "new").precision == asked
+    assert continued(config, tmp_path / "new").precision == requested
 
 
 FOOTER = (

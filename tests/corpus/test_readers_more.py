@@ -73,7 +73,7 @@ def test_a_delimiter_of_ones_own(tmp_path: Path) -> None:
     assert [d.text for d in read(tmp_path / "t.csv", delimiter=":")] == ["One."]
     with pytest.raises(DocumentError, match="no column 'id'"):
         read(tmp_path / "t.csv")
-    with pytest.raises(ConfigError, match="'::' is no delimiter"):
+    with pytest.raises(ConfigError, match="'::' is not a delimiter"):
         ReaderOptions(delimiter="::")
 
 
@@ -260,7 +260,7 @@ def test_a_file_of_an_office(tmp_path: Path, suffix: str) -> None:
     assert first < second
     assert (document.doc_id, document.page) == (f"a.{suffix}", False)
     (tmp_path / f"b.{suffix}").write_bytes(b"not one")
-    with pytest.raises(DocumentError, match=rf"b\.{suffix}: is no \.{suffix} file"):
+    with pytest.raises(DocumentError, match=rf"b\.{suffix}: is not a \.{suffix} file"):
         read(tmp_path / f"b.{suffix}")
     (tmp_path / f"c.{suffix}").write_bytes(path.read_bytes()[:60])
     with pytest.raises(DocumentError, match=rf"c\.{suffix}: cannot be read|without text"):

@@ -61,8 +61,8 @@ def test_document_hashes_are_of_the_text(store: Store) -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(indices=st.lists(st.integers(0, 39), max_size=30))
 def test_gather_equals_plain_indexing(store: Store, rows: np.ndarray, indices: list[int]) -> None:
-    asked = np.array(indices, np.int64)
-    np.testing.assert_array_equal(store.vectors.gather(asked), rows[asked])
+    requested = np.array(indices, np.int64)
+    np.testing.assert_array_equal(store.vectors.gather(requested), rows[requested])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
@@ -82,8 +82,8 @@ def test_indexing_is_numpys(store: Store, rows: np.ndarray, key: int | slice | l
 
 
 def test_gather_keeps_the_shape_and_refuses_rows_outside(store: Store, rows: np.ndarray) -> None:
-    asked = np.array([[3, 39, 16], [15, 16, 0]])
-    np.testing.assert_array_equal(store.vectors.gather(asked), rows[asked])
+    requested = np.array([[3, 39, 16], [15, 16, 0]])
+    np.testing.assert_array_equal(store.vectors.gather(requested), rows[requested])
     assert store.vectors.gather(np.zeros((0, 5), np.int64)).shape == (0, 5, 8)
     for outside in (-1, 40):
         with pytest.raises(IndexError, match=f"row {outside} of 40"):

@@ -180,13 +180,13 @@ def test_a_damaged_store_is_not_extended(store: Store, writer: Make) -> None:
         writer()
 
 
-def told(store: Store) -> dict[str, list[str]]:
+def output(store: Store) -> dict[str, list[str]]:
     return {d.doc_id: store.texts(range(d.first, d.first + d.count)) for d in store.documents}
 
 
 def test_deleted_documents_are_in_no_document_and_compacting_removes_them(store: Store, writer: Make) -> None:
     before, vectors_of = (
-        told(store),
+        output(store),
         {d.doc_id: store.vectors[d.first : d.first + d.count] for d in store.documents},
     )
     gone = [store.documents[0].doc_id, store.documents[-1].doc_id]
@@ -195,7 +195,7 @@ def test_deleted_documents_are_in_no_document_and_compacting_removes_them(store:
         assert w.delete(gone) == 2
     left = Store.open(store.path, verify=True)
     kept = {name: texts for name, texts in before.items() if name not in gone}
-    assert told(left) == kept
+    assert output(left) == kept
     assert left.minhashes().shape[0] == len(kept)
     assert {k: v for k, v in contents(store.path).items() if k != "store.json"} == {
         k: v for k, v in shards.items() if k != "store.json"
@@ -206,7 +206,7 @@ def test_deleted_documents_are_in_no_document_and_compacting_removes_them(store:
     with writer() as w:
         assert w.compact() == rows
     small = Store.open(store.path, verify=True)
-    assert told(small) == kept
+    assert output(small) == kept
     assert len(small) == len(store) - rows
     assert (small.info["format"], describe_store(store.path)["deleted"]) == (1, 0)
     for document in small.documents:
@@ -216,7 +216,7 @@ def test_deleted_documents_are_in_no_document_and_compacting_removes_them(store:
     assert {p.stem for p in (store.path / "vectors").iterdir()} == names
     with writer() as w:
         w.add_shard([one(gone[0])], vectors(), path="p")
-    assert told(Store.open(store.path, verify=True)).keys() == {*kept, gone[0]}
+    assert output(Store.open(store.path, verify=True)).keys() == {*kept, gone[0]}
 
 
 def test_a_replaced_document_goes_with_its_views_in_one_write(tmp_path: Path, writer: Make) -> None:
@@ -231,17 +231,17 @@ def test_a_replaced_document_goes_with_its_views_in_one_write(tmp_path: Path, wr
             w.add_shard([one("d", 2)], vectors(2), path="p")
         w.add_shard([one("d", 2)], vectors(2), path="p", replace=True)
         assert w.known.keys() == {"d", "e"}
-    assert told(Store.open(path, verify=True)) == {"e": ["e 0", "e 1", "e 2"], "d": ["d 0", "d 1"]}
+    assert output(Store.open(path, verify=True)) == {"e": ["e 0", "e 1", "e 2"], "d": ["d 0", "d 1"]}
     with writer() as w:
         assert w.compact() == 5
-    assert told(Store.open(path, verify=True)) == {"e": ["e 0", "e 1", "e 2"], "d": ["d 0", "d 1"]}
+    assert output(Store.open(path, verify=True)) == {"e": ["e 0", "e 1", "e 2"], "d": ["d 0", "d 1"]}
 
 
 def test_what_cannot_be_deleted_deletes_nothing(store: Store, writer: Make) -> None:
     there = store.documents[0].doc_id
     with writer() as w, pytest.raises(StoreError, match="has no document 'nobody'"):
         w.delete([there, "nobody"])
-    assert told(Store.open(store.path)) == told(store)
+    assert output(Store.open(store.path)) == output(store)
 
 
 def test_a_compacting_that_dies_leaves_the_store_as_it_was(
@@ -249,12 +249,12 @@ def test_a_compacting_that_dies_leaves_the_store_as_it_was(
 ) -> None:
     with writer() as w:
         w.delete([store.documents[0].doc_id])
-    before = told(Store.open(store.path))
+    before = output(Store.open(store.path))
     with writer() as w, monkeypatch.context() as patch:
         patch.setattr(StoreWriter, "_commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             w.compact()
-    assert told(Store.open(store.path, verify=True)) == before
+    assert output(Store.open(store.path, verify=True)) == before
     with writer():
         pass
     assert len(list((store.path / "vectors").iterdir())) == len(store.info["shards"])

@@ -144,12 +144,13 @@ def test_a_drawn_target_is_another_one_of_the_document(world, shape):
         places = batch.mask.nonzero()[:, -1].tolist() if batch.mask.ndim == 3 else [0] * batch.positions
         rows = [(world.rows_of(t.numpy()), world.rows_of(d.numpy())) for t, d in with_drawn]
         found |= {(shape.horizons[k], int(t), int(d)) for k, (t, d) in zip(places, rows, strict=True)}
-    owner, judged = (
+    owner, evaluated = (
         world.owners(documents),
         {(h, t) for h, *_, t in world.pairs(plain.fixed(), shape.horizons)},
     )
     others = {
-        (h, t): {o for g, o in judged if (g, owner[o]) == (h, owner[t]) and o != t} or {-1} for h, t in judged
+        (h, t): {o for g, o in evaluated if (g, owner[o]) == (h, owner[t]) and o != t} or {-1}
+        for h, t in evaluated
     }
     assert found == {(h, t, o) for (h, t), several in others.items() for o in several}
 
@@ -247,10 +248,10 @@ def test_shapes_that_cannot_be_meant_are_refused(wrong):
 def test_batch_moves_to_a_device(world, source):
     batch = next(iter(source.epoch(0)))
     assert batch.to(torch.device("cpu")) is batch
-    asked = BatchSource(
+    requested = BatchSource(
         world.Rows(), source.documents, source.shape, 2, sampling=Sampling(conditional=0.5, broken=0.5)
     )
-    batch = next(iter(asked.epoch(0)))
+    batch = next(iter(requested.epoch(0)))
     meta = batch.to(torch.device("meta"))
     tensors = (meta.inputs, meta.targets, meta.mask, meta.lengths, meta.broken, meta.query)
     assert {t.device.type for t in tensors} == {"meta"}

@@ -125,7 +125,7 @@ def test_a_split_file_may_leave_documents_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ({"train": ["a", "b"], "test": ["ghost"]}, "document 'ghost' is not in the store"),
         ({"train": ["a", "b"], "test": ["b"]}, "document 'b' stands in train and in test"),
@@ -136,11 +136,11 @@ def test_a_split_file_may_leave_documents_out(tmp_path: Path) -> None:
         (["a", "b"], "is not a split file"),
     ],
 )
-def test_a_wrong_split_file_is_refused_by_name(tmp_path: Path, content: object, said: str) -> None:
+def test_a_wrong_split_file_is_refused_by_name(tmp_path: Path, content: object, message: str) -> None:
     config = write(tmp_path / "splits.json", content)
     with pytest.raises(SplitError) as caught:
         split_documents(fake_store(["a", "b"]), config)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "splits.json" in str(caught.value)
 
 

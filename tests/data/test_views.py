@@ -92,14 +92,14 @@ def check(store: Store, split: Split, expected: Split, plain: Store) -> None:
     """The originals stand where they would without views; the views in train alone, with their originals."""
     for name in ("validation", "test", "quarantined"):
         assert ids(store, getattr(split, name)) == ids(plain, getattr(expected, name))
-    assert ids(store, split.judged("train")) == ids(plain, expected.train)
+    assert ids(store, split.evaluated("train")) == ids(plain, expected.train)
     views = {d.doc_id for d in store.documents if d.original in ids(plain, expected.train)}
     assert ids(store, split.train) == ids(store, split.of("train")) == views
     assert split.views == {i for i in split.train if store.documents[i].view_of is not None}
     assert ids(store, split.of("all")) == ids(plain, expected.of("all"))
-    assert split.judged("all") == split.of("all")
+    assert split.evaluated("all") == split.of("all")
     for name in ("validation", "test"):
-        assert split.judged(name) == split.of(name)
+        assert split.evaluated(name) == split.of(name)
 
 
 @pytest.mark.parametrize("near", [0.8, 1.0])
@@ -195,7 +195,7 @@ def test_no_exam_has_a_window_of_which_a_view_is_in_training(store: Store, plain
     trained = TrainedOn.of(store, split.train)
     seen = {store.documents[i].original for i in split.train}
     for name in ("validation", "test"):
-        windows = HOW.windows(store, split.judged(name))
+        windows = HOW.windows(store, split.evaluated(name))
         assert not seen & {store.documents[i].doc_id for i in windows.document}
         assert len(windows) == len(HOW.windows(plain, split_documents(plain, CONFIG).of(name)))
         _, leaks = without_leaks(store, windows, trained, split=name)
@@ -220,13 +220,13 @@ def test_candidates_and_windows_are_of_originals(
     store: Store, plain: Store, candidates: str, name: str
 ) -> None:
     how = replace(HOW, candidates=candidates)
-    exams = []
+    evaluation_sets = []
     for held in (plain, store):
-        documents = split_documents(held, CONFIG).judged(name)
-        exams.append(make_evaluation_set(held, how.windows(held, documents), documents, how, None))
-    assert len(exams[0]) == len(exams[1])
-    np.testing.assert_array_equal(exams[0].pool.eligible, exams[1].pool.eligible)
-    texts = [h.texts(e.windows.target) for h, e in zip((plain, store), exams, strict=True)]
+        documents = split_documents(held, CONFIG).evaluated(name)
+        evaluation_sets.append(make_evaluation_set(held, how.windows(held, documents), documents, how, None))
+    assert len(evaluation_sets[0]) == len(evaluation_sets[1])
+    np.testing.assert_array_equal(evaluation_sets[0].pool.eligible, evaluation_sets[1].pool.eligible)
+    texts = [h.texts(e.windows.target) for h, e in zip((plain, store), evaluation_sets, strict=True)]
     assert sorted(texts[0]) == sorted(texts[1])
 
 
@@ -237,12 +237,12 @@ def test_the_judge_counts_originals_and_baselines_are_fitted_on_views_too(store:
     assert training.validation is not None
     assert len(training.train) == len(make_windows(store, split.train, 2))
     held = ids(store, training.train.document)
-    assert held == ids(store, split.judged("train"))  # numbered as their originals, so held out with them
+    assert held == ids(store, split.evaluated("train"))  # numbered as their originals, so held out with them
     assert ids(store, training.validation.document) == ids(store, split.validation)
     how = replace(HOW, baselines=("copy-last",))
     for name in ("test", "train"):
-        ours = evaluate(store, split, name, judging=how)
-        without = evaluate(plain, split_documents(plain, CONFIG), name, judging=how)
+        ours = evaluate(store, split, name, config=how)
+        without = evaluate(plain, split_documents(plain, CONFIG), name, config=how)
         assert (ours.windows, ours.documents, ours.pool) == (without.windows, without.documents, without.pool)
         assert ours.rows[0].figures["mrr"] == pytest.approx(without.rows[0].figures["mrr"])
 

@@ -19,10 +19,10 @@ def steered_run(
     from nextvec.training.loop import train
 
     folder = tmp_path_factory.mktemp("text-runs") / "steered"
-    asked = (
+    settings = (
         "data.horizons=[1,3]", "model.options.horizons=2",
         "data.conditional=0.5", "model.options.conditional=true",
         "data.broken=0.5", "model.options.confidence=true", "loss.continuation=1",
     )  # fmt: skip
-    train(text_store, make_tiny("gru", "optim.epochs=3", "optim.lr=0.03", *asked), folder, quiet=True)
+    train(text_store, make_tiny("gru", "optim.epochs=3", "optim.lr=0.03", *settings), folder, quiet=True)
     return folder

@@ -52,8 +52,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="module")
 def folder(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("decoders") / "inverter"
-    asked = ("optim.max_updates=40", "optim.epochs=100", "optim.batch_tokens=64", "tokens.length=24")
-    train_inverter(store, tiny(store, *asked), out, quiet=True)
+    settings = ("optim.max_updates=40", "optim.epochs=100", "optim.batch_tokens=64", "tokens.length=24")
+    train_inverter(store, tiny(store, *settings), out, quiet=True)
     return out
 
 

@@ -24,13 +24,13 @@ def network() -> Network:
 
 
 @pytest.fixture
-def asked() -> tuple[torch.Tensor, torch.Tensor]:
+def settings() -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(1)
     return torch.randn(B, D, dtype=torch.float64), torch.randint(V, (B, L))
 
 
-def test_token_by_token_as_all_at_once(network: Network, asked) -> None:
-    seen, tokens = asked
+def test_token_by_token_as_all_at_once(network: Network, settings) -> None:
+    seen, tokens = settings
     whole = network.log_probabilities(network(seen, tokens)[0])
     scores, cache = network.start(seen)
     steps = [scores]
@@ -40,8 +40,8 @@ def test_token_by_token_as_all_at_once(network: Network, asked) -> None:
     torch.testing.assert_close(torch.stack(steps, 1), whole, atol=1e-6, rtol=0)
 
 
-def test_the_cache_follows_the_rows_chosen(network: Network, asked) -> None:
-    seen, tokens = asked
+def test_the_cache_follows_the_rows_chosen(network: Network, settings) -> None:
+    seen, tokens = settings
     rows = torch.tensor([2, 0, 2])
     _, cache = network.start(seen)
     _, cache = network.step(tokens[:, 0], cache)
@@ -50,8 +50,8 @@ def test_the_cache_follows_the_rows_chosen(network: Network, asked) -> None:
     torch.testing.assert_close(scores, whole, atol=1e-6, rtol=0)
 
 
-def test_no_token_looks_ahead_and_all_see_the_vector(network: Network, asked) -> None:
-    seen, tokens = asked
+def test_no_token_looks_ahead_and_all_see_the_vector(network: Network, settings) -> None:
+    seen, tokens = settings
     before = network(seen, tokens)[0]
     later = tokens.clone()
     later[:, 5:] = (later[:, 5:] + 1) % V

@@ -33,8 +33,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.mark.parametrize(("kind", "texts"), [("bpe", 12), ("bytes", 4)])
 def test_a_few_texts_are_learned_by_heart(store: Store, tmp_path: Path, kind: str, texts: int) -> None:
     updates = 120
-    asked = ("network.width=64", "network.heads=4", "optim.lr=0.004", "optim.epochs=1", "optim.max_updates=0")
-    config = tiny(store, f"tokens.kind={kind}", *asked)
+    settings = (
+        "network.width=64",
+        "network.heads=4",
+        "optim.lr=0.004",
+        "optim.epochs=1",
+        "optim.max_updates=0",
+    )
+    config = tiny(store, f"tokens.kind={kind}", *settings)
     session = open_session(store, config, tmp_path, resume=False)
     everything = session.training.batch(np.arange(texts))
     for _ in range(updates):
@@ -52,9 +58,9 @@ def test_history_best_and_what_it_was_trained_on(store: Store, tmp_path: Path) -
     losses = [line["validation"]["loss"] for line in lines]
     assert (result.epoch, result.loss) == (int(np.argmin(losses)) + 1, min(losses))
     assert result.stopped == "epochs"
-    said = json.loads((tmp_path / "out" / "decoder.json").read_text())
-    assert said["training"]["chunks"] == len(TEXTS)
-    assert said["epoch"] == result.epoch
+    output = json.loads((tmp_path / "out" / "decoder.json").read_text())
+    assert output["training"]["chunks"] == len(TEXTS)
+    assert output["epoch"] == result.epoch
     seen = TrainedOn.load(tmp_path / "out" / "trained_on.safetensors")
     split = split_documents(store, SplitConfig(file=str(store.path.parent / "split.json")))
     assert np.array_equal(seen.chunks, TrainedOn.of(store, split.train).chunks)
@@ -88,7 +94,7 @@ def test_stopped_and_resumed_as_if_never_stopped(
     torch.manual_seed(99)
     train_inverter(store, None, tmp_path / "stopped", resume=True, quiet=True)
     whole, resumed = (read_checkpoint(tmp_path / name) for name in ("whole", "stopped"))
-    assert whole.facts["state"]["update"] == 9
+    assert whole.metadata["state"]["update"] == 9
     assert whole.tensors.keys() == resumed.tensors.keys()
     assert [n for n, t in whole.tensors.items() if not torch.equal(t, resumed.tensors[n])] == []
     for name in ("model.safetensors", "tokenizer.json"):

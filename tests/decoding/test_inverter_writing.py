@@ -52,9 +52,9 @@ def test_the_score_is_the_mean_log_probability(network: Network, seen: torch.Ten
         assert [t.score for t in texts] == sorted((t.score for t in texts), reverse=True)
         assert len({t.tokens for t in texts}) == len(texts) == 4
         for text in texts:
-            told = torch.tensor([[*text.tokens, END]])
-            scores = network.log_probabilities(network(seen[i : i + 1], told[:, :-1])[0])
-            mean = scores.gather(-1, told[..., None]).mean()
+            tokens = torch.tensor([[*text.tokens, END]])
+            scores = network.log_probabilities(network(seen[i : i + 1], tokens[:, :-1])[0])
+            mean = scores.gather(-1, tokens[..., None]).mean()
             assert text.score == pytest.approx(float(mean), abs=1e-5)
 
 

@@ -158,7 +158,7 @@ def test_confidence_is_the_models_probability(
     assert 0 < found.confidence.value < 1
 
 
-def test_a_written_text_is_judged_as_it_reads(make: Callable[..., Pipeline], steered_run: Path) -> None:
+def test_a_written_text_is_evaluated_as_it_reads(make: Callable[..., Pipeline], steered_run: Path) -> None:
     pipeline = make(steered_run, decoder=True)
     found = pipeline.next(START, n=1)
     assert found.decoded is not None
@@ -209,9 +209,9 @@ def test_a_rollout_is_decoded_step_by_step(make: Callable[..., Pipeline], text_r
         assert step.decoded.decoded.text == f"A vector of length {np.linalg.norm(raw):.3f}."
         assert len(step.nearest) == 2
         assert step.snapped is None
-    told = json.loads(json.dumps(found.to_json()))
-    assert [step["drift"] for step in told["steps"]] == [step.step.drift for step in found.steps]
-    assert told["objection"] is None
+    output = json.loads(json.dumps(found.to_json()))
+    assert [step["drift"] for step in output["steps"]] == [step.step.drift for step in found.steps]
+    assert output["objection"] is None
 
 
 def test_the_guard_is_heard(make: Callable[..., Pipeline], text_run: Path) -> None:
@@ -224,8 +224,8 @@ def test_the_guard_is_heard(make: Callable[..., Pipeline], text_run: Path) -> No
 def test_snapping_lands_on_passages_not_read_and_none_twice(
     make: Callable[..., Pipeline], text_store: Store, text_run: Path
 ) -> None:
-    course = RolloutSettings(Guard(max_repetition=1.0), SnapToCorpus(threshold=0.0, blend=1.0))
-    found = make(text_run).rollout(START, 5, course, n=1)
+    settings = RolloutSettings(Guard(max_repetition=1.0), SnapToCorpus(threshold=0.0, blend=1.0))
+    found = make(text_run).rollout(START, 5, settings, n=1)
     rows = [step.snapped.decoded.row for step in found.steps if step.snapped is not None]
     first = text_store.find("river-arden.txt").first
     assert len(rows) == len(set(rows)) == 5

@@ -33,21 +33,21 @@ def is_running(pid: int | None) -> bool:
 
 
 def test_it_starts_with_the_first_question_and_ends_when_closed() -> None:
-    with worker(ECHO) as asked:
-        assert asked.pid is None
-        assert asked.ask({"text": "ü"}) == {"text": "ü"}
-        pid = asked.pid
-        assert asked.start() == {"hello": 1}
-        assert asked.ask({"n": 2}) == {"n": 2}
-        assert asked.pid == pid
+    with worker(ECHO) as process:
+        assert process.pid is None
+        assert process.ask({"text": "ü"}) == {"text": "ü"}
+        pid = process.pid
+        assert process.start() == {"hello": 1}
+        assert process.ask({"n": 2}) == {"n": 2}
+        assert process.pid == pid
         scratch = Path(f"/proc/{pid}/cwd").readlink() if Path("/proc").exists() else None
     assert not is_running(pid)
     assert scratch is None or not scratch.exists()
 
 
 def test_a_large_question_passes() -> None:
-    with worker(ECHO) as asked:
-        assert asked.ask({"vectors": "a" * 2**20}) == {"vectors": "a" * 2**20}
+    with worker(ECHO) as process:
+        assert process.ask({"vectors": "a" * 2**20}) == {"vectors": "a" * 2**20}
 
 
 @pytest.mark.parametrize(
@@ -65,67 +65,67 @@ def test_a_large_question_passes() -> None:
     ids=["dies", "ends", "no JSON", "no object", "refuses"],
 )
 def test_a_start_that_fails_is_told_in_a_line_and_leaves_nothing(script: str, says: str) -> None:
-    asked = worker(script)
+    process = worker(script)
     with pytest.raises(DecoderError, match=says) as caught:
-        asked.ask({})
+        process.ask({})
     assert caught.value.remedy
     assert "\n" not in str(caught.value)
-    assert asked.pid is None
+    assert process.pid is None
 
 
 def test_an_error_is_passed_on_and_the_process_stays() -> None:
     script = HELLO + "print('{\"error\": \"RuntimeError: first\"}')\nprint('{}', flush=True)\ntime.sleep(60)"
-    with worker(script) as asked:
-        asked.start()
-        pid = asked.pid
+    with worker(script) as process:
+        process.start()
+        pid = process.pid
         with pytest.raises(DecoderError, match="vec2text: RuntimeError: first"):
-            asked.ask({})
-        assert asked.ask({}) == {}
-        assert asked.pid == pid
+            process.ask({})
+        assert process.ask({}) == {}
+        assert process.pid == pid
 
 
 def test_dying_between_questions() -> None:
-    with worker(HELLO + "sys.stderr.write('Killed by the kernel\\n')") as asked:
-        asked.start()
+    with worker(HELLO + "sys.stderr.write('Killed by the kernel\\n')") as process:
+        process.start()
         with pytest.raises(DecoderError, match=r"ended \(Killed by the kernel\)"):
-            asked.ask({})
-        assert asked.start() == {"hello": 1}, "the next question starts another"
+            process.ask({})
+        assert process.start() == {"hello": 1}, "the next question starts another"
 
 
 def test_silence_is_cut_short_and_the_next_question_starts_another() -> None:
-    with worker(ONCE) as asked:
-        assert asked.ask({}) == {}
-        pid = asked.pid
-        asked.timeout = 0.3
+    with worker(ONCE) as process:
+        assert process.ask({}) == {}
+        pid = process.pid
+        process.timeout = 0.3
         started = time.monotonic()
         with pytest.raises(DecoderError, match=r"no answer within 0\.3 s; its process was stopped"):
             # More than a pipe holds: to write it must not block either.
-            asked.ask({"vectors": "a" * 2**20})
+            process.ask({"vectors": "a" * 2**20})
         assert time.monotonic() - started < 10
         assert not is_running(pid)
-        asked.timeout = 20.0
-        assert asked.ask({}) == {}
-        assert asked.pid != pid
+        process.timeout = 20.0
+        assert process.ask({}) == {}
+        assert process.pid != pid
 
 
 def test_an_interrupt_stops_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    with worker(ECHO) as asked:
-        asked.start()
-        pid = asked.pid
+    with worker(ECHO) as process:
+        process.start()
+        pid = process.pid
 
         def interrupt(*_: object) -> None:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(_Running, "exchange", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            asked.ask({})
+            process.ask({})
         assert not is_running(pid)
 
 
 def test_it_goes_with_its_owner() -> None:
-    asked = worker(ECHO)
-    asked.start()
-    pid = asked.pid
-    del asked
+    process = worker(ECHO)
+    process.start()
+    pid = process.pid
+    del process
     gc.collect()
     assert not is_running(pid)

@@ -21,16 +21,16 @@ class Image:
     Attributes:
         bases: what each stage starts from.
         copied: what is taken from the folder it is built in.
-        said: the instructions of the last stage; of equal ones the last counts.
+        instructions: the instructions of the last stage; of equal ones the last counts.
     """
 
     bases: list[str]
     copied: list[str]
-    said: dict[str, str]
+    instructions: dict[str, str]
 
     def command(self, name: str) -> list[str]:
         """The JSON list of an instruction."""
-        found: list[str] = json.loads(self.said[name][self.said[name].index("[") :])
+        found: list[str] = json.loads(self.instructions[name][self.instructions[name].index("[") :])
         return found
 
 

@@ -43,7 +43,7 @@ def test_compose_follows_its_specification(root: Path, tmp_path: Path) -> None:
 
 
 def test_the_image_runs_as_nobody_in_particular(image: Any) -> None:
-    user, group = map(int, image.said["USER"].split(":"))
+    user, group = map(int, image.instructions["USER"].split(":"))
     assert user > 0
     assert group > 0
     assert len(image.bases) == 2, "what builds is not what runs"

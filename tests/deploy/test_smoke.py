@@ -54,14 +54,14 @@ def server(
     (tmp_path / "run").symlink_to(text_run)
     (tmp_path / "store").symlink_to(text_store.path)
     (tmp_path / "key").write_text(KEY)
-    said = [*image.command("ENTRYPOINT"), *compose["services"]["server"]["command"]]
+    output = [*image.command("ENTRYPOINT"), *compose["services"]["server"]["command"]]
     named = {
         PORT: str(port),
         "/run/secrets/api_key": str(tmp_path / "key"),
         "${NEXTVEC_INDEX:-exact}": "exact",
     }
-    assert set(named) <= set(said)
-    command = [named.get(word, word) for word in said]
+    assert set(named) <= set(output)
+    command = [named.get(word, word) for word in output]
     with (tmp_path / "log").open("wb") as log:
         started = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
     yield started

@@ -517,10 +517,11 @@ def test_bad_input_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(0.3142, ".314"), (-0.05, "-.050"), (1.0, "1.000"), (None, "-"), (float("nan"), "-")]
+    ("value", "message"),
+    [(0.3142, ".314"), (-0.05, "-.050"), (1.0, "1.000"), (None, "-"), (float("nan"), "-")],
 )
-def test_short_figures(value, said):
-    assert short(value) == said
+def test_short_figures(value, message):
+    assert short(value) == message
 
 
 def test_plain_is_json(ragged):

@@ -60,9 +60,9 @@ class Bench:
             store.vectors, windows, make_pool(windows, store.vectors, ranges, store.texts), self.mean
         )
 
-    def case(self, guess: Any, windows: Windows | None = None, **told: Any) -> DiagnosisContext:
+    def case(self, guess: Any, windows: Windows | None = None, **output: Any) -> DiagnosisContext:
         """A case of a predictor, or of a function of contexts and lengths that gives raw predictions."""
-        model = guess if hasattr(guess, "predict") else self.worlds.FunctionPredictor(guess, **told)
+        model = guess if hasattr(guess, "predict") else self.worlds.FunctionPredictor(guess, **output)
         rows = np.arange(len(TRAIN) * LENGTH, dtype=np.int64)
         store = self.store
         return prepare(
@@ -460,9 +460,9 @@ def test_a_model_without_baselines_is_not_diagnosed(bench: Bench) -> None:
 
 
 def test_the_checklist_measures_what_it_can(of_oracle: ModelDiagnosis) -> None:
-    facts = {"bytes": 3 * 10**9, "seconds": 3 * 3600, "latency_p50_ms": 0.4}
-    found = checklist(of_oracle, facts, dimension=D)
-    rows = {(c.criterion, c.asked): c for c in found.criteria}
+    metadata = {"bytes": 3 * 10**9, "seconds": 3 * 3600, "latency_p50_ms": 0.4}
+    found = checklist(of_oracle, metadata, dimension=D)
+    rows = {(c.criterion, c.required): c for c in found.criteria}
     assert rows["validation cosine", "> .60 (stretch)"].status == "met"
     assert rows["validation cosine", "> .60 (stretch)"].measured == "1.0000 (test)"
     assert not rows["validation cosine", "> .60 (stretch)"].enforced
@@ -472,8 +472,8 @@ def test_the_checklist_measures_what_it_can(of_oracle: ModelDiagnosis) -> None:
     assert rows["real time", "< 1 ms a prediction"].status == "met"
     assert rows["beats the linear average", "clearly"].status == "met"
     assert rows["above its four baselines", "clearly"].status == "met"
-    (loss,) = [row for row in found.criteria if row.asked.startswith("< 0.001 (minimum), ")]
-    assert loss.asked.endswith(" for vectors as these")
+    (loss,) = [row for row in found.criteria if row.required.startswith("< 0.001 (minimum), ")]
+    assert loss.required.endswith(" for vectors as these")
     assert loss.status == "met"
     text = rows["coherent text through the decoder (5.1, 6.2)", "good, not gibberish"]
     assert (text.status, text.measured) == ("not measurable here", "")
@@ -498,7 +498,7 @@ def test_the_checklist_of_a_collapsed_model_and_of_an_unfinished_run(bench: Benc
     assert rows["generalises to other domains"].status == "not met"
     assert rows["training time"].status == "not measurable here"
     assert rows["size on disk"].status == "not measurable here"
-    assert any(c.asked.startswith("< 0.0005 (stretch)") for c in found.criteria)
+    assert any(c.required.startswith("< 0.0005 (stretch)") for c in found.criteria)
 
 
 def test_the_baseline_that_decides_is_the_one_shown(of_oracle: ModelDiagnosis) -> None:
@@ -528,5 +528,5 @@ def test_the_briefs_losses_are_scaled_by_dimension_and_length() -> None:
 def test_a_raw_store_is_held_to_losses_of_its_own_length(bench: Bench) -> None:
     found = checklist(diagnose(bench.case(bench.truth, context=CONTEXT), "test"), {}, 384)
     squared = np.square(bench.evaluation_set().targets, dtype=np.float64).sum(axis=1).mean()
-    asked = [c.asked for c in found.criteria if c.asked.startswith("< 0.001 (minimum)")]
-    assert asked == [f"< 0.001 (minimum), {2e-3 * squared:.6f} for vectors as these"]
+    requested = [c.required for c in found.criteria if c.required.startswith("< 0.001 (minimum)")]
+    assert requested == [f"< 0.001 (minimum), {2e-3 * squared:.6f} for vectors as these"]

@@ -27,9 +27,9 @@ def case_of(worlds: SimpleNamespace, evaluation_set, guess, texts=None):
         SimpleNamespace(doc_id=f"d{i}", title="", source="s", count=int(c))
         for i, c in enumerate(np.bincount(evaluation_set.windows.document) + evaluation_set.windows.context)
     ]
-    told = worlds.FunctionPredictor(guess)
+    output = worlds.FunctionPredictor(guess)
     read = texts or (lambda rows: [f"text {int(r)}" for r in rows])
-    return prepare(evaluation_set, told, [LinearAverage(3)], documents, read)
+    return prepare(evaluation_set, output, [LinearAverage(3)], documents, read)
 
 
 def eligible(evaluation_set, i: int) -> list[int]:

@@ -79,11 +79,11 @@ def test_a_healthy_history_has_no_flag():
     assert found.best_epoch == 6
     assert found.seconds_to_best == 60
     assert found.positions_per_second == 500
-    said = {v.name: v.text for v in found.verdicts}
-    assert said["losses"].startswith("training loss 1.5 to 0.6667, mse 1.5 to 0.6667, cosine")
-    assert "8 times that of loss.moments" in said["gradient ratio"]
-    assert said["moment loss"] == "moment loss falls: 0.2 to 0.03333"
-    assert "std above .01 in 99.0 % of dimensions, the encoder's own in 99.0 %" in said["std"]
+    output = {v.name: v.text for v in found.verdicts}
+    assert output["losses"].startswith("training loss 1.5 to 0.6667, mse 1.5 to 0.6667, cosine")
+    assert "8 times that of loss.moments" in output["gradient ratio"]
+    assert output["moment loss"] == "moment loss falls: 0.2 to 0.03333"
+    assert "std above .01 in 99.0 % of dimensions, the encoder's own in 99.0 %" in output["std"]
     assert json.dumps(found.to_json(), allow_nan=False)
 
 

@@ -127,13 +127,13 @@ def test_the_fitted_rule_is_the_best_of_all_tried() -> None:
     rule, score = fit_rule(kind, reads, truths)
     k = half_length(truths)
 
-    def judged(other: Rule) -> float:
-        said = [boundaries(kind.make(read, other.width), other) for read in reads]
-        errors = [pk_errors(true, cuts, k) for true, cuts in zip(truths, said, strict=True)]
+    def evaluated(other: Rule) -> float:
+        output = [boundaries(kind.make(read, other.width), other) for read in reads]
+        errors = [pk_errors(true, cuts, k) for true, cuts in zip(truths, output, strict=True)]
         return float(np.concatenate(errors).mean())
 
-    assert judged(rule) == pytest.approx(score)
+    assert evaluated(rule) == pytest.approx(score)
     tried = [
         Rule(round(float(t), 2), apart, w) for t in THRESHOLDS for apart in (1, 3, 5) for w in kind.widths
     ]
-    assert score == pytest.approx(min(map(judged, tried)))
+    assert score == pytest.approx(min(map(evaluated, tried)))

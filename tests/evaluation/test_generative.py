@@ -44,18 +44,18 @@ def test_by_hand() -> None:
     apart = (5 + 8 + 5) / 3
     assert energy_score(samples, target) == pytest.approx([near - apart / 2])
     assert diversity(samples) == pytest.approx([(1 + 1 + 0.2) / 3])  # a zero vector has no direction
-    told = score_samples(samples, target)
-    assert told.error == pytest.approx([2**2 + 4**2])
-    assert told.variance == pytest.approx([((1 + 16) + (4 + 0) + (1 + 16)) / 2])
-    assert spread_ratio(told) == pytest.approx(np.sqrt(19 / (20 * 3 / 4)))
+    scored = score_samples(samples, target)
+    assert scored.error == pytest.approx([2**2 + 4**2])
+    assert scored.variance == pytest.approx([((1 + 16) + (4 + 0) + (1 + 16)) / 2])
+    assert spread_ratio(scored) == pytest.approx(np.sqrt(19 / (20 * 3 / 4)))
 
 
 def test_a_point_is_one_sample() -> None:
     point, target = np.array([[1, 2]], np.float32), np.array([[1, 5]], np.float32)
-    told = score_samples(point[None], target)
-    assert told.energy == pytest.approx([3])
-    assert told.diversity.tolist() == told.variance.tolist() == [0]
-    assert spread_ratio(told) == 0
+    scored = score_samples(point[None], target)
+    assert scored.energy == pytest.approx([3])
+    assert scored.diversity.tolist() == scored.variance.tolist() == [0]
+    assert spread_ratio(scored) == 0
     sure = score_samples(np.stack([target, target]), target)
     assert sure.energy == pytest.approx([0])
     assert spread_ratio(sure) == 0
@@ -95,10 +95,10 @@ def test_the_energy_score_is_proper(wrong: list[int], true: list[int], seed: int
 def test_the_mean_does_not_depend_on_n(n: int) -> None:
     rng = np.random.default_rng(n)
     samples, targets = rng.standard_normal((n, 4000, 3)), rng.standard_normal((4000, 3))
-    told = score_samples(samples, targets)
-    assert told.energy.mean() == pytest.approx(np.sqrt(6) * 0.92132 / 2, rel=0.05)  # half of E|x - x'|
-    assert told.variance.mean() == pytest.approx(3, rel=0.05)
-    assert spread_ratio(told) == pytest.approx(1, rel=0.03)
+    scored = score_samples(samples, targets)
+    assert scored.energy.mean() == pytest.approx(np.sqrt(6) * 0.92132 / 2, rel=0.05)  # half of E|x - x'|
+    assert scored.variance.mean() == pytest.approx(3, rel=0.05)
+    assert spread_ratio(scored) == pytest.approx(1, rel=0.03)
 
 
 def test_samples_are_the_same_whatever_the_blocks_of_memory(
@@ -151,10 +151,12 @@ def test_the_table_says_what_samples_are_worth(worlds: SimpleNamespace, tmp_path
     )
     how = EvaluationConfig(resamples=50, quiet=True)
     report = evaluate(store, split, "test", [point, drawing], how)
-    told, drawn = report.row("point"), report.row("drawing")
-    assert told.figures["cosine"] == drawn.figures["cosine"]
-    assert drawn.figures["energy_score"] == pytest.approx(told.figures["energy_score"] / np.sqrt(2), rel=0.08)
-    assert (told.figures["diversity"], told.figures["spread_ratio"]) == (0, 0)
+    scored, drawn = report.row("point"), report.row("drawing")
+    assert scored.figures["cosine"] == drawn.figures["cosine"]
+    assert drawn.figures["energy_score"] == pytest.approx(
+        scored.figures["energy_score"] / np.sqrt(2), rel=0.08
+    )
+    assert (scored.figures["diversity"], scored.figures["spread_ratio"]) == (0, 0)
     assert drawn.figures["spread_ratio"] == pytest.approx(1, abs=0.1)
     # What a distribution has to beat is a distribution: a point and its residuals.
     assert report.best["energy_score"] == "averages + residuals"
@@ -175,5 +177,5 @@ def test_the_neighbours_are_samples(evaluation_set: EvaluationSet, worlds: Simpl
     many = baseline.sample(contexts, lengths, len(train) + 3, 0)
     assert many[:4].tolist() == few.tolist()
     assert many[len(train) :].tolist() == many[:3].tolist()
-    told = generate(baseline, few[0], evaluation_set)
-    assert told.energy.mean() < score_samples(few[:1], evaluation_set.targets).energy.mean()
+    scored = generate(baseline, few[0], evaluation_set)
+    assert scored.energy.mean() < score_samples(few[:1], evaluation_set.targets).energy.mean()

@@ -88,9 +88,9 @@ def test_the_best_baseline_is_found_and_compared_with(report) -> None:
 
 
 def test_a_model_below_the_best_baseline_is_called_so(report) -> None:
-    said = " ".join(report.notes())
-    assert "backwards is worse than the best baseline by cosine" in said
-    assert "oracle is better than the best baseline by cosine" in said
+    message = " ".join(report.notes())
+    assert "backwards is worse than the best baseline by cosine" in message
+    assert "oracle is better than the best baseline by cosine" in message
 
 
 def test_the_targets_length_is_in_the_json(report, store) -> None:
@@ -129,7 +129,7 @@ def test_the_table_shows_it_all(report) -> None:
     assert all(line.count("|") == markdown[3].count("|") for line in markdown[3 : 5 + len(report.rows)])
 
 
-def test_the_same_judgement_twice_is_the_same(store, report, oracle) -> None:
+def test_the_same_evaluation_twice_is_the_same(store, report, oracle) -> None:
     again = evaluate(store, SPLIT, "test", [oracle], HOW)
     for row in again.rows:
         assert row.figures == report.row(row.name).figures
@@ -137,17 +137,17 @@ def test_the_same_judgement_twice_is_the_same(store, report, oracle) -> None:
 
 
 def test_with_all_only_baselines_without_parameters_run_and_it_says_so(store) -> None:
-    report = evaluate(store, SPLIT, "all", judging=HOW)
+    report = evaluate(store, SPLIT, "all", config=HOW)
     assert [row.name for row in report.rows] == FREE
     assert any(note.startswith("Nothing to fit on (no train split)") for note in report.notes())
     assert "Nothing to fit on" in format_report(report)
     assert report.row("random").figures["cosine_without_mean"] is None
-    untrained = evaluate(store, Split((), (), tuple(range(36))), "test", judging=HOW)
+    untrained = evaluate(store, Split((), (), tuple(range(36))), "test", config=HOW)
     assert [row.name for row in untrained.rows] == FREE
 
 
 def test_in_sample_figures_are_labelled(store) -> None:
-    report = evaluate(store, SPLIT, "train", judging=replace(HOW, baselines=("copy-last",)))
+    report = evaluate(store, SPLIT, "train", config=replace(HOW, baselines=("copy-last",)))
     assert report.in_sample
     assert report.to_json()["in_sample"] is True
     assert "(in-sample)" in format_report(report).splitlines()[0]
@@ -157,9 +157,9 @@ def test_in_sample_figures_are_labelled(store) -> None:
 def test_limited_to_sources_but_fitted_on_everything(store) -> None:
     training = FittingData.of(store, SPLIT, EvaluationConfig(context=5))
     some = Split((), (20, 22), tuple(range(24, 36, 2)))
-    report = evaluate(store, some, "test", judging=HOW, training=training)
+    report = evaluate(store, some, "test", config=HOW, training=training)
     assert (report.documents, len(report.rows)) == (6, len(BASELINES))
-    everything = evaluate(store, SPLIT, "test", judging=HOW)
+    everything = evaluate(store, SPLIT, "test", config=HOW)
     weights = [r.row("position weights").metadata["weights"] for r in (report, everything)]
     assert weights[0] == weights[1]
 
@@ -167,28 +167,28 @@ def test_limited_to_sources_but_fitted_on_everything(store) -> None:
 def test_training_documents_are_refused(store) -> None:
     leaking = Split(SPLIT.train, (), (*SPLIT.test, 0, 1))
     with pytest.raises(LeakError, match=r"30 of 210 windows stand in training \(30 by document id"):
-        evaluate(store, leaking, "test", judging=HOW)
+        evaluate(store, leaking, "test", config=HOW)
     training = FittingData.of(store, SPLIT, EvaluationConfig(context=5))
     with pytest.raises(LeakError):
-        evaluate(store, SPLIT, "all", judging=HOW, training=training)
+        evaluate(store, SPLIT, "all", config=HOW, training=training)
     with pytest.raises(LeakError):
-        evaluate(store, Split((), (), (0, 1)), "test", judging=HOW, seen=training.seen)
+        evaluate(store, Split((), (), (0, 1)), "test", config=HOW, seen=training.seen)
 
 
 def test_leaking_windows_are_dropped_and_counted(store) -> None:
     leaking = Split(SPLIT.train, (), (*SPLIT.test, 0))
-    report = evaluate(store, leaking, "test", judging=replace(HOW, baselines=("copy-last",)))
+    report = evaluate(store, leaking, "test", config=replace(HOW, baselines=("copy-last",)))
     assert (report.windows, report.leaks.dropped) == (180, 15)
     assert report.to_json()["dropped"]["windows"] == 15
     assert any(note.startswith("15 of 195 windows dropped") for note in report.notes())
     with pytest.raises(EvaluationError, match="no window is left"):
-        evaluate(store, Split((0,), (), (0,)), "test", judging=replace(HOW, leak_limit=1.0))
+        evaluate(store, Split((0,), (), (0,)), "test", config=replace(HOW, leak_limit=1.0))
 
 
 @pytest.mark.parametrize("candidates", ["split", "store", "document"])
 def test_candidate_sets(store, candidates: str) -> None:
     report = evaluate(
-        store, SPLIT, "test", judging=replace(HOW, candidates=candidates, baselines=("copy-last",))
+        store, SPLIT, "test", config=replace(HOW, candidates=candidates, baselines=("copy-last",))
     )
     assert report.pool == {"split": 240, "store": 720, "document": 15}[candidates]
     figures = report.row("copy-last").figures
@@ -198,19 +198,19 @@ def test_candidate_sets(store, candidates: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("change", "error", "message"),
     [
         ({"candidates": "document", "ks": (1, 20)}, EvaluationError, "recall@20 among 15 candidates"),
         ({"context": 20}, WindowError, "the longest of 12 documents has 20"),
     ],
 )
-def test_judgements_that_would_mean_nothing_are_refused(store, change, error, said: str) -> None:
-    with pytest.raises(error, match=said):
-        evaluate(store, SPLIT, "test", judging=replace(HOW, **change))
+def test_evaluations_that_would_mean_nothing_are_refused(store, change, error, message: str) -> None:
+    with pytest.raises(error, match=message):
+        evaluate(store, SPLIT, "test", config=replace(HOW, **change))
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"candidates": "bank"}, "no candidate set 'bank'; choose one of: split, store, document"),
         ({"ks": (3,)}, "no recall@3; choose of: 1, 5, 10, 20, 50"),
@@ -218,14 +218,14 @@ def test_judgements_that_would_mean_nothing_are_refused(store, change, error, sa
         ({"samples": 1}, "1 samples do not make a distribution; request 0, or 2 or more"),
     ],
 )
-def test_unknown_choices_are_named(change, said: str) -> None:
-    with pytest.raises(EvaluationError, match=said):
+def test_unknown_choices_are_named(change, message: str) -> None:
+    with pytest.raises(EvaluationError, match=message):
         EvaluationConfig(**change)
 
 
 def test_an_empty_split_is_named(store) -> None:
     with pytest.raises(SplitError, match="split 'test' has no documents"):
-        evaluate(store, Split((0, 1), (), ()), "test", judging=HOW)
+        evaluate(store, Split((0, 1), (), ()), "test", config=HOW)
 
 
 def test_a_predictor_of_another_encoder_or_dimension_is_refused(store, worlds: SimpleNamespace) -> None:
@@ -248,7 +248,7 @@ def test_context_left_among_the_candidates_is_noticed(store, monkeypatch: pytest
     how = replace(HOW, baselines=("copy-last",))
     with warnings.catch_warnings():
         warnings.simplefilter("error", NextvecWarning)
-        evaluate(store, SPLIT, "test", judging=how)
+        evaluate(store, SPLIT, "test", config=how)
 
     def unmasked(*args: object, **kwargs: object) -> Pool:
         pool = made(*args, **kwargs)
@@ -257,11 +257,11 @@ def test_context_left_among_the_candidates_is_noticed(store, monkeypatch: pytest
     made = harness.make_pool
     monkeypatch.setattr(harness, "make_pool", unmasked)
     with pytest.warns(NextvecWarning, match="copy-last: recall@5 .* is more than 10 x recall@1"):
-        evaluate(store, SPLIT, "test", judging=how)
+        evaluate(store, SPLIT, "test", config=how)
 
 
 def test_speed_is_measured_when_asked_for(store) -> None:
-    report = evaluate(store, SPLIT, "test", judging=replace(HOW, speed=True, baselines=("copy-last",)))
+    report = evaluate(store, SPLIT, "test", config=replace(HOW, speed=True, baselines=("copy-last",)))
     metadata = report.row("copy-last").metadata
     assert 0 < metadata["latency_p50_ms"] <= metadata["latency_p95_ms"] <= metadata["latency_p99_ms"]
     assert metadata["throughput"] > 0
@@ -269,7 +269,7 @@ def test_speed_is_measured_when_asked_for(store) -> None:
 
 
 def test_one_document_has_no_interval_and_it_says_so(store) -> None:
-    report = evaluate(store, Split(SPLIT.train, (), (30,)), "test", judging=HOW)
+    report = evaluate(store, Split(SPLIT.train, (), (30,)), "test", config=HOW)
     assert all(not row.versus for row in report.rows)
     assert "One document only: no interval can be given." in report.notes()
 
@@ -277,13 +277,13 @@ def test_one_document_has_no_interval_and_it_says_so(store) -> None:
 @pytest.mark.parametrize(("documents", "few"), [(2, True), (9, True), (10, False)])
 def test_an_interval_over_few_documents_is_called_worth_little(store, documents: int, few: bool) -> None:
     split = Split(SPLIT.train, (), SPLIT.test[:documents])
-    report = evaluate(store, split, "test", judging=replace(HOW, baselines=("copy-last", "mean vector")))
-    said = f"Only {documents} documents ({report.windows} windows), over which no interval says much"
-    assert any(note.startswith(said) for note in report.notes()) is few
+    report = evaluate(store, split, "test", config=replace(HOW, baselines=("copy-last", "mean vector")))
+    message = f"Only {documents} documents ({report.windows} windows), over which no interval says much"
+    assert any(note.startswith(message) for note in report.notes()) is few
 
 
 def test_without_an_interval_nothing_is_claimed(store, oracle) -> None:
-    report = evaluate(store, Split(SPLIT.train, (), (30,)), "test", [oracle], judging=HOW)
-    said = " ".join(report.notes())
-    assert "oracle is not distinguishable from the best baseline by cosine: 1.0000, " in said
-    assert "better than" not in said
+    report = evaluate(store, Split(SPLIT.train, (), (30,)), "test", [oracle], config=HOW)
+    message = " ".join(report.notes())
+    assert "oracle is not distinguishable from the best baseline by cosine: 1.0000, " in message
+    assert "better than" not in message

@@ -22,7 +22,7 @@ def turning(worlds: SimpleNamespace):
     return worlds.evaluation_set(worlds.rotation(np.random.default_rng(0), 30, 16, D)[0])
 
 
-def judged(evaluation_set, predictor):
+def evaluated(evaluation_set, predictor):
     scores = Scores.of(predictor, evaluation_set)
     scores.references = {LINEAR_AVERAGE: 0.2, BEST_BASELINE: 0.5}
     return scores
@@ -31,7 +31,7 @@ def judged(evaluation_set, predictor):
 def test_in_the_noisy_world_the_kalman_filter_is_best(worlds: SimpleNamespace) -> None:
     evaluation_set = worlds.evaluation_set(worlds.noisy(np.random.default_rng(4), 60, 24, D), context=5)
     best, last, average = (
-        judged(evaluation_set, p)
+        evaluated(evaluation_set, p)
         for p in (worlds.FunctionPredictor(worlds.kalman), CopyLast(5), LinearAverage(5))
     )
     for name in ("cosine", "mse", "recall@1", "recall@5", "mrr", "contrastive_accuracy"):
@@ -73,19 +73,19 @@ def test_metrics_by_hand(worlds: SimpleNamespace) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         (lambda c: (c[:, 0], c[:, 0] * 2), "unit predictions have lengths"),
         (lambda c: (c[:, 0] * np.nan, c[:, 0]), "raw predictions hold NaN"),
         (lambda c: (c[:, 0, :5], c[:, 0]), "raw predictions have shape"),
     ],
 )
-def test_predictions_that_cannot_be_judged_are_refused(
-    turning, worlds: SimpleNamespace, answer, said: str
+def test_predictions_that_cannot_be_evaluated_are_refused(
+    turning, worlds: SimpleNamespace, answer, message: str
 ) -> None:
     broken = worlds.FunctionPredictor(lambda c, n: c, name="broken")
     broken.predict = lambda contexts, lengths: answer(contexts)
-    with pytest.raises(EvaluationError, match=f"broken: {said}"):
+    with pytest.raises(EvaluationError, match=f"broken: {message}"):
         Scores.of(broken, turning)
 
 
@@ -105,10 +105,10 @@ def test_a_predictor_is_given_no_more_than_it_asks_for(worlds: SimpleNamespace) 
         assert (widths[-1], longest[-1]) == (expected, expected)
 
 
-def test_part_of_a_judgement_is_the_judgement_of_a_part(turning) -> None:
-    whole = judged(turning, CopyLast(3))
+def test_the_scores_of_a_part_are_part_of_the_scores(turning) -> None:
+    whole = evaluated(turning, CopyLast(3))
     some = turning.windows.document % 3 == 0
-    part, alone = whole.select(some), judged(turning.select(some), CopyLast(3))
+    part, alone = whole.select(some), evaluated(turning.select(some), CopyLast(3))
     assert part.ranks.tolist() == whole.ranks[some].tolist() == alone.ranks.tolist()
     for metric in METRICS.values():
         assert metric.needs <= part.has or metric.needs == {"train_mean"}
@@ -118,7 +118,7 @@ def test_part_of_a_judgement_is_the_judgement_of_a_part(turning) -> None:
 
 def test_a_dimension_that_hardly_varies_does_not_decide(turning) -> None:
     """Real encoders have such dimensions."""
-    scores = judged(turning, CopyLast(3))
+    scores = evaluated(turning, CopyLast(3))
     names = ("moments_mean_gap", "moments_std_ratio")
     before = [METRICS[name].figure(scores) for name in names]
     vectors = turning.vectors.copy()

@@ -36,7 +36,14 @@ def made(worlds: SimpleNamespace, kind: str = "split", **options):
     vectors[16] = vectors[17]  # of one document, both within reach of a gap
     texts[8] = texts[25] = texts[40] = "again"
     evaluation_set = worlds.evaluation_set(
-        vectors, COUNTS, context=CONTEXT, task="middle", kind=kind, judged=[0, 2, 4], texts=texts, **options
+        vectors,
+        COUNTS,
+        context=CONTEXT,
+        task="middle",
+        kind=kind,
+        evaluated=[0, 2, 4],
+        texts=texts,
+        **options,
     )
     units = unit(
         evaluation_set.targets + 1.5 * rng.standard_normal(evaluation_set.targets.shape).astype(np.float32)
@@ -129,7 +136,7 @@ def store(worlds: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory):
     return worlds.store(tmp_path_factory.mktemp("stores") / "noisy", vectors)
 
 
-def test_models_and_baselines_are_judged_by_the_same_harness(store, worlds: SimpleNamespace) -> None:
+def test_models_and_baselines_are_evaluated_by_the_same_harness(store, worlds: SimpleNamespace) -> None:
     both_sides = FunctionPredictor(lambda c, n: c[:, -2:].mean(axis=1), name="neighbours", context=CONTEXT)
     gaps = np.concatenate([np.arange(24 * d + 2, 24 * d + 22) for d in SPLIT.test])
     known = {store.vectors[row + 1].tobytes(): store.vectors[row] for row in gaps.tolist()}

@@ -14,7 +14,7 @@ def test_cosines_are_those_of_a_plain_loop_within_each_document(worlds, kind: st
     counts = [5, 9, 4, 12]
     vectors = rng.standard_normal((30, 6)).astype(np.float32)
     evaluation_set = worlds.evaluation_set(
-        vectors, counts, context=2, horizon=horizon, kind=kind, judged=[0, 1, 3]
+        vectors, counts, context=2, horizon=horizon, kind=kind, evaluated=[0, 1, 3]
     )
     units = unit(rng.standard_normal((len(evaluation_set), 6)))
     found = offset_cosines(units, evaluation_set)

@@ -38,10 +38,10 @@ class CopyQuery:
     name, kind, context, conditional = "copy-query", "model", 1, True
 
     def __init__(self) -> None:
-        self.told: list[Any] = []
+        self.queried: list[Any] = []
 
     def predict(self, contexts: Any, lengths: Any, queries: Any = None) -> tuple[Any, Any]:
-        self.told.append(queries)
+        self.queried.append(queries)
         raw = contexts[np.arange(len(lengths)), lengths - 1]
         if queries is not None:
             raw = np.where((queries != 0).any(axis=1, keepdims=True), queries, raw)
@@ -67,7 +67,7 @@ def made(worlds: SimpleNamespace, kind: str = "split", queries: int | None = 0):
     vectors[18], vectors[19] = vectors[16], vectors[16]
     texts[8] = texts[25] = texts[40] = "again"
     evaluation_set = worlds.evaluation_set(
-        vectors, COUNTS, context=CONTEXT, queries=queries, kind=kind, judged=[0, 2, 4], texts=texts
+        vectors, COUNTS, context=CONTEXT, queries=queries, kind=kind, evaluated=[0, 2, 4], texts=texts
     )
     units = unit(
         evaluation_set.targets + 1.5 * rng.standard_normal(evaluation_set.targets.shape).astype(np.float32)
@@ -175,8 +175,8 @@ def test_contrastive_accuracy_leaves_the_query_out(worlds: SimpleNamespace) -> N
 
 def test_no_window_is_rolled_out_onto_its_query(worlds: SimpleNamespace) -> None:
     vectors = worlds.noisy(np.random.default_rng(0), 30, 20, 12)
-    plain, told = (worlds.evaluation_set(vectors, context=CONTEXT, queries=seed) for seed in (None, 0))
-    kept = told.windows.select(rollable(told))
+    plain, queried = (worlds.evaluation_set(vectors, context=CONTEXT, queries=seed) for seed in (None, 0))
+    kept = queried.windows.select(rollable(queried))
     assert 0 < len(kept) < len(rollable(plain))
     assert ((kept.query < 0) | (kept.query >= kept.target + STEPS)).all()
 
@@ -192,41 +192,41 @@ def test_who_copies_the_query_has_the_cosine_of_query_and_target(store) -> None:
     report = evaluate(store, SPLIT, "test", [CopyQuery()], how)
     windows = how.windows(store, SPLIT.test)
     assert report.queries == (windows.query >= 0).sum() == len(windows) - len(SPLIT.test)
-    said = np.where(windows.query >= 0, windows.query, windows.last)
-    cosines = (unit(store.vectors[said]) * unit(store.vectors[windows.target])).sum(axis=1)
+    output = np.where(windows.query >= 0, windows.query, windows.last)
+    cosines = (unit(store.vectors[output]) * unit(store.vectors[windows.target])).sum(axis=1)
     row = report.row("copy-query")
     assert row.values["cosine"] == pytest.approx(cosines, abs=1e-6)
     assert row.figures["energy_score"] == pytest.approx(
-        np.linalg.norm(store.vectors[said] - store.vectors[windows.target], axis=1).mean(), abs=1e-5
+        np.linalg.norm(store.vectors[output] - store.vectors[windows.target], axis=1).mean(), abs=1e-5
     )
-    untold = evaluate(store, SPLIT, "test", [CopyQuery()], HOW)
-    assert untold.row("copy-query").figures["cosine"] == untold.row("copy-last").figures["cosine"]
+    without = evaluate(store, SPLIT, "test", [CopyQuery()], HOW)
+    assert without.row("copy-query").figures["cosine"] == without.row("copy-last").figures["cosine"]
     assert f"a later chunk given as query in {report.queries} windows" in format_report(report)
-    assert "told" not in format_report(untold).split("\n\n")[0]
+    assert "given as query" not in format_report(without).split("\n\n")[0]
 
 
 def test_samples_are_told_the_query_too(store) -> None:
     report = evaluate(store, SPLIT, "test", [CopyQuery(), SayQuery()], replace(HOW, queries=True))
-    copied, said = (report.row(name).figures for name in ("copy-query", "say-query"))
-    assert said["energy_score"] == pytest.approx(copied["energy_score"], abs=1e-6)
-    assert said["diversity"] == pytest.approx(0, abs=1e-6)
+    copied, output = (report.row(name).figures for name in ("copy-query", "say-query"))
+    assert output["energy_score"] == pytest.approx(copied["energy_score"], abs=1e-6)
+    assert output["diversity"] == pytest.approx(0, abs=1e-6)
 
 
 def test_without_queries_nobody_is_told_and_no_figure_is_another(store) -> None:
-    told, untold = (evaluate(store, SPLIT, "test", [], replace(HOW, queries=q)) for q in (True, False))
+    queried, without = (evaluate(store, SPLIT, "test", [], replace(HOW, queries=q)) for q in (True, False))
     copier = CopyQuery()
     evaluate(store, SPLIT, "test", [copier], HOW)
-    assert all(queries is None for queries in copier.told)
-    assert "weights with query" not in [row.name for row in untold.rows]
-    assert untold.queries is None
-    for row in untold.rows:
-        beside = told.row(row.name)
+    assert all(queries is None for queries in copier.queried)
+    assert "weights with query" not in [row.name for row in without.rows]
+    assert without.queries is None
+    for row in without.rows:
+        beside = queried.row(row.name)
         for metric in ("cosine", "mse", "variance_ratio"):
             assert beside.figures[metric] == row.figures[metric]
         # one candidate fewer can only bring the target forward
         assert (beside.values["mrr"] >= row.values["mrr"]).all()
-    fewer = untold.eligible - told.eligible
-    assert fewer == pytest.approx(told.queries / told.windows)
+    fewer = without.eligible - queried.eligible
+    assert fewer == pytest.approx(queried.queries / queried.windows)
 
 
 def test_weights_with_query_find_what_the_query_is_worth(worlds: SimpleNamespace) -> None:
@@ -235,23 +235,23 @@ def test_weights_with_query_find_what_the_query_is_worth(worlds: SimpleNamespace
     topics = rng.standard_normal((300, 1, 16))
     vectors = (topics + 0.7 * rng.standard_normal((300, 14, 16))).astype(np.float32)
     evaluation_set = worlds.evaluation_set(vectors, context=2, queries=0)
-    told, plain = WeightsWithQuery(2), PositionWeights(2)
-    for baseline in (told, plain):
+    queried, plain = WeightsWithQuery(2), PositionWeights(2)
+    for baseline in (queried, plain):
         baseline.fit(evaluation_set.vectors, evaluation_set.windows, None)
     # three equally good views of the topic: 1 / (3 + 0.49) each; without a query 1 / (2 + 0.49)
-    assert told.weights_with_query == pytest.approx([1 / 3.49] * 3, abs=0.02)
-    assert told.weights == pytest.approx(plain.weights)
-    assert told.metadata["parameters"] == 2 + 3
-    figures = {b.name: Scores.of(b, evaluation_set).cosines for b in (told, plain)}
+    assert queried.weights_with_query == pytest.approx([1 / 3.49] * 3, abs=0.02)
+    assert queried.weights == pytest.approx(plain.weights)
+    assert queried.metadata["parameters"] == 2 + 3
+    figures = {b.name: Scores.of(b, evaluation_set).cosines for b in (queried, plain)}
     has = evaluation_set.windows.query >= 0
-    assert figures[told.name][has].mean() > figures[plain.name][has].mean() + 0.02
-    assert (figures[told.name][~has] == figures[plain.name][~has]).all()
+    assert figures[queried.name][has].mean() > figures[plain.name][has].mean() + 0.02
+    assert (figures[queried.name][~has] == figures[plain.name][~has]).all()
     again = WeightsWithQuery(2)
-    again.restore(told.state())
-    assert (Scores.of(again, evaluation_set).raw == Scores.of(told, evaluation_set).raw).all()
-    untold = WeightsWithQuery(2)
-    untold.fit(evaluation_set.vectors, replace(evaluation_set.windows, query=None), None)
-    assert (untold.weights_with_query == [*untold.weights, 0.0]).all()
+    again.restore(queried.state())
+    assert (Scores.of(again, evaluation_set).raw == Scores.of(queried, evaluation_set).raw).all()
+    without = WeightsWithQuery(2)
+    without.fit(evaluation_set.vectors, replace(evaluation_set.windows, query=None), None)
+    assert (without.weights_with_query == [*without.weights, 0.0]).all()
 
 
 def test_an_ensemble_tells_its_members(store) -> None:
@@ -263,8 +263,8 @@ def test_an_ensemble_tells_its_members(store) -> None:
     plain.fit(training.vectors, training.train, training.validation)
     members = [CopyQuery(), plain]
     mixture = fit_mixture(members, store.vectors, training.validation)
-    untold = fit_mixture(members, store.vectors, replace(training.validation, query=None))
-    assert mixture.unit[0] != untold.unit[0]
+    without = fit_mixture(members, store.vectors, replace(training.validation, query=None))
+    assert mixture.unit[0] != without.unit[0]
     mixed = Ensemble("mixed", members, mixture)
     assert mixed.conditional
     assert not Ensemble("plain", [plain, plain], mixture).conditional

@@ -42,7 +42,7 @@ def test_ranks_are_those_of_a_brute_force_loop(worlds: SimpleNamespace, kind: st
     vectors[20], vectors[33] = vectors[5], vectors[5]  # equal vectors, other texts
     texts[8] = texts[25] = texts[40] = "again"  # equal texts, other vectors
     evaluation_set = worlds.evaluation_set(
-        vectors, counts, horizon=horizon, kind=kind, judged=[0, 2, 4], texts=texts
+        vectors, counts, horizon=horizon, kind=kind, evaluated=[0, 2, 4], texts=texts
     )
     units = unit(
         evaluation_set.targets + 1.5 * rng.standard_normal(evaluation_set.targets.shape).astype(np.float32)
@@ -81,7 +81,7 @@ def test_candidates_nearer_than_float32_can_tell_are_ranked_right(worlds: Simple
         np.repeat(target[None], 40, axis=0) + 3e-8 * rng.standard_normal((40, 64)).astype(np.float32)
     )
     vectors = np.concatenate([rng.standard_normal((1, 64)), target[None], others]).astype(np.float32)
-    evaluation_set = worlds.evaluation_set(vectors, [2, 40], context=1, judged=[0, 1])
+    evaluation_set = worlds.evaluation_set(vectors, [2, 40], context=1, evaluated=[0, 1])
     units = np.repeat(unit(target + 0.3 * rng.standard_normal(64))[None], len(evaluation_set), axis=0)
     texts = [f"t{i}" for i in range(42)]
     expected = brute_force(evaluation_set, units, texts)

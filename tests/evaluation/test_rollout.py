@@ -75,7 +75,7 @@ def test_copying_stands_still_and_the_law_does_not_tire(worlds) -> None:
     assert rollout(LinearAverage(3), evaluation_set).cosine.mean() < 0.9
 
 
-def test_the_first_step_is_the_prediction_that_is_judged(worlds) -> None:
+def test_the_first_step_is_the_prediction_that_is_evaluated(worlds) -> None:
     evaluation_set = worlds.evaluation_set(worlds.noisy(np.random.default_rng(0), 5, 12, 8))
     scores = Scores.of(LinearAverage(3), evaluation_set)
     assert scores.rollout.cosine[:, 0] == pytest.approx(scores.cosines[rollable(evaluation_set)], abs=1e-6)

@@ -25,7 +25,7 @@ def make_report(worlds: SimpleNamespace, tmp_path_factory: pytest.TempPathFactor
     store = worlds.store(tmp_path_factory.mktemp("seeds") / "store", vectors)
 
     def make() -> Report:
-        told = []
+        reported = []
         for seed, name in enumerate((*SEEDS, "other")):
             noise = np.random.default_rng(seed).standard_normal(D) * 0.05 * (seed + 1)
             metadata = {
@@ -35,14 +35,14 @@ def make_report(worlds: SimpleNamespace, tmp_path_factory: pytest.TempPathFactor
                 "device": "cpu",
                 "epoch": seed + 1,
             }
-            told.append(
+            reported.append(
                 worlds.FunctionPredictor(
                     lambda c, n, noise=noise: worlds.kalman(c, n) + noise,
                     name=name,
                     metadata=metadata | {"model_file": f"runs/{name}/model.safetensors"},
                 )
             )
-        return evaluate(store, SPLIT, "test", told, EvaluationConfig(resamples=200, quiet=True))
+        return evaluate(store, SPLIT, "test", reported, EvaluationConfig(resamples=200, quiet=True))
 
     return make
 

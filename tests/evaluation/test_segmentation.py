@@ -13,12 +13,12 @@ from nextvec.errors import EvaluationError
 from nextvec.evaluation.boundaries import found, half_length, pk_errors, window_diff_errors
 
 
-def pk(true: np.ndarray, said: np.ndarray, k: int | None = None) -> float:
-    return float(pk_errors(true, said, k or half_length([true])).mean())
+def pk(true: np.ndarray, hypothesis: np.ndarray, k: int | None = None) -> float:
+    return float(pk_errors(true, hypothesis, k or half_length([true])).mean())
 
 
-def window_diff(true: np.ndarray, said: np.ndarray, k: int | None = None) -> float:
-    return float(window_diff_errors(true, said, k or half_length([true])).mean())
+def window_diff(true: np.ndarray, hypothesis: np.ndarray, k: int | None = None) -> float:
+    return float(window_diff_errors(true, hypothesis, k or half_length([true])).mean())
 
 
 def cuts(places: str) -> np.ndarray:
@@ -51,24 +51,28 @@ def test_window_diff_counts_what_pk_does_not_see() -> None:
 
 @given(segmentations, st.data())
 def test_laws(pair: tuple[np.ndarray, np.ndarray], data: st.DataObject) -> None:
-    true, said = pair
+    true, hypothesis = pair
     k = data.draw(st.integers(1, len(true)))
     for figure in (pk, window_diff):
         assert figure(true, true, k) == 0
-        assert 0 <= figure(true, said, k) <= 1
-        assert figure(true, said, k) == figure(said, true, k)
-        assert figure(true[::-1], said[::-1], k) == pytest.approx(figure(true, said, k))
-    assert window_diff(true, said, k) >= pk(true, said, k)
-    assert pk(true, said, 1) == window_diff(true, said, 1) == pytest.approx((true != said).mean())
+        assert 0 <= figure(true, hypothesis, k) <= 1
+        assert figure(true, hypothesis, k) == figure(hypothesis, true, k)
+        assert figure(true[::-1], hypothesis[::-1], k) == pytest.approx(figure(true, hypothesis, k))
+    assert window_diff(true, hypothesis, k) >= pk(true, hypothesis, k)
+    assert (
+        pk(true, hypothesis, 1)
+        == window_diff(true, hypothesis, 1)
+        == pytest.approx((true != hypothesis).mean())
+    )
 
 
 @given(segmentations, st.data())
 def test_as_counted_pair_by_pair(pair: tuple[np.ndarray, np.ndarray], data: st.DataObject) -> None:
-    true, said = pair
+    true, hypothesis = pair
     k = data.draw(st.integers(1, len(true)))
-    pairs = [(true[i : i + k], said[i : i + k]) for i in range(len(true) + 1 - k)]
-    assert pk_errors(true, said, k).tolist() == [a.any() != b.any() for a, b in pairs]
-    assert window_diff_errors(true, said, k).tolist() == [a.sum() != b.sum() for a, b in pairs]
+    pairs = [(true[i : i + k], hypothesis[i : i + k]) for i in range(len(true) + 1 - k)]
+    assert pk_errors(true, hypothesis, k).tolist() == [a.any() != b.any() for a, b in pairs]
+    assert window_diff_errors(true, hypothesis, k).tolist() == [a.sum() != b.sum() for a, b in pairs]
 
 
 def test_several_at_once() -> None:
@@ -79,10 +83,10 @@ def test_several_at_once() -> None:
 
 @given(segmentations, st.integers(0, 2))
 def test_as_many_are_paired_as_can_be(pair: tuple[np.ndarray, np.ndarray], tolerance: int) -> None:
-    true, said = (np.where(np.cumsum(one) <= 4, one, False) for one in pair)
-    paired = found(true, said, tolerance)
+    true, hypothesis = (np.where(np.cumsum(one) <= 4, one, False) for one in pair)
+    paired = found(true, hypothesis, tolerance)
     assert not (paired & ~true).any()
-    a, b = np.flatnonzero(true).tolist(), np.flatnonzero(said).tolist()
+    a, b = np.flatnonzero(true).tolist(), np.flatnonzero(hypothesis).tolist()
     most = max(
         size
         for size in range(min(len(a), len(b)) + 1)

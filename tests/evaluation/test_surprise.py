@@ -82,8 +82,8 @@ class OncePerDocument:
 def test_a_document_is_read_once_as_far_as_the_context_reaches(worlds, count: int, least: int) -> None:
     vectors = worlds.noisy(np.random.default_rng(0), 1, 20, 8)[0]
     found = OncePerDocument()
-    said = expected(found, vectors, document(3, count), least)
-    assert said == pytest.approx(expected(LinearMean(), vectors, document(3, count), least), abs=1e-6)
+    output = expected(found, vectors, document(3, count), least)
+    assert output == pytest.approx(expected(LinearMean(), vectors, document(3, count), least), abs=1e-6)
     if count == 5 and least == 1:
         assert found.read == [4], "four vectors, not 1 + 2 + 3 + 4"
 

@@ -17,10 +17,10 @@ from nextvec.evaluation.harness import EvaluationConfig, evaluate
 from nextvec.evaluation.metrics import METRICS
 from nextvec.evaluation.report import PAIRED, Report
 from nextvec.evaluation.table import (
-    FACTS,
     FIGURES,
     JSON_ONLY,
     LEGEND_OF,
+    METADATA,
     WIDTH,
     explain,
     format_pairs,
@@ -122,11 +122,11 @@ def test_markdown_is_a_table(report: Report) -> None:
 
 def test_a_column_is_explained_only_where_it_is_shown(report: Report) -> None:
     figures = json.loads(json.dumps(report.to_json()))
-    assert all(said in format_table(figures) for said in LEGEND_OF.values())
-    for column, said in LEGEND_OF.items():
+    assert all(message in format_table(figures) for message in LEGEND_OF.values())
+    for column, message in LEGEND_OF.items():
         for row in figures["rows"]:
             row[column] = None
-        assert said not in format_table(figures)
+        assert message not in format_table(figures)
 
 
 def test_columns_without_a_value_are_left_out(report: Report) -> None:
@@ -145,17 +145,17 @@ def test_columns_without_a_value_are_left_out(report: Report) -> None:
 
 
 def test_seeds_and_speed_have_columns(store, worlds: SimpleNamespace) -> None:
-    told = [
+    output = [
         worlds.FunctionPredictor(
             lambda c, n, s=s: worlds.kalman(c, n) * (1 + 0.1 * s), name=f"m{s}", metadata={"seed": s}
         )
         for s in range(2)
     ]
     how = EvaluationConfig(resamples=50, quiet=True, baselines=("copy-last", "linear average"))
-    judged = evaluate(store, SPLIT, "test", told, how)
-    for row in judged.rows:
+    evaluated = evaluate(store, SPLIT, "test", output, how)
+    for row in evaluated.rows:
         row.metadata |= {"latency_p50_ms": 0.126, "throughput": 12345.6}
-    lines = format_report(merge_seeds(judged, {"m": ["m0", "m1"]})).splitlines()
+    lines = format_report(merge_seeds(evaluated, {"m": ["m0", "m1"]})).splitlines()
     head = next(line for line in lines if line.startswith("predictor"))
     for title in ("seeds", "seed std", "p50 ms", "per s"):
         assert title in head
@@ -177,12 +177,12 @@ def test_what_has_to_be_said_of_a_split(store, split: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("candidates", "said"),
+    ("candidates", "message"),
     [("store", "448 chunks of the store"), ("document", "9 chunks of the target's document at most")],
 )
-def test_other_candidates(store, candidates: str, said: str) -> None:
+def test_other_candidates(store, candidates: str, message: str) -> None:
     how = EvaluationConfig(resamples=50, quiet=True, candidates=candidates)
-    assert f"Candidates: {said}, without" in format_report(evaluate(store, SPLIT, "test", (), how))
+    assert f"Candidates: {message}, without" in format_report(evaluate(store, SPLIT, "test", (), how))
 
 
 def test_every_two_rows_are_compared_with_their_interval(report: Report) -> None:
@@ -220,9 +220,9 @@ def test_a_plain_table_fits_into_100_columns_and_says_what_it_leaves_out(report:
 
 
 def test_every_figure_is_explained() -> None:
-    told = explain()
-    assert {key for _, key, _, _ in told} == {*METRICS, *FACTS}
-    assert {column for column, *_ in told if column} == {
-        name for name, _ in [*FIGURES.values(), *FACTS.values()]
+    output = explain()
+    assert {key for _, key, _, _ in output} == {*METRICS, *METADATA}
+    assert {column for column, *_ in output if column} == {
+        name for name, _ in [*FIGURES.values(), *METADATA.values()]
     }
-    assert all(says.endswith((".", ")")) and len(says) > 15 for *_, says in told)
+    assert all(says.endswith((".", ")")) and len(says) > 15 for *_, says in output)

@@ -55,10 +55,10 @@ def start(world: Store, out: Path, *more: str, jobs: int = 2) -> subprocess.Pope
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Its exit code and standard error."""
     try:
-        _, said = process.communicate(timeout=PATIENCE_S)
+        _, output = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
-    return process.returncode, said
+    return process.returncode, output
 
 
 def workers_of(pid: int) -> list[int]:
@@ -95,8 +95,8 @@ def figures(out: Path) -> dict[str, Any]:
 def unstopped(world: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The figures of a matrix that nobody stops."""
     out = tmp_path_factory.mktemp("matrices") / "unstopped"
-    code, said = finish(start(world, out))
-    assert (code, [line for line in said.splitlines() if "training on" not in line]) == (0, [])
+    code, output = finish(start(world, out))
+    assert (code, [line for line in output.splitlines() if "training on" not in line]) == (0, [])
     found = figures(out)
     assert found.keys() == {"copy-last", "lstm", "gru", "mlp"}
     return found
@@ -112,14 +112,14 @@ def test_a_stopped_matrix_of_several_processes_goes_on_to_the_same_table(
     wait_for(lambda: len(list(out.glob(f"runs/*/{HISTORY}"))) >= 2, process)
     # Ctrl-C reaches the whole group of the terminal's, SIGTERM the one process that it is sent to.
     (os.killpg if signum == signal.SIGINT else os.kill)(process.pid, signum)
-    code, said = finish(process)
-    assert code == 128 + signum, said
-    last = said.splitlines()[-1]
+    code, output = finish(process)
+    assert code == 128 + signum, output
+    last = output.splitlines()[-1]
     assert last == (
         f"nextvec: {out}: stopped by {signum.name}, every run is saved; "
-        "give the same command again and it goes on"
+        "give the same command again to continue"
     )
-    assert "Traceback" not in said
+    assert "Traceback" not in output
     assert not (out / "matrix.json").exists()
     begun = [name for name in CELLS if (out / "runs" / name).exists()]
     unfinished = [name for name in begun if not (out / "runs" / name / METRICS).exists()]
@@ -128,8 +128,8 @@ def test_a_stopped_matrix_of_several_processes_goes_on_to_the_same_table(
         assert (out / "runs" / name / "last" / "checkpoint.safetensors").is_file()
         assert not (out / "runs" / name / "error.txt").exists()
     lengths = {name: len((out / "runs" / name / HISTORY).read_text().splitlines()) for name in begun}
-    code, said = finish(start(world, out))
-    assert code == 0, said
+    code, output = finish(start(world, out))
+    assert code == 0, output
     for name, length in lengths.items():
         history = (out / "runs" / name / HISTORY).read_text().splitlines()
         assert len(history) == EPOCHS
@@ -145,9 +145,9 @@ def test_a_worker_that_is_killed_is_told_and_the_others_are_kept(world: Store, t
     workers = workers_of(process.pid)
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
-    code, said = finish(process)
+    code, output = finish(process)
     assert code == 2
-    assert said.splitlines()[-1] == (
+    assert output.splitlines()[-1] == (
         f"nextvec: error: {out}: a training process was killed; give it more memory or fewer --jobs"
     )
 
@@ -167,8 +167,8 @@ def test_two_processes_share_a_matrix_and_one_is_killed(
     assert not (out / "runs" / name / METRICS).exists(), "it waits for what another trains"
     before = len((out / "runs" / name / HISTORY).read_text().splitlines())
     helper.kill()
-    code, said = finish(owner)
-    assert code == 0, said
+    code, output = finish(owner)
+    assert code == 0, output
     assert len((out / "runs" / name / HISTORY).read_text().splitlines()) == EPOCHS > before
     assert figures(out) == unstopped
     finish(helper)

@@ -51,7 +51,7 @@ def verdict(found: DecoderDiagnosis, name: str) -> Verdict:
     return next(v for v in found.verdicts() if v.name == name)
 
 
-def test_one_chunk_of_each_held_out_document_is_judged(
+def test_one_chunk_of_each_held_out_document_is_evaluated(
     bench: HeldOutChunks, store: Store, split: Split
 ) -> None:
     assert sorted(bench.windows.document.tolist()) == sorted(split.test)
@@ -144,8 +144,8 @@ def test_behind_a_run_that_knows_the_law_the_oracle_tells_what_comes_next(report
 def test_the_report_is_json_without_texts_and_prints(
     report: DecoderReport, bench: HeldOutChunks, store: Store
 ) -> None:
-    said = json.dumps(report.to_json(), allow_nan=False)
-    assert not any(text in said for text in bench.truths)
+    output = json.dumps(report.to_json(), allow_nan=False)
+    assert not any(text in output for text in bench.truths)
     lines = "\n".join(report.lines())
     assert f"{len(bench)} chunks of as many documents ({len(bench)} test)" in lines
     assert "law > oracle, shuffled" in lines

@@ -47,7 +47,7 @@ def fitted(world: Store, runs: list[Path], tmp_path_factory: pytest.TempPathFact
     ).ensemble
 
 
-def test_it_is_judged_as_a_run_is_and_the_same_after_loading(world: Store, fitted: EnsembleRun) -> None:
+def test_it_is_evaluated_as_a_run_is_and_the_same_after_loading(world: Store, fitted: EnsembleRun) -> None:
     loaded = load(fitted.folder)
     windows = make_windows(world, range(len(world.documents)), 5, 1)
     contexts, lengths = gather_contexts(world.vectors, windows, fitted.context)
@@ -104,13 +104,13 @@ def test_each_member_is_given_its_own_last_vectors() -> None:
 
 
 def test_what_cannot_be_mixed(world: Store, runs: list[Path], tmp_path: Path) -> None:
-    for folders, baselines, said in (
+    for folders, baselines, message in (
         ([], ["ridge", "copy-last"], "0 runs"),
         (runs[:1], [], "1 runs and 0 baselines"),
         (runs, ["nearest neighbour's successor"], "looks its answers up"),
         (runs, ["oracle"], "no baseline 'oracle'"),
     ):
-        with pytest.raises(EvaluationError, match=said):
+        with pytest.raises(EvaluationError, match=message):
             fit_ensemble(world, folders, baselines, DocumentSelection(), HOW, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "mine").write_text("x")

@@ -1,4 +1,4 @@
-"""Runs judged as they were trained: their division, their sources, what they have seen."""
+"""Runs evaluated as they were trained: their division, their sources, what they have seen."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_run_of_before_there_were_several_horizons(world: Store, trained: Path
     assert evaluate_runs(world, [run], DocumentSelection(), replace(HOW, horizon=2)).horizon == 2
 
 
-def test_a_run_that_fills_gaps_is_judged_on_gaps(
+def test_a_run_that_fills_gaps_is_evaluated_on_gaps(
     world: Store, make_tiny: Callable[..., Any], tmp_path: Path
 ) -> None:
     config = make_tiny("lstm", "data.context=4", "data.min_context=4", "data.task=middle")
@@ -133,7 +133,7 @@ def test_baselines_alone_take_the_default_division(world: Store) -> None:
     assert {row.kind for row in report.rows} == {"baseline"}
 
 
-def test_judged_windows_are_those_of_the_table(world: Store, trained: Path) -> None:
+def test_evaluated_windows_are_those_of_the_table(world: Store, trained: Path) -> None:
     run = RunPredictor(trained)
     windows, documents = evaluation_windows(world, [run], DocumentSelection(), 5, 1)
     report = evaluate_runs(world, [run], DocumentSelection(), HOW)

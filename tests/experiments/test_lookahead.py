@@ -28,7 +28,7 @@ def turned_round(raw: RawVectors) -> RawVectors:
 
 
 @pytest.fixture(scope="module")
-def told(
+def output(
     world: Store, make_tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> RunPredictor:
     """A run trained with queries."""
@@ -40,11 +40,11 @@ def told(
 
 
 @pytest.fixture(scope="module")
-def everything(world: Store, told: RunPredictor) -> StrategyComparison:
+def everything(world: Store, output: RunPredictor) -> StrategyComparison:
     """All strategies there are."""
     return compare_strategies(
         world,
-        told,
+        output,
         DocumentSelection(),
         replace(HOW, queries=True, speed=True),
         reembed=turned_round,
@@ -61,18 +61,18 @@ def test_every_strategy_is_compared(everything: StrategyComparison) -> None:
         assert outcome.ranks.min() >= 1
         assert (outcome.ranks <= everything.evaluation_set.pool.eligible).all()
         assert outcome.latency_ms > 0
-    said = json.loads(json.dumps(everything.to_json(), allow_nan=False))
-    assert [row["name"] for row in said["strategies"]] == names
-    for row in said["strategies"]:
+    output = json.loads(json.dumps(everything.to_json(), allow_nan=False))
+    assert [row["name"] for row in output["strategies"]] == names
+    for row in output["strategies"]:
         assert all(0 <= row[metric] <= 1 for metric in METRICS)
         controls = {row["control"]} - {None}
         controls |= {"predicted"} if row["name"] in ("steered", "query", "last-query") else set()
         assert set(row["versus"]) == ({"last", "mean"} | controls) - {row["name"]}
         assert all(set(gains) == set(METRICS) for gains in row["versus"].values())
-    lines = [line.partition(":")[0] for line in said["verdicts"]]
+    lines = [line.partition(":")[0] for line in output["verdicts"]]
     assert {"steered against predicted", "query against predicted"} <= set(lines)
     assert len(lines) == len(set(lines))
-    assert said["queries"] == said["windows"] - said["documents"]
+    assert output["queries"] == output["windows"] - output["documents"]
 
 
 def test_queries_have_the_ranks_of_the_judge(world: Store, trained: Path) -> None:
@@ -151,13 +151,15 @@ def test_the_verdicts_say_what_the_figures_say(world: Store, trained: Path) -> N
     found = compare_strategies(
         world, RunPredictor(trained), DocumentSelection(), HOW, ["last", "last+recency", "predicted+recency"]
     )
-    said = found.verdicts()
-    assert [line.partition(":")[0] for line in said] == ["predicted+recency against last+recency"]
+    output = found.verdicts()
+    assert [line.partition(":")[0] for line in output] == ["predicted+recency against last+recency"]
     better = {}
     for metric in METRICS:
         gain = found.gain(found.outcome("predicted+recency"), found.outcome("last+recency"), metric)
         better[metric] = gain.clear and gain.value > 0
-    assert all((f"{metric} +" in said[0].partition("worse")[0]) == clear for metric, clear in better.items())
+    assert all(
+        (f"{metric} +" in output[0].partition("worse")[0]) == clear for metric, clear in better.items()
+    )
 
 
 def test_fewer_windows_and_some_strategies(world: Store, trained: Path) -> None:

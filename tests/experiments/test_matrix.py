@@ -119,9 +119,13 @@ def test_each_question_has_a_table_of_its_own(run, tmp_path: Path) -> None:
         "middle-of-6": ["lstm-middle"],
     }
     assert table["others"]["next-5"]["horizon"] == 5
-    told = table["others"]["next-1-with-query"]
-    assert [row["name"] for row in told["rows"]][:3] == ["copy-last", "linear average", "weights with query"]
-    assert 0 < told["queries"] < told["windows"] == table["windows"]
+    output = table["others"]["next-1-with-query"]
+    assert [row["name"] for row in output["rows"]][:3] == [
+        "copy-last",
+        "linear average",
+        "weights with query",
+    ]
+    assert 0 < output["queries"] < output["windows"] == table["windows"]
     assert table["queries"] is None
     assert all(row["cosine"] is not None for other in table["others"].values() for row in other["rows"])
 
@@ -195,7 +199,7 @@ def test_when_no_model_can_be_trained(run, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("change", "how", "said"),
+    ("change", "how", "message"),
     [
         (("loss.mse=0", "loss.cosine=0"), HOW, "every loss weight is zero"),
         (("data.min_context=20",), HOW, "longest document has 12"),
@@ -206,9 +210,9 @@ def test_when_no_model_can_be_trained(run, tmp_path: Path, monkeypatch: pytest.M
     ],
 )
 def test_what_would_stop_every_model_is_said_before_anything_is_written(
-    run, tmp_path: Path, change: tuple[str, ...], how: EvaluationConfig, said: str
+    run, tmp_path: Path, change: tuple[str, ...], how: EvaluationConfig, message: str
 ) -> None:
-    with pytest.raises(NextvecError, match=said):
+    with pytest.raises(NextvecError, match=message):
         run("lstm", "mlp", set=change, how=how)
     assert not (tmp_path / "m").exists()
 
@@ -232,7 +236,7 @@ def test_folds_judge_every_document_once_with_intervals_over_all(run, world: Sto
     assert names == ["lstm-seed0-fold0", "lstm-seed0-fold1", "lstm-seed0-fold2"]
     assert [row["name"] for row in table["rows"]] == ["copy-last", "linear average", "lstm"]
     assert (table["folds"], table["documents"]) == (3, len(world.documents))
-    assert table["notes"][0].startswith("Cross-validation in 3 folds: every document is judged once")
+    assert table["notes"][0].startswith("Cross-validation in 3 folds: every document is evaluated once")
     whole = evaluate_runs(world, [], DocumentSelection(split="all"), HOW)
     assert table["windows"] == whole.windows
     first = table["rows"][0]

@@ -84,23 +84,23 @@ def test_every_finder_stands_in_the_table_once(report: SegmentationReport) -> No
         assert 0 <= row.f1 <= 1
         assert bool(row.versus) == (row.name != report.best)
     rows = {row.name: row for row in report.rows}
-    assert (rows["none"].said, rows["none"].f1, rows["none"].pk) == (0, 0, rows["none"].window_diff)
-    assert rows["random"].said == pytest.approx(1, abs=0.3)
-    assert rows["even"].said == pytest.approx(1, abs=0.3)
+    assert (rows["none"].boundary_ratio, rows["none"].f1, rows["none"].pk) == (0, 0, rows["none"].window_diff)
+    assert rows["random"].boundary_ratio == pytest.approx(1, abs=0.3)
+    assert rows["even"].boundary_ratio == pytest.approx(1, abs=0.3)
 
 
 def test_figures_and_verdict_as_json(report: SegmentationReport, world: Store) -> None:
-    told = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    output = json.loads(json.dumps(report.to_json(), allow_nan=False))
     held = split_documents(world, SplitConfig())
-    assert told["origins"] == len(held.test)
-    assert told["chunks"] <= round(12 * told["origins"] * told["used"])
-    assert told["boundaries"] >= 3 * told["documents"]
-    assert [row["name"] for row in told["rows"]] == [row.name for row in report.rows]
+    assert output["origins"] == len(held.test)
+    assert output["chunks"] <= round(12 * output["origins"] * output["used"])
+    assert output["boundaries"] >= 3 * output["documents"]
+    assert [row["name"] for row in output["rows"]] == [row.name for row in report.rows]
     own = min((row for row in report.rows if row.kind == "model"), key=lambda row: row.validation_pk)
     assert own.versus["pk"].low > 0
-    assert told["verdicts"] == report.verdicts()
-    assert told["verdicts"][0].startswith(f"{own.name} (its best curve on validation) is worse than")
-    assert "the run loses to it" in told["verdicts"][1]
+    assert output["verdicts"] == report.verdicts()
+    assert output["verdicts"][0].startswith(f"{own.name} (its best curve on validation) is worse than")
+    assert "the run loses to it" in output["verdicts"][1]
 
 
 def test_a_run_that_wins_or_draws_is_said_to(report: SegmentationReport) -> None:
@@ -117,7 +117,7 @@ def test_a_run_that_wins_or_draws_is_said_to(report: SegmentationReport) -> None
     assert " is not distinguishable from the best baseline" in drew
 
 
-def test_what_cannot_be_judged(
+def test_what_cannot_be_evaluated(
     world: Store, trained: Path, make_world: Callable[..., Store], tmp_path: Path
 ) -> None:
     run = RunPredictor(trained)

@@ -53,12 +53,14 @@ def test_of_a_stored_document(found: Surprises, world: Store, trained: Path) -> 
 def test_segments_are_the_whole_document(found: Surprises) -> None:
     segments = found.segments()
     assert [i for a, b in segments for i in range(a, b + 1)] == list(range(12))
-    told = json.loads(json.dumps(found.to_json(2), allow_nan=False))
-    assert [i for i, chunk in enumerate(told["chunks"]) if chunk["opens_segment"]] == [a for a, _ in segments]
-    assert told["chunks"][0]["surprise"] is None
-    assert told["chunks"][5]["surprise"] == pytest.approx(found.surprise[4])
-    assert told["peaks"] == found.peaks(2).tolist()
-    assert told["rule"] == {"threshold": 0.8, "apart": 1, "width": 1}
+    output = json.loads(json.dumps(found.to_json(2), allow_nan=False))
+    assert [i for i, chunk in enumerate(output["chunks"]) if chunk["opens_segment"]] == [
+        a for a, _ in segments
+    ]
+    assert output["chunks"][0]["surprise"] is None
+    assert output["chunks"][5]["surprise"] == pytest.approx(found.surprise[4])
+    assert output["peaks"] == found.peaks(2).tolist()
+    assert output["rule"] == {"threshold": 0.8, "apart": 1, "width": 1}
 
 
 def test_a_text_is_read_as_the_store_was(text_store: Store, text_run: Path) -> None:

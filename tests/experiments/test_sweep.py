@@ -128,8 +128,8 @@ def test_a_sweep_goes_on_where_it_was_stopped(run, tmp_path: Path, monkeypatch: 
         run(3)
     figures = run(3)
     assert calls == [("0", False), ("1", False), ("1", True), ("3", False)]
-    told = [(trial["trial"], trial["state"], trial["folder"]) for trial in figures["trials"]]
-    assert told == [(0, "complete", "trials/0"), (2, "complete", "trials/1"), (3, "complete", "trials/3")]
+    output = [(trial["trial"], trial["state"], trial["folder"]) for trial in figures["trials"]]
+    assert output == [(0, "complete", "trials/0"), (2, "complete", "trials/1"), (3, "complete", "trials/3")]
 
 
 def test_a_sweep_stopped_in_its_last_trial_finishes_it(run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,8 +148,8 @@ def test_a_sweep_stopped_in_its_last_trial_finishes_it(run, monkeypatch: pytest.
 
 
 def test_what_can_be_trained_by_no_model_is_said_before_anything_is_written(run, tmp_path: Path) -> None:
-    for change, said in (("loss.mse=0", "every loss weight is zero"), ("data.min_context=20", "longest")):
-        with pytest.raises(NextvecError, match=said):
+    for change, message in (("loss.mse=0", "every loss weight is zero"), ("data.min_context=20", "longest")):
+        with pytest.raises(NextvecError, match=message):
             run(1, models=("mlp", "lstm"), set=(change,))
     assert not (tmp_path / "s").exists()
 
@@ -172,14 +172,14 @@ def test_more_trials_may_be_asked_of_a_finished_sweep_but_nothing_else(run) -> N
 
 def test_what_cannot_be_meant(tmp_path: Path) -> None:
     file = tmp_path / "space.toml"
-    for text, said in (
+    for text, message in (
         ('[space]\n"optim.lr" = { low = 1.0 }', "give either choices, or low and high"),
         ('[space]\n"optim.lr" = { low = 2.0, high = 1.0 }', "are not a range"),
         ('[space]\n"optim.lr" = { low = 0.0, high = 1.0, log = true }', "are not a range"),
         ('[spaces]\n"optim.lr" = { low = 2.0, high = 1.0 }', "unknown key 'spaces'"),
     ):
         file.write_text(text)
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             read_space(file)
     with pytest.raises(ConfigError, match="no search space 'thousand'"):
         named_space("thousand")

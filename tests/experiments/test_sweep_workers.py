@@ -182,8 +182,8 @@ def test_of_two_workers_on_postgresql_one_is_killed(
         victim.kill()
         wait_for(lambda: _beats(database, killed), survivor)
         age(database, killed)
-        out, said = survivor.communicate(timeout=PATIENCE_S)
-        assert survivor.returncode == 0, said
+        out, output = survivor.communicate(timeout=PATIENCE_S)
+        assert survivor.returncode == 0, output
     finally:
         victim.kill()
         survivor.kill()

@@ -172,8 +172,8 @@ def test_a_store_that_has_grown_still_verifies(run, own_store, make_world, tmp_p
         ]
         writer.add_shard(documents, np.asarray(more.vectors), path="test")
     assert status(run, own_store) == {}
-    said = {c.name: c.text for c in examine(run, own_store)}
-    assert "20 documents came later" in said["store"]
+    output = {c.name: c.text for c in examine(run, own_store)}
+    assert "20 documents came later" in output["store"]
 
 
 def test_a_store_of_another_encoder(run, make_world, tmp_path):

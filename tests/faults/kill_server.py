@@ -120,8 +120,8 @@ def child(order: dict[str, Any], result: Path, errors: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     signal.setitimer(signal.ITIMER_PROF, 0)
     spent = resource.getrusage(resource.RUSAGE_SELF)
-    told = {"code": code, "events": moments.events, "seconds": spent.ru_utime + spent.ru_stime}
-    result.write_text(json.dumps({**told, "imported": sorted(set(sys.modules) - imported)}))
+    output = {"code": code, "events": moments.events, "seconds": spent.ru_utime + spent.ru_stime}
+    result.write_text(json.dumps({**output, "imported": sorted(set(sys.modules) - imported)}))
     sys.stderr.flush()
     os._exit(0)
 

@@ -43,7 +43,7 @@ def weights(folder: Path) -> Any:
 def checkpoint(folder: Path) -> Any:
     found = read_checkpoint(folder)
     assert found is not None
-    return [(n, t.numpy().tobytes()) for n, t in sorted(found.tensors.items())], found.facts
+    return [(n, t.numpy().tobytes()) for n, t in sorted(found.tensors.items())], found.metadata
 
 
 def trained_on(folder: Path) -> Any:
@@ -283,7 +283,7 @@ def test_the_doctor_names_what_is_damaged_and_what_can_be_saved(
     for folder in (store, run):
         assert not examine(folder).damaged
     assert {file.state for at in (store, run) for file in examine(at).files} == {"ok"}
-    for folder, name, said in (
+    for folder, name, message in (
         (store, "vectors/0001.npy", "shard 0001: the texts of its 20 documents are whole"),
         (run, WEIGHTS, f"the last one is whole: use {run / 'final'}"),
         (run, str(FILE), "training cannot be resumed; the models that were saved can be used"),
@@ -292,9 +292,9 @@ def test_the_doctor_names_what_is_damaged_and_what_can_be_saved(
         (folder / name).write_bytes(good[:-2] + bytes([good[-2] ^ 1]) + good[-1:])
         found = examine(folder)
         assert [file.file for file in found.damaged] == [str(folder / name)]
-        assert any(said in line for line in found.advice)
+        assert any(message in line for line in found.advice)
         (folder / name).write_bytes(good)
-    with pytest.raises(RunError, match="is no store, run, matrix, decoder or export"):
+    with pytest.raises(RunError, match="is not a store, run, matrix, decoder or export"):
         examine(tmp_path)
     with pytest.raises(RunError, match="nosuch: no such file or folder"):
         examine(tmp_path / "nosuch")

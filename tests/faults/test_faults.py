@@ -54,7 +54,7 @@ TABLE = {
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Fixture:
+def fixture(tmp_path_factory: pytest.TempPathFactory) -> Fixture:
     folder = tmp_path_factory.mktemp("faults")
     return Fixture(SharedFixture(folder), folder / "trials")
 
@@ -63,36 +63,38 @@ def test_every_row_of_the_table_has_its_faults() -> None:
     for row, names in TABLE.items():
         assert sorted(names) == sorted(fault.name for fault in FAULTS.values() if fault.row == row)
     assert set(ROWS) - {""} == set(TABLE)
-    assert len({fault.alarm for fault in FAULTS.values()}) > len(TABLE)
+    assert len({fault.expected for fault in FAULTS.values()}) > len(TABLE)
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_the_fault_is_caught_by_its_own_guard(name: str, scene: Fixture) -> None:
-    row = try_fault(FAULTS[name], scene)
+def test_the_fault_is_caught_by_its_own_guard(name: str, fixture: Fixture) -> None:
+    row = try_fault(FAULTS[name], fixture)
     assert row.clean_passes, row.detail
     assert row.caught, row.detail
     assert row.needs_guard, row.detail
     assert row.ok
-    assert FAULTS[name].alarm.words in row.detail
+    assert FAULTS[name].expected.words in row.detail
 
 
-def test_a_guard_that_sleeps_turns_its_row_red(scene: Fixture) -> None:
+def test_a_guard_that_sleeps_turns_its_row_red(fixture: Fixture) -> None:
     fault = FAULTS["loss weight 0 by default"]
     with patched({"nextvec.objectives.config:LossConfig.active": any_weights}):
-        row = try_fault(replace(fault, name="asleep"), scene)
+        row = try_fault(replace(fault, name="asleep"), fixture)
     assert (row.caught, row.clean_passes, row.ok) == (False, True, False)
-    assert "no alarm 'ConfigError: every loss weight is zero'" in row.detail
+    assert "no signal 'ConfigError: every loss weight is zero'" in row.detail
 
 
-def test_a_fault_that_something_else_stops_turns_its_row_red(scene: Fixture) -> None:
-    row = try_fault(replace(FAULTS["loss weight 0 by default"], name="stopped", without={}), scene)
+def test_a_fault_that_something_else_stops_turns_its_row_red(fixture: Fixture) -> None:
+    row = try_fault(replace(FAULTS["loss weight 0 by default"], name="stopped", without={}), fixture)
     assert (row.caught, row.needs_guard, row.ok) == (True, False, False)
     assert "without its guard it is stopped all the same" in row.detail
 
 
-def test_a_clean_input_that_does_not_pass_turns_its_row_red(scene: Fixture) -> None:
+def test_a_clean_input_that_does_not_pass_turns_its_row_red(fixture: Fixture) -> None:
     fault = FAULTS["one document in two splits"]
-    row = try_fault(replace(fault, name="never", probe=lambda scene, faulty: fault.probe(scene, True)), scene)
+    row = try_fault(
+        replace(fault, name="never", probe=lambda fixture, faulty: fault.probe(fixture, True)), fixture
+    )
     assert (row.caught, row.clean_passes, row.ok) == (True, False, False)
 
 

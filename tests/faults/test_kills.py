@@ -152,8 +152,11 @@ def result(folder: Path) -> dict[str, Any]:
             content = [_timeless(json.loads(line)) for line in _documents(name, content)]
         found[name] = content
     if "sweep.json" in found:  # a trial that was taken up again has a number of its own
-        (told,) = found["sweep.json"]
-        return {"complete": [model["complete"] for model in told["models"]], "best": "best/mlp.toml" in found}
+        (figures,) = found["sweep.json"]
+        return {
+            "complete": [model["complete"] for model in figures["models"]],
+            "best": "best/mlp.toml" in found,
+        }
     return found
 
 
@@ -193,7 +196,7 @@ def place(world: Store, trained: Path, tmp_path_factory: pytest.TempPathFactory)
     return Store.open(folder / "store")
 
 
-class Scene:
+class InterruptedCommand:
     """One command in one folder, which is made anew for each injection."""
 
     def __init__(self, run: Run, name: str, place: Store, folder: Path) -> None:
@@ -249,10 +252,10 @@ class Scene:
 
 @pytest.mark.parametrize("name", ["ingest", "train", "matrix", "decoder", "prune"])
 def test_a_command_killed_at_some_moments_goes_on(run: Run, name: str, place: Store, tmp_path: Path) -> None:
-    scene = Scene(run, name, place, tmp_path)
-    assert len(scene.events) > 10
-    for at in scene.moments(exhaustive=False):
-        scene.killed(at=at)
+    fixture = InterruptedCommand(run, name, place, tmp_path)
+    assert len(fixture.events) > 10
+    for at in fixture.moments(exhaustive=False):
+        fixture.killed(at=at)
 
 
 @pytest.mark.faults
@@ -260,11 +263,11 @@ def test_a_command_killed_at_some_moments_goes_on(run: Run, name: str, place: St
 def test_a_command_killed_at_any_moment_goes_on(
     run: Run, name: str, place: Store, tmp_path: Path, tally: Any
 ) -> None:
-    scene = Scene(run, name, place, tmp_path)
+    fixture = InterruptedCommand(run, name, place, tmp_path)
     with tally(f"kill -9 at a step on the disk: {name}") as injections:
-        for at in scene.moments(exhaustive=True):
-            with injections.attempt((at, *scene.events[at - 1])):
-                scene.killed(at=at)
+        for at in fixture.moments(exhaustive=True):
+            with injections.attempt((at, *fixture.events[at - 1])):
+                fixture.killed(at=at)
 
 
 @pytest.mark.faults
@@ -272,18 +275,18 @@ def test_a_command_killed_at_any_moment_goes_on(
 def test_a_command_killed_at_random_goes_on(
     run: Run, name: str, place: Store, tmp_path: Path, tally: Any
 ) -> None:
-    scene = Scene(run, name, place, tmp_path)
+    fixture = InterruptedCommand(run, name, place, tmp_path)
     rng = np.random.default_rng(0)
     with tally(f"kill -9 at a random moment: {name}") as injections:
-        for after in rng.uniform(0.001, scene.seconds, 5 if name == "export" else 25):
+        for after in rng.uniform(0.001, fixture.seconds, 5 if name == "export" else 25):
             with injections.attempt(after):
-                scene.killed(after=after)
+                fixture.killed(after=after)
 
 
 def test_a_full_disk_is_said_and_gone_on_from(run: Run, place: Store, tmp_path: Path) -> None:
-    scene = Scene(run, "train", place, tmp_path)
-    for at in scene.moments(exhaustive=False):
-        scene.refused(FULL, full=at)
+    fixture = InterruptedCommand(run, "train", place, tmp_path)
+    for at in fixture.moments(exhaustive=False):
+        fixture.refused(FULL, full=at)
 
 
 @pytest.mark.faults
@@ -292,11 +295,11 @@ def test_a_full_disk_is_said_and_gone_on_from(run: Run, place: Store, tmp_path: 
 def test_a_disk_that_refuses_at_any_moment_is_said(
     run: Run, name: str, kind: str, words: str, place: Store, tmp_path: Path, tally: Any
 ) -> None:
-    scene = Scene(run, name, place, tmp_path)
+    fixture = InterruptedCommand(run, name, place, tmp_path)
     with tally(f"{words.lower()}: {name}") as injections:
-        for at in scene.moments(exhaustive=True):
-            with injections.attempt((at, *scene.events[at - 1])):
-                scene.refused(words, go_on=at % 4 == 0, **{kind: at})
+        for at in fixture.moments(exhaustive=True):
+            with injections.attempt((at, *fixture.events[at - 1])):
+                fixture.refused(words, go_on=at % 4 == 0, **{kind: at})
 
 
 @pytest.mark.faults
@@ -304,11 +307,11 @@ def test_a_disk_that_refuses_at_any_moment_is_said(
 def test_a_limit_on_the_size_of_any_file_is_said(
     run: Run, name: str, place: Store, tmp_path: Path, tally: Any
 ) -> None:
-    scene = Scene(run, name, place, tmp_path)
+    fixture = InterruptedCommand(run, name, place, tmp_path)
     with tally(f"file too large: {name}") as injections:
         for limit in (2_000, 4_000, 10_000, 30_000, 100_000):
             with injections.attempt(limit):
-                scene.refused("File too large", limit=limit)
+                fixture.refused("File too large", limit=limit)
 
 
 @pytest.mark.faults
@@ -316,9 +319,9 @@ def test_a_limit_on_the_size_of_any_file_is_said(
 def test_a_folder_that_can_only_be_read_is_said(
     run: Run, name: str, place: Store, tmp_path: Path, tally: Any
 ) -> None:
-    scene = Scene(run, name, place, tmp_path)
+    fixture = InterruptedCommand(run, name, place, tmp_path)
     with tally(f"read-only file system: {name}") as injections, injections.attempt("all of it"):
-        scene.refused("Read-only file system", readonly=1)
+        fixture.refused("Read-only file system", readonly=1)
 
 
 @pytest.mark.parametrize(
@@ -330,7 +333,7 @@ def test_what_is_renamed_is_durable_before_and_its_folder_after(
 ) -> None:
     durable: set[str] = set()
     renames = 0
-    events = Scene(run, name, place, tmp_path).events
+    events = InterruptedCommand(run, name, place, tmp_path).events
     for n, (what, path, target) in enumerate(events):
         if what == "open":
             durable.discard(path)

@@ -29,9 +29,9 @@ from nextvec.inference.predictor import RunPredictor
 
 
 def job(run: Path, **changed: object) -> dict[str, object]:
-    asked = {"path": str(run), "engine": "eager", "torch": True, "device": "cpu", "threads": 1,
+    requested = {"path": str(run), "engine": "eager", "torch": True, "device": "cpu", "threads": 1,
              "context": 3, "length": 1.0}  # fmt: skip
-    return {**asked, **changed}
+    return {**requested, **changed}
 
 
 def test_engines_take_turns() -> None:
@@ -142,7 +142,7 @@ def test_vectors_are_as_long_as_those_trained_on(trained: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("requested", "says"),
     [
         ({"engines": ("eager", "abacus")}, "no engine 'abacus'"),
         ({"engines": ("onnx",)}, "name eager"),
@@ -152,9 +152,9 @@ def test_vectors_are_as_long_as_those_trained_on(trained: Path, tmp_path: Path) 
         ({"threads": 0}, "threads is 0"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(asked: dict[str, tuple[str, ...]], says: str) -> None:
+def test_what_cannot_be_measured_is_refused(requested: dict[str, tuple[str, ...]], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        BenchConfig(**asked)
+        BenchConfig(**requested)
 
 
 def test_eager_has_to_run(trained: Path) -> None:

@@ -56,8 +56,8 @@ def test_an_export_answers_as_its_run(made: Exported, run: RunPredictor, world: 
         for i, n in enumerate(lengths):
             contexts[i, n:] = np.nan  # padding is not looked at
         np.testing.assert_allclose(exported.predict(contexts, lengths)[0], expected, atol=1e-5)
-    told = ("context", "encoder", "dimension", "horizons", "task", "space", "training", "conditional")
-    assert all(getattr(exported, name) == getattr(run, name) for name in told)
+    output = ("context", "encoder", "dimension", "horizons", "task", "space", "training", "conditional")
+    assert all(getattr(exported, name) == getattr(run, name) for name in output)
     np.testing.assert_array_equal(exported.trained_on.chunks, run.trained_on.chunks)
     assert not exported.confident
     assert not exported.generative
@@ -202,10 +202,10 @@ def test_horizons_and_queries_are_exported(tmp_path: Path) -> None:
     for horizon in (1, 3):
         predictor.head = horizon - 1
         at_horizon = exported.at_horizon(horizon)
-        for told in (queries, None):
+        for output in (queries, None):
             np.testing.assert_allclose(
-                at_horizon.predict(contexts, lengths, told)[0],
-                predictor.predict(contexts, lengths, told)[0],
+                at_horizon.predict(contexts, lengths, output)[0],
+                predictor.predict(contexts, lengths, output)[0],
                 atol=1e-5,
             )
     assert exported.conditional

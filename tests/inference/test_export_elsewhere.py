@@ -40,11 +40,11 @@ exports.InferenceSession = {
   async create(path) {
     return {
       async run(feeds) {
-        const told = {};
+        const sent = {};
         for (const [name, t] of Object.entries(feeds)) {
-          told[name] = [t.type, Array.from(t.data, Number), t.dims];
+          sent[name] = [t.type, Array.from(t.data, Number), t.dims];
         }
-        const input = JSON.stringify([path, told]);
+        const input = JSON.stringify([path, sent]);
         return JSON.parse(execFileSync(process.env.PYTHON, [process.env.BRIDGE], { input }));
       },
     };
@@ -53,8 +53,8 @@ exports.InferenceSession = {
 """
 BRIDGE = """
 import json, sys, numpy, onnxruntime
-path, told = json.load(sys.stdin)
-feeds = {name: numpy.array(data, kind).reshape(dims) for name, (kind, data, dims) in told.items()}
+path, sent = json.load(sys.stdin)
+feeds = {name: numpy.array(data, kind).reshape(dims) for name, (kind, data, dims) in sent.items()}
 [raw] = onnxruntime.InferenceSession(path).run(["raw"], feeds)
 print(json.dumps({"raw": {"dims": raw.shape, "data": raw.ravel().tolist()}}))
 """
@@ -108,23 +108,23 @@ def test_the_javascript_example(folder: Path, expected: Any) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert said["dims"] == [2, 1, 16]
-    np.testing.assert_allclose(np.reshape(said["data"], (2, 16)), expected, atol=1e-5)
+    output = json.loads(done.stdout)
+    assert output["dims"] == [2, 1, 16]
+    np.testing.assert_allclose(np.reshape(output["data"], (2, 16)), expected, atol=1e-5)
 
 
 def test_the_graph_says_what_it_is(folder: Path, run: RunPredictor, world: Store) -> None:
     graph = onnx.load(folder / "lstm-onnx" / "model.onnx")
-    facts = {entry.key: entry.value for entry in graph.metadata_props}
-    assert (facts["dimension"], facts["context"], facts["horizons"]) == ("16", str(run.context), "1")
-    assert (facts["encoder"], facts["encoder_fingerprint"]) == ("world", world.encoder["fingerprint"])
-    assert (facts["architecture"], facts["time"], facts["unit_length"]) == ("lstm", "any", "true")
+    metadata = {entry.key: entry.value for entry in graph.metadata_props}
+    assert (metadata["dimension"], metadata["context"], metadata["horizons"]) == ("16", str(run.context), "1")
+    assert (metadata["encoder"], metadata["encoder_fingerprint"]) == ("world", world.encoder["fingerprint"])
+    assert (metadata["architecture"], metadata["time"], metadata["unit_length"]) == ("lstm", "any", "true")
     assert graph.producer_name == "nextvec"
     assert "the encoder world" in graph.doc_string
-    told = {value.name: value.doc_string for value in (*graph.graph.input, *graph.graph.output)}
-    assert set(told) == {"vectors", "lengths", "raw"}
-    assert all(told.values())
-    assert "of unit length" in told["vectors"]
+    output = {value.name: value.doc_string for value in (*graph.graph.input, *graph.graph.output)}
+    assert set(output) == {"vectors", "lengths", "raw"}
+    assert all(output.values())
+    assert "of unit length" in output["vectors"]
 
 
 @pytest.mark.parametrize("name", ["lstm", "amn"])

@@ -52,9 +52,9 @@ def test_the_prediction_after_the_last_vector(model: torch.nn.Module) -> None:
     assert (raw.dtype, raw.shape, unit.shape) == (np.float32, (7, D), (7, D))
     for i, n in enumerate(lengths):
         with torch.no_grad():
-            said = model(torch.from_numpy(contexts[i : i + 1, :n]))
-        np.testing.assert_allclose(raw[i], said.raw[0, -1].numpy(), atol=1e-5)
-        np.testing.assert_allclose(unit[i], said.unit[0, -1].numpy(), atol=1e-5)
+            output = model(torch.from_numpy(contexts[i : i + 1, :n]))
+        np.testing.assert_allclose(raw[i], output.raw[0, -1].numpy(), atol=1e-5)
+        np.testing.assert_allclose(unit[i], output.unit[0, -1].numpy(), atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-5)
 
 
@@ -144,7 +144,7 @@ def test_what_it_was_trained_on_comes_back(trained: Path, world: Store, tmp_path
         np.testing.assert_array_equal(getattr(again, part), getattr(seen, part))
 
 
-def test_an_unfinished_run_can_be_judged_and_tells_no_seconds(trained: Path, tmp_path: Path) -> None:
+def test_an_unfinished_run_can_be_evaluated_and_tells_no_seconds(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")
     (tmp_path / "run" / "metrics.json").unlink()
     metadata = RunPredictor(tmp_path / "run").metadata
@@ -249,14 +249,14 @@ def test_windows_that_begin_together_are_answered_in_one_pass(
             parameter.add_(0.1 * torch.randn_like(parameter))
     predictor = ModelPredictor(model, 8, "mine")
     passes = Scores.of(predictor, windows_of(world))
-    asked = []
+    requested = []
     monkeypatch.setattr(
         predictor,
         "predict_positions",
-        lambda contexts: asked.append(contexts.shape),  # type: ignore[func-returns-value]
+        lambda contexts: requested.append(contexts.shape),  # type: ignore[func-returns-value]
     )
     alone = Scores.of(predictor, windows_of(world))
-    assert asked == [(6, 8, world.dimension)]
+    assert requested == [(6, 8, world.dimension)]
     np.testing.assert_allclose(passes.raw, alone.raw, atol=1e-4)
     np.testing.assert_allclose(passes.query, alone.query, atol=1e-4)
     assert (passes.ranks != passes.unit_ranks).any() == bool(ranking)

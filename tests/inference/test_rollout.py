@@ -30,11 +30,11 @@ class Turning:
         self.turn[:2, :2] = shrink * np.array(
             [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
         )
-        self.asked: list[np.ndarray] = []
+        self.requested: list[np.ndarray] = []
         self.queries: list[Any] = []
 
     def predict(self, contexts: np.ndarray, lengths: np.ndarray, queries: Any = None) -> Any:
-        self.asked.append(contexts[0, : lengths[0]].copy())
+        self.requested.append(contexts[0, : lengths[0]].copy())
         self.queries.append(queries)
         raw = contexts[np.arange(len(lengths)), lengths - 1] @ self.turn.T
         return raw, unit(raw)
@@ -45,9 +45,9 @@ def start(*lengths: float) -> RawVectors:
     return RawVectors(np.eye(D, dtype=np.float32)[:1] * np.array(lengths, np.float32)[:, None], "turning")
 
 
-def go(predictor: Any, steps: int, guard: Guard = FREE, **course: Any) -> RolloutResult:
-    find = course.pop("find", None)
-    return roll(predictor, start(2.0), steps, RolloutSettings(guard=guard, **course), find)
+def go(predictor: Any, steps: int, guard: Guard = FREE, **settings: Any) -> RolloutResult:
+    find = settings.pop("find", None)
+    return roll(predictor, start(2.0), steps, RolloutSettings(guard=guard, **settings), find)
 
 
 def test_every_step_reads_those_before_it() -> None:
@@ -58,15 +58,15 @@ def test_every_step_reads_those_before_it() -> None:
     )
     assert rolled.steps[0].repetition is None
     np.testing.assert_allclose([s.repetition for s in rolled.steps[1:]], np.cos(np.radians(30)), rtol=1e-6)
-    assert [len(asked) for asked in predictor.asked] == [1, 2, 3, 3]
-    np.testing.assert_array_equal(predictor.asked[3], np.stack([s.raw for s in rolled.steps[:3]]))
+    assert [len(requested) for requested in predictor.requested] == [1, 2, 3, 3]
+    np.testing.assert_array_equal(predictor.requested[3], np.stack([s.raw for s in rolled.steps[:3]]))
     assert rolled.objection is None
 
 
 def test_no_more_than_the_context_is_read() -> None:
     predictor = Turning(10)
     roll(predictor, start(1.0, 2.0, 3.0, 4.0, 5.0), 1, RolloutSettings(guard=FREE))  # type: ignore[arg-type]
-    assert predictor.asked[0][:, 0].tolist() == [3.0, 4.0, 5.0]
+    assert predictor.requested[0][:, 0].tolist() == [3.0, 4.0, 5.0]
 
 
 def test_drift_stops_it_at_the_first_step_below() -> None:
@@ -107,7 +107,7 @@ def test_snapping_mixes_in_the_chunk_from_the_threshold_on_and_none_twice() -> N
     chunks = 2 * np.eye(D, dtype=np.float32)[[1, 2]]  # at 90 degrees from where it starts, and nowhere near
     rolled = go(Turning(40), 4, snap=SnapToCorpus(threshold=0.7, blend=0.75), find=finder(chunks))
     # 40 degrees is 50 away from the chunk (0.64), 80 is 10 away (0.98); then it is used up
-    assert [s.landing.row if s.landing else None for s in rolled.steps] == [None, 0, None, None]
+    assert [s.snapped_to.row if s.snapped_to else None for s in rolled.steps] == [None, 0, None, None]
     first, second, third, _ = rolled.steps
     np.testing.assert_array_equal(first.read, first.raw)
     np.testing.assert_allclose(second.read, 0.75 * chunks[0] + 0.25 * second.raw, rtol=1e-6)
@@ -118,7 +118,7 @@ def test_a_blend_of_nothing_only_names_the_chunk() -> None:
     chunks = 2 * np.eye(D, dtype=np.float32)[[1]]
     free = go(Turning(40), 3)
     named = go(Turning(40), 3, snap=SnapToCorpus(0.7, 0.0), find=finder(chunks))
-    assert named.steps[1].landing is not None
+    assert named.steps[1].snapped_to is not None
     np.testing.assert_allclose([s.raw for s in named.steps], [s.raw for s in free.steps], rtol=1e-6)
 
 
@@ -126,7 +126,7 @@ def test_the_query_is_told_at_every_step() -> None:
     predictor = Turning(10)
     query = np.arange(D, dtype=np.float32)
     go(predictor, 2, query=query)
-    assert [told.tolist() for told in predictor.queries] == [[query.tolist()]] * 2
+    assert [output.tolist() for output in predictor.queries] == [[query.tolist()]] * 2
 
 
 @pytest.mark.parametrize(

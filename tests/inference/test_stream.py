@@ -61,9 +61,9 @@ def test_a_session_is_told_what_to_write_towards() -> None:
     with torch.inference_mode():
         expected = model(x, query=query).raw[0].numpy()
     predictor = ModelPredictor(model, 5, "mine")
-    told = predictor.stream(query[0].numpy()).read(x[0].numpy())
-    np.testing.assert_allclose(told, expected, atol=1e-5)
-    assert np.abs(told - predictor.stream().read(x[0].numpy())).max() > 1e-3
+    output = predictor.stream(query[0].numpy()).read(x[0].numpy())
+    np.testing.assert_allclose(output, expected, atol=1e-5)
+    assert np.abs(output - predictor.stream().read(x[0].numpy())).max() > 1e-3
 
 
 @pytest.mark.parametrize("bad", [np.zeros(D + 1), np.zeros((1, D)), np.float32(1.0)])

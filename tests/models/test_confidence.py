@@ -47,9 +47,9 @@ def test_what_cannot_be_calibrated(logits: torch.Tensor, labels: torch.Tensor) -
 def test_an_untrained_probability_is_of_the_cosine_alone() -> None:
     head = ContinuationHead(4)
     predicted, candidate = torch.randn(5, 3), torch.randn(5, 3)
-    judged = head(torch.randn(5, 4))
-    logit = head.logit(judged, predicted, candidate)
+    evaluated = head(torch.randn(5, 4))
+    logit = head.logit(evaluated, predicted, candidate)
     torch.testing.assert_close(logit, 10 * F.cosine_similarity(candidate, predicted, dim=-1) - 5)
-    torch.testing.assert_close(head.logit(judged, 100 * predicted, candidate / 7), logit)
+    torch.testing.assert_close(head.logit(evaluated, 100 * predicted, candidate / 7), logit)
     head.temperature.fill_(2.0)
     torch.testing.assert_close(head.probability(logit), torch.sigmoid(logit / 2))

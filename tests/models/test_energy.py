@@ -36,10 +36,10 @@ def test_the_loss_is_proper(width: float, shift: float, seed: int) -> None:
     target = torch.randn(1, 20_000, 3, generator=generator)
     noise = torch.randn(2, 1, 20_000, 3, generator=generator)
     mask = torch.ones(1, 20_000, dtype=torch.bool)
-    true, told = energy_loss(noise, target, mask), energy_loss(width * noise + shift, target, mask)
-    assert float(told) > float(true) - 0.03
+    true, shifted = energy_loss(noise, target, mask), energy_loss(width * noise + shift, target, mask)
+    assert float(shifted) > float(true) - 0.03
     if abs(shift) > 0.5 or not 0.6 < width < 1.7:
-        assert float(told) > float(true)
+        assert float(shifted) > float(true)
 
 
 def test_equal_samples_have_a_slope_to_learn_by() -> None:

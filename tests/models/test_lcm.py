@@ -109,8 +109,8 @@ def test_without_context_nothing_read_matters(preset: str) -> None:
     one = model.sample(x, generator=torch.Generator().manual_seed(0), **options)
     other = model.sample(10 * x[:, :6].flip(1), generator=torch.Generator().manual_seed(0), **options)
     torch.testing.assert_close(one, other)
-    told = model.sample(x, n=3, generator=torch.Generator().manual_seed(0))
-    assert not torch.allclose(one, told, atol=1e-2)
+    condition = model.sample(x, n=3, generator=torch.Generator().manual_seed(0))
+    assert not torch.allclose(one, condition, atol=1e-2)
 
 
 @every_diffusion

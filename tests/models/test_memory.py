@@ -20,10 +20,14 @@ def estimated(
 
 @pytest.mark.parametrize("preset", ["small", "small_one_tower", "small_two_tower"])
 def test_the_meta_device_tells_what_the_cpu_takes(preset: str) -> None:
-    told, taken = estimated("meta", preset), estimated("cpu", preset)
-    assert (told.weights, told.gradients, told.moments) == (taken.weights, taken.gradients, taken.moments)
+    estimate, taken = estimated("meta", preset), estimated("cpu", preset)
+    assert (estimate.weights, estimate.gradients, estimate.moments) == (
+        taken.weights,
+        taken.gradients,
+        taken.moments,
+    )
     # attention is taken in its plain form, and dropout with a mask of floats: never less than the real thing
-    assert 1.0 <= told.activations / taken.activations < 1.35
+    assert 1.0 <= estimate.activations / taken.activations < 1.35
 
 
 def test_weights_gradients_and_moments_are_counted() -> None:

@@ -35,7 +35,7 @@ def test_the_briefs_parameter_counts() -> None:
     counted = {r["name"]: r["parameters"] for r in registry.describe() if r["preset"] == "brief"}
     assert counted.keys() == EXACT.keys() | ASKED.keys() | {"mlp"}
     assert {name: counted[name] for name in EXACT} == EXACT
-    off = {name: counted[name] / asked - 1 for name, asked in ASKED.items()}
+    off = {name: counted[name] / requested - 1 for name, requested in ASKED.items()}
     assert {name: share for name, share in off.items() if abs(share) > 0.03} == {}
 
 

@@ -1,4 +1,4 @@
-"""What a configuration may not say, and what it needs of the material."""
+"""What a configuration may not say, and what it needs of the inputs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_training_on_nothing_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("values", "material", "text"),
+    ("values", "inputs", "text"),
     [
         (
             {"infonce": 1.0, "hard_negatives": True},
@@ -82,15 +82,15 @@ def test_training_on_nothing_is_refused():
         ({"continuation": 1.0}, ([4, 4], 8), "loss.continuation: no continuation is broken"),
     ],
 )
-def test_material_that_gives_a_term_nothing_is_refused(values, material, text):
+def test_material_that_gives_a_term_nothing_is_refused(values, inputs, text):
     with pytest.raises(ConfigError) as caught:
-        check_data(LossConfig(**values), *material)
+        check_data(LossConfig(**values), *inputs)
     assert text in str(caught.value)
     assert caught.value.remedy
 
 
 @pytest.mark.parametrize(
-    ("values", "material", "more"),
+    ("values", "inputs", "more"),
     [
         ({}, ([1], 1), {}),
         ({"infonce": 1.0}, ([1, 1], 2), {}),
@@ -102,5 +102,5 @@ def test_material_that_gives_a_term_nothing_is_refused(values, material, text):
         ({"continuation": 1.0}, ([4], 1), {"broken": 0.2}),
     ],
 )
-def test_material_that_suffices_is_taken(values, material, more):
-    assert check_data(LossConfig(**values), *material, **more) is None
+def test_material_that_suffices_is_taken(values, inputs, more):
+    assert check_data(LossConfig(**values), *inputs, **more) is None

@@ -112,7 +112,7 @@ def test_padding_contributes_nothing(name, options, K, sample, statistics):
 
 
 @every_term
-def test_predictions_of_low_precision_are_judged_in_float32(name, options, sample, statistics):
+def test_predictions_of_low_precision_are_evaluated_in_float32(name, options, sample, statistics):
     objective = make(name, options, statistics, torch.float32)
     leaf = sample(seed=4, dtype=torch.float32).prediction.bfloat16().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
@@ -134,14 +134,14 @@ def test_the_order_of_the_stretches_does_not_matter(name, options, sample, stati
         options = {**options, "mmd_rows": 100}
     one = sample(seed=5)
     # Confidence and prediction are of the same order in both.
-    judged = one.confidence(one.target)
+    evaluated = one.confidence(one.target)
     rows = torch.tensor(order)
     parts = ("prediction", "target", "mask", "inputs", "lengths", "documents", "broken", "query", "drawn")
     moved = replace(
-        one, **{part: getattr(one, part)[rows] for part in parts}, confidence=lambda _: judged[rows]
+        one, **{part: getattr(one, part)[rows] for part in parts}, confidence=lambda _: evaluated[rows]
     )
     objective = make(name, options, statistics).eval()
-    expected = objective(replace(one, confidence=lambda _: judged)).total.item()
+    expected = objective(replace(one, confidence=lambda _: evaluated)).total.item()
     assert objective(moved).total.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 

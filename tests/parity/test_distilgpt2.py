@@ -133,7 +133,7 @@ def change(folder: Path, name: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
         ("model_type", "bert", "not the configuration of a GPT-2"),
         ("n_layer", 4, "model.options.layers = 4"),
@@ -151,13 +151,13 @@ def change(folder: Path, name: str, value: object) -> None:
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(
-    key: str, value: object, said: str, tmp_path: Path
+    key: str, value: object, message: str, tmp_path: Path
 ) -> None:
     theirs().save_pretrained(tmp_path)
     change(tmp_path, key, value)
     model = ours()
     before = {name: p.clone() for name, p in model.named_parameters()}
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=message):
         transfer(model, tmp_path)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 

@@ -180,11 +180,11 @@ def two_tower_reference(model: LCM, x: Tensor, z: Tensor, level: list[int], free
     out = []
     for t in range(T):
         hidden = denoiser.embed(z[t])
-        told = level_reference(denoiser.level, level[t])
-        told = told * torch.sigmoid(told)
+        condition = level_reference(denoiser.level, level[t])
+        condition = condition * torch.sigmoid(condition)
         for layer in denoiser.layers:
             assert isinstance(layer, DenoisingLayer)
-            m = layer.modulation(told).split(H)
+            m = layer.modulation(condition).split(H)
             inner = norm(hidden, layer.norms[0].weight) * (1 + m[1]) + m[0]
             own = layer.self_attention
             # without rotation, which a key of zeros and the query's own key do not feel
@@ -239,8 +239,8 @@ def test_diffusions_as_written_out(preset: str, monkeypatch: pytest.MonkeyPatch)
     torch.testing.assert_close(model(x).raw[0], point, rtol=0, atol=1e-9)
     signal = torch.tensor([model.schedule.mix(t) for t in level], dtype=torch.float64)
     z = signal[:, :1] * target[0].masked_fill(~mask[0][:, None], 0) + signal[:, 1:] * noise
-    said = model.head(reference(model, x[0], z, level, free))
-    error = ((said - target[0]) ** 2).mean(-1)[mask[0]].mean()
+    output = model.head(reference(model, x[0], z, level, free))
+    error = ((output - target[0]) ** 2).mean(-1)[mask[0]].mean()
     torch.testing.assert_close(own["generative"], error, rtol=0, atol=1e-9)
     (point.sum() + error).backward()
     for name, parameter in model.named_parameters():

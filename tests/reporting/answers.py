@@ -25,7 +25,7 @@ def with_oracle(inputs: ReportInputs, row: str) -> ReportInputs:
 
 
 def of_windows(inputs: ReportInputs, which: NDArray[Any]) -> ReportInputs:
-    """Only some of the windows (a mask or indices) were judged."""
+    """Only some of the windows (a mask or indices) were evaluated."""
     answers = inputs.answers
     assert answers is not None
     part = replace(

@@ -24,8 +24,8 @@ HOW = EvaluationConfig(resamples=100, speed=True, quiet=True)
 
 @pytest.fixture(scope="session")
 def matrix(world: Store, make_tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a matrix of an AMN and an LSTM, two seeds each, two epochs, judged beside all baselines;
-    copy it before changing anything in it."""
+    """The folder of a matrix of an AMN and an LSTM, two seeds each, two epochs, evaluated beside all
+    baselines; copy it before changing anything in it."""
     out = tmp_path_factory.mktemp("matrix") / "small"
     plan = MatrixPlan(str(world.path), ("amn", "lstm"), 2)
     run_matrix(
@@ -47,14 +47,14 @@ def inputs(matrix: Path) -> ReportInputs:
 
 
 @pytest.fixture(scope="session")
-def deep_material(matrix: Path) -> ReportInputs:
+def deep_inputs(matrix: Path) -> ReportInputs:
     """The same, and figures may load its models."""
     return ReportInputs.of(matrix, deep=True)
 
 
 @pytest.fixture
 def interrupted_matrix(matrix: Path, tmp_path: Path) -> Path:
-    """The matrix as it is before it was judged, one run having one epoch, one none."""
+    """The matrix as it is before it was evaluated, one run having one epoch, one none."""
     folder = tmp_path / "interrupted"
     shutil.copytree(matrix, folder)
     for name in (TABLE, "answers.safetensors", *(f"runs/lstm-seed{n}/{METRICS}" for n in (0, 1))):

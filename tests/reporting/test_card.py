@@ -88,7 +88,7 @@ def test_it_tells_what_was_trained_on_and_how(trained: Path, world: Store) -> No
     assert str(world.path.parent) not in card
 
 
-def test_a_run_that_nobody_judged_says_so_and_how(
+def test_a_run_that_nobody_evaluated_says_so_and_how(
     trained: Path, world: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = card_of(trained)
@@ -111,10 +111,10 @@ def test_its_code_and_its_commands_run(
     card = card_of(text_run)
     monkeypatch.chdir(text_run.parent)
     (code,) = blocks(card, "python")
-    said: dict[str, torch.Tensor] = {}
-    exec(code, said)  # noqa: S102 - the point of the test
-    assert said["prediction"].unit.shape == (1, 5, text_store.dimension)
-    assert said["prediction"].unit[:, -1].norm().item() == pytest.approx(1.0, abs=1e-5)
+    output: dict[str, torch.Tensor] = {}
+    exec(code, output)  # noqa: S102 - the point of the test
+    assert output["prediction"].unit.shape == (1, 5, text_store.dimension)
+    assert output["prediction"].unit[:, -1].norm().item() == pytest.approx(1.0, abs=1e-5)
     done(blocks(card, "console")[-1].splitlines()[-1], text_store.path)
     assert "The next passage" in capsys.readouterr().out
 
@@ -144,14 +144,14 @@ def test_an_interrupted_run_has_a_card_and_one_without_a_model_has_none(
 def test_a_run_that_moved_without_its_store_still_has_a_card(trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "moved"
     shutil.copytree(trained, run)
-    facts = json.loads(by_hand(run / "run.json"))
-    (run / "run.json").write_text(json.dumps({**facts, "store": "nowhere"}))
+    metadata = json.loads(by_hand(run / "run.json"))
+    (run / "run.json").write_text(json.dumps({**metadata, "store": "nowhere"}))
     card = card_of(run)
     assert "Documents trained on" in card
     assert "by source" not in card
 
 
-def test_what_another_matrix_judged_is_not_this_runs(matrix: Path, trained: Path, tmp_path: Path) -> None:
+def test_what_another_matrix_evaluated_is_not_this_runs(matrix: Path, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "runs" / "another")
     shutil.copyfile(matrix / TABLE, tmp_path / TABLE)
     assert "Not evaluated" in card_of(tmp_path / "runs" / "another")
@@ -174,7 +174,7 @@ def test_only_our_own_card_is_replaced_and_its_licence_kept(trained: Path, tmp_p
     assert not (tmp_path / "card.md").exists()
 
 
-def test_the_report_of_a_run_writes_its_card_with_what_was_judged(trained: Path, tmp_path: Path) -> None:
+def test_the_report_of_a_run_writes_its_card_with_what_was_evaluated(trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     made = make_report(ReportInputs.of(run, deep=True), run / "report", figures=(), quiet=True)

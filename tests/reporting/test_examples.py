@@ -55,20 +55,20 @@ def test_an_example_tells_what_was_read_what_came_and_what_each_took(inputs: Rep
     by = {answer.row: (passage, answer) for passage in example.retrieved for answer in passage.answers}
     kinds = {row["name"]: row["kind"] for row in inputs.rows}
     assert by.keys() == kinds.keys() > {"lstm", "amn", "copy-last"}
-    judged = [
+    evaluated = [
         i
         for d in set(answers.document.tolist())
         for i in rows_of(store, d)
         if not document.first <= i <= last
     ]
-    candidates = unit(gather_rows(store.vectors, np.array(judged)))
+    candidates = unit(gather_rows(store.vectors, np.array(evaluated)))
     truth = unit(gather_rows(store.vectors, answers.target[at : at + 1]))[0]
     for row, (passage, answer) in by.items():
-        said = unit(answers.units[row][at : at + 1].astype(np.float32))[0]
-        similar = candidates @ said
-        assert answer.cosine == pytest.approx(float(said @ truth), abs=1e-5)
-        assert answer.rank == 1 + np.count_nonzero(similar > said @ truth + 1e-6)
-        assert passage.text == store.texts([judged[int(similar.argmax())]])[0]
+        output = unit(answers.units[row][at : at + 1].astype(np.float32))[0]
+        similar = candidates @ output
+        assert answer.cosine == pytest.approx(float(output @ truth), abs=1e-5)
+        assert answer.rank == 1 + np.count_nonzero(similar > output @ truth + 1e-6)
+        assert passage.text == store.texts([evaluated[int(similar.argmax())]])[0]
         assert passage.true == (answer.rank == 1)
         assert answer.model == (kinds[row] == "model")
 

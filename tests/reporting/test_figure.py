@@ -29,9 +29,9 @@ SHRUNK, TOLERANCE = 4, 3.0
 
 
 @pytest.fixture(scope="module")
-def drawn(deep_material: ReportInputs) -> dict[str, Figure | str]:
+def drawn(deep_inputs: ReportInputs) -> dict[str, Figure | str]:
     """Every figure there is, or why it could not be drawn."""
-    return {spec.name: found for spec, found in figure.draw(deep_material, set(figure.specs()))}
+    return {spec.name: found for spec, found in figure.draw(deep_inputs, set(figure.specs()))}
 
 
 def test_the_figures_of_the_prd_are_there(drawn: dict[str, Figure | str]) -> None:
@@ -103,10 +103,10 @@ SOME = ["cosine_comparison", "topk_accuracy", "loss_comparison", "prediction_map
 
 @pytest.mark.parametrize("names", [SOME, pytest.param(None, marks=pytest.mark.slow)])
 def test_the_same_material_gives_the_same_bytes(
-    deep_material: ReportInputs, matrix: Path, names: list[str] | None
+    deep_inputs: ReportInputs, matrix: Path, names: list[str] | None
 ) -> None:
     again = ReportInputs.of(matrix, deep=True)
-    several = zip(figure.draw(deep_material, names), figure.draw(again, names), strict=True)
+    several = zip(figure.draw(deep_inputs, names), figure.draw(again, names), strict=True)
     drawn = [(spec.name, one, two) for (spec, one), (_, two) in several if isinstance(one, Figure)]
     assert len(drawn) >= len(SOME)
     for name, one, two in drawn:

@@ -173,8 +173,8 @@ def test_what_lies_below_the_axis_is_named(inputs: ReportInputs) -> None:
     (axes,) = latency_vs_performance(with_rows(inputs, rows)).axes
     shown = {container.get_label() for container in axes.containers}
     assert shown == {row["name"] for row in rows} - set(low)
-    said = axes.get_xlabel().replace("\n", " ")
-    assert said.endswith("below the axis: random -0.900, mean vector -0.800")
+    message = axes.get_xlabel().replace("\n", " ")
+    assert message.endswith("below the axis: random -0.900, mean vector -0.800")
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 9), st.floats(-1, 1)), min_size=1, max_size=12))

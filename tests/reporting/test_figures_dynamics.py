@@ -94,9 +94,9 @@ def test_models_are_loaded_only_when_asked(inputs: ReportInputs) -> None:
     assert all("--deep" in str(found) for _, found in draw(inputs, names))
 
 
-def test_attention_stands_beside_the_texts(deep_material: ReportInputs) -> None:
-    drawn = attention_maps(deep_material)
-    store, answers = deep_material.store, deep_material.answers
+def test_attention_stands_beside_the_texts(deep_inputs: ReportInputs) -> None:
+    drawn = attention_maps(deep_inputs)
+    store, answers = deep_inputs.store, deep_inputs.answers
     assert store is not None
     assert answers is not None
     maps = [axes for axes in drawn.axes if axes.images]
@@ -112,17 +112,17 @@ def test_attention_stands_beside_the_texts(deep_material: ReportInputs) -> None:
         assert [label.rpartition("  ")[0] for label in read] == texts
 
 
-def test_without_an_attention_mixture_there_is_no_map(deep_material: ReportInputs) -> None:
-    assert deep_material.table is not None
-    rows = [row for row in deep_material.rows if row["name"] != "amn"]
+def test_without_an_attention_mixture_there_is_no_map(deep_inputs: ReportInputs) -> None:
+    assert deep_inputs.table is not None
+    rows = [row for row in deep_inputs.rows if row["name"] != "amn"]
     with pytest.raises(NothingToDraw, match="no attention mixture network"):
-        attention_maps(replace(deep_material, table={**deep_material.table, "rows": rows}))
+        attention_maps(replace(deep_inputs, table={**deep_inputs.table, "rows": rows}))
 
 
-def test_texts_are_shown_as_they_are(deep_material: ReportInputs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_are_shown_as_they_are(deep_inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch) -> None:
     strange = "cost $x_{1}$ \\frac \x07 <b>&amp;\n 漢字 " + "y" * 100
     monkeypatch.setattr(Store, "texts", lambda self, rows: [strange] * len(rows))
-    ((_, drawn),) = draw(deep_material, ["attention_maps"])
+    ((_, drawn),) = draw(deep_inputs, ["attention_maps"])
     assert not isinstance(drawn, str)
     svg = render(drawn, "svg").decode()
     assert "cost $x_{1}$ \\frac &lt;b&gt;&amp;amp; 漢字 yyy" in svg
@@ -130,9 +130,9 @@ def test_texts_are_shown_as_they_are(deep_material: ReportInputs, monkeypatch: p
     assert render(drawn, "png").startswith(b"\x89PNG")
 
 
-def test_raw_output_is_that_of_the_models(deep_material: ReportInputs) -> None:
-    ground = PredictedWindows.of(deep_material)
-    drawn = raw_dimensions(deep_material)
+def test_raw_output_is_that_of_the_models(deep_inputs: ReportInputs) -> None:
+    ground = PredictedWindows.of(deep_inputs)
+    drawn = raw_dimensions(deep_inputs)
     for predictor in inside.opened(ground):
         axes = next(axes for axes in drawn.axes if axes.get_title() == predictor.name)
         contexts = np.concatenate([c for _, c, _ in ground.evaluation_set.blocks(12)])
@@ -144,10 +144,10 @@ def test_raw_output_is_that_of_the_models(deep_material: ReportInputs) -> None:
         )
 
 
-def test_rollout_step_by_step_begins_with_the_prediction(deep_material: ReportInputs) -> None:
-    left, right = rollout_curve(deep_material).axes
+def test_rollout_step_by_step_begins_with_the_prediction(deep_inputs: ReportInputs) -> None:
+    left, right = rollout_curve(deep_inputs).axes
     steps, cosine = lines(left)["lstm"]
-    ground = PredictedWindows.of(deep_material)
+    ground = PredictedWindows.of(deep_inputs)
     able = (ground.evaluation_set.pool.target + len(steps) - 1) < ground.evaluation_set.pool.end
     first = (ground.units("lstm") * ground.targets).sum(axis=1)
     assert len(steps) == 7
@@ -155,9 +155,9 @@ def test_rollout_step_by_step_begins_with_the_prediction(deep_material: ReportIn
     assert lines(right)["copy-last"][1] == pytest.approx([1] * 7)
 
 
-def test_expected_cosine_beside_the_scored_one(deep_material: ReportInputs) -> None:
-    drawn = length_calibration(deep_material)
-    ground = PredictedWindows.of(deep_material)
+def test_expected_cosine_beside_the_scored_one(deep_inputs: ReportInputs) -> None:
+    drawn = length_calibration(deep_inputs)
+    ground = PredictedWindows.of(deep_inputs)
     for name in ("amn", "lstm"):
         expected, scored = lines(drawn.axes[0])[name]
         assert expected == sorted(expected)
@@ -166,13 +166,13 @@ def test_expected_cosine_beside_the_scored_one(deep_material: ReportInputs) -> N
         assert min(own) - 1e-3 <= min(scored) <= max(scored) <= max(own) + 1e-3
 
 
-def test_calibration_needs_confidence(deep_material: ReportInputs) -> None:
+def test_calibration_needs_confidence(deep_inputs: ReportInputs) -> None:
     with pytest.raises(NothingToDraw, match="no model was trained with confidence"):
-        calibration(deep_material)
+        calibration(deep_inputs)
     with pytest.raises(NothingToDraw, match="one document was evaluated"):
-        assert deep_material.answers is not None
-        calibration(of_windows(deep_material, np.flatnonzero(
-            deep_material.answers.document == deep_material.answers.document[0])))  # fmt: skip
+        assert deep_inputs.answers is not None
+        calibration(of_windows(deep_inputs, np.flatnonzero(
+            deep_inputs.answers.document == deep_inputs.answers.document[0])))  # fmt: skip
 
 
 def test_calibration_of_a_model_with_confidence(
@@ -190,9 +190,9 @@ def test_calibration_of_a_model_with_confidence(
     )
     inputs = ReportInputs.of(tmp_path / "m", deep=True)
     axes = calibration(inputs).axes[0]
-    ((label, (said, follows)),) = ((k, v) for k, v in lines(axes).items() if k.startswith("gru: off by "))
-    assert said == sorted(said)
-    assert all(0 <= value <= 1 for value in (*said, *follows))
+    ((label, (output, follows)),) = ((k, v) for k, v in lines(axes).items() if k.startswith("gru: off by "))
+    assert output == sorted(output)
+    assert all(0 <= value <= 1 for value in (*output, *follows))
     ground = PredictedWindows.of(inputs)
     every, true = inside._continuations(next(inside.opened(ground)), ground.evaluation_set)
     assert true.mean() == 0.5

@@ -155,11 +155,11 @@ def test_umap_is_drawn_when_asked_for_and_installed(
     monkeypatch.setattr(predictions, "find_spec", lambda name: None)
     with pytest.raises(NothingToDraw, match=r"pip install nextvec\[umap\]"):
         prediction_map_umap(inputs)
-    asked: dict[str, Any] = {}
+    requested: dict[str, Any] = {}
 
     class Project:
         def __init__(self, **options: Any) -> None:
-            asked.update(options)
+            requested.update(options)
 
         def fit_transform(self, vectors: np.ndarray) -> np.ndarray:
             return vectors[:, :2]
@@ -172,7 +172,7 @@ def test_umap_is_drawn_when_asked_for_and_installed(
     assert np.asarray(points(drawn.axes[0]).get_offsets()) == pytest.approx(
         PredictedWindows.of(inputs).targets[:, :2]
     )
-    assert asked["random_state"] == 0
+    assert requested["random_state"] == 0
 
 
 @pytest.mark.parametrize(("draw", "which"), [(dimension_mean, 0), (dimension_std, 1)])

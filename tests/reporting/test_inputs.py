@@ -42,14 +42,14 @@ def test_an_interrupted_matrix_says_what_is_not_there(interrupted_matrix: Path) 
     assert [run.name for run in inputs.runs if run.history] == ["amn-seed0", "amn-seed1", "lstm-seed0"]
 
 
-def test_a_run_alone_is_not_judged(trained: Path) -> None:
+def test_a_run_alone_is_not_evaluated(trained: Path) -> None:
     inputs = ReportInputs.of(trained)
     assert (inputs.kind, inputs.trained) == ("run", ("small-lstm",))
     assert inputs.rows == []
     assert {"rows", "answers", "deep"} == set(inputs.missing)
 
 
-def test_a_run_is_judged_where_models_may_be_loaded(trained: Path) -> None:
+def test_a_run_is_evaluated_where_models_may_be_loaded(trained: Path) -> None:
     inputs = ReportInputs.of(trained, deep=True)
     assert [row["name"] for row in inputs.models] == ["small-lstm"]
     assert inputs.models[0]["per_seed"][0]["model_file"] == "model.safetensors"
@@ -58,7 +58,7 @@ def test_a_run_is_judged_where_models_may_be_loaded(trained: Path) -> None:
     assert inputs.missing == {}
 
 
-def test_a_run_without_a_model_is_not_judged(trained: Path, tmp_path: Path) -> None:
+def test_a_run_without_a_model_is_not_evaluated(trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "young"
     shutil.copytree(trained, folder)
     for name in ("model.safetensors", "history.jsonl", "metrics.json"):
@@ -71,8 +71,8 @@ def test_a_run_without_a_model_is_not_judged(trained: Path, tmp_path: Path) -> N
 def test_a_store_that_has_gone_is_said(trained: Path, tmp_path: Path, world: Store) -> None:
     folder = tmp_path / "moved"
     shutil.copytree(trained, folder)
-    facts = folder / "run.json"
-    facts.write_text(by_hand(facts).replace(str(world.path.resolve()), "/nowhere/store"))
+    metadata = folder / "run.json"
+    metadata.write_text(by_hand(metadata).replace(str(world.path.resolve()), "/nowhere/store"))
     inputs = ReportInputs.of(folder)
     assert inputs.store is None
     assert inputs.diagnosis is None

@@ -62,10 +62,10 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def report(deep_material: ReportInputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(deep_inputs: ReportInputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a report with everything in it."""
     out = tmp_path_factory.mktemp("report")
-    make_report(deep_material, out, quiet=True)
+    make_report(deep_inputs, out, quiet=True)
     return out
 
 
@@ -91,15 +91,15 @@ def test_the_page_needs_nothing_beside_it(report: Path) -> None:
     assert policy[0].startswith("default-src 'none'")
 
 
-def test_the_page_has_it_all(report: Path, deep_material: ReportInputs) -> None:
+def test_the_page_has_it_all(report: Path, deep_inputs: ReportInputs) -> None:
     found = Page((report / "report.html").read_text())
-    for row in deep_material.rows:
+    for row in deep_inputs.rows:
         assert row["name"] in found.text
-    for claim in headline(deep_material):
+    for claim in headline(deep_inputs):
         assert claim.text in found.text
-    assert command(deep_material) in found.text
+    assert command(deep_inputs) in found.text
     assert "optim.lr" in found.text
-    assert deep_material.runs[0].metadata["platform"] in found.text
+    assert deep_inputs.runs[0].metadata["platform"] in found.text
     drawn = {a["id"] for tag, a in found.tags if tag == "figure"}
     assert drawn == {f"figure-{path.stem}" for path in (report / "comparison_plots").glob("*.png")}
     pictures = [attributes for tag, attributes in found.tags if tag == "img"]
@@ -117,11 +117,11 @@ def test_links_lead_somewhere_and_ids_are_unique(report: Path) -> None:
     assert targets <= {f"#{name}" for name in ids}
 
 
-def test_the_table_can_be_sorted(report: Path, deep_material: ReportInputs) -> None:
+def test_the_table_can_be_sorted(report: Path, deep_inputs: ReportInputs) -> None:
     text = (report / "report.html").read_text()
     table = text[text.index('<table class="sortable">') : text.index("</table>")]
     assert table.count("<button") == table.count('scope="col"') > 10
-    for row in deep_material.rows:
+    for row in deep_inputs.rows:
         assert f'data-value="{row["cosine"]}"' in table
 
 
@@ -167,7 +167,7 @@ def test_a_store_of_ten_documents(tmp_path: Path, make_tiny: Callable[..., Any])
 
 
 def small_matrix(tmp_path: Path, make_tiny: Callable[..., Any], texts: str = "Something") -> Path:
-    """One model, one seed, one epoch, ten documents of eight chunks each, two of them judged."""
+    """One model, one seed, one epoch, ten documents of eight chunks each, two of them evaluated."""
     rng = np.random.default_rng(0)
     with StoreWriter(
         tmp_path / "ten",

@@ -91,7 +91,7 @@ def test_of_what_was_interrupted_the_last_epoch_is_said(interrupted_matrix: Path
     assert found["lstm-seed1"] == {"finished": False}
 
 
-def test_a_lone_run_that_was_judged_leaves_its_table(trained: Path, tmp_path: Path) -> None:
+def test_a_lone_run_that_was_evaluated_leaves_its_table(trained: Path, tmp_path: Path) -> None:
     inputs = ReportInputs.of(trained, deep=True)
     write_tables(inputs, tmp_path)
     assert json.loads((tmp_path / inputs.table_file).read_text()) == inputs.table

@@ -44,8 +44,8 @@ def write(path: Path, seed: int) -> Store:
 
 
 @pytest.fixture(scope="session")
-def shelved(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return write(tmp_path_factory.mktemp("shelved") / "store", seed=0)
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return write(tmp_path_factory.mktemp("stored") / "store", seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -64,25 +64,25 @@ def spec(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def index(request: pytest.FixtureRequest, spec: Callable[[str], str], shelved: Store) -> Iterator[Index]:
+def index(request: pytest.FixtureRequest, spec: Callable[[str], str], stored: Store) -> Iterator[Index]:
     """Of every back end, over all chunks with a text."""
-    opened = open_index(spec(request.param), shelved)
+    opened = open_index(spec(request.param), stored)
     yield opened
     getattr(opened, "close", lambda: None)()
 
 
 @pytest.fixture(scope="session")
-def reference(shelved: Store) -> ExactIndex:
-    source = IndexSource.of(shelved)
+def reference(stored: Store) -> ExactIndex:
+    source = IndexSource.of(stored)
     return ExactIndex(source.vectors, source.rows, source.encoder)
 
 
 @pytest.fixture(scope="session")
-def queries(shelved: Store) -> UnitVectors:
+def queries(stored: Store) -> UnitVectors:
     """Some stored, one of them the vector that many are, some not, one of zeros."""
     drawn = np.random.default_rng(5).standard_normal((40, D))
-    asked = np.concatenate([shelved.vectors[:30], drawn, np.zeros((1, D))]).astype(np.float32)
-    return UnitVectors(unit(asked), "e")
+    queries = np.concatenate([stored.vectors[:30], drawn, np.zeros((1, D))]).astype(np.float32)
+    return UnitVectors(unit(queries), "e")
 
 
 def compare(index: Index, reference: ExactIndex, queries: UnitVectors, k: int, without: Any = None) -> None:
@@ -124,10 +124,10 @@ def test_rows_left_out(index: Index, reference: ExactIndex, queries: UnitVectors
 
 
 def test_all_rows(index: Index, reference: ExactIndex, queries: UnitVectors) -> None:
-    asked = UnitVectors(queries.values[-3:], "e")
-    found = index.search(asked, index.size)
+    sought = UnitVectors(queries.values[-3:], "e")
+    found = index.search(sought, index.size)
     assert all(set(rows) == set(reference.rows.tolist()) for rows in found.rows.tolist())
-    np.testing.assert_array_equal(found.rows, reference.search(asked, index.size).rows)
+    np.testing.assert_array_equal(found.rows, reference.search(sought, index.size).rows)
 
 
 def test_bad_input(index: Index, queries: UnitVectors) -> None:
@@ -156,20 +156,20 @@ def test_many_threads_get_the_answers_of_one(index: Index, queries: UnitVectors)
         np.testing.assert_array_equal(rows, expected)
 
 
-def test_only_some_documents(index: Index, spec: Callable[[str], str], shelved: Store) -> None:
-    few = open_index(spec(index.name), shelved, documents=[7, 2])
-    asked = UnitVectors(unit(shelved.vectors[25:26]), "e")
-    assert few.search(asked, 1).rows.tolist() == [[25]]
-    assert sorted(few.search(asked, 20).rows[0].tolist()) == [*range(20, 30), *range(70, 80)]
+def test_only_some_documents(index: Index, spec: Callable[[str], str], stored: Store) -> None:
+    few = open_index(spec(index.name), stored, documents=[7, 2])
+    queries = UnitVectors(unit(stored.vectors[25:26]), "e")
+    assert few.search(queries, 1).rows.tolist() == [[25]]
+    assert sorted(few.search(queries, 20).rows[0].tolist()) == [*range(20, 30), *range(70, 80)]
     with pytest.raises(RetrievalError, match="no rows to search"):
-        open_index(spec(index.name), shelved, documents=[])
+        open_index(spec(index.name), stored, documents=[])
 
 
 @pytest.mark.parametrize("index", KEPT, indirect=True)
 def test_what_is_kept_is_loaded_once(
     index: Index,
     spec: Callable[[str], str],
-    shelved: Store,
+    stored: Store,
     queries: UnitVectors,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -177,12 +177,12 @@ def test_what_is_kept_is_loaded_once(
     other = write(tmp_path / "other", seed=1 + KEPT.index(index.name))
     with monkeypatch.context() as patch:
         patch.setattr(IndexSource, "blocks", lambda self: pytest.fail("loaded again"))
-        again = open_index(spec(index.name), shelved)
+        again = open_index(spec(index.name), stored)
         with pytest.raises(pytest.fail.Exception):
             open_index(spec(index.name), other)
     np.testing.assert_array_equal(again.search(queries, 9).rows, index.search(queries, 9).rows)
     # a load that breaks off leaves nothing, and another store has a place of its own
     beside = open_index(spec(index.name), other)
-    asked = UnitVectors(unit(other.vectors[11:12]), "e")
-    assert beside.search(asked, 1).rows.tolist() == [[11]]
-    assert index.search(asked, 1).scores[0, 0] < 0.99
+    sought = UnitVectors(unit(other.vectors[11:12]), "e")
+    assert beside.search(sought, 1).rows.tolist() == [[11]]
+    assert index.search(sought, 1).scores[0, 0] < 0.99

@@ -27,13 +27,13 @@ UNREACHABLE = "postgresql://reader:s3cret@127.0.0.1:9/passages"
 
 
 @pytest.fixture
-def asked(world: Store) -> UnitVectors:
+def queries(world: Store) -> UnitVectors:
     """[5, D] of stored vectors."""
     return UnitVectors(unit(world.vectors[100:105]), "world")
 
 
-def nearest(world: Store, asked: UnitVectors, k: int) -> np.ndarray:
-    return ExactIndex.of(world).search(asked, k).rows
+def nearest(world: Store, queries: UnitVectors, k: int) -> np.ndarray:
+    return ExactIndex.of(world).search(queries, k).rows
 
 
 class Stubborn(EngineIndex):
@@ -49,19 +49,19 @@ class Stubborn(EngineIndex):
         return np.take_along_axis(similar, places, axis=1), places + self.off
 
 
-def test_an_engine_that_gives_too_few_is_helped(world: Store, asked: UnitVectors) -> None:
+def test_an_engine_that_gives_too_few_is_helped(world: Store, queries: UnitVectors) -> None:
     index = Stubborn(IndexSource.of(world))
-    np.testing.assert_array_equal(index.search(asked, 90).rows, nearest(world, asked, 90))
-    without = list(nearest(world, asked, 60))
-    found = index.search(asked, 5, without).rows
-    np.testing.assert_array_equal(found, nearest(world, asked, 65)[:, 60:])
+    np.testing.assert_array_equal(index.search(queries, 90).rows, nearest(world, queries, 90))
+    without = list(nearest(world, queries, 60))
+    found = index.search(queries, 5, without).rows
+    np.testing.assert_array_equal(found, nearest(world, queries, 65)[:, 60:])
 
 
-def test_an_engine_that_names_rows_that_are_not_there(world: Store, asked: UnitVectors) -> None:
+def test_an_engine_that_names_rows_that_are_not_there(world: Store, queries: UnitVectors) -> None:
     index = Stubborn(IndexSource.of(world))
     index.off = 480
     with pytest.raises(RetrievalError, match=r"index 'stubborn': names row \d+ of 480; delete"):
-        index.search(asked, 3)
+        index.search(queries, 3)
 
 
 def test_names_and_addresses() -> None:
@@ -101,13 +101,13 @@ def test_a_missing_package(
         open_index(spec, world)
 
 
-def test_the_graph_is_kept_in_a_folder(world: Store, asked: UnitVectors, tmp_path: Path) -> None:
+def test_the_graph_is_kept_in_a_folder(world: Store, queries: UnitVectors, tmp_path: Path) -> None:
     spec = f"faiss-hnsw:{tmp_path}"
-    found = open_index(spec, world).search(asked, 3).rows
+    found = open_index(spec, world).search(queries, 3).rows
     [file], [note] = tmp_path.glob("*.faiss"), tmp_path.glob("*.json")
     assert file.stem == note.stem == IndexSource.of(world).identity
     assert json.loads(note.read_text())["rows"] == 480
-    np.testing.assert_array_equal(open_index(spec, world).search(asked, 3).rows, found)
+    np.testing.assert_array_equal(open_index(spec, world).search(queries, 3).rows, found)
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(RetrievalError, match=r"\.faiss: is not the file that was written .*; delete"):
@@ -119,7 +119,7 @@ def test_the_graph_is_kept_in_a_folder(world: Store, asked: UnitVectors, tmp_pat
     with pytest.raises(RetrievalError, match="is missing or too large"):
         open_index(spec, world)
     note.unlink()
-    np.testing.assert_array_equal(open_index(spec, world).search(asked, 3).rows, found)
+    np.testing.assert_array_equal(open_index(spec, world).search(queries, 3).rows, found)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -141,22 +141,22 @@ def test_a_database_that_does_not_answer(world: Store, caplog: pytest.LogCapture
 
 def test_what_the_database_repeats_of_the_password_is_struck() -> None:
     server = pgvector._Server(UNREACHABLE, "here")
-    told = server.error(psycopg.OperationalError("no s3cret here\nmore"))
-    assert str(told).startswith("here: the database 127.0.0.1/passages answered: no *** here; check")
+    output = server.error(psycopg.OperationalError("no s3cret here\nmore"))
+    assert str(output).startswith("here: the database 127.0.0.1/passages answered: no *** here; check")
 
 
-def test_a_lost_connection_is_made_anew(world: Store, asked: UnitVectors, database: str) -> None:
+def test_a_lost_connection_is_made_anew(world: Store, queries: UnitVectors, database: str) -> None:
     index = open_index(f"pgvector:{database}", world)
     assert isinstance(index, pgvector.PgvectorIndex)
     with psycopg.connect(database, autocommit=True) as admin:
         admin.execute("SELECT pg_terminate_backend(%s)", (index._held.info.backend_pid,))
-    np.testing.assert_array_equal(index.search(asked, 4).rows, nearest(world, asked, 4))
+    np.testing.assert_array_equal(index.search(queries, 4).rows, nearest(world, queries, 4))
     index.close()
-    np.testing.assert_array_equal(index.search(asked, 4).rows, nearest(world, asked, 4))
+    np.testing.assert_array_equal(index.search(queries, 4).rows, nearest(world, queries, 4))
     with psycopg.connect(database, autocommit=True) as admin:
         admin.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(index._table)))
     with pytest.raises(RetrievalError, match="does not exist"):
-        index.search(asked, 4)
+        index.search(queries, 4)
 
 
 def test_a_table_that_lost_rows(world: Store, database: str) -> None:
@@ -245,17 +245,17 @@ def test_a_collection_that_lost_rows(world: Store, tmp_path: Path) -> None:
         open_index(spec, world, documents=[1])
 
 
-def test_faiss_is_asked_with_any_layout(world: Store, asked: UnitVectors) -> None:
+def test_faiss_is_asked_with_any_layout(world: Store, queries: UnitVectors) -> None:
     index = open_index("faiss", world)
     assert isinstance(index, FaissIndex)
-    columns = UnitVectors(np.asfortranarray(asked.values), "world")
-    np.testing.assert_array_equal(index.search(columns, 6).rows, nearest(world, asked, 6))
+    columns = UnitVectors(np.asfortranarray(queries.values), "world")
+    np.testing.assert_array_equal(index.search(columns, 6).rows, nearest(world, queries, 6))
 
 
 HELD = ("place", "doc_id", "position", "title", "source", "text")
 
 
-def told(world: Store, row: int) -> tuple[Any, ...]:
+def output(world: Store, row: int) -> tuple[Any, ...]:
     return tuple(world.chunks[name][row].as_py() for name in HELD[1:])
 
 
@@ -272,7 +272,7 @@ def test_a_table_is_of_use_to_others(world: Store, database: str) -> None:
         ).format(sql.Identifier(held.name))
         vector = str((3 * world.vectors[30]).tolist())
         [found] = anyone.execute(query, (vector,)).fetchall()
-        assert found == (30 - 24, *told(world, 30))
+        assert found == (30 - 24, *output(world, 30))
         anyone.execute("SET enable_seqscan = off")
         plan = str(anyone.execute(sql.SQL("EXPLAIN ") + query, (vector,)).fetchall())
         assert f"{held.name}_hnsw" in plan
@@ -295,7 +295,7 @@ def test_a_collection_is_of_use_to_others(world: Store, tmp_path: Path) -> None:
     [[hit]] = index._client.search(
         index._collection, data=[3 * world.vectors[30]], limit=1, anns_field="vector", output_fields=[*HELD]
     )
-    assert tuple(hit["entity"][name] for name in HELD) == (30 - 24, *told(world, 30))
+    assert tuple(hit["entity"][name] for name in HELD) == (30 - 24, *output(world, 30))
     assert hit["distance"] == pytest.approx(1, abs=1e-5)
     index.close()
     [held] = held_rows(spec)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nextvec.corpus.store import Store
 from nextvec.errors import EncoderMismatchError, RetrievalError, VectorError
 from nextvec.retrieval import engine as exact
-from nextvec.retrieval import index as settling
+from nextvec.retrieval import index as index_module
 from nextvec.retrieval.engine import ExactIndex
 from nextvec.vectors import RawVectors, UnitVectors, unit
 
@@ -40,27 +40,27 @@ def test_as_sorting_all_cosines(
     rng = np.random.default_rng(seed)
     vectors = rng.standard_normal((distinct, 7)).astype(np.float32)[rng.integers(0, distinct, 2 * size)]
     rows = np.sort(rng.choice(2 * size, size, replace=False))
-    asked = unit(rng.standard_normal((queries, 7)).astype(np.float32))
+    sought = unit(rng.standard_normal((queries, 7)).astype(np.float32))
     k = data.draw(st.integers(1, size))
     without = [rng.choice(2 * size, rng.integers(0, 2 * size), replace=False) for _ in range(queries)]
     left = [rows[~np.isin(rows, out)] for out in without]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(settling, "ROW_BLOCK", block)
-        patch.setattr(settling, "QUERY_BLOCK", 2)
+        patch.setattr(index_module, "ROW_BLOCK", block)
+        patch.setattr(index_module, "QUERY_BLOCK", 2)
         patch.setattr(exact, "SPARE", 2)
         patch.setattr(exact, "HELD_BYTES", 2**30 if held else 0)
         index = ExactIndex(vectors, rows, "e")
-        found = index.search(UnitVectors(asked, "e"), k)
-        np.testing.assert_array_equal(found.rows, sorted_by_cosine(asked, vectors, rows)[:, :k])
+        found = index.search(UnitVectors(sought, "e"), k)
+        np.testing.assert_array_equal(found.rows, sorted_by_cosine(sought, vectors, rows)[:, :k])
         np.testing.assert_allclose(
-            found.scores, np.einsum("qd,qkd->qk", asked, unit(vectors[found.rows])), atol=1e-6
+            found.scores, np.einsum("qd,qkd->qk", sought, unit(vectors[found.rows])), atol=1e-6
         )
         if k > min(map(len, left)):
             with pytest.raises(RetrievalError, match=f"{k} rows wanted of {size}"):
-                index.search(UnitVectors(asked, "e"), k, without)
+                index.search(UnitVectors(sought, "e"), k, without)
             return
-        fewer = index.search(UnitVectors(asked, "e"), k, without).rows
-    for query, out, got in zip(asked, left, fewer, strict=True):
+        fewer = index.search(UnitVectors(sought, "e"), k, without).rows
+    for query, out, got in zip(sought, left, fewer, strict=True):
         np.testing.assert_array_equal(got, sorted_by_cosine(query[None], vectors, out)[0, :k])
 
 
@@ -75,12 +75,12 @@ def test_documents_are_chosen(world: Store) -> None:
     index = ExactIndex.of(world, documents=[5, 2])
     assert index.rows.tolist() == [*range(24, 36), *range(60, 72)]
     assert index.size == 24
-    asked = UnitVectors(unit(world.vectors[30:31]), "world")
-    assert index.search(asked, 1).rows.tolist() == [[30]]
-    assert set(index.search(asked, 24).rows[0].tolist()) == set(index.rows.tolist())
+    queries = UnitVectors(unit(world.vectors[30:31]), "world")
+    assert index.search(queries, 1).rows.tolist() == [[30]]
+    assert set(index.search(queries, 24).rows[0].tolist()) == set(index.rows.tolist())
     assert ExactIndex.of(world).size == len(world)
     # rows that are not held do not count as left out
-    assert index.search(asked, 24, [np.arange(0, 20)]).rows.shape == (1, 24)
+    assert index.search(queries, 24, [np.arange(0, 20)]).rows.shape == (1, 24)
 
 
 def test_bad_input(world: Store, make_world: Callable[..., Store]) -> None:

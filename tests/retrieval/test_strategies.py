@@ -109,31 +109,35 @@ def test_who_knows_what_comes_next_finds_it_first(
 def test_query_vectors_are_what_they_say(
     context: RetrievalContext, reading: Reading, windows: Windows
 ) -> None:
-    said = {name: Strategy.named(name).units(context, reading).values for name in QUERIES}
+    output = {name: Strategy.named(name).units(context, reading).values for name in QUERIES}
     vectors = context.store.vectors
-    np.testing.assert_allclose(said["last"], unit(vectors[windows.last]), atol=1e-6)
+    np.testing.assert_allclose(output["last"], unit(vectors[windows.last]), atol=1e-6)
     # context 4: the first window of a document has only these to take the mean of
     few = unit(vectors[windows.first[0] : windows.first[0] + 4].mean(axis=0))
-    np.testing.assert_allclose(said["mean"][0], few, atol=1e-6)
+    np.testing.assert_allclose(output["mean"][0], few, atol=1e-6)
     five = unit(vectors[windows.last[3] - 4 : windows.last[3] + 1].mean(axis=0))
-    np.testing.assert_allclose(said["mean"][3], five, atol=1e-6)
+    np.testing.assert_allclose(output["mean"][3], five, atol=1e-6)
     raw = vectors[windows.last] @ context.predictor.turn
-    np.testing.assert_allclose(said["predicted"], unit(raw), atol=1e-6)
-    np.testing.assert_allclose(said["ranked"], -unit(raw), atol=1e-6)
-    np.testing.assert_allclose(said["blend"], unit(0.7 * said["last"] + 0.3 * said["predicted"]), atol=1e-6)
-    np.testing.assert_allclose(said["text"], np.zeros_like(raw), atol=1e-6)  # reembed turned it round
-    told = windows.query >= 0
+    np.testing.assert_allclose(output["predicted"], unit(raw), atol=1e-6)
+    np.testing.assert_allclose(output["ranked"], -unit(raw), atol=1e-6)
+    np.testing.assert_allclose(
+        output["blend"], unit(0.7 * output["last"] + 0.3 * output["predicted"]), atol=1e-6
+    )
+    np.testing.assert_allclose(output["text"], np.zeros_like(raw), atol=1e-6)  # reembed turned it round
+    steered = windows.query >= 0
     towards = unit(vectors[np.maximum(windows.query, 0)])
-    assert 0 < told.sum() < len(told)
-    np.testing.assert_allclose(said["steered"][told], unit(raw + vectors[windows.query])[told], atol=1e-6)
+    assert 0 < steered.sum() < len(steered)
     np.testing.assert_allclose(
-        said["query"][told], unit(0.7 * said["steered"] + 0.3 * towards)[told], atol=1e-6
+        output["steered"][steered], unit(raw + vectors[windows.query])[steered], atol=1e-6
     )
     np.testing.assert_allclose(
-        said["last-query"][told], unit(0.7 * said["last"] + 0.3 * towards)[told], atol=1e-6
+        output["query"][steered], unit(0.7 * output["steered"] + 0.3 * towards)[steered], atol=1e-6
     )
-    for name, untold in (("steered", "predicted"), ("query", "predicted"), ("last-query", "last")):
-        np.testing.assert_array_equal(said[name][~told], said[untold][~told])
+    np.testing.assert_allclose(
+        output["last-query"][steered], unit(0.7 * output["last"] + 0.3 * towards)[steered], atol=1e-6
+    )
+    for name, without in (("steered", "predicted"), ("query", "predicted"), ("last-query", "last")):
+        np.testing.assert_array_equal(output[name][~steered], output[without][~steered])
 
 
 def test_an_unconditional_model_is_not_told(
@@ -142,9 +146,9 @@ def test_an_unconditional_model_is_not_told(
     plain = Turning(world)
     plain.conditional = False
     other = replace(context, predictor=plain)
-    told = np.flatnonzero(reading.queries.any(axis=1))
+    steered = np.flatnonzero(reading.queries.any(axis=1))
     expected = unit(0.7 * find_units("predicted", other, reading) + 0.3 * unit(reading.queries))
-    np.testing.assert_allclose(find_units("query", other, reading)[told], expected[told], atol=1e-6)
+    np.testing.assert_allclose(find_units("query", other, reading)[steered], expected[steered], atol=1e-6)
     with pytest.raises(RetrievalError, match="strategy 'steered': the run was trained without queries"):
         find("steered", other, reading)
 
@@ -220,7 +224,7 @@ def test_passage_prefers_what_goes_on_near_the_last_chunk(
 
 
 def test_every_control_asks_no_model(context: RetrievalContext) -> None:
-    names = {name: Strategy.named(name).control for name in usual(context, told=True)}
+    names = {name: Strategy.named(name).control for name in usual(context, steered=True)}
     assert names["predicted"] == "last"
     assert names["blend+refined"] == "last-mean+passage"
     assert names["last+mmr"] is None
@@ -279,13 +283,13 @@ def test_unknown_strategies(name: str, says: str) -> None:
 
 def test_what_a_strategy_needs_is_said(world: Store, context: RetrievalContext, windows: Windows) -> None:
     bare = replace(context, reembed=None)
-    untold = Reading.of_windows(world.vectors, replace(windows, query=None), context.width)
+    without = Reading.of_windows(world.vectors, replace(windows, query=None), context.width)
     with pytest.raises(RetrievalError, match="strategy 'text': there is no decoder; give a decoder"):
-        find("text", bare, untold)
+        find("text", bare, without)
     for name in ("query", "last-query", "steered"):
         with pytest.raises(RetrievalError, match=f"strategy '{name}': there is no query; give a query"):
-            find(name, bare, untold)
-    assert {name.partition("+")[0] for name in usual(bare, told=False)} == {
+            find(name, bare, without)
+    assert {name.partition("+")[0] for name in usual(bare, steered=False)} == {
         "last",
         "mean",
         "predicted",
@@ -293,9 +297,9 @@ def test_what_a_strategy_needs_is_said(world: Store, context: RetrievalContext, 
         "blend",
         "last-mean",
     }
-    assert set(QUERIES) <= set(usual(context, told=True))
+    assert set(QUERIES) <= set(usual(context, steered=True))
     with pytest.raises(RetrievalError, match=f"{len(world) + 1} rows wanted"):
-        find("last+mmr", context, untold, len(world) + 1)
+        find("last+mmr", context, without, len(world) + 1)
 
 
 def test_more_rows_than_the_pool(world: Store, context: RetrievalContext, reading: Reading) -> None:

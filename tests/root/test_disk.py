@@ -170,8 +170,8 @@ def test_a_new_folder_comes_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_what_the_disk_refuses_names_the_file_that_was_to_be_written(tmp_path: Path) -> None:
     import errno
 
-    said = r"a\.txt: No space left on device; check"
-    with pytest.raises(DiskError, match=said) as caught, atomic_path(tmp_path / "a.txt"):
+    message = r"a\.txt: No space left on device; check"
+    with pytest.raises(DiskError, match=message) as caught, atomic_path(tmp_path / "a.txt"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "a.txt"))
     with pytest.raises(FileNotFoundError, match="other"), atomic_path(tmp_path / "a.txt"):

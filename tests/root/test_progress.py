@@ -61,8 +61,8 @@ def test_a_terminal_shows_what_is_live_as_it_can(
     with Progress("train", 4, "updates") as bar:
         bar.advance(2)
         bar.advance(0, "epoch 3", live=f"{sparkline([0.1, 0.45, 0.3])} 0.3")
-        said = terminal.getvalue()
-    assert drawn in said
+        output = terminal.getvalue()
+    assert drawn in output
     assert "epoch 3" not in terminal.getvalue()
 
 
@@ -72,9 +72,9 @@ def test_a_log_is_spared_what_is_live(
     monkeypatch.setattr(progress, "PLAIN_INTERVAL_S", 0.0)
     with Progress("train", 4, "updates") as bar:
         bar.advance(1, "epoch 3", live="▁█▅")
-    said = capsys.readouterr().err
-    assert "epoch 3" in said
-    assert "█" not in said
+    output = capsys.readouterr().err
+    assert "epoch 3" in output
+    assert "█" not in output
 
 
 def test_a_sparkline_goes_from_the_lowest_to_the_highest_of_the_last_values() -> None:

@@ -25,12 +25,12 @@ def test_in_the_rotation_world_the_law_is_exact(D: int) -> None:
 def test_in_the_rotation_world_cosines_depend_on_the_distance_only() -> None:
     world = Rotation(documents=9)
     for k in range(6):
-        cosines = (world.judged[:, k:] * world.judged[:, : 20 - k]).mean(axis=2)
+        cosines = (world.evaluated[:, k:] * world.evaluated[:, : 20 - k]).mean(axis=2)
         assert cosines == pytest.approx(COMMON + (1 - COMMON) * world.correlation(k), abs=1e-5)
 
 
 def test_moments_are_those_of_theory(world: World) -> None:
-    x = world.judged.astype(np.float64)
+    x = world.evaluated.astype(np.float64)
     assert x.mean(axis=(0, 1)) @ x.mean(axis=(0, 1)) / world.D == pytest.approx(COMMON, abs=0.02)
     for k in (0, 1, 3, 5):
         found = (x[:, k:] * x[:, : 16 - k]).mean()
@@ -41,8 +41,8 @@ def test_moments_are_those_of_theory(world: World) -> None:
 
 def test_same_seed_same_world() -> None:
     for make in WORLDS.values():
-        assert np.array_equal(make(5, documents=2).judged, make(5, documents=2).judged)
-        assert not np.array_equal(make(5, documents=2).judged, make(6, documents=2).judged)
+        assert np.array_equal(make(5, documents=2).evaluated, make(5, documents=2).evaluated)
+        assert not np.array_equal(make(5, documents=2).evaluated, make(6, documents=2).evaluated)
 
 
 def test_the_filter_is_the_solution_of_the_normal_equations() -> None:
@@ -50,13 +50,13 @@ def test_the_filter_is_the_solution_of_the_normal_equations() -> None:
     centre = np.sqrt(COMMON)
     contexts = np.zeros((3, 9, world.D), np.float32)
     for i, n in enumerate((2, 5, 9)):
-        contexts[i, :n] = world.judged[i, :n]
+        contexts[i, :n] = world.evaluated[i, :n]
     guess = world.law(contexts, np.array([2, 5, 9]))
     common = world._common
     assert np.linalg.norm(common) == pytest.approx(centre * 8, rel=1e-5)
     for i, n in enumerate((2, 5, 9)):
         weights = best_weights(world, n)
-        by_hand = common + sum(w * (world.judged[i, n + k] - common) for k, w in weights.items())
+        by_hand = common + sum(w * (world.evaluated[i, n + k] - common) for k, w in weights.items())
         assert guess[i] == pytest.approx(by_hand, abs=1e-5)
 
 
@@ -90,7 +90,7 @@ ANSWERS = [
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_cosines_and_their_spread_are_those_of_a_simulation(world: World, answer: LinearAnswer) -> None:
-    x = world.judged.astype(np.float64)
+    x = world.evaluated.astype(np.float64)
     common = x.mean(axis=(0, 1))
     common *= np.sqrt(COMMON * world.D) / np.linalg.norm(common)
     z = (x - common) / np.sqrt(1 - COMMON)

@@ -13,94 +13,94 @@ from nextvec.serving.settings import AllowedHosts, ApiKeys, Settings
 from nextvec.serving.work import AdmissionQueue
 
 
-def busy(lane: AdmissionQueue, seconds: float, answers: int, start: float = 0.0) -> float:
+def busy(queue: AdmissionQueue, seconds: float, answers: int, start: float = 0.0) -> float:
     """One after the other, each taking so long, while one more waits; the time after them."""
-    lane.enter(start)
+    queue.enter(start)
     for i in range(answers):
-        lane.enter(start + i * seconds)
-        lane.leave(start + (i + 1) * seconds, answered=True)
+        queue.enter(start + i * seconds)
+        queue.leave(start + (i + 1) * seconds, answered=True)
     end = start + answers * seconds
-    lane.leave(end, answered=False)
+    queue.leave(end, answered=False)
     return end
 
 
 def test_more_than_the_limit_are_not_let_in_until_one_leaves() -> None:
-    lane = AdmissionQueue(2, 10.0)
-    lane.enter(0.0)
-    lane.enter(0.0)
+    queue = AdmissionQueue(2, 10.0)
+    queue.enter(0.0)
+    queue.enter(0.0)
     with pytest.raises(Refusal) as found:
-        lane.enter(0.0)
+        queue.enter(0.0)
     assert (found.value.status, found.value.retry_after) == (429, 1)
-    lane.leave(1.0, answered=True)
-    lane.enter(1.0)
-    assert lane.under_way == 2
+    queue.leave(1.0, answered=True)
+    queue.enter(1.0)
+    assert queue.under_way == 2
 
 
 def test_who_would_wait_too_long_is_refused_and_told_how_long() -> None:
-    lane = AdmissionQueue(100, 4.0)
-    now = busy(lane, 2.0, 5)
+    queue = AdmissionQueue(100, 4.0)
+    now = busy(queue, 2.0, 5)
     for _ in range(3):
-        lane.enter(now)
-    assert lane.expected_wait == pytest.approx(6.0)
+        queue.enter(now)
+    assert queue.expected_wait == pytest.approx(6.0)
     with pytest.raises(Refusal) as found:
-        lane.enter(now)
+        queue.enter(now)
     assert found.value.retry_after == 6
 
 
-def test_an_empty_lane_lets_one_in_however_slow_the_last_was() -> None:
-    lane = AdmissionQueue(100, 0.1)
+def test_an_empty_queue_lets_one_in_however_slow_the_last_was() -> None:
+    queue = AdmissionQueue(100, 0.1)
     for now in (0.0, 60.0, 120.0, 180.0):
-        lane.enter(now)
-        lane.leave(now + 60.0, answered=True)
-    lane.enter(240.0)
-    assert lane.under_way == 1
+        queue.enter(now)
+        queue.leave(now + 60.0, answered=True)
+    queue.enter(240.0)
+    assert queue.under_way == 1
     with pytest.raises(Refusal) as found:
-        lane.enter(240.0)
+        queue.enter(240.0)
     assert found.value.retry_after == 60
 
 
 def test_what_one_took_says_nothing_of_a_crowd_that_is_answered_together() -> None:
-    lane = AdmissionQueue(100, 1.0)
+    queue = AdmissionQueue(100, 1.0)
     for now in range(5):
-        lane.enter(float(now))
-        lane.leave(now + 0.3, answered=True)
+        queue.enter(float(now))
+        queue.leave(now + 0.3, answered=True)
     for _ in range(32):
-        lane.enter(10.0)
-    assert lane.under_way == 32
-    assert lane.expected_wait == pytest.approx(32 * 0.3)
+        queue.enter(10.0)
+    assert queue.under_way == 32
+    assert queue.expected_wait == pytest.approx(32 * 0.3)
 
 
 def test_a_stall_counts_for_all_that_it_held_up() -> None:
-    lane = AdmissionQueue(100, 1.0)
+    queue = AdmissionQueue(100, 1.0)
     for start in range(5):
         for _ in range(32):
-            lane.enter(float(start))
+            queue.enter(float(start))
         stall = 0.3 if start == 3 else 0.02
         for i in range(32):
-            lane.leave(start + stall + i * 1e-5, answered=True)
+            queue.leave(start + stall + i * 1e-5, answered=True)
     for _ in range(40):
-        lane.enter(10.0)
-    assert lane.expected_wait < 1.0
+        queue.enter(10.0)
+    assert queue.expected_wait < 1.0
 
 
 def test_a_pause_of_the_clients_is_not_slowness() -> None:
-    lane = AdmissionQueue(100, 1.0)
-    now = busy(lane, 0.01, 50)
-    before = lane._seconds
-    lane.enter(now + 3600)
-    lane.leave(now + 3600.01, answered=True)
-    busy(lane, 0.01, 50, now + 7200)
-    assert lane._seconds == pytest.approx(before, rel=0.2)
+    queue = AdmissionQueue(100, 1.0)
+    now = busy(queue, 0.01, 50)
+    before = queue._seconds
+    queue.enter(now + 3600)
+    queue.leave(now + 3600.01, answered=True)
+    busy(queue, 0.01, 50, now + 7200)
+    assert queue._seconds == pytest.approx(before, rel=0.2)
 
 
 def test_the_answers_of_one_batch_have_the_pace_of_the_batch() -> None:
-    lane = AdmissionQueue(100, 10.0)
+    queue = AdmissionQueue(100, 10.0)
     for start in range(20):
         for _ in range(32):
-            lane.enter(float(start))
+            queue.enter(float(start))
         for i in range(32):
-            lane.leave(start + 0.32 + i * 1e-6, answered=True)
-    assert lane._seconds == pytest.approx(0.01, rel=0.05)
+            queue.leave(start + 0.32 + i * 1e-6, answered=True)
+    assert queue._seconds == pytest.approx(0.01, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -54,15 +54,15 @@ class Gate:
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(1, 9), st.booleans()), min_size=1, max_size=20))
 def test_everybody_gets_the_answer_to_its_own_windows(shapes: list[tuple[int, int, bool]]) -> None:
     rng = np.random.default_rng(0)
-    asked = [rng.integers(0, 9, (n, t, 2)).astype(np.float32) for n, t, _ in shapes]
-    told = [rng.integers(0, 9, (n, 2)).astype(np.float32) if q else None for n, _, q in shapes]
+    requested = [rng.integers(0, 9, (n, t, 2)).astype(np.float32) for n, t, _ in shapes]
+    given_queries = [rng.integers(0, 9, (n, 2)).astype(np.float32) if q else None for n, _, q in shapes]
 
     async def work(batcher: Batcher) -> None:
         futures = [
             batcher.submit(windows, summed, None, queries)
-            for windows, queries in zip(asked, told, strict=True)
+            for windows, queries in zip(requested, given_queries, strict=True)
         ]
-        for windows, queries, future in zip(asked, told, futures, strict=True):
+        for windows, queries, future in zip(requested, given_queries, futures, strict=True):
             expected = windows.sum(1) if queries is None else windows.sum(1) + queries
             np.testing.assert_array_equal(await future, expected)
 

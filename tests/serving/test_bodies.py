@@ -170,9 +170,9 @@ def test_a_single_vector() -> None:
 def test_answers_are_read_back_by_others() -> None:
     values = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
     np.testing.assert_array_equal(np.load(io.BytesIO(npy_bytes(values)), allow_pickle=False), values)
-    told = orjson.loads(embeddings(values, "m", "float", usage={"vectors": 9}))
-    np.testing.assert_array_equal(np.array([d["embedding"] for d in told["data"]], np.float32), values)
-    assert [d["index"] for d in told["data"]] == [0, 1, 2]
-    assert (told["object"], told["model"], told["usage"]) == ("list", "m", {"vectors": 9})
+    output = orjson.loads(embeddings(values, "m", "float", usage={"vectors": 9}))
+    np.testing.assert_array_equal(np.array([d["embedding"] for d in output["data"]], np.float32), values)
+    assert [d["index"] for d in output["data"]] == [0, 1, 2]
+    assert (output["object"], output["model"], output["usage"]) == ("list", "m", {"vectors": 9})
     coded = orjson.loads(embeddings(values, "m", "base64"))["data"][1]["embedding"]
     assert coded == b64encode(values[1].tobytes()).decode()

@@ -101,21 +101,21 @@ def test_contexts_of_different_lengths_in_one_request_are_told_in_their_order(
     make_app: Any, within: Any, run: Any
 ) -> None:
     lengths = [4, 2, 5, 2, 1]
-    asked = [WINDOWS[0, :length] for length in lengths]
-    answer = within(make_app(), post(json={"input": [window.tolist() for window in asked]}))
-    alone = [run.predict(window[None], np.array([len(window)]))[0][0] for window in asked]
+    requested = [WINDOWS[0, :length] for length in lengths]
+    answer = within(make_app(), post(json={"input": [window.tolist() for window in requested]}))
+    alone = [run.predict(window[None], np.array([len(window)]))[0][0] for window in requested]
     np.testing.assert_allclose(floats(answer), alone, atol=1e-6)
 
 
 def test_many_at_once_are_batched_and_each_gets_its_own(make_app: Any, within: Any, run: Any) -> None:
-    asked = np.random.default_rng(5).standard_normal((40, 1, 5, 16)).astype(np.float32)
+    requested = np.random.default_rng(5).standard_normal((40, 1, 5, 16)).astype(np.float32)
     app = make_app()
 
     async def work(client: Any) -> list[Any]:
-        return await asyncio.gather(*(send(windows)(client) for windows in asked))
+        return await asyncio.gather(*(send(windows)(client) for windows in requested))
 
     answers = [np.load(io.BytesIO(answer.content))[0] for answer in within(app, work)]
-    np.testing.assert_allclose(answers, run.predict(asked[:, 0], np.full(40, 5))[0], atol=1e-6)
+    np.testing.assert_allclose(answers, run.predict(requested[:, 0], np.full(40, 5))[0], atol=1e-6)
     figures = app.state.metrics.text().decode()
     batches = float(figures.split('nextvec_batch_size_count{model="small"} ')[1].split("\n")[0])
     assert batches < 40
@@ -244,8 +244,8 @@ def test_outcomes_are_counted_by_arm_and_once(make_app: Any, within: Any) -> Non
 
     async def work(client: Any) -> None:
         answer = await send(WINDOWS)(client)
-        arm, told = answer.headers["x-nextvec-arm"], answer.headers["x-request-id"]
-        outcome = {"request_id": told, "score": 0.5}
+        arm, output = answer.headers["x-nextvec-arm"], answer.headers["x-request-id"]
+        outcome = {"request_id": output, "score": 0.5}
         noted = await client.post("/v1/outcomes", json=outcome)
         assert noted.json() == {"object": "outcome", "model": arm, "arm": arm}
         assert (await client.post("/v1/outcomes", json=outcome)).status_code == 404
@@ -261,9 +261,9 @@ def test_outcomes_are_counted_by_arm_and_once(make_app: Any, within: Any) -> Non
 
 def test_the_log_has_a_line_a_request_and_none_of_its_contents(make_app: Any, within: Any) -> None:
     log = io.BytesIO()
-    asked = {"input": [[0.123456789] * 16], "user": "a-name-that-is-private"}
+    requested = {"input": [[0.123456789] * 16], "user": "a-name-that-is-private"}
     key = {"authorization": "Bearer a-secret-key-of-16"}
-    within(make_app(log=log, api_keys=("a-secret-key-of-16",)), post(json=asked, headers=key))
+    within(make_app(log=log, api_keys=("a-secret-key-of-16",)), post(json=requested, headers=key))
     assert b"0.1234" not in log.getvalue()
     assert b"private" not in log.getvalue()
     assert b"secret" not in log.getvalue()
@@ -305,11 +305,11 @@ def test_other_pages_may_not_ask_unless_they_are_named(make_app: Any, within: An
     preflight = {**origin, "access-control-request-method": "POST"}
 
     async def work(client: Any) -> list[Any]:
-        asked = await client.options("/v1/predict", headers=preflight)
-        told = await client.post("/v1/predict", json={"input": [[0.0] * 16]}, headers=origin)
+        requested = await client.options("/v1/predict", headers=preflight)
+        output = await client.post("/v1/predict", json={"input": [[0.0] * 16]}, headers=origin)
         return [
-            asked.headers.get("access-control-allow-origin"),
-            told.headers.get("access-control-allow-origin"),
+            requested.headers.get("access-control-allow-origin"),
+            output.headers.get("access-control-allow-origin"),
         ]
 
     assert within(make_app(), work) == [None, None]

@@ -215,7 +215,7 @@ def test_a_device_is_not_waited_for_at_every_update_and_nothing_bad_is_saved(
 ):
     """As on a GPU: figures are looked at together, and before a checkpoint is written."""
     monkeypatch.setattr(loop, "AT_ONCE", ())
-    real_update, real_save, saved, asked = loop.update, TrainingSession.save, [], []
+    real_update, real_save, saved, requested = loop.update, TrainingSession.save, [], []
 
     def spoil(session, batch):
         with monkeypatch.context() as patch:
@@ -231,7 +231,7 @@ def test_a_device_is_not_waited_for_at_every_update_and_nothing_bad_is_saved(
         def ask(tensor, *rest):
             # The norms of each term's gradient are taken at the first update of an epoch.
             if "nextvec" in sys._getframe(1).f_code.co_filename and session.state.batch > 0:
-                asked.append((name, sys._getframe(1).f_code.co_name))
+                requested.append((name, sys._getframe(1).f_code.co_name))
             return real(tensor, *rest)
 
         return ask
@@ -248,8 +248,8 @@ def test_a_device_is_not_waited_for_at_every_update_and_nothing_bad_is_saved(
     assert saved == [1, 2, 3]
     checkpoint = read_checkpoint(tmp_path / "run")
     assert checkpoint is not None
-    assert checkpoint.facts["state"]["update"] == 3
-    assert asked == []
+    assert checkpoint.metadata["state"]["update"] == 3
+    assert requested == []
 
 
 def test_figures_are_looked_at_every_so_many_updates(store, tiny, tmp_path, monkeypatch):
@@ -395,12 +395,12 @@ def test_spread_tells_an_oracle_from_a_collapsed_model():
 
 
 def test_a_terminal_shows_how_validation_goes(store, tiny, tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(loop.Progress, "advance", lambda self, *_, **shown: said.append(shown.get("live")))
+    output = []
+    monkeypatch.setattr(loop.Progress, "advance", lambda self, *_, **shown: output.append(shown.get("live")))
     train(store, tiny("optim.epochs=3"), tmp_path / "run", quiet=True)
     cosines = [line["validation"]["cosine"] for line in read_history(tmp_path / "run")]
     best = max(cosines)
-    lines = [line for line in said if line is not None]
+    lines = [line for line in output if line is not None]
     assert [len(line.partition(" ")[0]) for line in lines] == [1, 2, 3]
     assert lines[-1] == (
         f"{sparkline(cosines)} {cosines[-1]:.4f}, best {best:.4f} (epoch {cosines.index(best) + 1})"
@@ -418,13 +418,15 @@ def test_the_generators_of_all_devices_are_saved_and_put_back(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.mps, "get_rng_state", lambda: states["mps"])
     monkeypatch.setattr(torch.mps, "set_rng_state", lambda state: states.update(mps=state))
-    before, facts = dict(states), random_state()[1]
+    before, metadata = dict(states), random_state()[1]
     tensors = random_state()[0]
     states.clear()
-    set_random_state(tensors, facts)
+    set_random_state(tensors, metadata)
     assert states == before
     states.clear()
-    set_random_state({"torch": tensors["torch"], "numpy": tensors["numpy"], "cuda": torch.tensor([9])}, facts)
+    set_random_state(
+        {"torch": tensors["torch"], "numpy": tensors["numpy"], "cuda": torch.tensor([9])}, metadata
+    )
     assert states == {1: torch.tensor([9])}, "a checkpoint of an earlier version"
 
 

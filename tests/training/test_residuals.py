@@ -35,15 +35,15 @@ def test_a_ridge_of_too_many_numbers_uses_fewer_positions(
 ) -> None:
     monkeypatch.setattr(linear, "MAX_FEATURES", 2 * D + 1)
     model = registry.build("mlp", d_embed=D, hidden=8, residual="ridge", residual_context=4).eval()
-    facts = fit_residual(model, world.vectors, world.train, world.validation)
-    judged = Ridge(4)
-    judged.fit(world.vectors, world.train, world.validation)
-    assert (facts["positions"], facts["lambda"]) == (2, judged.metadata["lambda"])
-    assert len(facts["weights"]) == 4
+    metadata = fit_residual(model, world.vectors, world.train, world.validation)
+    evaluated = Ridge(4)
+    evaluated.fit(world.vectors, world.train, world.validation)
+    assert (metadata["positions"], metadata["lambda"]) == (2, evaluated.metadata["lambda"])
+    assert len(metadata["weights"]) == 4
     contexts, _ = gather_contexts(world.vectors, world.validation, 4)
     raw = model(torch.from_numpy(contexts)).raw[:, -1].numpy()
     short, lengths = gather_contexts(world.vectors, world.validation, 2)
-    np.testing.assert_allclose(raw, judged.predict(short, lengths)[0], atol=1e-4)
+    np.testing.assert_allclose(raw, evaluated.predict(short, lengths)[0], atol=1e-4)
 
 
 def test_what_needs_no_fit_is_left_alone(world: SimpleNamespace) -> None:

@@ -54,20 +54,20 @@ def test_death_between_updates_then_resume_changes_no_bit(store, tiny, tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("residual", "said"), [("ridge", {"weights", "lambda", "positions"}), ("last", set())]
+    ("residual", "message"), [("ridge", {"weights", "lambda", "positions"}), ("last", set())]
 )
 def test_a_run_tells_what_its_residual_was_found_to_be_also_after_a_resume(
-    store, tiny, tmp_path, monkeypatch, residual, said
+    store, tiny, tmp_path, monkeypatch, residual, message
 ):
     options = (f"model.options.residual={residual}", "optim.epochs=1", "runtime.checkpoint_every_s=0.0")
-    config, told = tiny(*options), []
+    config, reported = tiny(*options), []
     train(store, config, tmp_path / "whole", quiet=True)
     killed_and_resumed(store, config, tmp_path / "resumed", monkeypatch, 2)
     for run in ("whole", "resumed"):
-        told.append(json.loads((tmp_path / run / "run.json").read_text())["fitted"])
-    assert told[0] == told[1]
-    assert told[0].keys() == ({"residual", *said} if said else set())
-    assert told[0].get("residual", "last") == residual
+        reported.append(json.loads((tmp_path / run / "run.json").read_text())["fitted"])
+    assert reported[0] == reported[1]
+    assert reported[0].keys() == ({"residual", *message} if message else set())
+    assert reported[0].get("residual", "last") == residual
 
 
 @pytest.mark.parametrize("victim", ["save_model", "write_history", "conclude", "validate", "finish_epoch"])
@@ -136,7 +136,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(store, tiny, tmp_path):
     assert child.returncode == 130
     assert "everything is saved; go on with --resume" in message
     assert message.count("\n") == 1
-    assert read_checkpoint(out).facts["state"]["update"] > 0
+    assert read_checkpoint(out).metadata["state"]["update"] > 0
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -37,8 +37,8 @@ def wanted(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 def test_each_epoch_of_the_history_is_shown(store, tiny, tmp_path) -> None:
     run = tmp_path / "run"
-    with Scalars(run) as told:
-        train(store, tiny(), run, quiet=True, after_epoch=told)
+    with Scalars(run) as output:
+        train(store, tiny(), run, quiet=True, after_epoch=output)
     found = shown(run)
     assert {name: found[name] for name in WATCHED} == wanted(run)
     assert len(found["lr"]) == 3
@@ -58,15 +58,15 @@ def test_a_resumed_run_shows_each_epoch_once(store, tiny, tmp_path, monkeypatch)
         monkeypatch.setattr(loop, "validate", validate)
 
     stopped_in(1)
-    with pytest.raises(TrainingInterrupted), Scalars(run) as told:
-        train(store, tiny(), run, quiet=True, after_epoch=told)
+    with pytest.raises(TrainingInterrupted), Scalars(run) as output:
+        train(store, tiny(), run, quiet=True, after_epoch=output)
     assert len(shown(run)["lr"]) == 1
     stopped_in(2)
     with pytest.raises(TrainingInterrupted):
         train(store, None, run, resume=True, quiet=True)
     monkeypatch.undo()
-    with Scalars(run) as told:
-        train(store, None, run, resume=True, quiet=True, after_epoch=told)
+    with Scalars(run) as output:
+        train(store, None, run, resume=True, quiet=True, after_epoch=output)
     found = shown(run)
     assert {name: found[name] for name in WATCHED} == wanted(run)
     assert len(found["lr"]) == 3
@@ -75,8 +75,8 @@ def test_a_resumed_run_shows_each_epoch_once(store, tiny, tmp_path, monkeypatch)
 def test_a_finished_run_can_still_be_shown(store, tiny, tmp_path) -> None:
     run = tmp_path / "run"
     train(store, tiny("optim.epochs=1"), run, quiet=True)
-    with Scalars(run) as told:
-        train(store, None, run, resume=True, quiet=True, after_epoch=told)
+    with Scalars(run) as output:
+        train(store, None, run, resume=True, quiet=True, after_epoch=output)
     assert shown(run)["validation/cosine"] == wanted(run)["validation/cosine"]
 
 

@@ -241,10 +241,10 @@ def bench_of(
     options = from_dict(DecoderOptions, parse_assignments(flags.decoder_option), where="--decoder-option")
     check_decoders(specs)
     held = Store.open(store)
-    judged = None if run is None else open_evaluated(str(run), device)
+    evaluated = None if run is None else open_evaluated(str(run), device)
     reader = open_text_reader(Space.of(held), encoder)
-    with opened(specs, held, reader, selection, judged, options, quiet=quiet) as (bench, decoders):
-        yield bench, decoders, judged
+    with opened(specs, held, reader, selection, evaluated, options, quiet=quiet) as (bench, decoders):
+        yield bench, decoders, evaluated
 
 
 def decoder_evaluate(
@@ -267,10 +267,10 @@ def decoder_evaluate(
     """
     if not decoders:
         raise ConfigError("nothing to evaluate", where="nextvec decoder evaluate", remedy="name a decoder")
-    with bench_of(decoders, store, run, flags, encoder, device, quiet=quiet) as (bench, found, judged):
+    with bench_of(decoders, store, run, flags, encoder, device, quiet=quiet) as (bench, found, evaluated):
         from nextvec.experiments.decoder_scores import evaluate_decoders
 
-        report, shown = evaluate_decoders(bench, found, judged)
+        report, shown = evaluate_decoders(bench, found, evaluated)
     output("\n\n".join([describe_table(report), *map(_show, shown[:examples])]), report.to_json(), json)
     common.finish(report.verdicts(), strict=strict)
 

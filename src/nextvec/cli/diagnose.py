@@ -152,14 +152,17 @@ def _titled(title: str, lines: list[str]) -> str:
 
 def _criteria(found: Checklist) -> list[str]:
     count = found.count
-    told = {c.status: c.status.replace(" measurable here", " measurable") for c in found.criteria}
-    rows = [[c.criterion, c.document, c.asked, c.measured or "-", told[c.status]] for c in found.criteria]
+    status_words = {c.status: c.status.replace(" measurable here", " measurable") for c in found.criteria}
+    rows = [
+        [c.criterion, c.document, c.required, c.measured or "-", status_words[c.status]]
+        for c in found.criteria
+    ]
     notes: dict[str, list[str]] = {}
     for c in found.criteria:
         if c.note:
             notes.setdefault(c.note, []).append(c.criterion)
     return [
-        columns(["criterion", "document", "asked", "measured", ""], rows),
+        columns(["criterion", "document", "required", "measured", ""], rows),
         f"{count('met')} met, {count('not met')} not met ({found.reported} of these depend on the encoder), "
         f"{count('not measurable here')} not measurable.",
         *(f"{', '.join(dict.fromkeys(of))}: {note}." for note, of in notes.items()),
@@ -186,9 +189,9 @@ def diagnose_decoder(
 
     The exit code is 0 whatever is found, or with --strict 1 when a verdict is RED.
     """
-    with bench_of([decoder], store, run, flags, encoder, device, quiet=quiet) as (bench, [opened], judged):
+    with bench_of([decoder], store, run, flags, encoder, device, quiet=quiet) as (bench, [opened], evaluated):
         from nextvec.experiments.decoder_abcd import diagnose_decoder
 
-        found = diagnose_decoder(bench, opened, judged)
+        found = diagnose_decoder(bench, opened, evaluated)
     output(describe_table(found), found.to_json(), json)
     common.finish(found.verdicts(), strict=strict)

@@ -89,7 +89,7 @@ def describe(found: DataDiagnosis) -> str:
     return "\n\n".join(blocks) + "\n" + "\n".join(common.verdict_lines(found.verdicts))
 
 
-def _told(found: Estimate, sign: str = "") -> tuple[str, str]:
+def _interval(found: Estimate, sign: str = "") -> tuple[str, str]:
     """A figure and its interval, in two cells."""
     low, high = found.low, found.high
     return f"{found.value:{sign}.4f}", "" if low is None or high is None else f"[{low:.4f}, {high:.4f}]"
@@ -97,7 +97,13 @@ def _told(found: Estimate, sign: str = "") -> tuple[str, str]:
 
 def _lags(curve: LagCurve) -> str:
     rows = [
-        [f"{lag.k}", f"{lag.pairs:,}", *_told(lag.cosine), f"{lag.shuffled:.4f}", *_told(lag.gain, "+")]
+        [
+            f"{lag.k}",
+            f"{lag.pairs:,}",
+            *_interval(lag.cosine),
+            f"{lag.shuffled:.4f}",
+            *_interval(lag.gain, "+"),
+        ]
         for lag in curve.lags
     ]
     note = (
@@ -128,8 +134,8 @@ def _coherence(curves: tuple[LagCurve, ...]) -> str:
         cells = [curve.source or "all", f"{curve.documents:,}", f"{curve.chunks:,}"]
         if curve.lags:
             first = curve.lags[0]
-            cells += [*_told(first.cosine), f"{first.shuffled:.4f}", f"{curve.apart:.4f}"]
-            cells += _told(first.gain, "+")
+            cells += [*_interval(first.cosine), f"{first.shuffled:.4f}", f"{curve.apart:.4f}"]
+            cells += _interval(first.gain, "+")
         rows.append(cells + [""] * (9 - len(cells)))
     head = ["source", "documents", "chunks", "adjacent", "", "shuffled", "other documents", "difference", ""]
     return columns(head, rows)

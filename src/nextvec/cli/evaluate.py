@@ -51,7 +51,7 @@ class TableFlags:
     markdown: Markdown = False
     wide: Wide = False
 
-    def judging(
+    def config(
         self, horizon: int, *, quiet: bool, context: int = DEFAULT_CONTEXT, **question: Any
     ) -> EvaluationConfig:
         """As the harness takes it; `context` is what --judge-context is by default, `question` its task and
@@ -117,7 +117,7 @@ def evaluate(
     chosen = common.selection(flags.split, sources, split_file, train_sources)
     predictors = [open_evaluated(run, device) for run in runs if run != "baselines"]
     context = int(predictors[0].training["context"]) if task == "middle" and predictors else DEFAULT_CONTEXT
-    how = flags.judging(horizon, quiet=quiet, context=context, task=task, queries=queries)
+    how = flags.config(horizon, quiet=quiet, context=context, task=task, queries=queries)
     report = evaluate_runs(opened, predictors, chosen, how)
     output(format_report(report, markdown=flags.markdown, wide=flags.wide), report.to_json(), json)
 
@@ -164,9 +164,9 @@ def metrics(*, json: common.JsonTarget = None) -> None:
     """
     from nextvec.evaluation.table import explain
 
-    told = explain()
-    figures = [dict(zip(("column", "key", "better", "says"), row, strict=True)) for row in told]
+    explained = explain()
+    figures = [dict(zip(("column", "key", "better", "says"), row, strict=True)) for row in explained]
     lines = ["column (- : in the JSON alone), key, which way is better (- : neither)", ""]
-    for column, key, better, says in told:
+    for column, key, better, says in explained:
         lines.append(fill(says, f"{column or '-':12}  {key:24}  {better or '-':6}  ", " " * 8))
     output("\n".join(lines), figures, json)

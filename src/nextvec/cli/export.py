@@ -111,7 +111,7 @@ def export_npz(
 
     opened = Store.open(store)
     config = SplitConfig(file=None if split_file is None else str(split_file))
-    documents = split_documents(opened, config, names(sources)).judged(split)
+    documents = split_documents(opened, config, names(sources)).evaluated(split)
     report = write(opened, out, documents=documents, context=context, quiet=quiet)
     print(
         f"{report.windows:,} windows of {report.documents:,} documents written to {report.file}; "

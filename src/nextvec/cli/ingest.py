@@ -100,8 +100,8 @@ class CuttingFlags:
 
         given = parse_assignments(self.chunk_option)
         if self.chunker != "tokens" and self.tokenizer is not None:
-            said = f"the chunker {self.chunker} counts no tokens"
-            raise ConfigError(said, where="--tokenizer", remedy="add --chunker tokens")
+            message = f"the chunker {self.chunker} counts no tokens"
+            raise ConfigError(message, where="--tokenizer", remedy="add --chunker tokens")
         if self.chunker == "tokens":
             path = self.tokenizer or _tokenizer_of(encoder)
             given["tokenizer"], given["tokenizer_id"] = tokenizer_from_file(path)
@@ -114,9 +114,9 @@ def _tokenizer_of(encoder: EncoderConfig) -> Path:
 
     here = encoder.name if encoder.endpoint is None else encoder.same_as
     if here is None:
-        said = f"chunks are cut by tokens, and the tokenizer of the server's '{encoder.name}' is not here"
+        message = f"chunks are cut by tokens, and the tokenizer of the server's '{encoder.name}' is not here"
         remedy = "name its tokenizer.json: --tokenizer FILE"
-        raise ConfigError(said, where="--chunker tokens", remedy=remedy)
+        raise ConfigError(message, where="--chunker tokens", remedy=remedy)
     return find_folder(here) / "tokenizer.json"
 
 
@@ -214,7 +214,7 @@ def ingest(
 ) -> None:
     """Read documents, cut them into chunks, encode these, and keep texts and vectors in a store.
 
-    Run it again after an interruption and it goes on; run it with more sources and they are added.
+    Run it again after an interruption to continue; run it with more sources and they are added.
     With --vectors and --chunks, or an .npz of windows, nothing is encoded.
     """
     cutting, encoding = cutting or CuttingFlags(), encoding or IngestEncoderFlags()
@@ -240,8 +240,8 @@ def _check_ready_made(replace: bool, cutting: CuttingFlags, encoding: IngestEnco
         remedy = "delete the old ones: nextvec delete STORE ID"
         raise ConfigError("replaces documents that are read from sources", where="--replace", remedy=remedy)
     if cutting.phases != 1:
-        said = "vectors that you already have are not cut anew"
-        raise ConfigError(said, where="--phases", remedy="leave --phases out")
+        message = "vectors that you already have are not cut again"
+        raise ConfigError(message, where="--phases", remedy="leave --phases out")
     if encoding.engine != "local":
         raise ConfigError("nothing has to be encoded", where="--engine", remedy="leave --engine out")
 
@@ -290,16 +290,16 @@ def _few(out: Path) -> str:
     if sum(store.documents[i].count >= needed for i in split.test) >= FEWEST_TEST:
         return ""
     counts = [d.count for d in store.documents if d.view_of is None]
-    said = (
+    message = (
         f"\n  few documents: of {len(counts)} the default split keeps {len(split.train)} for training, "
         f"{len(split.validation)} for validation and {len(split.test)} to be tested on.\n"
         "    More of them: nextvec train --set data.split.test=0.3; each once: nextvec matrix --folds 5"
     )
     short = [count for count in counts if count < needed]
     if not short:
-        return said
+        return message
     least = max(min(short) - EvaluationConfig.horizon, 1)
-    return said + (
+    return message + (
         f"\n  fewer than {needed} chunks, too few for a window of the default recipe or of the evaluation: "
         f"{len(short)} of {counted(len(counts), 'document')}.\n    Shorter windows: "
         f"nextvec train --set data.min_context={least}; nextvec evaluate --judge-context {least}"

@@ -144,8 +144,8 @@ def _fetched(arguments: Sequence[str]) -> Iterator[Sequence[str]]:
             if is_remote(value):
                 out = option == "--out"
                 if verb in HERE_ONLY or (out and verb not in REMOTE_OUT):
-                    said = f"`nextvec {verb}` writes to folders of this machine"
-                    raise ConfigError(said, where=value, remedy="copy it there")
+                    message = f"`nextvec {verb}` writes to folders of this machine"
+                    raise ConfigError(message, where=value, remedy="copy it there")
                 value = str(stack.enter_context(written(value)) if out else fetch(value))
                 argument = f"{option}={value}" if equals else value
             found.append(argument)

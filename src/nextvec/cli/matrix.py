@@ -70,7 +70,7 @@ def matrix(
         int,
         flag(
             "Cross-validation by document: so many runs of each combination, each tested on another "
-            "part, so that every document is judged once (3 or more; for small stores)."
+            "part, so that every document is evaluated once (3 or more; for small stores)."
         ),
     ] = 0,
     top: Annotated[
@@ -85,7 +85,7 @@ def matrix(
         ),
     ] = False,
     training: TrainingFlags | None = None,
-    judging: TableFlags | None = None,
+    flags: TableFlags | None = None,
     judge_sources: Annotated[
         str | None, flag("Evaluate these sources only (default: the trained ones).", group=EVALUATION)
     ] = None,
@@ -102,19 +102,19 @@ def matrix(
     from nextvec.experiments.evaluating import DocumentSelection
     from nextvec.experiments.matrix import join_matrix, run_matrix
 
-    training, judging, opened = training or TrainingFlags(), judging or TableFlags(), Store.open(store)
+    training, flags, opened = training or TrainingFlags(), flags or TableFlags(), Store.open(store)
     plan = (axes or AxisFlags()).plan(opened, models, seeds, training, folds)
-    _check_use(jobs, folds and (top or judging.split != "test"), join and (top or json is not None))
+    _check_use(jobs, folds and (top or flags.split != "test"), join and (top or json is not None))
     configure = configurer(training)
     first = configure(plan.cells[0])
-    selection = DocumentSelection(judging.split, names(judge_sources) or first.data.sources)
-    how = judging.judging(first.data.horizons[0], quiet=quiet)
+    selection = DocumentSelection(flags.split, names(judge_sources) or first.data.sources)
+    how = flags.config(first.data.horizons[0], quiet=quiet)
     if join:
         failed = join_matrix(opened, plan, configure, out, selection, how, jobs=jobs, quiet=quiet)
         print("\n".join([f"every run of {out} has ended", *(f"FAILED {n}: {e}" for n, e in failed.items())]))
     else:
         table = run_matrix(opened, plan, configure, out, selection, how, jobs=jobs, quiet=quiet)
-        output(show(table, markdown=judging.markdown, wide=judging.wide), table, json)
+        output(show(table, markdown=flags.markdown, wide=flags.wide), table, json)
         _diagnose_best(out, table, top, lambda run: diagnose_model(opened, run, selection, how))
         failed = table["failed"]
     if failed:
@@ -127,8 +127,8 @@ def _diagnose_best(
     from nextvec.experiments.diagnose import carry
 
     for carried in carry(out, table, top, diagnose) if top else ():
-        told = carried.diagnosis.diagnosis.headline
-        print(f"\n{carried.row}: {told}\n  everything: {carried.file}")
+        headline = carried.diagnosis.diagnosis.headline
+        print(f"\n{carried.row}: {headline}\n  everything: {carried.file}")
 
 
 def _check_use(jobs: int, folded: object, joined: object) -> None:
@@ -136,8 +136,8 @@ def _check_use(jobs: int, folded: object, joined: object) -> None:
     if jobs < 1:
         raise ConfigError("--jobs must be at least 1", where="nextvec matrix", remedy="correct the flag")
     if folded:
-        said = "a cross-validation tests every run on its own part, and is no diagnosis"
-        raise ConfigError(said, where="--folds", remedy="leave --top and --split out")
+        message = "a cross-validation tests every run on its own part; it is not a diagnosis"
+        raise ConfigError(message, where="--folds", remedy="leave --top and --split out")
     if joined:
         remedy = "leave --top and --json to the other command"
         raise ConfigError("who joins makes no table", where="--join", remedy=remedy)

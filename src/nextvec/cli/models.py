@@ -54,22 +54,22 @@ def _memory(rows: list[dict[str, Any]], devices: int) -> list[str]:
     lines = ["", title]
     for row in rows:
         found = estimated_memory(row["name"], row["preset"], 768, batch=-(-32 // devices))
-        told = "not known without running it"
+        memory = "not known without running it"
         row["training_bytes"] = None
         if found is not None:
             found = found.shared(devices)
             row["training_bytes"] = found.total
             parts = (found.total, found.weights, found.gradients, found.moments, found.activations)
             total, weights, gradients, moments, activations = (f"{part / 2**30:.1f}" for part in parts)
-            told = f"{total}: weights {weights}, gradients {gradients}, moments {moments}, "
-            told += f"activations {activations}"
-        lines.append(f"  {row['preset']}: {told}")
+            memory = f"{total}: weights {weights}, gradients {gradients}, moments {moments}, "
+            memory += f"activations {activations}"
+        lines.append(f"  {row['preset']}: {memory}")
     return lines
 
 
 def _details(row: dict[str, Any]) -> list[str]:
-    told = ((title, row[title.lower()]) for title in ("Paper", "Parity", "Deviations"))
-    lines = [row["summary"], *(f"{title}: {text}" for title, text in told if text)]
+    notes = ((title, row[title.lower()]) for title in ("Paper", "Parity", "Deviations"))
+    lines = [row["summary"], *(f"{title}: {text}" for title, text in notes if text)]
     return ["", *(fill(line, rest="  ") for line in lines)]
 
 

@@ -57,18 +57,18 @@ def predict(
     made = np.stack([passage.raw.values for passage in found])
     vectors.write(RawVectors(made, first.encoder, first.normalised))
     figures = {"run": str(run), "encoder": predictor.space.encoder["name"], "query": query}
-    told = [describe_reading(found[0], predictor.name), *map(describe_prediction, found)]
-    output("\n\n".join(told), {**figures, "predictions": [each.to_json() for each in found]}, json)
+    paragraphs = [describe_reading(found[0], predictor.name), *map(describe_prediction, found)]
+    output("\n\n".join(paragraphs), {**figures, "predictions": [each.to_json() for each in found]}, json)
 
 
 def describe_prediction(found: NextPassage) -> str:
     """One horizon: confidence, the decoder's text, real passages."""
     import numpy as np
 
-    said = found.confidence
+    confidence = found.confidence
     sure = "not stated: this run was not trained to state any"
-    if said is not None:
-        sure = f"{said.value:.3f}, {CONFIDENCES[said.kind]}"
+    if confidence is not None:
+        sure = f"{confidence.value:.3f}, {CONFIDENCES[confidence.kind]}"
     ahead = "the next passage" if found.horizon == 1 else f"{found.horizon} passages ahead"
     lines = [
         f"{ahead[0].upper()}{ahead[1:]}: a vector of length {np.linalg.norm(found.raw.values):.3f}",
@@ -84,7 +84,7 @@ GUARDING, SNAPPING, SAMPLING = Group("Guard"), Group("Snapping"), Group("Samplin
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class CourseFlags:
+class RolloutFlags:
     """When a rollout stops, and what it reads on the way."""
 
     min_cosine: Annotated[
@@ -111,7 +111,7 @@ class CourseFlags:
     sample: Annotated[bool, flag("Draw every step; for generative runs.", group=SAMPLING)] = False
     seed: Annotated[int | None, flag("Of the draws (default: 0).", group=SAMPLING)] = None
 
-    def course(self) -> RolloutSettings:
+    def settings(self) -> RolloutSettings:
         """As a rollout takes it. Raises ConfigError for what means nothing without --snap or --sample."""
         from nextvec.inference.rollout import Guard, RolloutSettings, SnapToCorpus
 
@@ -132,7 +132,7 @@ def rollout(
     steps: Annotated[int, flag("How far, in chunks.")] = 5,
     text: texts.TextFlags | None = None,
     query: texts.Query = None,
-    flags: CourseFlags | None = None,
+    flags: RolloutFlags | None = None,
     nearest: texts.PassageCount = None,
     decoder: texts.DecoderFlags | None = None,
     encoder: texts.EncoderFlags | None = None,
@@ -148,15 +148,15 @@ def rollout(
 
     vectors = vector or texts.VectorFlags()
     vectors.check()
-    course = (flags or CourseFlags()).course()
+    settings = (flags or RolloutFlags()).settings()
     if steps < 1:
         raise ConfigError(f"a rollout of {steps} steps", where="--steps", remedy="request 1 or more")
     read, where = texts.read_text(text, run)
     predictor = open_predictor(run, device)
     count = texts.passage_count(predictor, decoder, nearest, 1)
-    wanted = count > 0 or course.snap is not None
+    wanted = count > 0 or settings.snap is not None
     with texts.open_pipeline(predictor, encoder, decoder, passages=wanted) as pipeline:
-        found = pipeline.rollout(read, steps, course, query=query, n=count, where=where)
+        found = pipeline.rollout(read, steps, settings, query=query, n=count, where=where)
     vectors.write(found.raw)
     figures = {"run": str(run), "encoder": predictor.space.encoder["name"], "query": query}
     output(describe_rollout(found, predictor.name, steps), {**figures, **found.to_json()}, json)

@@ -112,12 +112,12 @@ def retrieve(
 def _check_use(evaluate: bool, text: TextFlags, ask: AskFlags, compare: CompareFlags) -> None:
     """Flags of the other use would do nothing."""
     if evaluate and (text, ask) != (TextFlags(), AskFlags()):
-        said = "with --evaluate the texts are the store's own and strategies are named by --strategies"
+        message = "with --evaluate the texts are the store's own and strategies are named by --strategies"
         remedy = f"leave out the flags of '{ASKING.name}' and --text, --file"
-        raise ConfigError(said, where="--evaluate", remedy=remedy)
+        raise ConfigError(message, where="--evaluate", remedy=remedy)
     if not evaluate and compare != CompareFlags():
-        said = "flags of a comparison without one"
-        raise ConfigError(said, where="nextvec retrieve", remedy="add --evaluate")
+        message = "flags of a comparison without one"
+        raise ConfigError(message, where="nextvec retrieve", remedy="add --evaluate")
 
 
 @dataclass(frozen=True)
@@ -243,14 +243,14 @@ def describe_comparison(found: Mapping[str, Any]) -> str:
 
 def _heading(found: Mapping[str, Any]) -> str:
     sample = " (in-sample)" if found["split"] == "train" else ""
-    given, told = found["queries"], ""
+    given, wording = found["queries"], ""
     if given is not None:
-        told = f", a later chunk given as query in {given:,} windows"
+        wording = f", a later chunk given as query in {given:,} windows"
     dropped = f"; {found['dropped']:,} windows dropped that stand in training" if found["dropped"] else ""
     chance = ", ".join(f"{METRICS[name]} {value:.4f}" for name, value in found["chance"].items())
     return fill(
         f"Split {found['split']}{sample} of {found['encoder']} vectors: {found['windows']:,} windows of "
-        f"{found['documents']:,} documents{told}, context {found['context']}, "
+        f"{found['documents']:,} documents{wording}, context {found['context']}, "
         f"horizon {found['horizon']}{dropped}. "
         f"Candidates: {found['pool']:,} chunks of the {found['candidates']}, without what was read "
         f"({found['eligible']:,.0f} on average). Chance: {chance}."

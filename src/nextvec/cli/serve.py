@@ -139,8 +139,8 @@ def serve(
 def _check_installed() -> None:
     for package in ("fastapi", "uvicorn", "httptools", "orjson", "prometheus_client"):
         if find_spec(package) is None:
-            said, remedy = f"serving needs {package}", "pip install nextvec[serve]"
-            raise MissingDependencyError(said, where="nextvec serve", remedy=remedy)
+            message, remedy = f"serving needs {package}", "pip install nextvec[serve]"
+            raise MissingDependencyError(message, where="nextvec serve", remedy=remedy)
 
 
 def _settings(listen: ListenFlags, limits: LimitFlags) -> Settings:

@@ -138,17 +138,17 @@ def _read(
     from nextvec.corpus.store import Store
     from nextvec.experiments.surprise import chosen, surprises_of_document, surprises_of_text
 
-    asked = show.finder, show.threshold
+    finder = show.finder, show.threshold
     if document is not None:
         _refuse({"a text": given != texts.TextFlags(), "an encoder": encoder is not None}, "--document")
         opened, predictor = Store.open(_needed(store, "--document")), _predictor(run, device)
-        return surprises_of_document(predictor, opened, document, *chosen(predictor, *asked))
+        return surprises_of_document(predictor, opened, document, *chosen(predictor, *finder))
     if store is not None:
         raise ConfigError("a store alone", where="--store", remedy="add --document ID, or --evaluate")
     read, where = texts.read_text(given, run)
     predictor = _predictor(run, device)
     reader = texts.open_text_reader(predictor.space, encoder)
-    return surprises_of_text(predictor, reader, read, where, *chosen(predictor, *asked))
+    return surprises_of_text(predictor, reader, read, where, *chosen(predictor, *finder))
 
 
 def _evaluate(run: Path, store: Path, flags: EvaluationFlags, device: str, json: str | None) -> None:
@@ -181,8 +181,8 @@ def _joined(flags: EvaluationFlags, usual: tuple[int, int]) -> dict[str, Any]:
     if flags.segment_chunks is not None:
         least, _, most = flags.segment_chunks.partition("-")
         if not (least.isdecimal() and most.isdecimal() and 1 <= int(least) <= int(most)):
-            said = f"'{flags.segment_chunks}' is not a range"
-            raise ConfigError(said, where="--segment-chunks", remedy="write 3-11")
+            message = f"'{flags.segment_chunks}' is not a range"
+            raise ConfigError(message, where="--segment-chunks", remedy="write 3-11")
         usual = int(least), int(most)
     chosen = selection(flags.split, flags.sources, flags.split_file)
     return {"selection": chosen, "count": flags.documents, "seed": flags.seed, "segment_chunks": usual}
@@ -269,7 +269,13 @@ def _cells(row: FinderRow) -> list[str]:
     mark = "*" if gap is None else " " if not gap.excludes_zero else "+" if gap.value < 0 else "-"
     interval = "" if gap is None else gap.signed()
     return [
-        *(row.name, f"{row.pk:.4f}{mark}", f"{row.window_diff:.4f}", f"{row.f1:.3f}", f"{row.said:.2f}"),
+        *(
+            row.name,
+            f"{row.pk:.4f}{mark}",
+            f"{row.window_diff:.4f}",
+            f"{row.f1:.3f}",
+            f"{row.boundary_ratio:.2f}",
+        ),
         interval,
         "" if row.validation_pk is None else f"{row.validation_pk:.4f}",
         "" if rule is None else f"{rule.threshold:g} / {rule.apart} / {rule.width}",

@@ -116,8 +116,8 @@ class VectorFlags:
     def check(self) -> None:
         """Before the work, not after it. Raises ConfigError."""
         if self.vector is None and self.output_type is not None:
-            said, remedy = "describes how vectors are written", "add --vector FILE.npy"
-            raise ConfigError(said, where="--output-type", remedy=remedy)
+            message, remedy = "describes how vectors are written", "add --vector FILE.npy"
+            raise ConfigError(message, where="--output-type", remedy=remedy)
         if self.vector is not None and (self.vector.suffix != ".npy" or self.vector.is_dir()):
             raise ConfigError(f"{self.vector} is not an .npy file", where="--vector", remedy="give FILE.npy")
 
@@ -177,8 +177,8 @@ def _checked(text: str, where: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        said = f"character {error.start + 1} is not UTF-8"
-        raise DocumentError(said, where=where, remedy="give it as a UTF-8 file") from None
+        message = f"character {error.start + 1} is not UTF-8"
+        raise DocumentError(message, where=where, remedy="give it as a UTF-8 file") from None
     normal = normalise_text(text)
     if not normal:
         raise DocumentError("no text in it", where=where, remedy="give a sentence at least")
@@ -267,7 +267,7 @@ def _store_of(predictor: TrainedPredictor, named: Path | None) -> Store:
     noted = predictor.training["store"]
     path = Path(noted) if named is None else named
     if named is None and not (noted and path.is_dir()):
-        said = f"the store that {predictor.name} was trained on is not there"
+        message = f"the store that {predictor.name} was trained on is not there"
         remedy = "name one: --store STORE; or request no passages: --nearest 0"
-        raise StoreError(said, where=noted or predictor.name, remedy=remedy)
+        raise StoreError(message, where=noted or predictor.name, remedy=remedy)
     return Store.open(path)

@@ -187,8 +187,8 @@ def train(
     from nextvec.training.warm import warm_start
 
     if init_from is not None and resume:
-        said = "a run that goes on has its weights already"
-        raise ConfigError(said, where="--init-from", remedy="leave --init-from out")
+        message = "a resumed run has its weights already"
+        raise ConfigError(message, where="--init-from", remedy="leave --init-from out")
     flags = flags or TrainingFlags()
     how = {"seed": seed, "devices": devices, "nodes": nodes, "strategy": strategy}
     opened = Store.open(store)
@@ -200,8 +200,8 @@ def train(
             warnings.warn(few, NextvecWarning, stacklevel=1)
         if init_from is not None:
             start = warm_start(init_from, opened, config)
-    with Scalars(out) if tensorboard and is_first() else nullcontext() as told:
-        result = run(opened, config, out, resume=resume, quiet=quiet, after_epoch=told, start=start)
+    with Scalars(out) if tensorboard and is_first() else nullcontext() as scalars:
+        result = run(opened, config, out, resume=resume, quiet=quiet, after_epoch=scalars, start=start)
     if is_first():
         print(_describe(result, store, read_config(out / CONFIG)))
 
@@ -324,9 +324,9 @@ def describe_sweep(figures: dict[str, Any], out: Path) -> str:
         rows.append([row["model"], *cells])
         if row["best"] is not None:
             picked = sorted((k, v) for k, v in row["best"]["chosen"].items() if k != "model")
-            said = (f"{k} = {f'{v:.3g}' if isinstance(v, float) else v}" for k, v in picked)
+            notes = (f"{k} = {f'{v:.3g}' if isinstance(v, float) else v}" for k, v in picked)
             command = f"  nextvec train STORE --config {out}/best/{row['model']}.toml --out RUN"
-            best_of += ["", f"{row['model']}: {', '.join(said)}", command]
+            best_of += ["", f"{row['model']}: {', '.join(notes)}", command]
     title = f"{figures['metric']}, tuned on the validation documents alone"
     lines = [title, "", columns(header, rows), *best_of]
     if figures["importance"]:

@@ -92,7 +92,7 @@ class Client:
             user: the same user always gets the same variant of a split.
         """
         given = np.asarray(vectors, dtype=np.float32)
-        options = self._told(model, output_type=output_type, horizon=horizon)
+        options = self._options(model, output_type=output_type, horizon=horizon)
         headers = {} if user is None else {"x-sticky-key": user}
         if query is None:
             found = self.wire.npy("/v1/predict", given, options, headers)
@@ -104,20 +104,20 @@ class Client:
 
     def predict_text(self, text: str, *, model: str | None = None, **options: Any) -> Json:
         """What follows a text. Options: horizon, passages, query, attention (see the server's OpenAPI)."""
-        return self.wire.post("/v1/predict/text", {"text": text, **self._told(model, **options)})
+        return self.wire.post("/v1/predict/text", {"text": text, **self._options(model, **options)})
 
     def encode(
         self, texts: str | Sequence[str], *, model: str | None = None, output_type: OutputType = "decoder"
     ) -> FloatArray:
         """[n, D] a vector a text, by the encoder of a model."""
         given = texts if isinstance(texts, str) else list(texts)
-        options = self._told(model, output_type=output_type, encoding_format="base64")
+        options = self._options(model, output_type=output_type, encoding_format="base64")
         return rows_of(self.wire.post("/v1/encode", {"input": given, **options}))
 
     def decode(self, vectors: FloatArray, *, model: str | None = None, n: int = 1) -> list[Json]:
         """For each of the raw vectors [N, D] (or one, [D]) its texts, the best first."""
         given = np.atleast_2d(np.asarray(vectors, dtype=np.float32))
-        body = {"input": [packed(one) for one in given], **self._told(model, n=n)}
+        body = {"input": [packed(one) for one in given], **self._options(model, n=n)}
         return list(self.wire.post("/v1/decode", body)["data"])
 
     def retrieve(
@@ -129,7 +129,7 @@ class Client:
         **options: Any,
     ) -> list[Json]:
         """Passages that come next after a text, or after vectors [T, D]. Options: n, strategy, query."""
-        body = {**_read(text, vectors), **self._told(model, **options)}
+        body = {**_read(text, vectors), **self._options(model, **options)}
         return list(self.wire.post("/v1/retrieve", body)["passages"])
 
     def rollout(
@@ -142,17 +142,17 @@ class Client:
         **options: Any,
     ) -> Json:
         """Go on from a text, or from vectors [T, D]. Options: passages, min_cosine, snap, seed, ..."""
-        body = {**_read(text, vectors), **self._told(model, steps=steps, **options)}
+        body = {**_read(text, vectors), **self._options(model, steps=steps, **options)}
         return self.wire.post("/v1/rollout", body)
 
     def surprise(self, text: str, *, model: str | None = None, **options: Any) -> Json:
         """How unexpected each chunk of a text is, and where topics change. Options: finder, threshold."""
-        return self.wire.post("/v1/surprise", {"text": text, **self._told(model, **options)})
+        return self.wire.post("/v1/surprise", {"text": text, **self._options(model, **options)})
 
     @contextmanager
     def session(self, model: str | None = None) -> Iterator[RemoteSession]:
         """A session that keeps the model's state on the server; it is deleted in the end."""
-        opened = RemoteSession(self, str(self.wire.post("/v1/sessions", self._told(model))["id"]))
+        opened = RemoteSession(self, str(self.wire.post("/v1/sessions", self._options(model))["id"]))
         try:
             yield opened
         finally:
@@ -186,7 +186,7 @@ class Client:
         except httpx.TransportError:
             return False
 
-    def _told(self, model: str | None, **options: Any) -> Json:
+    def _options(self, model: str | None, **options: Any) -> Json:
         named = self.model if model is None else model
         return {name: value for name, value in {"model": named, **options}.items() if value is not None}
 
@@ -247,14 +247,14 @@ class RemotePredictor:
     kind: Literal["model"] = "model"
 
     def __init__(self, client: Client, model: str | None = None) -> None:
-        said = client.describe(model)
+        described = client.describe(model)
         try:
-            self.model, self.dimension = str(said["id"]), int(said["dimension"])
-            self.context = int(said["context"])
-            self.horizons = tuple(int(horizon) for horizon in said["horizons"])
-            self.encoder: str | None = said["encoder"]
-            self.metadata: dict[str, Any] = {"parameters": said["parameters"]}
-            self.conditional = "query" in said["capabilities"]
+            self.model, self.dimension = str(described["id"]), int(described["dimension"])
+            self.context = int(described["context"])
+            self.horizons = tuple(int(horizon) for horizon in described["horizons"])
+            self.encoder: str | None = described["encoder"]
+            self.metadata: dict[str, Any] = {"parameters": described["parameters"]}
+            self.conditional = "query" in described["capabilities"]
         except (KeyError, TypeError, ValueError) as error:
             raise client.wire.nonsense("/v1/models", error) from None
         self.name, self.client, self.horizon = self.model, client, self.horizons[0]
@@ -270,10 +270,12 @@ class RemotePredictor:
         for length in np.unique(lengths):
             rows = np.flatnonzero(lengths == length)
             for some in np.array_split(rows, -(-len(rows) // ROWS_A_REQUEST)):
-                raw[some] = self._asked(contexts[some, :length], None if queries is None else queries[some])
+                raw[some] = self._predicted(
+                    contexts[some, :length], None if queries is None else queries[some]
+                )
         return raw, unit(raw)
 
-    def _asked(self, contexts: FloatArray, queries: FloatArray | None) -> FloatArray:
+    def _predicted(self, contexts: FloatArray, queries: FloatArray | None) -> FloatArray:
         ask = partial(self.client.predict, model=self.model, horizon=self.horizon)
         if queries is None or not queries.any():
             return ask(contexts)

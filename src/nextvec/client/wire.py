@@ -115,12 +115,14 @@ class Wire:
         answer = self._once(method, self._form(path), *request)
         if self._prefix is None and path.startswith(VERSION):
             self._prefix = VERSION
-            if answer.status == 404 and not _said(answer).get("code"):  # no server of ours
+            if answer.status == 404 and not _described(answer).get("code"):  # no server of ours
                 other = self._once(method, path.removeprefix(VERSION), *request)
                 if other.status != 404:
                     self._prefix = ""
-                    told = self.url, path, self.url, path.removeprefix(VERSION)
-                    log.warning("%s%s is not there, %s%s is: the routes are asked for without /v1", *told)
+                    addresses = self.url, path, self.url, path.removeprefix(VERSION)
+                    log.warning(
+                        "%s%s is not there, %s%s is: the routes are asked for without /v1", *addresses
+                    )
                     return other
         return answer
 
@@ -146,8 +148,8 @@ class Wire:
 
     def nonsense(self, path: str, why: object) -> ServerError:
         """The error of an answer that no server of ours gives."""
-        said = f"an answer that is not understood ({why})"
-        return ServerError(said, where=f"{self.url}{path}", remedy="check the address")
+        message = f"an answer that is not understood ({why})"
+        return ServerError(message, where=f"{self.url}{path}", remedy="check the address")
 
 
 def base_url(url: str) -> str:
@@ -208,7 +210,7 @@ def waiting_time(retry_after: str | None, attempt: int) -> float:
     return float(min(0.5 * 2**attempt, 30.0))
 
 
-def _said(answer: ServerResponse) -> Json:
+def _described(answer: ServerResponse) -> Json:
     """What a refusal in the shape of our servers says; empty of any other answer."""
     try:
         found = json.loads(answer.data)["error"]
@@ -218,10 +220,10 @@ def _said(answer: ServerResponse) -> Json:
 
 
 def _refusal(answer: ServerResponse, where: str) -> ServerError:
-    said = _said(answer)
-    if "message" not in said:
-        said = {"message": " ".join(answer.data[:200].decode("utf-8", "replace").split())}
-    message = f"answered {answer.status}: {said['message']}"
-    error = ServerError(message, where=where, remedy=said.get("remedy"))
-    error.status, error.kind = answer.status, said.get("type")
+    described = _described(answer)
+    if "message" not in described:
+        described = {"message": " ".join(answer.data[:200].decode("utf-8", "replace").split())}
+    message = f"answered {answer.status}: {described['message']}"
+    error = ServerError(message, where=where, remedy=described.get("remedy"))
+    error.status, error.kind = answer.status, described.get("type")
     return error

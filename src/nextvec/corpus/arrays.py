@@ -95,7 +95,7 @@ def open_arrays(path: Path, names: Sequence[str], max_bytes: int) -> Iterator[di
         except FileNotFoundError:
             raise VectorError("not found", where=path, remedy="check the path") from None
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as e:
-            raise VectorError(f"is not a readable .npz ({e})", where=path, remedy="save it anew") from None
+            raise VectorError(f"is not a readable .npz ({e})", where=path, remedy="save it again") from None
         yield arrays
 
 
@@ -104,7 +104,7 @@ def _unpack(
 ) -> NDArray[Any]:
     """One member as a memory map. Its header must account for every byte before any is unpacked."""
 
-    def refuse(message: str, remedy: str = "save it anew") -> VectorError:
+    def refuse(message: str, remedy: str = "save it again") -> VectorError:
         return VectorError(message, where=where, remedy=remedy)
 
     if member.file_size > max_bytes:

@@ -193,7 +193,7 @@ def open_npy(path: Path) -> NDArray[Any]:
         raise VectorError("not found", where=path, remedy="check the path") from None
     except (OSError, ValueError) as e:
         message = f"is truncated or not an .npy of numbers ({e})"
-        raise VectorError(message, where=path, remedy="save it anew") from None
+        raise VectorError(message, where=path, remedy="save it again") from None
     if array.ndim != 2 or array.dtype.kind != "f" or array.dtype.itemsize > 8 or 0 in array.shape:
         remedy = "give float16, 32 or 64 of shape [n, D]"
         raise VectorError(f"holds {array.dtype} {list(array.shape)}", where=path, remedy=remedy)
@@ -231,7 +231,7 @@ def parquet(path: Path) -> Iterator[None]:
         raise DocumentError("not found", where=path, remedy="check the path") from None
     except (pa.ArrowException, OSError, ValueError) as e:
         message = f"is damaged, or not Parquet ({e})"
-        raise DocumentError(message, where=path, remedy="save it anew") from None
+        raise DocumentError(message, where=path, remedy="save it again") from None
 
 
 def _open_chunks(path: Path) -> pq.ParquetFile:
@@ -263,8 +263,8 @@ def _documents(file: pq.ParquetFile, path: Path) -> Iterator[_Rows]:
                         message = f"document '{doc_id}' goes on after another"
                         raise DocumentError(message, where=where, remedy="sort rows by document and position")
                     seen.add(doc_id)
-                    said = batch.slice(begin, 1).select([c for c in _NAMES if c in columns]).to_pylist()[0]
-                    source, title = (str(said.get(name) or "") for name in _NAMES)
+                    first = batch.slice(begin, 1).select([c for c in _NAMES if c in columns]).to_pylist()[0]
+                    source, title = (str(first.get(name) or "") for name in _NAMES)
                     current = _Rows(doc_id, source, title, row + begin, [])
                 _check_positions(positions[begin:end], current, f"{path}: row", row + begin)
                 current.parts.append(batch["text"][begin:end])

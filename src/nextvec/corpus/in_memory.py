@@ -155,8 +155,8 @@ def _list_columns(schema: pa.Schema, path: Path) -> tuple[str, str]:
             vectors.append(field.name)
     for found, what in ((texts, "texts"), (vectors, "vectors")):
         if len(found) != 1:
-            said = ", ".join(found) or "none"
-            message = f"one column of lists of {what} is needed, there are: {said}"
+            columns_found = ", ".join(found) or "none"
+            message = f"one column of lists of {what} is needed, there are: {columns_found}"
             remedy = "write a file with one of each, or give --vectors and --chunks"
             raise DocumentError(message, where=path, remedy=remedy)
     return texts[0], vectors[0]
@@ -166,7 +166,7 @@ def _rows(documents: Any) -> Iterator[Row]:
     """Whatever documents were given, one by one."""
     table = any(hasattr(documents, method) for method in TABLES)
     if isinstance(documents, (str, bytes, Mapping)) or not (table or hasattr(documents, "__iter__")):
-        message = f"{type(documents).__name__} is no list of documents"
+        message = f"{type(documents).__name__} is not a list of documents"
         remedy = "give texts, lists of chunks, or a table; of files on disk: nextvec.corpus.ingest.ingest"
         raise DocumentError(message, where="documents", remedy=remedy)
     for number, item in enumerate(_items(documents)):
@@ -195,7 +195,7 @@ def _row(row: Mapping[str, Any], number: int, where: str) -> Row:
         raise DocumentError(f"no column 'text' (there are: {have})", where=where, remedy="rename the column")
     content = _content(row[held], where)
     name = next((row[key] for key in IDS if key in row), number)
-    if not _said(name):
+    if not _text(name):
         raise DocumentError("has no id", where=where, remedy="give every row an id, or leave the column out")
     vectors = next((row[key] for key in row if key in VECTOR_COLUMNS or key.endswith(LCM_VECTORS)), None)
     found = None
@@ -203,16 +203,16 @@ def _row(row: Mapping[str, Any], number: int, where: str) -> Row:
         try:
             found = np.asarray([np.asarray(v, dtype=np.float32) for v in vectors])
         except (TypeError, ValueError) as e:
-            message = f"is no list of vectors ({e})"
+            message = f"is not a list of vectors ({e})"
             raise VectorError(message, where=where, remedy="give [chunks, D]") from None
         if isinstance(content, str) or len(found) != len(content):
             count = 1 if isinstance(content, str) else len(content)
             message = f"has {len(found)} vectors for {count} chunks"
             raise DocumentError(message, where=where, remedy="give one for each chunk")
-    return Row(str(name), _said(row.get("title")), _said(row.get("source")) or "documents", content, found)
+    return Row(str(name), _text(row.get("title")), _text(row.get("source")) or "documents", content, found)
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     """A cell as a text; empty where a table has None or, as pandas does, NaN."""
     return "" if value is None or value != value else str(value)
 

@@ -328,7 +328,7 @@ def _next(waiting: deque[tuple[list[NewDocument], Any]], progress: Progress) -> 
         vectors, error = ray.get(promised)
     except ray.exceptions.RayError as e:
         message = f"a shard could not be encoded: {str(e).partition(chr(10))[0]}"
-        remedy = "look at Ray's logs; the same command goes on where this stopped"
+        remedy = "look at Ray's logs; the same command continues where this stopped"
         raise EncoderError(message, where="--engine ray", remedy=remedy) from None
     if error is not None:
         raise EncoderError(error[0], where=error[1], remedy=error[2])

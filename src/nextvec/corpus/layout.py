@@ -161,8 +161,8 @@ def open_vectors(path: Path, rows: int, dimension: int, dtype: str) -> NDArray[A
         message = f"shard is truncated, longer than it should be or not an .npy file ({e})"
         raise damaged(message, path) from None
     if mapped.shape != (rows, dimension) or mapped.dtype != np.dtype(dtype) or not mapped.flags.c_contiguous:
-        said = f"holds {mapped.dtype} {list(mapped.shape)}, store.json has {dtype} [{rows}, {dimension}]"
-        raise damaged(said, path)
+        problem = f"holds {mapped.dtype} {list(mapped.shape)}, store.json has {dtype} [{rows}, {dimension}]"
+        raise damaged(problem, path)
     return mapped
 
 

@@ -258,7 +258,7 @@ def _check_shapes(arrays: dict[str, NDArray[Any]], path: Path) -> None:
         found = f"context_sequences is {contexts.dtype} {list(shape)}, target_vectors {targets.dtype}"
         refuse(found, "give floats of one kind, [N, c, D] and [N, D]")
     if targets.shape != (shape[0], shape[2]):
-        refuse(f"target_vectors is {list(targets.shape)}, not {[shape[0], shape[2]]}", "save it anew")
+        refuse(f"target_vectors is {list(targets.shape)}, not {[shape[0], shape[2]]}", "save it again")
     ids, texts = arrays.get("doc_ids"), arrays.get("concept_texts")
     if ids is not None and (ids.shape != (shape[0],) or ids.dtype.kind not in "Uiu"):
         refuse(f"doc_ids is {ids.dtype} {list(ids.shape)}", "give one text or whole number a window")

@@ -274,8 +274,8 @@ class Store:
         those read last are kept, so that no more than a part of a large store is ever in memory."""
         wanted = np.asarray(rows, np.int64).ravel()
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
-            said = f"row {wanted.min() if wanted.min() < 0 else wanted.max()} of {len(self)} chunks"
-            raise IndexError(said)
+            message = f"row {wanted.min() if wanted.min() < 0 else wanted.max()} of {len(self)} chunks"
+            raise IndexError(message)
         order = np.argsort(wanted, kind="stable")
         cuts = np.searchsorted(wanted[order], self._shard_starts[1:])
         found = []
@@ -343,9 +343,9 @@ def check_positions(documents: pa.Table, positions: IntArray, path: Path) -> Non
     if len(wrong):
         row = int(wrong[0])
         at, wanted = positions[row], due[row]
-        said = f"row {row} of its shard is chunk {at} of a document, where chunk {wanted} is due"
-        told = "chunks and documents disagree on where documents begin"
-        raise StoreError(f"{said}: {told}", where=path, remedy=AGAIN)
+        message = f"row {row} of its shard is chunk {at} of a document, where chunk {wanted} is due"
+        reason = "chunks and documents disagree on where documents begin"
+        raise StoreError(f"{message}: {reason}", where=path, remedy=AGAIN)
 
 
 def describe_store(path: str | Path) -> dict[str, Any]:

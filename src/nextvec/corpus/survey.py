@@ -170,8 +170,8 @@ class Survey:
                 unread.write(json.dumps(astuple(document)) + "\n")
             if self.seen == 0:
                 left_out = "; ".join(f"{n} {reason}" for reason, n in sorted(self.report.skipped.items()))
-                said = "no document to ingest" + (f" (left out: {left_out})" if left_out else "")
-                raise DocumentError(said, remedy="check the sources and options")
+                message = "no document to ingest" + (f" (left out: {left_out})" if left_out else "")
+                raise DocumentError(message, remedy="check the sources and options")
         self.boilerplate.close()
         unread.seek(0)
         for line in unread:
@@ -291,26 +291,26 @@ def check_language(encoder: Encoder, chunker: Chunker, sample: Sequence[str], mo
     """Say where texts are in another language than the encoder or the chunker was made for.
 
     Raises:
-        ConfigError: `most_unknown` is no share.
+        ConfigError: `most_unknown` is not a share.
         EncoderError: more than `most_unknown` of the sample's tokens are unknown to the encoder.
     """
     if not 0 <= most_unknown <= 1:
-        raise ConfigError(f"{most_unknown:g} is no share", where="--most-unknown", remedy="give 0 to 1")
+        raise ConfigError(f"{most_unknown:g} is not a share", where="--most-unknown", remedy="give 0 to 1")
     share = unknown_share(encoder, sample)
-    said = f"{100 * (share or 0):.0f} % of the tokens are unknown to the encoder '{encoder.name}'"
+    message = f"{100 * (share or 0):.0f} % of the tokens are unknown to the encoder '{encoder.name}'"
     other = "choose one made for their language: --encoder NAME (a hub name or a folder), or --endpoint URL"
     if share is not None and share > most_unknown:
         remedy = f"{other}; or go on as they are with --most-unknown {share + 0.05:.1f}"
-        raise EncoderError(said, where="texts", remedy=remedy)
+        raise EncoderError(message, where="texts", remedy=remedy)
     if share is not None and share > WORTH_SAYING:
-        log.warning("%s; %s", said, other)
-    told = chunker.describe().get("language")
+        log.warning("%s; %s", message, other)
+    language = chunker.describe().get("language")
     guessed = guess_language(sample)
-    if told is not None and guessed is not None and guessed != told:
+    if language is not None and guessed is not None and guessed != language:
         log.warning(
             "the texts look like '%s' and are cut into sentences by the rules of '%s': "
             "--chunk-option language=%s",
             guessed,
-            told,
+            language,
             guessed,
         )

@@ -324,8 +324,10 @@ def check_encoder(path: Path, encoder: Mapping[str, Any], dimension: int) -> Non
         if have["encoder"]["fingerprint"] != encoder["fingerprint"]:
             theirs = f"'{have['encoder'].get('name')}' ({have['dimension']} dimensions)"
             ours = f"'{encoder.get('name')}' ({dimension})"
-            said = f"store is of encoder {theirs}, the new vectors are of {ours}: their fingerprints differ"
-            raise EncoderMismatchError(said, where=path, remedy=ANOTHER)
+            message = (
+                f"store is of encoder {theirs}, the new vectors are of {ours}: their fingerprints differ"
+            )
+            raise EncoderMismatchError(message, where=path, remedy=ANOTHER)
 
 
 def check_compatible(path: Path, have: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

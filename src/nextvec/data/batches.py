@@ -320,9 +320,9 @@ def query_rows(windows: Windows, shape: SequenceShape, share: float, rng: np.ran
     used = windows.start + windows.read + shape.horizons[-1] - 1  # the last row read or predicted
     used = np.minimum(used, windows.end - 1)
     room = np.minimum(windows.end - 1 - used, FURTHEST_QUERY)
-    asked, place = rng.random((2, len(windows)))
+    drawn, place = rng.random((2, len(windows)))
     row = used + 1 + (place * room).astype(np.int64)
-    return np.where((asked < share) & (room > 0), row, -1)
+    return np.where((drawn < share) & (room > 0), row, -1)
 
 
 def _rows_or_zeros(vectors: RowSource, rows: IntArray) -> FloatArray:

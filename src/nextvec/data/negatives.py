@@ -61,8 +61,8 @@ class Breaks:
     def draw(self, windows: Windows, rng: np.random.Generator) -> Break:
         """Where the windows of a batch break off, and what with."""
         N = len(windows)
-        asked, place, which, offset = rng.random((4, N))
-        asked[np.argmax(asked)] = 1.0
+        drawn, place, which, offset = rng.random((4, N))
+        drawn[np.argmax(drawn)] = 1.0
         start = windows.read - 1 - (place * windows.scored).astype(np.int64)
         own = self._by_number[np.searchsorted(self._numbers, windows.document)]
         low, high, spread = self._low[own], self._high[own], self._spread[own]
@@ -70,7 +70,7 @@ class Breaks:
         other += np.where(other >= own, spread, 0)
         count = self._documents.count[other]
         return Break(
-            start=np.where(asked < self.share, start, np.iinfo(np.int64).max // 2),
+            start=np.where(drawn < self.share, start, np.iinfo(np.int64).max // 2),
             first=self._documents.first[other],
             count=count,
             offset=(offset * count).astype(np.int64),

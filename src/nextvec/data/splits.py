@@ -146,7 +146,7 @@ class Split:
         documents: tuple[int, ...] = getattr(self, name)
         return documents
 
-    def judged(self, name: str) -> tuple[int, ...]:
+    def evaluated(self, name: str) -> tuple[int, ...]:
         """What an evaluation set on that split is made of: its originals, of train too. Raises SplitError."""
         return tuple(i for i in self.of(name) if i not in self.views)
 

@@ -270,8 +270,8 @@ class Windows:
         needs = f"a context of {least} and a horizon of {horizon} need {least + horizon}"
         if shape.task == "middle":
             needs = f"a gap amid {shape.context} chunks needs {shape.context + 1}"
-        said = f"no target in {counted(len(self), 'document')}: {needs} chunks, the longest document has"
-        return WindowError(f"{said} {longest}", remedy=f"{_lower(shape, longest)}ingest longer documents")
+        message = f"no target in {counted(len(self), 'document')}: {needs} chunks, the longest document has"
+        return WindowError(f"{message} {longest}", remedy=f"{_lower(shape, longest)}ingest longer documents")
 
     def targets_each(self, shape: SequenceShape) -> IntArray:
         """[n] positions of each document at which the loss counts: with a target of the nearest horizon."""

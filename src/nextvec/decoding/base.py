@@ -118,12 +118,12 @@ class Passage:
     position: int | None = None
     probability: float | None = None
 
-    def judged(self, probability: float) -> Passage:
+    def with_probability(self, probability: float) -> Passage:
         return replace(self, probability=probability)
 
     def to_json(self) -> dict[str, Any]:
-        said = {name: getattr(self, name) for name in ("document", "title", "position", "probability")}
-        return {**self.decoded.to_json(), **said}
+        fields = {name: getattr(self, name) for name in ("document", "title", "position", "probability")}
+        return {**self.decoded.to_json(), **fields}
 
 
 @dataclass(frozen=True)
@@ -234,5 +234,5 @@ class RolloutText:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready, without the vectors."""
-        said = {name: getattr(self, name) for name in ("read", "of", "last", "objection")}
-        return {**said, "steps": [step.to_json() for step in self.steps]}
+        fields = {name: getattr(self, name) for name in ("read", "of", "last", "objection")}
+        return {**fields, "steps": [step.to_json() for step in self.steps]}

@@ -121,8 +121,8 @@ def _kind_of(folder: Path) -> str:
     if not (folder / MANIFEST).is_file():
         remedy = f"give {NEAREST}, a folder made by nextvec decoder train, or vec2text:FOLDER"
         raise DecoderError(f"is not a decoder (it has no {MANIFEST})", where=folder, remedy=remedy)
-    said = read_json(folder / MANIFEST, DecoderError)
-    kind = said.get("kind") if isinstance(said, dict) else None
+    manifest = read_json(folder / MANIFEST, DecoderError)
+    kind = manifest.get("kind") if isinstance(manifest, dict) else None
     if kind not in FOLDERS:
         remedy = f"this version knows: {', '.join(FOLDERS)}"
         raise DecoderError(f"a decoder of kind '{kind}'", where=folder / MANIFEST, remedy=remedy)

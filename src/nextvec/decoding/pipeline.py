@@ -44,7 +44,7 @@ class TextContext:
         return None if self.query is None else self.query[None]
 
     @property
-    def said(self) -> tuple[int, int, str]:
+    def reading(self) -> tuple[int, int, str]:
         """Chunks that are read, chunks of the text, and the last one."""
         read = len(self.vectors.values)
         return (read, len(self.chunks), self.chunks[-1].text) if self.chunks else (read, read, "")
@@ -113,7 +113,7 @@ class Pipeline:
         self,
         text: str,
         steps: int,
-        course: RolloutSettings | None = None,
+        settings: RolloutSettings | None = None,
         *,
         query: str | None = None,
         n: int = 1,
@@ -122,17 +122,17 @@ class Pipeline:
         """Go on from a text step by step, each step reading those before it.
 
         Args:
-            course: guard, snapping and seed; its query is replaced by `query`, if given.
+            settings: guard, snapping and seed; its query is replaced by `query`, if given.
             query, n, where: as in `ahead`.
         Raises:
             RunError: the run does not predict the next chunk. Also what `ahead` raises.
             ConfigError: no steps asked for; snapping without a library, or to one whose vectors have other
                 lengths.
         """
-        return self.go_on(self.read(text, query, where), steps, course, n)
+        return self.go_on(self.read(text, query, where), steps, settings, n)
 
     def go_on(
-        self, read: TextContext, steps: int, course: RolloutSettings | None = None, n: int = 1
+        self, read: TextContext, steps: int, settings: RolloutSettings | None = None, n: int = 1
     ) -> RolloutText:
         """`rollout` from what was read. Arguments and errors are those of it."""
         if 1 not in self.predictor.horizons:
@@ -141,16 +141,16 @@ class Pipeline:
                 where=self.predictor.folder,
                 remedy="take a run with horizon 1",
             )
-        course = course or RolloutSettings()
+        settings = settings or RolloutSettings()
         if read.query is not None:
-            course = replace(course, query=read.query)
-        find = None if self.library is None else self._finder(self.library, course, read.known)
-        rolled = roll(self.predictor.at_horizon(1), read.vectors, steps, course, find)
+            settings = replace(settings, query=read.query)
+        find = None if self.library is None else self._finder(self.library, settings, read.known)
+        rolled = roll(self.predictor.at_horizon(1), read.vectors, steps, settings, find)
         made = np.stack([step.raw for step in rolled.steps])
         raw = RawVectors(made, read.vectors.encoder, read.vectors.normalised)
         known = [read.known]
         for step in rolled.steps:
-            landed = [] if step.landing is None else [step.landing.row]
+            landed = [] if step.snapped_to is None else [step.snapped_to.row]
             known.append(np.append(known[-1], np.array(landed, dtype=np.int64)))
         nearest, decoded = self._nearest(raw, n, known[1:]), self._decoded(raw)
         passages = [
@@ -159,7 +159,7 @@ class Pipeline:
                 zip(rolled.steps, decoded, nearest, strict=True), 1
             )
         ]
-        return RolloutText(*read.said, tuple(passages), rolled.objection, raw)
+        return RolloutText(*read.reading, tuple(passages), rolled.objection, raw)
 
     def read(self, text: str, query: str | None = None, where: str | None = None) -> TextContext:
         """`look`, with a warning of a text shorter than any that the run was trained on."""
@@ -170,26 +170,26 @@ class Pipeline:
 
     def look(self, text: str, query: str | None = None, where: str | None = None) -> TextContext:
         """Cut a text and encode as much of it as the run reads. Raises as `ahead`."""
-        asked = self._query(query)
+        query_vector = self._query(query)
         chunks = self.reader.chunk(text, where)
         last = chunks[-self.predictor.context :]
         vectors = self.reader.encode([chunk.text for chunk in last])
         texts = [chunk.text for chunk in chunks]
         known = np.zeros(0, np.int64) if self.library is None else self.library.rows_of(texts)
-        return TextContext(chunks, vectors, asked, known)
+        return TextContext(chunks, vectors, query_vector, known)
 
     def take(self, vectors: RawVectors, query: str | None = None) -> TextContext:
         """Vectors [T, D] in place of a text; what the library holds of them is known.
 
         Raises RunError: a query for a run that takes none. EncoderMismatchError: of another encoder.
         """
-        asked = self._query(query)
+        query_vector = self._query(query)
         last = vectors.values[-self.predictor.context :]
         read = RawVectors(last, vectors.encoder, vectors.normalised).of(str(self.predictor.encoder))
         known = np.zeros(0, np.int64)
         if self.library is not None:
             known = Reading.of_text(vectors, self.library.index).read[0]
-        return TextContext([], read, asked, known)
+        return TextContext([], read, query_vector, known)
 
     def shortage(self, read: TextContext) -> str | None:
         """In words, what a run was trained with and this lacks; None where it is long enough."""
@@ -218,10 +218,10 @@ class Pipeline:
         predictor = self.predictor.at_horizon(horizon)
         raw, _ = predictor.answer(*read.window, read.queries)
         [decoded], [nearest] = self._decoded(raw), self._nearest(raw, n, [read.known])
-        decoded, *judged = self._judged(predictor, read, [decoded, *nearest])
-        passages = tuple(passage for passage in judged if passage is not None)
+        decoded, *rated = self._with_probability(predictor, read, [decoded, *nearest])
+        passages = tuple(passage for passage in rated if passage is not None)
         return NextPassage(
-            *read.said,
+            *read.reading,
             horizon,
             RawVectors(raw.values[0], raw.encoder, raw.normalised),
             decoded,
@@ -242,11 +242,11 @@ class Pipeline:
         return [tuple(found) for found in self.library.nearest(raw.unit(), n, known)]
 
     def _landed(self, step: RolloutStep) -> Passage | None:
-        if step.landing is None or self.library is None:
+        if step.snapped_to is None or self.library is None:
             return None
-        return self.library.passage(step.landing.row, step.landing.cosine)
+        return self.library.passage(step.snapped_to.row, step.snapped_to.cosine)
 
-    def _judged(
+    def _with_probability(
         self, predictor: TrainedPredictor, read: TextContext, passages: Sequence[Passage | None]
     ) -> list[Passage | None]:
         """The same with their probabilities, where the run has any to state."""
@@ -255,8 +255,8 @@ class Pipeline:
             return list(passages)
         vectors = np.concatenate([self._vector(passage) for passage in there])
         found = predictor.continuation(*read.window, vectors[None], read.queries)[0]
-        judged = iter([p.judged(float(value)) for p, value in zip(there, found, strict=True)])
-        return [None if passage is None else next(judged) for passage in passages]
+        rated = iter([p.with_probability(float(value)) for p, value in zip(there, found, strict=True)])
+        return [None if passage is None else next(rated) for passage in passages]
 
     def _vector(self, passage: Passage) -> FloatArray:
         """[1, D] of a passage: the library's, or encoded."""
@@ -276,8 +276,8 @@ class Pipeline:
         together = float(np.square(unit(drawn).sum(0, dtype=np.float64)).sum())
         return Confidence("agreement", (together - SAMPLES) / (SAMPLES * (SAMPLES - 1)))
 
-    def _finder(self, library: Library, course: RolloutSettings, known: IntArray) -> Find:
-        if course.snap is not None and library.space.normalised != self.predictor.space.normalised:
+    def _finder(self, library: Library, settings: RolloutSettings, known: IntArray) -> Find:
+        if settings.snap is not None and library.space.normalised != self.predictor.space.normalised:
             message = "the store's vectors and those the run reads differ in length: one are raw, one unit"
             remedy = "snap to the chunks of the store that the run was trained on"
             raise ConfigError(message, where=library.store.path, remedy=remedy)

@@ -181,8 +181,8 @@ class _Trial:
         if donor is None:
             return None
         targets = self.context.evaluation_set.target_units[self.which]
-        judgements = (self.context.scores, self.context.best_scores)
-        return self._cost(REPLACE, [row_dots(j.unit[self.which[donor]], targets) for j in judgements])
+        scored = (self.context.scores, self.context.best_scores)
+        return self._cost(REPLACE, [row_dots(j.unit[self.which[donor]], targets) for j in scored])
 
     def _cost(self, name: str, after: list[Values], which: NDArray[np.bool_] | None = None) -> Ablation:
         mask = np.ones(len(self.windows), dtype=np.bool_) if which is None else which

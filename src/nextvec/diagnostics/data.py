@@ -204,7 +204,7 @@ def diagnose_data(
     """
     how = looking or DataDiagnosisConfig()
     split = split_documents(store, how.division, how.sources)
-    documents = split.judged("all")
+    documents = split.evaluated("all")
     if not documents:
         raise EvaluationError("holds no documents", where=store.path, remedy="ingest some")
     found = sum_store(store, documents, quiet=how.quiet)

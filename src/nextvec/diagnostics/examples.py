@@ -181,9 +181,9 @@ def _scored(
     nearest = nearest_candidates(scores.evaluation_set, scores.unit[chosen], chosen)
     for i, near in zip(chosen.tolist(), nearest.tolist(), strict=True):
         document, position = documents[int(windows.document[i])], int(windows.target[i] - windows.first[i])
-        said = texts(np.array([windows.last[i], windows.target[i], near], dtype=np.int64))
+        context_texts = texts(np.array([windows.last[i], windows.target[i], near], dtype=np.int64))
         figures = float(scores.cosines[i]), int(scores.ranks[i])
-        yield i, document, ScoredWindow(document.title, position, *figures, *said)
+        yield i, document, ScoredWindow(document.title, position, *figures, *context_texts)
 
 
 def _show(window: DiagnosedWindow, best: str) -> list[str]:

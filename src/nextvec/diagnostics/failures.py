@@ -261,7 +261,7 @@ class GapSection(Section):
 
     title: ClassVar[str] = "Train, validation, test"
     best: str
-    judged: str
+    evaluated: str
     splits: tuple[SplitScore, ...]
 
     def find(self, name: str) -> SplitScore | None:
@@ -273,7 +273,7 @@ class GapSection(Section):
         others = [s for s in self.splits if not s.in_sample]
         if train is None or not others:
             return []
-        other = next((s for s in others if s.name == self.judged), others[-1])
+        other = next((s for s in others if s.name == self.evaluated), others[-1])
         gap, lead = train.cosine.value - other.cosine.value, train.gain.value - other.gain.value
         apart = lead > _error(train.gain, other.gain)
         text = (
@@ -314,12 +314,12 @@ class SourcesSection(Section):
     trained: dict[str, bool | None]
 
     def verdicts(self) -> list[Verdict]:
-        said = [f"{g.name} {g.gain.show(sign=True)}" for g in self.sources]
+        gains = [f"{g.name} {g.gain.show(sign=True)}" for g in self.sources]
         outside = [g for g in self.sources if self.trained[g.name] is False]
         found = []
-        if len(said) > 1:
+        if len(gains) > 1:
             below = [g for g in self.sources if g.gain.below]
-            text = f"by source, against {self.best}: {', '.join(said)}"
+            text = f"by source, against {self.best}: {', '.join(gains)}"
             found.append(Verdict("sources", "warning" if below else "ok", text))
         if outside:
             above = [g.name for g in outside if g.gain.above]
@@ -347,7 +347,7 @@ def _error(one: Estimate, other: Estimate) -> float:
 
 def find_gap(
     context: DiagnosisContext,
-    judged: str,
+    evaluated: str,
     others: Mapping[str, tuple[VectorSource, Windows]],
     *,
     windows: int = WINDOWS,
@@ -360,9 +360,9 @@ def find_gap(
         others: name -> vectors and windows of the other splits.
     """
     found = []
-    if judged not in others:
+    if evaluated not in others:
         windows_, squares = context.evaluation_set.windows, mse_of(context.scores)
-        found.append(_split(judged, windows_, context.cosine, squares, context.best_cosine))
+        found.append(_split(evaluated, windows_, context.cosine, squares, context.best_cosine))
     for name, (vectors, every) in others.items():
         part = every.select(sample(len(every), windows, seed))
         cosine, mse = score(context.model, vectors, part)
@@ -370,7 +370,7 @@ def find_gap(
         found.append(_split(name, part, cosine, mse, baseline))
     order = (TRAIN, "validation", "test")
     found.sort(key=lambda s: order.index(s.name) if s.name in order else len(order))
-    return GapSection(context.best, judged, tuple(found))
+    return GapSection(context.best, evaluated, tuple(found))
 
 
 def find_sources(context: DiagnosisContext, trained: Sequence[str] | None) -> SourcesSection:

@@ -182,8 +182,8 @@ class ShiftSection(Section):
 
     def verdicts(self) -> list[Verdict]:
         places = {"topic goes on": "the topic goes on", "topic shift": "it shifts"}
-        said = [f"where {places.get(g.name, 'it is in between')} {gained(g.gain)}" for g in self.thirds]
-        text = f"against {self.best}: {', '.join(said)}; nearer in {100 * self.better:.0f} % of windows"
+        gains = [f"where {places.get(g.name, 'it is in between')} {gained(g.gain)}" for g in self.thirds]
+        text = f"against {self.best}: {', '.join(gains)}; nearer in {100 * self.better:.0f} % of windows"
         losing = all(g.gain.below for g in self.thirds)
         return [Verdict("gains and losses", "warning" if losing else "note", text)]
 

@@ -314,8 +314,8 @@ def order_verdicts(curves: tuple[LagCurve, ...]) -> list[Verdict]:
 def _source_verdict(curve: LagCurve) -> Verdict:
     text = "no document has two chunks"
     if curve.lags:
-        said = f"({curve.lags[0].gain}, {curve.documents} documents)"
-        text = f"next chunks are not clearly closer than shuffled ones {said}"
+        message = f"({curve.lags[0].gain}, {curve.documents} documents)"
+        text = f"next chunks are not clearly closer than shuffled ones {message}"
     return Verdict("order of a source", "warning", f"source {curve.source}: {text}")
 
 

@@ -81,18 +81,20 @@ class ModelDiagnosis:
     @property
     def headline(self) -> str:
         """One sentence: where it stands, whether it has collapsed, whether order matters to it."""
-        said = {verdict.name: verdict for verdict in self.verdicts}
-        grave = {name: verdict.text for name, verdict in said.items() if verdict.level in ("warning", "red")}
-        chosen = [said["standing"].text]
+        by_name = {verdict.name: verdict for verdict in self.verdicts}
+        grave = {
+            name: verdict.text for name, verdict in by_name.items() if verdict.level in ("warning", "red")
+        }
+        chosen = [by_name["standing"].text]
         chosen += [grave[name] for name in ("collapse", "few directions", "mean vector") if name in grave]
-        chosen += [f"it {said[name].text}" for name in ("context", "order") if name in said]
+        chosen += [f"it {by_name[name].text}" for name in ("context", "order") if name in by_name]
         return f"{self.model} is {'; '.join(chosen)}."
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready: "model", "split" and counts, "headline", "verdicts", then each part by name."""
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self.parts}
-        said = {"headline": self.headline, "verdicts": [vars(verdict) for verdict in self.verdicts]}
-        return {**plain, **said, **{name: part.to_json() for name, part in self.parts.items()}}
+        summary = {"headline": self.headline, "verdicts": [vars(verdict) for verdict in self.verdicts]}
+        return {**plain, **summary, **{name: part.to_json() for name, part in self.parts.items()}}
 
 
 def diagnose(

@@ -142,8 +142,8 @@ def _gradients(record: RunRecord) -> Iterator[Verdict]:
             f"(epoch {where.epoch}: {norms[large]:.3g} and {norms[small]:.3g})"
         )
         flagged = worst > GRADIENT_RATIO
-        said = ", which hardly counts then: change their weights" if flagged else ": every term counts"
-        yield Verdict("gradient ratio", "warning" if flagged else "ok", text + said)
+        consequence = ", which hardly counts then: change their weights" if flagged else ": every term counts"
+        yield Verdict("gradient ratio", "warning" if flagged else "ok", text + consequence)
     norms_of_run = [e.gradient_norm for e in record.epochs]
     usual = statistics.median(norms_of_run)
     for e in record.epochs[1:]:
@@ -182,8 +182,8 @@ def _variance(record: RunRecord) -> Iterator[Verdict]:
             yield Verdict("variance", "warning", f"{what}: close to the mean vector")
         else:
             wide = ratio > WIDE
-            said = ": more than a prediction should" if wide else ""
-            yield Verdict("variance", "warning" if wide else "ok", what + said)
+            consequence = ": more than a prediction should" if wide else ""
+            yield Verdict("variance", "warning" if wide else "ok", what + consequence)
     ours, theirs = found.get("std_above_0.01"), found.get("std_above_0.01_encoder")
     if ours is not None and theirs is not None:
         text = f"std above .01 in {100 * ours:.1f} % of dimensions, the encoder's own in {100 * theirs:.1f} %"

@@ -234,8 +234,8 @@ def prepare(
         EvaluationError: no baseline, a baseline's name given to the model, or predictions that mean nothing.
     """
     if not baselines or model.name in {b.name for b in baselines}:
-        said = "a diagnosis needs baselines beside the model, under other names than its own"
-        raise EvaluationError(said, where=model.name, remedy="add a baseline, or rename the run")
+        message = "a diagnosis needs baselines beside the model, under other names than its own"
+        raise EvaluationError(message, where=model.name, remedy="add a baseline, or rename the run")
     summaries = {}
     with Progress("evaluating", len(baselines) + 1, "predictors", quiet=quiet) as progress:
         for predictor in (*baselines, model):

@@ -76,38 +76,38 @@ def expected(
 Cuts = NDArray[np.bool_]
 
 
-def pk_errors(true: Cuts, said: Cuts, k: int) -> NDArray[np.bool_]:
+def pk_errors(true: Cuts, hypothesis: Cuts, k: int) -> NDArray[np.bool_]:
     """[..., T - k] of which pairs of chunks i and i + k one segmentation says that they are of one segment
     and the other that they are not. Their share is Pk (Beeferman, Berger, Lafferty, "Statistical Models for
     Text Segmentation", 1999): 0 is perfect; saying nothing at all costs the share of pairs that truly lie in
     two segments.
 
     Args:
-        true: [T - 1]. said: [..., T - 1].
+        true: [T - 1]. hypothesis: [..., T - 1].
         k: usually `half_length`.
     Raises:
         EvaluationError: the two are not of one length, or k is not from 1 to T - 1.
     """
-    between, claimed = _between(true, said, k)
-    return np.asarray((between > 0) != (claimed > 0))
+    between, given = _between(true, hypothesis, k)
+    return np.asarray((between > 0) != (given > 0))
 
 
-def window_diff_errors(true: Cuts, said: Cuts, k: int) -> NDArray[np.bool_]:
+def window_diff_errors(true: Cuts, hypothesis: Cuts, k: int) -> NDArray[np.bool_]:
     """[..., T - k] between which pairs of chunks i and i + k the two count different numbers of boundaries.
     Their share is WindowDiff (Pevzner and Hearst, "A Critique and Improvement of an Evaluation Metric for
     Text Segmentation", 2002), never below Pk; arguments and errors are the same."""
-    between, claimed = _between(true, said, k)
-    return np.asarray(between != claimed)
+    between, given = _between(true, hypothesis, k)
+    return np.asarray(between != given)
 
 
-def found(true: Cuts, said: Cuts, tolerance: int = 1) -> NDArray[np.bool_]:
-    """[T - 1] which true boundaries have one of `said` for themselves, at most `tolerance` chunks away.
+def found(true: Cuts, hypothesis: Cuts, tolerance: int = 1) -> NDArray[np.bool_]:
+    """[T - 1] which true boundaries have one of `hypothesis` for themselves, at most `tolerance` chunks away.
 
     The first free one in reach is taken, which on a line pairs as many as can be paired.
     """
-    _check(true, said)
+    _check(true, hypothesis)
     paired = np.zeros_like(true)
-    free = np.flatnonzero(said).tolist()
+    free = np.flatnonzero(hypothesis).tolist()
     for place in np.flatnonzero(true).tolist():
         while free and free[0] < place - tolerance:
             free.pop(0)
@@ -124,24 +124,26 @@ def half_length(truths: Sequence[Cuts]) -> int:
     return max(1, round(chunks / segments / 2))
 
 
-def _between(true: Cuts, said: Cuts, k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _between(true: Cuts, hypothesis: Cuts, k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """How many boundaries of each lie between chunks i and i + k."""
-    _check(true, said)
+    _check(true, hypothesis)
     if not 1 <= k <= len(true):
         remedy = "evaluate longer documents, or give a k from 1 to less than their length"
         raise EvaluationError(f"pairs of chunks {k} apart among {len(true) + 1} chunks", remedy=remedy)
     counts = []
-    for cuts in (true, said):
+    for cuts in (true, hypothesis):
         total = np.zeros((*cuts.shape[:-1], cuts.shape[-1] + 1), dtype=np.int64)
         total[..., 1:] = np.cumsum(cuts, axis=-1)
         counts.append(total[..., k:] - total[..., :-k])
     return counts[0], counts[1]
 
 
-def _check(true: Cuts, said: Cuts) -> None:
-    if true.ndim != 1 or said.shape[-1:] != true.shape:
+def _check(true: Cuts, hypothesis: Cuts) -> None:
+    if true.ndim != 1 or hypothesis.shape[-1:] != true.shape:
         remedy = "give one entry for each place between two chunks of the document"
-        raise EvaluationError(f"segmentations of shape {[*true.shape]} and {[*said.shape]}", remedy=remedy)
+        raise EvaluationError(
+            f"segmentations of shape {[*true.shape]} and {[*hypothesis.shape]}", remedy=remedy
+        )
 
 
 Curve = NDArray[np.float64]

@@ -212,7 +212,7 @@ def _leak(store: Store, leaks: Leaks, split: str, share: float, limit: float) ->
     """The refusal, with the command that goes on."""
     remedy = "evaluate documents that were not trained on: --split test"
     if leaks.same_target_text:
-        remedy += "; or ingest the sources anew without what recurs: nextvec ingest --drop-boilerplate"
+        remedy += "; or ingest the sources again without what recurs: nextvec ingest --drop-boilerplate"
     allowed = min(1.0, math.ceil(100 * share) / 100)
     remedy += f"; or go on without these windows: nextvec evaluate --leak-limit {allowed:g}"
     return LeakError(

@@ -84,21 +84,21 @@ class EvaluationConfig:
                 choices = ", ".join(known)
                 raise EvaluationError(f"there is no {what} '{given}'", remedy=f"choose one of: {choices}")
         if not 0 <= self.leak_limit <= 1:
-            said = f"{self.leak_limit:g} is no share"
-            raise EvaluationError(said, where="--leak-limit", remedy="give 0 to 1")
+            message = f"{self.leak_limit:g} is not a share"
+            raise EvaluationError(message, where="--leak-limit", remedy="give 0 to 1")
         if self.samples < 0 or self.samples == 1:
-            said = f"{self.samples} samples do not make a distribution"
-            raise EvaluationError(said, remedy="request 0, or 2 or more")
+            message = f"{self.samples} samples do not make a distribution"
+            raise EvaluationError(message, remedy="request 0, or 2 or more")
         for k in self.ks or ():
             if k not in KS:
                 choices = ", ".join(map(str, KS))
                 raise EvaluationError(f"there is no recall@{k}", remedy=f"choose of: {choices}")
         for name in self.baselines or ():
             if name not in self.known:
-                untold = " without queries" if name in QUERY_BASELINES else ""
+                without = " without queries" if name in QUERY_BASELINES else ""
                 choices = ", ".join(self.known)
-                said = f"there is no baseline '{name}'{untold}"
-                raise EvaluationError(said, remedy=f"choose of: {choices}")
+                message = f"there is no baseline '{name}'{without}"
+                raise EvaluationError(message, remedy=f"choose of: {choices}")
 
     @property
     def known(self) -> dict[str, type[Baseline]]:
@@ -146,7 +146,7 @@ def evaluate(
     split: Split,
     name: str,
     predictors: Sequence[NextVectorPredictor] = (),
-    judging: EvaluationConfig | None = None,
+    config: EvaluationConfig | None = None,
     *,
     training: FittingData | None = None,
     seen: TrainedOn | None = None,
@@ -166,7 +166,7 @@ def evaluate(
         EncoderMismatchError: a predictor made for another encoder. VectorError: of another dimension.
         EvaluationError: k larger than the pool, NaN predictions.
     """
-    how = judging or EvaluationConfig()
+    how = config or EvaluationConfig()
     _check_names(predictors)
     for predictor in predictors:
         check_made_for(predictor, store)
@@ -198,7 +198,7 @@ def prepare(
     It raises whatever `evaluate` would of the material, and needs no predictor: so it can be asked before
     one is trained.
     """
-    documents = judged_documents(store, split, name)
+    documents = evaluated_documents(store, split, name)
     windows = how.windows(store, documents)
     training = _tuned_on(store, split, training, how)
     windows, leaks = _without_known(store, windows, name, how, training, seen)
@@ -207,12 +207,14 @@ def prepare(
     return evaluation_set, leaks, training
 
 
-def judged_documents(store: Store, split: Split, name: str, sources: Sequence[str] = ()) -> tuple[int, ...]:
+def evaluated_documents(
+    store: Store, split: Split, name: str, sources: Sequence[str] = ()
+) -> tuple[int, ...]:
     """What is evaluated of a split, or of some sources in it. Raises SplitError: nothing."""
-    documents = tuple(i for i in split.judged(name) if not sources or store.documents[i].source in sources)
+    documents = tuple(i for i in split.evaluated(name) if not sources or store.documents[i].source in sources)
     if not documents:
-        said = f"split '{name}' has no documents"
-        raise SplitError(said, where=store.path, remedy="evaluate another split or other sources")
+        message = f"split '{name}' has no documents"
+        raise SplitError(message, where=store.path, remedy="evaluate another split or other sources")
     return documents
 
 
@@ -281,7 +283,7 @@ class _Table:
             seed=self.how.seed,
             left_out=left_out,
             rows=self.rows,
-            judged=windows if self.how.keep else None,
+            evaluated=windows if self.how.keep else None,
             squared_length=float(np.square(self.evaluation_set.targets, dtype=np.float64).sum(axis=1).mean()),
         )
         if report.documents > 1:
@@ -294,8 +296,8 @@ def _check_names(predictors: Sequence[NextVectorPredictor]) -> None:
     names = [*BASELINES, *QUERY_BASELINES, *(predictor.name for predictor in predictors)]
     for name in names:
         if names.count(name) > 1:
-            said = f"two predictors are called '{name}'"
-            raise EvaluationError(said, remedy="give each row a name of its own")
+            message = f"two predictors are called '{name}'"
+            raise EvaluationError(message, remedy="give each row a name of its own")
 
 
 def check_made_for(predictor: Any, store: Store) -> None:
@@ -311,8 +313,10 @@ def check_made_for(predictor: Any, store: Store) -> None:
         )
     dimension = getattr(predictor, "dimension", None)
     if dimension is not None and dimension != store.dimension:
-        said = f"{predictor.name} takes vectors of {dimension} dimensions, the store has {store.dimension}"
-        raise VectorError(said, where=store.path, remedy="evaluate it on a store made with its own encoder")
+        message = f"{predictor.name} takes vectors of {dimension} dimensions, the store has {store.dimension}"
+        raise VectorError(
+            message, where=store.path, remedy="evaluate it on a store made with its own encoder"
+        )
 
 
 def _tuned_on(
@@ -341,8 +345,10 @@ def _without_known(
         return windows, None
     windows, leaks = without_leaks(store, windows, TrainedOn.union(known), split=name, limit=how.leak_limit)
     if len(windows) == 0:
-        said = "no window is left"
-        raise EvaluationError(said, where=f"split {name} of {store.path}", remedy="evaluate other documents")
+        message = "no window is left"
+        raise EvaluationError(
+            message, where=f"split {name} of {store.path}", remedy="evaluate other documents"
+        )
     return windows, leaks
 
 
@@ -369,9 +375,9 @@ def _checked_ks(evaluation_set: EvaluationSet, how: EvaluationConfig) -> tuple[i
         return tuple(k for k in KS if k < most)
     for k in how.ks:
         if k >= most:
-            said = f"recall@{k} among {most} candidates would be 1 whatever is predicted"
+            message = f"recall@{k} among {most} candidates would be 1 whatever is predicted"
             remedy = "choose a smaller k or a larger candidate set"
-            raise EvaluationError(said, where=f"candidates '{how.candidates}'", remedy=remedy)
+            raise EvaluationError(message, where=f"candidates '{how.candidates}'", remedy=remedy)
     return how.ks
 
 

@@ -148,8 +148,8 @@ class DocumentBootstrap:
         _, self._document = np.unique(documents, return_inverse=True)
         self._windows = np.bincount(self._document).astype(np.float64)
         if len(self._windows) < 2:
-            said = "an interval over documents needs at least two"
-            raise EvaluationError(said, remedy="evaluate more documents")
+            message = "an interval over documents needs at least two"
+            raise EvaluationError(message, remedy="evaluate more documents")
         self.resamples, self.seed = resamples, seed
 
     def interval(self, values: NDArray[Any], other: NDArray[Any]) -> Estimate:

@@ -24,7 +24,7 @@ class NextVectorPredictor(Protocol):
 
     `context` is how many of the most recent vectors it uses; the harness never gives it more. Six further
     attributes are read when a predictor has them: `encoder`, the fingerprint of the encoder whose vectors it
-    was made for (another store is refused); `facts`, a dictionary that goes into its row of the table
+    was made for (another store is refused); `metadata`, a dictionary that goes into its row of the table
     (parameters, bytes, seconds, ...); `dimension`, the D it takes; `generative`, whether it can be asked for
     samples (see `nextvec.evaluation.trajectory`); `conditional`, whether it can be told what to write
     towards: then `predict` (and `sample`) takes `queries` [B, D] too, where a row of zeros tells nothing;
@@ -109,8 +109,8 @@ def ask_positions(
     read = contexts[at[tried, 0], : int(lengths.max())]
     read = np.where((np.arange(read.shape[1]) < lengths[:, None])[..., None], read, np.float32(0))
     alone = ask_ranking(predictor, read, lengths, None)
-    for said, expected in zip((raw, query), (alone[0], alone[2]), strict=True):
-        if not np.allclose(said[tried], expected, rtol=0, atol=SAME * float(np.abs(expected).max())):
+    for predicted, expected in zip((raw, query), (alone[0], alone[2]), strict=True):
+        if not np.allclose(predicted[tried], expected, rtol=0, atol=SAME * float(np.abs(expected).max())):
             return None
     return raw, units, query
 
@@ -139,8 +139,8 @@ def ask(
     predictor: NextVectorPredictor, contexts: FloatArray, lengths: IntArray, queries: FloatArray | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Its raw and unit prediction, both [B, D], after `checked`; a conditional one is told the queries."""
-    told = queries is not None and getattr(predictor, "conditional", False)
-    given: Any = (contexts, lengths, queries) if told else (contexts, lengths)
+    conditional = queries is not None and getattr(predictor, "conditional", False)
+    given: Any = (contexts, lengths, queries) if conditional else (contexts, lengths)
     raw, units = predictor.predict(*given)
     checked(predictor, raw, units, (len(lengths), contexts.shape[2]))
     return raw, units
@@ -156,9 +156,9 @@ def checked(
     # A zero prediction has no direction; it stays zero and scores a cosine of 0.
     off = np.abs(norms - 1) > UNIT_TOLERANCE
     if (off & (norms > 0)).any():
-        said = f"unit predictions have lengths from {norms.min():.3g} to {norms.max():.3g}"
+        message = f"unit predictions have lengths from {norms.min():.3g} to {norms.max():.3g}"
         remedy = "normalise them; the raw output goes first, the unit output second"
-        raise EvaluationError(said, where=predictor.name, remedy=remedy)
+        raise EvaluationError(message, where=predictor.name, remedy=remedy)
 
 
 def refuse_unsound(
@@ -168,8 +168,8 @@ def refuse_unsound(
     if values.shape != shape:
         raise EvaluationError(f"{what} have shape {values.shape}, not {shape}", where=predictor.name)
     if not np.isfinite(values).all():
-        said = f"{what} hold NaN or infinity"
-        raise EvaluationError(said, where=predictor.name, remedy="see whether training diverged")
+        message = f"{what} hold NaN or infinity"
+        raise EvaluationError(message, where=predictor.name, remedy="see whether training diverged")
 
 
 # Latency and throughput of a predictor, on vectors that mean nothing.

@@ -61,7 +61,7 @@ class PredictorRow:
 @dataclass
 class Report:
     """One table and what it stands on. `eligible` is the mean number of candidates of a window; `queries` the
-    number of windows with a query, None in a table without them; `judged` the windows, where kept;
+    number of windows with a query, None in a table without them; `evaluated` the windows, where kept;
     `squared_length` the mean squared length of the targets; `folds` the number of a cross-validation's, else
     0."""
 
@@ -86,7 +86,7 @@ class Report:
     queries: int | None = None
     best: dict[str, str] = field(default_factory=dict)
     bootstrap: DocumentBootstrap | None = None
-    judged: Windows | None = None
+    evaluated: Windows | None = None
     squared_length: float = 1.0
     folds: int = 0
 
@@ -98,8 +98,8 @@ class Report:
         notes = []
         if self.folds:
             notes.append(
-                f"Cross-validation in {self.folds} folds: every document is judged once, by models that did "
-                "not see it; each row stands for a model of each fold."
+                f"Cross-validation in {self.folds} folds: every document is evaluated once, by models that "
+                "did not see it; each row stands for a model of each fold."
             )
         if self.in_sample:
             notes.append(
@@ -116,8 +116,8 @@ class Report:
                 f"target text also stands in training ({self.leaks.causes} different)."
             )
         if self.ties:
-            said = f"Ties: {self.ties} targets have equals among the candidates; none counts against them."
-            notes.append(said)
+            message = f"Ties: {self.ties} targets have equals among the candidates; none counts against them."
+            notes.append(message)
         easy = [f"{n} {chance:.2f}" for n, chance in self.chance.items() if n != "mrr" and chance > EASY]
         if easy:
             notes.append(
@@ -133,7 +133,7 @@ class Report:
         return notes + [note for row in self.rows if row.kind == "model" for note in self._verdict(row)]
 
     def _verdict(self, row: PredictorRow) -> list[str]:
-        said = []
+        leads = []
         for metric in ("cosine", "recall@1"):
             figure, best = row.figures.get(metric), self.best.get(metric)
             if figure is None or best is None:
@@ -141,8 +141,8 @@ class Report:
             other = self.row(best).figures[metric]
             assert other is not None
             where = STANDING[row.better(metric)]
-            said.append(f"{where} the best baseline by {metric}: {figure:.4f}, {best} {other:.4f}")
-        return [f"{row.name} is {'; '.join(said)}."] if said else []
+            leads.append(f"{where} the best baseline by {metric}: {figure:.4f}, {best} {other:.4f}")
+        return [f"{row.name} is {'; '.join(leads)}."] if leads else []
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready: "store", "split", "context", "windows", "documents", "pool", "rows" and more."""
@@ -243,7 +243,7 @@ class KeptPredictions:
     @classmethod
     def of(cls, report: Report, store: str) -> KeptPredictions:
         """Those of a report made with `EvaluationConfig.keep`. Raises EvaluationError for another."""
-        windows = report.judged
+        windows = report.evaluated
         if windows is None:
             raise EvaluationError("answers were not kept", remedy="evaluate with keep=True")
         values = {
@@ -266,9 +266,9 @@ class KeptPredictions:
                 names.append([row, metric])
         for number, unit in enumerate(self.units.values()):
             tensors[f"units.{number}"] = np.ascontiguousarray(unit)
-        said = {"store": self.store, "values": json.dumps(names), "units": json.dumps(list(self.units))}
+        metadata = {"store": self.store, "values": json.dumps(names), "units": json.dumps(list(self.units))}
         with atomic_path(path) as made:
-            save_file(tensors, made, metadata={**said, **UNSEALED})
+            save_file(tensors, made, metadata={**metadata, **UNSEALED})
             seal(made)
 
     @classmethod
@@ -281,8 +281,8 @@ class KeptPredictions:
                 raise EvaluationError("is larger than 4 GiB", where=path, remedy=REMEDY)
             check_seal(path, EvaluationError, REMEDY)
             with safe_open(path, "np") as f:
-                said = f.metadata()
-                rows, kept = json.loads(said["values"]), json.loads(said["units"])
+                metadata = f.metadata()
+                rows, kept = json.loads(metadata["values"]), json.loads(metadata["units"])
                 values: dict[str, dict[str, NDArray[np.float32]]] = {}
                 for number, (row, metric) in enumerate(rows):
                     values.setdefault(row, {})[metric] = f.get_tensor(f"values.{number}")
@@ -292,4 +292,4 @@ class KeptPredictions:
             raise EvaluationError(f"cannot be read ({e.strerror or e})", where=path, remedy=REMEDY) from None
         except (SafetensorError, KeyError, TypeError, ValueError) as e:
             raise EvaluationError(f"holds no answers ({e})", where=path, remedy=REMEDY) from None
-        return cls(said["store"], target, last, document, values, units)
+        return cls(metadata["store"], target, last, document, values, units)

@@ -36,7 +36,7 @@ NAMED = {
     "diversity": ("diversity", "{:.3f}"),
 }
 FIGURES = NAMED | {name: (name, "{:.4f}") for name in METRICS if name not in NAMED and name not in JSON_ONLY}
-FACTS = {
+METADATA = {
     "seeds": ("seeds", "{:d}"),
     "cosine_seed_std": ("seed std", "{:.4f}"),
     "parameters": ("parameters", "{:,}"),
@@ -73,7 +73,7 @@ FIRST = (
 
 def legend(header: Sequence[str]) -> str:
     """How to read a table with these columns."""
-    return " ".join([LEGEND, *(said for column, said in LEGEND_OF.items() if column in header)])
+    return " ".join([LEGEND, *(meaning for column, meaning in LEGEND_OF.items() if column in header)])
 
 
 def format_report(report: Report, *, markdown: bool = False, wide: bool = True) -> str:
@@ -93,7 +93,7 @@ def format_table(report: Mapping[str, Any], *, markdown: bool = False, wide: boo
     """The same from the JSON of a report. Columns that no row has a value for are left out; and, of a plain
     table that is not `wide`, those that do not fit into 100 characters, which is said."""
     keys = _keys(report)
-    header = ["predictor", *((FIGURES | FACTS)[key][0] for key in keys)]
+    header = ["predictor", *((FIGURES | METADATA)[key][0] for key in keys)]
     body = [[row["name"], *(_cell(report, row, key) for key in keys)] for row in report["rows"]]
     left_out: list[str] = []
     if not (wide or markdown):
@@ -124,20 +124,20 @@ def heading(report: Mapping[str, Any]) -> list[str]:
     )
     return [
         f"Split {report['split']}{sample}{of}: {report['windows']:,} windows of {report['documents']:,} "
-        f"documents, context {report['context']}, {_asked(report)}.",
+        f"documents, context {report['context']}, {_protocol(report)}.",
         f"Candidates: {report['pool']:,} {what}, without what was {given} ({report['eligible']:,.0f} on "
         f"average). Chance: {chance}.",
     ]
 
 
-def _asked(report: Mapping[str, Any]) -> str:
+def _protocol(report: Mapping[str, Any]) -> str:
     """What is predicted; a report from before there were tasks is of task next."""
-    asked = f"horizon {report['horizon']}"
+    protocol = f"horizon {report['horizon']}"
     if report.get("task", "next") == "middle":
-        asked = "task middle (half of it on either side of the target)"
-    if (told := report.get("queries")) is not None:
-        asked += f", a later chunk given as query in {told:,} windows"
-    return asked
+        protocol = "task middle (half of it on either side of the target)"
+    if (queried := report.get("queries")) is not None:
+        protocol += f", a later chunk given as query in {queried:,} windows"
+    return protocol
 
 
 def _fitting(keys: Sequence[str], header: Sequence[str], body: Sequence[Sequence[str]]) -> set[str]:
@@ -155,11 +155,11 @@ def _fitting(keys: Sequence[str], header: Sequence[str], body: Sequence[Sequence
 def explain() -> list[tuple[str, str, str, str]]:
     """Every figure: its column ("" where it is in the JSON alone), its key in the JSON, which way is better
     ("": neither), and what it says."""
-    told: list[tuple[str, str, str, str]] = [
+    rows: list[tuple[str, str, str, str]] = [
         (FIGURES.get(name, ("",))[0], name, metric.better or "", metric.says)
         for name, metric in METRICS.items()
     ]
-    return told + [(FACTS[name][0], name, "", said) for name, said in EXPLAINED.items()]
+    return rows + [(METADATA[name][0], name, "", meaning) for name, meaning in EXPLAINED.items()]
 
 
 def _keys(report: Mapping[str, Any]) -> list[str]:
@@ -169,15 +169,15 @@ def _keys(report: Mapping[str, Any]) -> list[str]:
     figures = [
         k for k in FIGURES if any(row.get(k) not in (None, row.get(by_query.get(k, ""))) for row in rows)
     ]
-    return figures + [k for k in FACTS if any(row.get(k) is not None for row in rows)]
+    return figures + [k for k in METADATA if any(row.get(k) is not None for row in rows)]
 
 
 def _cell(report: Mapping[str, Any], row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     if value is None:
         return ""
-    if name in FACTS:
-        return FACTS[name][1].format(value)
+    if name in METADATA:
+        return METADATA[name][1].format(value)
     better = row["versus_best_baseline"].get(name, {}).get("better")
     mark = {True: "+", False: "-", None: " "}[better]
     return FIGURES[name][1].format(value) + (

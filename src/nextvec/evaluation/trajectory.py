@@ -99,8 +99,8 @@ def rollout(
     """
     able = rollable(evaluation_set, steps)
     if len(able) == 0:
-        said = f"no window of horizon 1 has {steps} chunks after what was read"
-        raise EvaluationError(said, remedy="roll out fewer steps, or evaluate longer documents")
+        message = f"no window of horizon 1 has {steps} chunks after what was read"
+        raise EvaluationError(message, remedy="roll out fewer steps, or evaluate longer documents")
     chosen = able[np.unique(np.linspace(0, len(able) - 1, min(most, len(able))).round().astype(np.int64))]
     part = evaluation_set.select(chosen)
     cosine, drift = np.empty((2, len(part), steps))
@@ -191,7 +191,7 @@ def generate(
     """
     if not isinstance(predictor, GenerativePredictor) or not predictor.generative:
         return score_samples(raw[None], evaluation_set.targets)
-    n, parts, asked = evaluation_set.samples, [], []
+    n, parts, rows = evaluation_set.samples, [], []
     most = max(1, SAMPLE_BYTES // (4 * n * evaluation_set.dimension))
     for piece, contexts, lengths in evaluation_set.blocks(predictor.context):
         queries = evaluation_set.queries(piece) if getattr(predictor, "conditional", False) else None
@@ -202,12 +202,12 @@ def generate(
             if isinstance(predictor, Resampling) and predictor.resamples:  # nothing is predicted again
                 drawn = predictor.around(raw[which], contexts[some], lengths[some], n, seed)
             else:
-                told: dict[str, Any] = {} if queries is None else {"queries": queries[some]}
-                drawn = predictor.sample(contexts[some], lengths[some], n, seed, **told)
+                given: dict[str, Any] = {} if queries is None else {"queries": queries[some]}
+                drawn = predictor.sample(contexts[some], lengths[some], n, seed, **given)
             refuse_unsound(predictor, "samples", drawn, (n, len(which), evaluation_set.dimension))
             parts.append(score_samples(drawn, evaluation_set.targets[which]))
-            asked.append(which)
-    order = np.argsort(np.concatenate(asked))
+            rows.append(which)
+    order = np.argsort(np.concatenate(rows))
     both: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts])[order] for name in PER_WINDOW
     }

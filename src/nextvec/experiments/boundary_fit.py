@@ -53,8 +53,8 @@ def fit_finder(
     rules = {kind.name: fit_rule(kind, first, on)[0] for kind in CURVES.values()}
     k, pk = half_length(against), {}
     for kind in CURVES.values():
-        said = [kind.boundaries(read, rules[kind.name]) for read in second]
-        errors = [pk_errors(true, cuts, k) for true, cuts in zip(against, said, strict=True)]
+        hypotheses = [kind.boundaries(read, rules[kind.name]) for read in second]
+        errors = [pk_errors(true, cuts, k) for true, cuts in zip(against, hypotheses, strict=True)]
         pk[kind.name] = round(float(np.concatenate(errors).mean()), 6)
     best = min(CURVES.values(), key=lambda kind: (pk[kind.name], kind.predicts)).name
     return FittedFinder(
@@ -78,5 +78,5 @@ def keep(fitted: FittedFinder, run: TrainedPredictor) -> Path:
 def check_kept(run: TrainedPredictor) -> None:
     """Raises RunError: nothing is written into the package."""
     if is_packaged(run.folder):
-        said = "comes with the package, which is not written to"
-        raise RunError(said, where=run.folder, remedy="copy the folder, and give the copy")
+        message = "comes with the package, which is not written to"
+        raise RunError(message, where=run.folder, remedy="copy the folder, and give the copy")

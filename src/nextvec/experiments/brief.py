@@ -55,8 +55,8 @@ class PrdRow:
     @property
     def score(self) -> float | None:
         """Share of the criteria that are met; None for what was not trained."""
-        asked = len(self.met) + len(self.not_met)
-        return len(self.met) / asked if asked else None
+        criteria = len(self.met) + len(self.not_met)
+        return len(self.met) / criteria if criteria else None
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "score": self.score}
@@ -140,14 +140,14 @@ def _criteria(loss: float, cosine: float, seconds: float, size: float) -> dict[s
 
 def _note(row: dict[str, Any]) -> str:
     """Where it stands among the baselines on the evaluated documents."""
-    said = []
+    parts = []
     for metric in ("cosine", "recall@5"):
         versus = row["versus_best_baseline"].get(metric)
         if versus is not None:
-            said.append(
+            parts.append(
                 f"{STANDING[versus['better']]} the best baseline by {metric} ({versus['difference']:+.4f})"
             )
-    return "; ".join(said)
+    return "; ".join(parts)
 
 
 def _failed(name: str, why: str, known: dict[tuple[str, str], Any]) -> PrdRow:
@@ -190,14 +190,14 @@ class Criterion:
 
     Attributes:
         document: where it stands.
-        asked, measured: in words; `measured` is empty where nothing could be.
+        required, measured: in words; `measured` is empty where nothing could be.
         enforced: False where the threshold depends on the encoder or the data.
         note: why it is not measurable, or how to read it.
     """
 
     criterion: str
     document: str
-    asked: str
+    required: str
     measured: str
     status: Status
     enforced: bool = True
@@ -273,12 +273,12 @@ def _matrix(d: ModelDiagnosis, metadata: Mapping[str, Any], dimension: int) -> l
     found = []
     for name in LOSSES:
         found.append(_loss(d, name, LOSSES[name], dimension))
-        asked = f"> {COSINES[name]:.3f}".replace("0.", ".").removesuffix("0")
-        found.append(_cosine(d, PRD, f"{asked} ({name})", COSINES[name]))
+        required = f"> {COSINES[name]:.3f}".replace("0.", ".").removesuffix("0")
+        found.append(_cosine(d, PRD, f"{required} ({name})", COSINES[name]))
         if name in HOURS:
             met = None if seconds is None else seconds < 3600 * HOURS[name]
-            asked = f"< {HOURS[name]:g} h"
-            found.append(_make("training time", PRD, asked, spent, met, "the run is not finished"))
+            required = f"< {HOURS[name]:g} h"
+            found.append(_make("training time", PRD, required, spent, met, "the run is not finished"))
         if name == "minimum":
             met = None if size is None else size < GIGABYTES * 1e9
             found.append(_make("size on disk", PRD, f"< {GIGABYTES:g} GB", on_disk, met, "no file"))
@@ -333,39 +333,39 @@ def _validation(d: ModelDiagnosis) -> SplitScore | None:
     return d.gap.find("validation") or next((s for s in d.gap.splits if not s.in_sample), None)
 
 
-def _cosine(d: ModelDiagnosis, document: str, asked: str, least: float) -> Criterion:
+def _cosine(d: ModelDiagnosis, document: str, required: str, least: float) -> Criterion:
     score = _validation(d)
     if score is None:
-        return _missing("validation cosine", document, asked, "no split but train was evaluated")
+        return _missing("validation cosine", document, required, "no split but train was evaluated")
     measured = f"{short(score.cosine.value, 4)} ({score.name})"
-    met = score.cosine.value >= least if asked.startswith(">=") else score.cosine.value > least
-    return _make("validation cosine", document, asked, measured, met, ENCODER)
+    met = score.cosine.value >= least if required.startswith(">=") else score.cosine.value > least
+    return _make("validation cosine", document, required, measured, met, ENCODER)
 
 
 def _loss(d: ModelDiagnosis, name: str, most: float, dimension: int) -> Criterion:
     """The thresholds are for unit vectors of 768 dimensions (`loss_factor`)."""
     encoder = d.moments.encoder
     factor = loss_factor(dimension, float((encoder.mean**2 + encoder.std**2).sum()))
-    asked = f"< {most:g} ({name})" + (
+    required = f"< {most:g} ({name})" + (
         "" if abs(factor - 1) < SAME_FACTOR else f", {most * factor:.6f} for vectors as these"
     )
     score = _validation(d)
     if score is None:
-        return _missing("validation loss (mse)", PRD, asked, "no split but train was evaluated")
+        return _missing("validation loss (mse)", PRD, required, "no split but train was evaluated")
     measured = f"{score.mse:.6f} ({score.name})"
-    return _make("validation loss (mse)", PRD, asked, measured, score.mse < most * factor, ENCODER)
+    return _make("validation loss (mse)", PRD, required, measured, score.mse < most * factor, ENCODER)
 
 
 def _make(
-    criterion: str, document: str, asked: str, measured: str, met: bool | None, note: str = ""
+    criterion: str, document: str, required: str, measured: str, met: bool | None, note: str = ""
 ) -> Criterion:
     """`note` says why it is not measurable (met is None), or is ENCODER."""
     if met is None:
-        return _missing(criterion, document, asked, note)
+        return _missing(criterion, document, required, note)
     shown = note if note == ENCODER else ""
     status: Status = "met" if met else "not met"
-    return Criterion(criterion, document, asked, measured, status, note != ENCODER, shown)
+    return Criterion(criterion, document, required, measured, status, note != ENCODER, shown)
 
 
-def _missing(criterion: str, document: str, asked: str, why: str) -> Criterion:
-    return Criterion(criterion, document, asked, "", "not measurable here", note=why)
+def _missing(criterion: str, document: str, required: str, why: str) -> Criterion:
+    return Criterion(criterion, document, required, "", "not measurable here", note=why)

@@ -21,7 +21,7 @@ from nextvec.decoding.load import NEAREST, DecoderOptions, check_decoders, open_
 from nextvec.decoding.quality import KnownTexts, require_bleu
 from nextvec.errors import EvaluationError, SplitError
 from nextvec.evaluation.evaluation_set import without_leaks
-from nextvec.evaluation.harness import check_made_for, judged_documents
+from nextvec.evaluation.harness import check_made_for, evaluated_documents
 from nextvec.evaluation.predictor import ask
 from nextvec.experiments.evaluating import DocumentSelection, EvaluatedRun, TrainedOnDocuments, division_of
 from nextvec.progress import Progress
@@ -52,11 +52,11 @@ class DecoderSelection:
 
     def __post_init__(self) -> None:
         if self.documents < FEWEST:
-            said = f"{self.documents} documents leave nothing to shuffle"
-            raise EvaluationError(said, remedy=f"evaluate at least {FEWEST} documents")
+            message = f"{self.documents} documents leave nothing to shuffle"
+            raise EvaluationError(message, remedy=f"evaluate at least {FEWEST} documents")
         if not self.splits or len(set(self.splits)) < len(self.splits):
-            said = f"'{','.join(self.splits)}' are not splits to evaluate"
-            raise SplitError(said, remedy="name each of them once")
+            message = f"'{','.join(self.splits)}' are not splits to evaluate"
+            raise SplitError(message, remedy="name each of them once")
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,8 @@ def lay_out(
     texts, windows = KnownTexts(store.texts(store.rows_of(split.train))), Windows.joined(drawn)
     bench = HeldOutChunks(store, reader, windows, splits, dropped, texts, selection.seed, quiet)
     if len(bench) < FEWEST:
-        said = f"{len(bench)} document is left, which leaves nothing to shuffle"
-        raise EvaluationError(said, where=store.path, remedy="evaluate more splits or sources")
+        message = f"{len(bench)} document is left, which leaves nothing to shuffle"
+        raise EvaluationError(message, where=store.path, remedy="evaluate more splits or sources")
     return bench
 
 
@@ -180,7 +180,7 @@ def _windows(
     store: Store, selection: DecoderSelection, split: Split, name: str, horizon: int, trained: TrainedOn
 ) -> tuple[Windows, int]:
     """The windows of a split's documents that do not stand in training, and how many others there are."""
-    documents = judged_documents(store, split, name, selection.sources)
+    documents = evaluated_documents(store, split, name, selection.sources)
     windows = make_windows(store, documents, selection.context, horizon)
     kept, leaks = without_leaks(store, windows, trained, split=name)
     return kept, leaks.dropped
@@ -248,6 +248,6 @@ def _split(
 def _check_run(run: EvaluatedRun, store: Store) -> None:
     check_made_for(run, store)
     if run.task != "next":
-        said = "decoders are evaluated on what comes next; this run fills gaps"
+        message = "decoders are evaluated on what comes next; this run fills gaps"
         remedy = "evaluate it with nextvec evaluate --task middle"
-        raise EvaluationError(said, where=run.folder, remedy=remedy)
+        raise EvaluationError(message, where=run.folder, remedy=remedy)

@@ -67,13 +67,15 @@ def diagnose_model(
         EncoderMismatchError, VectorError: a store of another encoder.
     """
     if "middle" in (run.task, how.task):
-        said = "every section of a diagnosis is about what comes next; this run fills gaps"
+        message = "every section of a diagnosis is about what comes next; this run fills gaps"
         remedy = "evaluate it with nextvec evaluate --task middle"
-        raise EvaluationError(said, where=run.folder, remedy=remedy)
+        raise EvaluationError(message, where=run.folder, remedy=remedy)
     run = for_question(run, how)
-    judged, training = laid_out(store, [run], selection, how)
+    evaluated, training = laid_out(store, [run], selection, how)
     check_made_for(run, store)
-    evaluation_set, leaks, training = prepare(store, judged, selection.split, how, training, run.trained_on)
+    evaluation_set, leaks, training = prepare(
+        store, evaluated, selection.split, how, training, run.trained_on
+    )
     ids = known(run.trained_on.ids, (key(document.doc_id) for document in store.documents))
     seen: list[int] = np.flatnonzero(ids).tolist()
     able = [cls for cls in BASELINES.values() if training is not None or not cls.needs_training]
@@ -90,7 +92,7 @@ def diagnose_model(
     found = diagnose(
         context,
         selection.split,
-        others=_other_splits(store, run, judged, selection.split, how, seen),
+        others=_other_splits(store, run, evaluated, selection.split, how, seen),
         # A run trained on all sources of another store does not say what they were.
         sources=sorted({store.documents[i].source for i in seen}) or run.training["sources"] or None,
         seed=how.seed,
@@ -109,16 +111,16 @@ def diagnose_model(
 
 
 def _other_splits(
-    store: Store, run: RunPredictor, split: Split, judged: str, how: EvaluationConfig, seen: Sequence[int]
+    store: Store, run: RunPredictor, split: Split, evaluated: str, how: EvaluationConfig, seen: Sequence[int]
 ) -> dict[str, tuple[VectorSource, Windows]]:
     """Windows of the splits that are not evaluated; train is every document the run was trained on (`seen`).
 
     What stands in training is dropped from the others, however much it is: here it only must not mislead.
     """
-    documents: dict[str, Sequence[int]] = {n: split.judged(n) for n in SPLITS if judged != "all"}
+    documents: dict[str, Sequence[int]] = {n: split.evaluated(n) for n in SPLITS if evaluated != "all"}
     documents["train"] = [i for i in seen if store.documents[i].view_of is None]
     found: dict[str, tuple[VectorSource, Windows]] = {}
-    for name in (name for name in documents if name != judged):
+    for name in (name for name in documents if name != evaluated):
         try:
             windows = how.windows(store, documents[name])
         except WindowError:

@@ -50,8 +50,8 @@ def examine(folder: Path) -> Examination:
     for name, examined in kinds.items():
         if (folder / name).is_file():
             return examined(folder)
-    said = "is no store, run, matrix, decoder or export"
-    raise RunError(said, where=folder, remedy="give the folder of one of these")
+    message = "is not a store, run, matrix, decoder or export"
+    raise RunError(message, where=folder, remedy="give the folder of one of these")
 
 
 def _run_files(folder: Path) -> Iterator[Examined]:

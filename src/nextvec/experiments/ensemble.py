@@ -107,8 +107,8 @@ def fit_mixture(
         contexts, lengths = gather_contexts(vectors, block, min(width, int(block.read.max())))
         target = gather_rows(vectors, block.target)
         both = answers(members, contexts, lengths, gather_queries(vectors, block))
-        for i, (said, wanted) in enumerate(zip(both, (target, unit(target)), strict=True)):
-            flat = said.reshape(M, -1).astype(np.float64)
+        for i, (prediction, wanted) in enumerate(zip(both, (target, unit(target)), strict=True)):
+            flat = prediction.reshape(M, -1).astype(np.float64)
             grams[i] += flat @ flat.T
             moments[i] += flat @ wanted.ravel().astype(np.float64)
     raw, units = (_solve(gram, moment) for gram, moment in zip(grams, moments, strict=True))
@@ -122,8 +122,8 @@ def answers(
     queries: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Raw and unit predictions [M, B, D] of each member from the last vectors that it uses."""
-    said = [ask(member, *latest(contexts, lengths, member.context), queries) for member in members]
-    return np.stack([raw for raw, _ in said]), np.stack([units for _, units in said])
+    each = [ask(member, *latest(contexts, lengths, member.context), queries) for member in members]
+    return np.stack([raw for raw, _ in each]), np.stack([units for _, units in each])
 
 
 def latest(contexts: FloatArray, lengths: IntArray, width: int) -> tuple[FloatArray, IntArray]:
@@ -144,8 +144,8 @@ def _solve(gram: NDArray[np.float64], moment: NDArray[np.float64]) -> Weights:
     factor = np.linalg.cholesky(normal)
     weights, _ = nnls(factor.T, np.linalg.solve(factor, moment / scale))
     if not weights.any():
-        said = "no member points anywhere near the targets"
-        raise EvaluationError(said, remedy="leave these members out, or train them")
+        message = "no member points anywhere near the targets"
+        raise EvaluationError(message, remedy="leave these members out, or train them")
     found: Weights = weights / scale
     return found
 
@@ -308,8 +308,8 @@ def _restored(folder: Path, name: str, context: int) -> Baseline:
 def _run(folder: Path, digest: str, device: str) -> TrainedPredictor:
     run = ExportedPredictor(folder) if (folder / EXPORT).is_file() else RunPredictor(folder, device=device)
     if _digest(folder) != digest:
-        said = "has other weights than when the ensemble was fitted"
-        raise RunError(said, where=folder, remedy="fit it again")
+        message = "has other weights than when the ensemble was fitted"
+        raise RunError(message, where=folder, remedy="fit it again")
     return run
 
 

@@ -22,7 +22,7 @@ from nextvec.data.trained import TrainedOn
 from nextvec.data.windows import Task, Windows, make_windows
 from nextvec.errors import EvaluationError, NextvecError, RunError, ServerError, SplitError
 from nextvec.evaluation.evaluation_set import EvaluationSet, without_leaks
-from nextvec.evaluation.harness import EvaluationConfig, FittingData, evaluate, judged_documents, prepare
+from nextvec.evaluation.harness import EvaluationConfig, FittingData, evaluate, evaluated_documents, prepare
 from nextvec.evaluation.intervals import caution
 from nextvec.evaluation.predictor import NextVectorPredictor
 from nextvec.evaluation.report import Report
@@ -102,12 +102,12 @@ def evaluate_runs(
     """
     runs = [for_question(run, how) for run in runs]
     if how.queries and runs and not any(run.conditional for run in runs):
-        said = "trained without queries, evaluated with them"
+        message = "trained without queries, evaluated with them"
         remedy = "evaluate it without --queries, or beside a run trained with data.conditional above 0"
-        raise EvaluationError(said, where=", ".join(str(run.folder) for run in runs), remedy=remedy)
-    judged, training = laid_out(store, runs, selection, how)
+        raise EvaluationError(message, where=", ".join(str(run.folder) for run in runs), remedy=remedy)
+    evaluated, training = laid_out(store, runs, selection, how)
     seen = TrainedOn.union([run.trained_on for run in runs]) if runs else None
-    return evaluate(store, judged, selection.split, runs, how, training=training, seen=seen)
+    return evaluate(store, evaluated, selection.split, runs, how, training=training, seen=seen)
 
 
 def laid_out(
@@ -118,16 +118,16 @@ def laid_out(
     Raises as `division_of`.
     """
     division, trained = division_of(runs, selection), selection.train_sources
-    judged = divide(store, division, selection.sources, selection.split)
+    evaluated = divide(store, division, selection.sources, selection.split)
     if trained is None:
         trained = common(runs, "sources", tuple)
     if selection.split == "all":
-        return judged, None
+        return evaluated, None
     held = [source for source in trained if source in store.sources]
-    return judged, FittingData.of(store, split_documents(store, division, held), how)
+    return evaluated, FittingData.of(store, split_documents(store, division, held), how)
 
 
-def check_judging(
+def check_evaluation(
     store: Store,
     selection: DocumentSelection,
     how: EvaluationConfig,
@@ -140,9 +140,9 @@ def check_judging(
     """
     trained = sources if selection.train_sources is None else selection.train_sources
     chosen = replace(selection, division=selection.division or division, train_sources=trained)
-    judged, training = laid_out(store, [], chosen, how)
+    evaluated, training = laid_out(store, [], chosen, how)
     seen = TrainedOn.of(store, split_documents(store, division, sources).train)
-    return prepare(store, judged, selection.split, how, training, seen)[0]
+    return prepare(store, evaluated, selection.split, how, training, seen)[0]
 
 
 SMALL = 1000
@@ -169,7 +169,7 @@ def check_test_split(store: Store, data: DataConfig, *, leak_limit: float | None
     how = EvaluationConfig(context=context, horizon=data.horizons[0], task=data.task, quiet=True)
     if leak_limit is not None:
         how = replace(how, leak_limit=leak_limit)
-    return check_judging(store, DocumentSelection(), how, data.split, data.sources)
+    return check_evaluation(store, DocumentSelection(), how, data.split, data.sources)
 
 
 def foretell(store: Store, data: DataConfig) -> str | None:
@@ -190,7 +190,7 @@ def foretell(store: Store, data: DataConfig) -> str | None:
 
 def _too_short(store: Store, data: DataConfig, windows: Windows) -> str:
     """How many documents of the test split have too few chunks for any of these windows."""
-    test = split_documents(store, data.split, data.sources).judged("test")
+    test = split_documents(store, data.split, data.sources).evaluated("test")
     needed = windows.context + windows.horizon
     short = sum(store.documents[i].count < needed for i in test)
     have = "has" if short == 1 else "have"
@@ -200,12 +200,14 @@ def _too_short(store: Store, data: DataConfig, windows: Windows) -> str:
 def for_question(run: Some, how: EvaluationConfig) -> Some:
     """The run, answering the evaluator's question. Raises EvaluationError where it was not trained for it."""
     if run.task != how.task:
-        said = f"trained for the task '{run.task}', evaluated on '{how.task}'"
-        raise EvaluationError(said, where=run.folder, remedy=f"evaluate it with --task {run.task}")
+        message = f"trained for the task '{run.task}', evaluated on '{how.task}'"
+        raise EvaluationError(message, where=run.folder, remedy=f"evaluate it with --task {run.task}")
     if how.horizon not in run.horizons:
         trained = ", ".join(map(str, run.horizons))
-        said = f"trained to predict {trained} ahead, evaluated at {how.horizon}"
-        raise EvaluationError(said, where=run.folder, remedy=f"evaluate it with --horizon {run.horizons[0]}")
+        message = f"trained to predict {trained} ahead, evaluated at {how.horizon}"
+        raise EvaluationError(
+            message, where=run.folder, remedy=f"evaluate it with --horizon {run.horizons[0]}"
+        )
     return run.at_horizon(how.horizon)
 
 
@@ -237,7 +239,7 @@ def evaluation_windows(
 ) -> tuple[Windows, tuple[int, ...]]:
     """The windows that `evaluate_runs` evaluates, and the documents they are of."""
     split = divide(store, division_of(runs, selection), selection.sources, selection.split)
-    documents = judged_documents(store, split, selection.split)
+    documents = evaluated_documents(store, split, selection.split)
     windows = make_windows(store, documents, context, horizon, task)
     if selection.split != "train":
         seen = TrainedOn.union([run.trained_on for run in runs])
@@ -263,9 +265,9 @@ def common(runs: Sequence[TrainedOnDocuments], key: str, kind: type[Any]) -> Any
     found = [run.training[key] for run in runs if run.training.get("store") != ""]
     if any(value != found[0] for value in found):
         flag = "--train-sources" if key == "sources" else "--split-file"
-        said = f"the runs differ in their {key}"
+        message = f"the runs differ in their {key}"
         remedy = f"evaluate them apart, or choose one with {flag}"
-        raise EvaluationError(said, where=", ".join(str(run.folder) for run in runs), remedy=remedy)
+        raise EvaluationError(message, where=", ".join(str(run.folder) for run in runs), remedy=remedy)
     if not found:
         return kind()
     return from_dict(kind, found[0], where=runs[0].folder) if isinstance(found[0], dict) else found[0]
@@ -302,13 +304,13 @@ class RemoteRun(RemotePredictor):
         self.folder = Path(address)
 
     @cached_property
-    def _told(self) -> dict[str, Any]:
+    def _description(self) -> dict[str, Any]:
         return self.client.training(self.model)
 
     @property
     def training(self) -> dict[str, Any]:
         """How it was trained. A split file is known by name only: name your own with --split-file."""
-        found: dict[str, Any] = self._told["training"]
+        found: dict[str, Any] = self._description["training"]
         return found
 
     @property
@@ -318,19 +320,19 @@ class RemoteRun(RemotePredictor):
     @cached_property
     def trained_on(self) -> TrainedOn:
         """Keys of every document and chunk it was trained on. Raises ServerError."""
-        said = self._told["trained_on"]
+        coded = self._description["trained_on"]
         try:
-            held = (b64decode(said[name], validate=True) for name in ("chunks", "documents", "ids"))
+            held = (b64decode(coded[name], validate=True) for name in ("chunks", "documents", "ids"))
             return TrainedOn(*(np.unique(np.frombuffer(x, "<u8").astype(np.uint64)) for x in held))
         except (KeyError, TypeError, ValueError, binascii.Error) as error:
-            said = f"a training list that is not understood ({error})"
-            raise ServerError(said, where=self.client.url) from None
+            message = f"a training list that is not understood ({error})"
+            raise ServerError(message, where=self.client.url) from None
 
     def at_horizon(self, horizon: int) -> Self:
         """The same, answering for one of its horizons. Raises RunError for another."""
         if horizon not in self.horizons:
-            said = f"predicts {', '.join(map(str, self.horizons))} ahead, requested {horizon}"
-            raise RunError(said, where=self.client.url, remedy=f"give --horizon {self.horizons[0]}")
+            message = f"predicts {', '.join(map(str, self.horizons))} ahead, requested {horizon}"
+            raise RunError(message, where=self.client.url, remedy=f"give --horizon {self.horizons[0]}")
         other = copy(self)
         other.horizon = horizon
         return other

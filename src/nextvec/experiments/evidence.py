@@ -55,8 +55,8 @@ class Evidence:
         self.metadata, self.result = files.metadata, files.result or {}
         self.training: dict[str, Any] = self.info.get("training") or {}
         if not self.info:
-            said = "holds no saved model yet"
-            raise RunError(said, where=run, remedy="finish an epoch: train with --resume")
+            message = "holds no saved model yet"
+            raise RunError(message, where=run, remedy="finish an epoch: train with --resume")
         self.store = self._store(store)
         given = None if split_file is None else SplitConfig(file=str(split_file))
         self.division = with_its_file(given or self.config.data.split)
@@ -67,8 +67,8 @@ class Evidence:
     def _store(self, given: Path | None) -> Store:
         recorded = self.training.get("store")
         if given is None and not isinstance(recorded, str):
-            said = "does not name its store"
-            raise RunError(said, where=self.run / "config.json", remedy="give it: --store")
+            message = "does not name its store"
+            raise RunError(message, where=self.run / "config.json", remedy="give it: --store")
         try:
             return Store.open(given or str(recorded))
         except StoreError as e:
@@ -148,7 +148,7 @@ def code(e: Evidence) -> Finding:
 def configuration(e: Evidence) -> Finding:
     """The run's configuration and what the saved model says of itself are the same."""
     wanted, data = e.config.model, e.config.data
-    said = {
+    pairs = {
         "architecture": (wanted.name, e.info.get("architecture")),
         "context": (data.context, e.training.get("context")),
         "min_context": (data.min_context, e.training.get("min_context")),
@@ -159,8 +159,8 @@ def configuration(e: Evidence) -> Finding:
     }
     held = e.info.get("config")
     if isinstance(held, dict):
-        said |= {f"model.options.{k}": (v, held.get(k)) for k, v in wanted.options.items()}
-    wrong = [f"{name} {one} and {other}" for name, (one, other) in said.items() if one != other]
+        pairs |= {f"model.options.{k}": (v, held.get(k)) for k, v in wanted.options.items()}
+    wrong = [f"{name} {one} and {other}" for name, (one, other) in pairs.items() if one != other]
     if wrong:
         return "RED", f"config.toml and config.json differ: {'; '.join(wrong)}"
     sizes = to_dict(
@@ -178,10 +178,10 @@ def reported(e: Evidence) -> Finding:
         return "RED", "a model is saved, but the history has no epoch"
     best = record.best
     figure, saved = best.validation["cosine"], e.info.get("validation") or {}
-    said = [("config.json", e.info.get("epoch"), saved.get("cosine"))]
+    recorded = [("config.json", e.info.get("epoch"), saved.get("cosine"))]
     if e.result:
-        said.append(("metrics.json", e.result.get("epoch"), e.result.get("cosine")))
-    for name, epoch, cosine in said:
+        recorded.append(("metrics.json", e.result.get("epoch"), e.result.get("cosine")))
+    for name, epoch, cosine in recorded:
         if epoch != best.epoch or cosine != figure:
             text = f"{name} has cosine {cosine} in epoch {epoch}, the history {figure} in epoch {best.epoch}"
             return "RED", text
@@ -221,10 +221,10 @@ def split(e: Evidence) -> Finding:
     """The division gives the same documents as when it was trained."""
     counts = ", ".join(f"{name} {len(e.split.of(name))}" for name in SPLITS)
     for name in ("train", "validation"):
-        said = e.identity.get(f"split.{name}")
-        if said is None:
+        recorded = e.identity.get(f"split.{name}")
+        if recorded is None:
             raise Unchecked(f"the run does not hold which documents it was trained on ({counts})")
-        if digest([e.store.documents[i].doc_id for i in e.split.of(name)]) != said:
+        if digest([e.store.documents[i].doc_id for i in e.split.of(name)]) != recorded:
             return "RED", f"the {name} documents are not those of the training ({counts} now)"
     return "ok", f"the documents of the training ({counts})"
 
@@ -283,16 +283,16 @@ def validation(e: Evidence) -> Finding:
         return "RED", f"reported by training ({precision} on {device}) and not reproduced: {wrong}"
     text = f"cosine {measured['cosine']:.6f} and mse {measured['mse']:.6g} on {measured['targets']:,} targets"
     if not isinstance(recorded, dict):
-        told = f"training reported that to {allowed:g}, but no figure of the saved model is recorded"
-        return "note", f"{text}; {told}"
+        reported = f"training reported that to {allowed:g}, but no figure of the saved model is recorded"
+        return "note", f"{text}; {reported}"
     return "ok", f"{text}, to {TOLERANCE:g}; as training reported, to {allowed:g}"
 
 
-def _off(measured: dict[str, Any], said: dict[str, Any], names: Sequence[str], allowed: float) -> str:
+def _off(measured: dict[str, Any], recorded: dict[str, Any], names: Sequence[str], allowed: float) -> str:
     """The figures that are not reproduced, in words; empty when all are."""
     wrong = []
     for name in names:
-        value = said.get(name)
+        value = recorded.get(name)
         if not isinstance(value, (int, float)) or not abs(measured[name] - value) <= allowed:
             wrong.append(f"{name} {value}, measured {measured[name]:.8g}")
     return "; ".join(wrong)

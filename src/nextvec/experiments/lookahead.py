@@ -37,7 +37,7 @@ KS = (1, 5, 10, 20)
 METRICS = (*(f"recall@{k}" for k in KS), "mrr")
 REFERENCES = ("last", "mean")
 """What every strategy is compared with, beside its control."""
-UNTOLD = "predicted"
+UNCONDITIONAL = "predicted"
 BLOCK = 64
 TIMED, WARM_UP = 50, 3
 TERCILES = 3
@@ -108,7 +108,7 @@ class StrategyComparison:
         strategy = outcome.strategy
         names = dict.fromkeys([*REFERENCES, *([strategy.control] if strategy.control else [])])
         if "query" in strategy.needs:
-            names |= {UNTOLD: None}
+            names |= {UNCONDITIONAL: None}
         others = [self.outcome(name) for name in names]
         return [other for other in others if other is not None and other is not outcome]
 
@@ -155,7 +155,7 @@ class StrategyComparison:
     def verdicts(self) -> list[str]:
         """In words: what asks the model against its control; without re-rankers, against the best of all that
         it is compared with; what is given a query, against the prediction that is not."""
-        said = []
+        verdicts = []
         for outcome in self.outcomes:
             strategy, others = outcome.strategy, self.references(outcome)
             if strategy.rerankers:
@@ -163,9 +163,11 @@ class StrategyComparison:
             if strategy.control is None or not others:
                 continue
             best = max(others, key=lambda other: other.figure("mrr"))
-            untold = [o for o in others if "query" in strategy.needs and o.strategy.name == UNTOLD]
-            said += [self._verdict(outcome, other) for other in dict.fromkeys([best, *untold])]
-        return said
+            unconditional = [
+                o for o in others if "query" in strategy.needs and o.strategy.name == UNCONDITIONAL
+            ]
+            verdicts += [self._verdict(outcome, other) for other in dict.fromkeys([best, *unconditional])]
+        return verdicts
 
     def _verdict(self, outcome: StrategyScores, other: StrategyScores) -> str:
         gains = [(metric, self.gain(outcome, other, metric)) for metric in METRICS]
@@ -173,9 +175,9 @@ class StrategyComparison:
             "better": [f"{m} {g.show(4, sign=True)}" for m, g in gains if g.above],
             "worse": [f"{m} {g.show(4, sign=True)}" for m, g in gains if g.below],
         }
-        told = [f"{how} by {', '.join(some)}" for how, some in parts.items() if some]
+        clauses = [f"{how} by {', '.join(some)}" for how, some in parts.items() if some]
         pair = f"{outcome.strategy.name} against {other.strategy.name}"
-        return f"{pair}: {'; '.join(told) or 'no clear difference'}."
+        return f"{pair}: {'; '.join(clauses) or 'no clear difference'}."
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready: what was asked, "chance", "strategies" (figures, intervals), "where", "verdicts"."""
@@ -239,16 +241,16 @@ def compare_strategies(
     """
     run = for_question(run, how)
     if how.task != "next" or how.candidates == "document":
-        said = "strategies are compared by what comes next, among many documents"
-        raise EvaluationError(said, remedy="evaluate task 'next' with candidates 'split' or 'store'")
+        message = "strategies are compared by what comes next, among many documents"
+        raise EvaluationError(message, remedy="evaluate task 'next' with candidates 'split' or 'store'")
     check_made_for(run, store)
-    judged = divide(store, division_of([run], selection), selection.sources, selection.split)
-    evaluation_set, leaks, _ = prepare(store, judged, selection.split, how, None, run.trained_on)
+    evaluated = divide(store, division_of([run], selection), selection.sources, selection.split)
+    evaluation_set, leaks, _ = prepare(store, evaluated, selection.split, how, None, run.trained_on)
     if most is not None:
         evaluation_set = evaluation_set.select(sample(len(evaluation_set), most, how.seed))
     index = ExactIndex(store.vectors, evaluation_set.pool.rows, str(store.encoder["fingerprint"]))
     context = RetrievalContext(run, store, index, options or Options(), reembed)
-    asked_of = names or usual(context, told=how.queries)
+    asked_of = names or usual(context, steered=how.queries)
     strategies = [Strategy.named(name) for name in dict.fromkeys(asked_of)]
     ranker = _Ranker(context, evaluation_set)
     outcomes = []

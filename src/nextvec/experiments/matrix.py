@@ -6,8 +6,8 @@ window; of several seeds the first's).
 Objectives, tasks and any other keys of the configuration are axes beside the models. It may be interrupted at
 any time and started again; a run that fails does not stop the others and is reported. Predictors of another
 task or another horizon answer another question, so each question has a table of its own; the first is the
-main one, the others stand under `others`. What was trained with queries is evaluated both ways: untold beside
-all others, and told in a table of its own.
+main one, the others stand under `others`. What was trained with queries is evaluated both ways: without them
+beside all others, and with them in a table of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.evaluation.intervals import DocumentBootstrap
 from nextvec.evaluation.report import KEPT, KeptPredictions, PredictorRow, Report, compare
 from nextvec.evaluation.table import TABLE
-from nextvec.experiments.evaluating import DocumentSelection, check_judging, evaluate_runs
+from nextvec.experiments.evaluating import DocumentSelection, check_evaluation, evaluate_runs
 from nextvec.experiments.plan import MatrixCell, MatrixPlan, held_plan, train_cells
 from nextvec.inference.predictor import RunPredictor
 from nextvec.models.saving import WEIGHTS
@@ -54,10 +54,10 @@ class Question:
 
     @property
     def name(self) -> str:
-        asked = f"{self.task}-{self.horizon}" if self.task == "next" else f"{self.task}-of-{self.context}"
-        return f"{asked}-with-query" if self.queries else asked
+        task = f"{self.task}-{self.horizon}" if self.task == "next" else f"{self.task}-of-{self.context}"
+        return f"{task}-with-query" if self.queries else task
 
-    def judging(self, how: EvaluationConfig) -> EvaluationConfig:
+    def config(self, how: EvaluationConfig) -> EvaluationConfig:
         """`how`, for this question. Where something is given, the baseline that uses it is always there."""
         baselines = how.baselines
         if self.queries and baselines is not None:
@@ -111,13 +111,13 @@ def run_matrix(
             raise RunError(f"no model could be trained; the first: {first}", where=out)
         tables: dict[Question, Report] = {}
         for question, cells in questions(finished, how).items():
-            judging = question.judging(replace(how, keep=not tables or bool(plan.folds)))
+            config = question.config(replace(how, keep=not tables or bool(plan.folds)))
             parts = [
                 evaluate_runs(
                     store,
                     [*(RunPredictor(out / "runs" / c.name, c.across) for c in fold), *beside],
                     selection,
-                    judging,
+                    config,
                 )
                 for fold in by_fold(cells).values()
             ]
@@ -160,7 +160,7 @@ def questions(
     configs: Mapping[MatrixCell, TrainConfig], how: EvaluationConfig
 ) -> dict[Question, list[MatrixCell]]:
     """The cells that answer each question; a cell with several horizons answers several, and one trained with
-    queries each of them twice: untold and told."""
+    queries each of them twice: without queries and with them."""
     found: dict[Question, list[MatrixCell]] = {}
     for cell, config in configs.items():
         data = config.data
@@ -197,14 +197,14 @@ def _configs(
     if len(wrong) == sum(cell.seed == 0 for cell in configs):
         raise wrong[0]
     several = questions(configs, how).items()
-    for question, cells in ((asked, part) for asked, every in several for part in by_fold(every).values()):
+    for question, cells in ((each, part) for each, every in several for part in by_fold(every).values()):
         splits = [configs[cell].data.split for cell in cells]
         sources = [configs[cell].data.sources for cell in cells]
         if selection.division is None and any(split != splits[0] for split in splits):
             raise _differ("split")
         if selection.train_sources is None and any(each != sources[0] for each in sources):
             raise _differ("sources")
-        check_judging(store, selection, question.judging(how), splits[0], sources[0])
+        check_evaluation(store, selection, question.config(how), splits[0], sources[0])
     return configs
 
 
@@ -256,13 +256,13 @@ def _claim(out: Path, plan: MatrixPlan, *, join: bool = False) -> None:
     if held is not None and held.store != plan.store:
         raise RunError(f"holds a matrix of {held.store}", where=out, remedy="give another folder with --out")
     if join and held not in (None, plan):
-        said = "holds a matrix of other runs"
-        raise RunError(said, where=out, remedy="join it with the flags it was started with")
+        message = "holds a matrix of other runs"
+        raise RunError(message, where=out, remedy="join it with the flags it was started with")
     write_toml(out / PLAN, plan)
 
 
-# Tables of several runs as one: of all folds of a cross-validation, in which every document is judged once by
-# models that did not see it, and of runs that differ in their seed only, of which the mean is claimed.
+# Tables of several runs as one: of all folds of a cross-validation, in which every document is evaluated
+# once by models that did not see it, and of runs that differ in their seed only: the mean is claimed then.
 
 SPREAD = ("cosine", "mse", "recall@5", "mrr")
 
@@ -282,10 +282,10 @@ def joined(reports: Sequence[Report]) -> Report:
     first = reports[0]
     if len(reports) == 1:
         return first
-    windows = [report.judged for report in reports if report.judged is not None]
+    windows = [report.evaluated for report in reports if report.evaluated is not None]
     if len(windows) < len(reports):
         raise EvaluationError("answers were not kept", remedy="evaluate with keep=True")
-    judged, weights = Windows.joined(windows), [report.windows for report in reports]
+    evaluated, weights = Windows.joined(windows), [report.windows for report in reports]
     names = set.intersection(*({row.name for row in report.rows} for report in reports))
     leaks = [report.leaks for report in reports if report.leaks is not None]
 
@@ -294,8 +294,8 @@ def joined(reports: Sequence[Report]) -> Report:
 
     made = replace(
         first,
-        windows=len(judged),
-        documents=len(np.unique(judged.document)),
+        windows=len(evaluated),
+        documents=len(np.unique(evaluated.document)),
         queries=None if first.queries is None else sum(report.queries or 0 for report in reports),
         pool=round(mean("pool")),
         eligible=mean("eligible"),
@@ -312,14 +312,14 @@ def joined(reports: Sequence[Report]) -> Report:
             _of_folds([r.row(row.name) for r in reports], weights) for row in first.rows if row.name in names
         ],
         best={},
-        judged=judged,
+        evaluated=evaluated,
         squared_length=mean("squared_length"),
         folds=len(reports),
     )
     known = next((report.bootstrap for report in reports if report.bootstrap is not None), None)
     if made.documents > 1:
         drawn = {} if known is None else {"resamples": known.resamples}
-        made.bootstrap = DocumentBootstrap(judged.document, seed=first.seed, **drawn)
+        made.bootstrap = DocumentBootstrap(evaluated.document, seed=first.seed, **drawn)
     compare(made)
     return made
 

@@ -66,14 +66,14 @@ def fit_ensemble(
     """
     refuse_taken(out, RunError, "give another folder")
     if not folders or not 2 <= len(folders) + len(baselines) <= MAX_MEMBERS:
-        said = f"{len(folders)} runs and {len(baselines)} baselines"
-        raise EvaluationError(said, remedy=f"name a run at least, and 2 to {MAX_MEMBERS} members in all")
+        message = f"{len(folders)} runs and {len(baselines)} baselines"
+        raise EvaluationError(message, remedy=f"name a run at least, and 2 to {MAX_MEMBERS} members in all")
     runs = [for_question(RunPredictor(folder), how) for folder in folders]
     split = split_documents(store, division_of(runs, selection), common(runs, "sources", tuple))
     training = FittingData.of(store, split, how)
     if training is None or training.validation is None:
-        said = "holds no validation windows to fit weights on"
-        raise SplitError(said, where=store.path, remedy="evaluate with another division")
+        message = "holds no validation windows to fit weights on"
+        raise SplitError(message, where=store.path, remedy="evaluate with another division")
     mixed = [fitted(named(name), how, training) for name in baselines]
     for baseline in mixed:
         baseline.state()  # what cannot be kept is refused before the weights are fitted
@@ -102,15 +102,17 @@ def export_ensemble(
         ConfigError: also for `step`: a stream of an ensemble reads its last vectors again.
     """
     if step:
-        said = "is an ensemble, which has no step form"
-        raise ConfigError(said, where=ensemble.folder, remedy="leave --step out, or export one of its runs")
+        message = "is an ensemble, which has no step form"
+        raise ConfigError(
+            message, where=ensemble.folder, remedy="leave --step out, or export one of its runs"
+        )
     refuse_taken(out, RunError, "give another folder with --out, or remove it")
     made, runs = [], []
     with new_folder(out) as folder:
         for number, run in enumerate(ensemble.runs):
             if not isinstance(run, RunPredictor):
-                said = "is an export already"
-                raise RunError(said, where=run.folder, remedy="export the ensemble of the runs")
+                message = "is an export already"
+                raise RunError(message, where=run.folder, remedy="export the ensemble of the runs")
             alone = [other.name for other in ensemble.runs].count(run.name) == 1
             place = folder / MEMBERS / (run.name if alone else f"{run.name}-{number}")
             place.parent.mkdir(exist_ok=True)

@@ -88,8 +88,8 @@ class MatrixPlan:
 
     def __post_init__(self) -> None:
         if not self.models or self.seeds < 1:
-            said = f"a matrix needs a model and a seed: {len(self.models)} --models, --seeds {self.seeds}"
-            raise ValueError(said)
+            message = f"a matrix needs a model and a seed: {len(self.models)} --models, --seeds {self.seeds}"
+            raise ValueError(message)
         for what in ("models", "objectives", "tasks", "vary"):
             if len(set(getattr(self, what))) != len(getattr(self, what)):
                 raise ValueError(f"--{what}: one is named twice")
@@ -163,13 +163,13 @@ def parse_axis(text: str) -> list[tuple[str, dict[str, Any]]]:
     key, equals, values = text.partition("=")
     each = [value.strip() for value in values.split(",")]
     if not equals or not key.strip() or not all(each) or len(set(each)) != len(each):
-        said = f"'{text}' is not an axis"
-        raise ConfigError(said, where="--vary", remedy="write --vary data.context=5,10, each value once")
+        message = f"'{text}' is not an axis"
+        raise ConfigError(message, where="--vary", remedy="write --vary data.context=5,10, each value once")
     keys = [one.strip() for one in key.split("+")]
     values_of = [value.split("+") if len(keys) > 1 else [value] for value in each]
     if not all(keys) or any(len(values) != len(keys) for values in values_of):
-        said = f"'{text}' joins {len(keys)} keys"
-        raise ConfigError(said, where="--vary", remedy="give as many values, joined by +")
+        message = f"'{text}' joins {len(keys)} keys"
+        raise ConfigError(message, where="--vary", remedy="give as many values, joined by +")
     short = [key.rpartition(".")[2] for key in keys]
     shown = next(
         n for n in range(1, len(keys) + 1) if len({tuple(v[:n]) for v in values_of}) == len(values_of)
@@ -253,7 +253,7 @@ def train_cell(store: Store, config: TrainConfig, folder: Path, *, quiet: bool) 
             return (folder / ERROR).read_text(encoding="utf-8").strip().splitlines()[-1]
         train(store, config, folder, resume=(folder / CONFIG).is_file(), quiet=quiet)
     except TrainingInterrupted as stop:
-        stop.remedy = "give the same command again and it goes on"
+        stop.remedy = "give the same command again to continue"
         raise
     except BusyError:
         return BUSY
@@ -293,8 +293,8 @@ def _side_by_side(
                 if signals.received is not None:
                     raise _interrupted(pool, signals.received, out)
         except BrokenProcessPool:
-            said = "a training process was killed"
-            raise RunError(said, where=out, remedy="give it more memory or fewer --jobs") from None
+            message = "a training process was killed"
+            raise RunError(message, where=out, remedy="give it more memory or fewer --jobs") from None
 
 
 def _be_a_worker(threads: int) -> None:
@@ -320,5 +320,5 @@ def _interrupted(pool: ProcessPoolExecutor, signum: int, out: Path) -> TrainingI
         worker.join()
     stop = TrainingInterrupted(signum, out, 0)
     stop.message = f"stopped by {signal.Signals(signum).name}, every run is saved"
-    stop.remedy = "give the same command again and it goes on"
+    stop.remedy = "give the same command again to continue"
     return stop

@@ -63,8 +63,8 @@ class PruningPlan:
     def __post_init__(self) -> None:
         if not self.keep or len(set(self.keep)) < len(self.keep) or not all(0 < k <= 1 for k in self.keep):
             given = ",".join(f"{k:g}" for k in self.keep) or "nothing"
-            said = f"{given} are not shares to keep"
-            raise ConfigError(said, where="--keep", remedy="write --keep 0.5 or 0.75,0.5")
+            message = f"{given} are not shares to keep"
+            raise ConfigError(message, where="--keep", remedy="write --keep 0.5 or 0.75,0.5")
         for flag, value in (("--fine-tune-updates", self.updates), ("--batches", self.batches)):
             if value < 1:
                 raise ConfigError(f"is {value}", where=flag, remedy="give at least 1")
@@ -94,8 +94,8 @@ class RunToPrune:
         self.model = model.float()
         trained = info.get("encoder", {}).get("fingerprint")
         if trained != store.encoder["fingerprint"] or self.model.d_embed != store.dimension:
-            said = "was trained on vectors of another encoder"
-            raise EncoderMismatchError(said, where=run, remedy="give the store of its encoder")
+            message = "was trained on vectors of another encoder"
+            raise EncoderMismatchError(message, where=run, remedy="give the store of its encoder")
         if plan.split_file is not None:
             split = replace(self.config.data.split, file=str(plan.split_file.resolve()))
             self.config = replace(self.config, data=replace(self.config.data, split=split))
@@ -186,7 +186,7 @@ def refuse_other(folder: Path, origin: dict[str, Any]) -> None:
     """Raise RunError where `folder` holds a run that does not come from `origin`."""
     held = read_checkpoint(folder)
     if held is not None:
-        found = held.facts.get("origin")
+        found = held.metadata.get("origin")
     elif (folder / SAVED).is_file():  # stopped after its first epoch, before the checkpoint
         found = read_object(folder / SAVED, RunError, needs={}).get("origin")
     else:

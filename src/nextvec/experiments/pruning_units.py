@@ -82,8 +82,8 @@ def find_units(model: NextVectorModel) -> tuple[Units, ...]:
         ModelError: an architecture, or a head on one, whose units are not known.
     """
     if model.architecture not in _FINDERS:
-        said = f"{model.architecture} cannot be pruned by whole units"
-        raise ModelError(said, remedy=f"choose {', '.join(prunable())}, or --method magnitude")
+        message = f"{model.architecture} cannot be pruned by whole units"
+        raise ModelError(message, remedy=f"choose {', '.join(prunable())}, or --method magnitude")
     return tuple(_FINDERS[model.architecture](model))
 
 

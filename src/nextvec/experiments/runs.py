@@ -52,8 +52,8 @@ class RunFolder:
             RunError, ConfigError: no run there, or the file that is damaged.
         """
         if not (folder / CONFIG).is_file():
-            said = "is not a run (it has no config.toml)"
-            raise RunError(said, where=folder, remedy="give the folder of a run")
+            message = "is not a run (it has no config.toml)"
+            raise RunError(message, where=folder, remedy="give the folder of a run")
         name = folder.resolve().name
         return cls(
             name=name,

@@ -79,9 +79,9 @@ def join_documents(
     """
     usable = [i for i in documents if store.documents[i].count >= chunks[0]]
     if len(usable) < SEGMENTS[0]:
-        said = f"{len(usable)} documents of {chunks[0]} chunks or more cannot be joined"
+        message = f"{len(usable)} documents of {chunks[0]} chunks or more cannot be joined"
         remedy = f"evaluate a split and sources with {SEGMENTS[0]} at least"
-        raise EvaluationError(said, where=store.path, remedy=remedy)
+        raise EvaluationError(message, where=store.path, remedy=remedy)
     rng = np.random.default_rng(seed)
     waiting: list[int] = []
     given: dict[int, int] = {}
@@ -127,7 +127,7 @@ class FinderRow:
         kind: "model" where that is the run.
         rule, validation_pk: what was fitted on validation, and how well it did there; None for those without.
         pk, window_diff, f1: over all joined documents; f1 is of boundaries, at most 1 chunk away.
-        said: boundaries it gives for one there is.
+        boundary_ratio: boundaries it gives over those there are.
         versus: the differences to the best baseline by Pk; empty for that one.
     """
 
@@ -139,7 +139,7 @@ class FinderRow:
     pk: float
     window_diff: float
     f1: float
-    said: float
+    boundary_ratio: float
     versus: dict[str, Estimate]
 
     @property
@@ -215,8 +215,8 @@ def evaluate_segmentation(
     """
     check_made_for(run, store)
     if selection.split in ("validation", "all"):
-        said = f"split '{selection.split}' holds the documents that thresholds are fitted on"
-        raise EvaluationError(said, where="--split", remedy="evaluate test")
+        message = f"split '{selection.split}' holds the documents that thresholds are fitted on"
+        raise EvaluationError(message, where="--split", remedy="evaluate test")
     if count < 1:
         raise EvaluationError(f"{count} joined documents", where="--documents", remedy="give 1 or more")
     joined = {
@@ -250,25 +250,25 @@ def _fitted(
     needed = any(kind.needs_training for kind in kinds)
     training = laid_out(store, [run], selection, how)[1] if needed else None
     if needed and training is None:
-        said = "no training windows to fit baselines on"
-        raise EvaluationError(said, where=store.path, remedy="name others: --baselines")
+        message = "no training windows to fit baselines on"
+        raise EvaluationError(message, where=store.path, remedy="name others: --baselines")
     return [fitted(kind, how, training) for kind in kinds]
 
 
 @dataclass(frozen=True, eq=False)
 class _Marks:
-    """A finder's mistakes: pk, window_diff [N pairs], true, said, hits [G places]."""
+    """A finder's mistakes: pk, window_diff [N pairs], true, hypothesis, hits [G places]."""
 
     pk: NDArray[np.bool_]
     window_diff: NDArray[np.bool_]
     true: Cuts
-    said: Cuts
+    hypothesis: Cuts
     hits: NDArray[np.bool_]
 
     @property
     def f1_parts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """F1 is the sum of the first over the sum of the second."""
-        return 2 * self.hits.astype(np.int64), self.true.astype(np.int64) + self.said
+        return 2 * self.hits.astype(np.int64), self.true.astype(np.int64) + self.hypothesis
 
 
 class _Table:
@@ -286,13 +286,13 @@ class _Table:
             [ReadDocument.of(predictor, gather_rows(store.vectors, joined.rows)) for joined in part]
             for part in (self.validation, self.test)
         )
-        known = {facts["finder"] for facts, _ in self.rows}
+        known = {metadata["finder"] for metadata, _ in self.rows}
         for kind in CURVES.values():
             if kind.predicts or kind.name not in known:
                 rule, pk = fit_rule(kind, validation, self.fitted_on)
                 of: tuple[str | None, Kind] = (predictor.name, predictor.kind)
-                said = [kind.boundaries(read, rule) for read in test]
-                self._add(kind.name, said, *(of if kind.predicts else (None, "baseline")), rule, pk)
+                hypotheses = [kind.boundaries(read, rule) for read in test]
+                self._add(kind.name, hypotheses, *(of if kind.predicts else (None, "baseline")), rule, pk)
 
     def _add_chance(self) -> None:
         """No boundaries, boundaries at random and evenly, as many as validation lets expect."""
@@ -307,22 +307,22 @@ class _Table:
     def _add(
         self,
         finder: str,
-        said: list[Cuts],
+        hypotheses: list[Cuts],
         predictor: str | None = None,
         kind: Kind = "baseline",
         rule: Rule | None = None,
         validation_pk: float | None = None,
     ) -> None:
-        pairs = list(zip(self.truths, said, strict=True))
+        pairs = list(zip(self.truths, hypotheses, strict=True))
         marks = _Marks(
             np.concatenate([pk_errors(true, cuts, self.k) for true, cuts in pairs]),
             np.concatenate([window_diff_errors(true, cuts, self.k) for true, cuts in pairs]),
             np.concatenate(self.truths),
-            np.concatenate(said),
+            np.concatenate(hypotheses),
             np.concatenate([found(true, cuts, TOLERANCE) for true, cuts in pairs]),
         )
-        facts = {"finder": finder, "predictor": predictor, "kind": kind, "rule": rule}
-        self.rows.append(({**facts, "validation_pk": validation_pk}, marks))
+        metadata = {"finder": finder, "predictor": predictor, "kind": kind, "rule": rule}
+        self.rows.append(({**metadata, "validation_pk": validation_pk}, marks))
 
     def report(self, store: Store, selection: DocumentSelection) -> SegmentationReport:
         _, reference = min(
@@ -335,7 +335,7 @@ class _Table:
         )
         places = DocumentBootstrap(np.concatenate([j.document[1:] for j in self.test]), seed=self.seed)
         rows = []
-        for facts, marks in self.rows:
+        for metadata, marks in self.rows:
             versus = {
                 "pk": pairs.interval(marks.pk, reference.pk),
                 "window_diff": pairs.interval(marks.window_diff, reference.window_diff),
@@ -343,11 +343,11 @@ class _Table:
             }
             rows.append(
                 FinderRow(
-                    **facts,
+                    **metadata,
                     pk=float(marks.pk.mean()),
                     window_diff=float(marks.window_diff.mean()),
                     f1=float(marks.f1_parts[0].sum() / marks.f1_parts[1].sum()),
-                    said=float(marks.said.sum() / marks.true.sum()),
+                    boundary_ratio=float(marks.hypothesis.sum() / marks.true.sum()),
                     versus={} if marks is reference else versus,
                 )
             )

@@ -135,8 +135,8 @@ def next_predictor(run: Run) -> Run:
     if run.task != "next" or 1 not in run.horizons:
         ahead = ", ".join(map(str, run.horizons))
         did = f"{ahead} ahead" if run.task == "next" else f"what is missing (task {run.task})"
-        said = f"was trained to predict {did}"
-        raise RunError(said, where=run.folder, remedy="give a run that predicts the next chunk")
+        message = f"was trained to predict {did}"
+        raise RunError(message, where=run.folder, remedy="give a run that predicts the next chunk")
     return run.at_horizon(1)
 
 
@@ -184,5 +184,5 @@ def _surprises(
 
 def _check_length(count: int, where: str) -> None:
     if count < 2:
-        said = f"{count} chunk: nothing follows it that could surprise"
-        raise DocumentError(said, where=where, remedy="give a longer text")
+        message = f"{count} chunk: nothing follows it that could surprise"
+        raise DocumentError(message, where=where, remedy="give a longer text")

@@ -94,8 +94,8 @@ def named_space(name: str) -> Space:
     """A space that comes with nextvec. Raises ConfigError for an unknown name."""
     known = sorted(path.stem for path in SHARED.glob("*.toml"))
     if name not in known:
-        said = f"no search space '{name}'"
-        raise ConfigError(said, where="--space", remedy=f"choose one of: {', '.join(known)}")
+        message = f"no search space '{name}'"
+        raise ConfigError(message, where="--space", remedy=f"choose one of: {', '.join(known)}")
     return read_space(SHARED / f"{name}.toml")
 
 
@@ -198,8 +198,8 @@ def _name(store: Store, plan: SweepPlan, configs: dict[str, TrainConfig], spaces
     settings = {m: {k: v for k, v in each.items() if k not in free} for m, each in flat.items()}
     vectors = [shard["vectors_sha256"] for shard in store.info["shards"]]
     ranges = {model: {key: asdict(c) for key, c in space.items()} for model, space in spaces.items()}
-    asked = {key: value for key, value in asdict(plan).items() if key not in ("store", "trials")}
-    return shared.study_name([store.fingerprint, vectors, asked, settings, ranges])
+    plan_fields = {key: value for key, value in asdict(plan).items() if key not in ("store", "trials")}
+    return shared.study_name([store.fingerprint, vectors, plan_fields, settings, ranges])
 
 
 def conclude(study: Study, plan: SweepPlan, url: str | None, out: Path) -> dict[str, Any]:
@@ -221,8 +221,8 @@ def open_study(out: Path, plan: SweepPlan, url: str | None, name: str) -> Study:
     try:
         import optuna  # noqa: F401 - whether it is there
     except ImportError:
-        said = "tuning needs Optuna"
-        raise ConfigError(said, where="nextvec sweep", remedy="pip install 'nextvec[sweep]'") from None
+        message = "tuning needs Optuna"
+        raise ConfigError(message, where="nextvec sweep", remedy="pip install 'nextvec[sweep]'") from None
     held = held_plan(out, PLAN, SweepPlan, "sweep")
     if held is not None and replace(held, trials=plan.trials) != plan:
         raise RunError("holds another sweep", where=out, remedy="give another folder with --out")
@@ -245,7 +245,7 @@ def _check(store: Store, plan: SweepPlan, configure: Configure) -> dict[str, Tra
         try:
             config = configure(model, {})
             check_config(store, config)
-            _check_judging(store, config)
+            _check_evaluation(store, config)
             fine[model] = config
         except NextvecError as e:
             wrong.append(e)
@@ -256,7 +256,7 @@ def _check(store: Store, plan: SweepPlan, configure: Configure) -> dict[str, Tra
     return fine
 
 
-def _check_judging(store: Store, config: TrainConfig) -> None:
+def _check_evaluation(store: Store, config: TrainConfig) -> None:
     try:  # windows that stand in training are no reason: `evaluate --leak-limit` goes on without them
         check_test_split(store, config.data, leak_limit=1.0)
     except NextvecError as e:
@@ -292,7 +292,7 @@ def run_trial(
         resume = (folder / CONFIG).is_file()
         result = train(store, config, folder, resume=resume, quiet=True, after_epoch=after_epoch)
     except TrainingInterrupted as stop:
-        stop.remedy = "give the same command again and it goes on"
+        stop.remedy = "give the same command again to continue"
         raise
     except (BusyError, DiskError):  # of the folder, not of the choices: the trial is taken up again
         raise

@@ -61,8 +61,8 @@ class StreamSession(ABC):
         """
         given = np.asarray(vectors)
         if given.ndim != 2 or given.shape[1] != self.dimension or not len(given):
-            said = f"the session was given {list(given.shape)}"
-            raise ModelError(said, remedy=f"give vectors [T, {self.dimension}]")
+            message = f"the session was given {list(given.shape)}"
+            raise ModelError(message, remedy=f"give vectors [T, {self.dimension}]")
         values = np.array(given, dtype=np.float32)
         if not np.isfinite(values).all():
             raise VectorError("a vector holds NaN or infinity", remedy="leave it out, or encode it again")
@@ -334,8 +334,8 @@ class TrainedPredictor(VectorPredictor):
     @property
     def horizons(self) -> tuple[int, ...]:
         """How many chunks ahead each of its heads predicts."""
-        said = self.training.get("horizons") or [self.training.get("horizon", 1)]
-        return tuple(int(horizon) for horizon in said)
+        horizons = self.training.get("horizons") or [self.training.get("horizon", 1)]
+        return tuple(int(horizon) for horizon in horizons)
 
     @property
     def reads_directions(self) -> bool:
@@ -347,8 +347,8 @@ class TrainedPredictor(VectorPredictor):
         try:
             return Space(self.described, self.training["chunker"], self.training["normalised"])
         except KeyError:
-            said = "was trained by a version that did not note how texts are cut"
-            raise RunError(said, where=self.folder, remedy="train it again to give it texts") from None
+            message = "was trained by a version that did not note how texts are cut"
+            raise RunError(message, where=self.folder, remedy="train it again to give it texts") from None
 
     @property
     def task(self) -> str:
@@ -368,8 +368,8 @@ class TrainedPredictor(VectorPredictor):
     def at_horizon(self, horizon: int) -> Self:
         """The same, answering for one of its horizons. Raises RunError for another."""
         if horizon not in self.horizons:
-            said = f"trained to predict {', '.join(map(str, self.horizons))} ahead, requested {horizon}"
-            raise RunError(said, where=self.folder, remedy=f"give --horizon {self.horizons[0]}")
+            message = f"trained to predict {', '.join(map(str, self.horizons))} ahead, requested {horizon}"
+            raise RunError(message, where=self.folder, remedy=f"give --horizon {self.horizons[0]}")
         other = copy(self)
         other.head = self.horizons.index(horizon)
         return other

@@ -73,9 +73,9 @@ def tensors(
     lengths where all rows are full."""
     contexts, n = trimmed(contexts, lengths)
     device = model.scale.device
-    told = None if queries is None else _tensor(queries).to(device)
+    given_query = None if queries is None else _tensor(queries).to(device)
     full = int(n.min(initial=contexts.shape[1])) == contexts.shape[1]
-    return _tensor(contexts).to(device), None if full else torch.from_numpy(n).to(device), told
+    return _tensor(contexts).to(device), None if full else torch.from_numpy(n).to(device), given_query
 
 
 def trimmed(contexts: FloatArray, lengths: IntArray) -> tuple[FloatArray, IntArray]:
@@ -129,13 +129,13 @@ class GraphEngine(Engine):
         contexts, n = trimmed(contexts, lengths)
         time = contexts.shape[1] if self.time is None else self.time
         if contexts.shape[1] > time:
-            said = f"contexts of {contexts.shape[1]} vectors for a graph of {time}"
-            raise ModelError(said, remedy=f"give the last {time}")
+            message = f"contexts of {contexts.shape[1]} vectors for a graph of {time}"
+            raise ModelError(message, remedy=f"give the last {time}")
         check_lengths(contexts, n)
         feed: dict[str, NDArray[Any]] = {VECTORS: _cleared(contexts, n, time), LENGTHS: n, LAST: n - 1}
         if QUERY in self.inputs:
-            told = np.zeros_like(contexts[:, 0]) if queries is None else queries
-            feed[QUERY] = np.ascontiguousarray(told, dtype=np.float32)
+            given_query = np.zeros_like(contexts[:, 0]) if queries is None else queries
+            feed[QUERY] = np.ascontiguousarray(given_query, dtype=np.float32)
         return self._run({name: feed[name] for name in self.inputs})
 
     @abstractmethod
@@ -146,8 +146,12 @@ class GraphEngine(Engine):
 def check_lengths(contexts: FloatArray, lengths: IntArray) -> None:
     """Raises ModelError unless every length [B] is one of 1 to T of contexts [B, T, D]."""
     if len(lengths) and (lengths.min() < 1 or lengths.max() > contexts.shape[1]):
-        said = f"lengths from {lengths.min()} to {lengths.max()} of contexts of {contexts.shape[1]} vectors"
-        raise ModelError(said, remedy="give how many vectors of each row are real: 1 at least, all at most")
+        message = (
+            f"lengths from {lengths.min()} to {lengths.max()} of contexts of {contexts.shape[1]} vectors"
+        )
+        raise ModelError(
+            message, remedy="give how many vectors of each row are real: 1 at least, all at most"
+        )
 
 
 def _cleared(contexts: FloatArray, lengths: IntArray, time: int) -> FloatArray:
@@ -234,13 +238,13 @@ def runtime(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        said = f"{module} is not installed"
-        raise MissingDependencyError(said, remedy=f"pip install nextvec[{extra}]") from None
+        message = f"{module} is not installed"
+        raise MissingDependencyError(message, remedy=f"pip install nextvec[{extra}]") from None
 
 
-def first_line(said: object) -> str:
+def first_line(message: object) -> str:
     """Of what a runtime says of its error."""
-    return str(said).strip().split("\n")[0][:200]
+    return str(message).strip().split("\n")[0][:200]
 
 
 def _refused(graph: Path | bytes, by: str, error: Exception) -> RunError:

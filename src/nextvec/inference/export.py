@@ -92,7 +92,7 @@ class Parity:
         return asdict(self)
 
 
-def material(predictor: ModelPredictor, store: Store | None) -> ParityInputs:
+def inputs_for(predictor: ModelPredictor, store: Store | None) -> ParityInputs:
     """At most 256 windows of a store, evenly spread over it, or as many seeded contexts.
 
     Raises:
@@ -105,12 +105,12 @@ def material(predictor: ModelPredictor, store: Store | None) -> ParityInputs:
         return ParityInputs(contexts, lengths, None, queries, "seeded random vectors, as no store is given")
     found = store.encoder["fingerprint"]
     if predictor.encoder not in (None, found) or store.dimension != predictor.dimension:
-        said = f"holds vectors of the encoder {found}, and the run reads those of {predictor.encoder}"
-        raise EncoderMismatchError(said, where=store.path, remedy="give a store of the run's encoder")
-    told = predictor.training if isinstance(predictor, RunPredictor) else {}
-    task = told.get("task", "next")
-    context = predictor.context if task == "middle" else int(told.get("min_context", 1))
-    horizon = int((told.get("horizons") or [1])[0])
+        message = f"holds vectors of the encoder {found}, and the run reads those of {predictor.encoder}"
+        raise EncoderMismatchError(message, where=store.path, remedy="give a store of the run's encoder")
+    training = predictor.training if isinstance(predictor, RunPredictor) else {}
+    task = training.get("task", "next")
+    context = predictor.context if task == "middle" else int(training.get("min_context", 1))
+    horizon = int((training.get("horizons") or [1])[0])
     windows = make_windows(store, range(len(store.documents)), context, horizon, task)
     if predictor.conditional:
         windows = with_queries_of(windows, SEED)
@@ -120,19 +120,19 @@ def material(predictor: ModelPredictor, store: Store | None) -> ParityInputs:
     return ParityInputs(contexts, lengths, targets, gather_queries(store.vectors, windows), store.path.name)
 
 
-def compare(before: Engine, after: Engine, asked: ParityInputs, tolerance: float) -> Parity:
-    expected = before(asked.contexts, asked.lengths, asked.queries)
-    found = after(asked.contexts, asked.lengths, asked.queries)
+def compare(before: Engine, after: Engine, inputs: ParityInputs, tolerance: float) -> Parity:
+    expected = before(inputs.contexts, inputs.lengths, inputs.queries)
+    found = after(inputs.contexts, inputs.lengths, inputs.queries)
     cosines = (unit(expected).astype(np.float64) * unit(found)).sum(1)
     finite = bool(np.isfinite(found).all())
     return Parity(
-        source=asked.source,
+        source=inputs.source,
         windows=len(expected),
         largest_difference=float(np.abs(expected - found).max()) if finite else float(np.finfo(float).max),
         cosine_mean=float(cosines.mean()) if finite else -1.0,
         cosine_min=float(cosines.min()) if finite else -1.0,
-        recall_before=_recall(expected, asked.targets),
-        recall_after=_recall(found, asked.targets),
+        recall_before=_recall(expected, inputs.targets),
+        recall_after=_recall(found, inputs.targets),
         tolerance=tolerance,
     )
 
@@ -193,19 +193,19 @@ def export_predictor(
     tolerance = TOLERANCES[precision] if tolerance is None else tolerance
     _check(predictor, format, precision, tolerance, step)
     refuse_taken(out, RunError, "give another folder with --out, or remove it")
-    asked = material(predictor, store)
+    inputs = inputs_for(predictor, store)
     graphs, initial = _graphs(predictor, GRAPHS[format], any_length, step)
     if precision == "int8":
         graphs = {name: quantised(graph) for name, graph in graphs.items()}
-    told = _described(predictor, graphs, format, precision)
+    manifest = _described(predictor, graphs, format, precision)
     with new_folder(out) as folder:
         for name, graph in graphs.items():
-            _explain(graph, told)
+            _explain(graph, manifest)
             _write_graph(graph, folder / name)
         if initial is not None:
             save_file({name: np.ascontiguousarray(value) for name, value in initial.items()}, folder / STATE)
-        for engine in engines_of(folder, told, 1):
-            parity = compare(TorchEngine(predictor.model), engine, asked, tolerance)
+        for engine in engines_of(folder, manifest, 1):
+            parity = compare(TorchEngine(predictor.model), engine, inputs, tolerance)
             _refuse_far(parity, precision, predictor.name)
         _write_golden(predictor, folder / GOLDEN)
         if isinstance(predictor, RunPredictor) and (predictor.folder / TRAINED_ON).is_file():
@@ -214,8 +214,8 @@ def export_predictor(
             path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
             for path in sorted(folder.iterdir())
         }
-        write_json(folder / MANIFEST, {**told, "files": files, "parity": parity.to_json()}, sealed=True)
-    return Exported(out, parity, told["time"], sum(entry["bytes"] for entry in files.values()))
+        write_json(folder / MANIFEST, {**manifest, "files": files, "parity": parity.to_json()}, sealed=True)
+    return Exported(out, parity, manifest["time"], sum(entry["bytes"] for entry in files.values()))
 
 
 def _graphs(
@@ -257,20 +257,20 @@ def _check(predictor: ModelPredictor, format: str, precision: str, tolerance: fl
         refuse(precision == "bf16" and unable, text, "--precision", "give --precision fp32")
 
 
-def _explain(graph: Graph, told: dict[str, Any]) -> None:
+def _explain(graph: Graph, manifest: dict[str, Any]) -> None:
     """What a program needs to know that has nothing but the graph: in its documentation, and as metadata."""
-    proto, encoder = graph.proto, told["encoder"]
-    D, context, ahead = told["dimension"], told["context"], told["horizons"]
-    ranking = bool(told["facts"].get("ranking"))
+    proto, encoder = graph.proto, manifest["encoder"]
+    D, context, ahead = manifest["dimension"], manifest["context"], manifest["horizons"]
+    ranking = bool(manifest["facts"].get("ranking"))
     size = "any number T" if graph.time is None else f"T = {graph.time}"
     state = "an entry of the state: what stands in state.safetensors, then what the last step gave."
     proto.producer_name, proto.producer_version = "nextvec", __version__
     proto.doc_string = (
-        f"{told['architecture']}: reads the last vectors of a document (up to {context}) and predicts the "
-        f"next one. The vectors are those of the encoder {encoder.get('name', 'that it was trained on')}."
+        f"{manifest['architecture']}: reads the last vectors of a document (up to {context}) and predicts "
+        f"the next one. The vectors are those of the encoder {encoder.get('name', 'that it was trained on')}."
     )
     raw = "as the encoder gives them, not normalised"
-    reads = "of unit length" if told["training"].get("normalised") else raw
+    reads = "of unit length" if manifest["training"].get("normalised") else raw
     documents = {
         VECTOR: f"float32 [1, {D}]: the next vector of a document, {reads}.",
         VECTORS: f"float32 [B, T, {D}]: {size} of vectors a document, {reads}, oldest first; zeros after the "
@@ -282,20 +282,20 @@ def _explain(graph: Graph, told: dict[str, Any]) -> None:
     }
     for value in (*proto.graph.input, *proto.graph.output):
         value.doc_string = documents.get(value.name, state)
-    facts = {
-        "nextvec_run": told["run"],
-        "architecture": told["architecture"],
+    metadata = {
+        "nextvec_run": manifest["run"],
+        "architecture": manifest["architecture"],
         "dimension": D,
         "context": context,
         "time": "any" if graph.time is None else graph.time,
         "horizons": ",".join(map(str, ahead)),
         "encoder": encoder.get("name", ""),
         "encoder_fingerprint": encoder.get("fingerprint", ""),
-        "unit_length": str(bool(told["training"].get("normalised"))).lower(),
-        "left_out": ",".join(told["left_out"]),
+        "unit_length": str(bool(manifest["training"].get("normalised"))).lower(),
+        "left_out": ",".join(manifest["left_out"]),
     }
     helper = runtime("onnx", "onnx").helper
-    helper.set_model_props(proto, {name: str(value) for name, value in facts.items()})
+    helper.set_model_props(proto, {name: str(value) for name, value in metadata.items()})
 
 
 def _write_graph(graph: Graph, path: Path) -> None:

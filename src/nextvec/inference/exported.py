@@ -77,13 +77,13 @@ class ExportedPredictor(TrainedPredictor):
         super().__init__(
             engine, held["dimension"], held["context"], called, self.described.get("fingerprint")
         )
-        facts = dict(held["facts"])
-        self._conditional = bool(facts.pop("conditional", "query" in held["inputs"]))
-        self._ranking = bool(facts.pop("ranking", False))
+        metadata = dict(held["facts"])
+        self._conditional = bool(metadata.pop("conditional", "query" in held["inputs"]))
+        self._ranking = bool(metadata.pop("ranking", False))
         self.metadata = {
             "parameters": held["parameters"],
             "bytes": sum(entry["bytes"] for entry in held["files"].values()),
-            **facts,
+            **metadata,
         }
         for each in engines:
             _check_golden(each, self.folder / GOLDEN, float(held["parity"]["tolerance"]))
@@ -313,8 +313,8 @@ class StepEngine(Engine):
         feed = {VECTOR: np.ascontiguousarray(vector[None], dtype=np.float32)}
         feed |= {BEFORE + name: state[name] for name in self._taken}
         if self.conditional:
-            told = np.zeros_like(vector) if query is None else query
-            feed[QUERY] = np.ascontiguousarray(told[None], dtype=np.float32)
+            given_query = np.zeros_like(vector) if query is None else query
+            feed[QUERY] = np.ascontiguousarray(given_query[None], dtype=np.float32)
         try:
             raw, *after = self.session.run([RAW, *(AFTER + name for name in self.initial)], feed)
         except Exception as e:  # noqa: BLE001  the runtime's own classes
@@ -339,8 +339,8 @@ def _entries(path: Path) -> Entries:
     try:
         return dict(load_file(path))
     except (OSError, SafetensorError) as e:
-        said = f"is not the state of a step graph ({e})"
-        raise RunError(said, where=path, remedy="export the run again") from None
+        message = f"is not the state of a step graph ({e})"
+        raise RunError(message, where=path, remedy="export the run again") from None
 
 
 class GraphSession(StateSession):

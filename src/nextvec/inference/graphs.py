@@ -156,11 +156,11 @@ def export_graph(
                 input_names=names, output_names=outputs, verbose=False,
             )  # fmt: skip
     except torch.onnx.OnnxExporterError as e:
-        said = str(e.__cause__ or e)
-        operator = re.search(r"target=torch\.ops\.(aten\.\w+)", said)
-        reason = f"ONNX lacks {operator[1]}" if operator else first_line(said)
-        said = f"{architecture} cannot be written as a graph ({reason})"
-        raise ModelError(said, remedy="serve the run itself") from None
+        message = str(e.__cause__ or e)
+        operator = re.search(r"target=torch\.ops\.(aten\.\w+)", message)
+        reason = f"ONNX lacks {operator[1]}" if operator else first_line(message)
+        message = f"{architecture} cannot be written as a graph ({reason})"
+        raise ModelError(message, remedy="serve the run itself") from None
     assert program is not None
     proto = program.model_proto
     # What torch inferred of the parts; transposed weights keep their old shape there, which tools refuse.
@@ -178,8 +178,8 @@ def _try_out(graph: Graph, model: NextVectorModel, context: int) -> None:
         try:
             found = engine(contexts, read)
         except Exception as e:  # noqa: BLE001  the runtime's own classes
-            said = f"{what} fails on contexts of {longest} ({first_line(e)})"
-            raise ModelError(said, remedy="serve the run itself") from None
+            message = f"{what} fails on contexts of {longest} ({first_line(e)})"
+            raise ModelError(message, remedy="serve the run itself") from None
         refuse_different(found, meant, what, f"on contexts of {longest}")
 
 
@@ -293,11 +293,15 @@ def _read_by(node: Any) -> set[str]:
 
 def _product(onnx: Any, proto: Any, node: Any, weight: FloatArray) -> list[Any]:
     """x W (+ bias) of a Gemm as torch writes Linear: alpha = beta = 1 and x as it is."""
-    told = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    if told.get("alpha", 1.0) != 1.0 or told.get("beta", 1.0) != 1.0 or told.get("transA", 0):
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    if (
+        attributes.get("alpha", 1.0) != 1.0
+        or attributes.get("beta", 1.0) != 1.0
+        or attributes.get("transA", 0)
+    ):
         return [node]
     name = f"{node.name}.weight"
-    held = np.ascontiguousarray(weight.T if told.get("transB", 0) else weight)
+    held = np.ascontiguousarray(weight.T if attributes.get("transB", 0) else weight)
     proto.graph.initializer.append(onnx.numpy_helper.from_array(held, name))
     x, bias = node.input[0], list(node.input[2:])
     product = f"{node.output[0]}.product" if bias else node.output[0]
@@ -317,11 +321,13 @@ class _Recurrence:
 
     def __init__(self, onnx: Any, proto: Any, node: Any, weights: dict[str, Any]) -> None:
         self.onnx, self.proto, self.node = onnx, proto, node
-        told = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         array = onnx.numpy_helper.to_array
         self.input, self.recurrent = (array(weights[name])[0] for name in node.input[1:3])
-        H = self.width = int(told["hidden_size"])
-        if told.get("direction", b"forward") != b"forward" or not told.get("linear_before_reset", 0):
+        H = self.width = int(attributes["hidden_size"])
+        if attributes.get("direction", b"forward") != b"forward" or not attributes.get(
+            "linear_before_reset", 0
+        ):
             raise ModelError("a GRU of another form than torch's", remedy="give --precision fp32")
         biases = array(weights[node.input[3]])[0] if node.input[3:4] else np.zeros(6 * H, np.float32)
         outside, inside = np.split(biases, 2)

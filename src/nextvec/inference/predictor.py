@@ -115,8 +115,8 @@ class ModelPredictor(VectorPredictor):
     ) -> FloatArray:
         found = self.model.after(*tensors(self.model, contexts, lengths, queries))
         extras = {name: extra[:, None] for name, extra in found.extras.items()}
-        asked = torch.tensor(candidates, dtype=torch.float32, device=found.raw.device)
-        logit = self.model.continuation(Prediction(found.raw[:, None], extras), asked)
+        probes = torch.tensor(candidates, dtype=torch.float32, device=found.raw.device)
+        logit = self.model.continuation(Prediction(found.raw[:, None], extras), probes)
         assert self.model.confidence is not None
         probability: FloatArray = self.model.confidence.probability(logit).float().cpu().numpy()
         return probability
@@ -128,9 +128,11 @@ class ModelPredictor(VectorPredictor):
         if self.model.misses is not None:
             return self.around(self.predict(contexts, lengths, queries)[0], contexts, lengths, n, seed)
         given, length = self._as_trained(contexts, lengths)
-        x, read, told = tensors(self.model, given, lengths, queries)
+        x, read, queries_given = tensors(self.model, given, lengths, queries)
         generator = torch.Generator(x.device).manual_seed(seed)
-        return self.model.sample(x, n, read, told, generator=generator).float().cpu().numpy() * length
+        return (
+            self.model.sample(x, n, read, queries_given, generator=generator).float().cpu().numpy() * length
+        )
 
     @property
     def resamples(self) -> bool:
@@ -170,8 +172,8 @@ class RunPredictor(TrainedPredictor, ModelPredictor):
             self.described: dict[str, Any] = info["encoder"]
             encoder, context = self.described["fingerprint"], int(self.training["context"])
         except (KeyError, TypeError):
-            said = "does not hold what it was trained on"
-            raise RunError(said, where=folder, remedy="train it with nextvec train") from None
+            message = "does not hold what it was trained on"
+            raise RunError(message, where=folder, remedy="train it with nextvec train") from None
         called = name or Path(folder).resolve().name
         ModelPredictor.__init__(self, model.to(device), context, called, encoder, compiled=compiled)
         self.metadata["bytes"] = (self.folder / WEIGHTS).stat().st_size
@@ -210,18 +212,18 @@ def open_predictor(
         raise ConfigError(f"no engine '{engine}'", where="engine", remedy=f"give {' or '.join(ENGINES)}")
     if (Path(path) / ENSEMBLE).is_file():
         if engine is not None:
-            said = "is an ensemble: its members have engines of their own"
+            message = "is an ensemble: its members have engines of their own"
             remedy = f"leave the engine out, or export it: nextvec export {path}"
-            raise ConfigError(said, where=path, remedy=remedy)
+            raise ConfigError(message, where=path, remedy=remedy)
         opened: TrainedPredictor = importlib.import_module(ENSEMBLES).load(path, device)
         return opened
     if (Path(path) / MANIFEST).is_file():
         exported = ExportedPredictor(path, threads=threads)
         if engine not in (None, exported.engine.name) or device != "cpu":
             wanted = engine or device
-            said = f"is an export for {exported.engine.name} on a CPU, not for {wanted}"
+            message = f"is an export for {exported.engine.name} on a CPU, not for {wanted}"
             remedy = "name the run it was made of, or leave engine and device out"
-            raise ConfigError(said, where=path, remedy=remedy)
+            raise ConfigError(message, where=path, remedy=remedy)
         return exported
     if engine in ("onnx", "openvino"):
         remedy = f"export it first: nextvec export {path} --format {engine}"
@@ -328,10 +330,10 @@ class Predictor:
         return self.run.stream(query)
 
     def rollout(
-        self, vectors: Vectors, steps: int, course: RolloutSettings | None = None, find: Find | None = None
+        self, vectors: Vectors, steps: int, settings: RolloutSettings | None = None, find: Find | None = None
     ) -> RolloutResult:
         """Go on from vectors [T, D] for so many steps, each reading those before it (`rollout.roll`)."""
-        return roll(self.run, self.run.vectors(self._values(vectors)), steps, course, find)
+        return roll(self.run, self.run.vectors(self._values(vectors)), steps, settings, find)
 
     def _values(self, vectors: Vectors) -> FloatArray:
         """[T, D], checked."""
@@ -344,6 +346,6 @@ class Predictor:
             vectors = RawVectors(cast("FloatArray", vectors), encoder)
         held = vectors.of(encoder)
         if held.values.ndim != 2 or held.dimension != self.dimension or not len(held.values):
-            said = f"a context of shape {list(held.values.shape)}"
-            raise VectorError(said, remedy=f"give vectors [T, {self.dimension}]")
+            message = f"a context of shape {list(held.values.shape)}"
+            raise VectorError(message, remedy=f"give vectors [T, {self.dimension}]")
         return held.values

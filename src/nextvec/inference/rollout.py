@@ -92,7 +92,7 @@ class RolloutStep:
         length: of the prediction before it was rescaled.
         drift: cosine of `raw` to the last chunk that was really read.
         repetition: cosine of `raw` to that of the step before; None at the first.
-        landing: the real chunk it was pulled to, if it was.
+        snapped_to: the real chunk it was pulled to, if it was.
     """
 
     raw: FloatArray
@@ -100,7 +100,7 @@ class RolloutStep:
     length: float
     drift: float
     repetition: float | None
-    landing: NearestHit | None
+    snapped_to: NearestHit | None
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def roll(
     predictor: VectorPredictor,
     vectors: RawVectors,
     steps: int,
-    course: RolloutSettings | None = None,
+    settings: RolloutSettings | None = None,
     find: Find | None = None,
 ) -> RolloutResult:
     """Go on for so many steps, or until the guard objects, from vectors [T, D] in the order they are read.
@@ -154,7 +154,7 @@ def roll(
     Args:
         find: finds the real chunks that predictions are pulled to.
     Raises:
-        ConfigError: no step asked for; a course that snaps with nothing to find chunks by.
+        ConfigError: no step asked for; settings that snap with nothing to find chunks by.
         ModelError: no vector to go on from; a seed for a model that only has a point prediction; a query for
             one that takes none.
         EncoderMismatchError: vectors of another encoder than the predictor's.
@@ -164,54 +164,62 @@ def roll(
     read = vectors.values if predictor.encoder is None else vectors.of(predictor.encoder).values
     if read.ndim != 2 or len(read) == 0:
         raise ModelError(f"nothing to go on from in {list(read.shape)}", remedy="give vectors [T, D]")
-    course = course or RolloutSettings()
-    if course.snap is not None and find is None:
+    settings = settings or RolloutSettings()
+    if settings.snap is not None and find is None:
         raise ConfigError("no chunks to snap to", where="snap", remedy="name a store")
     length = float(np.linalg.norm(read, axis=1).mean())
     made: list[RolloutStep] = []
     given = RawVectors(read, vectors.encoder, vectors.normalised)
-    for step in _steps(predictor, given, course, find, length):
+    for step in _steps(predictor, given, settings, find, length):
         made.append(step)
-        objection = course.guard.objection(step.drift, step.repetition)
+        objection = settings.guard.objection(step.drift, step.repetition)
         if len(made) == steps or objection:
             break
     return RolloutResult(tuple(made), objection, length)
 
 
 def _steps(
-    predictor: VectorPredictor, vectors: RawVectors, course: RolloutSettings, find: Find | None, length: float
+    predictor: VectorPredictor,
+    vectors: RawVectors,
+    settings: RolloutSettings,
+    find: Find | None,
+    length: float,
 ) -> Iterator[RolloutStep]:
     width = predictor.context
     contexts = np.array(vectors.values[None, -width:])
     lengths = np.array([contexts.shape[1]], dtype=np.int64)
     start, before, used = unit(vectors.values[-1]), None, np.zeros(0, dtype=np.int64)
     for number in count():
-        raw = _predicted(predictor, contexts, lengths, course, number)
+        raw = _predicted(predictor, contexts, lengths, settings, number)
         norm = float(np.linalg.norm(raw))
-        if course.guard.rescale and norm > 0:
+        if settings.guard.rescale and norm > 0:
             raw = raw * np.float32(length / norm)
-        direction, read, landing = unit(raw), raw, None
-        if course.snap is not None and find is not None:
+        direction, read, snapped_to = unit(raw), raw, None
+        if settings.snap is not None and find is not None:
             nearest = find(UnitVectors(direction[None], vectors.encoder), used)
-            if nearest is not None and nearest.cosine >= course.snap.threshold:
-                share = np.float32(course.snap.blend)
-                read, landing = share * nearest.vector + (1 - share) * raw, nearest
+            if nearest is not None and nearest.cosine >= settings.snap.threshold:
+                share = np.float32(settings.snap.blend)
+                read, snapped_to = share * nearest.vector + (1 - share) * raw, nearest
                 used = np.append(used, nearest.row)
         repetition = None if before is None else _cosine(direction, before)
-        yield RolloutStep(raw, read, norm, _cosine(direction, start), repetition, landing)
+        yield RolloutStep(raw, read, norm, _cosine(direction, start), repetition, snapped_to)
         before = direction
         contexts, lengths = read_on(contexts, lengths, read[None], width)
 
 
 def _predicted(
-    predictor: VectorPredictor, contexts: FloatArray, lengths: IntArray, course: RolloutSettings, number: int
+    predictor: VectorPredictor,
+    contexts: FloatArray,
+    lengths: IntArray,
+    settings: RolloutSettings,
+    number: int,
 ) -> FloatArray:
     """[D] the point prediction, or a draw that is the same for the same seed and step."""
-    queries = None if course.query is None else course.query[None]
-    if course.seed is None:
+    queries = None if settings.query is None else settings.query[None]
+    if settings.seed is None:
         raw: FloatArray = predictor.predict(contexts, lengths, queries)[0][0]
     else:
-        seed = course.seed * SEEDS_PER_ROLLOUT + number
+        seed = settings.seed * SEEDS_PER_ROLLOUT + number
         raw = predictor.sample(contexts, lengths, 1, seed, queries)[0, 0]
     return raw
 

@@ -203,8 +203,8 @@ class NextVectorModel(  # type: ignore[call-arg]
         new: State = {QUERY: state[QUERY]} if QUERY in state else {}
         for base in self._recurrences:
             advance = None if base is None else base.step if x.ndim == 2 else base.chunk
-            said, own = (None, {}) if advance is None else advance(x, state)
-            made.append(said)
+            baseline, own = (None, {}) if advance is None else advance(x, state)
+            made.append(baseline)
             new |= own
         mixed, baseline, ranking = made
         seen = self.inputs(x if mixed is None else x + mixed, state.get(QUERY))
@@ -272,10 +272,12 @@ class NextVectorModel(  # type: ignore[call-arg]
         if self.misses is not None:
             return self.after(x, lengths, query).raw + self.misses.draw(n, len(x), generator) * self.scale
         if not isinstance(self.head, GenerativeHead):
-            said = (
+            message = (
                 f"{self.architecture} with the head '{self.config.head}' has no distribution to sample from"
             )
-            raise ModelError(said, remedy="build it with resampled = 512 or a head that draws, or take `raw`")
+            raise ModelError(
+                message, remedy="build it with resampled = 512 or a head that draws, or take `raw`"
+            )
         hidden, base, _ = self._after(x, lengths, query)
         return self.assemble(self.head.draw(hidden, n, generator), hidden, base) * self.scale
 
@@ -375,9 +377,9 @@ class NextVectorModel(  # type: ignore[call-arg]
         Arguments and errors as `saving.load_model`; ModelError where it is of another architecture."""
         model, _ = load_model(source, **download)
         if not isinstance(model, cls):
-            said = f"holds a {model.architecture}, not a {cls.architecture}"
+            message = f"holds a {model.architecture}, not a {cls.architecture}"
             remedy = f"load it with {type(model).__name__}.from_pretrained"
-            raise ModelError(said, where=source, remedy=remedy)
+            raise ModelError(message, where=source, remedy=remedy)
         return model
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -396,5 +398,7 @@ class NextVectorModel(  # type: ignore[call-arg]
         return hidden, self.residual.after(x, end), ranking
 
     def _wrong_input(self, x: Tensor, shape: str) -> ModelError:
-        said = f"{self.architecture}: the input is {str(x.dtype).removeprefix('torch.')} {list(x.shape)}"
-        return ModelError(said, remedy=f"give floating point vectors of shape {shape.format(self.d_embed)}")
+        message = f"{self.architecture}: the input is {str(x.dtype).removeprefix('torch.')} {list(x.shape)}"
+        return ModelError(
+            message, remedy=f"give floating point vectors of shape {shape.format(self.d_embed)}"
+        )

@@ -56,5 +56,7 @@ class ModelConfig(Checked):
             raise ValueError("gate = true needs a residual to fall back on")
         for name in ("ranking", "resampled"):
             if getattr(self, name) and self.head == "energy":
-                said = "needs a head that gives a point: choose another than 'energy', or --recipe residual"
-                raise ValueError(f"{name} {said}")
+                message = (
+                    "needs a head that gives a point: choose another than 'energy', or --recipe residual"
+                )
+                raise ValueError(f"{name} {message}")

@@ -271,12 +271,12 @@ class ContinuationHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., H] -> [..., 2]: log of the steepness, and the offset."""
-        judged: Tensor = self.judge(hidden)
-        return judged.to(self.temperature.dtype)
+        parameters: Tensor = self.judge(hidden)
+        return parameters.to(self.temperature.dtype)
 
-    def logit(self, judged: Tensor, predicted: Tensor, candidate: Tensor) -> Tensor:
-        """judged [..., 2], predicted and candidate [..., D] of any length -> logits [...]."""
-        steepness, offset = judged.unbind(-1)
+    def logit(self, parameters: Tensor, predicted: Tensor, candidate: Tensor) -> Tensor:
+        """parameters [..., 2], predicted and candidate [..., D] of any length -> logits [...]."""
+        steepness, offset = parameters.unbind(-1)
         return steepness.exp() * F.cosine_similarity(candidate, predicted, dim=-1) - offset
 
     def probability(self, logit: Tensor) -> Tensor:
@@ -295,8 +295,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         ModelError: shapes differ, nothing to fit on, or a logit that is not finite.
     """
     if logits.shape != labels.shape or logits.ndim != 1 or not len(logits) or not logits.isfinite().all():
-        said = f"cannot fit a temperature to logits {list(logits.shape)} and labels {list(labels.shape)}"
-        raise ModelError(said, remedy="give finite logits [N] and as many labels, at least one")
+        message = f"cannot fit a temperature to logits {list(logits.shape)} and labels {list(labels.shape)}"
+        raise ModelError(message, remedy="give finite logits [N] and as many labels, at least one")
     z, y = logits.double(), labels.double()
     low, high = 1 / HIGHEST, 1 / LOWEST
     for _ in range(60):
@@ -362,8 +362,8 @@ class Standardiser(nn.Module):
             ModelError: not [N, D], no row, or a value that is not finite.
         """
         if rows.ndim != 2 or rows.shape[1] != len(self.median) or not len(rows) or not rows.isfinite().all():
-            said = f"cannot standardise by rows of shape {list(rows.shape)}"
-            raise ModelError(said, remedy=f"give finite vectors [N, {len(self.median)}], at least one")
+            message = f"cannot standardise by rows of shape {list(rows.shape)}"
+            raise ModelError(message, remedy=f"give finite vectors [N, {len(self.median)}], at least one")
         taken = rows[:: -(-len(rows) // MAX_ROWS)].detach().double().cpu()
         at = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
         # Dimension by dimension: torch.quantile takes at most 2^24 values, and sorts a copy of them.

@@ -223,12 +223,14 @@ def construct(cls: type[NextVectorModel], config: ModelConfig) -> NextVectorMode
         seen.add(id(parameter))
         weights += parameter.numel()
         if weights > memory // BYTES:
-            said = f"needs more than {memory / 2**30:.0f} GiB for its weights, all the memory there is"
+            message = f"needs more than {memory / 2**30:.0f} GiB for its weights, all the memory there is"
             remedy = "choose smaller sizes: hidden, layers, ffn"
-            raise ModelError(said, where=f"model {cls.architecture}", remedy=remedy)
+            raise ModelError(message, where=f"model {cls.architecture}", remedy=remedy)
         if len(seen) > MAX_TENSORS:
-            said = f"has more than {MAX_TENSORS:,} tensors of weights"
-            raise ModelError(said, where=f"model {cls.architecture}", remedy="choose fewer layers or blocks")
+            message = f"has more than {MAX_TENSORS:,} tensors of weights"
+            raise ModelError(
+                message, where=f"model {cls.architecture}", remedy="choose fewer layers or blocks"
+            )
 
     hook = register_module_parameter_registration_hook(count)
     try:

@@ -81,8 +81,8 @@ class Residual(nn.Module):
         shapes = {name: list(value.shape) for name, value in own.items()}
         given = {name: list(value.shape) for name, value in solution.items()}
         if shapes != given or not all(value.isfinite().all() for value in solution.values()):
-            said = f"{type(self).__name__} cannot take a solution of shapes {given}"
-            raise ModelError(said, remedy=f"give finite tensors of shapes {shapes}")
+            message = f"{type(self).__name__} cannot take a solution of shapes {given}"
+            raise ModelError(message, remedy=f"give finite tensors of shapes {shapes}")
         for name, value in solution.items():
             own[name].copy_(value)
 

@@ -122,9 +122,9 @@ def check_golden(
         return
     same = saved_code == code
     cause = "the weights or the golden file" if same else "the code, the weights or the golden file"
-    said = f"the loaded model answers off by {off:.1e}: {cause} changed since it was saved"
+    message = f"the loaded model answers off by {off:.1e}: {cause} changed since it was saved"
     remedy = "restore the folder" if same else f"install the code of version {saved_code} or retrain"
-    raise error(said, where=where, remedy=remedy)
+    raise error(message, where=where, remedy=remedy)
 
 
 def source_version(module: str, packages: tuple[str, ...], without: Collection[str] = ()) -> str:
@@ -219,8 +219,8 @@ def save_model(
     inputs = _golden_input(twin)
     outputs = _outputs(twin, inputs)
     if not all(output.isfinite().all() for output in outputs.values()):
-        said = "the model's predictions are not finite"
-        raise ModelError(said, where=folder, remedy="save an earlier state of it")
+        message = "the model's predictions are not finite"
+        raise ModelError(message, where=folder, remedy="save an earlier state of it")
     config = {
         **(extra or {}),
         "architecture": model.architecture,
@@ -271,8 +271,8 @@ def load_model(source: str | Path, **download: Any) -> tuple[NextVectorModel, di
         case {"architecture": str(name), "config": dict(config), "code_version": str(saved_code)}:
             cls = _get(name, folder / CONFIG)
         case _:
-            said = "is not the configuration of a nextvec model"
-            raise RunError(said, where=folder / CONFIG, remedy="check the path")
+            message = "is not the configuration of a nextvec model"
+            raise RunError(message, where=folder / CONFIG, remedy="check the path")
     weights = from_bytes(read_tensors(folder / WEIGHTS))
     model = _assemble(cls, config, weights, folder)
     _check_golden(model, folder, saved_code)
@@ -388,6 +388,6 @@ def locate(source: str | Path, *, also: Sequence[str] = (), **download: Any) -> 
         found = snapshot_download(source, allow_patterns=[CONFIG, WEIGHTS, GOLDEN, *also], **download)
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as e:
         reason = str(e).strip().split("\n")[0]
-        said = f"is not a folder, and cannot be fetched from the Hub ({reason})"
-        raise RunError(said, where=source, remedy="check the name") from None
+        message = f"is not a folder, and cannot be fetched from the Hub ({reason})"
+        raise RunError(message, where=source, remedy="check the name") from None
     return Path(found)

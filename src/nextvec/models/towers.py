@@ -353,10 +353,10 @@ class Denoiser(nn.Module):
         `read` begins with a vector of zeros that every query sees: all that one without context has.
         """
         hidden = self.embed(z)
-        told = F.silu(self.level(level if isinstance(level, int) else None))
+        condition = F.silu(self.level(level if isinstance(level, int) else None))
         for layer, keys_values in zip(self._layers(), read, strict=True):
             # One row a level, not one a query: there are far fewer levels than queries in a batch.
-            modulation = layer.modulation(told)
+            modulation = layer.modulation(condition)
             if isinstance(level, Tensor):
                 modulation = F.embedding(level, modulation)
             hidden = layer(hidden, angles, modulation, keys_values, seen)

@@ -76,9 +76,9 @@ class Objective(nn.Module):
         self.weights = config.active(generative=generative)
         for name in self.weights:
             if name not in TERMS and name != OWN:
-                said = f"no class of nextvec.objectives is the term '{name}'"
+                message = f"no class of nextvec.objectives is the term '{name}'"
                 remedy = f'mark one with @term("{name}"), or leave the weight out'
-                raise ConfigError(said, where=f"loss.{name}", remedy=remedy)
+                raise ConfigError(message, where=f"loss.{name}", remedy=remedy)
         self.terms = nn.ModuleDict(
             {name: TERMS[name](config, statistics) for name in self.weights if name in TERMS}
         )

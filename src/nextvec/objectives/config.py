@@ -104,9 +104,9 @@ class LossConfig(Checked):
         known = {name: value for name, value in self.weights().items() if name != OWN or generative}
         found = {name: value for name, value in known.items() if value > 0}
         if not found:
-            said = "every loss weight is zero: nothing would be learned"
+            message = "every loss weight is zero: nothing would be learned"
             remedy = f"give one of {', '.join(f'loss.{name}' for name in known)} a weight above 0"
-            raise ConfigError(said, where="loss", remedy=remedy)
+            raise ConfigError(message, where="loss", remedy=remedy)
         return found
 
 
@@ -134,25 +134,25 @@ def check_data(
     one = batch_size * targets_per_window == 1
     hard = [name for name in ("hard_negatives", "drawn_negative") if getattr(config, name)]
     if hard and max(counts, default=0) < 2:
-        said = "no training document has a second target that could be a hard negative"
+        message = "no training document has a second target that could be a hard negative"
         remedy = "set it to false, lower data.min_context or data.horizons, or ingest longer documents"
-        raise ConfigError(said, where=f"loss.{hard[0]}", remedy=remedy)
+        raise ConfigError(message, where=f"loss.{hard[0]}", remedy=remedy)
     if config.hard_negatives and windows_per_document * targets_per_window == 1:
-        said = "a batch holds one target of a document, which has no hard negative then"
+        message = "a batch holds one target of a document, which has no hard negative then"
         remedy = "set it to false, or raise data.max_per_document"
-        raise ConfigError(said, where="loss.hard_negatives", remedy=remedy)
+        raise ConfigError(message, where="loss.hard_negatives", remedy=remedy)
     if config.infonce and not hard and len(counts) < 2:
-        said = "only one training document has targets, and its own cannot be negatives"
+        message = "only one training document has targets, and its own cannot be negatives"
         remedy = "train on more documents, or set loss.hard_negatives = true"
-        raise ConfigError(said, where="loss.infonce", remedy=remedy)
+        raise ConfigError(message, where="loss.infonce", remedy=remedy)
     alone = one or (batch_size == 1 and not config.hard_negatives)
     if config.infonce and not config.bank and not config.drawn_negative and alone:
-        said = "a batch of 1 holds no negatives"
-        raise ConfigError(said, where="loss.infonce", remedy="raise optim.batch_size, or set loss.bank")
+        message = "a batch of 1 holds no negatives"
+        raise ConfigError(message, where="loss.infonce", remedy="raise optim.batch_size, or set loss.bank")
     for name in ("variance", "moment", "mmd"):
         if getattr(config, name) and one:
-            said = "a batch of 1 target has no spread"
-            raise ConfigError(said, where=f"loss.{name}", remedy="raise optim.batch_size")
+            message = "a batch of 1 target has no spread"
+            raise ConfigError(message, where=f"loss.{name}", remedy="raise optim.batch_size")
     if config.continuation and not broken:
-        said = "no continuation is broken, so that there is nothing to tell apart"
-        raise ConfigError(said, where="loss.continuation", remedy="set data.broken above 0")
+        message = "no continuation is broken, so that there is nothing to tell apart"
+        raise ConfigError(message, where="loss.continuation", remedy="set data.broken above 0")

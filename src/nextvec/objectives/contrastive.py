@@ -70,7 +70,7 @@ class InfoNCE(Term):
             self.register_buffer("targets", mean.new_zeros(config.bank, len(mean)))
             self.register_buffer("documents", torch.full((config.bank,), EMPTY))
         self.register_buffer("found", torch.zeros((), dtype=torch.bool))
-        self.told = False
+        self.warned = False
 
     @property
     def temperature(self) -> Tensor | float:
@@ -86,19 +86,19 @@ class InfoNCE(Term):
 
     def forward(self, sample: Sample) -> Tensor:
         """Scalar."""
-        asked = (sample.unit / self.temperature).to(sample.dtype)
+        queries = (sample.unit / self.temperature).to(sample.dtype)
         # In place where it can be: 4096 targets have 16 million scores, and every pass over them counts.
         negative = self.negatives(sample)
-        candidates = allow(asked @ sample.unit_goal.T, negative, true=True)
+        candidates = allow(queries @ sample.unit_goal.T, negative, true=True)
         found = back = negative.any(dim=1)
         among_predictions = candidates.log_softmax(dim=0).diagonal()
         if self.config.bank:
             kept = self.bank_negatives(sample)
-            further = allow(asked @ self.targets.to(sample.dtype).T, kept)
+            further = allow(queries @ self.targets.to(sample.dtype).T, kept)
             candidates, found = torch.cat([candidates, further], dim=1), found | kept.any(dim=1)
         if self.config.drawn_negative:
             drawn, there = self.drawn_negatives(sample)
-            further = (asked * drawn).sum(dim=1, keepdim=True).masked_fill(~there[:, None], -math.inf)
+            further = (queries * drawn).sum(dim=1, keepdim=True).masked_fill(~there[:, None], -math.inf)
             candidates, found = torch.cat([candidates, further], dim=1), found | there
         among_targets = candidates.log_softmax(dim=1).diagonal()
         self._note(sample, found)
@@ -156,8 +156,8 @@ class InfoNCE(Term):
             self.found = self.found | self.training
             return
         self.refuse_single(sample)
-        if not self.told:
-            self.told = True
+        if not self.warned:
+            self.warned = True
             log.info(
                 "loss.infonce: a batch of %d sequences holds no negative and counts as 0", len(sample.mask)
             )

@@ -45,9 +45,11 @@ class Term(nn.Module):
     def known(self, statistics: Statistics | None) -> Statistics:
         """The statistics, or ConfigError that says what they are needed for."""
         if statistics is None:
-            said = f"{self.needs_statistics(self.config)} needs the encoder's statistics, and none are given"
+            message = (
+                f"{self.needs_statistics(self.config)} needs the encoder's statistics, and none are given"
+            )
             remedy = "give the objective those of the training vectors"
-            raise ConfigError(said, where=f"loss.{self.name}", remedy=remedy)
+            raise ConfigError(message, where=f"loss.{self.name}", remedy=remedy)
         return statistics
 
 

@@ -38,7 +38,7 @@ UNKNOWN = "unknown"
 """As the Hub calls a licence that no one has named."""
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 TRAIN_AGAIN = "restore the file, or train again"
-Facts = dict[str, str]
+Metadata = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ def make_card(inputs: ReportInputs, *, licence: str = UNKNOWN) -> str:
         mark=MARK,
         name=subject.run.name,
         what=what(subject),
-        data=data_facts(subject),
+        data=data_metadata(subject),
         sources=sources(subject),
-        protocol=protocol_facts(subject),
+        protocol=protocol_metadata(subject),
         standing=subject.standing,
         cells=[] if subject.standing is None else [each.cells() for each in subject.standing.beside],
         limits=list(limits(subject, licence)),
@@ -138,8 +138,8 @@ def write_card(inputs: ReportInputs, path: Path | None = None, *, licence: str |
 def put_card(path: Path, make: Callable[[str], str], licence: str | None) -> Path:
     """Write the card that `make` makes of a licence, in no file but ours. Raises as `write_card`."""
     if licence is not None and not LICENCE.fullmatch(licence):
-        said, remedy = f"'{licence}' is not the name of a licence", "mit, apache-2.0, cc-by-4.0, other"
-        raise ConfigError(said, where="--license", remedy=f"write it as the Hub does: {remedy}")
+        message, remedy = f"'{licence}' is not the name of a licence", "mit, apache-2.0, cc-by-4.0, other"
+        raise ConfigError(message, where="--license", remedy=f"write it as the Hub does: {remedy}")
     if path.exists():
         held = path.read_text(encoding="utf-8", errors="replace")
         if MARK not in held:
@@ -174,7 +174,7 @@ def results(subject: CardModel, standing: Standing) -> Iterator[EvalResult]:
         interval = {key: known[key] for key in ("difference", "low", "high") if key in known}
         yield EvalResult(
             task_type="feature-extraction",
-            task_name=asked(subject.config.data),
+            task_name=task_name(subject.config.data),
             dataset_type="nextvec-store",
             dataset_name=subject.store_name,
             dataset_split=table["split"],
@@ -185,7 +185,7 @@ def results(subject: CardModel, standing: Standing) -> Iterator[EvalResult]:
         )
 
 
-def asked(data: DataConfig) -> str:
+def task_name(data: DataConfig) -> str:
     if data.task == "middle":
         return f"the vector of the chunk missing amid {data.context} others"
     ahead = [str(horizon) for horizon in data.horizons]
@@ -196,15 +196,17 @@ def asked(data: DataConfig) -> str:
 
 def what(subject: CardModel) -> str:
     count = "" if subject.parameters is None else f", {subject.parameters:,} parameters"
-    told = " It can be given a later chunk to write towards." if subject.config.data.conditional else ""
+    conditional = (
+        " It can be given a later chunk to write towards." if subject.config.data.conditional else ""
+    )
     return (
         f"This model ({subject.run.architecture}{count}) reads up to {subject.config.data.context} chunks "
         f"of a document as vectors of {subject.dimension} numbers, made by the encoder {subject.encoder}, "
-        f"and predicts {asked(subject.config.data)}.{told}"
+        f"and predicts {task_name(subject.config.data)}.{conditional}"
     )
 
 
-def data_facts(subject: CardModel) -> Facts:
+def data_metadata(subject: CardModel) -> Metadata:
     training, metadata = subject.saved["training"], subject.run.metadata
     chunker = ", ".join(f"{name} {value}" for name, value in training.get("chunker", {}).items())
     if training.get("chunker", {}).get("kind") == UNKNOWN_CHUNKER:
@@ -248,7 +250,7 @@ def sources(subject: CardModel) -> list[tuple[str, str, str]]:
     return [(name, f"{n:,}", f"{chunks[name]:,}") for name, n in sorted(counted.items())]
 
 
-def protocol_facts(subject: CardModel) -> Facts:
+def protocol_metadata(subject: CardModel) -> Metadata:
     """How it was trained, and what came of it on the validation documents."""
     config, run = subject.config, subject.run
     optim, data = config.optim, config.data
@@ -263,7 +265,7 @@ def protocol_facts(subject: CardModel) -> Facts:
     return {
         **started,
         "Architecture": ", ".join([config.model.name, f"preset {config.model.preset}", *options]),
-        "Task": asked(data),
+        "Task": task_name(data),
         "Context": f"{data.min_context} to {data.context} chunks",
         "Loss": ", ".join(f"{weights[name]:g} x {name}" for name in terms),
         "Optimiser": f"AdamW, learning rate {optim.lr:g} ({optim.schedule}), weight decay "

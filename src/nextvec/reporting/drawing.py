@@ -288,11 +288,11 @@ def legend_height(rows: Sequence[str]) -> float:
 def require_figure(path: Path) -> None:
     """Said before the work. Raises ConfigError for another format, MissingDependencyError."""
     if path.suffix[1:] not in ("svg", "png") or path.is_dir():
-        said = f"{path} is not an .svg or .png file"
-        raise ConfigError(said, where="--figure", remedy="give FILE.svg or FILE.png")
+        message = f"{path} is not an .svg or .png file"
+        raise ConfigError(message, where="--figure", remedy="give FILE.svg or FILE.png")
     if importlib.util.find_spec("matplotlib") is None:
-        said = "a picture needs matplotlib, which is not installed"
-        raise MissingDependencyError(said, remedy="pip install nextvec[figures]")
+        message = "a picture needs matplotlib, which is not installed"
+        raise MissingDependencyError(message, remedy="pip install nextvec[figures]")
 
 
 def draw_surprise(found: Surprises, path: Path, peaks: int) -> None:

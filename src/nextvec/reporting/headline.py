@@ -16,11 +16,11 @@ from nextvec.evaluation.report import COMPARED
 from nextvec.evaluation.table import FIGURES, TABLE, read_table
 from nextvec.experiments.runs import RunFolder
 from nextvec.models.saving import WEIGHTS
-from nextvec.reporting.inputs import JUDGED, ReportInputs
+from nextvec.reporting.inputs import RUN_TABLE, ReportInputs
 from nextvec.training.history import HISTORY
 from nextvec.training.loop import METRICS as RESULT
 
-SAID = ("cosine", "recall@5")
+QUOTED = ("cosine", "recall@5")
 """What the headline compares models by; `energy_score` too, where a model predicts a distribution."""
 Relation = Literal["above", "level", "below", "plain"]
 _STEP = re.compile(r"\[(?P<index>\d+)\]|(?P<key>[^.\[\]]+)")
@@ -72,12 +72,12 @@ def headline(inputs: ReportInputs) -> list[Claim]:
     """What came out, the most important first; of what is not evaluated yet, how its training stands."""
     if inputs.table is None:
         return list(_trained(inputs))
-    return [*_compared(inputs, inputs.table), _judged(inputs, inputs.table)]
+    return [*_compared(inputs, inputs.table), _evaluated(inputs, inputs.table)]
 
 
 def _compared(inputs: ReportInputs, table: dict[str, Any]) -> Iterator[Claim]:
     """By each figure: the best model against the best baseline and against the next model."""
-    for metric in (*SAID, "energy_score"):
+    for metric in (*QUOTED, "energy_score"):
         if metric == "energy_score" and not any(row.get("diversity") for row in inputs.models):
             continue
         ranked = _ranked(inputs.models, metric)
@@ -105,13 +105,13 @@ def _against_baseline(quote: Quote, ranked: list[str], metric: str) -> tuple[str
     best = quote.document["best_baseline"].get(metric)
     if best is None:
         return f"{text}; no baseline was evaluated beside it", "plain"
-    said = f"the best baseline, {best}, at {quote(f'rows[{names.index(best)}].{metric}', '.4f')}"
+    opponent = f"the best baseline, {best}, at {quote(f'rows[{names.index(best)}].{metric}', '.4f')}"
     if metric not in rows[at]["versus_best_baseline"]:
-        return f"{text}, {said}; one document gives no interval", "plain"
+        return f"{text}, {opponent}; one document gives no interval", "plain"
     difference = _difference(quote, f"rows[{at}].versus_best_baseline.{metric}")
     better = rows[at]["versus_best_baseline"][metric]["better"]
     relations: dict[bool | None, Relation] = {True: "above", False: "below", None: "level"}
-    return f"{text}, {STANDING[better]} {said}: {difference}", relations[better]
+    return f"{text}, {STANDING[better]} {opponent}: {difference}", relations[better]
 
 
 def _against_next(quote: Quote, ranked: list[str], metric: str) -> str:
@@ -131,7 +131,7 @@ def _difference(quote: Quote, path: str, *, turned: bool = False) -> str:
     return f"difference {middle} [{low}, {high}]"
 
 
-def _judged(inputs: ReportInputs, table: dict[str, Any]) -> Claim:
+def _evaluated(inputs: ReportInputs, table: dict[str, Any]) -> Claim:
     quote = Quote(inputs.table_file, table)
     seen = "documents that were trained on" if table["in_sample"] else "documents that no model saw"
     text = (
@@ -208,13 +208,13 @@ class Beside:
 
     def cells(self) -> list[str]:
         """Metric, figure, best baseline, its figure, difference with interval, how to read it."""
-        form, said = FIGURES[self.metric][1], ["", ""]
+        form, interval = FIGURES[self.metric][1], ["", ""]
         if self.difference is not None:
             signed = form.replace("{:", "{:+")
             middle, low, high = (signed.format(self.difference[k]) for k in ("difference", "low", "high"))
-            said = [f"{middle} [{low}, {high}]", READINGS[self.better]]
+            interval = [f"{middle} [{low}, {high}]", READINGS[self.better]]
         better = f"{self.metric} ({METRICS[self.metric].better} is better)"
-        return [better, form.format(self.figure), self.best, form.format(self.best_figure), *said]
+        return [better, form.format(self.figure), self.best, form.format(self.best_figure), *interval]
 
 
 @dataclass(frozen=True)
@@ -243,10 +243,10 @@ class Standing:
             found = cls._in(read_table(matrix), f"{folder.parent.name}/{folder.name}/{WEIGHTS}")
             if found is not None:
                 return found
-        judged = folder / REPORT / JUDGED
-        if not judged.is_file():
+        table_file = folder / REPORT / RUN_TABLE
+        if not table_file.is_file():
             return None
-        return cls._in(read_object(judged, RunError, needs={"rows": list}), WEIGHTS)
+        return cls._in(read_object(table_file, RunError, needs={"rows": list}), WEIGHTS)
 
     @classmethod
     def _in(cls, table: Mapping[str, Any], weights: str) -> Standing | None:

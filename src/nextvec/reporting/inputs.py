@@ -33,7 +33,7 @@ from nextvec.models.saving import WEIGHTS
 
 Need = Literal["rows", "histories", "answers", "store", "deep"]
 """What a figure may ask for; `ReportInputs.missing` says why one is not there."""
-JUDGED = "judged.json"
+RUN_TABLE = "judged.json"
 """The table of a lone run: it stands in the folder of the report."""
 COMPARED, KEPT_TO = 256, 5e-3
 """Windows that tell whether a store's rows are those evaluated; how exactly half precision keeps a cosine."""
@@ -163,13 +163,13 @@ def _read_run(folder: Path, store: str | Path | None, deep: bool) -> ReportInput
     why = "a run alone is not evaluated: put it beside the baselines with --deep, or in a matrix"
     if deep and opened is not None:
         try:
-            table, answers = judge_alone(opened, folder)
+            table, answers = evaluate_alone(opened, folder)
         except NextvecError as e:
             why = f"the run could not be evaluated: {e}"
     if table is None:
         missing |= {"rows": why, "answers": why}
     missing = _and_more(missing, runs, deep)
-    return ReportInputs(folder, "run", runs, table, None, answers, opened, deep, missing, JUDGED)
+    return ReportInputs(folder, "run", runs, table, None, answers, opened, deep, missing, RUN_TABLE)
 
 
 def _and_more(missing: dict[str, str], runs: tuple[RunFolder, ...], deep: bool) -> dict[str, str]:
@@ -216,12 +216,12 @@ def _check_store(store: Store, runs: tuple[RunFolder, ...], answers: KeptPredict
     last = (documents[i].first + documents[i].count - 1 if i >= 0 else -1 for i in at)
     if any(row > end for row, end in zip(target.tolist(), last, strict=True)):
         remedy = "evaluate again: nextvec matrix"
-        said = "lacks documents that were evaluated: deleted since"
-        raise StoreError(said, where=store.path, remedy=remedy)
+        message = "lacks documents that were evaluated: deleted since"
+        raise StoreError(message, where=store.path, remedy=remedy)
     if answers is not None and not _same_chunks(store, answers):
         remedy = "evaluate again: nextvec matrix"
-        said = "holds other chunks where those evaluated stood: compacted since"
-        raise StoreError(said, where=store.path, remedy=remedy)
+        message = "holds other chunks where those evaluated stood: compacted since"
+        raise StoreError(message, where=store.path, remedy=remedy)
 
 
 def _same_chunks(store: Store, answers: KeptPredictions) -> bool:
@@ -249,7 +249,7 @@ def _run_folders(folder: Path, plan: MatrixPlan | None) -> list[Path]:
 # A lone run beside the baselines, so that its report has what a matrix has.
 
 
-def judge_alone(store: Store, folder: Path) -> tuple[dict[str, Any], KeptPredictions]:
+def evaluate_alone(store: Store, folder: Path) -> tuple[dict[str, Any], KeptPredictions]:
     """The table of a run and the baselines on the test documents, with every answer.
 
     Raises:

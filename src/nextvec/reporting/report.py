@@ -12,7 +12,7 @@ from nextvec.config import nested, write_toml
 from nextvec.diagnostics.sections import Verdict
 from nextvec.disk import locked, write_text
 from nextvec.errors import NextvecError, RunError
-from nextvec.evaluation.table import FACTS, FIGURES, heading, legend
+from nextvec.evaluation.table import FIGURES, METADATA, heading, legend
 from nextvec.progress import Progress
 from nextvec.reporting.card import write_card
 from nextvec.reporting.figures import Format, Spec, chosen, draw, save
@@ -28,7 +28,16 @@ LARGE_SVG = 100_000
 """Bytes from which the page shows a figure as PNG: of many points a vector drawing is the larger."""
 EXAMPLES = 10
 """Of the best answered windows, and as many of the worst."""
-FACTS_SAID = ("nextvec", "python", "platform", "device", "device_name", "precision", "threads", "packages")
+ENVIRONMENT_KEYS = (
+    "nextvec",
+    "python",
+    "platform",
+    "device",
+    "device_name",
+    "precision",
+    "threads",
+    "packages",
+)
 WHAT = {
     "rows": "The scores",
     "histories": "Training curves",
@@ -155,7 +164,7 @@ def _tables(table: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _table(title: str, report: Mapping[str, Any]) -> dict[str, Any]:
     """As the template takes it."""
-    shown = FIGURES | FACTS
+    shown = FIGURES | METADATA
     keys = [key for key in shown if any(row.get(key) is not None for row in report["rows"])]
     rows = [
         [TableCell(row["name"], row["name"], row["kind"]), *(_cell(report, row, key) for key in keys)]
@@ -170,7 +179,7 @@ def _cell(report: Mapping[str, Any], row: Mapping[str, Any], key: str) -> TableC
     value = row.get(key)
     if value is None:
         return TableCell("")
-    text = (FIGURES | FACTS)[key][1].format(value)
+    text = (FIGURES | METADATA)[key][1].format(value)
     if report["best_baseline"].get(key) == row["name"]:
         return TableCell(f"{text}*", value, "best")
     better = row["versus_best_baseline"].get(key, {}).get("better")
@@ -192,16 +201,18 @@ def _differences(inputs: ReportInputs) -> tuple[list[str], list[list[str]]]:
     """What rows differ in, as columns and lines."""
     found = own(inputs)
     keys = sorted({key for differing in found.values() for key in differing})
-    return keys, [[row, *(_said(found[row].get(key)) for key in keys)] for row in found]
+    return keys, [[row, *(_text(found[row].get(key)) for key in keys)] for row in found]
 
 
 def _environment(inputs: ReportInputs) -> dict[str, str]:
     """What the runs ran on; where they differ, all that was said."""
-    told = {key: dict.fromkeys(_said(run.metadata.get(key)) for run in inputs.runs) for key in FACTS_SAID}
-    return {key: "; ".join(filter(None, said)) for key, said in told.items() if any(said)}
+    environment = {
+        key: dict.fromkeys(_text(run.metadata.get(key)) for run in inputs.runs) for key in ENVIRONMENT_KEYS
+    }
+    return {key: "; ".join(filter(None, values)) for key, values in environment.items() if any(values)}
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {each}" for key, each in value.items())
     return "" if value is None else str(value)

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from nextvec.config import flatten
 from nextvec.disk import write_json, write_text
 from nextvec.experiments.runs import RunFolder
-from nextvec.reporting.inputs import JUDGED, ReportInputs
+from nextvec.reporting.inputs import RUN_TABLE, ReportInputs
 
 Line = Mapping[str, Any]
 NOT_FLAT = ("versus_best_baseline", "per_seed")
@@ -43,7 +43,7 @@ def write_tables(inputs: ReportInputs, folder: Path) -> list[Path]:
         written.append(folder / f"{name}.json")
         write_json(written[-1], found)
     if inputs.kind == "run" and inputs.table is not None:
-        written.append(folder / JUDGED)
+        written.append(folder / RUN_TABLE)
         write_json(written[-1], inputs.table)
     return written
 
@@ -105,12 +105,12 @@ def prd_files(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
 def _validation(inputs: ReportInputs) -> dict[str, Any]:
     """All models on the validation documents: every run's result, or its last epoch while it has none."""
 
-    def told(run: RunFolder) -> Mapping[str, Any]:
+    def figures(run: RunFolder) -> Mapping[str, Any]:
         last = {"last_epoch": run.history[-1]} if run.history else {}
         return run.result or {"finished": False, **last}
 
     metric = "cosine and mse on the validation documents, of the model as it was saved"
-    models = {row: {run.name: told(run) for run in inputs.runs_of(row)} for row in inputs.trained}
+    models = {row: {run.name: figures(run) for run in inputs.runs_of(row)} for row in inputs.trained}
     return {"metric": metric, "models": models}
 
 
@@ -215,11 +215,11 @@ def _exam(inputs: ReportInputs) -> list[str]:
         return []
     words = ["--split", table["split"]] if table["split"] != "test" else []
     words += ["--candidates", table["candidates"]] if table["candidates"] != "split" else []
-    sources = judged_sources(inputs)
+    sources = evaluated_sources(inputs)
     return words + (["--judge-sources", ",".join(sources)] if sources else [])
 
 
-def judged_sources(inputs: ReportInputs) -> Sequence[str]:
+def evaluated_sources(inputs: ReportInputs) -> Sequence[str]:
     """The sources that were evaluated, where these are not all of the store's; none where it is unknown."""
     if inputs.answers is None or inputs.store is None:
         return ()

@@ -167,11 +167,11 @@ class RetrievalContext:
         """How many of the last chunks the strategies look at."""
         return max(self.predictor.context, self.options.recent)
 
-    def has(self, told: bool) -> frozenset[Need]:
-        """What strategies may need, and is there; `told`: there are queries to steer towards."""
+    def has(self, steered: bool) -> frozenset[Need]:
+        """What strategies may need, and is there; `steered`: there are queries to steer towards."""
         there: dict[Need, bool] = {
             "decoder": self.reembed is not None,
-            "query": told,
+            "query": steered,
             "conditional": self.predictor.conditional,
             "ranking": self.predictor.ranking,
         }

@@ -198,8 +198,8 @@ class ExcludedRows:
         if len(self.place) == 0:
             return np.zeros(places.shape, dtype=np.bool_)
         stride = int(max(self.place.max(), places.max())) + 1
-        asked = places + stride * np.arange(len(places))[:, None]
-        return np.asarray(np.isin(asked, self.place + stride * self.query))
+        requested = places + stride * np.arange(len(places))[:, None]
+        return np.asarray(np.isin(requested, self.place + stride * self.query))
 
     @property
     def most(self) -> int:

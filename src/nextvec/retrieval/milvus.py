@@ -186,9 +186,9 @@ def _answered() -> Iterator[None]:
     except RetrievalError:
         raise
     except Exception as e:  # noqa: BLE001 - pymilvus and its transport share no base class
-        said = str(getattr(e, "message", e)).strip().partition("\n")[0]
+        reason = str(getattr(e, "message", e)).strip().partition("\n")[0]
         remedy = f"check its address, that it runs, and the token in {TOKEN}"
-        message = f"Milvus answered: {said or type(e).__name__}"
+        message = f"Milvus answered: {reason or type(e).__name__}"
         raise RetrievalError(message, where=WHAT, remedy=remedy) from None
 
 

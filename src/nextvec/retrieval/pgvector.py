@@ -159,13 +159,13 @@ class _Server:
 
     def error(self, cause: Exception) -> RetrievalError:
         """What the database said, without the password."""
-        said = str(cause).strip().partition("\n")[0]
+        message = str(cause).strip().partition("\n")[0]
         password = self.parts.get("password")
         if password:
-            said = said.replace(str(password), "***")
+            message = message.replace(str(password), "***")
         place = "/".join(str(self.parts[key]) for key in ("host", "dbname") if key in self.parts)
         return RetrievalError(
-            f"the database {place or 'of this machine'} answered: {said}",
+            f"the database {place or 'of this machine'} answered: {message}",
             where=self.what,
             remedy="check its address, that it runs, and that the extension vector can be created in it",
         )

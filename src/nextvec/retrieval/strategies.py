@@ -113,8 +113,8 @@ def _towards_query(context: RetrievalContext, reading: Reading, units: FloatArra
     """The directions mixed with the query's; unchanged where there is none."""
     assert reading.queries is not None
     towards = unit(reading.queries)
-    told = towards.any(axis=1, keepdims=True)
-    return np.where(told, _mixed(units, towards, context.options.query), units)
+    steered = towards.any(axis=1, keepdims=True)
+    return np.where(steered, _mixed(units, towards, context.options.query), units)
 
 
 def _mixed(one: FloatArray, other: FloatArray, share: float) -> FloatArray:
@@ -182,12 +182,12 @@ def _with_successors(
     for i, rows in enumerate(found.rows):
         after = np.minimum(rows + 1, len(context.store) - 1)
         inside = (after > rows) & (context.store.document_of(after) == context.store.document_of(rows))
-        asked = np.flatnonzero(inside[: context.options.refined])
-        if len(asked):
-            successors = unit(gather_rows(context.store.vectors, after[asked]))
-            cosines = (expected(i, rows[asked]) * successors).sum(axis=1)
+        inside_rows = np.flatnonzero(inside[: context.options.refined])
+        if len(inside_rows):
+            successors = unit(gather_rows(context.store.vectors, after[inside_rows]))
+            cosines = (expected(i, rows[inside_rows]) * successors).sum(axis=1)
             met[i] = cosines.mean()
-            met[i, asked] = cosines
+            met[i, inside_rows] = cosines
     return found.scored((1 - share) * found.scores + share * met)
 
 
@@ -316,13 +316,13 @@ def _check_known(what: str, part: str, known: Collection[str], strategy: str) ->
         raise RetrievalError(f"no {what} '{part}'", where=f"strategy '{strategy}'", remedy=remedy)
 
 
-def usual(context: RetrievalContext, *, told: bool) -> tuple[str, ...]:
+def usual(context: RetrievalContext, *, steered: bool) -> tuple[str, ...]:
     """Every query that can be asked with what is there, and every re-ranker behind some of them.
 
     Args:
-        told: there are queries to steer towards.
+        steered: there are queries to steer towards.
     """
-    there = context.has(told)
+    there = context.has(steered)
     plain = [name for name, query in QUERIES.items() if query.needs <= there]
     able = [name for name, reranker in RERANKERS.items() if reranker.needs <= there]
     return (*plain, *(f"{base}+{name}" for name in able for base in COMPARED if base in plain))

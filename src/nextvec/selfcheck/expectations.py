@@ -135,7 +135,7 @@ def _contrastive_accuracy(context: OracleContext) -> Expected:
     if context.known.blind:
         return chance(0.5)
     windows = len(context.world.evaluation_set)
-    strangers = windows - windows / len(context.world.judged)
+    strangers = windows - windows / len(context.world.evaluated)
     return near(
         1 - context.mean(lambda a: float((context.nearer(a, strangers) / (context.later + strangers)).mean()))
     )
@@ -220,7 +220,7 @@ def _pairwise_cosine(context: OracleContext) -> Expected:
         return exact(1)
     common = context.mean(lambda a: math.sqrt(A2) * a.centre / math.sqrt(context.theory.energy(a))) ** 2
     windows = len(context.world.evaluation_set)
-    same = (windows / len(context.world.judged) - 1) / (windows - 1)
+    same = (windows / len(context.world.evaluated) - 1) / (windows - 1)
     return between(common, common + same * (1 - common))
 
 

@@ -98,7 +98,7 @@ class KnownPredictor:
 
 def oracle(world: World) -> KnownPredictor:
     """Returns what comes next, by looking the last vector up."""
-    return KnownPredictor(look_up(world.judged), lambda step: [(1.0, chunk(step - 1))], perfect=True)
+    return KnownPredictor(look_up(world.evaluated), lambda step: [(1.0, chunk(step - 1))], perfect=True)
 
 
 def look_up(documents: FloatArray) -> FunctionPredictor:
@@ -193,7 +193,7 @@ def kalman(world: HiddenState) -> KnownPredictor:
             for share, read in zip(shares, reads, strict=True)
         ]
 
-    longest = world.judged.shape[1] + STEPS
+    longest = world.evaluated.shape[1] + STEPS
     return KnownPredictor(FunctionPredictor(world.law, name="kalman filter", context=longest), answers)
 
 
@@ -340,8 +340,8 @@ class OracleContext:
     @cached_property
     def ranks(self) -> NDArray[np.int64]:
         """[N] rank of the target, counted plainly: all chunks but those read, one matrix in float64."""
-        documents, length, D = self.world.judged.shape
-        chunks = self.world.judged.reshape(-1, D).astype(np.float64)
+        documents, length, D = self.world.evaluated.shape
+        chunks = self.world.evaluated.reshape(-1, D).astype(np.float64)
         chunks /= np.linalg.norm(chunks, axis=1, keepdims=True)
         target = np.arange(documents * length).reshape(documents, length)[:, self.world.context :].ravel()
         cosines = self.units.astype(np.float64) @ chunks.T

@@ -166,7 +166,7 @@ def best_cosine(world: World, ahead: int = 1) -> float:
     """Cosine of the best prediction of the chunk `ahead` after the last one read, of a whole document."""
     if world.deterministic:
         return 1.0
-    best = LinearAnswer(1.0, best_weights(world, world.judged.shape[1], ahead))
+    best = LinearAnswer(1.0, best_weights(world, world.evaluated.shape[1], ahead))
     return Theory(world).cosine(best, chunk(ahead - 1))
 
 

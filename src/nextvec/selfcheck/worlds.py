@@ -135,7 +135,7 @@ def memory_evaluation_set(
     task: Task = "next",
     queries: int | None = None,
     kind: str = "split",
-    judged: Sequence[int] | None = None,
+    evaluated: Sequence[int] | None = None,
     texts: Sequence[str] | None = None,
     train_mean: FloatArray | None = None,
 ) -> EvaluationSet:
@@ -151,7 +151,7 @@ def memory_evaluation_set(
         counts = [vectors.shape[1]] * vectors.shape[0]
     flat = vectors.reshape(-1, vectors.shape[-1])
     store = memory_store(flat, counts)
-    chosen = range(len(counts)) if judged is None else judged
+    chosen = range(len(counts)) if evaluated is None else evaluated
     windows = make_windows(store, chosen, context, horizon, task)
     if queries is not None:
         windows = with_queries(windows, queries)
@@ -213,7 +213,7 @@ class World(ABC):
         self.seed, self.D, self.context = seed, D, context
         rng = np.random.default_rng(seed)
         self._lay_out(rng)
-        self.judged, self.trained = (self._draw(rng, documents, length) for _ in range(2))
+        self.evaluated, self.trained = (self._draw(rng, documents, length) for _ in range(2))
 
     @abstractmethod
     def _lay_out(self, rng: np.random.Generator) -> None:
@@ -240,8 +240,8 @@ class World(ABC):
 
     @cached_property
     def evaluation_set(self) -> EvaluationSet:
-        """All of `judged`, each target among all chunks."""
-        return memory_evaluation_set(self.judged, context=self.context, train_mean=self.mean_vector.mean)
+        """All of `evaluated`, each target among all chunks."""
+        return memory_evaluation_set(self.evaluated, context=self.context, train_mean=self.mean_vector.mean)
 
 
 class Rotation(World):

@@ -35,8 +35,8 @@ def read_json(body: bytes) -> dict[str, Any]:
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        said = f"the body is not JSON: {error}"
-        raise Refusal(400, said, code="invalid_json", remedy=ONE_OBJECT) from None
+        message = f"the body is not JSON: {error}"
+        raise Refusal(400, message, code="invalid_json", remedy=ONE_OBJECT) from None
     if not isinstance(found, dict):
         raise Refusal(400, "the body is not a JSON object", code="invalid_json", remedy='send {"input": ...}')
     return found
@@ -174,9 +174,9 @@ def _finite(values: np.ndarray[Any, Any], param: str) -> FloatArray:
 
 def _check_counts(N: int, T: int, settings: Settings, param: str) -> None:
     if settings.max_windows < N or settings.max_vectors < T:
-        said = f"{N} contexts of {T} vectors, more than {settings.max_windows} of {settings.max_vectors}"
+        message = f"{N} contexts of {T} vectors, more than {settings.max_windows} of {settings.max_vectors}"
         remedy = "send fewer a request; models read the last vectors of a context only"
-        raise invalid(said, "too_many_vectors", param, remedy)
+        raise invalid(message, "too_many_vectors", param, remedy)
 
 
 def _header_end(body: bytes) -> int:
@@ -209,9 +209,9 @@ def _npy_prefix(shape: tuple[int, ...]) -> bytes:
 
 
 def _bad_npy(why: str) -> Refusal:
-    said = f"the body is not an .npy file of vectors: {' '.join(why.split())[:200]}"
+    message = f"the body is not an .npy file of vectors: {' '.join(why.split())[:200]}"
     remedy = "write it with numpy.save(file, vectors, allow_pickle=False)"
-    return Refusal(400, said, code="invalid_npy", remedy=remedy)
+    return Refusal(400, message, code="invalid_npy", remedy=remedy)
 
 
 def _empty(param: str) -> Refusal:
@@ -219,6 +219,6 @@ def _empty(param: str) -> Refusal:
 
 
 def _wrong_dimension(found: int, dimension: int, param: str) -> Refusal:
-    said = f"{found} numbers are not vectors of {dimension}"
+    message = f"{found} numbers are not vectors of {dimension}"
     remedy = "encode with the encoder that GET /v1/models/{name} describes"
-    return invalid(said, "wrong_dimension", param, remedy)
+    return invalid(message, "wrong_dimension", param, remedy)

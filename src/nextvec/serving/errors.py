@@ -56,9 +56,9 @@ class Refusal(Exception):  # noqa: N818 - not every refusal is an error
         self.param, self.remedy, self.retry_after, self.close = param, remedy, retry_after, close
 
     def body(self) -> bytes:
-        told = {"message": self.message, "type": TYPES.get(self.status, INVALID)}
+        body = {"message": self.message, "type": TYPES.get(self.status, INVALID)}
         return orjson.dumps(
-            {"error": told | {key: getattr(self, key) for key in ("param", "code", "remedy")}}
+            {"error": body | {key: getattr(self, key) for key in ("param", "code", "remedy")}}
         )
 
     def headers(self) -> list[tuple[bytes, bytes]]:

@@ -167,8 +167,8 @@ class _Sent:
         if message["type"] == "http.response.start":
             context, self.begun = self._context, True
             context.status = message["status"]
-            told = zip(OURS, (context.request_id, context.model, context.variant), strict=True)
-            ours = [(name, value.encode("ascii")) for name, value in told if value is not None]
+            headers = zip(OURS, (context.request_id, context.model, context.variant), strict=True)
+            ours = [(name, value.encode("ascii")) for name, value in headers if value is not None]
             message["headers"] = [*message.get("headers", ()), *ours]
         elif not message.get("more_body", False):
             self.complete = True

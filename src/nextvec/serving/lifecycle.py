@@ -72,8 +72,8 @@ def listen(settings: Settings) -> socket.socket:
         found.bind((settings.host, settings.port))
     except OSError as error:
         found.close()
-        said, where = f"cannot listen there: {error.strerror or error}", f"{settings.host}:{settings.port}"
-        raise ConfigError(said, where=where, remedy="give another --port or --host") from None
+        message, where = f"cannot listen there: {error.strerror or error}", f"{settings.host}:{settings.port}"
+        raise ConfigError(message, where=where, remedy="give another --port or --host") from None
     return found
 
 

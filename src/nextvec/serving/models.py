@@ -64,8 +64,8 @@ class ServedModel:
         """The predictor at a horizon, by default the nearest. Raises Refusal for one it lacks."""
         found = self._aimed.get(self.horizons[0] if horizon is None else horizon)
         if found is None:
-            said = f"{self.name} predicts {', '.join(map(str, self.horizons))} ahead, not {horizon}"
-            raise invalid(said, "unknown_horizon", "horizon", f"give {self.horizons[0]}")
+            message = f"{self.name} predicts {', '.join(map(str, self.horizons))} ahead, not {horizon}"
+            raise invalid(message, "unknown_horizon", "horizon", f"give {self.horizons[0]}")
         return found
 
     def predict(
@@ -88,8 +88,8 @@ class ServedModel:
         """
         at_horizon = self.at_horizon(horizon)
         if ranking and not at_horizon.ranking:
-            said = f"{self.name} gives no query for ranking, or not at this horizon"
-            raise invalid(said, "invalid_field", "output_type", "request the output_type cosine")
+            message = f"{self.name} gives no query for ranking, or not at this horizon"
+            raise invalid(message, "invalid_field", "output_type", "request the output_type cosine")
         if isinstance(windows, list):
             return asyncio.ensure_future(self._by_length(windows, horizon, query, ranking))
         queries = None if query is None else np.broadcast_to(query, (len(windows), self.dimension))

@@ -46,8 +46,8 @@ class ServerState:
     def check(self) -> None:
         """Raises Refusal 503 unless requests are taken."""
         if self.phase != "ready":
-            said, code = f"the server is {self.phase}", f"server_{self.phase}"
-            raise Refusal(503, said, code=code, remedy=LATER, retry_after=2)
+            message, code = f"the server is {self.phase}", f"server_{self.phase}"
+            raise Refusal(503, message, code=code, remedy=LATER, retry_after=2)
 
 
 @router.get("/health/live", summary="Does the process answer? It never waits for a model.")
@@ -85,8 +85,8 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
 
-        def made(kind: type[M], name: str, said: str, *labels: str, **more: Any) -> M:
-            return kind(f"nextvec_{name}", said, labels, registry=self.registry, **more)
+        def made(kind: type[M], name: str, documentation: str, *labels: str, **more: Any) -> M:
+            return kind(f"nextvec_{name}", documentation, labels, registry=self.registry, **more)
 
         which = ("model", "arm")
         self.requests = made(Counter, "requests", "Requests answered.", "route", *which, "status")

@@ -160,12 +160,12 @@ def body_of(
             "content": {JSON: {"schema": {"anyOf": bodies}}, NPY: {"schema": binary}},
         },
         "parameters": [
-            {"name": name, **beside, "schema": _said(whole["properties"][name])} for name in in_address
+            {"name": name, **beside, "schema": _schema(whole["properties"][name])} for name in in_address
         ],
     }
 
 
-def _said(schema: dict[str, Any]) -> dict[str, Any]:
+def _schema(schema: dict[str, Any]) -> dict[str, Any]:
     """Of a field that may be null: an address has no null."""
     return next((kind for kind in schema.get("anyOf", ()) if kind["type"] != "null"), schema)
 

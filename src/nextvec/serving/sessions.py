@@ -45,13 +45,13 @@ class Stream:
         Raises Refusal 409: another push is under way, or it has read as much as one session may.
         """
         if not self._turn.acquire(blocking=False):
-            said = "another push of this session is under way"
+            message = "another push of this session is under way"
             remedy = "wait for its answer, then send the next"
-            raise Refusal(409, said, code="session_busy", remedy=remedy)
+            raise Refusal(409, message, code="session_busy", remedy=remedy)
         try:
             if self.session.position + vectors > MAX_POSITION:
-                said = f"a session reads {MAX_POSITION} vectors at most"
-                raise Refusal(409, said, code="session_full", remedy="open another one")
+                message = f"a session reads {MAX_POSITION} vectors at most"
+                raise Refusal(409, message, code="session_full", remedy="open another one")
             yield self.session
         finally:
             self._turn.release()
@@ -142,5 +142,5 @@ class Sessions:
 
 
 def _unknown() -> Refusal:
-    said = "no such session: it was deleted, or it was not used for too long"
-    return Refusal(404, said, code="session_not_found", remedy="open another one: POST /v1/sessions")
+    message = "no such session: it was deleted, or it was not used for too long"
+    return Refusal(404, message, code="session_not_found", remedy="open another one: POST /v1/sessions")

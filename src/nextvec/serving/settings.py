@@ -81,8 +81,8 @@ class Settings:
         if not self.host:
             raise ConfigError("host is empty", remedy="give 127.0.0.1, or 0.0.0.0 for every network")
         if any(len(key) < MIN_KEY or not key.isascii() or not key.isprintable() for key in self.api_keys):
-            said = f"an API key is shorter than {MIN_KEY} characters, or not ASCII"
-            raise ConfigError(said, remedy="make a long random one")
+            message = f"an API key is shorter than {MIN_KEY} characters, or not ASCII"
+            raise ConfigError(message, remedy="make a long random one")
         if "*" in self.cors_origins:
             raise ConfigError("cors_origins allows every page", remedy="name the origins")
 

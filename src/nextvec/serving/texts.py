@@ -121,8 +121,8 @@ def wanted(pipeline: Pipeline, passages: int | None, default: int) -> int:
 def checked_text(text: str, settings: Settings, param: str = "text") -> str:
     """The text as `nextvec ingest` would read it. Raises Refusal 422: too long, or white space."""
     if len(text) > settings.max_text:
-        said = f"{len(text)} characters, {settings.max_text} are taken"
-        raise invalid(said, "text_too_long", param, "send its last part: models read the last chunks")
+        message = f"{len(text)} characters, {settings.max_text} are taken"
+        raise invalid(message, "text_too_long", param, "send its last part: models read the last chunks")
     found = normalise_text(text)
     if not found:
         raise invalid("there is no text in it", "empty", param, "send a sentence")
@@ -133,8 +133,8 @@ def chunks_of(reader: TextReader, text: str) -> list[Chunk]:
     """A text cut as the model's training texts were. Raises Refusal 422: more than one request may have."""
     found = reader.chunk(text)
     if len(found) > MAX_CHUNKS:
-        said = f"{len(found)} chunks, {MAX_CHUNKS} are taken"
-        raise invalid(said, "too_many_chunks", "text", "send it in parts")
+        message = f"{len(found)} chunks, {MAX_CHUNKS} are taken"
+        raise invalid(message, "too_many_chunks", "text", "send it in parts")
     return found
 
 

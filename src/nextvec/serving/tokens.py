@@ -63,11 +63,11 @@ class TokenVocabulary:
             except FileNotFoundError:
                 raise ConfigError(f"no file {self._file}", where=FLAG, remedy="check the path") from None
             except (ValueError, IsADirectoryError):
-                said, remedy = f"{self._file} is not a .tiktoken vocabulary", f"give it, or {FLAG} {OWN}"
-                raise ConfigError(said, where=FLAG, remedy=remedy) from None
+                message, remedy = f"{self._file} is not a .tiktoken vocabulary", f"give it, or {FLAG} {OWN}"
+                raise ConfigError(message, where=FLAG, remedy=remedy) from None
         # Where tiktoken keeps what it fetched.
-        told = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
-        file = (Path(told) if told else Path(tempfile.gettempdir()) / "data-gym-cache") / CACHED
+        configured = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+        file = (Path(configured) if configured else Path(tempfile.gettempdir()) / "data-gym-cache") / CACHED
         if file.is_file() and hashlib.sha256(data := file.read_bytes()).hexdigest() == SHA256:
             return _parsed(data)
         return None
@@ -107,11 +107,11 @@ def _check(arrays: Sequence[Sequence[int]], known: Container[int]) -> None:
     for i, ids in enumerate(arrays):
         for one in ids:
             if one not in known:
-                said = f"input[{i}] holds the id {one}, which is not in the vocabulary of this server"
+                message = f"input[{i}] holds the id {one}, which is not in the vocabulary of this server"
                 remedy = "send texts, or ids of the vocabulary that the server was started with"
-                raise invalid(said, "unknown_token", f"input[{i}]", remedy)
+                raise invalid(message, "unknown_token", f"input[{i}]", remedy)
 
 
 def _unreadable(why: str, remedy: str) -> Refusal:
-    said = f"token arrays cannot be read: {why}"
-    return Refusal(409, said, code="no_token_vocabulary", param="input", remedy=remedy)
+    message = f"token arrays cannot be read: {why}"
+    return Refusal(409, message, code="no_token_vocabulary", param="input", remedy=remedy)

@@ -72,8 +72,8 @@ async def _watched(
             if (await receive())["type"] != "http.disconnect":
                 await asyncio.Event().wait()
     except TimeoutError:
-        said = f"no answer within {timeout:g} seconds"
-        error = Refusal(504, said, code="work_timeout", remedy="send less, or try later")
+        message = f"no answer within {timeout:g} seconds"
+        error = Refusal(504, message, code="work_timeout", remedy="send less, or try later")
     future.cancel()
     raise error
 
@@ -121,8 +121,8 @@ class AdmissionQueue:
         too_long = wait > self._max_wait and 0 < self.under_way <= 2 * self._crowd
         if too_long or self.under_way >= self._limit:
             again = max(1, ceil(wait))
-            said = "too many requests are under way"
-            raise Refusal(429, said, code="overloaded", remedy=LATER, retry_after=again)
+            message = "too many requests are under way"
+            raise Refusal(429, message, code="overloaded", remedy=LATER, retry_after=again)
         if self.under_way == 0:
             self._since = now  # a pause of the clients is not our slowness
         self.under_way += 1

@@ -127,8 +127,8 @@ def model_options(config: TrainConfig) -> dict[str, Any]:
                 where=f"model.options.{key}",
                 remedy=f"leave it out, and set {DECIDED_BY[key]}",
             )
-    asked = {key: value for key, value in own.items() if value is True or value > 1}
-    return {**asked, **config.model.options}
+    options = {key: value for key, value in own.items() if value is True or value > 1}
+    return {**options, **config.model.options}
 
 
 def build_model(store: Store, config: TrainConfig) -> NextVectorModel:
@@ -209,7 +209,7 @@ def fit_model(model: NextVectorModel, store: Store, config: TrainConfig, split: 
 def fitting_windows(
     store: Store, documents: Sequence[int], config: TrainConfig, model: NextVectorModel
 ) -> Windows | None:
-    """The windows that the model's baseline is fitted on: the judge's, or of what context there is; None
+    """The windows that the model's baseline is fitted on: the evaluation's, or of what context there is; None
     where there is not even one."""
     data = config.data
     longest = max((store.documents[i].count for i in documents), default=0) - data.horizons[0]

@@ -139,18 +139,18 @@ class Processes:
         if self.size == 1:
             return stop, due, seconds
         own = (stop or 0, due and self.first, seconds * self.first)
-        said = torch.tensor(own, dtype=torch.float64)
-        dist.all_reduce(said, dist.ReduceOp.MAX)
-        stop, due, seconds = said.tolist()
+        gathered = torch.tensor(own, dtype=torch.float64)
+        dist.all_reduce(gathered, dist.ReduceOp.MAX)
+        stop, due, seconds = gathered.tolist()
         return int(stop) or None, bool(due), seconds
 
     def alike(self, figures: Mapping[str, float]) -> dict[str, float]:
         """The first's figures: decisions that hang on them are then the same everywhere."""
         if self.size == 1:
             return dict(figures)
-        said = torch.tensor(list(figures.values()), dtype=torch.float64)
-        dist.broadcast(said, 0)
-        return dict(zip(figures, said.tolist(), strict=True))
+        gathered = torch.tensor(list(figures.values()), dtype=torch.float64)
+        dist.broadcast(gathered, 0)
+        return dict(zip(figures, gathered.tolist(), strict=True))
 
     def seed(self, seed: int, update: int) -> None:
         """Give every process random numbers of its own, which depend on nothing but these three numbers."""

@@ -61,7 +61,7 @@ def launch(
     kinds = (signal.SIGINT, signal.SIGTERM)
     main = threading.current_thread() is threading.main_thread()
     before = {kind: signal.signal(kind, forward) for kind in kinds if main}
-    said: dict[str, list[Any]] = {"result": [], "stopped": [], "error": [], "lost": []}
+    reports: dict[str, list[Any]] = {"result": [], "stopped": [], "error": [], "lost": []}
     try:
         for rank in range(count):
             ours, theirs = context.Pipe(duplex=False)
@@ -69,17 +69,17 @@ def launch(
             child.start()
             theirs.close()
             children[ours] = child
-        _listen(children, said, hear)
+        _listen(children, reports, hear)
     finally:
         _end(list(children.values()))
         for kind, handler in before.items():
             signal.signal(kind, handler)
-    return _outcome(said, list(children.values()), received, out)
+    return _outcome(reports, list(children.values()), received, out)
 
 
 def _listen(
     children: Mapping[Connection, SpawnProcess],
-    said: dict[str, list[Any]],
+    reports: dict[str, list[Any]],
     hear: Callable[[Any], None] | None,
 ) -> None:
     """Until all have ended, or some have not although one failed a while ago."""
@@ -96,7 +96,7 @@ def _listen(
             except (EOFError, OSError):
                 child = open_.pop(pipe)
                 child.join()
-                if child.exitcode and not said["stopped"]:
+                if child.exitcode and not reports["stopped"]:
                     until = until or time.monotonic() + GRACE_S
                 continue
             if kind == "log":
@@ -104,11 +104,11 @@ def _listen(
                     log.handle(what)
             elif kind == "warning":
                 warnings.warn(what, NextvecWarning, stacklevel=2)
-            elif kind == "told":
+            elif kind == "message":
                 if hear is not None:
                     hear(what)
             else:
-                said[kind].append(what)
+                reports[kind].append(what)
 
 
 def _end(children: Sequence[SpawnProcess]) -> None:
@@ -122,13 +122,13 @@ def _end(children: Sequence[SpawnProcess]) -> None:
 
 
 def _outcome(
-    said: Mapping[str, list[Any]], children: Sequence[SpawnProcess], received: Sequence[int], out: Path
+    reports: Mapping[str, list[Any]], children: Sequence[SpawnProcess], received: Sequence[int], out: Path
 ) -> Any:
     for kind in ("error", "stopped"):
-        if said[kind]:
-            raise _rebuilt(*said[kind][0])
-    if said["result"] and not any(child.exitcode for child in children):
-        return said["result"][0]
+        if reports[kind]:
+            raise _rebuilt(*reports[kind][0])
+    if reports["result"] and not any(child.exitcode for child in children):
+        return reports["result"][0]
     if received:  # before any of them was ready to be asked to stop
         raise KeyboardInterrupt if received[0] == signal.SIGINT else SystemExit(128 + received[0])
     failed = [(rank, child.exitcode) for rank, child in enumerate(children) if child.exitcode not in (0, 2)]
@@ -137,7 +137,7 @@ def _outcome(
         raise PeerLostError(
             f"process {rank} of {len(children)} {how}", where=out, remedy="go on with --resume"
         )
-    raise _rebuilt(*said["lost"][0])
+    raise _rebuilt(*reports["lost"][0])
 
 
 def _rebuilt(kind: type[NextvecError], message: str, where: str, remedy: str, code: int) -> NextvecError:
@@ -147,7 +147,7 @@ def _rebuilt(kind: type[NextvecError], message: str, where: str, remedy: str, co
     return error
 
 
-class _Told(QueueHandler):
+class _Forwarded(QueueHandler):
     """Log records go through the pipe."""
 
     def enqueue(self, record: LogRecord) -> None:
@@ -166,12 +166,12 @@ def _child(
     os.environ.update({key: str(value) for key, value in {**places, **meeting, **torchrun}.items()})
     torch.set_num_threads(max(1, torch.get_num_threads() // count))
     getLogger("nextvec").setLevel(INFO)
-    getLogger("nextvec").addHandler(_Told(pipe))  # type: ignore[arg-type]
+    getLogger("nextvec").addHandler(_Forwarded(pipe))  # type: ignore[arg-type]
     getLogger("nextvec").propagate = False
     if rank == 0:
         warnings.showwarning = lambda message, *_, **__: pipe.send(("warning", str(message)))
     try:
-        result = work(lambda what: pipe.send(("told", what)), *arguments)
+        result = work(lambda what: pipe.send(("message", what)), *arguments)
     except NextvecError as e:
         kind = {PeerLostError: "lost", TrainingInterrupted: "stopped"}.get(type(e), "error")
         pipe.send((kind, (type(e), e.message, e.where, e.remedy, e.exit_code)))

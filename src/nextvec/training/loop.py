@@ -136,17 +136,17 @@ def run_epochs(
 ) -> None:
     """All epochs that are still to be trained, saved one by one. Raises as `train`."""
     state = session.state
-    said, total = f"train {session.config.model.name}", session.total_updates
+    task, total = f"train {session.config.model.name}", session.total_updates
     with (
         StopSignals() as signals,
-        Progress(said, total, "updates", initial=state.update, quiet=quiet) as progress,
+        Progress(task, total, "updates", initial=state.update, quiet=quiet) as progress,
     ):
         while not state.stopped:
             train_epoch(session, signals, progress)
             finish_epoch(session, validate(session, signals))
             tell_epoch(session, progress)
             session.save()
-            stop_if_asked(session, signals)
+            stop_if_requested(session, signals)
             if after_epoch is not None:
                 after_epoch(session.history[-1])
 
@@ -168,7 +168,7 @@ def train_epoch(session: TrainingSession, signals: StopSignals, progress: Progre
         signals.received, due, state.train_seconds = session.processes.agree(
             signals.received, due, state.train_seconds
         )
-        stop_if_asked(session, signals, training=True)
+        stop_if_requested(session, signals, training=True)
         if config.optim.max_seconds and session.done >= session.total_updates:
             break
         if due:
@@ -225,8 +225,8 @@ def assess(session: TrainingSession, batch: Batch) -> StepResult:
     if target.ndim == 4:
         target, mask = target.flatten(1, 2), mask.flatten(1, 2)
     drawn = None if batch.drawn is None else batch.drawn.view_as(target) / scale
-    judged = (mine.mask[..., 0] if mine.mask.ndim == 3 else mine.mask).sum()
-    own = {name: processes.mean(value, judged) for name, value in own.items()}
+    evaluated = (mine.mask[..., 0] if mine.mask.ndim == 3 else mine.mask).sum()
+    own = {name: processes.mean(value, evaluated) for name, value in own.items()}
     query = extras.get(RANKING)
 
     def confidence(candidate: Tensor) -> Tensor:
@@ -272,7 +272,7 @@ def validate(session: TrainingSession, signals: StopSignals) -> dict[str, float]
         answer = assess(session, batch.to(device))
         meter.add(loss_values(answer.loss), answer.prediction * scale, answer.target * scale, answer.mask)
         signals.received, _, _ = session.processes.agree(signals.received, False, 0.0)
-        stop_if_asked(session, signals)
+        stop_if_requested(session, signals)
     result = session.processes.alike(meter.result())
     if not all(math.isfinite(value) for value in result.values()):
         raise TrainingError(
@@ -319,7 +319,7 @@ def finish_epoch(session: TrainingSession, validation: dict[str, float]) -> None
 
 
 def tell_epoch(session: TrainingSession, progress: Progress) -> None:
-    """Show the epoch's validation cosine; on a terminal with its course, and the best so far."""
+    """Show the epoch's validation cosine; on a terminal with its curve, and the best so far."""
     state, cosines = session.state, [line["validation"]["cosine"] for line in session.history]
     best = f"best {state.best_cosine:.4f} (epoch {state.best_epoch})"
     progress.advance(
@@ -349,7 +349,7 @@ def reason_to_stop(session: TrainingSession, cosine: float) -> str:
     return "patience" if config.patience and state.epoch - state.best_epoch >= config.patience else ""
 
 
-def stop_if_asked(session: TrainingSession, signals: StopSignals, *, training: bool = False) -> None:
+def stop_if_requested(session: TrainingSession, signals: StopSignals, *, training: bool = False) -> None:
     """Save and raise TrainingInterrupted when a signal has come."""
 
     def save() -> None:

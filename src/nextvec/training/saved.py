@@ -35,7 +35,7 @@ def saved_figures(run: Path, batches: BatchSource) -> dict[str, float | int]:
     model, _ = load_model(run)
     cosine = mse = 0.0
     count = 0
-    said: list[tuple[Tensor, Tensor]] = []
+    continuations: list[tuple[Tensor, Tensor]] = []
     with exact():
         for batch in batches.fixed():
             prediction = _predicted(model, batch)
@@ -44,10 +44,10 @@ def saved_figures(run: Path, batches: BatchSource) -> dict[str, float | int]:
             cosine += float(F.cosine_similarity(predicted, target, dim=-1).sum())
             mse += float((predicted - target).square().mean(dim=-1).sum())
             count += len(target)
-            said += _continuations(model, prediction, batch)
+            continuations += _continuations(model, prediction, batch)
     figures: dict[str, float | int] = {"cosine": cosine / count, "mse": mse / count, "targets": count}
-    if model.confidence is not None and said:
-        logits, truth = (torch.cat(each) for each in zip(*said, strict=True))
+    if model.confidence is not None and continuations:
+        logits, truth = (torch.cat(each) for each in zip(*continuations, strict=True))
         probability, truth = model.confidence.probability(logits).double(), truth.double()
         figures["calibration_error"] = calibration_error(probability, truth)
         figures["brier"] = float((probability - truth).square().mean())
@@ -63,8 +63,8 @@ def calibrate(run: Path, batches: BatchSource) -> None:
     if model.confidence is None:
         return
     with exact():
-        said = [one for b in batches.fixed() for one in _continuations(model, _predicted(model, b), b)]
-    model.confidence.temperature.fill_(fit_temperature(*map(torch.cat, zip(*said, strict=True))))
+        evaluated = [one for b in batches.fixed() for one in _continuations(model, _predicted(model, b), b)]
+    model.confidence.temperature.fill_(fit_temperature(*map(torch.cat, zip(*evaluated, strict=True))))
     save_model(run, model, info)
 
 
@@ -109,8 +109,8 @@ def _continuations(
     if model.confidence is None or batch.broken is None:
         return []
     targets, mask = _nearest(batch)
-    judged = mask | batch.broken
-    return [(model.continuation(prediction, targets)[judged], mask[judged].float())]
+    evaluated = mask | batch.broken
+    return [(model.continuation(prediction, targets)[evaluated], mask[evaluated].float())]
 
 
 def calibration_error(probability: Tensor, label: Tensor) -> float:

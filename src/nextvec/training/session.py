@@ -152,10 +152,10 @@ class TrainingSession:
             if math.isfinite(sum(values)):
                 continue
             *terms, _, norm = values
-            said = ", ".join(f"{name} {value:.4g}" for name, value in zip(each.names, terms, strict=True))
+            message = ", ".join(f"{name} {value:.4g}" for name, value in zip(each.names, terms, strict=True))
             ids = [self.store.documents[i].doc_id for i in dict.fromkeys(each.documents.tolist())]
             raise TrainingError(
-                f"update {each.update} has {said} and gradient norm {norm:.4g}; its documents: "
+                f"update {each.update} has {message} and gradient norm {norm:.4g}; its documents: "
                 f"{', '.join(ids[:5])}{f' and {len(ids) - 5} more' if len(ids) > 5 else ''}",
                 where=self.out,
                 remedy="lower optim.lr or optim.clip, or look at these documents' vectors",
@@ -168,13 +168,13 @@ class TrainingSession:
         the one file that a single process would write, so that any number of processes can go on from it.
         """
         self.check_finite()
-        facts: dict[str, Any] = {"fitted": self.fitted, "origin": self.extra.get("origin")}
-        facts |= {"config": to_dict(self.config), "state": asdict(self.state), "identity": self.identity}
+        metadata: dict[str, Any] = {"fitted": self.fitted, "origin": self.extra.get("origin")}
+        metadata |= {"config": to_dict(self.config), "state": asdict(self.state), "identity": self.identity}
         first = self.processes.first
-        write_checkpoint(self.out, self.learned, self.optimiser, self.means.sums, facts, write=first)
+        write_checkpoint(self.out, self.learned, self.optimiser, self.means.sums, metadata, write=first)
 
-    def save_model(self, folder: Path, **facts: Any) -> None:
-        """Save the model to `folder`, with `facts` beside what is known of its training."""
+    def save_model(self, folder: Path, **metadata: Any) -> None:
+        """Save the model to `folder`, with `metadata` beside what is known of its training."""
         model, first = self.model, self.processes.first
         if self.processes.sharded:
             gathered = ((name, whole(held.detach())) for name, held in model.state_dict().items())
@@ -184,7 +184,7 @@ class TrainingSession:
                     model = build_model(self.store, self.config)
                 model.load_state_dict(weights, assign=True)
         if first:
-            save_model(folder, model, {**self.extra, **facts})
+            save_model(folder, model, {**self.extra, **metadata})
 
 
 def open_session(
@@ -216,21 +216,23 @@ def open_session(
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
     hardware = (
-        Hardware(**checkpoint.facts["identity"]["hardware"]) if checkpoint else find_hardware(config.runtime)
+        Hardware(**checkpoint.metadata["identity"]["hardware"])
+        if checkpoint
+        else find_hardware(config.runtime)
     )
     refuse_processes(config, hardware.device)
     fresh = checkpoint is None
     session = build_session(store, config, out, hardware, start, fresh=fresh, processes=processes)
     if checkpoint:
-        refuse_changes(out, checkpoint.facts["identity"]["store"], session.identity["store"])
-        stored = checkpoint.facts["state"]
-        session.fitted = checkpoint.facts.get("fitted", {})
+        refuse_changes(out, checkpoint.metadata["identity"]["store"], session.identity["store"])
+        stored = checkpoint.metadata["state"]
+        session.fitted = checkpoint.metadata.get("fitted", {})
         session.state = TrainingState(**{**stored, "plateau": Plateau(**stored["plateau"])})
         restore(checkpoint, session.learned, session.optimiser, session.means.sums, out)
-        if (origin := checkpoint.facts.get("origin")) is not None:
+        if (origin := checkpoint.metadata.get("origin")) is not None:
             remember(session, origin)
             session.trained_on = TrainedOn.union([session.trained_on, TrainedOn.load(out / TRAINED_ON)])
-        go_on(session, flatten(checkpoint.facts.get("config", {})))
+        go_on(session, flatten(checkpoint.metadata.get("config", {})))
         done = read_history(out) if session.state.epoch else []
         session.history = [line for line in done if line["epoch"] <= session.state.epoch]
     session.processes.wait()  # all have looked into the folder before the first writes there
@@ -239,7 +241,7 @@ def open_session(
             session.trained_on.save(out / TRAINED_ON)  # before the checkpoint that is read with it
         session.save()
     if session.processes.first:
-        _write_facts(session)
+        _write_environment(session)
     several = f", {config.runtime.processes} processes" if config.runtime.processes > 1 else ""
     log.info("training on %s in %s%s", hardware.device, hardware.precision, several)
     return session
@@ -268,8 +270,8 @@ def build_session(
         model.load_state_dict(dict(start.weights))
     elif fresh:  # otherwise the checkpoint has it all
         fitted = fit_model(model, store, config, split)
-    asked = needs_statistics(config.loss)
-    statistics = statistics_of(store, training.documents, float(model.scale)) if asked else None
+    needed = needs_statistics(config.loss)
+    statistics = statistics_of(store, training.documents, float(model.scale)) if needed else None
     objective = Objective(config.loss, statistics, generative=model.generative)
     here = processes or Processes()
     fabric, network = _set_up(model, hardware, here, start)
@@ -368,11 +370,11 @@ def go_on(session: TrainingSession, then: Mapping[str, Any]) -> None:
         )
 
 
-def _write_facts(session: TrainingSession) -> None:
+def _write_environment(session: TrainingSession) -> None:
     write_toml(session.out / CONFIG, session.config)
     session.trained_on.save(session.out / TRAINED_ON)
     packages = ("torch", "numpy", "lightning-fabric", "safetensors")
-    facts = {
+    metadata = {
         "nextvec": __version__,
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in packages},
@@ -397,4 +399,4 @@ def _write_facts(session: TrainingSession) -> None:
             "store.shards": len(session.store.info["shards"]),
         },
     }
-    write_json(session.out / ENVIRONMENT, facts, sealed=True)
+    write_json(session.out / ENVIRONMENT, metadata, sealed=True)

@@ -176,8 +176,8 @@ ENDLESS: dict[str, tuple[str, Callable[[], Iterator[bytes]], int]] = {
 @pytest.mark.parametrize("path", ["/v1/predict", "/v1/predict/text"])
 @pytest.mark.parametrize("case", ENDLESS)
 def test_a_body_without_end_is_cut_off(server: str, key: str, client: Client, path: str, case: str) -> None:
-    said, pieces, expected = ENDLESS[case]
-    status, error, seconds = ask(server, head(path, key, JSON, said), pieces())
+    output, pieces, expected = ENDLESS[case]
+    status, error, seconds = ask(server, head(path, key, JSON, output), pieces())
     assert status == expected
     assert error["remedy"]
     assert seconds < SOON

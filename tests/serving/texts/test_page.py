@@ -24,15 +24,15 @@ def test_the_examples_of_the_page_run(server: str, key: str, tmp_path: Path) -> 
         ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, f"curl is needed for this test; it said: {done.stdout[-500:]} {done.stderr}"
-    said = done.stdout
+    output = done.stdout
     for wanted in (
         '"object":"prediction"',
         '"object":"surprise"',
         '"object":"retrieval"',
         '"object":"rollout"',
     ):
-        assert wanted in said
-    assert "(8, 384)" in said
-    assert '"status":"ready"' in said
+        assert wanted in output
+    assert "(8, 384)" in output
+    assert '"status":"ready"' in output
     assert np.load(tmp_path / "next.npy", allow_pickle=False).shape == (8, 384)
     assert "nextvec_requests_total" in (tmp_path / "metrics.txt").read_text()

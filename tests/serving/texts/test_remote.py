@@ -1,4 +1,4 @@
-"""A server is judged as the run behind it is."""
+"""A server is evaluated as the run behind it is."""
 
 from __future__ import annotations
 

@@ -47,23 +47,23 @@ def make(text_run: Path, text_store: Store, reader: TextReader) -> Callable[...,
 def test_a_text_is_predicted_from_as_by_the_pipeline(
     client: Client, make: Callable[..., ServedModel]
 ) -> None:
-    told = client.predict_text(START, passages=3)
+    output = client.predict_text(START, passages=3)
     pipeline = make().pipeline
     assert pipeline is not None
     found = pipeline.next(START, n=3)
-    assert (told["model"], told["horizon"], told["read"]) == ("gru", 1, found.read)
-    assert [p["text"] for p in told["passages"]] == [p.decoded.text for p in found.nearest]
+    assert (output["model"], output["horizon"], output["read"]) == ("gru", 1, found.read)
+    assert [p["text"] for p in output["passages"]] == [p.decoded.text for p in found.nearest]
     cosines = [p.decoded.score for p in found.nearest]
-    np.testing.assert_allclose([p["cosine"] for p in told["passages"]], cosines, atol=1e-5)
-    assert all(p["source"] and p["doc_id"] for p in told["passages"])
-    assert [START[c["start"] : c["end"]] for c in told["chunks"]] == [c["text"] for c in told["chunks"]]
-    assert told["decoded"] is None
+    np.testing.assert_allclose([p["cosine"] for p in output["passages"]], cosines, atol=1e-5)
+    assert all(p["source"] and p["doc_id"] for p in output["passages"])
+    assert [START[c["start"] : c["end"]] for c in output["chunks"]] == [c["text"] for c in output["chunks"]]
+    assert output["decoded"] is None
 
 
 def test_attention_is_told_where_there_is_one(client: Client) -> None:
-    told = client.predict_text(START, model="amn", attention=True)
-    assert len(told["attention"]) == told["read"]
-    assert sum(told["attention"]) == pytest.approx(1, abs=1e-5)
+    output = client.predict_text(START, model="amn", attention=True)
+    assert len(output["attention"]) == output["read"]
+    assert sum(output["attention"]) == pytest.approx(1, abs=1e-5)
     other = client.predict_text(START, attention=True)
     assert other["attention"] is None
     assert any("attention" in note for note in other["notes"])
@@ -107,12 +107,12 @@ def test_a_rollout_of_a_text_is_that_of_its_vectors(client: Client, make: Callab
 
 
 def test_surprise_is_told_of_every_chunk_but_the_first(client: Client) -> None:
-    told = client.surprise(RIVER + " " + documents()["bakery-bellrock"])
-    values = [chunk["surprise"] for chunk in told["chunks"]]
+    output = client.surprise(RIVER + " " + documents()["bakery-bellrock"])
+    values = [chunk["surprise"] for chunk in output["chunks"]]
     assert values[0] is None
     assert all(0 <= value <= 2 for value in values[1:])
-    assert told["mean"] == pytest.approx(np.mean(values[1:]))
-    assert told["boundaries"] == [i for i, c in enumerate(told["chunks"]) if c["opens_segment"] and i]
+    assert output["mean"] == pytest.approx(np.mean(values[1:]))
+    assert output["boundaries"] == [i for i, c in enumerate(output["chunks"]) if c["opens_segment"] and i]
 
 
 def test_a_session_predicts_what_the_whole_context_does(client: Client, text_store: Store) -> None:
@@ -120,9 +120,9 @@ def test_a_session_predicts_what_the_whole_context_does(client: Client, text_sto
     with client.session() as session:
         first = session.push(vectors[0])
         rest = session.push(vectors[1:])
-        said = session.describe()
-        assert (said["position"], said["model"], said["streaming"]) == (6, "gru", "constant")
-        assert said["state_bytes"] > 0
+        output = session.describe()
+        assert (output["position"], output["model"], output["streaming"]) == (6, "gru", "constant")
+        assert output["state_bytes"] > 0
     assert first.shape == (384,)
     np.testing.assert_allclose(rest[-1], client.predict(vectors), atol=1e-5)
     np.testing.assert_allclose(first, client.predict(vectors[:1]), atol=1e-5)
@@ -133,11 +133,11 @@ def test_a_session_predicts_what_the_whole_context_does(client: Client, text_sto
 
 def test_a_session_reads_texts(client: Client, reader: TextReader) -> None:
     with client.session() as session:
-        told = session.push_text(START, passages=2)
-        assert told["position"] == len(told["chunks"])
+        output = session.push_text(START, passages=2)
+        assert output["position"] == len(output["chunks"])
         expected = client.predict(reader.read(START)[1].values)
-        np.testing.assert_allclose(told["chunks"][-1]["embedding"], expected, atol=1e-4)
-        assert len(told["passages"]) == 2
+        np.testing.assert_allclose(output["chunks"][-1]["embedding"], expected, atol=1e-4)
+        assert len(output["passages"]) == 2
 
 
 def test_pushes_at_the_same_time_are_taken_one_by_one(client: Client, text_store: Store) -> None:

@@ -97,7 +97,7 @@ def _check_modules(folder: Path) -> bool:
     return bool(last)
 
 
-def _tokenizer(folder: Path, said: Mapping[str, Any]) -> Tokenizer:
+def _tokenizer(folder: Path, settings: Mapping[str, Any]) -> Tokenizer:
     """The tokenizer, if its own file says what tokenizer_config.json does: the library reads both."""
     file, flags = folder / "tokenizer.json", ("single_word", "lstrip", "rstrip", "normalized")
     parts = read_json(file, EncoderError)
@@ -108,9 +108,9 @@ def _tokenizer(folder: Path, said: Mapping[str, Any]) -> Tokenizer:
             for token in sorted(SPECIAL.values(), key=vocabulary.__getitem__)
         ],
         "normalizer": {
-            "type": "BertNormalizer", "clean_text": True, "lowercase": said.get("do_lower_case", True),
-            "handle_chinese_chars": said.get("tokenize_chinese_chars", True),
-            "strip_accents": said.get("strip_accents"),
+            "type": "BertNormalizer", "clean_text": True, "lowercase": settings.get("do_lower_case", True),
+            "handle_chinese_chars": settings.get("tokenize_chinese_chars", True),
+            "strip_accents": settings.get("strip_accents"),
         },
         "pre_tokenizer": {"type": "BertPreTokenizer"},
         "model": {
@@ -122,7 +122,7 @@ def _tokenizer(folder: Path, said: Mapping[str, Any]) -> Tokenizer:
     made.no_padding()
     made.no_truncation()
     around = [vocabulary[token] for token in ("[CLS]", "a", "[SEP]")]
-    known = said["tokenizer_class"] in ("BertTokenizer", "BertTokenizerFast")
+    known = settings["tokenizer_class"] in ("BertTokenizer", "BertTokenizerFast")
     if not known or made.encode("a").ids != around or any(parts[key] != expected[key] for key in expected):
         raise _UnlikeError(file.name)
     return made
@@ -154,9 +154,9 @@ class PlainBert:
         if any((folder / name).exists() for name in NONE_OF.split()):
             raise _UnlikeError("files beside")
         self.normalises = _check_modules(folder)
-        said = _read(folder / "tokenizer_config.json", TOKENIZER)
+        settings = _read(folder / "tokenizer_config.json", TOKENIZER)
         _read(folder / "special_tokens_map.json", _allowed("", **SPECIAL), needed=False)
-        self._tokenizer = _tokenizer(folder, said)
+        self._tokenizer = _tokenizer(folder, settings)
         self._unknown: Any = self._tokenizer.token_to_id("[UNK]")
         config = _read(folder / "config.json", CONFIG)
         whole = _read(folder / "config_sentence_transformers.json", WHOLE, needed=False)
@@ -164,7 +164,7 @@ class PlainBert:
         self.default_prompt_name: str | None = whole.get("default_prompt_name")
         reach = config["max_position_embeddings"]
         own = _read(folder / "sentence_bert_config.json", MODULE).get("max_seq_length")
-        own = min(said["model_max_length"], reach) if own is None else own
+        own = min(settings["model_max_length"], reach) if own is None else own
         self.max_tokens: int = min(most or own, own)
         self._heads, self._eps = config["num_attention_heads"], float(config["layer_norm_eps"])
         if (

@@ -93,14 +93,14 @@ class HttpEncoder:
         self.fingerprint = self._described(config, probe)
 
     def _described(self, config: EncoderConfig, probe: FloatArray) -> dict[str, Any]:
-        told = {"prompt": config.prompt, "role": config.role}
+        settings = {"prompt": config.prompt, "role": config.role}
         identity = {
             "model": self.name,
             "endpoint": self._kind,
             "probe": _signs(probe),
             "dimension": self.dimension,
             # Encoders without them keep the fingerprint that they have had.
-            **{key: value for key, value in told.items() if value},
+            **{key: value for key, value in settings.items() if value},
         }
         return {"name": self.name, "kind": self._kind, "fingerprint": digest(identity), **identity}
 
@@ -138,9 +138,9 @@ class HttpEncoder:
         return self._encode(texts, self._query)
 
     def _encode(
-        self, texts: Sequence[str], told: tuple[str, str | None], advance: Advance | None = None
+        self, texts: Sequence[str], settings: tuple[str, str | None], advance: Advance | None = None
     ) -> FloatArray:
-        prompt, role = told
+        prompt, role = settings
         parts = [np.zeros((0, self.dimension), np.float32)] if not texts else []
         for start in range(0, len(texts), self.batch_size):
             batch = [prompt + text for text in texts[start : start + self.batch_size]]
@@ -158,8 +158,8 @@ class HttpEncoder:
             body["prompt_name" if self._kind == "tei" else "input_type"] = role
         answer = self._post(json.dumps(body).encode(), MAX_BYTES_A_TEXT * len(batch))
         if isinstance(answer, dict) and answer.get("error") is not None and "data" not in answer:
-            said = self._excerpt(json.dumps(answer["error"], ensure_ascii=False).encode())
-            raise self._error(f"answered 200 with an error: {said}", _remedy(200))
+            excerpt = self._excerpt(json.dumps(answer["error"], ensure_ascii=False).encode())
+            raise self._error(f"answered 200 with an error: {excerpt}", _remedy(200))
         try:
             rows = _openai_rows(answer, len(batch)) if self._kind == "openai" else answer
             vectors = np.stack([_vector(row) for row in rows])

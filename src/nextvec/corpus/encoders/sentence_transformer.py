@@ -155,8 +155,8 @@ class SentenceTransformerEncoder:
         }
         if self._kept is not None:
             identity["dimensions"] = self._kept
-        told = {"name": self.name, "kind": "sentence-transformers", "fingerprint": digest(identity)}
-        return {**told, **identity}
+        described = {"name": self.name, "kind": "sentence-transformers", "fingerprint": digest(identity)}
+        return {**described, **identity}
 
     @property
     def tokenizer_file(self) -> Path | None:
@@ -168,11 +168,11 @@ class SentenceTransformerEncoder:
     def lengths_to_cut(self) -> Collection[int]:
         """The lengths that its config.json declares: `matryoshka_dimensions`, or any with `is_matryoshka`."""
         file = self.folder / "config.json"
-        said = read_json(file, EncoderError) if file.is_file() else {}
-        lengths = said.get("matryoshka_dimensions")
+        config = read_json(file, EncoderError) if file.is_file() else {}
+        lengths = config.get("matryoshka_dimensions")
         if isinstance(lengths, list):
             return frozenset(n for n in lengths if type(n) is int and 0 < n < self.dimension)
-        return range(1, self.dimension) if said.get("is_matryoshka") is True else ()
+        return range(1, self.dimension) if config.get("is_matryoshka") is True else ()
 
     def count_tokens(self, texts: Sequence[str]) -> list[tuple[int, int]]:
         """Tokens of each text, special tokens and prompt included, before cutting to `max_tokens`, and the

@@ -85,7 +85,7 @@ class ReaderOptions:
         if self.limit is not None and self.limit < 1:
             raise ConfigError("limit is below 1", remedy="give 1 or more, or leave it out")
         if self.delimiter is not None and len(self.delimiter) != 1:
-            raise ConfigError(f"'{self.delimiter}' is no delimiter", remedy="give one character")
+            raise ConfigError(f"'{self.delimiter}' is not a delimiter", remedy="give one character")
         if self.source is not None and not self.source.strip():
             raise ConfigError("source is empty", remedy="give a name, or leave it out")
         try:

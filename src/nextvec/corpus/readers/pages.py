@@ -198,12 +198,12 @@ def read_office(path: Path, options: ReaderOptions, report: ReadReport) -> tuple
             start = f.read(SNIFFED_BYTES)
         reader.register_converter(getattr(converters, converter)())
         if beginning not in start:  # else it would be read as whatever it looks like
-            raise DocumentError(f"is no {plain.suffix} file", where=path, remedy="save it anew")
+            raise DocumentError(f"is not a {plain.suffix} file", where=path, remedy="save it again")
         try:
             found = reader.convert_local(str(plain))
         except Exception as e:  # noqa: BLE001 - of any of its parsers: whatever it is, the file is at fault
             reason = str(e).strip().split("\n")[-1][:200] or type(e).__name__
-            raise DocumentError(f"cannot be read ({reason})", where=path, remedy="save it anew") from None
+            raise DocumentError(f"cannot be read ({reason})", where=path, remedy="save it again") from None
         title, text = "", str(found.markdown)
         if kind != ".pdf":
             title, text = markdown_text(text, options, report, path)

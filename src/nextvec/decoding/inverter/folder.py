@@ -67,8 +67,8 @@ def save_inverter(
     """
     weights = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
     twin = _assemble(network.config, weights, network.mean.numel(), tokens.size, folder / WEIGHTS)
-    asked = _golden_input(twin)
-    answer = _answer(twin, asked)
+    inputs = _golden_input(twin)
+    answer = _answer(twin, inputs)
     if not answer["answer"].isfinite().all():
         remedy = "save an earlier state of it"
         raise DecoderError("the network's answers are not finite", where=folder, remedy=remedy)
@@ -86,7 +86,7 @@ def save_inverter(
         "nextvec_version": __version__,
     }
     tokens.save(folder / TOKENIZER)
-    write_saved(folder, MANIFEST, info, weights, {**asked, **answer})
+    write_saved(folder, MANIFEST, info, weights, {**inputs, **answer})
 
 
 def load_saved(folder: str | Path) -> Saved:
@@ -149,10 +149,10 @@ def _golden_input(network: Network) -> dict[str, Tensor]:
     return {"vectors": network.mean + network.std * noise, "tokens": tokens}
 
 
-def _answer(network: Network, asked: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _answer(network: Network, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Log-probabilities [2, V] of the token after those of `_golden_input`."""
     with exact():
-        hidden, _ = network(network.standardised(asked["vectors"]), asked["tokens"])
+        hidden, _ = network(network.standardised(inputs["vectors"]), inputs["tokens"])
         return {"answer": network.log_probabilities(hidden[:, -1]).clone()}
 
 

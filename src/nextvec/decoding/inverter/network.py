@@ -24,7 +24,7 @@ from nextvec.models.ops.layers import RMSNorm, SwiGLU, dropout
 from nextvec.models.ops.positions import rotary_angles, rotate
 
 EPS = 1e-6
-EMBEDDED, TOLD = 0.5, 0.1  # how large, at first, against 1 of everything else
+EMBEDDED, CONDITION = 0.5, 0.1  # how large, at first, against 1 of everything else
 MAX_TOKENS = 4096
 
 
@@ -58,12 +58,12 @@ class Cache:
     """Keys and values of the positions read so far, one tensor [2, B, heads, S or more, d] a layer."""
 
     layers: list[Tensor]
-    told: Tensor
+    modulation: Tensor
     length: int
 
     def chosen(self, rows: Tensor) -> Cache:
         """For the sequences `rows` [B'] of it, in that order; one may come several times."""
-        return Cache([c.index_select(1, rows) for c in self.layers], self.told[:, rows], self.length)
+        return Cache([c.index_select(1, rows) for c in self.layers], self.modulation[:, rows], self.length)
 
 
 class DecoderBlock(nn.Module):
@@ -124,7 +124,7 @@ class Network(nn.Module):
         """Every product keeps the size of what goes in, but those that end a block, and the layers' inputs,
         begin small. With the usual 0.02 everywhere, a width of 256 learns next to no word order in an epoch.
         """
-        small = {self.tell: TOLD}
+        small = {self.tell: CONDITION}
         for block in self._blocks:
             small |= dict.fromkeys((block.out, block.feed.outer), (2 * len(self.blocks)) ** -0.5)
         for module in self.modules():
@@ -157,35 +157,35 @@ class Network(nn.Module):
     def forward(self, seen: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Standardised vectors [B, D], tokens [B, L] -> hidden [B, L + 1, H], which token i and then the end
         are predicted from, and topic [B, H], the vector's own part of it."""
-        prefix, told = self.begin(seen)
+        prefix, modulation = self.begin(seen)
         x = torch.cat((prefix, self._embed(tokens).to(prefix.dtype)), 1)
-        hidden, _ = self._run(x, told, None, 0)
-        return hidden[:, self.config.prefix - 1 :], told[-1]
+        hidden, _ = self._run(x, modulation, None, 0)
+        return hidden[:, self.config.prefix - 1 :], modulation[-1]
 
     def _run(
-        self, x: Tensor, told: Tensor, cache: Sequence[Tensor] | None, length: int
+        self, x: Tensor, modulation: Tensor, cache: Sequence[Tensor] | None, length: int
     ) -> tuple[Tensor, list[Tensor]]:
         width = self.config.width // self.config.heads
         rotary = rotary_angles(length, x.shape[1], width, x.device, x.dtype)
         after: list[Tensor] = []
         for i, block in enumerate(self.blocks):
-            x, grown = block(x + told[i, :, None], rotary, None if cache is None else cache[i], length)
+            x, grown = block(x + modulation[i, :, None], rotary, None if cache is None else cache[i], length)
             if grown is not None:
                 after.append(grown)
-        return self.norm(x) + told[-1, :, None], after
+        return self.norm(x) + modulation[-1, :, None], after
 
     def start(self, seen: Tensor) -> tuple[Tensor, Cache]:
         """Standardised vectors [B, D] -> log-probabilities [B, V] of the first token, and the cache."""
-        prefix, told = self.begin(seen)
+        prefix, modulation = self.begin(seen)
         heads = self.config.heads
         empty = prefix.new_empty(2, len(prefix), heads, 0, self.config.width // heads)
-        hidden, layers = self._run(prefix, told, [empty] * len(self.blocks), 0)
-        return self.log_probabilities(hidden[:, -1]), Cache(layers, told, self.config.prefix)
+        hidden, layers = self._run(prefix, modulation, [empty] * len(self.blocks), 0)
+        return self.log_probabilities(hidden[:, -1]), Cache(layers, modulation, self.config.prefix)
 
     def step(self, tokens: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
         """One more token [B] each -> log-probabilities [B, V] of the next. The cache given is used up."""
-        hidden, layers = self._run(self._embed(tokens)[:, None], cache.told, cache.layers, cache.length)
-        return self.log_probabilities(hidden[:, -1]), Cache(layers, cache.told, cache.length + 1)
+        hidden, layers = self._run(self._embed(tokens)[:, None], cache.modulation, cache.layers, cache.length)
+        return self.log_probabilities(hidden[:, -1]), Cache(layers, cache.modulation, cache.length + 1)
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """[..., H] -> [..., V], in float32."""

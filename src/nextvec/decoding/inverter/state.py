@@ -177,13 +177,13 @@ class InverterSession:
     def save(self) -> None:
         """Write the checkpoint."""
         # JSON has no infinity: before the first validation there is no best loss to write.
-        facts = {
+        metadata = {
             "config": to_dict(self.config),
             "state": {name: value for name, value in asdict(self.state).items() if value != math.inf},
             "identity": self.identity,
             "hardware": asdict(self.hardware),
         }
-        write_checkpoint(self.out, {"network": self.network}, self.optimiser, self.sums, facts)
+        write_checkpoint(self.out, {"network": self.network}, self.optimiser, self.sums, metadata)
 
     def keep(self, validation: dict[str, float]) -> None:
         """Save the network as the best so far."""
@@ -206,12 +206,12 @@ def open_session(store: Store, config: InverterConfig | None, out: Path, *, resu
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
     split = split_documents(store, config.data.split, config.data.sources)
-    hardware = Hardware(**checkpoint.facts["hardware"]) if checkpoint else find_hardware(config.runtime)
+    hardware = Hardware(**checkpoint.metadata["hardware"]) if checkpoint else find_hardware(config.runtime)
     session = _build(store, config, out, split, hardware)
     if checkpoint:
-        refuse_changes(out, checkpoint.facts["identity"], session.identity)
+        refuse_changes(out, checkpoint.metadata["identity"], session.identity)
         restore(checkpoint, {"network": session.network}, session.optimiser, session.sums, out)
-        session.state = InverterState(**checkpoint.facts["state"])
+        session.state = InverterState(**checkpoint.metadata["state"])
     write_toml(out / CONFIG, config)
     TrainedOn.of(store, split.train).save(out / TRAINED_ON)
     log.info("training on %s in %s", hardware.device, hardware.precision)

@@ -155,8 +155,8 @@ class Pairs:
         for row, i in zip(targets, chosen, strict=True):
             row[: self.lengths[i]] = self._flat[self._starts[i] : self._starts[i + 1]]
         vectors = self.vectors.gather(self.rows[chosen if vectors_of is None else vectors_of])
-        told = torch.from_numpy(targets)
-        return TokenBatch(torch.from_numpy(vectors), told[:, :-1], told, torch.from_numpy(mask))
+        target_ids = torch.from_numpy(targets)
+        return TokenBatch(torch.from_numpy(vectors), target_ids[:, :-1], target_ids, torch.from_numpy(mask))
 
 
 def rows_with_text(store: Store, documents: Sequence[int]) -> tuple[IntArray, list[str]]:

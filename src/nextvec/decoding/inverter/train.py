@@ -278,8 +278,8 @@ def losses(session: InverterSession, batch: TokenBatch, noise: float) -> tuple[T
     seen = _seen(session, batch, noise)
     with session.products():
         hidden, topic = network(seen, batch.tokens)
-        told = batch.targets[batch.mask]
-        loss = cross_entropy(hidden[batch.mask].to(kind), network.tokens.weight, told)
+        target_ids = batch.targets[batch.mask]
+        loss = cross_entropy(hidden[batch.mask].to(kind), network.tokens.weight, target_ids)
     return loss, _any_order(session, topic, batch)
 
 

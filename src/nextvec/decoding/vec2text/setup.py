@@ -182,9 +182,11 @@ def _install(target: Path) -> None:
         message = f"pip did not end within {INSTALL_TIMEOUT:.0f} s"
         raise DecoderError(message, remedy="check the connection, and try again") from None
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
+        reason = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [
+            "no reason given"
+        ]
         remedy = "check the connection to the package index, and try again"
-        raise DecoderError(f"pip could not install vec2text's packages ({said[-1]})", remedy=remedy)
+        raise DecoderError(f"pip could not install vec2text's packages ({reason[-1]})", remedy=remedy)
 
 
 KIND = "vec2text"

@@ -83,11 +83,11 @@ class WeightsWithQuery(PositionWeights):
 
     def fit(self, vectors: VectorSource, train: Windows, validation: Windows | None) -> None:
         super().fit(vectors, train, validation)
-        told = train if train.query is None else train.select(train.query >= 0)
-        if train.query is None or len(told) == 0:
+        queried = train if train.query is None else train.select(train.query >= 0)
+        if train.query is None or len(queried) == 0:
             self.weights_with_query = np.append(self.weights, 0.0)
         else:
-            self.weights_with_query = WeightSums.summed(self._pieces(vectors, told)).solve()
+            self.weights_with_query = WeightSums.summed(self._pieces(vectors, queried)).solve()
         self.metadata["parameters"] += len(self.weights_with_query)
         self.metadata["weights"] = _rounded(self.weights_with_query)
 
@@ -98,8 +98,8 @@ class WeightsWithQuery(PositionWeights):
         raw = self.guess(contexts, lengths)
         if queries is not None:
             features = with_query(self.features(contexts, lengths), queries)
-            told = np.einsum("bkd,k->bd", features, self.weights_with_query.astype(np.float32))
-            raw = np.where((queries != 0).any(axis=1, keepdims=True), told, raw)
+            steered = np.einsum("bkd,k->bd", features, self.weights_with_query.astype(np.float32))
+            raw = np.where((queries != 0).any(axis=1, keepdims=True), steered, raw)
         return raw, unit(raw)
 
     def _pieces(self, vectors: VectorSource, windows: Windows) -> Iterator[tuple[FloatArray, FloatArray]]:

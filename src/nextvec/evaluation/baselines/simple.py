@@ -27,7 +27,7 @@ class Baseline(ABC):
         context: the context length of the table.
         seed: for those that draw anything.
     Attributes:
-        needs_training: without training windows it cannot be judged.
+        needs_training: without training windows it cannot be evaluated.
         conditional: it is told what to write towards, see `VectorPredictor`; evaluated
             only where there are queries.
         generative: it can be asked for samples, see `nextvec.evaluation.trajectory`.
@@ -58,8 +58,8 @@ class Baseline(ABC):
     def state(self) -> dict[str, NDArray[Any]]:
         """What it was fitted to, by name. Raises EvaluationError for one that keeps its training data."""
         if self.kept is None:
-            said = f"{self.name} cannot be kept: it looks its answers up"
-            raise EvaluationError(said, remedy="choose another baseline")
+            message = f"{self.name} cannot be kept: it looks its answers up"
+            raise EvaluationError(message, remedy="choose another baseline")
         return {name: getattr(self, name) for name in self.kept}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:

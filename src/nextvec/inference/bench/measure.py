@@ -148,11 +148,11 @@ class BenchConfig(Checked):
     def __post_init__(self) -> None:
         for name in self.engines:
             if name not in ENGINES:
-                said = f"no engine '{name}'"
-                raise ConfigError(said, where="--engines", remedy=f"choose of: {', '.join(ENGINES)}")
+                message = f"no engine '{name}'"
+                raise ConfigError(message, where="--engines", remedy=f"choose of: {', '.join(ENGINES)}")
         if "eager" not in self.engines:
-            said = "the others are compared with eager"
-            raise ConfigError(said, where="--engines", remedy="name eager among the engines")
+            message = "the others are compared with eager"
+            raise ConfigError(message, where="--engines", remedy="name eager among the engines")
         try:
             super().__post_init__()
         except ValueError as e:
@@ -246,8 +246,8 @@ def _measure_one(
         devices = {"cpu", bench.device}
         copying = {d: stack.enter_context(EngineProcess.copying(d, bench.threads)) for d in devices}
         if rows["eager"].reason is not None:
-            said = f"eager cannot run: {rows['eager'].reason}"
-            raise ConfigError(said, where=subject.name, remedy="check run and device")
+            message = f"eager cannot run: {rows['eager'].reason}"
+            raise ConfigError(message, where=subject.name, remedy="check run and device")
         for process in copying.values():
             process.start()
         _take_turns(rows, running, copying, bench, bandwidth)

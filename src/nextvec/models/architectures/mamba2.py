@@ -89,7 +89,7 @@ class _SSD(torch.autograd.Function):
         x, dt, a, b, c, skip, state, chunk = inputs
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
         values, steps = x.transpose(1, 2).contiguous(), dt.transpose(1, 2).contiguous()
-        z, states, asked = steps * a[:, None], [], state is not None
+        z, states, keep_state = steps * a[:, None], [], state is not None
         for part in spans(x.shape[1], chunk):
             states.append(state)
             bs, cs, zs, ds = b[:, part], c[:, part], z[:, :, part].cumsum(-1), steps[:, :, part]
@@ -99,13 +99,13 @@ class _SSD(torch.autograd.Function):
             if state is not None:
                 past = torch.bmm(cs, state.flatten(2)).view_as(ys)
                 ys.addcmul_(past, _by_time(zs.exp()))
-            if asked or part.stop < x.shape[1]:
+            if keep_state or part.stop < x.shape[1]:
                 written = x[:, part] * _by_time(_to_end(zs, ds))
                 new = torch.bmm(bs.transpose(1, 2), written.flatten(2)).view(x.shape[0], -1, *x.shape[2:])
                 state = new if state is None else new.addcmul_(state, _by_time(zs[..., -1:].exp()))
         ctx.save_for_backward(values, steps, a, b, c, skip, *states)
         ctx.chunk = chunk
-        return y, state if asked else None
+        return y, state if keep_state else None
 
     @staticmethod
     @once_differentiable

@@ -117,8 +117,8 @@ def chosen(names: Collection[str] | None = None) -> list[Spec]:
     known = specs()
     for name in names or ():
         if name not in known:
-            said = f"no figure '{name}'"
-            raise ConfigError(said, where="--figures", remedy=f"choose of: {', '.join(known)}")
+            message = f"no figure '{name}'"
+            raise ConfigError(message, where="--figures", remedy=f"choose of: {', '.join(known)}")
     return [spec for spec in known.values() if (not spec.on_request if names is None else spec.name in names)]
 
 

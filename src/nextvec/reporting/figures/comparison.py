@@ -239,8 +239,8 @@ def latency_vs_performance(inputs: ReportInputs) -> Figure:
               label="Pareto front")  # fmt: skip
     drawing.magnitudes(axes, "x")
     below = [f"{row['name']} {row['cosine']:.3f}" for row in rows if row["cosine"] < floor]
-    said = fill(f"below the axis: {', '.join(below)}", TEXT_LINE) if below else ""
-    axes.set_xlabel(f"latency of one prediction, batch 1, p50 to p95 (ms)\n{said}".rstrip())
+    label = fill(f"below the axis: {', '.join(below)}", TEXT_LINE) if below else ""
+    axes.set_xlabel(f"latency of one prediction, batch 1, p50 to p95 (ms)\n{label}".rstrip())
     return _finished(drawn, axes, inputs)
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NEEDS: tuple[Need, ...] = ("rows", "answers", "store", "deep")
-ASKED, ROLLED = 500, 100
+CONTINUED, ROLLED = 500, 100
 BINS = 10
 STEPS = 10
 READ, SHOWN = 8, 62
@@ -49,7 +49,7 @@ def opened(answered: PredictedWindows) -> Iterator[RunPredictor]:
 
 
 def _some(answered: PredictedWindows) -> EvaluationSet:
-    return answered.evaluation_set.select(sample(len(answered), ASKED, seed=0))
+    return answered.evaluation_set.select(sample(len(answered), CONTINUED, seed=0))
 
 
 @figure(*NEEDS)
@@ -66,11 +66,13 @@ def calibration(inputs: ReportInputs) -> Figure:
     drawn, axes = drawing.canvas(height=4.6)
     for predictor in opened(answered):
         if predictor.confident:
-            said, true = _continuations(predictor, evaluation_set)
-            parts = _tenths(said)
+            probability, true = _continuations(predictor, evaluation_set)
+            parts = _tenths(probability)
             observed = [float(true[part].mean()) for part in parts]
-            drawing.line(axes, inputs, predictor.name, [float(said[part].mean()) for part in parts], observed)
-            off = calibration_error(torch.from_numpy(said), torch.from_numpy(true))
+            drawing.line(
+                axes, inputs, predictor.name, [float(probability[part].mean()) for part in parts], observed
+            )
+            off = calibration_error(torch.from_numpy(probability), torch.from_numpy(true))
             axes.lines[-1].set_label(f"{predictor.name}: off by {short(off)}")
     if not axes.lines:
         raise NothingToDraw("no model was trained with confidence (loss.continuation)")
@@ -83,11 +85,11 @@ def calibration(inputs: ReportInputs) -> Figure:
 def _continuations(predictor: RunPredictor, evaluation_set: EvaluationSet) -> tuple[Values, Values]:
     """[2 n] predicted probabilities of the true chunks and of as many of other documents; [2 n] 1 and 0."""
     others = evaluation_set.targets[_elsewhere(evaluation_set.windows.document)]
-    said = np.empty((len(evaluation_set), 2))
+    probability = np.empty((len(evaluation_set), 2))
     for piece, contexts, lengths in evaluation_set.blocks(predictor.context):
         candidates = np.stack([evaluation_set.targets[piece], others[piece]], axis=1)
-        said[piece] = predictor.continuation(contexts, lengths, candidates)
-    return said.ravel(), np.tile([1.0, 0.0], len(evaluation_set))
+        probability[piece] = predictor.continuation(contexts, lengths, candidates)
+    return probability.ravel(), np.tile([1.0, 0.0], len(evaluation_set))
 
 
 def _elsewhere(document: IntArray) -> IntArray:
@@ -121,10 +123,10 @@ def length_calibration(inputs: ReportInputs) -> Figure:
     size = float(np.sqrt(row_dots(evaluation_set.targets, evaluation_set.targets).mean()))
     drawn, axes = drawing.canvas(height=3.6 + drawing.legend_height(answered.models))
     for predictor in opened(answered):
-        asked = Scores.of(predictor, evaluation_set)
-        length = np.sqrt(row_dots(asked.raw, asked.raw)) / size
+        scores = Scores.of(predictor, evaluation_set)
+        length = np.sqrt(row_dots(scores.raw, scores.raw)) / size
         parts = quantile_masks(np.round(length, 6), BINS)
-        scored = [float(asked.cosines[part].mean()) for part in parts]
+        scored = [float(scores.cosines[part].mean()) for part in parts]
         drawing.line(axes, inputs, predictor.name, [float(length[part].mean()) for part in parts], scored)
     _diagonal(axes, "length of the raw output over that of true vectors", "cosine scored")
     drawing.legend_outside(drawn, below=True)
@@ -202,14 +204,14 @@ def attention_maps(inputs: ReportInputs) -> Figure:
     for name, window, (weights, rows), axes in zip(EXAMPLES, windows, found, np.ravel(grid), strict=True):
         seen = np.where(np.tri(len(rows), dtype=bool), weights, np.nan)
         image = axes.imshow(seen, vmin=0, vmax=most, aspect="auto")
-        told = answered.store.texts([*rows, answered.answers.target[window]])
-        seen_as = ("".join(c if c.isprintable() else " " for c in text) for text in told)
+        texts = answered.store.texts([*rows, answered.answers.target[window]])
+        seen_as = ("".join(c if c.isprintable() else " " for c in text) for text in texts)
         *read, came = (shorten(text, SHOWN) for text in seen_as)
         axes.set_yticks(range(len(rows)), [f"{text}  {i + 1}" for i, text in enumerate(read)], size=6.5)
         axes.set_xticks(range(len(rows)), [str(i + 1) for i in range(len(rows))], size=6.5)
         axes.grid(visible=False)
-        said = f"{name}, cosine {short(float(cosine[window]), 2)}. Then came: {came}"
-        axes.set_title(said, size=7, loc="right")
+        title = f"{name}, cosine {short(float(cosine[window]), 2)}. Then came: {came}"
+        axes.set_title(title, size=7, loc="right")
     drawn.suptitle(drawing.wrapped(network.name), size=8)
     drawn.supxlabel("chunk attended to", size=8)
     drawn.supylabel("chunk read", size=8)

@@ -150,7 +150,7 @@ def _losses(inputs: ReportInputs) -> dict[str, dict[str, list[RunFolder]]]:
         found.setdefault(_loss(runs[0]), {})[row] = runs
     named = {}
     for (terms, options), rows in found.items():
-        others = [theirs for said, theirs in found if said == terms]
+        others = [theirs for of_loss, theirs in found if of_loss == terms]
         own = [option for option in options if any(option not in theirs for theirs in others)]
         named[", ".join([terms, *(f"{name} {value}" for name, value in own)])] = rows
     return named
@@ -161,10 +161,10 @@ def _loss(run: RunFolder) -> tuple[str, Options]:
     section = run.config.get("loss", {})
     terms = [key.removeprefix("loss.") for key in run.history[0]["train"] if key.startswith("loss.")]
     weighed = [(term, section.get(term, 1.0)) for term in terms]
-    said = " + ".join(term if weight == 1 else f"{weight:g} {term}" for term, weight in weighed)
+    terms_text = " + ".join(term if weight == 1 else f"{weight:g} {term}" for term, weight in weighed)
     scaling = run.config.get("model", {}).get("scaling", "")
     options = {**section, "scaling": scaling}
-    return said, tuple((name, str(value)) for name, value in options.items() if name not in WEIGHTS)
+    return terms_text, tuple((name, str(value)) for name, value in options.items() if name not in WEIGHTS)
 
 
 def _of(part: str, name: str, line: dict[str, Any]) -> float:

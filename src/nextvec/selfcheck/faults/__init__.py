@@ -42,18 +42,18 @@ ROWS = (
 """The table of the evaluation specification, row by row; last what is not in it."""
 
 Probe = Callable[[Fixture, bool], Observation]
-"""Does the user's work in a scene, spoilt when the second argument is True."""
+"""Does the user's work on a fixture, spoilt when the second argument is True."""
 
 
 @dataclass(frozen=True)
 class ExpectedSignal:
-    """The sign that must appear: its exact name, and words of its text."""
+    """The signal that must appear: its exact name, and words of its text."""
 
     name: str
     words: str
 
     def find(self, seen: Observation) -> Signal | None:
-        return next((s for s in seen.signs if s.name == self.name and self.words in s.text), None)
+        return next((s for s in seen.signals if s.name == self.name and self.words in s.text), None)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Fault:
     Attributes:
         row: of the table in the evaluation specification; empty for a fault that is not in it.
         did: what it did; guard: what must catch it.
-        alarm: how the guard is heard.
+        expected: the signal that the guard gives.
         without: the guard switched off: "module:attribute" -> what to put in its place.
     """
 
@@ -71,23 +71,23 @@ class Fault:
     row: str
     did: str
     guard: str
-    alarm: ExpectedSignal
+    expected: ExpectedSignal
     probe: Probe
     without: Mapping[str, Any]
 
 
 FAULTS: dict[str, Fault] = {}
-"""Name -> fault, as the rooms register them."""
+"""Name -> fault, as the modules register them."""
 
 
 def fault(
-    name: str, row: str, *, did: str, guard: str, alarm: tuple[str, str], without: Mapping[str, Any]
+    name: str, row: str, *, did: str, guard: str, expected: tuple[str, str], without: Mapping[str, Any]
 ) -> Callable[[Probe], Probe]:
 
     def register(probe: Probe) -> Probe:
         if row not in ROWS or name in FAULTS:
             raise ValueError(f"fault '{name}': row '{row}' is unknown, or the name is taken")
-        FAULTS[name] = Fault(name, row, did, guard, ExpectedSignal(*alarm), probe, without)
+        FAULTS[name] = Fault(name, row, did, guard, ExpectedSignal(*expected), probe, without)
         return probe
 
     return register
@@ -98,10 +98,10 @@ class FaultRow:
     """How a fault went.
 
     Attributes:
-        caught: its alarm went off, by name.
-        clean_passes: the same work without the fault ends well, and without that alarm.
-        needs_guard: with the guard switched off the alarm stays silent.
-        detail: what the alarm said; or what is wrong.
+        caught: its signal appeared, by name.
+        clean_passes: the same work without the fault ends well, and without that signal.
+        needs_guard: with the guard switched off the signal is absent.
+        detail: the text of the signal; or what is wrong.
     """
 
     name: str
@@ -125,20 +125,20 @@ class FaultRow:
         return {**vars(self), "seconds": round(self.seconds, 3), "ok": self.ok}
 
 
-def try_fault(fault: Fault, scene: Fixture) -> FaultRow:
+def try_fault(fault: Fault, fixture: Fixture) -> FaultRow:
     """The clean work, the spoilt work, and the spoilt work with the guard switched off."""
     started = time.perf_counter()
-    clean = fault.probe(scene.at(fault.name, "clean"), False)
-    spoilt = fault.probe(scene.at(fault.name, "spoilt"), True)
+    clean = fault.probe(fixture.at(fault.name, "clean"), False)
+    spoilt = fault.probe(fixture.at(fault.name, "spoilt"), True)
     with patched(fault.without):
-        unguarded = fault.probe(scene.at(fault.name, "unguarded"), True)
-    sign = fault.alarm.find(spoilt)
-    passes = clean.code == 0 and fault.alarm.find(clean) is None
-    needed = unguarded.code == 0 and fault.alarm.find(unguarded) is None
+        unguarded = fault.probe(fixture.at(fault.name, "unguarded"), True)
+    signal = fault.expected.find(spoilt)
+    passes = clean.code == 0 and fault.expected.find(clean) is None
+    needed = unguarded.code == 0 and fault.expected.find(unguarded) is None
     problems = [
-        "" if sign else f"no alarm '{fault.alarm.name}: {fault.alarm.words}' but {_said(spoilt)}",
-        "" if passes else f"the clean input does not pass: {_said(clean)}",
-        "" if needed else f"without its guard it is stopped all the same: {_said(unguarded)}",
+        "" if signal else f"no signal '{fault.expected.name}: {fault.expected.words}' but {_shown(spoilt)}",
+        "" if passes else f"the clean input does not pass: {_shown(clean)}",
+        "" if needed else f"without its guard it is stopped all the same: {_shown(unguarded)}",
     ]
     wrong = "; ".join(problem for problem in problems if problem)
     return FaultRow(
@@ -146,17 +146,17 @@ def try_fault(fault: Fault, scene: Fixture) -> FaultRow:
         fault.row,
         fault.did,
         fault.guard,
-        caught=sign is not None,
+        caught=signal is not None,
         clean_passes=passes,
         needs_guard=needed,
         seconds=time.perf_counter() - started,
-        detail=wrong or (f"{sign.name}: {sign.text}" if sign else ""),
+        detail=wrong or (f"{signal.name}: {signal.text}" if signal else ""),
     )
 
 
-def _said(seen: Observation) -> str:
-    said = "; ".join(f"{s.name}: {s.text}" for s in seen.signs[:3])
-    return f"exit code {seen.code} ({said or 'nothing said'})"
+def _shown(seen: Observation) -> str:
+    message = "; ".join(f"{s.name}: {s.text}" for s in seen.signals[:3])
+    return f"exit code {seen.code} ({message or 'no message'})"
 
 
 @contextmanager
@@ -195,9 +195,9 @@ def run_faults(quiet: bool = True, only: Collection[str] = ()) -> list[FaultRow]
         tempfile.TemporaryDirectory(prefix="nextvec-faults-") as folder,
         Progress("fault suite", len(chosen), "faults", quiet=quiet) as progress,
     ):
-        scene = Fixture(SharedFixture(Path(folder)), Path(folder) / "trials")
+        fixture = Fixture(SharedFixture(Path(folder)), Path(folder) / "trials")
         for fault in chosen:
-            rows.append(try_fault(fault, scene))
+            rows.append(try_fault(fault, fixture))
             progress.advance(note=fault.name)
     return rows
 

@@ -36,7 +36,7 @@ from nextvec.vectors import RawVectors, UnitVectors
 
 
 def look(store: Path) -> Observation:
-    """`nextvec diagnose data`, red verdicts and warnings as signs."""
+    """`nextvec diagnose data`, red verdicts and warnings as signals."""
     return command("diagnose", "data", store, "--reembed", 0, "--strict", "--quiet", "--json", "-")
 
 
@@ -65,16 +65,18 @@ NIL = 0.02
     "mean of cos(next) - cos(previous) over sliding windows",
     did="telescopes to about 0 on any data; a project was closed on it",
     guard="the lag curve against a shuffled null instead",
-    alarm=("verdict order", "order carries no signal"),
+    expected=("verdict order", "order carries no signal"),
     without={"nextvec.diagnostics.lags:LagCurve.ordered": property(lambda self: True)},
 )
-def telescopes(scene: Fixture, faulty: bool) -> Observation:
+def telescopes(fixture: Fixture, faulty: bool) -> Observation:
     """Data in order and the same data shuffled: the field's statistic is 0 on both, the lag curve tells them
     apart."""
-    vectors = shuffled(scene.shared.noise) if faulty else scene.shared.noise
+    vectors = shuffled(fixture.shared.noise) if faulty else fixture.shared.noise
     if abs(telescoping(vectors)) > NIL:
-        return Observation(1, (Signal("scene", f"the statistic is {telescoping(vectors):.4f} here, not 0"),))
-    return look(make_store(scene.folder / "store", vectors).path)
+        return Observation(
+            1, (Signal("fixture", f"the statistic is {telescoping(vectors):.4f} here, not 0"),)
+        )
+    return look(make_store(fixture.folder / "store", vectors).path)
 
 
 @fault(
@@ -82,16 +84,16 @@ def telescopes(scene: Fixture, faulty: bool) -> Observation:
     "incoherent data (adjacent cosine .35 instead of .47)",
     did='"backward" models',
     guard="diagnose data: lag curve 1..8, shuffled null, per source, duplicates",
-    alarm=("verdict order of a source", "source bad"),
+    expected=("verdict order of a source", "source bad"),
     without={"nextvec.diagnostics.lags:_source_verdict": lambda part: Verdict("source", "ok", "")},
 )
-def incoherent(scene: Fixture, faulty: bool) -> Observation:
+def incoherent(fixture: Fixture, faulty: bool) -> Observation:
     """One source of two has lost the order of its chunks."""
-    vectors = scene.shared.noise.copy()
+    vectors = fixture.shared.noise.copy()
     sources = ["good", "bad"] * (len(vectors) // 2)
     if faulty:
         vectors[1::2] = shuffled(vectors[1::2])
-    return look(make_store(scene.folder / "store", vectors, sources=sources).path)
+    return look(make_store(fixture.folder / "store", vectors, sources=sources).path)
 
 
 @fault(
@@ -99,15 +101,15 @@ def incoherent(scene: Fixture, faulty: bool) -> Observation:
     "contexts padded by repetition",
     did="out of distribution",
     guard="diagnose data: adjacent chunks that are one vector",
-    alarm=("verdict repeated chunks", "documents padded by repetition"),
+    expected=("verdict repeated chunks", "documents padded by repetition"),
     without={"nextvec.diagnostics.lags:FEW_REPEATED": 1.0},
 )
-def padded_documents(scene: Fixture, faulty: bool) -> Observation:
+def padded_documents(fixture: Fixture, faulty: bool) -> Observation:
     """Short documents filled up to one length with copies of their last chunk."""
-    vectors = scene.shared.noise.copy()
+    vectors = fixture.shared.noise.copy()
     if faulty:
         vectors[::3, 12:] = vectors[::3, 11:12]
-    return look(make_store(scene.folder / "store", vectors).path)
+    return look(make_store(fixture.folder / "store", vectors).path)
 
 
 @fault(
@@ -115,12 +117,12 @@ def padded_documents(scene: Fixture, faulty: bool) -> Observation:
     "windows across articles; texts misaligned after a filter",
     did="the next chunk of one article was the first of another",
     guard="windows carry (document, position); a store's chunks and documents must agree on them",
-    alarm=("StoreError", "begin"),
+    expected=("StoreError", "begin"),
     without={"nextvec.corpus.store:check_positions": nothing},
 )
-def across_articles(scene: Fixture, faulty: bool) -> Observation:
+def across_articles(fixture: Fixture, faulty: bool) -> Observation:
     """Two neighbouring articles are one document in the table of documents."""
-    store = Path(shutil.copytree(scene.shared.store.path, scene.folder / "store"))
+    store = Path(shutil.copytree(fixture.shared.store.path, fixture.folder / "store"))
     if faulty:
         edit_table(store, "documents", _merge_first_two)
     return run_evaluate(store=store)
@@ -138,14 +140,14 @@ def _merge_first_two(table: pa.Table) -> pa.Table:
     "windows across articles; texts misaligned after a filter",
     did="texts of other vectors",
     guard="1 % of the chunks is encoded anew and compared",
-    alarm=("verdict texts misaligned", "give the vector of another row"),
+    expected=("verdict texts misaligned", "give the vector of another row"),
     without={"nextvec.diagnostics.data:reembed": lambda *_, **__: "left out"},
 )
-def misaligned(scene: Fixture, faulty: bool) -> Observation:
+def misaligned(fixture: Fixture, faulty: bool) -> Observation:
     """A filter has taken one text away, and all that follow have moved up."""
-    shared = scene.shared.store
+    shared = fixture.shared.store
     encoder = TableEncoder(shared.texts(np.arange(len(shared))), np.asarray(shared.vectors))
-    store = Path(shutil.copytree(shared.path, scene.folder / "store"))
+    store = Path(shutil.copytree(shared.path, fixture.folder / "store"))
     if faulty:
         edit_table(store, "chunks", _move_texts_up)
     return spot_check(Store.open(store), encoder)
@@ -162,19 +164,19 @@ def _move_texts_up(table: pa.Table) -> pa.Table:
     "",
     did="one NaN made every mean NaN",
     guard="vectors that are NaN, infinite or zero are refused when they are stored, by row",
-    alarm=("VectorError", "is NaN or infinite"),
+    expected=("VectorError", "is NaN or infinite"),
     without={
         "nextvec.corpus.imports:check_vectors": lambda *_, **__: False,
         "nextvec.corpus.writer:to_stored": lambda vectors, chunks, dimension, dtype: vectors.astype(dtype),
     },
 )
-def not_a_number(scene: Fixture, faulty: bool) -> Observation:
+def not_a_number(fixture: Fixture, faulty: bool) -> Observation:
     """`nextvec ingest --vectors` with one NaN."""
-    shared = scene.shared.store
+    shared = fixture.shared.store
     vectors = np.array(shared.vectors)
     if faulty:
         vectors[7, 3] = np.nan
-    return ingest_vectors(scene.folder, "some", vectors, shared.chunks)
+    return ingest_vectors(fixture.folder, "some", vectors, shared.chunks)
 
 
 # Faults of encoders: vectors that cannot be compared, compared.
@@ -188,13 +190,13 @@ DID = "retrieval 0 %, gibberish text"
     ROW,
     did=DID,
     guard="the encoder's fingerprint in store and model; a mismatch is an error",
-    alarm=("EncoderMismatchError", "fingerprints differ"),
+    expected=("EncoderMismatchError", "fingerprints differ"),
     without={"nextvec.evaluation.harness:check_made_for": nothing},
 )
-def model_of_another_encoder(scene: Fixture, faulty: bool) -> Observation:
+def model_of_another_encoder(fixture: Fixture, faulty: bool) -> Observation:
     """The same documents, encoded by another encoder of the same dimension."""
-    store = store_of_another_encoder(scene) if faulty else scene.shared.store
-    return run_evaluate(scene.shared.run, store=store.path)
+    store = store_of_another_encoder(fixture) if faulty else fixture.shared.store
+    return run_evaluate(fixture.shared.run, store=store.path)
 
 
 @fault(
@@ -202,17 +204,17 @@ def model_of_another_encoder(scene: Fixture, faulty: bool) -> Observation:
     ROW,
     did=DID,
     guard="a store takes vectors of its own encoder's fingerprint only",
-    alarm=("EncoderMismatchError", "their fingerprints differ"),
+    expected=("EncoderMismatchError", "their fingerprints differ"),
     without={"nextvec.corpus.imports:check_encoder": nothing, "nextvec.corpus.writer:check_encoder": nothing},
 )
-def two_encoders_in_one_store(scene: Fixture, faulty: bool) -> Observation:
+def two_encoders_in_one_store(fixture: Fixture, faulty: bool) -> Observation:
     """Twice `nextvec ingest --vectors` into one store."""
-    store = scene.shared.store
+    store = fixture.shared.store
     half = len(store) // 2
-    first = ingest_vectors(scene.folder, "a", np.asarray(store.vectors[:half]), store.chunks.slice(0, half))
+    first = ingest_vectors(fixture.folder, "a", np.asarray(store.vectors[:half]), store.chunks.slice(0, half))
     chunks = store.chunks.slice(half)
     encoder = "another" if faulty else "one"
-    return first + ingest_vectors(scene.folder, "b", np.asarray(store.vectors[half:]), chunks, encoder)
+    return first + ingest_vectors(fixture.folder, "b", np.asarray(store.vectors[half:]), chunks, encoder)
 
 
 @fault(
@@ -220,15 +222,15 @@ def two_encoders_in_one_store(scene: Fixture, faulty: bool) -> Observation:
     ROW,
     did=DID,
     guard="diagnose data encodes 1 % of the texts anew",
-    alarm=("verdict encoder mismatch", "another encoder"),
+    expected=("verdict encoder mismatch", "another encoder"),
     without={"nextvec.diagnostics.data:reembed": lambda *_, **__: "left out"},
 )
-def wrong_vectors(scene: Fixture, faulty: bool) -> Observation:
+def wrong_vectors(fixture: Fixture, faulty: bool) -> Observation:
     """A store that names its encoder right, and holds vectors of another."""
-    vectors = scene.shared.vectors
-    store = make_store(scene.folder / "store", turned(vectors, 4) if faulty else vectors)
+    vectors = fixture.shared.vectors
+    store = make_store(fixture.folder / "store", turned(vectors, 4) if faulty else vectors)
     encoder = TableEncoder(
-        scene.shared.store.texts(np.arange(len(store))), np.asarray(scene.shared.store.vectors)
+        fixture.shared.store.texts(np.arange(len(store))), np.asarray(fixture.shared.store.vectors)
     )
     return spot_check(store, encoder)
 
@@ -251,12 +253,12 @@ class Exchanged(Candidate):
     "",
     did="mse of unit vectors, cosine of raw ones",
     guard="unit predictions must be of unit length",
-    alarm=("EvaluationError", "the raw output goes first, the unit output second"),
+    expected=("EvaluationError", "the raw output goes first, the unit output second"),
     without={"nextvec.evaluation.predictor:checked": nothing},
 )
-def outputs_exchanged(scene: Fixture, faulty: bool) -> Observation:
+def outputs_exchanged(fixture: Fixture, faulty: bool) -> Observation:
     """A predictor gives its two outputs in the wrong order."""
-    store, split = scene.shared.store, scene.shared.split
+    store, split = fixture.shared.store, fixture.shared.split
     predictor = Exchanged(5) if faulty else Candidate(5)
     how = EvaluationConfig(baselines=("random",), resamples=50, quiet=True)
     return refused(lambda: evaluate(store, split, "test", [predictor], how))
@@ -273,10 +275,10 @@ def decode(store: Store, vectors: RawVectors | UnitVectors) -> Observation:
         return refused(lambda: decoder.decode(vectors))  # type: ignore[arg-type]  # the second is the fault
 
 
-def answers(scene: Fixture) -> tuple[RawVectors, UnitVectors]:
+def answers(fixture: Fixture) -> tuple[RawVectors, UnitVectors]:
     """What the shared run says after five chunks of some documents, raw and unit."""
-    contexts: FloatArray = scene.shared.vectors[:4, :5]
-    return RunPredictor(scene.shared.run).answer(contexts, np.full(len(contexts), 5))
+    contexts: FloatArray = fixture.shared.vectors[:4, :5]
+    return RunPredictor(fixture.shared.run).answer(contexts, np.full(len(contexts), 5))
 
 
 @fault(
@@ -284,13 +286,13 @@ def answers(scene: Fixture) -> tuple[RawVectors, UnitVectors]:
     ROW,
     did=DID,
     guard="the encoder's fingerprint in vectors and decoder; a mismatch is an error",
-    alarm=("EncoderMismatchError", "vectors of the encoder encoder-a where those of encoder-b are needed"),
+    expected=("EncoderMismatchError", "vectors of the encoder encoder-a where those of encoder-b are needed"),
     without={"nextvec.vectors:RawVectors.of": lambda self, encoder, normalised=None: self},
 )
-def decoder_of_another_encoder(scene: Fixture, faulty: bool) -> Observation:
+def decoder_of_another_encoder(fixture: Fixture, faulty: bool) -> Observation:
     """The run's prediction goes to the decoder of the same documents under another encoder."""
-    store = store_of_another_encoder(scene) if faulty else scene.shared.store
-    return decode(store, answers(scene)[0])
+    store = store_of_another_encoder(fixture) if faulty else fixture.shared.store
+    return decode(store, answers(fixture)[0])
 
 
 @fault(
@@ -298,12 +300,12 @@ def decoder_of_another_encoder(scene: Fixture, faulty: bool) -> Observation:
     UNIT_SENT,
     did="gibberish",
     guard="raw and unit outputs are different types; a decoder takes raw",
-    alarm=("VectorError", "raw vectors are needed, not UnitVectors"),
+    expected=("VectorError", "raw vectors are needed, not UnitVectors"),
     without={
         "nextvec.decoding.base:require_raw": lambda vectors: RawVectors(vectors.values, vectors.encoder)
     },
 )
-def unit_output_decoded(scene: Fixture, faulty: bool) -> Observation:
+def unit_output_decoded(fixture: Fixture, faulty: bool) -> Observation:
     """The run's other output goes to the decoder."""
-    raw, units = answers(scene)
-    return decode(scene.shared.store, units if faulty else raw)
+    raw, units = answers(fixture)
+    return decode(fixture.shared.store, units if faulty else raw)

@@ -49,52 +49,52 @@ class Observation:
     """What a user sees of a command: the exit code and what it said."""
 
     code: int
-    signs: tuple[Signal, ...] = ()
+    signals: tuple[Signal, ...] = ()
 
     def __add__(self, other: Observation) -> Observation:
-        return Observation(max(self.code, other.code), self.signs + other.signs)
+        return Observation(max(self.code, other.code), self.signals + other.signals)
 
 
 WARNING = "nextvec: warning: "
 
 
 def command(*arguments: object) -> Observation:
-    """Run a verb; `--json -` makes its verdicts, checks and notes signs.
+    """Run a verb; `--json -` makes its verdicts, checks and notes signals.
 
     Signs: an error or warning by its class; "verdict <name>" of what is red or a warning; "check <name>" of a
     red check; "note" of a table's notes.
     """
     run = _installed()
     out, err = io.StringIO(), io.StringIO()
-    signs, code = [], 0
+    signals, code = [], 0
     with _fresh_process(), redirect_stdout(out), redirect_stderr(err):
         try:
             run([str(a) for a in arguments])
         except SystemExit as left:
             code = left.code if isinstance(left.code, int) else int(left.code is not None)
             if isinstance(left.__context__, NextvecError):
-                signs.append(Signal(type(left.__context__).__name__, str(left.__context__)))
-    said = err.getvalue()
-    lines = [line for line in said.splitlines() if line.startswith(WARNING)]
-    signs += [Signal("NextvecWarning", line.removeprefix(WARNING)) for line in lines]
-    if code and not signs:
-        signs.append(Signal("exit", said.strip() or out.getvalue().strip()[-200:]))
+                signals.append(Signal(type(left.__context__).__name__, str(left.__context__)))
+    output = err.getvalue()
+    lines = [line for line in output.splitlines() if line.startswith(WARNING)]
+    signals += [Signal("NextvecWarning", line.removeprefix(WARNING)) for line in lines]
+    if code and not signals:
+        signals.append(Signal("exit", output.strip() or out.getvalue().strip()[-200:]))
     if "--json" in arguments and out.getvalue():
-        signs += _figures(json.loads(out.getvalue()))
-    return Observation(code, tuple(signs))
+        signals += _figures(json.loads(out.getvalue()))
+    return Observation(code, tuple(signals))
 
 
 def refused(work: Callable[[], object]) -> Observation:
-    """The same for a call of a public function: its error and its warnings as signs."""
-    signs, code = [], 0
+    """The same for a call of a public function: its error and its warnings as signals."""
+    signals, code = [], 0
     with _fresh_process(), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
             work()
         except NextvecError as error:
-            code, signs = error.exit_code, [Signal(type(error).__name__, str(error))]
-    signs += [Signal(w.category.__name__, str(w.message)) for w in warned]
-    return Observation(code, tuple(signs))
+            code, signals = error.exit_code, [Signal(type(error).__name__, str(error))]
+    signals += [Signal(w.category.__name__, str(w.message)) for w in warned]
+    return Observation(code, tuple(signals))
 
 
 def _figures(found: dict[str, Any]) -> list[Signal]:
@@ -111,8 +111,8 @@ def _installed() -> Callable[[list[str]], None]:
     """The function behind the console script: what a user starts."""
     found = [e for e in entry_points(group="console_scripts", name="nextvec") if e.dist is not None]
     if not found:
-        said = "the command `nextvec` is not installed here"
-        raise MissingDependencyError(said, remedy="install the package: pip install nextvec")
+        message = "the command `nextvec` is not installed here"
+        raise MissingDependencyError(message, remedy="install the package: pip install nextvec")
     run: Callable[[list[str]], None] = found[0].load()
     return run
 
@@ -176,7 +176,7 @@ class SharedFixture:
         out = self.folder / "run"
         seen = train(self.store.path, out, *RUN)
         if seen.code:
-            raise EvaluationError(f"the self-check's own run fails: {seen.signs}", where=out)
+            raise EvaluationError(f"the self-check's own run fails: {seen.signals}", where=out)
         return out
 
 
@@ -234,16 +234,16 @@ def turned(vectors: FloatArray, seed: int) -> FloatArray:
     return np.asarray(vectors @ turn, dtype=np.float32)
 
 
-def store_of_another_encoder(scene: Fixture) -> Store:
+def store_of_another_encoder(fixture: Fixture) -> Store:
     """The shared documents, encoded by encoder-b, of the same dimension."""
-    return make_store(scene.folder / "store", turned(scene.shared.vectors, 3), encoder="encoder-b")
+    return make_store(fixture.folder / "store", turned(fixture.shared.vectors, 3), encoder="encoder-b")
 
 
 def spot_check(store: Store, encoder: TableEncoder) -> Observation:
-    """The diagnosis of data with an encoder at hand, red verdicts and warnings as signs."""
+    """The diagnosis of data with an encoder at hand, red verdicts and warnings as signals."""
     found = diagnose_data(store, DataDiagnosisConfig(resamples=100, quiet=True), encoder=encoder).verdicts
-    alarms = [v for v in found if v.level in ("warning", "red")]
-    return Observation(int(is_red(found)), tuple(Signal(f"verdict {v.name}", v.text) for v in alarms))
+    raised = [v for v in found if v.level in ("warning", "red")]
+    return Observation(int(is_red(found)), tuple(Signal(f"verdict {v.name}", v.text) for v in raised))
 
 
 def edit_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:

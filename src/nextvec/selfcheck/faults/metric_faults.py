@@ -34,7 +34,7 @@ def believed(metric: str, world: str) -> OracleRow:
 
 
 def oracle_suite(*names: str) -> Observation:
-    """The oracle suite on some metrics: its red rows as signs."""
+    """The oracle suite on some metrics: its red rows as signals."""
     red = [row for row in run_oracle(metrics=names) if not row.ok]
     return Observation(int(bool(red)), tuple(Signal("oracle suite", str(row)) for row in red))
 
@@ -44,15 +44,15 @@ def oracle_suite(*names: str) -> Observation:
     "model scores the mean vector's cosine",
     did='"78 %" believed',
     guard="baselines in every table; collapse figures; diagnose model compares with the mean vector",
-    alarm=("verdict mean vector", "no better than the mean vector"),
+    expected=("verdict mean vector", "no better than the mean vector"),
     without={
         "nextvec.diagnostics.collapse:MeanShare.beaten": property(lambda self: True),
         "nextvec.diagnostics.collapse:LEAST_SPREAD": -1.0,
     },
 )
-def mean_vector(scene: Fixture, faulty: bool) -> Observation:
+def mean_vector(fixture: Fixture, faulty: bool) -> Observation:
     """A model whose head has learned to ignore what it is given."""
-    run, shared = scene.copy_run(), scene.shared
+    run, shared = fixture.copy_run(), fixture.shared
     if faulty:
         rows = [np.asarray(shared.vectors[i]) for i in shared.split.train]
         mean = np.concatenate(rows).mean(axis=0)
@@ -80,10 +80,10 @@ def one_too_far(units: Any, evaluation_set: Any, offsets: Any = OFFSETS) -> Any:
     "off-by-one in the offset test",
     did="a near-perfect predictor failed its gate",
     guard="the oracle suite; k = 0 is the target",
-    alarm=("oracle suite", "offset_margin of oracle in rotation"),
+    expected=("oracle suite", "offset_margin of oracle in rotation"),
     without=NO_ORACLE,
 )
-def offset_by_one(scene: Fixture, faulty: bool) -> Observation:
+def offset_by_one(fixture: Fixture, faulty: bool) -> Observation:
     """The offset profile counts from the chunk after the target."""
     wrong = {"nextvec.evaluation.metrics:offset_cosines": one_too_far} if faulty else {}
     with patched(wrong):
@@ -95,10 +95,10 @@ def offset_by_one(scene: Fixture, faulty: bool) -> Observation:
     '"top-5" that was a threshold; a bank of 6 vectors',
     did="a share of cosines above 0.5 was read as retrieval",
     guard="recall only by rank; the oracle suite holds every recall against its chance",
-    alarm=("oracle suite", "recall@5 of"),
+    expected=("oracle suite", "recall@5 of"),
     without=NO_ORACLE,
 )
-def threshold(scene: Fixture, faulty: bool) -> Observation:
+def threshold(fixture: Fixture, faulty: bool) -> Observation:
     """recall@5 computed as the share of windows with a cosine above 0.5."""
     lax = replace(METRICS["share_above_0.5"], name="recall@5")
     wrong = {"nextvec.selfcheck.oracle:METRICS": METRICS | {"recall@5": lax}} if faulty else {}
@@ -114,12 +114,12 @@ BANK = ("--candidates", "document", "--k")
     '"top-5" that was a threshold; a bank of 6 vectors',
     did="chance was 83 %",
     guard="pool size and chance beside every recall; a note where chance alone finds more than half",
-    alarm=("note", "Chance alone"),
+    expected=("note", "Chance alone"),
     without={"nextvec.evaluation.report:EASY": 1.0},
 )
-def bank_of_six(scene: Fixture, faulty: bool) -> Observation:
+def bank_of_six(fixture: Fixture, faulty: bool) -> Observation:
     """Documents of 11 chunks, 5 of them read: the target is one of 6 at most."""
-    store = make_store(scene.folder / "store", scene.shared.noise[:, :11])
+    store = make_store(fixture.folder / "store", fixture.shared.noise[:, :11])
     return run_evaluate(store=store.path, flags=[*BANK, "1,5"] if faulty else ["--k", "1,5"])
 
 
@@ -128,12 +128,12 @@ def bank_of_six(scene: Fixture, faulty: bool) -> Observation:
     '"top-5" that was a threshold; a bank of 6 vectors',
     did="recall@k of 1, whatever was predicted",
     guard="k is refused unless it is below the number of candidates",
-    alarm=("EvaluationError", "would be 1 whatever is predicted"),
+    expected=("EvaluationError", "would be 1 whatever is predicted"),
     without={"nextvec.evaluation.harness:_checked_ks": lambda evaluation_set, how: how.ks or KS},
 )
-def k_beyond_the_bank(scene: Fixture, faulty: bool) -> Observation:
+def k_beyond_the_bank(fixture: Fixture, faulty: bool) -> Observation:
     """recall@10 among 6 candidates."""
-    store = make_store(scene.folder / "store", scene.shared.noise[:, :11])
+    store = make_store(fixture.folder / "store", fixture.shared.noise[:, :11])
     return run_evaluate(store=store.path, flags=[*BANK, "10"] if faulty else ["--k", "10"])
 
 
@@ -148,12 +148,12 @@ def unmasked(*arguments: Any, **named: Any) -> Pool:
     "context chunks left among the candidates",
     did="recall@1 1 %, recall@5 50 %",
     guard="what was read is masked; a warning when recall@5 > 10 x recall@1",
-    alarm=("NextvecWarning", "is more than 10 x recall@1"),
+    expected=("NextvecWarning", "is more than 10 x recall@1"),
     without={"nextvec.evaluation.harness:_Table._warn_of_masks": lambda *_: None},
 )
-def context_among_candidates(scene: Fixture, faulty: bool) -> Observation:
+def context_among_candidates(fixture: Fixture, faulty: bool) -> Observation:
     """The mask of what was read is lost."""
-    store = make_store(scene.folder / "store", scene.shared.noise)
+    store = make_store(fixture.folder / "store", fixture.shared.noise)
     with patched({"nextvec.evaluation.harness:make_pool": unmasked} if faulty else {}):
         return run_evaluate(store=store.path, flags=["--baselines", "copy-last,linear average"])
 
@@ -163,12 +163,12 @@ def context_among_candidates(scene: Fixture, faulty: bool) -> Observation:
     "context chunks left among the candidates",
     did="recall@1 1 %, recall@5 50 %",
     guard="a warning when recall@5 > 10 x recall@1",
-    alarm=("NextvecWarning", "is more than 10 x recall@1"),
+    expected=("NextvecWarning", "is more than 10 x recall@1"),
     without={"nextvec.evaluation.harness:_Table._warn_of_masks": lambda *_: None},
 )
-def copies_among_candidates(scene: Fixture, faulty: bool) -> Observation:
+def copies_among_candidates(fixture: Fixture, faulty: bool) -> Observation:
     """Every document is ingested twice, under two ids and with vectors that differ by rounding."""
-    vectors, count = scene.shared.noise, len(scene.shared.noise)
+    vectors, count = fixture.shared.noise, len(fixture.shared.noise)
     if faulty:
         rounded = vectors + 0.01 * np.random.default_rng(5).standard_normal(vectors.shape)
         vectors = np.concatenate([vectors, rounded.astype(np.float32)])
@@ -176,7 +176,7 @@ def copies_among_candidates(scene: Fixture, faulty: bool) -> Observation:
     def text(document: int, place: int) -> str:
         return f"chunk {place} of document {document % count} says {document % count * 1000 + place}"
 
-    store = make_store(scene.folder / "store", vectors, texts=text)
+    store = make_store(fixture.folder / "store", vectors, texts=text)
     return run_evaluate(store=store.path, flags=["--baselines", "copy-last,linear average"])
 
 
@@ -192,10 +192,10 @@ def repeat_padded(vectors: Any, windows: Any, width: int) -> Any:
     "contexts padded by repetition",
     did="out of distribution",
     guard="variable lengths and masks, never silent padding; the oracle suite reads contexts of every length",
-    alarm=("oracle suite", "forward_margin of kalman filter in ar1"),
+    expected=("oracle suite", "forward_margin of kalman filter in ar1"),
     without=NO_ORACLE,
 )
-def padded_contexts(scene: Fixture, faulty: bool) -> Observation:
+def padded_contexts(fixture: Fixture, faulty: bool) -> Observation:
     """The harness fills short contexts up by repeating their last vector."""
     with patched({"nextvec.evaluation.evaluation_set:gather_contexts": repeat_padded} if faulty else {}):
         return oracle_suite("forward_margin")
@@ -206,11 +206,11 @@ def padded_contexts(scene: Fixture, faulty: bool) -> Observation:
     "",
     did="an instrument was believed because it printed a figure",
     guard="a metric without stated expectations fails the oracle suite",
-    alarm=("oracle suite", "novelty of every predictor"),
+    expected=("oracle suite", "novelty of every predictor"),
     without=NO_ORACLE,
 )
-def untried_metric(scene: Fixture, faulty: bool) -> Observation:
-    """A new entry of the registry, nothing said of it."""
+def untried_metric(fixture: Fixture, faulty: bool) -> Observation:
+    """A new entry of the registry, no message of it."""
     novelty = {"novelty": replace(METRICS["surprise"], name="novelty")} if faulty else {}
     with patched({"nextvec.selfcheck.oracle:METRICS": METRICS | novelty}):
         return oracle_suite("surprise", "novelty")

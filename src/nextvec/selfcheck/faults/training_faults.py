@@ -48,14 +48,14 @@ def any_weights(config: LossConfig, *, generative: bool = False) -> dict[str, fl
     "loss weight 0 by default",
     did="trained on nothing",
     guard="a configuration whose loss weights are all zero is refused",
-    alarm=("ConfigError", "every loss weight is zero"),
+    expected=("ConfigError", "every loss weight is zero"),
     without={"nextvec.objectives.config:LossConfig.active": any_weights},
 )
-def loss_weight_zero(scene: Fixture, faulty: bool) -> Observation:
+def loss_weight_zero(fixture: Fixture, faulty: bool) -> Observation:
     """`nextvec train` with the only weight at zero."""
     weight = 0.0 if faulty else 1.0
     return train(
-        scene.shared.store.path, scene.folder / "run", *SMALL, "--epochs=1", f"--set=loss.mse={weight}"
+        fixture.shared.store.path, fixture.folder / "run", *SMALL, "--epochs=1", f"--set=loss.mse={weight}"
     )
 
 
@@ -64,29 +64,29 @@ def loss_weight_zero(scene: Fixture, faulty: bool) -> Observation:
     "InfoNCE at weight 0.5 beside MSE",
     did="700 x larger gradient; cosine 0.27",
     guard="each term's value and gradient norm are logged; a warning at a ratio > 50",
-    alarm=("NextvecWarning", "which hardly counts then"),
+    expected=("NextvecWarning", "which hardly counts then"),
     without={
         "nextvec.objectives.combine:GRADIENT_RATIO_LIMIT": math.inf,
         "nextvec.diagnostics.run:GRADIENT_RATIO": math.inf,
     },
 )
-def drowned_term(scene: Fixture, faulty: bool) -> Observation:
+def drowned_term(fixture: Fixture, faulty: bool) -> Observation:
     """InfoNCE with some 700 times the gradient of MSE; `diagnose run` must name it afterwards too.
 
     In few dimensions that takes more than a weight of 0.5, for the gradient of MSE falls with the dimension.
     """
-    run = scene.folder / "run"
+    run = fixture.folder / "run"
     weight = 50.0 if faulty else 0.05
     seen = train(
-        scene.shared.store.path, run, *SMALL, "--epochs=2", "--set=loss.mse=1.0",
+        fixture.shared.store.path, run, *SMALL, "--epochs=2", "--set=loss.mse=1.0",
         f"--set=loss.infonce={weight}",
     )  # fmt: skip
     logged = json.loads((run / "history.jsonl").read_text().splitlines()[0])
     if set(logged["term_gradient_norms"]) != {"mse", "infonce"} or "loss.infonce" not in logged["train"]:
         return Observation(1, (Signal("history", "a term or its gradient norm is not logged"),))
     later = command("diagnose", "run", run, "--json", "-")
-    found = {sign.name for sign in later.signs}
-    if faulty and seen.signs and "verdict gradient ratio" not in found:
+    found = {signal.name for signal in later.signals}
+    if faulty and seen.signals and "verdict gradient ratio" not in found:
         return Observation(1, (Signal("history", "diagnose run does not see it"),))
     return seen + later
 
@@ -96,17 +96,17 @@ def drowned_term(scene: Fixture, faulty: bool) -> Observation:
     "",
     did="a loss of 0 from the first batch on, trained on nothing",
     guard="InfoNCE is refused where batch or documents hold no negative",
-    alarm=("ConfigError", "a batch of 1 holds no negatives"),
+    expected=("ConfigError", "a batch of 1 holds no negatives"),
     without={
         "nextvec.training.checks:check_data": nothing,
         "nextvec.objectives.contrastive:InfoNCE.refuse_single": nothing,
     },
 )
-def no_negatives(scene: Fixture, faulty: bool) -> Observation:
+def no_negatives(fixture: Fixture, faulty: bool) -> Observation:
     """InfoNCE over batches of one document."""
     size = 1 if faulty else 4
     return train(
-        scene.shared.store.path, scene.folder / "run", *SMALL, "--epochs=1", "--set=loss.infonce=0.05",
+        fixture.shared.store.path, fixture.folder / "run", *SMALL, "--epochs=1", "--set=loss.infonce=0.05",
         f"--set=optim.batch_size={size}",
     )  # fmt: skip
 
@@ -116,15 +116,15 @@ def no_negatives(scene: Fixture, faulty: bool) -> Observation:
     "collapse in one epoch (0.54 to 0.34)",
     did="the best model was lost",
     guard="the best checkpoint is kept; training stops on a fall of 20 %",
-    alarm=("NextvecWarning", "the model has collapsed; the run stops, the best"),
+    expected=("NextvecWarning", "the model has collapsed; the run stops, the best"),
     without={"nextvec.training.loop:COLLAPSE": -math.inf},
 )
-def collapse(scene: Fixture, faulty: bool) -> Observation:
+def collapse(fixture: Fixture, faulty: bool) -> Observation:
     """A learning rate that rises until the model breaks."""
-    run = scene.folder / "run"
+    run = fixture.folder / "run"
     rising = ("--set=optim.lr=3", "--set=optim.warmup=0.99", "--set=optim.batch_size=2")
     seen = train(
-        scene.shared.store.path, run, *SMALL, "--epochs=8", "--set=optim.schedule=constant",
+        fixture.shared.store.path, run, *SMALL, "--epochs=8", "--set=optim.schedule=constant",
         "--set=optim.clip=0.0", "--set=optim.patience=0", *(rising if faulty else ()),
     )  # fmt: skip
     if seen.code:
@@ -142,16 +142,16 @@ def collapse(scene: Fixture, faulty: bool) -> Observation:
     "",
     did="a run of two protocols, reported as one",
     guard="a resumed run keeps the configuration and the store it was started with",
-    alarm=("RunError", "the run was started with optim.lr"),
+    expected=("RunError", "the run was started with optim.lr"),
     without={
         "nextvec.checkpoint:refuse_changes": nothing,
         "nextvec.training.session:refuse_changes": nothing,
     },
 )
-def resumed_otherwise(scene: Fixture, faulty: bool) -> Observation:
+def resumed_otherwise(fixture: Fixture, faulty: bool) -> Observation:
     """`nextvec train --resume` with another learning rate."""
     rate = ("--set=optim.lr=0.02",) if faulty else ()
-    return train(scene.shared.store.path, scene.copy_run(), *RUN, "--resume", *rate)
+    return train(fixture.shared.store.path, fixture.copy_run(), *RUN, "--resume", *rate)
 
 
 # Faults of saving and serving: a model that is not the one that was trained.
@@ -170,15 +170,15 @@ def resave(run: Path, change: Callable[[NextVectorModel], object]) -> None:
     "same weight names, other forward pass",
     did="cosine 0.48 became 0 at serving time",
     guard="a golden input and output in every checkpoint, checked on load",
-    alarm=("RunError", "the loaded model answers off by"),
+    expected=("RunError", "the loaded model answers off by"),
     without={"nextvec.models.saving:_check_golden": nothing},
 )
-def other_forward(scene: Fixture, faulty: bool) -> Observation:
+def other_forward(fixture: Fixture, faulty: bool) -> Observation:
     """The configuration asks for another baseline under the head: same tensors, other function."""
-    run = scene.copy_run()
+    run = fixture.copy_run()
     if faulty:
         edit_json(run / CONFIG, lambda content: content["config"].update(residual="last"))
-    return run_evaluate(run, store=scene.shared.store.path)
+    return run_evaluate(run, store=fixture.shared.store.path)
 
 
 def lenient(
@@ -196,15 +196,15 @@ def lenient(
     "trained 4-layer, served 2-layer",
     did="0.41 instead of 0.59",
     guard="the configuration travels inside the checkpoint, and every tensor must fit it",
-    alarm=("RunError", "is not part of gru"),
+    expected=("RunError", "is not part of gru"),
     without={"nextvec.models.saving:_assemble": lenient, "nextvec.models.saving:_check_golden": nothing},
 )
-def fewer_layers(scene: Fixture, faulty: bool) -> Observation:
+def fewer_layers(fixture: Fixture, faulty: bool) -> Observation:
     """The checkpoint's configuration says two layers, its weights are of four."""
-    run = scene.copy_run()
+    run = fixture.copy_run()
     if faulty:
         edit_json(run / CONFIG, lambda content: content["config"].update(layers=2))
-    return run_evaluate(run, store=scene.shared.store.path)
+    return run_evaluate(run, store=fixture.shared.store.path)
 
 
 def verify_but(check: str) -> Callable[..., Verification]:
@@ -223,12 +223,12 @@ def verify_but(check: str) -> Callable[..., Verification]:
     "reported validation 0.62, measured later 0.04",
     did="a model was believed that nobody had",
     guard="verify reloads the saved model in a fresh process and must reproduce its figure to 1e-6",
-    alarm=("check validation", "not reproduced"),
+    expected=("check validation", "not reproduced"),
     without={"nextvec.experiments.verify:verify": verify_but("validation")},
 )
-def not_reproduced(scene: Fixture, faulty: bool) -> Observation:
+def not_reproduced(fixture: Fixture, faulty: bool) -> Observation:
     """The figures are the trained model's, the weights another's."""
-    run = scene.copy_run()
+    run = fixture.copy_run()
     if faulty:
         resave(run, lambda model: [p.neg_() for p in model.head.parameters()])
     return command("verify", run, "--json", "-")
@@ -252,12 +252,12 @@ ASLEEP = {"nextvec.evaluation.harness:without_leaks": all_pass}
     "windows split at random",
     did="validation 0.59, new articles 0.04",
     guard="document splits only; windows whose target text stands in training are counted and refused",
-    alarm=("LeakError", "by target text"),
+    expected=("LeakError", "by target text"),
     without=ASLEEP,
 )
-def windows_split_at_random(scene: Fixture, faulty: bool) -> Observation:
+def windows_split_at_random(fixture: Fixture, faulty: bool) -> Observation:
     """Every window is stored as a document of its own: then the hash of its id splits windows at random."""
-    articles = scene.shared.noise[:ARTICLES]
+    articles = fixture.shared.noise[:ARTICLES]
     count, length, _ = articles.shape
     starts = range(length - PIECE + 1)
 
@@ -265,11 +265,11 @@ def windows_split_at_random(scene: Fixture, faulty: bool) -> Observation:
         return f"chunk {place} of article {article} says {article * 1000 + place}"
 
     if not faulty:
-        return run_evaluate(store=make_store(scene.folder / "store", articles, texts=text).path)
+        return run_evaluate(store=make_store(fixture.folder / "store", articles, texts=text).path)
     pieces: FloatArray = np.stack([articles[a, s : s + PIECE] for a in range(count) for s in starts])
     per = len(starts)
     store = make_store(
-        scene.folder / "store", pieces.reshape(-1, PIECE, D), texts=lambda d, p: text(d // per, d % per + p)
+        fixture.folder / "store", pieces.reshape(-1, PIECE, D), texts=lambda d, p: text(d // per, d % per + p)
     )
     return run_evaluate(store=store.path)
 
@@ -279,19 +279,19 @@ def windows_split_at_random(scene: Fixture, faulty: bool) -> Observation:
     "windows split at random",
     did="windows of one article on both sides",
     guard="a split file names every document once",
-    alarm=("SplitError", "stands in train and in test"),
+    expected=("SplitError", "stands in train and in test"),
     without={
         "nextvec.data.splits:_read_split_file": lambda path: {
             i: name for name, ids in json.loads(path.read_text()).items() for i in ids
         }
     },
 )
-def document_in_two_splits(scene: Fixture, faulty: bool) -> Observation:
+def document_in_two_splits(fixture: Fixture, faulty: bool) -> Observation:
     """A split file names a test document among the train documents too."""
-    split = scene.shared.split
+    split = fixture.shared.split
     both = split.test[:1] if faulty else ()
-    path = scene.write_split((*split.train, *both), split.validation, split.test)
-    return run_evaluate(store=scene.shared.store.path, flags=["--split-file", path])
+    path = fixture.write_split((*split.train, *both), split.validation, split.test)
+    return run_evaluate(store=fixture.shared.store.path, flags=["--split-file", path])
 
 
 @fault(
@@ -299,17 +299,17 @@ def document_in_two_splits(scene: Fixture, faulty: bool) -> Observation:
     "evaluation on training articles",
     did="91 % overlap, recall@5 = 100 %",
     guard="windows whose document or text is in training are dropped, counted, and refused above 10 %",
-    alarm=("LeakError", "by document id"),
+    expected=("LeakError", "by document id"),
     without=ASLEEP,
 )
-def training_articles(scene: Fixture, faulty: bool) -> Observation:
+def training_articles(fixture: Fixture, faulty: bool) -> Observation:
     """Ten of eleven test documents of a split file were trained on."""
-    split = scene.shared.split
+    split = fixture.shared.split
     moved = split.train[:10] if faulty else ()
     unseen = split.test[: 1 if faulty else None]
-    path = scene.write_split(
+    path = fixture.write_split(
         [i for i in split.train if i not in moved],
         [*split.validation, *split.test[len(unseen) :]],
         [*moved, *unseen],
     )
-    return run_evaluate(scene.shared.run, store=scene.shared.store.path, flags=["--split-file", path])
+    return run_evaluate(fixture.shared.run, store=fixture.shared.store.path, flags=["--split-file", path])

@@ -143,8 +143,8 @@ def _texts(value: Any, settings: Settings, tokens: TokenVocabulary, encoder: Enc
         _check_tokens(value, "input")
         return _of_tokens([value], tokens, encoder, settings)
     if len(value) > MAX_INPUTS:
-        said = f"{len(value)} texts, {MAX_INPUTS} are taken"
-        raise invalid(said, "too_many_texts", "input", "send fewer a request")
+        message = f"{len(value)} texts, {MAX_INPUTS} are taken"
+        raise invalid(message, "too_many_texts", "input", "send fewer a request")
     if isinstance(value[0], list):
         for i, ids in enumerate(value):
             _check_tokens(ids, f"input[{i}]")
@@ -259,8 +259,8 @@ def decoded(model: ServedModel, fields: DecodeRequest, settings: Settings) -> De
     windows = windows_of(fields.input, model.dimension, settings)
     values = np.concatenate(list(windows))
     if len(values) > MAX_VECTORS:
-        said = f"{len(values)} vectors, {MAX_VECTORS} are taken"
-        raise invalid(said, "too_many_vectors", "input", "send fewer a request")
+        message = f"{len(values)} vectors, {MAX_VECTORS} are taken"
+        raise invalid(message, "too_many_vectors", "input", "send fewer a request")
     raw, decoder = model.predictor.vectors(values), pipeline.decoder
     if decoder is None:
         library = library_of(pipeline)
@@ -283,8 +283,8 @@ def _check_raw(decoder: Decoder, reader: TextReader, values: FloatArray) -> None
         return
     off = np.abs(np.linalg.norm(values, axis=1) - 1)
     if (off < UNIT).any():
-        said = f"vector {int(np.argmin(off))} is of unit length: the decoder takes raw ones"
-        raise invalid(said, "not_raw", "input", "request the output_type decoder from /v1/predict")
+        message = f"vector {int(np.argmin(off))} is of unit length: the decoder takes raw ones"
+        raise invalid(message, "not_raw", "input", "request the output_type decoder from /v1/predict")
 
 
 @lru_cache(maxsize=8)

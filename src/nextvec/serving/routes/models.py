@@ -156,7 +156,7 @@ def training_of(model: ServedModel) -> TrainingOutput:
         why = f"{model.name} does not list what it was trained on"
         remedy = "serve the run that it was made from"
         raise Refusal(409, why, code="no_training_list", remedy=remedy) from None
-    said = {name: predictor.training[name] for name in SENT if name in predictor.training}
+    sent = {name: predictor.training[name] for name in SENT if name in predictor.training}
     split = dict(predictor.training.get("split") or {})
     if split.get("file"):
         split["file"] = PurePath(split["file"]).name
@@ -164,5 +164,5 @@ def training_of(model: ServedModel) -> TrainingOutput:
         name: b64encode(getattr(keys, name).astype("<u8").tobytes()).decode("ascii")
         for name in KeysOutput.model_fields
     }
-    told = {"sources": [], "task": "next", **said, "split": split}
-    return TrainingOutput(model=model.name, training=told, trained_on=KeysOutput(**coded))
+    described = {"sources": [], "task": "next", **sent, "split": split}
+    return TrainingOutput(model=model.name, training=described, trained_on=KeysOutput(**coded))

@@ -97,16 +97,16 @@ def query_of(model: ServedModel, given: Any) -> FloatArray | None:
     if given is None:
         return None
     if not model.conditional:
-        said = f"{model.name} was not trained to take a query"
-        raise invalid(said, "invalid_field", "query", "leave it out")
+        message = f"{model.name} was not trained to take a query"
+        raise invalid(message, "invalid_field", "query", "leave it out")
     return vector_of(given, model.dimension, "query")
 
 
 def finite(raw: FloatArray) -> FloatArray:
     """The predictions. Raises Refusal 422: vectors so large that the model's sums overflow."""
     if not np.isfinite(raw).all():
-        said = "the model has no finite answer to these vectors"
-        raise invalid(said, "not_finite", "input", "send vectors as the model's encoder gives them")
+        message = "the model has no finite answer to these vectors"
+        raise invalid(message, "not_finite", "input", "send vectors as the model's encoder gives them")
     return raw
 
 

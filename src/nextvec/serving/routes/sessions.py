@@ -98,13 +98,13 @@ async def open_session(request: Request, fields: OpenSession) -> SessionOutput:
     at_horizon = model.at_horizon(fields.horizon)
     session = await run_blocking(request, at_horizon.stream, query_of(model, fields.query))
     horizon = at_horizon.horizons[at_horizon.head]
-    return _told(request, _sessions(request).open(model, session, horizon, client_of(request)))
+    return _output(request, _sessions(request).open(model, session, horizon, client_of(request)))
 
 
 @router.get("/{id}", summary="How far a session has read.", responses=schemas.errors(401, 404, 422))
 async def describe_session(request: Request, id: str) -> SessionOutput:
     """Asking keeps it from being forgotten."""
-    return _told(request, _found(request, id))
+    return _output(request, _found(request, id))
 
 
 @router.delete("/{id}", status_code=204, summary="Delete a session.", responses=schemas.errors(401, 404, 422))
@@ -148,7 +148,7 @@ def _found(request: Request, identity: str, *, push: bool = False) -> Stream:
     return stream
 
 
-def _told(request: Request, stream: Stream) -> SessionOutput:
+def _output(request: Request, stream: Stream) -> SessionOutput:
     session = stream.session
     return SessionOutput(
         id=stream.id,
@@ -173,17 +173,19 @@ def _read_text(stream: Stream, fields: PushTextRequest, settings: Settings) -> P
     pipeline = texts.texts_of(model)
     n = texts.wanted(pipeline, fields.passages, PASSAGES)
     chunks = texts.chunks_of(pipeline.reader, texts.checked_text(fields.text, settings))
-    said = [chunk.text for chunk in chunks]
-    with stream.turn(len(said)) as session:
-        raw = finite(session.read(pipeline.reader.encode(said).values))
+    message = [chunk.text for chunk in chunks]
+    with stream.turn(len(message)) as session:
+        raw = finite(session.read(pipeline.reader.encode(message).values))
         position = session.position
-    told = [
+    chunks_read = [
         ChunkPrediction.of(chunk, read=True, embedding=texts.vector_output(row, fields.encoding_format))
         for chunk, row in zip(chunks, raw, strict=True)
     ]
     passages = []
     if n > 0 and pipeline.library is not None:
         last: RawVectors = model.predictor.vectors(raw[-1:])
-        [near] = pipeline.library.nearest(last.unit(), n, [pipeline.library.rows_of(said)])
+        [near] = pipeline.library.nearest(last.unit(), n, [pipeline.library.rows_of(message)])
         passages = texts.passage_outputs(tuple(near), pipeline)
-    return PushTextResponse(id=stream.id, model=model.name, position=position, chunks=told, passages=passages)
+    return PushTextResponse(
+        id=stream.id, model=model.name, position=position, chunks=chunks_read, passages=passages
+    )

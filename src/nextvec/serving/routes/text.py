@@ -165,7 +165,7 @@ def retrieved(model: ServedModel, fields: RetrieveRequest, settings: Settings) -
         texts.passage_output(library.passage(row, score), library, reordered=reordered)
         for row, score in pairs
     ]
-    return RetrieveResponse(model=model.name, strategy=strategy.name, read=read.said[0], passages=passages)
+    return RetrieveResponse(model=model.name, strategy=strategy.name, read=read.reading[0], passages=passages)
 
 
 # How unexpected each chunk of a text is.
@@ -232,7 +232,7 @@ def surprised(model: ServedModel, fields: SurpriseRequest, settings: Settings) -
     found = surprises_of_text(predictor, reader, text, "text", finder, rule)
     values = [None, *found.surprise.tolist()]
     opens = [True, *found.cuts.tolist()]
-    told = [
+    chunks_read = [
         ChunkSurprise(start=chunk.start, end=chunk.end, text=chunk.text, surprise=value, opens_segment=opened)
         for chunk, value, opened in zip(chunks, values, opens, strict=True)
     ]
@@ -240,7 +240,7 @@ def surprised(model: ServedModel, fields: SurpriseRequest, settings: Settings) -
         model=model.name,
         finder=found.finder,
         mean=float(found.surprise.mean()),
-        chunks=told,
+        chunks=chunks_read,
         boundaries=[first for first, _ in found.segments()[1:]],
         peaks=found.peaks(PEAKS).tolist(),
     )
@@ -275,7 +275,7 @@ class RolloutRequest(texts.SourceRequest):
     )
     encoding_format: Encoded = "float"
 
-    def course(self, pipeline: Pipeline) -> RolloutSettings:
+    def rollout_settings(self, pipeline: Pipeline) -> RolloutSettings:
         """As a rollout takes it. Raises Refusal 409: snapping without a store."""
         if self.snap:
             texts.library_of(pipeline)
@@ -317,16 +317,16 @@ def rolled_out(model: ServedModel, fields: RolloutRequest, settings: Settings) -
     """The answer. Raises Refusal, and what the pipeline raises."""
     pipeline = texts.texts_of(model)
     if fields.seed is not None and not pipeline.predictor.generative:
-        said = f"{model.name} has no distribution to draw from"
-        raise invalid(said, "invalid_field", "seed", "leave it out")
+        message = f"{model.name} has no distribution to draw from"
+        raise invalid(message, "invalid_field", "seed", "leave it out")
     n = texts.wanted(pipeline, fields.passages, 1)
-    course = fields.course(pipeline)
-    found = pipeline.go_on(texts.read_source(model, fields, settings), fields.steps, course, n)
-    steps = [_told(step, pipeline, fields.encoding_format) for step in found.steps]
+    how = fields.rollout_settings(pipeline)
+    found = pipeline.go_on(texts.read_source(model, fields, settings), fields.steps, how, n)
+    steps = [_output(step, pipeline, fields.encoding_format) for step in found.steps]
     return RolloutResponse(model=model.name, read=found.read, steps=steps, objection=found.objection)
 
 
-def _told(rolled: RolloutPassage, pipeline: Pipeline, encoding: str) -> StepOutput:
+def _output(rolled: RolloutPassage, pipeline: Pipeline, encoding: str) -> StepOutput:
     step, library = rolled.step, pipeline.library
     snapped = rolled.snapped
     return StepOutput(
