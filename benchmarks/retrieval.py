@@ -29,7 +29,7 @@ from nextvec.corpus.layout import Vectors
 from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.data.windows import IntArray, Windows
 from nextvec.disk import write_json
-from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.predictor_protocol import unit
 from nextvec.evaluation.ranking import CANDIDATE_BLOCK, Pool, exact_cosines, make_pool, ranks
 from nextvec.vectors import rounding
 

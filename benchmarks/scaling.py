@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from nextvec.corpus.store import Store
-from nextvec.evaluation.report import KEPT
+from nextvec.evaluation.results import KEPT
 from nextvec.reporting.drawing import BASELINE, COLOURS, MARKERS, STYLE, canvas
 
 Wide = NDArray[np.float64]

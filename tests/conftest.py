@@ -80,7 +80,7 @@ def no_waiting_for_the_disk() -> Iterator[None]:
 def quick_stopwatch() -> Iterator[None]:
     """Latency and throughput are measured with a few calls: their figures are not what is tested, and half a
     second for each row of each table was most of the time of the diagnoses' tests."""
-    from nextvec.evaluation import predictor as speed
+    from nextvec.evaluation import predictor_protocol as speed
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(speed, "SINGLE_CALLS", 3)

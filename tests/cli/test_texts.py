@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nextvec.cli.texts import EncoderFlags, TextFlags, VectorFlags, open_text_reader, read_text
+from nextvec.cli.text_flags import EncoderFlags, TextFlags, VectorFlags, open_text_reader, read_text
 from nextvec.corpus.reading import Space
 from nextvec.errors import ConfigError, DocumentError, EncoderError, NextvecError
 

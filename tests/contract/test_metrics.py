@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nextvec.evaluation.metrics import METRICS, Metric, Scores
-from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.predictor_protocol import unit
 from nextvec.evaluation.ranking import ranks
 from nextvec.evaluation.trajectory import offset_cosines
 from nextvec.selfcheck.expectations import EXPECTATIONS

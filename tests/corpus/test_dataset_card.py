@@ -12,8 +12,8 @@ import pandas
 import pytest
 
 import nextvec
+from nextvec.corpus.arrow_tables import MARK
 from nextvec.corpus.store import NewDocument, Store, StoreWriter
-from nextvec.corpus.tables import MARK
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
 TEXTS = {"a": ["One.", "Two."], "b": ["Drei.", "Vier.", "Fünf."]}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decoding.inverting import TEXTS
-from nextvec.decoding.inverter.tokens import BYTES, Tokens
+from nextvec.decoding.inverter.tokenizer import BYTES, Tokens
 from nextvec.errors import DecoderError
 
 KINDS = {"bpe": Tokens.learned("bpe", 400, TEXTS), "bytes": Tokens.learned("bytes", 400, TEXTS)}

@@ -19,7 +19,7 @@ from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.data.trained import TrainedOn
 from nextvec.decoding.inverter import Inverter, Writing, train, train_inverter
 from nextvec.decoding.inverter.state import open_session
-from nextvec.decoding.inverter.tokens import Pairs
+from nextvec.decoding.inverter.tokenizer import Pairs
 from nextvec.errors import DecoderError, RunError, SplitError, TrainingError
 from nextvec.interrupt import TrainingInterrupted
 from nextvec.vectors import RawVectors

@@ -22,7 +22,7 @@ from nextvec.diagnostics.lags import lag_curves
 from nextvec.diagnostics.sections import is_red, plain
 from nextvec.errors import ConfigError, EncoderError, EvaluationError, SplitError
 from nextvec.evaluation.intervals import short
-from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.predictor_protocol import unit
 
 QUIET = {"reembed": 0.0, "quiet": True, "resamples": 200}
 D = 12

@@ -25,7 +25,7 @@ from nextvec.evaluation.baselines import BASELINES, CopyLast, LinearAverage
 from nextvec.evaluation.baselines.simple import window_mean
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.intervals import Estimate
-from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.predictor_protocol import unit
 from nextvec.evaluation.ranking import make_pool
 from nextvec.experiments.brief import checklist, loss_factor
 

@@ -16,7 +16,7 @@ from nextvec.diagnostics.groups import _unrest, quantile_masks
 from nextvec.diagnostics.sections import prepare, sample, score, spearman
 from nextvec.evaluation.baselines import LinearAverage
 from nextvec.evaluation.intervals import Estimate, estimate
-from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.predictor_protocol import unit
 from nextvec.text import table
 
 D = 8

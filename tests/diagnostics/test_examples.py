@@ -13,7 +13,7 @@ import pytest
 from nextvec.corpus.store import Store
 from nextvec.data.windows import make_windows
 from nextvec.diagnostics.examples import ScoredWindow, best_and_worst
-from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.predictor_protocol import unit
 
 DOCUMENTS = (1, 4, 6, 9)
 

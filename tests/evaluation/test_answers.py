@@ -12,8 +12,8 @@ from nextvec.data.gather import gather_rows
 from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.harness import EvaluationConfig, evaluate
-from nextvec.evaluation.predictor import row_dots, unit
-from nextvec.evaluation.report import KeptPredictions, Report
+from nextvec.evaluation.predictor_protocol import row_dots, unit
+from nextvec.evaluation.results import KeptPredictions, Report
 
 
 @pytest.fixture(scope="module")

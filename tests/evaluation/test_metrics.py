@@ -11,7 +11,7 @@ from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines import CopyLast, LinearAverage
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.metrics import BEST_BASELINE, LINEAR_AVERAGE, METRICS, Scores
-from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.predictor_protocol import unit
 
 D = 48
 

@@ -16,7 +16,7 @@ from nextvec.evaluation.baselines.linear import PositionWeights
 from nextvec.evaluation.baselines.simple import window_mean
 from nextvec.evaluation.harness import EvaluationConfig, evaluate
 from nextvec.evaluation.metrics import METRICS, Scores
-from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.predictor_protocol import unit
 from nextvec.evaluation.ranking import ranks
 from nextvec.evaluation.table import format_report
 from nextvec.evaluation.trajectory import OFFSETS, offset_cosines, rollable

@@ -19,7 +19,7 @@ from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines.linear import PositionWeights, WeightsWithQuery
 from nextvec.evaluation.harness import EvaluationConfig, FittingData, evaluate
 from nextvec.evaluation.metrics import METRICS, Scores
-from nextvec.evaluation.predictor import ask, unit
+from nextvec.evaluation.predictor_protocol import ask, unit
 from nextvec.evaluation.ranking import ranks
 from nextvec.evaluation.table import format_report
 from nextvec.evaluation.trajectory import STEPS, rollable

@@ -9,7 +9,7 @@ from nextvec.data.gather import read_on
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines import CopyLast, LinearAverage
 from nextvec.evaluation.metrics import METRICS, Scores
-from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.predictor_protocol import unit
 from nextvec.evaluation.trajectory import rollable, rollout
 
 

@@ -11,7 +11,7 @@ import pytest
 from nextvec.data.splits import Split
 from nextvec.evaluation.baselines import BASELINES
 from nextvec.evaluation.harness import EvaluationConfig, evaluate
-from nextvec.evaluation.report import COMPARED, Report
+from nextvec.evaluation.results import COMPARED, Report
 from nextvec.experiments.matrix import merge_seeds
 
 D = 8

@@ -9,7 +9,7 @@ from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines import CopyLast, LinearAverage
 from nextvec.evaluation.boundaries import expected, surprise
 from nextvec.evaluation.metrics import METRICS, Scores
-from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.predictor_protocol import unit
 
 
 def document(first: int, count: int) -> SimpleNamespace:

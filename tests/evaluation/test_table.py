@@ -15,7 +15,7 @@ from nextvec.errors import EvaluationError
 from nextvec.evaluation.baselines import BASELINES
 from nextvec.evaluation.harness import EvaluationConfig, evaluate
 from nextvec.evaluation.metrics import METRICS
-from nextvec.evaluation.report import PAIRED, Report
+from nextvec.evaluation.results import PAIRED, Report
 from nextvec.evaluation.table import (
     FIGURES,
     JSON_ONLY,

@@ -22,7 +22,7 @@ from nextvec.decoding.inverter import train_inverter
 from nextvec.decoding.inverter.folder import load_saved
 from nextvec.disk import UNSEALED, check_seal, seal, write_json
 from nextvec.errors import EvaluationError, NextvecError, RunError, StoreError
-from nextvec.evaluation.report import KeptPredictions
+from nextvec.evaluation.results import KeptPredictions
 from nextvec.evaluation.table import TABLE, read_table
 from nextvec.experiments.doctor import examine
 from nextvec.experiments.matrix import PLAN, MatrixPlan

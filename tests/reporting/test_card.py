@@ -20,7 +20,7 @@ from nextvec.evaluation.table import TABLE, read_table
 from nextvec.reporting.card import make_card, write_card
 from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.report import make_report
-from nextvec.reporting.tables import plain
+from nextvec.reporting.result_files import plain
 
 
 def card_of(run: Path, store: Path | None = None) -> str:

@@ -14,7 +14,7 @@ from markupsafe import escape
 from nextvec.corpus.store import Store
 from nextvec.data.gather import gather_rows
 from nextvec.evaluation.harness import EvaluationConfig
-from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.predictor_protocol import unit
 from nextvec.experiments.evaluating import DocumentSelection
 from nextvec.experiments.matrix import run_matrix
 from nextvec.experiments.plan import MatrixPlan
@@ -29,7 +29,7 @@ from nextvec.reporting.predicted import (
     extremes,
     write_qualitative,
 )
-from nextvec.reporting.tables import render
+from nextvec.reporting.result_files import render
 
 
 def window_of(inputs: ReportInputs, example: WindowExample) -> int:

@@ -11,7 +11,7 @@ from nextvec.data.splits import SplitConfig, split_documents
 from nextvec.diagnostics.groups import quantile_masks
 from nextvec.errors import NothingToDraw
 from nextvec.reporting import drawing, predicted
-from nextvec.reporting.figures.errors import (
+from nextvec.reporting.figures.error_analysis import (
     error_by_length,
     error_by_similarity,
     error_histogram,

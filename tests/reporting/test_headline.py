@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nextvec.evaluation.report import KEPT, KeptPredictions
+from nextvec.evaluation.results import KEPT, KeptPredictions
 from nextvec.reporting.headline import Claim, headline, resolve
 from nextvec.reporting.inputs import ReportInputs
 

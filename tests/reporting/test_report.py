@@ -25,7 +25,7 @@ from nextvec.reporting import figures as figure
 from nextvec.reporting.headline import headline
 from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.report import LARGE_SVG, make_report, page
-from nextvec.reporting.tables import command, own, shared
+from nextvec.reporting.result_files import command, own, shared
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 LARGEST = 5_000_000

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nextvec.reporting.inputs import ReportInputs
-from nextvec.reporting.tables import as_csv, write_tables
+from nextvec.reporting.result_files import as_csv, write_tables
 
 PRD = {"validation_results.json", "retrieval_results.json", "inference_benchmarks.json"}
 

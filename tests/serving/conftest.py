@@ -18,7 +18,7 @@ import pytest
 from nextvec.inference.predictor import RunPredictor
 from nextvec.serving.app import Server, create_app
 from nextvec.serving.lifecycle import DrainingServer, configured, listen
-from nextvec.serving.models import ServedModel, ServedModels
+from nextvec.serving.served_models import ServedModel, ServedModels
 from nextvec.serving.settings import Settings
 
 R = TypeVar("R")

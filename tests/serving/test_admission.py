@@ -8,7 +8,7 @@ import pytest
 
 from nextvec.errors import ConfigError
 from nextvec.serving.errors import Refusal
-from nextvec.serving.models import ServedModel, ServedModels
+from nextvec.serving.served_models import ServedModel, ServedModels
 from nextvec.serving.settings import AllowedHosts, ApiKeys, Settings
 from nextvec.serving.work import AdmissionQueue
 

@@ -15,7 +15,7 @@ import pytest
 from nextvec.evaluation.baselines import BASELINES
 from nextvec.experiments.ensemble import EnsembleRun, MixtureWeights
 from nextvec.serving.app import create_app
-from nextvec.serving.models import ServedModel, ServedModels
+from nextvec.serving.served_models import ServedModel, ServedModels
 from nextvec.serving.settings import Settings
 
 NPY = "application/x-npy"

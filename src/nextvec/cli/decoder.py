@@ -13,7 +13,7 @@ from cyclopts import App, Group, Parameter
 
 from nextvec.cli import common
 from nextvec.cli.common import flag, names, output
-from nextvec.cli.texts import EncoderFlags, open_text_reader
+from nextvec.cli.text_flags import EncoderFlags, open_text_reader
 from nextvec.config import from_dict, given, merge, parse_assignments, read_toml
 from nextvec.errors import ConfigError
 

@@ -10,7 +10,7 @@ from cyclopts import App
 from nextvec.cli import common
 from nextvec.cli.common import flag, output
 from nextvec.cli.decoder import DecoderEvaluateFlags, DecoderStore, RunFolder, bench_of, describe_table
-from nextvec.cli.texts import EncoderFlags
+from nextvec.cli.text_flags import EncoderFlags
 from nextvec.text import columns, fill
 
 if TYPE_CHECKING:

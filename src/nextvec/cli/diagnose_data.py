@@ -9,7 +9,7 @@ from cyclopts import Group
 
 from nextvec.cli import common
 from nextvec.cli.common import flag, names, output
-from nextvec.cli.texts import configure_encoder
+from nextvec.cli.text_flags import configure_encoder
 from nextvec.errors import ConfigError
 from nextvec.text import columns, counted
 

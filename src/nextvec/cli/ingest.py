@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from nextvec.cli.common import JsonTarget, Quiet, StorePath, flag, output
-from nextvec.cli.texts import ENCODING, EncoderOption, Endpoint, TokenizerFile, configure_encoder
+from nextvec.cli.text_flags import ENCODING, EncoderOption, Endpoint, TokenizerFile, configure_encoder
 from nextvec.errors import ConfigError, DocumentError
 from nextvec.text import counted
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
-from nextvec.cli import texts
+from nextvec.cli import text_flags
 from nextvec.cli.common import Device, JsonTarget, flag, output
 from nextvec.errors import ConfigError
 from nextvec.text import fill, shorten
@@ -25,14 +25,14 @@ CONFIDENCES = {
 
 
 def predict(
-    run: texts.Run = texts.PRETRAINED,
+    run: text_flags.Run = text_flags.PRETRAINED,
     *,
-    text: texts.TextFlags | None = None,
-    query: texts.Query = None,
-    nearest: texts.PassageCount = None,
-    decoder: texts.DecoderFlags | None = None,
-    encoder: texts.EncoderFlags | None = None,
-    vector: texts.VectorFlags | None = None,
+    text: text_flags.TextFlags | None = None,
+    query: text_flags.Query = None,
+    nearest: text_flags.PassageCount = None,
+    decoder: text_flags.DecoderFlags | None = None,
+    encoder: text_flags.EncoderFlags | None = None,
+    vector: text_flags.VectorFlags | None = None,
     device: Device = "cpu",
     json: JsonTarget = None,
 ) -> None:
@@ -46,12 +46,12 @@ def predict(
     from nextvec.inference.predictor import open_predictor
     from nextvec.vectors import RawVectors
 
-    vectors = vector or texts.VectorFlags()
+    vectors = vector or text_flags.VectorFlags()
     vectors.check()
-    read, where = texts.read_text(text, run)
+    read, where = text_flags.read_text(text, run)
     predictor = open_predictor(run, device)
-    count = texts.passage_count(predictor, decoder, nearest, 5)
-    with texts.open_pipeline(predictor, encoder, decoder, passages=count > 0) as pipeline:
+    count = text_flags.passage_count(predictor, decoder, nearest, 5)
+    with text_flags.open_pipeline(predictor, encoder, decoder, passages=count > 0) as pipeline:
         found = pipeline.ahead(read, query=query, n=count, where=where)
     first = found[0].raw
     made = np.stack([passage.raw.values for passage in found])
@@ -127,16 +127,16 @@ class RolloutFlags:
 
 
 def rollout(
-    run: texts.Run = texts.PRETRAINED,
+    run: text_flags.Run = text_flags.PRETRAINED,
     *,
     steps: Annotated[int, flag("How far, in chunks.")] = 5,
-    text: texts.TextFlags | None = None,
-    query: texts.Query = None,
+    text: text_flags.TextFlags | None = None,
+    query: text_flags.Query = None,
     flags: RolloutFlags | None = None,
-    nearest: texts.PassageCount = None,
-    decoder: texts.DecoderFlags | None = None,
-    encoder: texts.EncoderFlags | None = None,
-    vector: texts.VectorFlags | None = None,
+    nearest: text_flags.PassageCount = None,
+    decoder: text_flags.DecoderFlags | None = None,
+    encoder: text_flags.EncoderFlags | None = None,
+    vector: text_flags.VectorFlags | None = None,
     device: Device = "cpu",
     json: JsonTarget = None,
 ) -> None:
@@ -146,16 +146,16 @@ def rollout(
     """
     from nextvec.inference.predictor import open_predictor
 
-    vectors = vector or texts.VectorFlags()
+    vectors = vector or text_flags.VectorFlags()
     vectors.check()
     settings = (flags or RolloutFlags()).settings()
     if steps < 1:
         raise ConfigError(f"a rollout of {steps} steps", where="--steps", remedy="request 1 or more")
-    read, where = texts.read_text(text, run)
+    read, where = text_flags.read_text(text, run)
     predictor = open_predictor(run, device)
-    count = texts.passage_count(predictor, decoder, nearest, 1)
+    count = text_flags.passage_count(predictor, decoder, nearest, 1)
     wanted = count > 0 or settings.snap is not None
-    with texts.open_pipeline(predictor, encoder, decoder, passages=wanted) as pipeline:
+    with text_flags.open_pipeline(predictor, encoder, decoder, passages=wanted) as pipeline:
         found = pipeline.rollout(read, steps, settings, query=query, n=count, where=where)
     vectors.write(found.raw)
     figures = {"run": str(run), "encoder": predictor.space.encoder["name"], "query": query}

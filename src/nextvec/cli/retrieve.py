@@ -11,7 +11,7 @@ from cyclopts import App, Group, Parameter
 
 from nextvec.cli import common
 from nextvec.cli.common import flag, names, output
-from nextvec.cli.texts import PRETRAINED, EncoderFlags, Run, TextFlags, open_text_reader, read_text
+from nextvec.cli.text_flags import PRETRAINED, EncoderFlags, Run, TextFlags, open_text_reader, read_text
 from nextvec.errors import ConfigError
 from nextvec.text import columns, fill
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter, validators
 
 from nextvec.cli.common import flag, names
-from nextvec.cli.texts import PRETRAINED, EncoderFlags, open_text_reader
+from nextvec.cli.text_flags import PRETRAINED, EncoderFlags, open_text_reader
 from nextvec.errors import ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -115,11 +115,11 @@ def serve(
     _check_installed()
     import torch
 
-    from nextvec.serving import models as serving
+    from nextvec.serving import served_models as serving
     from nextvec.serving.app import create_app
     from nextvec.serving.lifecycle import listen as open_socket
     from nextvec.serving.lifecycle import serve as answer
-    from nextvec.serving.tokens import TokenVocabulary
+    from nextvec.serving.token_input import TokenVocabulary
 
     tokens = TokenVocabulary(token_vocabulary)
     listen, share = listen or ListenFlags(), share or ShareFlags()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, validators
 
-from nextvec.cli import texts
+from nextvec.cli import text_flags
 from nextvec.cli.common import Device, JsonTarget, Quiet, SplitFile, flag, names, output, selection
 from nextvec.errors import ConfigError
 from nextvec.text import columns, fill, shorten
@@ -65,14 +65,16 @@ class EvaluationFlags:
 
 
 def surprise(
-    run: texts.Run = texts.PRETRAINED,
-    file: texts.TextFile = None,
+    run: text_flags.Run = text_flags.PRETRAINED,
+    file: text_flags.TextFile = None,
     *,
-    text: Annotated[str | None, flag("The text itself.", group=texts.TEXT)] = None,
-    store: Annotated[Path | None, flag("A store: with --document or --evaluate.", group=texts.TEXT)] = None,
-    document: Annotated[str | None, flag("Id of a document of --store.", group=texts.TEXT)] = None,
+    text: Annotated[str | None, flag("The text itself.", group=text_flags.TEXT)] = None,
+    store: Annotated[
+        Path | None, flag("A store: with --document or --evaluate.", group=text_flags.TEXT)
+    ] = None,
+    document: Annotated[str | None, flag("Id of a document of --store.", group=text_flags.TEXT)] = None,
     show: ShowFlags | None = None,
-    encoder: texts.EncoderFlags | None = None,
+    encoder: text_flags.EncoderFlags | None = None,
     evaluate: Annotated[
         bool,
         flag(
@@ -98,13 +100,13 @@ def surprise(
     The text is a file, --text, or a document of a store. With --evaluate: how well surprise finds the
     places where documents were joined, by Pk and WindowDiff, beside TextTiling, other baselines and chance.
     """
-    given = texts.TextFlags(text, file)
+    given = text_flags.TextFlags(text, file)
     if evaluate or fit:
         by = "--evaluate" if evaluate else "--fit"
-        unused = {"a text": given != texts.TextFlags(), "--document": document is not None}
+        unused = {"a text": given != text_flags.TextFlags(), "--document": document is not None}
         _refuse({**unused, "how it is shown": show is not None, "an encoder": encoder is not None}, by)
         _refuse({"--fit": evaluate and fit})
-        if fit and run == texts.PRETRAINED and not run.exists():
+        if fit and run == text_flags.PRETRAINED and not run.exists():
             remedy = "train one that starts from it: nextvec train --init-from pretrained"
             raise ConfigError("the model of the package keeps no finder", where="--fit", remedy=remedy)
         joined = _evaluate if evaluate else _fit
@@ -128,10 +130,10 @@ def surprise(
 
 def _read(
     run: Path,
-    given: texts.TextFlags,
+    given: text_flags.TextFlags,
     store: Path | None,
     document: str | None,
-    encoder: texts.EncoderFlags | None,
+    encoder: text_flags.EncoderFlags | None,
     show: ShowFlags,
     device: str,
 ) -> Surprises:
@@ -140,14 +142,14 @@ def _read(
 
     finder = show.finder, show.threshold
     if document is not None:
-        _refuse({"a text": given != texts.TextFlags(), "an encoder": encoder is not None}, "--document")
+        _refuse({"a text": given != text_flags.TextFlags(), "an encoder": encoder is not None}, "--document")
         opened, predictor = Store.open(_needed(store, "--document")), _predictor(run, device)
         return surprises_of_document(predictor, opened, document, *chosen(predictor, *finder))
     if store is not None:
         raise ConfigError("a store alone", where="--store", remedy="add --document ID, or --evaluate")
-    read, where = texts.read_text(given, run)
+    read, where = text_flags.read_text(given, run)
     predictor = _predictor(run, device)
-    reader = texts.open_text_reader(predictor.space, encoder)
+    reader = text_flags.open_text_reader(predictor.space, encoder)
     return surprises_of_text(predictor, reader, read, where, *chosen(predictor, *finder))
 
 

@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nextvec.corpus.arrays import map_npy
+from nextvec.corpus.arrow_tables import NewDocument
 from nextvec.corpus.encoders.base import UNKNOWN_CHUNKER, UNKNOWN_ENCODER, Encoder, digest
 from nextvec.corpus.fingerprints import minhash_texts, text_sha256, vectors_sha256
 from nextvec.corpus.ingest import shards
 from nextvec.corpus.survey import KNOWN, is_known
-from nextvec.corpus.tables import NewDocument
 from nextvec.corpus.writer import StoreWriter, check_encoder, check_place
 from nextvec.errors import DocumentError, EncoderError, EncoderMismatchError, NextvecError, VectorError
 from nextvec.progress import Progress

@@ -17,13 +17,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
+from nextvec.corpus.arrow_tables import NewDocument
 from nextvec.corpus.chunking import Chunker, shifts
 from nextvec.corpus.documents import ReaderOptions, ReadReport, read_source
 from nextvec.corpus.encoders import Encoder, EncoderConfig, load_encoder
 from nextvec.corpus.encoders.base import MOST_UNKNOWN, choose_device
 from nextvec.corpus.layout import MANIFEST, FloatArray, read_manifest
 from nextvec.corpus.survey import LISTED, RecurringPassage, Survey, check_language, unspool
-from nextvec.corpus.tables import NewDocument
 from nextvec.corpus.writer import StoreWriter, check_place
 from nextvec.errors import EncoderError, MissingDependencyError, NextvecError, StoreError
 from nextvec.progress import Progress

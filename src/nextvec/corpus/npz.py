@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextvec.corpus.arrays import new_member, open_arrays
+from nextvec.corpus.arrow_tables import NewDocument
 from nextvec.corpus.imports import IMPORT_SHARD_CHUNKS, check_vectors, describe_encoder, imported_writer
 from nextvec.corpus.ingest import shards
 from nextvec.corpus.store import Store
 from nextvec.corpus.survey import KNOWN, is_known
-from nextvec.corpus.tables import NewDocument
 from nextvec.corpus.writer import check_encoder, check_place
 from nextvec.disk import atomic_path
 from nextvec.errors import DocumentError, StoreError, VectorError, WindowError

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from nextvec.corpus.arrow_tables import CARD, NewDocument
 from nextvec.corpus.fingerprints import MinHash, unpack
 from nextvec.corpus.layout import (
     AGAIN,
@@ -40,7 +41,6 @@ from nextvec.corpus.layout import (
     unknown_document,
     verify_shard,
 )
-from nextvec.corpus.tables import CARD, NewDocument
 from nextvec.corpus.writer import StoreWriter
 from nextvec.disk import check_sha256
 from nextvec.errors import StoreError

@@ -16,13 +16,13 @@ from typing import IO
 
 import numpy as np
 
+from nextvec.corpus.arrow_tables import NewDocument
 from nextvec.corpus.chunking import Chunk, Chunker, new_views, view_id
 from nextvec.corpus.encoders import Encoder
 from nextvec.corpus.encoders.base import WORTH_SAYING, unknown_share
 from nextvec.corpus.fingerprints import minhash_text, text_key, text_sha256
 from nextvec.corpus.readers.base import ReadReport, SourceDocument
 from nextvec.corpus.spans import paragraph_spans
-from nextvec.corpus.tables import NewDocument
 from nextvec.errors import ConfigError, DocumentError, EncoderError, StoreError
 from nextvec.progress import Progress
 from nextvec.text import shorten

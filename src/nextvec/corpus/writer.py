@@ -14,6 +14,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nextvec.corpus.arrays import write_header
+from nextvec.corpus.arrow_tables import (
+    NewDocument,
+    chunk_table,
+    document_table,
+    to_stored,
+    write_dataset_card,
+)
 from nextvec.corpus.layout import (
     DAMAGED,
     DOCUMENT_SCHEMA,
@@ -30,7 +37,6 @@ from nextvec.corpus.layout import (
     unknown_document,
     verify_shard,
 )
-from nextvec.corpus.tables import NewDocument, chunk_table, document_table, to_stored, write_dataset_card
 from nextvec.disk import atomic_path, check_sha256, is_own, locked, sha256_file, write_json
 from nextvec.errors import DocumentError, EncoderMismatchError, StoreError, VectorError
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.diagnostics.sections import Change, DiagnosisContext, Section, Verdict, sample, score
 from nextvec.evaluation.intervals import Estimate, Values, estimate
-from nextvec.evaluation.predictor import row_dots
+from nextvec.evaluation.predictor_protocol import row_dots
 from nextvec.text import table
 
 SHUFFLE, BEFORE_LAST = "shuffled", "shuffled before the last"

@@ -18,7 +18,7 @@ from nextvec.evaluation.metrics import (
     moments,
     moments_distance,
 )
-from nextvec.evaluation.predictor import row_dots, unit
+from nextvec.evaluation.predictor_protocol import row_dots, unit
 from nextvec.text import table
 
 LEAST_SPREAD = 0.05

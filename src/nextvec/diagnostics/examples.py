@@ -15,7 +15,7 @@ from nextvec.diagnostics.sections import DiagnosisContext, Section, Texts, Verdi
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.intervals import Values, short
 from nextvec.evaluation.metrics import Scores
-from nextvec.evaluation.predictor import NextVectorPredictor, row_dots, unit
+from nextvec.evaluation.predictor_protocol import NextVectorPredictor, row_dots, unit
 from nextvec.evaluation.ranking import make_pool
 from nextvec.text import shorten
 

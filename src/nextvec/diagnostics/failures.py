@@ -24,7 +24,7 @@ from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.intervals import Estimate, estimate, short
 from nextvec.evaluation.metrics import mean_pairwise_cosine
 from nextvec.evaluation.metrics import mse as mse_of
-from nextvec.evaluation.predictor import row_dots, unit
+from nextvec.evaluation.predictor_protocol import row_dots, unit
 from nextvec.text import table
 
 TOP = 20

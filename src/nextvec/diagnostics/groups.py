@@ -14,7 +14,7 @@ from nextvec.data.windows import FloatArray
 from nextvec.diagnostics.examples import nearest_cosine
 from nextvec.diagnostics.sections import DiagnosisContext, Section, Verdict, spearman
 from nextvec.evaluation.intervals import Estimate, Values, estimate, short
-from nextvec.evaluation.predictor import row_dots, unit
+from nextvec.evaluation.predictor_protocol import row_dots, unit
 from nextvec.text import table
 
 QUANTILES = 4

@@ -18,7 +18,7 @@ from nextvec.data.gather import gather_rows
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.diagnostics.sections import Verdict
 from nextvec.evaluation.intervals import RESAMPLES, Estimate, Values, percentiles, resampled, short
-from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.predictor_protocol import unit
 from nextvec.progress import Progress
 
 if TYPE_CHECKING:

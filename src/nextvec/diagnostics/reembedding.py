@@ -19,7 +19,7 @@ from nextvec.data.windows import FloatArray, IntArray
 from nextvec.diagnostics.sections import Level, Verdict
 from nextvec.errors import EncoderError
 from nextvec.evaluation.intervals import short
-from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.predictor_protocol import unit
 from nextvec.progress import Progress
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import EvaluationSet, context_blocks
 from nextvec.evaluation.intervals import Estimate, Values, estimate
 from nextvec.evaluation.metrics import METRICS, Scores
-from nextvec.evaluation.predictor import NextVectorPredictor, ask, row_dots, unit
+from nextvec.evaluation.predictor_protocol import NextVectorPredictor, ask, row_dots, unit
 from nextvec.evaluation.trajectory import Rollout, offset_profile, rollable
 from nextvec.progress import Progress
 

@@ -19,7 +19,14 @@ from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.data.windows import Extent, FloatArray, Windows
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import context_blocks
-from nextvec.evaluation.predictor import NextVectorPredictor, OnePassPredictor, ask, checked, row_dots, unit
+from nextvec.evaluation.predictor_protocol import (
+    NextVectorPredictor,
+    OnePassPredictor,
+    ask,
+    checked,
+    row_dots,
+    unit,
+)
 
 # Surprise: how far each chunk of a document is from what was expected after the chunks before it.
 

@@ -15,7 +15,7 @@ from nextvec.data.gather import VectorSource, gather_contexts, gather_queries, g
 from nextvec.data.trained import TrainedOn, chunk_keys, key, known
 from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.errors import LeakError
-from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.predictor_protocol import unit
 from nextvec.evaluation.ranking import Pool, ranks
 
 if TYPE_CHECKING:

@@ -28,9 +28,9 @@ from nextvec.evaluation.baselines.simple import window_mean
 from nextvec.evaluation.evaluation_set import LIMIT, SAMPLES, EvaluationSet, Leaks, without_leaks
 from nextvec.evaluation.intervals import RESAMPLES, DocumentBootstrap
 from nextvec.evaluation.metrics import KS, METRICS, Scores
-from nextvec.evaluation.predictor import NextVectorPredictor, measure_speed, ranks_by_query
+from nextvec.evaluation.predictor_protocol import NextVectorPredictor, measure_speed, ranks_by_query
 from nextvec.evaluation.ranking import CANDIDATES, make_pool
-from nextvec.evaluation.report import PredictorRow, Report, compare
+from nextvec.evaluation.results import PredictorRow, Report, compare
 from nextvec.progress import Progress
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class EvaluationConfig:
         samples: how many vectors a window a generative predictor is asked for: 0 (no figures of samples) or
             at least 2.
         speed: also measure latency and throughput.
-        keep: keep every predictor's answers in the report (`nextvec.evaluation.report`).
+        keep: keep every predictor's answers in the report (`nextvec.evaluation.results`).
         quiet: no progress lines.
     """
 

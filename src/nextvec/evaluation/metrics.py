@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.evaluation.evaluation_set import EvaluationSet, context_blocks
-from nextvec.evaluation.predictor import (
+from nextvec.evaluation.predictor_protocol import (
     NextVectorPredictor,
     ask_positions,
     ask_ranking,

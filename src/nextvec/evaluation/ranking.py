@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.data.windows import FloatArray, IntArray, Windows
-from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.predictor_protocol import unit
 from nextvec.vectors import rounding
 
 CANDIDATES = ("split", "store", "document")

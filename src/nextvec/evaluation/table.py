@@ -9,7 +9,7 @@ from typing import Any
 from nextvec.disk import read_json
 from nextvec.errors import EvaluationError, RunError
 from nextvec.evaluation.metrics import KS, METRICS
-from nextvec.evaluation.report import Report
+from nextvec.evaluation.results import Report
 from nextvec.evaluation.trajectory import STEPS
 from nextvec.text import table
 

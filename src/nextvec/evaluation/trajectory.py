@@ -15,7 +15,7 @@ from nextvec.data.gather import gather_rows, read_on
 from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import EvaluationSet
-from nextvec.evaluation.predictor import NextVectorPredictor, ask, refuse_unsound, row_dots, unit
+from nextvec.evaluation.predictor_protocol import NextVectorPredictor, ask, refuse_unsound, row_dots, unit
 
 # Which chunk a prediction is nearest to: the one it should be, one before, one after?
 

@@ -20,7 +20,7 @@ from nextvec.diagnostics.collapse import MomentsSection, compare_moments
 from nextvec.diagnostics.sections import Level, Section, Verdict, sample
 from nextvec.evaluation.evaluation_set import context_blocks
 from nextvec.evaluation.intervals import Estimate, Values, estimate, short
-from nextvec.evaluation.predictor import ask, row_dots
+from nextvec.evaluation.predictor_protocol import ask, row_dots
 from nextvec.experiments.decoder_scores import (
     NOTES,
     TRUE,

@@ -15,7 +15,7 @@ from nextvec.decoding.base import Decoder
 from nextvec.decoding.quality import bleu, gibberish, token_f1, words_of
 from nextvec.diagnostics.sections import Section, Verdict
 from nextvec.evaluation.intervals import Estimate, estimate, short
-from nextvec.evaluation.predictor import row_dots
+from nextvec.evaluation.predictor_protocol import row_dots
 from nextvec.experiments.decoder_trial import HeldOutChunks
 from nextvec.experiments.evaluating import EvaluatedRun
 from nextvec.progress import Progress

@@ -22,7 +22,7 @@ from nextvec.decoding.quality import KnownTexts, require_bleu
 from nextvec.errors import EvaluationError, SplitError
 from nextvec.evaluation.evaluation_set import without_leaks
 from nextvec.evaluation.harness import check_made_for, evaluated_documents
-from nextvec.evaluation.predictor import ask
+from nextvec.evaluation.predictor_protocol import ask
 from nextvec.experiments.evaluating import DocumentSelection, EvaluatedRun, TrainedOnDocuments, division_of
 from nextvec.progress import Progress
 from nextvec.vectors import RawVectors, unit

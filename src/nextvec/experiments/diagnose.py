@@ -22,7 +22,7 @@ from nextvec.errors import EvaluationError, WindowError
 from nextvec.evaluation.baselines import BASELINES
 from nextvec.evaluation.evaluation_set import Leaks, without_leaks
 from nextvec.evaluation.harness import EvaluationConfig, check_made_for, fitted, prepare
-from nextvec.evaluation.predictor import measure_speed
+from nextvec.evaluation.predictor_protocol import measure_speed
 from nextvec.experiments.brief import Checklist, checklist
 from nextvec.experiments.evaluating import DocumentSelection, for_question, laid_out
 from nextvec.inference.predictor import RunPredictor

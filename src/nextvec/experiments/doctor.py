@@ -13,7 +13,7 @@ from nextvec.decoding.base import MANIFEST as DECODER
 from nextvec.decoding.inverter.folder import load_saved
 from nextvec.disk import read_json, read_object
 from nextvec.errors import RunError
-from nextvec.evaluation.report import KEPT, KeptPredictions
+from nextvec.evaluation.results import KEPT, KeptPredictions
 from nextvec.evaluation.table import TABLE, read_table
 from nextvec.experiments.matrix import PLAN
 from nextvec.experiments.verify import Examination, Examined, examine_store, listed, look

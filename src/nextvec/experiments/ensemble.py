@@ -24,7 +24,7 @@ from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.disk import UNSEALED, check_seal, new_folder, read_json, seal, write_json
 from nextvec.errors import EvaluationError, RunError
 from nextvec.evaluation.baselines import BASELINES, Baseline
-from nextvec.evaluation.predictor import NextVectorPredictor, ask, unit
+from nextvec.evaluation.predictor_protocol import NextVectorPredictor, ask, unit
 from nextvec.inference.base import StreamSession, TrainedPredictor, WindowSession
 from nextvec.inference.engines import Engine
 from nextvec.inference.exported import MANIFEST as EXPORT

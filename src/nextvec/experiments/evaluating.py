@@ -24,8 +24,8 @@ from nextvec.errors import EvaluationError, NextvecError, RunError, ServerError,
 from nextvec.evaluation.evaluation_set import EvaluationSet, without_leaks
 from nextvec.evaluation.harness import EvaluationConfig, FittingData, evaluate, evaluated_documents, prepare
 from nextvec.evaluation.intervals import caution
-from nextvec.evaluation.predictor import NextVectorPredictor
-from nextvec.evaluation.report import Report
+from nextvec.evaluation.predictor_protocol import NextVectorPredictor
+from nextvec.evaluation.results import Report
 from nextvec.training.config import DataConfig
 
 

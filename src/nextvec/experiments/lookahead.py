@@ -23,7 +23,7 @@ from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import EvaluationSet, Leaks
 from nextvec.evaluation.harness import EvaluationConfig, check_made_for, prepare
 from nextvec.evaluation.intervals import Estimate, Values, estimate, short
-from nextvec.evaluation.predictor import one_thread, row_dots
+from nextvec.evaluation.predictor_protocol import one_thread, row_dots
 from nextvec.evaluation.ranking import Pool
 from nextvec.experiments.evaluating import DocumentSelection, divide, division_of, for_question
 from nextvec.inference.base import TrainedPredictor

@@ -29,7 +29,7 @@ from nextvec.evaluation.baselines import QUERY_BASELINES
 from nextvec.evaluation.evaluation_set import Leaks
 from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.evaluation.intervals import DocumentBootstrap
-from nextvec.evaluation.report import KEPT, KeptPredictions, PredictorRow, Report, compare
+from nextvec.evaluation.results import KEPT, KeptPredictions, PredictorRow, Report, compare
 from nextvec.evaluation.table import TABLE
 from nextvec.experiments.evaluating import DocumentSelection, check_evaluation, evaluate_runs
 from nextvec.experiments.plan import MatrixCell, MatrixPlan, held_plan, train_cells

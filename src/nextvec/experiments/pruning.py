@@ -20,8 +20,8 @@ from nextvec.data.splits import SplitConfig
 from nextvec.disk import locked, read_object, refuse_taken
 from nextvec.errors import ConfigError, EncoderMismatchError, RunError
 from nextvec.evaluation.intervals import Estimate
-from nextvec.evaluation.predictor import one_thread
-from nextvec.evaluation.report import Report
+from nextvec.evaluation.predictor_protocol import one_thread
+from nextvec.evaluation.results import Report
 from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs, own_question, with_its_file
 from nextvec.experiments.pruning_units import Importance, chosen, find_units, nonzero, sizes, smaller, zeroed
 from nextvec.experiments.runs import RunFolder

@@ -36,7 +36,7 @@ from nextvec.evaluation.boundaries import (
 )
 from nextvec.evaluation.harness import EvaluationConfig, check_made_for, fitted
 from nextvec.evaluation.intervals import STANDING, DocumentBootstrap, Estimate
-from nextvec.evaluation.predictor import Kind, NextVectorPredictor
+from nextvec.evaluation.predictor_protocol import Kind, NextVectorPredictor
 from nextvec.experiments.evaluating import DocumentSelection, evaluation_windows, laid_out
 from nextvec.inference.base import TrainedPredictor
 from nextvec.progress import Progress

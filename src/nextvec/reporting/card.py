@@ -29,7 +29,7 @@ from nextvec.models.saving import CONFIG as MODEL
 from nextvec.models.saving import WEIGHTS
 from nextvec.reporting.headline import Standing
 from nextvec.reporting.inputs import ReportInputs
-from nextvec.reporting.tables import render
+from nextvec.reporting.result_files import render
 from nextvec.training.config import DataConfig, TrainConfig, read_config
 
 CARD = "README.md"

@@ -12,7 +12,7 @@ from nextvec.disk import read_object
 from nextvec.errors import RunError
 from nextvec.evaluation.intervals import STANDING
 from nextvec.evaluation.metrics import METRICS
-from nextvec.evaluation.report import COMPARED
+from nextvec.evaluation.results import COMPARED
 from nextvec.evaluation.table import FIGURES, TABLE, read_table
 from nextvec.experiments.runs import RunFolder
 from nextvec.models.saving import WEIGHTS

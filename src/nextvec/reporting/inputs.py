@@ -21,8 +21,8 @@ from nextvec.diagnostics.data import DataDiagnosis, DataDiagnosisConfig, diagnos
 from nextvec.diagnostics.sections import sample
 from nextvec.errors import NextvecError, RunError, StoreError
 from nextvec.evaluation.baselines import BASELINES
-from nextvec.evaluation.predictor import row_dots, unit
-from nextvec.evaluation.report import KEPT, KeptPredictions
+from nextvec.evaluation.predictor_protocol import row_dots, unit
+from nextvec.evaluation.results import KEPT, KeptPredictions
 from nextvec.evaluation.table import TABLE, read_table
 from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs, own_question
 from nextvec.experiments.matrix import PLAN, merge_seeds
@@ -48,7 +48,7 @@ class ReportInputs:
     Attributes:
         folder, kind: what is reported on.
         runs: every run that was started, row by row and seed by seed.
-        table: the JSON of the scores (`nextvec.evaluation.report.Report.to_json`); None: not evaluated yet.
+        table: the JSON of the scores (`nextvec.evaluation.results.Report.to_json`); None: not evaluated yet.
         table_file: the name of the file it stands in.
         plan: of a matrix.
         answers: what every predictor answered, window by window.

@@ -20,11 +20,11 @@ from nextvec.disk import write_text
 from nextvec.errors import NothingToDraw
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.harness import EvaluationConfig, make_evaluation_set
-from nextvec.evaluation.predictor import row_dots, unit
-from nextvec.evaluation.report import KeptPredictions
+from nextvec.evaluation.predictor_protocol import row_dots, unit
+from nextvec.evaluation.results import KeptPredictions
 from nextvec.reporting.drawing import best_baseline
 from nextvec.reporting.inputs import Need, ReportInputs
-from nextvec.reporting.tables import render
+from nextvec.reporting.result_files import render
 
 Values = NDArray[np.float64]
 MOST_SEEN = 5000

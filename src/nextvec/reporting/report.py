@@ -19,7 +19,7 @@ from nextvec.reporting.figures import Format, Spec, chosen, draw, save
 from nextvec.reporting.headline import headline
 from nextvec.reporting.inputs import ReportInputs
 from nextvec.reporting.predicted import NEEDS, extremes, write_qualitative
-from nextvec.reporting.tables import CONFIGURATION, command, own, render, shared, write_tables
+from nextvec.reporting.result_files import CONFIGURATION, command, own, render, shared, write_tables
 
 PAGE = "report.html"
 PLOTS = "comparison_plots"

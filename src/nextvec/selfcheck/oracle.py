@@ -11,7 +11,7 @@ import numpy as np
 
 from nextvec.evaluation.baselines import BASELINES
 from nextvec.evaluation.metrics import BEST_BASELINE, LINEAR_AVERAGE, METRICS, Metric, Scores
-from nextvec.evaluation.predictor import one_thread
+from nextvec.evaluation.predictor_protocol import one_thread
 from nextvec.progress import Progress
 from nextvec.selfcheck.expectations import EXPECTATIONS
 from nextvec.selfcheck.predictors import KnownPredictor, OracleContext, known_predictors

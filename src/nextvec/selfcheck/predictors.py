@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nextvec.data.windows import FloatArray, IntArray
 from nextvec.evaluation.baselines import CopyLast, LastAndMean, LinearAverage, Random
-from nextvec.evaluation.predictor import Kind, NextVectorPredictor, unit
+from nextvec.evaluation.predictor_protocol import Kind, NextVectorPredictor, unit
 from nextvec.evaluation.trajectory import STEPS
 from nextvec.selfcheck.theory import (
     AnswerMixture,

@@ -20,7 +20,7 @@ from nextvec.corpus.store import Document, NewDocument, Store, StoreWriter
 from nextvec.data.windows import FloatArray, IntArray, Task, make_windows, with_queries
 from nextvec.evaluation.baselines import MeanVector
 from nextvec.evaluation.evaluation_set import EvaluationSet
-from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.predictor_protocol import unit
 from nextvec.evaluation.ranking import make_pool
 
 Wide = NDArray[np.float64]

@@ -23,14 +23,14 @@ from nextvec.serving import operation
 from nextvec.serving.batching import Batcher
 from nextvec.serving.errors import Refusal, refusal_of
 from nextvec.serving.gateway import Gateway
-from nextvec.serving.models import ServedModels
 from nextvec.serving.operation import Metrics, RequestLog
 from nextvec.serving.request_context import VariantLog, context_of_request
 from nextvec.serving.routes import coding, models, predict, sessions, text
 from nextvec.serving.schemas import components
+from nextvec.serving.served_models import ServedModels
 from nextvec.serving.sessions import Sessions
 from nextvec.serving.settings import GUARDED, Settings
-from nextvec.serving.tokens import TokenVocabulary
+from nextvec.serving.token_input import TokenVocabulary
 from nextvec.serving.work import AdmissionQueue
 from nextvec.version import __version__
 

@@ -12,7 +12,7 @@ from typing import Any
 from starlette.requests import Request
 
 from nextvec.serving.errors import Refusal
-from nextvec.serving.models import ServedModel, ServedModels
+from nextvec.serving.served_models import ServedModel, ServedModels
 from nextvec.serving.settings import header
 
 KEY = "nextvec.request"  # in an ASGI scope

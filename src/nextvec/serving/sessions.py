@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from nextvec.inference.base import StreamSession
 from nextvec.serving.errors import Refusal
-from nextvec.serving.models import ServedModel
+from nextvec.serving.served_models import ServedModel
 
 MOST, MOST_BYTES, IDLE_SECONDS = 256, 2**30, 600.0
 EACH = 64

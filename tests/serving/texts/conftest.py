@@ -13,7 +13,7 @@ from nextvec.client import Client
 from nextvec.corpus.reading import TextReader
 from nextvec.corpus.store import Store
 from nextvec.inference.predictor import RunPredictor
-from nextvec.serving.tokens import CACHED as CL100K_BASE
+from nextvec.serving.token_input import CACHED as CL100K_BASE
 from server_process import serving
 
 # LlamaIndex brings tiktoken's copy of cl100k_base, so that no test has to fetch it.

@@ -20,7 +20,7 @@ from nextvec.errors import ConfigError
 from nextvec.serving.errors import Refusal
 from nextvec.serving.routes.coding import EmbeddingsRequest, EncodeRequest, encoded
 from nextvec.serving.settings import Settings
-from nextvec.serving.tokens import CACHED, OWN, TokenVocabulary
+from nextvec.serving.token_input import CACHED, OWN, TokenVocabulary
 
 TEXTS = ["The mill stood by the river.", "Then it froze: 3 °C below zero, naïve or not."]
 # "The mill stood by the river." by cl100k_base.

@@ -17,7 +17,6 @@ from nextvec.decoding.pipeline import Pipeline
 from nextvec.errors import ServerError
 from nextvec.inference.predictor import RunPredictor
 from nextvec.serving.errors import Refusal
-from nextvec.serving.models import ServedModel
 from nextvec.serving.routes.coding import DecodeRequest, decoded
 from nextvec.serving.routes.text import (
     PredictTextRequest,
@@ -27,6 +26,7 @@ from nextvec.serving.routes.text import (
     retrieved,
     rolled_out,
 )
+from nextvec.serving.served_models import ServedModel
 from nextvec.serving.settings import Settings
 from passages import documents
 

@@ -14,7 +14,7 @@ from nextvec.config import from_dict, to_dict
 from nextvec.corpus.reading import Space
 from nextvec.decoding.base import MANIFEST
 from nextvec.decoding.inverter.network import Network, NetworkConfig
-from nextvec.decoding.inverter.tokens import MAX_LENGTH, Tokens
+from nextvec.decoding.inverter.tokenizer import MAX_LENGTH, Tokens
 from nextvec.disk import read_json
 from nextvec.errors import ConfigError, DecoderError
 from nextvec.models.saving import (

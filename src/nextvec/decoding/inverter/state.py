@@ -21,7 +21,15 @@ from nextvec.data.splits import Split, SplitConfig, split_documents
 from nextvec.data.trained import TRAINED_ON, TrainedOn, store_identity
 from nextvec.decoding.inverter.folder import save_inverter
 from nextvec.decoding.inverter.network import Network, NetworkConfig
-from nextvec.decoding.inverter.tokens import BYTES, MAX_LENGTH, Kind, Pairs, Tokens, pairs_of, rows_with_text
+from nextvec.decoding.inverter.tokenizer import (
+    BYTES,
+    MAX_LENGTH,
+    Kind,
+    Pairs,
+    Tokens,
+    pairs_of,
+    rows_with_text,
+)
 from nextvec.errors import DecoderError, SplitError
 from nextvec.hardware import Hardware, RuntimeConfig, find_hardware
 

@@ -26,7 +26,7 @@ from nextvec.decoding.inverter.state import (
     InverterSession,
     open_session,
 )
-from nextvec.decoding.inverter.tokens import TokenBatch
+from nextvec.decoding.inverter.tokenizer import TokenBatch
 from nextvec.disk import locked, write_lines
 from nextvec.errors import TrainingError
 from nextvec.interrupt import StopSignals, TrainingInterrupted

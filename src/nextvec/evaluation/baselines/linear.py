@@ -27,7 +27,7 @@ from nextvec.data.least_squares import (
 )
 from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.evaluation.baselines.simple import Baseline
-from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.predictor_protocol import unit
 
 RESIDUALS = 8192  # kept of the training windows, evenly spaced
 

@@ -14,7 +14,7 @@ from nextvec.data.gather import VectorSource, gather_rows
 from nextvec.data.least_squares import training_blocks
 from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.errors import EvaluationError
-from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.predictor_protocol import unit
 
 if TYPE_CHECKING:
     import torch

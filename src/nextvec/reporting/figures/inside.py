@@ -17,7 +17,7 @@ from nextvec.evaluation.baselines import CopyLast
 from nextvec.evaluation.evaluation_set import EvaluationSet
 from nextvec.evaluation.intervals import short
 from nextvec.evaluation.metrics import Scores, moments
-from nextvec.evaluation.predictor import NextVectorPredictor, row_dots
+from nextvec.evaluation.predictor_protocol import NextVectorPredictor, row_dots
 from nextvec.evaluation.trajectory import rollable, rollout
 from nextvec.inference.predictor import RunPredictor
 from nextvec.reporting import drawing

@@ -15,7 +15,7 @@ from nextvec.diagnostics.examples import nearest_rows
 from nextvec.diagnostics.sections import sample
 from nextvec.errors import NothingToDraw
 from nextvec.evaluation.metrics import moments
-from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.predictor_protocol import unit
 from nextvec.reporting.drawing import canvas, diagonal, look, name_axes, panels, wrapped
 from nextvec.reporting.figures import figure
 from nextvec.reporting.inputs import ReportInputs

@@ -14,7 +14,7 @@ from nextvec.decoding.load import open_decoder
 from nextvec.diagnostics.sections import Verdict
 from nextvec.evaluation.baselines import CopyLast
 from nextvec.evaluation.harness import EvaluationConfig, evaluate
-from nextvec.evaluation.predictor import unit
+from nextvec.evaluation.predictor_protocol import unit
 from nextvec.inference.predictor import RunPredictor
 from nextvec.selfcheck.faults import fault, nothing
 from nextvec.selfcheck.faults.fixture import (
@@ -254,7 +254,7 @@ class Exchanged(Candidate):
     did="mse of unit vectors, cosine of raw ones",
     guard="unit predictions must be of unit length",
     expected=("EvaluationError", "the raw output goes first, the unit output second"),
-    without={"nextvec.evaluation.predictor:checked": nothing},
+    without={"nextvec.evaluation.predictor_protocol:checked": nothing},
 )
 def outputs_exchanged(fixture: Fixture, faulty: bool) -> Observation:
     """A predictor gives its two outputs in the wrong order."""

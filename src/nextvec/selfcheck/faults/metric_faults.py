@@ -115,7 +115,7 @@ BANK = ("--candidates", "document", "--k")
     did="chance was 83 %",
     guard="pool size and chance beside every recall; a note where chance alone finds more than half",
     expected=("note", "Chance alone"),
-    without={"nextvec.evaluation.report:EASY": 1.0},
+    without={"nextvec.evaluation.results:EASY": 1.0},
 )
 def bank_of_six(fixture: Fixture, faulty: bool) -> Observation:
     """Documents of 11 chunks, 5 of them read: the target is one of 6 at most."""

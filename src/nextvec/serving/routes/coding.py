@@ -18,11 +18,18 @@ from nextvec.decoding.base import Decoded, Decoder
 from nextvec.serving import schemas
 from nextvec.serving.bodies import embeddings, windows_of
 from nextvec.serving.errors import Refusal, invalid
-from nextvec.serving.models import ServedModel
 from nextvec.serving.request_context import assigned, served
+from nextvec.serving.served_models import ServedModel
 from nextvec.serving.settings import Settings
-from nextvec.serving.texts import PassageOutput, checked_text, library_of, on_model, passage_output, texts_of
-from nextvec.serving.tokens import TokenVocabulary
+from nextvec.serving.text_fields import (
+    PassageOutput,
+    checked_text,
+    library_of,
+    on_model,
+    passage_output,
+    texts_of,
+)
+from nextvec.serving.token_input import TokenVocabulary
 from nextvec.serving.work import run_blocking
 from nextvec.vectors import unit
 

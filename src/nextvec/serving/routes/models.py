@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nextvec.errors import RunError
 from nextvec.serving.errors import Refusal
-from nextvec.serving.models import ServedModel
 from nextvec.serving.request_context import served
 from nextvec.serving.schemas import errors
+from nextvec.serving.served_models import ServedModel
 from nextvec.serving.work import run_blocking
 
 router = APIRouter(prefix="/v1", tags=["models"])

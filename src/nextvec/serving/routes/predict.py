@@ -23,9 +23,9 @@ from nextvec.serving.bodies import (
     windows_of,
 )
 from nextvec.serving.errors import Refusal, invalid
-from nextvec.serving.models import ServedModel
 from nextvec.serving.request_context import assigned, context_of_request
 from nextvec.serving.schemas import JSON, NPY
+from nextvec.serving.served_models import ServedModel
 from nextvec.serving.settings import Settings
 from nextvec.serving.work import patiently
 from nextvec.vectors import unit

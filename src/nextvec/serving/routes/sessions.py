@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from nextvec.data.windows import FloatArray
-from nextvec.serving import schemas, texts
+from nextvec.serving import schemas, text_fields
 from nextvec.serving.request_context import assigned, client_of, context_of_request
 from nextvec.serving.routes.predict import answer, finite, query_of, received
 from nextvec.serving.sessions import Sessions, Stream
@@ -64,15 +64,15 @@ class PushTextRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    text: texts.Text
-    passages: texts.Passages = None
+    text: text_fields.Text
+    passages: text_fields.Passages = None
     encoding_format: schemas.Encoded = "float"
 
 
-class ChunkPrediction(texts.ChunkOutput):
+class ChunkPrediction(text_fields.ChunkOutput):
     """A chunk, and what was expected after it."""
 
-    embedding: texts.Numbers
+    embedding: text_fields.Numbers
 
 
 class PushTextResponse(BaseModel):
@@ -83,7 +83,9 @@ class PushTextResponse(BaseModel):
     model: str
     position: int
     chunks: list[ChunkPrediction]
-    passages: list[texts.PassageOutput] = Field(description="near what is expected after the last chunk")
+    passages: list[text_fields.PassageOutput] = Field(
+        description="near what is expected after the last chunk"
+    )
 
 
 def _sessions(request: Request) -> Sessions:
@@ -126,7 +128,7 @@ async def push_vectors(request: Request, id: str) -> Response:
     time: 409 while another is under way. After a time-out ask how far the session has read."""
     fields, npy = received(request, PushRequest, IN_ADDRESS)
     stream = _found(request, id, push=True)
-    vectors = texts.context_of(stream.model, fields.input, request.app.state.settings).values
+    vectors = text_fields.context_of(stream.model, fields.input, request.app.state.settings).values
     context_of_request(request).vectors = len(vectors)
     raw = await run_blocking(request, _read, stream, vectors)
     values = unit(raw) if fields.output_type == "cosine" else raw
@@ -170,22 +172,22 @@ def _read(stream: Stream, vectors: FloatArray) -> FloatArray:
 def _read_text(stream: Stream, fields: PushTextRequest, settings: Settings) -> PushTextResponse:
     """In a thread: the same of a text's chunks."""
     model = stream.model
-    pipeline = texts.texts_of(model)
-    n = texts.wanted(pipeline, fields.passages, PASSAGES)
-    chunks = texts.chunks_of(pipeline.reader, texts.checked_text(fields.text, settings))
+    pipeline = text_fields.texts_of(model)
+    n = text_fields.wanted(pipeline, fields.passages, PASSAGES)
+    chunks = text_fields.chunks_of(pipeline.reader, text_fields.checked_text(fields.text, settings))
     message = [chunk.text for chunk in chunks]
     with stream.turn(len(message)) as session:
         raw = finite(session.read(pipeline.reader.encode(message).values))
         position = session.position
     chunks_read = [
-        ChunkPrediction.of(chunk, read=True, embedding=texts.vector_output(row, fields.encoding_format))
+        ChunkPrediction.of(chunk, read=True, embedding=text_fields.vector_output(row, fields.encoding_format))
         for chunk, row in zip(chunks, raw, strict=True)
     ]
     passages = []
     if n > 0 and pipeline.library is not None:
         last: RawVectors = model.predictor.vectors(raw[-1:])
         [near] = pipeline.library.nearest(last.unit(), n, [pipeline.library.rows_of(message)])
-        passages = texts.passage_outputs(tuple(near), pipeline)
+        passages = text_fields.passage_outputs(tuple(near), pipeline)
     return PushTextResponse(
         id=stream.id, model=model.name, position=position, chunks=chunks_read, passages=passages
     )

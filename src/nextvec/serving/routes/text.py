@@ -13,10 +13,10 @@ from nextvec.experiments.surprise import chosen, next_predictor, surprises_of_te
 from nextvec.inference.rollout import Guard, RolloutSettings, SnapToCorpus
 from nextvec.retrieval.context import Reading, RetrievalContext
 from nextvec.retrieval.strategies import Strategy
-from nextvec.serving import texts
+from nextvec.serving import text_fields
 from nextvec.serving.errors import invalid
-from nextvec.serving.models import ServedModel
 from nextvec.serving.schemas import WORKING, Encoded, RequestFields, errors
+from nextvec.serving.served_models import ServedModel
 from nextvec.serving.settings import Settings
 from nextvec.vectors import RawVectors
 
@@ -41,10 +41,10 @@ class PredictTextRequest(RequestFields):
         }
     )
 
-    text: texts.Text
+    text: text_fields.Text
     horizon: int | None = Field(None, ge=1, description="chunks ahead; by default the model's nearest")
-    passages: texts.Passages = None
-    query: texts.Query = None
+    passages: text_fields.Passages = None
+    query: text_fields.Query = None
     attention: bool = Field(False, description="how much each chunk counted, for models that have it")
 
 
@@ -65,9 +65,11 @@ class PredictTextResponse(BaseModel):
     model: str
     horizon: int = Field(description="so many chunks after the last one")
     read: int = Field(description="chunks that the model read, the last ones of the text")
-    chunks: list[texts.ChunkOutput]
-    decoded: texts.DecodedOutput | None = Field(description="by the server's decoder; null where it has none")
-    passages: list[texts.PassageOutput] = Field(
+    chunks: list[text_fields.ChunkOutput]
+    decoded: text_fields.DecodedOutput | None = Field(
+        description="by the server's decoder; null where it has none"
+    )
+    passages: list[text_fields.PassageOutput] = Field(
         description="of the store, the nearest first, without what was read"
     )
     confidence: ConfidenceOutput | None = Field(
@@ -81,17 +83,17 @@ class PredictTextResponse(BaseModel):
 async def predict_text(request: Request, fields: PredictTextRequest) -> PredictTextResponse:
     """The text is cut and encoded as the model's training texts were. Told are real passages near the
     predicted vector (with a store), the decoder's text for it (with a decoder) and how sure the model is."""
-    return await texts.on_model(request, fields, predicted)
+    return await text_fields.on_model(request, fields, predicted)
 
 
 def predicted(model: ServedModel, fields: PredictTextRequest, settings: Settings) -> PredictTextResponse:
     """The answer. Raises Refusal, and what the pipeline raises."""
-    pipeline, at_horizon = texts.texts_of(model), model.at_horizon(fields.horizon)
+    pipeline, at_horizon = text_fields.texts_of(model), model.at_horizon(fields.horizon)
     horizon = at_horizon.horizons[at_horizon.head]
-    n = texts.wanted(pipeline, fields.passages, PASSAGES)
-    read = pipeline.look(texts.checked_text(fields.text, settings), fields.query)
+    n = text_fields.wanted(pipeline, fields.passages, PASSAGES)
+    read = pipeline.look(text_fields.checked_text(fields.text, settings), fields.query)
     found = pipeline.after(read, horizon, n)
-    attention = texts.attention_of(at_horizon, read) if fields.attention else None
+    attention = text_fields.attention_of(at_horizon, read) if fields.attention else None
     short = pipeline.shortage(read)
     notes = [] if short is None else [short]
     if fields.attention and attention is None:
@@ -101,9 +103,9 @@ def predicted(model: ServedModel, fields: PredictTextRequest, settings: Settings
         model=model.name,
         horizon=horizon,
         read=found.read,
-        chunks=texts.chunk_outputs(read),
-        decoded=texts.decoded_output(found.decoded),
-        passages=texts.passage_outputs(found.nearest, pipeline),
+        chunks=text_fields.chunk_outputs(read),
+        decoded=text_fields.decoded_output(found.decoded),
+        passages=text_fields.passage_outputs(found.nearest, pipeline),
         confidence=None if sure is None else ConfidenceOutput(kind=sure.kind, value=sure.value),
         attention=attention,
         notes=notes,
@@ -113,14 +115,14 @@ def predicted(model: ServedModel, fields: PredictTextRequest, settings: Settings
 # Passages of the store that come next.
 
 
-class RetrieveRequest(texts.SourceRequest):
+class RetrieveRequest(text_fields.SourceRequest):
     """A text, or vectors, that something follows."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"text": "The mill stood by the river. Then it froze.", "n": 3}]}
     )
 
-    n: Annotated[int, Field(ge=1, le=texts.MAX_PASSAGES)] = 10
+    n: Annotated[int, Field(ge=1, le=text_fields.MAX_PASSAGES)] = 10
     strategy: str | None = Field(
         None,
         max_length=200,
@@ -136,22 +138,22 @@ class RetrieveResponse(BaseModel):
     model: str
     strategy: str
     read: int
-    passages: list[texts.PassageOutput]
+    passages: list[text_fields.PassageOutput]
 
 
 @router.post("/retrieve", summary="Find the passages that come next.", responses=ANSWERS)
 async def retrieve(request: Request, fields: RetrieveRequest) -> RetrieveResponse:
     """Passages of the server's store, the best first, without those that were read."""
-    return await texts.on_model(request, fields, retrieved)
+    return await text_fields.on_model(request, fields, retrieved)
 
 
 def retrieved(model: ServedModel, fields: RetrieveRequest, settings: Settings) -> RetrieveResponse:
     """The answer. Raises Refusal, RetrievalError."""
-    pipeline = texts.texts_of(model)
-    library = texts.library_of(pipeline)
+    pipeline = text_fields.texts_of(model)
+    library = text_fields.library_of(pipeline)
     steered, named = fields.query is not None, fields.strategy
     strategy = Strategy.named(named) if named else Strategy.default(pipeline.predictor, steered)
-    read = texts.read_source(model, fields, settings)
+    read = text_fields.read_source(model, fields, settings)
     queries, (decoder, reader) = read.queries, (pipeline.decoder, pipeline.reader)
     query = None if queries is None else RawVectors(queries, read.vectors.encoder, read.vectors.normalised)
     reading = Reading.of_text(read.vectors, library.index, query)
@@ -162,7 +164,7 @@ def retrieved(model: ServedModel, fields: RetrieveRequest, settings: Settings) -
     pairs = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
     reordered = "+" in strategy.name
     passages = [
-        texts.passage_output(library.passage(row, score), library, reordered=reordered)
+        text_fields.passage_output(library.passage(row, score), library, reordered=reordered)
         for row, score in pairs
     ]
     return RetrieveResponse(model=model.name, strategy=strategy.name, read=read.reading[0], passages=passages)
@@ -182,7 +184,7 @@ class SurpriseRequest(RequestFields):
         }
     )
 
-    text: texts.Text
+    text: text_fields.Text
     finder: Literal["surprise", "surprise-depth", "surprise-ahead", "cosine-drop", "cosine-gap"] | None = (
         Field(
             None,
@@ -220,13 +222,13 @@ class SurpriseResponse(BaseModel):
 @router.post("/surprise", summary="Measure how unexpected each chunk is.", responses=ANSWERS)
 async def surprise(request: Request, fields: SurpriseRequest) -> SurpriseResponse:
     """And where topics change."""
-    return await texts.on_model(request, fields, surprised)
+    return await text_fields.on_model(request, fields, surprised)
 
 
 def surprised(model: ServedModel, fields: SurpriseRequest, settings: Settings) -> SurpriseResponse:
     """The answer. Raises Refusal; DocumentError: one chunk; RunError: the model predicts other than next."""
-    reader, text = texts.texts_of(model).reader, texts.checked_text(fields.text, settings)
-    chunks = texts.chunks_of(reader, text)
+    reader, text = text_fields.texts_of(model).reader, text_fields.checked_text(fields.text, settings)
+    chunks = text_fields.chunks_of(reader, text)
     predictor = next_predictor(model.predictor)
     finder, rule = chosen(predictor, fields.finder, fields.threshold)
     found = surprises_of_text(predictor, reader, text, "text", finder, rule)
@@ -251,7 +253,7 @@ def surprised(model: ServedModel, fields: SurpriseRequest, settings: Settings) -
 MAX_STEPS = 64
 
 
-class RolloutRequest(texts.SourceRequest):
+class RolloutRequest(text_fields.SourceRequest):
     """Where it begins, how far it goes, and what holds it on course (as of `nextvec rollout`)."""
 
     model_config = ConfigDict(
@@ -259,7 +261,7 @@ class RolloutRequest(texts.SourceRequest):
     )
 
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 5
-    passages: texts.Passages = None
+    passages: text_fields.Passages = None
     min_cosine: float | None = Field(
         None, ge=-1, le=1, description="stop when the cosine to the last chunk read falls below"
     )
@@ -278,7 +280,7 @@ class RolloutRequest(texts.SourceRequest):
     def rollout_settings(self, pipeline: Pipeline) -> RolloutSettings:
         """As a rollout takes it. Raises Refusal 409: snapping without a store."""
         if self.snap:
-            texts.library_of(pipeline)
+            text_fields.library_of(pipeline)
         guard = Guard(self.min_cosine, self.max_repetition, self.rescale)
         snap = SnapToCorpus(self.snap_threshold, self.snap_blend) if self.snap else None
         return RolloutSettings(guard, snap, seed=self.seed)
@@ -288,13 +290,13 @@ class StepOutput(BaseModel):
     """One step."""
 
     step: int = Field(description="from 1")
-    embedding: texts.Numbers = Field(description="the prediction, raw")
+    embedding: text_fields.Numbers = Field(description="the prediction, raw")
     length: float = Field(description="of the prediction before it was rescaled")
     drift: float = Field(description="cosine to the last chunk that was really read")
     repetition: float | None = Field(description="cosine to the step before; null at the first")
-    snapped: texts.PassageOutput | None = Field(description="the passage it was pulled to")
-    decoded: texts.DecodedOutput | None
-    passages: list[texts.PassageOutput]
+    snapped: text_fields.PassageOutput | None = Field(description="the passage it was pulled to")
+    decoded: text_fields.DecodedOutput | None
+    passages: list[text_fields.PassageOutput]
 
 
 class RolloutResponse(BaseModel):
@@ -310,18 +312,18 @@ class RolloutResponse(BaseModel):
 @router.post("/rollout", summary="Go on step by step.", responses=ANSWERS)
 async def rollout(request: Request, fields: RolloutRequest) -> RolloutResponse:
     """Every step reads those before it as if they were text."""
-    return await texts.on_model(request, fields, rolled_out)
+    return await text_fields.on_model(request, fields, rolled_out)
 
 
 def rolled_out(model: ServedModel, fields: RolloutRequest, settings: Settings) -> RolloutResponse:
     """The answer. Raises Refusal, and what the pipeline raises."""
-    pipeline = texts.texts_of(model)
+    pipeline = text_fields.texts_of(model)
     if fields.seed is not None and not pipeline.predictor.generative:
         message = f"{model.name} has no distribution to draw from"
         raise invalid(message, "invalid_field", "seed", "leave it out")
-    n = texts.wanted(pipeline, fields.passages, 1)
+    n = text_fields.wanted(pipeline, fields.passages, 1)
     how = fields.rollout_settings(pipeline)
-    found = pipeline.go_on(texts.read_source(model, fields, settings), fields.steps, how, n)
+    found = pipeline.go_on(text_fields.read_source(model, fields, settings), fields.steps, how, n)
     steps = [_output(step, pipeline, fields.encoding_format) for step in found.steps]
     return RolloutResponse(model=model.name, read=found.read, steps=steps, objection=found.objection)
 
@@ -331,11 +333,11 @@ def _output(rolled: RolloutPassage, pipeline: Pipeline, encoding: str) -> StepOu
     snapped = rolled.snapped
     return StepOutput(
         step=rolled.number,
-        embedding=texts.vector_output(step.raw, encoding),
+        embedding=text_fields.vector_output(step.raw, encoding),
         length=step.length,
         drift=step.drift,
         repetition=step.repetition,
-        snapped=None if snapped is None or library is None else texts.passage_output(snapped, library),
-        decoded=texts.decoded_output(rolled.decoded),
-        passages=texts.passage_outputs(rolled.nearest, pipeline),
+        snapped=None if snapped is None or library is None else text_fields.passage_output(snapped, library),
+        decoded=text_fields.decoded_output(rolled.decoded),
+        passages=text_fields.passage_outputs(rolled.nearest, pipeline),
     )

@@ -19,7 +19,7 @@ from nextvec.errors import EvaluationError
 from nextvec.evaluation.evaluation_set import Leaks
 from nextvec.evaluation.intervals import STANDING, DocumentBootstrap, Estimate, caution
 from nextvec.evaluation.metrics import KS, LINEAR_AVERAGE, METRICS, skill_over
-from nextvec.evaluation.predictor import Kind
+from nextvec.evaluation.predictor_protocol import Kind
 
 EASY = 0.5
 """A recall that chance alone brings above this says little; the field's bank of 6 vectors gave .83."""

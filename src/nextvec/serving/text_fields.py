@@ -21,9 +21,9 @@ from nextvec.inference.engines import tensors
 from nextvec.inference.predictor import ModelPredictor
 from nextvec.serving.bodies import windows_of
 from nextvec.serving.errors import Refusal, invalid
-from nextvec.serving.models import ServedModel
 from nextvec.serving.request_context import assigned
 from nextvec.serving.schemas import VECTORS, RequestFields
+from nextvec.serving.served_models import ServedModel
 from nextvec.serving.settings import Settings
 from nextvec.serving.work import run_blocking
 from nextvec.vectors import RawVectors

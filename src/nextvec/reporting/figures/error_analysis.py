@@ -12,7 +12,7 @@ from nextvec.diagnostics.groups import quantile_masks
 from nextvec.diagnostics.sections import spearman
 from nextvec.errors import NothingToDraw
 from nextvec.evaluation.intervals import short
-from nextvec.evaluation.report import KeptPredictions
+from nextvec.evaluation.results import KeptPredictions
 from nextvec.reporting import drawing
 from nextvec.reporting.figures import figure
 from nextvec.reporting.inputs import ReportInputs
