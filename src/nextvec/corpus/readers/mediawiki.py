@@ -1,6 +1,6 @@
 """MediaWiki XML dumps (`pages-articles`), streaming.
 
-Expat is used directly: it holds one page in memory, and a document type declaration, the only door to
+Expat is used directly: it holds one page in memory, and a document type declaration, the only way to
 entity expansion, is refused the moment it opens.
 
 Ours rather than mwxml 0.3: that expands entities, holds a page of any length, and takes twice the time (57 ms
