@@ -262,11 +262,11 @@ print(json.dumps(off))
 @every_file
 def test_the_header_names_source_deviations_and_parity(name: str) -> None:
     header = importlib.import_module(registry.get(name).__module__).__doc__ or ""
-    assert "Paper:" in header or "Source:" in header
-    assert "Deviations:" in header
+    assert "Paper:" in header or "Source:" in header, "the header names its Paper: or Source:"
+    assert "Deviations:" in header, "the header names its Deviations:"
     parity = header.partition("Parity:")[2].partition("(tests/")[2].partition(")")[0]
     assert parity, "the header names the parity test"
-    assert (ROOT / "tests" / parity).is_file()
+    assert (ROOT / "tests" / parity).is_file(), f"write tests/{parity}"
 
 
 @pytest.fixture(scope="module")

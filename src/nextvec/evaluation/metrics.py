@@ -220,18 +220,24 @@ SAYS = {
 METRICS: dict[str, Metric] = {}
 
 
+def _register(metric: Metric) -> None:
+    if not metric.says:
+        raise ValueError(f"metric '{metric.name}' is not explained: add a sentence to SAYS")
+    METRICS[metric.name] = metric
+
+
 def per_window(name: str, better: Better, values: Callable[[Scores], Any], *needs: str) -> None:
     """Register a metric by a function that gives one value a window, [N]; the figure is their mean."""
 
     def mean(scores: Scores) -> float:
         return float(np.mean(values(scores), dtype=np.float64))
 
-    METRICS[name] = Metric(name, better, values, mean, frozenset(needs), SAYS[name])
+    _register(Metric(name, better, values, mean, frozenset(needs), SAYS.get(name, "")))
 
 
 def over_all(name: str, better: Better, figure: Callable[[Scores], float], *needs: str) -> None:
     """Register a metric by a function that gives the figure over all windows at once."""
-    METRICS[name] = Metric(name, better, None, figure, frozenset(needs), SAYS[name])
+    _register(Metric(name, better, None, figure, frozenset(needs), SAYS.get(name, "")))
 
 
 def mse(j: Scores) -> Values:

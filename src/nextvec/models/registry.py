@@ -186,6 +186,9 @@ def resolve(name: str, preset: str = "small", d_embed: int = D_TABLE, **override
     """
     cls = get(name)
     if preset not in presets(name):
+        if not presets(name):
+            remedy = f"write presets/{name}/small.toml and brief.toml beside the architectures"
+            raise ModelError(f"{name} has no preset", remedy=remedy)
         raise _unknown(f"preset of {name}", preset, presets(name))
     values = merge(read_toml(PRESETS / name / f"{preset}.toml"), overrides, {"d_embed": d_embed})
     return from_dict(cls.Config, values, where=f"model {name}")
