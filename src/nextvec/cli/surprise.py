@@ -13,6 +13,7 @@ from cyclopts import Group, Parameter, validators
 
 from nextvec.cli import text_flags
 from nextvec.cli.common import Device, JsonTarget, Quiet, SplitFile, flag, names, output, selection
+from nextvec.cli.text_flags import TEXT
 from nextvec.errors import ConfigError
 from nextvec.text import columns, fill, shorten
 
@@ -68,11 +69,9 @@ def surprise(
     run: text_flags.Run = text_flags.PRETRAINED,
     file: text_flags.TextFile = None,
     *,
-    text: Annotated[str | None, flag("The text itself.", group=text_flags.TEXT)] = None,
-    store: Annotated[
-        Path | None, flag("A store: with --document or --evaluate.", group=text_flags.TEXT)
-    ] = None,
-    document: Annotated[str | None, flag("Id of a document of --store.", group=text_flags.TEXT)] = None,
+    text: Annotated[str | None, flag("The text itself.", group=TEXT)] = None,
+    store: Annotated[Path | None, flag("A store: with --document or --evaluate.", group=TEXT)] = None,
+    document: Annotated[str | None, flag("Id of a document of --store.", group=TEXT)] = None,
     show: ShowFlags | None = None,
     encoder: text_flags.EncoderFlags | None = None,
     evaluate: Annotated[
@@ -271,13 +270,11 @@ def _cells(row: FinderRow) -> list[str]:
     mark = "*" if gap is None else " " if not gap.excludes_zero else "+" if gap.value < 0 else "-"
     interval = "" if gap is None else gap.signed()
     return [
-        *(
-            row.name,
-            f"{row.pk:.4f}{mark}",
-            f"{row.window_diff:.4f}",
-            f"{row.f1:.3f}",
-            f"{row.boundary_ratio:.2f}",
-        ),
+        row.name,
+        f"{row.pk:.4f}{mark}",
+        f"{row.window_diff:.4f}",
+        f"{row.f1:.3f}",
+        f"{row.boundary_ratio:.2f}",
         interval,
         "" if row.validation_pk is None else f"{row.validation_pk:.4f}",
         "" if rule is None else f"{rule.threshold:g} / {rule.apart} / {rule.width}",

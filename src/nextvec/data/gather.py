@@ -1,11 +1,16 @@
-"""The vectors of windows, gathered a block at a time."""
+"""The vectors of windows, gathered a block at a time, and what was fitted to them, kept."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import functools
+import hashlib
+import weakref
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
+from nextvec.corpus.layout import Vectors
 from nextvec.data.windows import FloatArray, IntArray, Windows, reading_order
 
 
@@ -78,3 +83,34 @@ def gather_queries(vectors: VectorSource, windows: Windows) -> FloatArray | None
     queries = gather_rows(vectors, np.maximum(windows.query, 0))
     queries[windows.query < 0] = 0.0
     return queries
+
+
+Choices = ParamSpec("Choices")
+Found = TypeVar("Found")
+Fit = Callable[Concatenate[VectorSource, Windows, Choices], Found]
+
+
+def remembered(fit: Fit[Choices, Found]) -> Fit[Choices, Found]:
+    """`fit`, with its last result kept for a store's vectors (a plain array may change): a table has two
+    predictors with one ridge, and each run of a matrix begins with it."""
+    last: list[tuple[weakref.ref[Vectors], bytes, Found]] = []
+
+    @functools.wraps(fit)
+    def found(
+        vectors: VectorSource, train: Windows, /, *args: Choices.args, **kwargs: Choices.kwargs
+    ) -> Found:
+        if not isinstance(vectors, Vectors):
+            return fit(vectors, train, *args, **kwargs)
+        digest = hashlib.blake2b()
+        for value in (train, *args, *sorted(kwargs.items())):
+            parts = vars(value).values() if isinstance(value, Windows) else [value]
+            for part in parts:
+                digest.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
+        key = digest.digest()
+        for of, kept, result in last:
+            if of() is vectors and kept == key:
+                return result
+        last[:] = [(weakref.ref(vectors), key, fit(vectors, train, *args, **kwargs))]
+        return last[0][2]
+
+    return found

@@ -7,25 +7,17 @@ Shapes: N windows, T chunks of a context, c of them used, D embedding, F = c * D
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nextvec.corpus.layout import Vectors
-from nextvec.data.gather import VectorSource, gather_contexts, gather_rows
+from nextvec.data.gather import VectorSource, gather_contexts, gather_rows, remembered
 from nextvec.data.windows import FloatArray, IntArray, Windows
 from nextvec.vectors import unit
 
 Wide = NDArray[np.float64]
-Choices = ParamSpec("Choices")
-Found = TypeVar("Found")
-Fit = Callable[Concatenate[VectorSource, Windows, Choices], Found]
 Features = Callable[[FloatArray, IntArray], FloatArray]  # contexts [N, T, D], lengths [N] -> [N, K, D]
 
 BLOCK_BYTES = 64 * 2**20
@@ -36,32 +28,6 @@ MAX_FEATURES = 6144
 HELD_OUT = 10
 SUMMED_ROWS = 1024  # windows whose products are taken at once
 AVERAGED_ROWS = 128  # windows whose averages are made at once
-
-
-def remembered(fit: Fit[Choices, Found]) -> Fit[Choices, Found]:
-    """`fit`, with its last result kept for a store's vectors (a plain array may change): a table has two
-    predictors with one ridge, and each run of a matrix begins with it."""
-    last: list[tuple[weakref.ref[Vectors], bytes, Found]] = []
-
-    @functools.wraps(fit)
-    def found(
-        vectors: VectorSource, train: Windows, /, *args: Choices.args, **kwargs: Choices.kwargs
-    ) -> Found:
-        if not isinstance(vectors, Vectors):
-            return fit(vectors, train, *args, **kwargs)
-        digest = hashlib.blake2b()
-        for value in (train, *args, *sorted(kwargs.items())):
-            parts = vars(value).values() if isinstance(value, Windows) else [value]
-            for part in parts:
-                digest.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
-        key = digest.digest()
-        for of, kept, result in last:
-            if of() is vectors and kept == key:
-                return result
-        last[:] = [(weakref.ref(vectors), key, fit(vectors, train, *args, **kwargs))]
-        return last[0][2]
-
-    return found
 
 
 def training_blocks(
@@ -115,7 +81,7 @@ def averaged_blocks(
         age = block.last[:, None] - rows  # [B, R]
         read = (age >= 0) & (age < back) & (rows >= block.first[:, None])
         shares = np.where(read, powers[:, age.clip(0, back - 1)], 0.0).transpose(1, 0, 2)  # [B, K, R]
-        shares = shares / shares.sum(axis=2, keepdims=True)
+        shares /= shares.sum(axis=2, keepdims=True)
         near = np.asarray(vectors[low:high], dtype=np.float32)
         yield shares.astype(np.float32) @ near, gather_rows(vectors, block.target)
 

@@ -71,9 +71,8 @@ class SequenceShape:
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_context <= self.context:
-            message = f"min_context {self.min_context} with context {self.context}"
             remedy = "give 1 <= min_context <= context; nextvec train --context N lowers both"
-            raise WindowError(message, remedy=remedy)
+            raise WindowError(f"min_context {self.min_context} with context {self.context}", remedy=remedy)
         horizons = list(self.horizons)
         if not horizons or horizons[0] < 1 or horizons != sorted(set(horizons)):
             remedy = "give horizons of at least 1, in ascending order"

@@ -293,15 +293,11 @@ def _read_by(node: Any) -> set[str]:
 
 def _product(onnx: Any, proto: Any, node: Any, weight: FloatArray) -> list[Any]:
     """x W (+ bias) of a Gemm as torch writes Linear: alpha = beta = 1 and x as it is."""
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    if (
-        attributes.get("alpha", 1.0) != 1.0
-        or attributes.get("beta", 1.0) != 1.0
-        or attributes.get("transA", 0)
-    ):
+    attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    if attrs.get("alpha", 1.0) != 1.0 or attrs.get("beta", 1.0) != 1.0 or attrs.get("transA", 0):
         return [node]
     name = f"{node.name}.weight"
-    held = np.ascontiguousarray(weight.T if attributes.get("transB", 0) else weight)
+    held = np.ascontiguousarray(weight.T if attrs.get("transB", 0) else weight)
     proto.graph.initializer.append(onnx.numpy_helper.from_array(held, name))
     x, bias = node.input[0], list(node.input[2:])
     product = f"{node.output[0]}.product" if bias else node.output[0]
@@ -321,13 +317,11 @@ class _Recurrence:
 
     def __init__(self, onnx: Any, proto: Any, node: Any, weights: dict[str, Any]) -> None:
         self.onnx, self.proto, self.node = onnx, proto, node
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         array = onnx.numpy_helper.to_array
         self.input, self.recurrent = (array(weights[name])[0] for name in node.input[1:3])
-        H = self.width = int(attributes["hidden_size"])
-        if attributes.get("direction", b"forward") != b"forward" or not attributes.get(
-            "linear_before_reset", 0
-        ):
+        H = self.width = int(attrs["hidden_size"])
+        if attrs.get("direction", b"forward") != b"forward" or not attrs.get("linear_before_reset", 0):
             raise ModelError("a GRU of another form than torch's", remedy="give --precision fp32")
         biases = array(weights[node.input[3]])[0] if node.input[3:4] else np.zeros(6 * H, np.float32)
         outside, inside = np.split(biases, 2)

@@ -203,8 +203,8 @@ class NextVectorModel(  # type: ignore[call-arg]
         new: State = {QUERY: state[QUERY]} if QUERY in state else {}
         for base in self._recurrences:
             advance = None if base is None else base.step if x.ndim == 2 else base.chunk
-            baseline, own = (None, {}) if advance is None else advance(x, state)
-            made.append(baseline)
+            output, own = (None, {}) if advance is None else advance(x, state)
+            made.append(output)
             new |= own
         mixed, baseline, ranking = made
         seen = self.inputs(x if mixed is None else x + mixed, state.get(QUERY))
@@ -272,12 +272,9 @@ class NextVectorModel(  # type: ignore[call-arg]
         if self.misses is not None:
             return self.after(x, lengths, query).raw + self.misses.draw(n, len(x), generator) * self.scale
         if not isinstance(self.head, GenerativeHead):
-            message = (
-                f"{self.architecture} with the head '{self.config.head}' has no distribution to sample from"
-            )
-            raise ModelError(
-                message, remedy="build it with resampled = 512 or a head that draws, or take `raw`"
-            )
+            which = f"{self.architecture} with the head '{self.config.head}'"
+            remedy = "build it with resampled = 512 or a head that draws, or take `raw`"
+            raise ModelError(f"{which} has no distribution to sample from", remedy=remedy)
         hidden, base, _ = self._after(x, lengths, query)
         return self.assemble(self.head.draw(hidden, n, generator), hidden, base) * self.scale
 
@@ -398,7 +395,6 @@ class NextVectorModel(  # type: ignore[call-arg]
         return hidden, self.residual.after(x, end), ranking
 
     def _wrong_input(self, x: Tensor, shape: str) -> ModelError:
+        shape = shape.format(self.d_embed)
         message = f"{self.architecture}: the input is {str(x.dtype).removeprefix('torch.')} {list(x.shape)}"
-        return ModelError(
-            message, remedy=f"give floating point vectors of shape {shape.format(self.d_embed)}"
-        )
+        return ModelError(message, remedy=f"give floating point vectors of shape {shape}")

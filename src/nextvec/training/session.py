@@ -215,16 +215,13 @@ def open_session(
         raise RunError("a new run needs a configuration", where=out)
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
-    hardware = (
-        Hardware(**checkpoint.metadata["identity"]["hardware"])
-        if checkpoint
-        else find_hardware(config.runtime)
-    )
+    identity = checkpoint.metadata["identity"] if checkpoint else {}
+    hardware = Hardware(**identity["hardware"]) if checkpoint else find_hardware(config.runtime)
     refuse_processes(config, hardware.device)
     fresh = checkpoint is None
     session = build_session(store, config, out, hardware, start, fresh=fresh, processes=processes)
     if checkpoint:
-        refuse_changes(out, checkpoint.metadata["identity"]["store"], session.identity["store"])
+        refuse_changes(out, identity["store"], session.identity["store"])
         stored = checkpoint.metadata["state"]
         session.fitted = checkpoint.metadata.get("fitted", {})
         session.state = TrainingState(**{**stored, "plateau": Plateau(**stored["plateau"])})
