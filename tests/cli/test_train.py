@@ -320,6 +320,19 @@ def test_the_model_of_the_package_is_a_start(tmp_path: Path) -> None:
     assert len(start.trained_on.documents) == info["training"]["documents"]
 
 
+def test_a_run_resumed_with_its_recipe_keeps_its_network(
+    cli, tiny: tuple[str, ...], world: Store, tmp_path: Path
+) -> None:
+    command = ("train", world.path, "--out", tmp_path / "run", "--recipe", "scratch", *tiny)
+    assert cli(*command, "--model", "amn").code == 0
+    again = cli(*command, "--resume")
+    assert again.code == 0, again.err
+    assert again.out.startswith("amn: ")
+    other = cli("train", world.path, "--out", tmp_path / "run", "--recipe", "brief", "--resume")
+    assert other.code == 2
+    assert "the run was started with" in other.err
+
+
 def test_a_finished_run_goes_on_to_a_later_end(
     cli, tiny: tuple[str, ...], world: Store, tmp_path: Path
 ) -> None:

@@ -22,7 +22,13 @@ from nextvec.errors import (
 )
 from nextvec.evaluation import harness
 from nextvec.evaluation.baselines import BASELINES
-from nextvec.evaluation.harness import EvaluationConfig, FittingData, evaluate
+from nextvec.evaluation.harness import (
+    LEAST_TO_CHOOSE_ON,
+    EvaluationConfig,
+    FittingData,
+    evaluate,
+    prepare,
+)
 from nextvec.evaluation.metrics import METRICS
 from nextvec.evaluation.ranking import Pool
 from nextvec.evaluation.table import format_report
@@ -162,6 +168,16 @@ def test_limited_to_sources_but_fitted_on_everything(store) -> None:
     everything = evaluate(store, SPLIT, "test", config=HOW)
     weights = [r.row("position weights").metadata["weights"] for r in (report, everything)]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("own", [LEAST_TO_CHOOSE_ON - 1, LEAST_TO_CHOOSE_ON])
+def test_a_variant_is_chosen_on_the_sources_where_they_have_documents_enough(store, own: int) -> None:
+    split = Split(tuple(range(12)), tuple(range(12, 28)), tuple(range(28, 36)))
+    training = FittingData.of(store, split, HOW)
+    limited = Split((), split.validation[: 2 * own : 2], split.test[::2])
+    chosen_on = prepare(store, limited, "test", HOW, training, None)[2].validation
+    expected = limited.validation if own >= LEAST_TO_CHOOSE_ON else split.validation
+    assert set(chosen_on.document.tolist()) == set(expected)
 
 
 def test_training_documents_are_refused(store) -> None:

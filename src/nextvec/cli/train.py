@@ -247,14 +247,16 @@ def _beneath(
     store: Store, flags: TrainingFlags, init_from: str | None, resumed: Path | None
 ) -> dict[str, Any]:
     """What lies under file and flags: the recipe; or what a run to start from, or the one that is resumed,
-    was trained with. A recipe asked for says how to train such a run, and the run only which network."""
+    was trained with. A recipe requested says how to train such a run, and the run only which network."""
     from nextvec.checkpoint import CONFIG
     from nextvec.training.config import read_config, read_recipe
     from nextvec.training.warm import inherited
 
-    if resumed is not None and flags.recipe is None and (resumed / CONFIG).is_file():
-        return to_dict(read_config(resumed / CONFIG))
     recipe = read_recipe(flags.recipe or DEFAULT_RECIPE)
+    if resumed is not None and (resumed / CONFIG).is_file():
+        held = to_dict(read_config(resumed / CONFIG))
+        network = {key: held["model"][key] for key in ("name", "preset")}
+        return held if flags.recipe is None else merge(recipe, {"model": network})
     if init_from is None:
         return recipe
     held = inherited(init_from, store)
