@@ -8,8 +8,7 @@ leak guard, and nothing of the machine that it was made on. Half an hour of one 
 
     python benchmarks/pretrained.py STORE --split-file splits.json --by-source FILE
 
-judges the model of the package instead, once on the test documents of every source; `--ridge SOURCES` judges
-it on these sources against a ridge on averages that has residuals of its own to sample with.
+judges the model of the package instead, once on the test documents of every source.
 """
 
 from __future__ import annotations
@@ -32,10 +31,9 @@ from nextvec.data.splits import SplitConfig
 from nextvec.data.trained import TRAINED_ON
 from nextvec.disk import read_json, write_json
 from nextvec.errors import RunError
-from nextvec.evaluation.baselines.linear import AveragesWithResiduals
-from nextvec.evaluation.harness import EvaluationConfig, evaluate
+from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.evaluation.intervals import DocumentBootstrap
-from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs, laid_out
+from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
 from nextvec.inference.predictor import RunPredictor
 from nextvec.models import registry
 from nextvec.models.base import NextVectorModel
@@ -177,29 +175,6 @@ def by_source(store: Store, split: Path, out: Path) -> None:
     write_json(out, found)
 
 
-def against_ridge(store: Store, split: Path, sources: str) -> None:
-    """Print the packaged model less that ridge and its residuals, the penalty chosen on validation documents
-    of all sources and not of those evaluated."""
-    run, how = RunPredictor(PRETRAINED), EvaluationConfig(baselines=("averages + residuals",))
-    selection = DocumentSelection(sources=tuple(sources.split(",")), division=SplitConfig(file=str(split)))
-    evaluated, training = laid_out(store, [run], selection, how)
-    assert training is not None
-    ridge = AveragesWithResiduals(how.context)
-    ridge.name = "ridge of all sources"
-    ridge.fit(store.vectors, training.train, training.validation)
-    report = evaluate(
-        store, evaluated, selection.split, [run, ridge], how, training=training, seen=run.trained_on
-    )
-    assert report.bootstrap is not None
-    model, other = report.row(PRETRAINED), report.row(ridge.name)
-    for metric in ("cosine", "energy_score"):
-        found = report.bootstrap.interval(model.values[metric], other.values[metric])
-        print(
-            f"{metric}: {model.figures[metric]:.4f}, {ridge.name} {other.figures[metric]:.4f}, "
-            f"difference {found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("store", type=Path)
@@ -207,11 +182,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/pretrained"))
     parser.add_argument("--out", type=Path, default=Path("src/nextvec/pretrained"))
     parser.add_argument("--by-source", type=Path, metavar="FILE", help="judge the model of the package")
-    parser.add_argument("--ridge", metavar="SOURCES", help="judge it against a ridge with residuals")
     given = parser.parse_args()
-    if given.ridge:
-        against_ridge(Store.open(given.store), given.split_file, given.ridge)
-        return
     if given.by_source:
         by_source(Store.open(given.store), given.split_file, given.by_source)
         return
