@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
 
@@ -20,6 +22,7 @@ from nextvec.experiments.sweep import (
     Choice,
     SweepPlan,
     assignments,
+    importance,
     named_space,
     read_space,
     run_sweep,
@@ -99,6 +102,26 @@ def test_a_sweep_says_how_much_tuning_each_model_was_given(run, tmp_path: Path) 
             t["value"] for t in figures["trials"] if t["model"] == row["model"] and t["value"] is not None
         ]
         assert row["best"]["value"] == max(others)
+
+
+def test_the_shares_of_what_mattered_are_of_all_models_together() -> None:
+    study = optuna.create_study(direction="maximize")
+    rates = optuna.distributions.FloatDistribution(0.0, 1.0)
+    models = optuna.distributions.CategoricalDistribution(["a", "b"])
+    for model in "ab":
+        for i in range(20):
+            study.add_trial(
+                optuna.trial.create_trial(
+                    params={"model": model, f"{model}: optim.lr": i / 20},
+                    distributions={"model": models, f"{model}: optim.lr": rates},
+                    value=-((i / 20 - 0.5) ** 2),
+                )
+            )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        shares = importance(study)
+    assert list(shares) == ["optim.lr", "model"]
+    assert sum(shares.values()) == pytest.approx(1)
 
 
 def test_bad_trials_are_stopped_early(run, monkeypatch: pytest.MonkeyPatch) -> None:
