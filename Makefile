@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 VEC2TEXT := $(VENV)/share/nextvec/vec2text
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Not compiled: 25,000 files would take two minutes, and those that are imported are compiled then.
+INSTALL := $(PIP) install --quiet --no-compile -c constraints.txt
 
 .PHONY: install demo pretrained test test-browser faults lint bench clean
 
@@ -12,13 +14,13 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "nextvec needs Python 3.11 or newer; run make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet -c constraints.txt torch
-	$(PIP) install --quiet -c constraints.txt -e ".[demo,dev]"
+	$(INSTALL) torch
+	$(INSTALL) -e ".[demo,dev]"
 	@# A reference of the parity tests: a part of it needs none of its requirements, which would replace torch. The
 	@# check would complain of them, so an older environment is checked without it too.
 	@$(PIP) uninstall --quiet --yes torchscale 2>/dev/null
 	$(PIP) check
-	$(PIP) install --quiet -c constraints.txt --no-deps torchscale
+	$(INSTALL) --no-deps torchscale
 	@touch $@
 
 # The packages that vec2text runs with, for its tests: 70 MB beside the torch that is there.
@@ -48,7 +50,7 @@ faults: install
 
 # The playground and the report in a real browser; needs Debian's chromium (apt-get install chromium).
 test-browser: install
-	$(PIP) install --quiet -c constraints.txt -e ".[browser]"
+	$(INSTALL) -e ".[browser]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
 
 # Everything that is compared with a named peer; docs/speed.md shows the table. `make bench QUICK=--quick` in minutes;
