@@ -51,6 +51,13 @@ class ShareFlags:
     split: Annotated[
         str | None, flag("Shares, as in a=0.9,b=0.1; a client's X-Sticky-Key keeps its variant.")
     ] = None
+    strategy: Annotated[
+        str | None,
+        flag(
+            "How passages of --store are found where a request does not say, as in "
+            "a=ranked,b=last-mean+passage (default: as nextvec retrieve)."
+        ),
+    ] = None
 
 
 @Parameter(name="*", group=LIMITS)
@@ -112,6 +119,8 @@ def serve(
     """
     if index is not None and store is None:
         raise ConfigError("an index of no store", where="--index", remedy="give --store too")
+    if share is not None and share.strategy is not None and store is None:
+        raise ConfigError("a strategy for no store", where="--strategy", remedy="give --store too")
     _check_installed()
     import torch
 
@@ -126,9 +135,10 @@ def serve(
     settings = _settings(listen, limits or LimitFlags())
     read = partial(open_text_reader, flags=encoder)
     named = serving.named_models(runs or (str(PRETRAINED),))
-    wanted = serving.ServingConfig(named, device, engine, threads, store, index, decoder, read)
     split = serving.shares(share.split)
     serving.check_shares(list(named), share.default, split)
+    chosen = serving.strategies(share.strategy, list(named))
+    wanted = serving.ServingConfig(named, device, engine, threads, store, index, decoder, chosen, read)
     torch.set_num_threads(threads)
     with ExitStack() as held, open_socket(settings) as opened:
         models = serving.ServedModels(serving.open_models(wanted, held), share.default, split)

@@ -168,14 +168,19 @@ class RetrievalContext:
         return max(self.predictor.context, self.options.recent)
 
     def has(self, steered: bool) -> frozenset[Need]:
-        """What strategies may need, and is there; `steered`: there are queries to steer towards."""
-        there: dict[Need, bool] = {
-            "decoder": self.reembed is not None,
-            "query": steered,
-            "conditional": self.predictor.conditional,
-            "ranking": self.predictor.ranking,
-        }
-        return frozenset(need for need, given in there.items() if given)
+        """As `available`."""
+        return available(self.predictor, decoder=self.reembed is not None, steered=steered)
+
+
+def available(predictor: Predicts, *, decoder: bool, steered: bool) -> frozenset[Need]:
+    """What strategies may need, and is there; `steered`: there are queries to steer towards."""
+    there: dict[Need, bool] = {
+        "decoder": decoder,
+        "query": steered,
+        "conditional": predictor.conditional,
+        "ranking": predictor.ranking,
+    }
+    return frozenset(need for need, given in there.items() if given)
 
 
 Query = Callable[[RetrievalContext, Reading], FloatArray]

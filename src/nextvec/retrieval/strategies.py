@@ -271,6 +271,12 @@ class Strategy:
         """What it cannot do without."""
         return self.query.needs.union(*(reranker.needs for reranker in self.rerankers))
 
+    def check(self, there: frozenset[Need]) -> None:
+        """Raises RetrievalError: something that it needs is not there."""
+        for need in sorted(self.needs - there):
+            message = LACKS.get(need, f"there is no {need}")
+            raise RetrievalError(message, where=f"strategy '{self.name}'", remedy=REMEDIES[need])
+
     @property
     def base(self) -> str:
         return self.name.partition("+")[0]
@@ -285,9 +291,7 @@ class Strategy:
 
     def units(self, context: RetrievalContext, reading: Reading) -> UnitVectors:
         """The query vectors [B, D]. Raises RetrievalError: something that it needs is not there."""
-        for need in sorted(self.needs - context.has(reading.queries is not None)):
-            message = LACKS.get(need, f"there is no {need}")
-            raise RetrievalError(message, where=f"strategy '{self.name}'", remedy=REMEDIES[need])
+        self.check(context.has(reading.queries is not None))
         return UnitVectors(self.query.function(context, reading), context.index.encoder)
 
     def rerank(self, context: RetrievalContext, reading: Reading, found: Found) -> Found:

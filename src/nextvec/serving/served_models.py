@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from nextvec.errors import ConfigError, EncoderError, RunError
 from nextvec.inference.base import TrainedPredictor
 from nextvec.inference.predictor import open_predictor
 from nextvec.retrieval.backends import open_index
+from nextvec.retrieval.context import available
+from nextvec.retrieval.strategies import Strategy
 from nextvec.serving.batching import Batcher
 from nextvec.serving.bodies import ContextArrays
 from nextvec.serving.errors import Refusal, invalid
@@ -44,6 +46,7 @@ class ServedModel:
         name: what requests call it.
         predictor: of a run or an export.
         pipeline: texts in and out of it, where the server has what that needs.
+        strategy: how its passages are found where a request does not say; None is `Strategy.default`.
     Attributes:
         dimension: D.
         context: how many of the most recent vectors it reads.
@@ -52,8 +55,14 @@ class ServedModel:
         created: when it was loaded, seconds since 1970.
     """
 
-    def __init__(self, name: str, predictor: TrainedPredictor, pipeline: Pipeline | None = None) -> None:
-        self.name, self.predictor, self.pipeline = name, predictor, pipeline
+    def __init__(
+        self,
+        name: str,
+        predictor: TrainedPredictor,
+        pipeline: Pipeline | None = None,
+        strategy: Strategy | None = None,
+    ) -> None:
+        self.name, self.predictor, self.pipeline, self.strategy = name, predictor, pipeline, strategy
         self.batcher: Batcher | None = None
         self.dimension, self.context = predictor.dimension, predictor.context
         self.conditional, self.horizons = predictor.conditional, predictor.horizons
@@ -246,6 +255,7 @@ class ServingConfig:
         store: whose passages are found; None finds none.
         index: where they are searched, as `open_index` reads it; None is exact, in memory.
         decoder: makes texts of vectors; see `open_decoder`.
+        strategies: how passages are found, by the name of a model.
         read: makes the reader of texts of a space, with whatever encoder that is to take.
     """
 
@@ -256,6 +266,7 @@ class ServingConfig:
     store: Path | None = None
     index: str | None = None
     decoder: str = NEAREST
+    strategies: Mapping[str, Strategy] = field(default_factory=dict)
     read: Callable[[Space], TextReader] = TextReader
 
 
@@ -268,14 +279,20 @@ def open_models(wanted: ServingConfig, held: ExitStack) -> list[ServedModel]:
         RunError, ConfigError, MissingDependencyError: as `open_predictor`.
         StoreError, EncoderError, DecoderError: what texts need is not available.
         EncoderMismatchError: a store or a decoder of another encoder.
+        RetrievalError: a strategy that needs what is not there.
     """
     check_decoders([wanted.decoder])
     predictors = {
         name: open_predictor(path, wanted.device, wanted.engine, threads=wanted.threads)
         for name, path in wanted.models.items()
     }
-    texts = _Texts(wanted, held)
-    return [ServedModel(name, found, texts.pipeline(name, found)) for name, found in predictors.items()]
+    for name, strategy in wanted.strategies.items():
+        strategy.check(available(predictors[name], decoder=wanted.decoder != NEAREST, steered=False))
+    texts, chosen = _Texts(wanted, held), wanted.strategies
+    return [
+        ServedModel(name, found, texts.pipeline(name, found), chosen.get(name))
+        for name, found in predictors.items()
+    ]
 
 
 class _Texts:
@@ -335,6 +352,26 @@ def named_models(given: tuple[str, ...]) -> dict[str, str]:
         if name in found:
             raise ConfigError(f"two models are called '{name}'", remedy="name them: a=RUN b=RUN2")
         found[name] = path
+    return found
+
+
+def strategies(text: str | None, names: Sequence[str]) -> dict[str, Strategy]:
+    """`a=last-mean+passage,b=ranked` -> strategies by the names of models.
+
+    Raises ConfigError: no model of that name, or a strategy that needs a request's query. RetrievalError: no
+    strategy of that name.
+    """
+    found: dict[str, Strategy] = {}
+    for part in () if text is None else text.split(","):
+        name, _, strategy = (word.strip() for word in part.partition("="))
+        if name not in names:
+            remedy = f"write {names[0]}=last-mean+passage, or another of {', '.join(names)}"
+            raise ConfigError(f"no model '{name}'", where="--strategy", remedy=remedy)
+        found[name] = Strategy.named(strategy)
+        if "query" in found[name].needs:
+            message = f"'{strategy}' steers towards a query, which only a request has"
+            remedy = f"write {name}=last-mean+passage, and send the strategy with the query"
+            raise ConfigError(message, where="--strategy", remedy=remedy)
     return found
 
 

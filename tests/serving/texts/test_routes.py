@@ -16,6 +16,7 @@ from nextvec.decoding.nearest import Library
 from nextvec.decoding.pipeline import Pipeline
 from nextvec.errors import ServerError
 from nextvec.inference.predictor import RunPredictor
+from nextvec.retrieval.strategies import Strategy
 from nextvec.serving.errors import Refusal
 from nextvec.serving.routes.coding import DecodeRequest, decoded
 from nextvec.serving.routes.text import (
@@ -36,10 +37,11 @@ START = ". ".join(RIVER.split(". ")[:6]) + "."
 
 @pytest.fixture(scope="module")
 def make(text_run: Path, text_store: Store, reader: TextReader) -> Callable[..., ServedModel]:
-    def make(store: bool = True, texts: bool = True) -> ServedModel:
+    def make(store: bool = True, texts: bool = True, strategy: str | None = None) -> ServedModel:
         predictor = RunPredictor(text_run)
         library = Library(text_store) if store else None
-        return ServedModel("gru", predictor, Pipeline(predictor, reader, None, library) if texts else None)
+        pipeline = Pipeline(predictor, reader, None, library) if texts else None
+        return ServedModel("gru", predictor, pipeline, strategy and Strategy.named(strategy))
 
     return make
 
@@ -92,6 +94,15 @@ def test_what_was_read_is_not_retrieved(client: Client, text_store: Store) -> No
     assert not {p["text"] for p in of_vectors} & set(text_store.texts(range(4)))
     reordered = client.retrieve(START, n=3, strategy="blend+recency")
     assert [p["cosine"] for p in reordered] == [None] * 3
+
+
+def test_the_servers_strategy_holds_where_a_request_names_none(make: Callable[..., ServedModel]) -> None:
+    plain, request = make(strategy="last"), RetrieveRequest(text=START, n=3)
+    found = retrieved(plain, request, Settings())
+    named = retrieved(make(), request.model_copy(update={"strategy": "last"}), Settings())
+    assert (found.strategy, found) == ("last", named)
+    other = retrieved(plain, request.model_copy(update={"strategy": "mean"}), Settings())
+    assert other.strategy == "mean"
 
 
 def test_a_rollout_of_a_text_is_that_of_its_vectors(client: Client, make: Callable[..., ServedModel]) -> None:

@@ -126,8 +126,9 @@ class RetrieveRequest(text_fields.SourceRequest):
     strategy: str | None = Field(
         None,
         max_length=200,
-        description="as of `nextvec retrieve`, such as last, predicted, blend+recency; by default "
-        "ranked+passage where the model has it, else last-mean+passage; with a query query",
+        description="as of `nextvec retrieve`, such as last, predicted, blend+recency; by default the "
+        "server's for this model, or ranked+passage where it has that, else last-mean+passage; with a query "
+        "query",
     )
 
 
@@ -152,7 +153,8 @@ def retrieved(model: ServedModel, fields: RetrieveRequest, settings: Settings) -
     pipeline = text_fields.texts_of(model)
     library = text_fields.library_of(pipeline)
     steered, named = fields.query is not None, fields.strategy
-    strategy = Strategy.named(named) if named else Strategy.default(pipeline.predictor, steered)
+    own = None if steered else model.strategy
+    strategy = Strategy.named(named) if named else own or Strategy.default(pipeline.predictor, steered)
     read = text_fields.read_source(model, fields, settings)
     queries, (decoder, reader) = read.queries, (pipeline.decoder, pipeline.reader)
     query = None if queries is None else RawVectors(queries, read.vectors.encoder, read.vectors.normalised)
