@@ -193,8 +193,12 @@ class NeighbourSuccessor(Baseline):
 
         step = -(-4 * len(train) * vectors.shape[1] // MAX_KEY_BYTES)
         kept = train.select(slice(None, None, step))
-        means = [mean_context(c, n) for c, n, _ in training_blocks(vectors, kept, self.context)]
-        self._keys = torch.from_numpy(np.concatenate(means))
+        # Filled in place: pieces that are joined at the end would take twice as much.
+        keys, filled = np.empty((len(kept), vectors.shape[1]), np.float32), 0
+        for contexts, lengths, _ in training_blocks(vectors, kept, self.context):
+            keys[filled : filled + len(lengths)] = mean_context(contexts, lengths)
+            filled += len(lengths)
+        self._keys = torch.from_numpy(keys)
         self._vectors, self._next = vectors, kept.target
         self.metadata = {"parameters": self._keys.numel(), "contexts_searched": len(kept)}
 
