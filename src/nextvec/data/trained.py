@@ -47,10 +47,13 @@ class TrainedOn:
     def of(cls, store: Store, documents: Sequence[int]) -> TrainedOn:
         """The keys of these documents (indices into `store.documents`) of a store."""
         chosen = [store.documents[i] for i in documents]
-        starts = range(0, len(documents), KEY_DOCUMENTS)
-        rows = (store.rows_of(documents[i : i + KEY_DOCUMENTS]) for i in starts)
+        chunks, filled = np.empty(sum(d.count for d in chosen), np.uint64), 0
+        for start in range(0, len(documents), KEY_DOCUMENTS):
+            rows = store.rows_of(documents[start : start + KEY_DOCUMENTS])
+            chunks[filled : filled + len(rows)] = chunk_keys(store, rows)
+            filled += len(rows)
         return cls(
-            _sorted(np.concatenate([np.zeros(0, np.uint64), *(chunk_keys(store, some) for some in rows)])),
+            _sorted(chunks[:filled]),
             _sorted(key(d.sha256) for d in chosen),
             _sorted(key(i) for d in chosen for i in {d.doc_id, d.original}),
         )
@@ -59,7 +62,7 @@ class TrainedOn:
     def union(cls, several: Sequence[TrainedOn]) -> TrainedOn:
         """What any of several has seen."""
         none = np.zeros(0, dtype=np.uint64)
-        kinds = ([none, *(getattr(seen, name) for seen in several)] for name in PARTS)
+        kinds = ([none, *_distinct([getattr(seen, name) for seen in several])] for name in PARTS)
         return cls(*(_sorted(np.concatenate(keys)) for keys in kinds))
 
     def save(self, path: Path) -> None:
@@ -119,9 +122,23 @@ def _array(keys: Iterable[int] | Keys) -> Keys:
 
 
 def _sorted(keys: Iterable[int] | Keys) -> Keys:
-    """Each once. Not `np.unique`: of integers numpy 2.3 and later make a hash table, 50 bytes an entry."""
-    ordered = np.sort(_array(keys))
-    return np.asarray(ordered[np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]])
+    """Each once; an array may be sorted where it lies, since there are as many as chunks. Not `np.unique`: of
+    integers numpy 2.3 and later make a hash table, 50 bytes an entry."""
+    ordered = _array(keys)
+    if not (ordered[1:] > ordered[:-1]).all():
+        ordered = ordered if ordered.flags.writeable else ordered.copy()
+        ordered.sort()
+        ordered = ordered[np.append(True, ordered[1:] != ordered[:-1])]
+    return ordered
+
+
+def _distinct(several: Sequence[Keys]) -> list[Keys]:
+    """Those that are not the same as one before: a run is mostly evaluated where it was trained."""
+    found: list[Keys] = []
+    for keys in several:
+        if not any(np.array_equal(keys, other) for other in found):
+            found.append(keys)
+    return found
 
 
 def known(trained: Keys, keys: Iterable[int] | Keys) -> NDArray[np.bool_]:
