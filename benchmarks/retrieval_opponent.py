@@ -29,10 +29,11 @@ def main() -> None:
     parser.add_argument("--split-file", type=Path, required=True)
     parser.add_argument("--sources", required=True)
     parser.add_argument("--strategies", default="ranked,ranked+passage")
+    parser.add_argument("--candidates", default="split", choices=["split", "store", "document"])
     given = parser.parse_args()
     division = SplitConfig(file=str(given.split_file.resolve()))
     selection = DocumentSelection(sources=tuple(given.sources.split(",")), division=division)
-    how, names = EvaluationConfig(speed=False), given.strategies.split(",")
+    how, names = EvaluationConfig(speed=False, candidates=given.candidates), given.strategies.split(",")
     ours, theirs = (
         compare_strategies(Store.open(given.store), RunPredictor(run), selection, how, names)
         for run in given.runs
