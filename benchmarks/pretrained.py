@@ -2,9 +2,9 @@
 
 STORE holds unit vectors of the packaged encoder, verified at ingest (data/ and data/large/ together:
 benchmarks/results/README.md says how it is made). Trains by the default recipe into --run (interrupted, the
-same command goes on), brings the raw output to the length that fits validation best, and writes the model to
---out in half precision (the backbone's matrices in bytes), with the keys of all it was trained on for the
-leak guard, and nothing of the machine that it was made on. Half an hour of one core with AVX2.
+same command goes on), and writes the model to --out in half precision (the backbone's matrices in bytes),
+with the keys of all it was trained on for the leak guard, and nothing of the machine that it was made on.
+Half an hour of one core with AVX2.
 
     python benchmarks/pretrained.py STORE --split-file splits.json --by-source FILE
 
@@ -14,11 +14,9 @@ judges the model of the package instead, once on the test documents of every sou
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +33,7 @@ from nextvec.evaluation.harness import EvaluationConfig
 from nextvec.evaluation.intervals import DocumentBootstrap
 from nextvec.experiments.evaluating import DocumentSelection, evaluate_runs
 from nextvec.inference.predictor import RunPredictor
-from nextvec.models import registry
-from nextvec.models.base import NextVectorModel
-from nextvec.models.saving import CONFIG, PRETRAINED, WEIGHTS, read_tensors, save_model
+from nextvec.models.saving import PRETRAINED, load_model, save_model
 from nextvec.training.loop import METRICS
 
 OPPONENTS = (
@@ -72,40 +68,9 @@ def train(store: Path, split: Path, run: Path) -> None:
     subprocess.run(command, check=True)
 
 
-@torch.no_grad()
-def fit_length(model: NextVectorModel, store: Store, documents: Sequence[str], context: int) -> float:
-    """Multiply the raw output by the factor that makes its squared error on `documents` least, and return
-    it: training by cosine alone leaves the length to chance. Directions do not change. What the model samples
-    with is what it then misses there."""
-    wanted = set(documents)
-    raws: list[torch.Tensor] = []
-    trues: list[torch.Tensor] = []
-    for document in store.documents:
-        if document.doc_id in wanted and document.count > 5:
-            rows = np.asarray(store.vectors[document.first : document.first + document.count], np.float32)
-            x = torch.from_numpy(rows[:context])[None]
-            raws.append(model(x).raw[0, 4:-1])
-            trues.append(x[0, 5:])
-    raw, true = torch.cat(raws), torch.cat(trues)
-    factor = float((raw * true).sum() / raw.square().sum())
-    for values in (*model.head.parameters(), *model.residual.parameters()):
-        values.mul_(factor)
-    assert model.misses is not None
-    some = torch.randperm(len(raw), generator=torch.Generator().manual_seed(0))[: len(model.misses.values)]
-    model.misses.values.copy_((true[some] - factor * raw[some]) / model.scale)
-    return factor
-
-
-def package(run: Path, store: Store, split: Path, out: Path) -> None:
+def package(run: Path, store: Store, out: Path) -> None:
     """Write the best model of `run` to `out`: half precision but for its scale."""
-    info = read_json(run / CONFIG, RunError)
-    weights = read_tensors(run / WEIGHTS)
-    config = dict(info["config"])
-    model = registry.build(info["architecture"], "m7", int(config.pop("d_embed")), **config)
-    model.load_state_dict(weights)
-    model.eval()
-    documents = json.loads(split.read_text(encoding="utf-8"))["validation"]
-    factor = fit_length(model, store, documents, int(info["training"]["context"]))
+    model, info = load_model(run)
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if name != "scale" and value.is_floating_point():
             value.data = value.data.to(torch.float16)
@@ -121,7 +86,6 @@ def package(run: Path, store: Store, split: Path, out: Path) -> None:
             "chunker": chunker,
             "reads_directions": True,
         },
-        "raw_length_factor": factor,
         "epoch": info["epoch"],
         "validation": info["validation"],
     }
@@ -191,7 +155,7 @@ def main() -> None:
     store = Store.open(given.store)
     if not store.encoder.get("weights_sha256"):
         parser.error(f"{given.store}: nothing proves its encoder; ingest it with --verify-encoder")
-    package(given.run, store, given.split_file, given.out)
+    package(given.run, store, given.out)
     size = sum(file.stat().st_size for file in given.out.iterdir())
     print(f"{given.out}: {size / 1e6:.1f} MB")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from contract.lab import MODELS, D, every_architecture, fresh, make, vectors
+from nextvec.data.batches import Batch, BatchSource
 from nextvec.data.gather import gather_contexts
 from nextvec.data.windows import Windows, make_windows
 from nextvec.errors import ConfigError, ModelError
@@ -22,6 +23,7 @@ from nextvec.models.heads import HEADS
 from nextvec.models.residual import RESIDUALS
 from nextvec.models.saving import load_model, save_model
 from nextvec.training.build import fit_ranking, fit_residual, fit_standardiser
+from nextvec.training.saved import keep_misses
 from parity.operators import ema_reference, weights_reference
 
 CONTEXT = 3
@@ -328,6 +330,35 @@ def test_a_point_with_resampled_misses(name: str, tmp_path: Path) -> None:
     save_model(tmp_path, model)
     torch.testing.assert_close(load_model(tmp_path)[0].misses.values, model.misses.values)
     assert not fresh(name).can_sample
+
+
+@pytest.mark.parametrize("residual", RESIDUALS)
+@every_architecture
+def test_the_length_is_fitted_where_it_is_free(name: str, residual: str, tmp_path: Path) -> None:
+    if fresh(name).generative:
+        pytest.skip("draws by itself")
+    heads = [head for head in HEADS if head != "energy"]
+    head = heads[(MODELS.index(name) + RESIDUALS.index(residual)) % len(heads)]
+    options = {"residual": residual, "head": head, "horizons": 2, "residual_context": CONTEXT}
+    model, x = make(name, resampled=4, **options), vectors(3, 7)
+    with torch.inference_mode():
+        ahead = model(x).ahead
+    target = 2.5 * ahead + 0.1 * torch.randn(ahead.shape, generator=torch.Generator().manual_seed(0))
+    mask, lengths = torch.ones(3, 7, 2, dtype=torch.bool), torch.full((3,), 7)
+    batch = Batch(x, target, mask, lengths, np.arange(3), full=True, positions=42)
+    save_model(tmp_path, model)
+    keep_misses(tmp_path, cast(BatchSource, SimpleNamespace(fixed=lambda: [batch])))
+    fitted, _ = load_model(tmp_path)
+    with torch.inference_mode():
+        after = fitted(x).ahead
+    shifted = residual == "none" and model.standardiser is not None
+    free = residual not in ("mean", "last") and head != "unit" and not shifted
+    raw, goal = ahead[..., 0, :], target[..., 0, :]
+    factor = float((raw * goal).sum() / raw.square().sum()) if free else 1.0
+    torch.testing.assert_close(after, factor * ahead, rtol=1e-4, atol=1e-4)
+    assert fitted.misses is not None
+    left = (goal - after[..., 0, :]).flatten(0, 1) / fitted.scale
+    assert torch.cdist(fitted.misses.values, left).min(1).values.max() < 1e-4
 
 
 @every_architecture

@@ -203,9 +203,14 @@ class UnitHead(nn.Linear):
         return output * torch.rsqrt(output.square().sum(-1, keepdim=True) + SOFT)
 
 
+def last_linear(head: nn.Module) -> nn.Linear:
+    """The layer of a head that its output comes from, and is linear in (a `UnitHead`'s is not)."""
+    return [module for module in head.modules() if isinstance(module, nn.Linear)][-1]
+
+
 def zero_init_head(head: nn.Module) -> None:
     """Set the last Linear of a head to zero: it then says nothing until it has learned something."""
-    zero_init([module for module in head.modules() if isinstance(module, nn.Linear)][-1])
+    zero_init(last_linear(head))
 
 
 def zero_init(linear: nn.Linear) -> nn.Linear:

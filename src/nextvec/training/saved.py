@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nextvec.data.batches import Batch, BatchSource
 from nextvec.models.base import NextVectorModel
-from nextvec.models.heads import Prediction, fit_temperature
+from nextvec.models.heads import Prediction, UnitHead, fit_temperature, last_linear
 from nextvec.models.saving import exact, load_model, save_model
 
 BINS = 15
@@ -69,15 +69,17 @@ def calibrate(run: Path, batches: BatchSource) -> None:
 
 
 def keep_misses(run: Path, batches: BatchSource) -> None:
-    """Save the model in `run` with what it misses on evenly spaced validation windows, in random order.
+    """Bring the output of the model in `run` to the length that misses least on validation, and save it with
+    what it then misses on evenly spaced validation windows, in random order.
 
-    Does nothing to a model that keeps none.
+    Does nothing to a model that keeps no misses.
     """
     model, info = load_model(run)
     if model.misses is None:
         return
     missed: list[Tensor] = []
     with exact():
+        _fit_length(model, batches)
         for batch in batches.fixed():
             target, mask = _nearest(batch)
             missed.append((target - _predicted(model, batch).raw)[mask] / model.scale)
@@ -87,6 +89,29 @@ def keep_misses(run: Path, batches: BatchSource) -> None:
     shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     model.misses.values.copy_(found[places[shuffled]])
     save_model(run, model, info)
+
+
+def _fit_length(model: NextVectorModel, batches: BatchSource) -> None:
+    """Multiply `raw` by the number that makes its squared error least: an objective of directions alone
+    leaves its length to chance. Directions and ranks do not change.
+
+    A model whose output is not linear in parameters of its own keeps its length.
+    """
+    residual, heads = model.config.residual, (model.head, *model.further_heads)
+    shifted = residual == "none" and model.standardiser is not None
+    if shifted or residual in ("mean", "last") or isinstance(model.head, UnitHead):
+        return
+    both = own = 0.0
+    for batch in batches.fixed():
+        target, mask = _nearest(batch)
+        raw = _predicted(model, batch).raw[mask].double()
+        both += float((raw * target[mask]).sum())
+        own += float(raw.square().sum())
+    if both <= 0:  # no length makes such a direction better than saying nothing
+        return
+    for module in (*map(last_linear, heads), model.residual):
+        for parameter in module.parameters():
+            parameter.mul_(both / own)
 
 
 def _predicted(model: NextVectorModel, batch: Batch) -> Prediction:
