@@ -158,6 +158,7 @@ def run(name: str, command: list[str], gib: float) -> dict[str, object]:
     """Seconds and the most memory of one command."""
     limit = Limit(gib)
     if limit.group:  # pages that are cached already would not be counted as this command's
+        os.sync()
         Path("/proc/sys/vm/drop_caches").write_text("1")
     began, most = time.perf_counter(), {"RssAnon": 0.0, "VmRSS": 0.0}
     process = subprocess.Popen(

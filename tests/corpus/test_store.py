@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import importlib
 import itertools
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -104,9 +106,15 @@ def test_what_is_gathered_is_a_copy(store: Store, rows: np.ndarray) -> None:
     np.testing.assert_array_equal(np.asarray(store.vectors), rows)
 
 
-def test_widening_is_exact_for_every_finite_float16() -> None:
+@pytest.mark.parametrize("imported", [False, True], ids=["without torch", "with torch"])
+def test_widening_is_exact_for_every_finite_float16(imported: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if imported:
+        importlib.import_module("torch")
+    else:
+        monkeypatch.setitem(sys.modules, "torch", None)
     half = np.arange(2**16, dtype=np.uint16).view(np.float16)
     half = half[np.isfinite(half)]
+    half.flags.writeable = False  # as what lies in a file is
     np.testing.assert_array_equal(widen(half).view(np.uint32), half.astype(np.float32).view(np.uint32))
 
 

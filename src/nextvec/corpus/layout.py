@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -239,11 +240,16 @@ IntArray = NDArray[np.int64]
 def widen(values: NDArray[Any]) -> FloatArray:
     """float16 or float32 -> float32, exactly, for finite values.
 
-    numpy converts float16 one value at a time. Shifting the bits into float32's fields and scaling by
-    2^112 (the difference of the exponent biases) is exact, subnormals included, and six times as fast.
+    numpy converts float16 one value at a time, torch by the processor's own instruction; what is about stores
+    alone does without torch (it takes seconds to import). Shifting the bits into float32's fields and scaling
+    by 2^112 (the difference of the exponent biases) is exact, subnormals included, and faster than numpy too.
     """
     if values.dtype != np.float16:
         return values.astype(np.float32, copy=False)
+    if (torch := sys.modules.get("torch")) and hasattr(torch, "compile"):  # imported, to its end
+        tensor = torch.from_numpy(values if values.flags.writeable else values.copy())
+        found: FloatArray = tensor.float().numpy()
+        return found
     bits = values.view(np.int16).astype(np.int32)
     bits <<= 13
     bits &= np.int32(-0x70002000)  # 0x8fffe000: the sign, five exponent bits, ten fraction bits
