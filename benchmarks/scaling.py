@@ -34,7 +34,7 @@ CURVES = "mlp,lstm,transformer,mamba2,lcm"
 RATES = "5e-4,1e-3,2e-3"
 EPOCHS = {64: 12, 16: 6, 4: 2, 1: 1}  # 1/64 of the documents twelve times, ..., all of them once
 CONTEXTS = "8+256,16+128,32+64,64+32,128+16,256+8"  # and full windows in a batch: 2,048 targets each
-SIZES = "96+2+2+160,192+3+3+320,384+4+6+640,640+5+10+1088"  # hidden, layers, heads, ffn
+SIZES = "96+2+2+160,192+3+3+320,384+4+6+640,640+5+10+1088,768+5+12+1408"  # hidden, layers, heads, ffn
 METRICS = ("cosine", "recall@5", "mrr")
 DRAWS = 1000
 
