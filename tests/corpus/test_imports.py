@@ -205,6 +205,9 @@ def test_an_encoder_proves_whose_vectors_they_are(source_files: SourceFiles, tex
     files = source_files(vectors, table())
     assert import_vectors(*files, encoder=encoder, quiet=True).verified
     assert Store.open(files[2]).encoder == encoder.fingerprint
+    with pytest.raises(EncoderMismatchError) as caught:
+        import_vectors(*files, encoder_name=encoder.fingerprint["name"], quiet=True)
+    assert "--verify-encoder" in caught.value.remedy
 
     files = source_files(np.roll(vectors, 1, axis=0), table())
     with pytest.raises(EncoderMismatchError, match=r"v.npy: row \d+: .*cosine"):

@@ -333,7 +333,9 @@ def check_encoder(path: Path, encoder: Mapping[str, Any], dimension: int) -> Non
             message = (
                 f"store is of encoder {theirs}, the new vectors are of {ours}: their fingerprints differ"
             )
-            raise EncoderMismatchError(message, where=path, remedy=ANOTHER)
+            named_only = encoder.get("verified") is False and have["encoder"].get("verified") is not False
+            remedy = f"prove the encoder (--verify-encoder), or {ANOTHER}" if named_only else ANOTHER
+            raise EncoderMismatchError(message, where=path, remedy=remedy)
 
 
 def check_compatible(path: Path, have: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

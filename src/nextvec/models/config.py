@@ -30,8 +30,8 @@ class ModelConfig(Checked):
         averages: the backbone reads each vector together with exponential averages of what came before,
             through a learned map that starts at zero (`InputAverages`).
         resampled: how many of the trained model's misses on validation windows are kept, for `sample` to add
-            to its point (`Misses`), which is brought to the length that misses least there; for models without
-            a distribution of their own.
+            to its point (`Misses`), which is brought to the length that misses least there; for models
+            without a distribution of their own.
         ranking: give a query for ranking too (`Prediction.query`), with a base and a head of its own.
     """
 
