@@ -172,7 +172,7 @@ def window_mean(vectors: VectorSource, windows: Windows) -> FloatArray:
 
 # Prediction by looking up what came next, somewhere else.
 
-MAX_KEY_BYTES = 2**30
+MAX_KEY_BYTES = 640 * 2**20
 QUERY_BLOCK, KEY_BLOCK = 256, 8192
 
 
@@ -180,7 +180,7 @@ class NeighbourSuccessor(Baseline):
     """What came after the most similar training context, by cosine of the contexts' means.
 
     Its samples are what came after the n most similar ones. The search is exact, in blocks. The keys are held
-    in at most 1 GiB: of more training windows, evenly spaced ones are kept, and its row says how many.
+    in at most 640 MiB: of more training windows, evenly spaced ones are kept, and its row says how many.
     """
 
     name = "nearest neighbour's successor"
