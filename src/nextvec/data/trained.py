@@ -62,8 +62,8 @@ class TrainedOn:
     def union(cls, several: Sequence[TrainedOn]) -> TrainedOn:
         """What any of several has seen."""
         none = np.zeros(0, dtype=np.uint64)
-        kinds = ([none, *_distinct([getattr(seen, name) for seen in several])] for name in PARTS)
-        return cls(*(_sorted(np.concatenate(keys)) for keys in kinds))
+        kinds = (_distinct([getattr(seen, name) for seen in several]) for name in PARTS)
+        return cls(*(k[0] if len(k) == 1 else _sorted(np.concatenate([none, *k])) for k in kinds))
 
     def save(self, path: Path) -> None:
         """Write a safetensors file of three uint64 arrays."""
