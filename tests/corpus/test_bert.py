@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from nextvec.corpus.encoders import Encoder, EncoderConfig, bert, load_encoder
 from nextvec.corpus.encoders.base import encode_queries
@@ -91,6 +93,24 @@ def test_weights_lose_the_digits_that_the_configuration_leaves_them(
 
 def test_stores_that_exist_go_on_matching() -> None:
     assert load_encoder(EncoderConfig()).fingerprint["fingerprint"] == FINGERPRINT
+
+
+def test_threads_share_the_texts(small: Path) -> None:
+    encoder = load_encoder(EncoderConfig(str(small), precision="float32"))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = encoder.encode(ODD)
+        for count in (2, 3, len(ODD) + 1):
+            torch.set_num_threads(count)
+            np.testing.assert_allclose(encoder.encode(ODD), alone, atol=1e-5)
+            seen: list[int] = []
+            later = Thread(target=lambda seen=seen: seen.append(torch.get_num_threads()))
+            later.start()
+            later.join()
+            assert [*seen, torch.get_num_threads()] == [count, count]
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_bfloat16_keeps_the_direction() -> None:

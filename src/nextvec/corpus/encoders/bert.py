@@ -237,9 +237,11 @@ class PlainBert:
         if count == 1:
             means = self._means(texts[0])
         else:
-            with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                means = torch.cat(list(pool.map(self._means, texts)))
-            torch.set_num_threads(threads)  # the number of a thread that is yet to start is the last one set
+            try:
+                with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                    means = torch.cat(list(pool.map(self._means, texts)))
+            finally:  # the number of any thread that is yet to start is the last one set
+                torch.set_num_threads(threads)
         out = torch.empty_like(means)
         out[torch.tensor([i for part in parts for i in part])] = means
         vectors: FloatArray = out.numpy()
