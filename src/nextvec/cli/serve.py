@@ -117,10 +117,8 @@ def serve(
     """Serve models over HTTP, with a page to try them on, until SIGTERM or Ctrl-C; then finish what was
     accepted. The routes are described at /openapi.json.
     """
-    if index is not None and store is None:
-        raise ConfigError("an index of no store", where="--index", remedy="give --store too")
-    if share is not None and share.strategy is not None and store is None:
-        raise ConfigError("a strategy for no store", where="--strategy", remedy="give --store too")
+    listen, share = listen or ListenFlags(), share or ShareFlags()
+    _check_store(store, index, share.strategy)
     _check_installed()
     import torch
 
@@ -131,7 +129,6 @@ def serve(
     from nextvec.serving.token_input import TokenVocabulary
 
     tokens = TokenVocabulary(token_vocabulary)
-    listen, share = listen or ListenFlags(), share or ShareFlags()
     settings = _settings(listen, limits or LimitFlags())
     read = partial(open_text_reader, flags=encoder)
     named = serving.named_models(runs or (str(PRETRAINED),))
@@ -144,6 +141,14 @@ def serve(
         models = serving.ServedModels(serving.open_models(wanted, held), share.default, split)
         app = create_app(settings, models, None if listen.no_log else sys.stderr.buffer, tokens)
         answer(app, opened, lambda url: print(f"serving {', '.join(models.names)} at {url}", flush=True))
+
+
+def _check_store(store: Path | None, index: str | None, strategy: str | None) -> None:
+    """Raises ConfigError: no store for flags that mean nothing without one."""
+    if index is not None and store is None:
+        raise ConfigError("an index of no store", where="--index", remedy="give --store too")
+    if strategy is not None and store is None:
+        raise ConfigError("a strategy for no store", where="--strategy", remedy="give --store too")
 
 
 def _check_installed() -> None:
